@@ -1,0 +1,153 @@
+"""What the stages of a run hand each other, and the glossary of tensor axes.
+
+Axis glossary (used in every jaxtyping shape):
+
+* ``pair``: pairs of a batch, in the batch's own order.
+* ``view``: the three texts of a pair, in the order of `VIEWS`.
+* ``read``: read positions of a batch; with ``position="last"`` there is one for each pair and view.
+* ``row``, ``token``: rows of a packed batch and the slots of a row.
+* ``layer``: layers measured, in the order the user gave.
+* ``active``: active features of one read; ``d_model``: residual width; ``d_sae``: dictionary width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from jaxtyping import Float, Int
+
+View = Literal["prompt", "fact", "hall"]
+VIEWS: Final[tuple[View, View, View]] = ("prompt", "fact", "hall")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One prompt with its true and its hallucinated completion."""
+
+    index: int
+    """Position in the input, from 0: the row of the result table."""
+    id: str
+    """Unique within the input; the row number as text where the source has none."""
+    domain: str
+    """Named group of pairs that statistics are reported for; "all" where the source has none."""
+    complexity: float | None
+    """Difficulty from 1 to 10, or None."""
+    prompt: str
+    fact: str
+    hallucination: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns of the source, carried through to the tables."""
+
+    def text(self, view: View, join: str) -> str:
+        """The text of a view: the prompt, or prompt + join + completion."""
+        if view == "prompt":
+            return self.prompt
+        return self.prompt + join + (self.fact if view == "fact" else self.hallucination)
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """The token ids of one view, and where it is read."""
+
+    pair: int
+    """Index of the pair in its shard."""
+    view: View
+    ids: tuple[int, ...]
+    """Token ids as the model sees them, a BOS first where one is fed."""
+    reads: tuple[int, ...]
+    """Indices into `ids` at which the view is measured; never a BOS, never empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedPair:
+    """The three views of a pair as token ids, with what the table says of them."""
+
+    pair: Pair
+    sequences: tuple[Sequence, Sequence, Sequence]
+    """In the order of `VIEWS`."""
+    prompt_tokens: int
+    """Tokens of the prompt, without BOS."""
+    completion_tokens: tuple[int, int]
+    """Tokens of the fact and of the hallucination: the view's length less the longest token prefix
+    it has in common with the prompt."""
+    read_tokens: tuple[str, str, str]
+    """Text of the (last) token read in each view."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Token tries of many views, laid out in rows for one forward pass.
+
+    A row lists the distinct nodes of its tries in depth-first order, so the descendants of a node
+    are the contiguous slots ``[slot, subtree_end[slot])``: the whole attention pattern follows from
+    that one array (see `bluffscope.plan.masks`).
+    """
+
+    input_ids: np.ndarray
+    """(row, token) int64; pad slots hold id 0."""
+    position_ids: np.ndarray
+    """(row, token) int64: depth in the trie; pad slots 0."""
+    subtree_end: np.ndarray
+    """(row, token) int64: one past the last descendant of each node; a pad slot's own index + 1."""
+    read_row: np.ndarray
+    """(read,) int64: row of each read position."""
+    read_slot: np.ndarray
+    """(read,) int64: slot of each read position in its row."""
+    read_pair: np.ndarray
+    """(read,) int64: position of the read's pair in the batch."""
+    read_view: np.ndarray
+    """(read,) int64: index into `VIEWS`."""
+    row_lengths: np.ndarray
+    """(row,) int64: slots of each row that hold a node."""
+    branching: bool
+    """False where each row is one plain text (strategy ``batched``): no custom mask is needed."""
+
+    @property
+    def distinct_tokens(self) -> int:
+        """Nodes computed: tokens of all tries without pads."""
+        return int(self.row_lengths.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Residuals at the read positions, for each layer asked for."""
+
+    residuals: Mapping[int, Float[torch.Tensor, "read d_model"]]
+    """By layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """SAE features of one layer at the read positions, kept sparse (compressed rows).
+
+    Row ``i`` has features ``indices[indptr[i]:indptr[i + 1]]`` (ascending) with the activations
+    ``values[...]`` (all > 0).
+    """
+
+    indptr: Int[torch.Tensor, "read+1"]
+    indices: Int[torch.Tensor, " active"]
+    values: Float[torch.Tensor, " active"]
+    d_sae: int
+
+    @property
+    def counts(self) -> Int[torch.Tensor, " read"]:
+        """L0 of every read."""
+        return self.indptr[1:] - self.indptr[:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState:
+    """All that the analyses may know of one layer at the reads of a batch."""
+
+    layer: int
+    residual: Float[torch.Tensor, "read d_model"]
+    features: Features
+    reconstruction: Float[torch.Tensor, "read d_model"]
+    decoder: Float[torch.Tensor, "d_sae d_model"]
+    """W_dec: the positions r_i of the geometry."""
