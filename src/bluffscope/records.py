@@ -36,7 +36,7 @@ class Pair:
     """Unique within the input; the row number as text where the source has none."""
     domain: str
     """Named group of pairs that statistics are reported for; "all" where the source has none."""
-    complexity: float | None
+    complexity: int | None
     """Difficulty from 1 to 10, or None."""
     prompt: str
     fact: str
@@ -86,7 +86,7 @@ class PackedBatch:
 
     A row lists the distinct nodes of its tries in depth-first order, so the descendants of a node
     are the contiguous slots ``[slot, subtree_end[slot])``: the whole attention pattern follows from
-    that one array (see `bluffscope.plan.masks`).
+    that one array (see `bluffscope.model.masks`).
     """
 
     input_ids: np.ndarray

@@ -1,0 +1,94 @@
+"""Texts to token ids, and the positions at which they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from bluffscope.errors import PairError
+from bluffscope.records import VIEWS, Pair, TokenizedPair
+from bluffscope.records import Sequence as TokenSequence
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of the longest common prefix of two id sequences."""
+    for length, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return length
+    return min(len(left), len(right))
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """Turns pairs into token ids exactly as the model will see them."""
+
+    tokenizer: PreTrainedTokenizerBase
+    bos: int | None
+    """The id put in front of every text, once; None where none is fed."""
+    position: Literal["last", "completion-mean"]
+    join: str
+    context: int | None
+    """Most tokens (BOS included) the model can take, or None where it has no limit."""
+
+    def tokenize(self, pairs: Sequence[Pair]) -> Iterator[TokenizedPair | PairError]:
+        """Give, for each pair in turn, its token ids, or the reason it cannot be measured.
+
+        All texts go through the tokenizer in one call. Text that looks like a special token stays
+        text, so that no input can smuggle in a BOS, an end of text or a pad.
+        """
+        if not pairs:
+            return
+        texts = [pair.text(view, self.join) for pair in pairs for view in VIEWS]
+        # Over-long texts are reported by us, with the pair's name: `verbose` only mutes the tokenizer's own warning.
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+        )
+        ids: list[list[int]] = encoded["input_ids"]  # pyright: ignore[reportAssignmentType]
+        for number, pair in enumerate(pairs):
+            try:
+                yield self._tokenized(pair, ids[3 * number : 3 * number + 3])
+            except PairError as error:
+                yield error
+
+    def _tokenized(self, pair: Pair, views: Sequence[list[int]]) -> TokenizedPair:
+        prompt = views[0]
+        starts = (len(prompt) - 1, common_prefix(prompt, views[1]), common_prefix(prompt, views[2]))
+        lead = 0 if self.bos is None else 1
+        sequences: list[TokenSequence] = []
+        for view, ids, start in zip(VIEWS, views, starts, strict=True):
+            if not ids:
+                raise PairError(f"the {view} text gives no token")
+            if view != "prompt" and start == len(ids):
+                raise PairError(f"the {view} completion gives no token of its own")
+            if self.context is not None and len(ids) + lead > self.context:
+                raise PairError(
+                    f"the {view} text has {len(ids) + lead} tokens; the model's context holds {self.context}"
+                )
+            first = start if self.position == "completion-mean" else len(ids) - 1
+            sequences.append(
+                TokenSequence(
+                    pair=pair.index,
+                    view=view,
+                    ids=tuple(ids) if self.bos is None else (self.bos, *ids),
+                    reads=tuple(range(first + lead, len(ids) + lead)),
+                )
+            )
+        prompt_sequence, fact, hall = sequences
+        return TokenizedPair(
+            pair=pair,
+            sequences=(prompt_sequence, fact, hall),
+            prompt_tokens=len(prompt),
+            completion_tokens=(len(views[1]) - starts[1], len(views[2]) - starts[2]),
+            read_tokens=(self._text(prompt[-1]), self._text(views[1][-1]), self._text(views[2][-1])),
+        )
+
+    def _text(self, token: int) -> str:
+        """A token as text; its vocabulary piece where it is only a part of a character."""
+        text = self.tokenizer.decode([token])
+        return self.tokenizer.convert_ids_to_tokens(token) if REPLACEMENT in text else text  # pyright: ignore

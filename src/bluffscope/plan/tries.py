@@ -1,0 +1,119 @@
+"""Token tries packed into rows: every distinct prefix is computed once.
+
+Sequences sorted by their ids visit the nodes of their trie in depth-first order, and the longest
+prefix a sequence shares with anything before it in the row is the one it shares with its
+predecessor. So a row is built in one pass, and the descendants of a node are contiguous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Sequences
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bluffscope.plan.tokens import common_prefix
+from bluffscope.records import VIEWS, PackedBatch, Sequence
+
+
+@dataclass
+class _Row:
+    """A row being filled."""
+
+    ids: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    path: list[int] = field(default_factory=list)
+    """Slots of the last sequence added, from the root."""
+    tokens: tuple[int, ...] = ()
+    """Ids of the last sequence added."""
+
+    def add(self, ids: tuple[int, ...], shared: int) -> None:
+        """Append the nodes of `ids` beyond the `shared` ones it has in common with the last sequence."""
+        self._close(shared)
+        for depth in range(shared, len(ids)):
+            self.path.append(len(self.ids))
+            self.ids.append(ids[depth])
+            self.depths.append(depth)
+            self.ends.append(-1)
+        self.tokens = ids
+
+    def _close(self, depth: int) -> None:
+        for slot in self.path[depth:]:
+            self.ends[slot] = len(self.ids)
+        del self.path[depth:]
+
+    def finish(self) -> None:
+        self._close(0)
+
+
+def pack(sequences: Sequences[Sequence], pair_slot: dict[int, int], row_tokens: int) -> PackedBatch:
+    """Lay the sequences out as tries in rows of at most `row_tokens` slots.
+
+    Args:
+        sequences: views of the batch's pairs.
+        pair_slot: position in the batch of each pair index.
+        row_tokens: most slots a row; a single longer sequence gets a row as long as itself.
+
+    Returns:
+        The batch, its reads ordered by pair, view, token.
+    """
+    limit = max(row_tokens, *(len(sequence.ids) for sequence in sequences))
+    rows: list[_Row] = [_Row()]
+    reads: list[tuple[int, int, int, int, int]] = []
+    for sequence in sorted(sequences, key=lambda sequence: sequence.ids):
+        row = rows[-1]
+        shared = common_prefix(row.tokens, sequence.ids)
+        if len(row.ids) + len(sequence.ids) - shared > limit:
+            row.finish()
+            row, shared = _Row(), 0
+            rows.append(row)
+        row.add(sequence.ids, shared)
+        reads += _reads(sequence, pair_slot, len(rows) - 1, row.path)
+    rows[-1].finish()
+    return _batch(rows, reads, branching=True)
+
+
+def pad(sequences: Sequences[Sequence], pair_slot: dict[int, int]) -> PackedBatch:
+    """Lay each sequence out as a row of its own, padded on the right (for models without custom masks)."""
+    rows: list[_Row] = []
+    reads: list[tuple[int, int, int, int, int]] = []
+    for sequence in sequences:
+        row = _Row()
+        row.add(sequence.ids, 0)
+        reads += _reads(sequence, pair_slot, len(rows), row.path)
+        row.finish()
+        rows.append(row)
+    return _batch(rows, reads, branching=False)
+
+
+def _reads(
+    sequence: Sequence, pair_slot: dict[int, int], row: int, path: list[int]
+) -> list[tuple[int, int, int, int, int]]:
+    pair, view = pair_slot[sequence.pair], VIEWS.index(sequence.view)
+    return [(pair, view, index, row, path[index]) for index in sequence.reads]
+
+
+def _batch(rows: list[_Row], reads: list[tuple[int, int, int, int, int]], *, branching: bool) -> PackedBatch:
+    lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
+    shape = (len(rows), int(lengths.max()))
+    input_ids = np.zeros(shape, dtype=np.int64)
+    position_ids = np.zeros(shape, dtype=np.int64)
+    subtree_end = np.broadcast_to(np.arange(1, shape[1] + 1), shape).copy()  # a pad is its own subtree
+    for number, row in enumerate(rows):
+        used = len(row.ids)
+        input_ids[number, :used] = row.ids
+        position_ids[number, :used] = row.depths
+        subtree_end[number, :used] = row.ends
+    ordered = np.array(sorted(reads), dtype=np.int64).reshape(-1, 5)  # (read, 5)
+    return PackedBatch(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        subtree_end=subtree_end,
+        read_pair=ordered[:, 0],
+        read_view=ordered[:, 1],
+        read_row=ordered[:, 3],
+        read_slot=ordered[:, 4],
+        row_lengths=lengths,
+        branching=branching,
+    )
