@@ -68,6 +68,12 @@ class EngineOptions:
 
     batch_size: Literal["auto"] | int = "auto"
     """Pairs a forward pass; auto fills a token budget."""
+    batch_tokens: int | None = None
+    """Distinct tokens a forward pass with --batch-size auto (default: by device)."""
+    row_tokens: int | None = None
+    """Slots of a packed row; attention costs grow with its square (default: by the model's width)."""
+    shard_pairs: int = 1024
+    """Pairs that are measured and committed together."""
 
 
 @dataclass(frozen=True, kw_only=True)

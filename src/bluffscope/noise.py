@@ -12,9 +12,7 @@ import numpy as np
 from bluffscope.records import View
 
 
-def unit_noise(
-    seed: int, pair_id: str, view: View, layer: int, draw: int, *, tokens: int, d_model: int
-) -> np.ndarray:
+def unit_noise(seed: int, pair_id: str, view: View, layer: int, draw: int, *, tokens: int, d_model: int) -> np.ndarray:
     """Standard normal noise of one draw, shape (tokens, d_model), float64.
 
     It depends on (seed, pair id, view, layer, draw) only: never on batch, order, worker or resume.

@@ -52,11 +52,21 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """A stretch of the input that is measured and committed as one: batches never cross its border."""
+
+    number: int
+    pairs: tuple[Pair, ...]
+    groups: tuple[str, ...]
+    """Group label of each pair."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sequence:
     """The token ids of one view, and where it is read."""
 
     pair: int
-    """Index of the pair in its shard."""
+    """Index of its pair in the input."""
     view: View
     ids: tuple[int, ...]
     """Token ids as the model sees them, a BOS first where one is fed."""
@@ -130,7 +140,7 @@ class Features:
     ``values[...]`` (all > 0).
     """
 
-    indptr: Int[torch.Tensor, "read+1"]
+    indptr: Int[torch.Tensor, " read+1"]
     indices: Int[torch.Tensor, " active"]
     values: Float[torch.Tensor, " active"]
     d_sae: int

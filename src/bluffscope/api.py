@@ -1,0 +1,95 @@
+"""The library call: options by the names of the command line's flags, the result table back."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from bluffscope.config import RunConfig
+from bluffscope.errors import InputError
+from bluffscope.metrics import ANALYSES, Analysis
+from bluffscope.pipeline import UserAnalysis
+from bluffscope.run import run
+
+
+def analyze(
+    data: str | Path | Iterable[Mapping[str, Any]] = "bluff200",
+    *,
+    analyses: Iterable[Analysis] = ANALYSES,
+    added: Iterable[UserAnalysis] = (),
+    out: str | Path | None = None,
+    **options: Any,
+) -> pl.DataFrame:
+    """Run the analyses and give the result table, one row a pair in input order.
+
+    Args:
+        data: a path, "bluff200", or the pairs themselves as mappings with prompt, fact, hallucination
+            and, if you have them, id, domain, complexity and further columns.
+        analyses: which of the five analyses run (`bluffscope.metrics.ANALYSES`).
+        added: analyses of your own, each a function of a `Measurement` with the columns it gives.
+        out: folder for the run's files; without it nothing is kept but the table.
+        **options: any option of `bluffscope analyze` by its name with underscores: ``model``,
+            ``sae``, ``layers``, ``batch_size``, ``noise_sweep``, ...
+
+    Returns:
+        The table that the run's metrics.parquet holds; quarantined pairs are not in it.
+
+    Raises:
+        InputError: options or data that cannot be used, in one line.
+        TypeError: an option that does not exist.
+
+    Example:
+        >>> import bluffscope
+        >>> table = bluffscope.analyze(limit=4)
+        >>> table["l2_fact_l0_norm"].len()
+        4
+    """
+    with tempfile.TemporaryDirectory(prefix="bluffscope-") as scratch:
+        if not isinstance(data, str | Path):
+            data = _written(data, Path(scratch) / "pairs.jsonl")
+        config = config_from(data=str(data), **options)
+        target = Path(out) if out is not None else Path(scratch) / "run"
+        config = replace(config, output=replace(config.output, out=target))
+        return run(config, analyses=tuple(analyses), added=tuple(added), draw=out is not None).metrics()
+
+
+def config_from(**options: Any) -> RunConfig:
+    """A `RunConfig` from options by name, whichever part they belong to.
+
+    Raises:
+        TypeError: an option that does not exist.
+    """
+    parts: dict[str, Any] = {}
+    defaults = RunConfig()
+    for part in fields(RunConfig):
+        group = getattr(defaults, part.name)
+        names = {field.name for field in fields(group)}
+        chosen = {name: _tupled(options.pop(name)) for name in list(options) if name in names}
+        parts[part.name] = replace(group, **chosen)
+    if options:
+        raise TypeError(f"unknown option {next(iter(options))!r}: expected a flag of `bluffscope analyze`")
+    return RunConfig(**parts)
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _written(pairs: Iterable[Mapping[str, Any]], path: Path) -> Path:
+    """Pairs given in memory as a file, so that they pass the same checks as any other."""
+    with path.open("w", encoding="utf-8") as file:
+        for index, pair in enumerate(pairs):
+            try:
+                file.write(json.dumps(dict(pair)) + "\n")
+            except (TypeError, ValueError) as error:
+                raise InputError(f"pair {index}: {error}; give text and numbers") from error
+    return path
+
+
+__all__ = ["analyze", "config_from"]

@@ -1,0 +1,172 @@
+"""Weighted inertia of the active decoder directions (DESIGN section 3).
+
+With weights w_i = a_i / sum a and positions r_i = W_dec[i], the inertia tensor is
+C = sum w_i (r_i - c)(r_i - c)^T around the centroid c = sum w_i r_i. C is d x d, but its non-zero
+eigenvalues are those of the n x n Gram matrix Y Y^T, Y = diag(sqrt w)(R - 1 c^T), so the smaller of
+the two is decomposed. Reads with about as many active features are done together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from bluffscope.records import Features
+
+ZERO_SPREAD = 1e-24
+"""l1 counts as zero at or below this share of sum w_i |r_i|^2: what rounding leaves of equal directions."""
+DEGENERATE_GAP = 1e-6
+"""The principal axis is undefined where l1 - l2 is below this share of l1."""
+_BLOCK_CELLS = 1 << 22
+"""Cells of the stacked Y matrices held at once: 32 MB."""
+
+
+class Geometry(NamedTuple):
+    """Geometry of every read, float64; NaN where a quantity is undefined."""
+
+    centroid: Float[np.ndarray, "read d_model"]
+    """c: weighted mean of the active decoder rows (not of the residual)."""
+    axis: Float[np.ndarray, "read d_model"]
+    """Unit eigenvector of l1; its sign is arbitrary."""
+    sphericity: Float[np.ndarray, " read"]
+    """sqrt(l3 / l1), 0 to 1."""
+    elongation: Float[np.ndarray, " read"]
+    """sqrt(l2 / l1), 0 to 1."""
+    dimensionality: Float[np.ndarray, " read"]
+    """Participation ratio (sum l)^2 / sum l^2, from 1."""
+    eigenvalue_entropy: Float[np.ndarray, " read"]
+    """-sum p ln p of p = l / sum l, in nats."""
+    misalignment: Float[np.ndarray, " read"]
+    """Angle in degrees, 0 to 90, between the line of the axis and c."""
+
+
+def measure_geometry(features: Features, decoder: Float[torch.Tensor, "d_sae d_model"]) -> Geometry:
+    """Geometry of the active directions of every read."""
+    counts = features.counts.cpu().numpy()
+    reads, d_model = len(counts), decoder.shape[1]
+    centroid = np.full((reads, d_model), np.nan)
+    axis = np.full((reads, d_model), np.nan)
+    shape = np.full((4, reads), np.nan)  # sphericity, elongation, dimensionality, eigenvalue entropy
+    for block in _blocks(counts, d_model):
+        weights, positions = _gather(features, decoder, block, int(counts[block].max()))
+        centre = torch.einsum("bn,bnd->bd", weights, positions)
+        centroid[block] = centre.numpy()
+        several = counts[block] >= 2
+        if not several.any():
+            continue
+        chosen = torch.from_numpy(several)
+        block = block[several]
+        numbers, axes = _spectrum(weights[chosen], positions[chosen], centre[chosen], counts[block])
+        shape[:, block], axis[block] = numbers, axes
+    return Geometry(centroid, axis, *shape, line_angle(axis, centroid))
+
+
+def _blocks(counts: np.ndarray, d_model: int) -> Iterator[np.ndarray]:
+    """Indices of reads with similar n > 0, as many as fit into a block."""
+    order = np.argsort(counts, kind="stable")
+    order = order[counts[order] > 0]
+    start = 0
+    while start < len(order):
+        smallest = counts[order[start]]
+        stop = start + 1
+        while stop < len(order):
+            width = counts[order[stop]]
+            if width > 1.25 * smallest + 4 or (stop + 1 - start) * width * d_model > _BLOCK_CELLS:
+                break
+            stop += 1
+        yield order[start:stop]
+        start = stop
+
+
+def _gather(
+    features: Features, decoder: torch.Tensor, block: np.ndarray, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (b, n) and positions (b, n, d) of a block in float64 on the CPU; missing features weigh 0."""
+    reads = torch.from_numpy(block).to(features.indptr.device)
+    starts, counts = features.indptr[reads], features.counts[reads]
+    slot = torch.arange(width, device=starts.device)
+    there = slot < counts[:, None]  # (b, n)
+    source = torch.where(there, starts[:, None] + slot, starts[:, None])
+    values = torch.where(there, features.values[source], 0).cpu().double()
+    positions = decoder[features.indices[source]].cpu().double()
+    return values / values.sum(1, keepdim=True), positions
+
+
+def _spectrum(
+    weights: torch.Tensor, positions: torch.Tensor, centre: torch.Tensor, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shape numbers (4, b) and principal axes (b, d) of reads with at least two active features."""
+    spread = weights.sqrt()[..., None] * (positions - centre[:, None])  # Y: (b, n, d)
+    by_gram = spread.shape[1] <= spread.shape[2]
+    tensor = spread @ spread.mT if by_gram else spread.mT @ spread
+    values, vectors = torch.linalg.eigh(tensor)  # ascending
+    values = values.clamp_min(0).flip(1)
+    top = vectors[..., -1]
+    axes = torch.einsum("bnd,bn->bd", spread, top) if by_gram else top
+    axes = axes / axes.norm(dim=1, keepdim=True)
+
+    l1, l2 = values[:, 0], values[:, 1]
+    l3 = values[:, 2] if values.shape[1] > 2 else torch.zeros_like(l1)
+    scale = torch.einsum("bn,bnd->b", weights, positions**2)
+    trace = values.sum(1)
+    share = values / trace[:, None]
+    numbers = torch.stack(
+        [
+            (l3 / l1).sqrt(),
+            (l2 / l1).sqrt(),
+            trace**2 / (values**2).sum(1),
+            -torch.xlogy(share, share).sum(1),
+        ]
+    ).numpy()
+    d_model = spread.shape[2]
+    numbers[0, (counts < 4) | (d_model < 3)] = np.nan
+    numbers[1, (counts < 3) | (d_model < 2)] = np.nan
+    flat = (l1 <= ZERO_SPREAD * scale).numpy()
+    numbers[:, flat] = np.nan
+    result = axes.numpy()
+    result[flat | (l1 - l2 < DEGENERATE_GAP * l1).numpy()] = np.nan
+    return numbers, result
+
+
+def angle(left: Float[np.ndarray, "*n d"], right: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n"]:
+    """Angle in degrees, 0 to 180, between vectors; NaN with a zero or undefined vector.
+
+    2 atan2(|u - v|, |u + v|) of the unit vectors (Kahan) stays exact near 0 and 180, where the arccos
+    of a rounded cosine does not.
+    """
+    u, v = _unit(left), _unit(right)
+    return np.degrees(2 * np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1)))
+
+
+def line_angle(left: Float[np.ndarray, "*n d"], right: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n"]:
+    """Angle in degrees, 0 to 90, between the lines of two vectors: their signs do not matter."""
+    u, v = _unit(left), _unit(right)
+    apart, together = np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1)
+    return np.degrees(2 * np.arctan2(np.minimum(apart, together), np.maximum(apart, together)))
+
+
+def cosine(left: Float[np.ndarray, "*n d"], right: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n"]:
+    """Cosine, -1 to 1; NaN with a zero vector."""
+    return np.clip((_unit(left) * _unit(right)).sum(-1), -1, 1)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, norms, out=np.full_like(vectors, np.nan), where=norms > 0)
+
+
+def shape_class(elongation: float, sphericity: float) -> str | None:
+    """The shape's name from its two ratios; None where either is undefined."""
+    if np.isnan(elongation) or np.isnan(sphericity):
+        return None
+    if elongation > 0.9 and sphericity > 0.9:
+        return "Spherical"
+    if elongation > 0.8 and sphericity < 0.6:
+        return "Oblate"
+    if elongation < 0.6 and sphericity < 0.6:
+        return "Prolate"
+    return "Triaxial"

@@ -1,0 +1,15 @@
+"""Analysis 2, semantic misalignment: how far a completion moves the prompt's centroid and axis."""
+
+from __future__ import annotations
+
+from bluffscope.metrics.geometry import angle, line_angle
+from bluffscope.metrics.measurement import Measurement, Values
+
+
+def semantic_misalignment(measurement: Measurement) -> dict[str, Values]:
+    """Centroid drift (0-180 degrees) and axis twist (0-90 degrees) against the prompt, at the first layer."""
+    geometry = measurement.geometry(measurement.layers[0])
+    prompt = measurement.prompt_read
+    drift = angle(geometry.centroid, geometry.centroid[prompt])
+    twist = line_angle(geometry.axis, geometry.axis[prompt])
+    return measurement.fact_hall_diff("centroid_drift", drift) | measurement.fact_hall_diff("axis_twist", twist)

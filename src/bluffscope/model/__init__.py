@@ -1,0 +1,7 @@
+"""Step 3: a causal language model, truncated, and its residual stream at the positions that matter."""
+
+from bluffscope.model.forward import ResidualReader
+from bluffscope.model.hooks import HookPoint
+from bluffscope.model.load import LanguageModel, load_model
+
+__all__ = ["HookPoint", "LanguageModel", "ResidualReader", "load_model"]

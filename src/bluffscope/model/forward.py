@@ -1,0 +1,139 @@
+"""One forward pass for all layers: residuals gathered at the read positions, inside the hooks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from bluffscope.errors import InputError
+from bluffscope.model.hooks import HookPoint
+from bluffscope.model.load import LanguageModel
+from bluffscope.model.masks import MaskStyle, attention_masks
+from bluffscope.records import Activations, PackedBatch
+
+logger = logging.getLogger(__name__)
+
+_CHECK_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
+"""Relative difference of residuals that packing may make; a wrong mask or position makes one near 1."""
+
+
+@dataclass(frozen=True)
+class ResidualReader:
+    """Runs packed batches through a model and gives the residuals at their reads."""
+
+    model: LanguageModel
+    points: Mapping[int, HookPoint]
+    """Hook point of each measured layer."""
+    style: MaskStyle | None
+    """How the model takes custom masks; None where it ignores them, so that batches must be padded."""
+
+    @classmethod
+    def create(cls, model: LanguageModel, points: Mapping[int, HookPoint]) -> ResidualReader:
+        """Find out how the model takes custom masks and positions, by trying two short texts packed and apart."""
+        several_kinds = bool(getattr(model.config, "layer_types", None))
+        styles: tuple[MaskStyle, ...] = ("by-kind", "single") if several_kinds else ("single",)
+        for style in styles:
+            reader = cls(model, points, style)
+            if reader._packs_exactly():
+                return reader
+        logger.warning(
+            "%s ignores custom attention masks or positions: each text gets a row of its own (slower, same numbers)",
+            model.name,
+        )
+        return cls(model, points, None)
+
+    @property
+    def packs(self) -> bool:
+        """Whether batches may hold tries; if not, `plan.pad` must lay them out."""
+        return self.style is not None
+
+    @torch.inference_mode()
+    def read(self, batch: PackedBatch) -> Activations:
+        """Residuals of every layer at the batch's reads, in the batch's read order, in the model's dtype."""
+        device = self.model.device
+        rows = torch.from_numpy(batch.read_row).to(device)
+        slots = torch.from_numpy(batch.read_slot).to(device)
+        gathered: dict[int, torch.Tensor] = {}
+
+        def receiver(layer: int):
+            def receive(activations: torch.Tensor) -> None:
+                gathered[layer] = activations[rows, slots]  # (read, d_model)
+
+            return receive
+
+        handles = [point.attach(self.model.blocks, receiver(layer)) for layer, point in self.points.items()]
+        try:
+            self.model.network(**self._inputs(batch), use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return Activations({layer: gathered[layer] for layer in self.points})
+
+    def _inputs(self, batch: PackedBatch) -> dict[str, Any]:
+        device = self.model.device
+        input_ids = torch.from_numpy(batch.input_ids).to(device)
+        if not batch.branching:
+            used = np.arange(batch.input_ids.shape[1])[None] < batch.row_lengths[:, None]
+            return {"input_ids": input_ids, "attention_mask": torch.from_numpy(used.astype(np.int64)).to(device)}
+        if self.style is None:
+            raise InputError("this model takes no packed rows; lay the batch out with plan.pad")
+        position_ids = torch.from_numpy(batch.position_ids).to(device)
+        masks = attention_masks(
+            self.style,
+            torch.from_numpy(batch.subtree_end).to(device),
+            position_ids,
+            getattr(self.model.config, "sliding_window", None),
+            self.model.dtype,
+        )
+        return {"input_ids": input_ids, "position_ids": position_ids, "attention_mask": masks}
+
+    def _packs_exactly(self) -> bool:
+        """Two short texts with a common beginning, packed in one row and each alone: the same residuals?"""
+        packed, alone = _check_batches(self.model.network.get_input_embeddings().weight.shape[0])  # pyright: ignore
+        try:
+            together = self.read(packed)
+        except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, IndexError) as error:
+            logger.debug("%s refuses %s masks: %s", self.model.name, self.style, error)
+            return False
+        apart = self.read(alone)
+        tolerance = _CHECK_TOLERANCE[self.model.dtype]
+        for layer, residual in together.residuals.items():
+            expected = apart.residuals[layer].double()
+            difference = (residual.double() - expected).norm(dim=1)  # (read,)
+            if not bool((difference <= tolerance * expected.norm(dim=1)).all()):
+                return False
+        return True
+
+
+def _check_batches(vocabulary: int) -> tuple[PackedBatch, PackedBatch]:
+    """Two texts of 8 and 7 tokens with 4 in common: as one trie, and as padded rows."""
+    ids = [(number * 7919 + 11) % vocabulary for number in range(11)]
+    first, second = ids[:8], ids[:4] + ids[8:]
+    read = np.array([7, 6])
+    alone = PackedBatch(
+        input_ids=np.array([first, [*second, 0]]),
+        position_ids=np.array([range(8), [*range(7), 0]]),
+        subtree_end=np.zeros((2, 8), dtype=np.int64),
+        read_row=np.array([0, 1]),
+        read_slot=read,
+        read_pair=np.array([0, 1]),
+        read_view=np.array([0, 0]),
+        row_lengths=np.array([8, 7]),
+        branching=False,
+    )
+    packed = replace(
+        alone,
+        input_ids=np.array([ids]),
+        position_ids=np.array([[0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6]]),
+        subtree_end=np.array([[11, 11, 11, 11, 8, 8, 8, 8, 11, 11, 11]]),
+        read_row=np.array([0, 0]),
+        read_slot=np.array([7, 10]),
+        row_lengths=np.array([11]),
+        branching=True,
+    )
+    return packed, alone

@@ -1,0 +1,95 @@
+"""Hook points in TransformerLens names, and the Hugging Face modules that hold them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from bluffscope.errors import InputError
+
+Point = Literal["hook_resid_pre", "hook_resid_post", "hook_mlp_out", "hook_attn_out"]
+_NAME = re.compile(r"blocks\.(\d+)\.(hook_resid_pre|hook_resid_post|hook_mlp_out|hook_attn_out)")
+
+# A sublayer's own norm, applied to what it adds to the residual stream (Gemma 2 and 3): TransformerLens
+# hooks mlp_out and attn_out behind it. In other families the name post_attention_layernorm is the MLP's
+# input norm, so it counts only beside post_feedforward_layernorm.
+_AFTER_MLP = "post_feedforward_layernorm"
+_AFTER_ATTENTION = "post_attention_layernorm"
+_ATTENTION = ("self_attn", "attn", "attention", "self_attention")
+_MLP = ("mlp", "feed_forward", "block_sparse_moe")
+
+
+@dataclass(frozen=True)
+class HookPoint:
+    """One place in the network: block and point."""
+
+    block: int
+    point: Point
+
+    @classmethod
+    def parse(cls, name: str) -> HookPoint:
+        """Read a TransformerLens name.
+
+        Raises:
+            InputError: a hook point that is not read (hook_z, a transcoder's, an embedding's).
+        """
+        match = _NAME.fullmatch(name)
+        if not match:
+            raise InputError(
+                f"SAE reads hook point {name!r}; this tool reads blocks.K.hook_resid_post, hook_resid_pre, "
+                "hook_mlp_out and hook_attn_out: choose a residual-stream SAE"
+            )
+        return cls(int(match[1]), match[2])  # pyright: ignore[reportArgumentType]
+
+    def attach(
+        self, blocks: nn.ModuleList, receive: Callable[[torch.Tensor], None]
+    ) -> torch.utils.hooks.RemovableHandle:
+        """Have `receive` called with this point's (row, token, d_model) activations at each forward."""
+        block = blocks[self.block]
+        if self.point == "hook_resid_pre":
+            return block.register_forward_pre_hook(
+                lambda _module, args, kwargs: receive(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+            )
+        return self._module(block).register_forward_hook(lambda _module, _args, output: receive(_tensor(output)))
+
+    def _module(self, block: nn.Module) -> nn.Module:
+        if self.point == "hook_resid_post":
+            return block
+        sandwich = hasattr(block, _AFTER_MLP)
+        if self.point == "hook_mlp_out":
+            names = (_AFTER_MLP,) if sandwich else _MLP
+        else:
+            names = (_AFTER_ATTENTION,) if sandwich else _ATTENTION
+        for name in names:
+            if isinstance(module := getattr(block, name, None), nn.Module):
+                return module
+        raise InputError(
+            f"{self.point} is not known in {type(block).__name__} (looked for {', '.join(names)}); "
+            "choose SAEs that read the residual stream"
+        )
+
+
+def find_blocks(model: nn.Module, count: int) -> nn.ModuleList:
+    """The list of the model's transformer blocks: the outermost ModuleList of that length.
+
+    Raises:
+        InputError: there is none.
+    """
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    if not lists:
+        raise InputError(f"{type(model).__name__} has no list of {count} blocks; this model family is not supported")
+    return min(lists, key=lambda item: item[0].count("."))[1]
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    """A block's output: a tensor, or a tuple that starts with it (it differs between versions and families)."""
+    return output if isinstance(output, torch.Tensor) else output[0]

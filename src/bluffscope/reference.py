@@ -1,0 +1,450 @@
+"""The slow, obvious implementation of DESIGN sections 2 and 3: one text and one layer at a time.
+
+It is the oracle of the tests and the baseline of the benchmark, and shares no code with the engine's plan, model, sae
+and metrics (a test checks the imports). It follows the pattern of one script per analysis, so per pair, for three
+layers, it makes 13 full forwards of one text, LM head included: fact and hall for each layer (layer sensitivity, 6);
+prompt, fact and hall (semantic misalignment, 3; the prompt's forward also gives the prompt's residuals at every layer);
+fact and hall (stability and entropy, 2); fact and hall with both layers hooked (cross-layer, 2). Beyond that no
+residual is used twice; the d x d eigendecomposition is done once for each layer and view (9).
+
+The five analyses are functions of a `Subject`; called alone, each makes all the forwards it needs itself.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from bluffscope import reference_geometry as maths
+from bluffscope.errors import InputError, PairError
+from bluffscope.noise import unit_noise
+from bluffscope.records import VIEWS, Pair, View
+from bluffscope.reference_geometry import Geometry, mean
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+    from torch.utils.hooks import RemovableHandle
+    from transformers import PreTrainedTokenizerBase
+else:  # sae_lens takes seconds to import, and its objects are only handed through
+    SAE = PreTrainedTokenizerBase = RemovableHandle = Any
+
+Row = dict[str, float | int | str | None]
+"""Column name to value; None is undefined."""
+COMPLETIONS: tuple[View, View] = ("fact", "hall")
+_BLOCK_LISTS = ("model.layers", "model.language_model.layers", "transformer.h", "gpt_neox.layers")
+_HOOK_NAME = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post|mlp_out|attn_out)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceOptions:
+    """What is measured; the same meanings and defaults as the run's own options."""
+
+    layers: tuple[int, ...]
+    """Layers in the order of the user; the first is that of misalignment, stability and entropy."""
+    join: str = " "
+    """Text between prompt and completion."""
+    position: Literal["last", "completion-mean"] = "last"
+    """Read the last token, or every token of the completion (the prompt: its last) and average the metrics."""
+    noise_std: float = 0.1
+    """s of the stability noise."""
+    noise_mode: Literal["absolute", "relative"] = "absolute"
+    """s in activation units, or times the root mean square of the residual."""
+    noise_draws: int = 8
+    """Draws of noise for each text and s."""
+    noise_sweep: tuple[float, ...] = ()
+    """Further s, each with columns stability_s{S}_*."""
+    seed: int = 0
+    """Seed of the noise."""
+    prepend_bos: bool = True
+    """Feed one BOS before the text, where the tokenizer has one."""
+
+
+@dataclass
+class Counts:
+    """How much work was done; hand one in to have it counted."""
+
+    forwards: int = 0
+    """Full forward passes of one text."""
+    encodes: int = 0
+    """Calls of `sae.encode`: one for each text, layer, analysis and noise draw, whatever the number of reads."""
+    eigendecompositions: int = 0
+    """Decompositions of a d x d matrix; reads with fewer than two active features need none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """One view as the model sees it."""
+
+    ids: list[int]
+    """Token ids, BOS first where one is fed."""
+    reads: list[int]
+    """Positions in `ids` at which the view is measured: never BOS, never empty."""
+    tokens: int
+    """Prompt: its tokens without BOS. Fact, hall: tokens after the longest token prefix in common with the prompt."""
+    read_token: str
+    """Text of the (last) token read; as the vocabulary writes it where it is no whole character."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One layer of one text at its reads."""
+
+    x: Float[torch.Tensor, "read d_model"]
+    """Residual as given to the SAE, in the SAE's dtype."""
+    a: Float[np.ndarray, "read d_sae"]
+    """Features, float64."""
+    y: Float[np.ndarray, "read d_model"]
+    """Reconstruction, float64."""
+
+
+Readings = Mapping[View, Mapping[int, Reading]]
+"""By view, then layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One pair and all that an analysis of it needs; made by `prepare`."""
+
+    pair: Pair
+    texts: Mapping[View, Text]
+    model: torch.nn.Module
+    saes: Mapping[int, SAE]
+    options: ReferenceOptions
+    counts: Counts
+    geometries: dict[tuple[int, View], list[Geometry]] = field(default_factory=dict)
+    """Geometry of each layer and view that was decomposed already, one for each read."""
+
+    def read(self, view: View, layers: Iterable[int]) -> dict[int, Reading]:
+        """One forward of one text; its residuals at these layers, encoded and decoded."""
+        readings: dict[int, Reading] = {}
+        for layer, residual in _forward(self, view, tuple(layers)).items():
+            sae = self.saes[layer]
+            x = residual.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
+            with torch.no_grad():  # decode follows its own encode: normalising SAEs keep the scale in between
+                a = sae.encode(x)
+                y = sae.decode(a)
+            self.counts.encodes += 1
+            readings[layer] = Reading(x=x, a=a.double().cpu().numpy(), y=y.double().cpu().numpy())
+        return readings
+
+    def geometry(self, layer: int, view: View, reading: Reading) -> list[Geometry]:
+        """Geometry at each read of a layer and view, decomposed the first time it is asked for."""
+        if (layer, view) not in self.geometries:
+            self.geometries[layer, view] = [self._geometry(layer, a) for a in reading.a]
+        return self.geometries[layer, view]
+
+    def _geometry(self, layer: int, features: np.ndarray) -> Geometry:
+        magnitudes, directions = self.active(layer, features)
+        self.counts.eigendecompositions += len(magnitudes) >= 2
+        return maths.geometry(magnitudes, directions)
+
+    def active(self, layer: int, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Magnitudes (active,) of a read's active features and their decoder rows (active, d_model), float64."""
+        active = np.flatnonzero(features > 0)
+        decoder = self.saes[layer].W_dec.detach()
+        return features[active], decoder[torch.from_numpy(active).to(decoder.device)].double().cpu().numpy()
+
+
+def analyse(
+    pairs: Iterable[Pair],
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    saes: Mapping[int, SAE],
+    options: ReferenceOptions,
+    counts: Counts | None = None,
+) -> list[Row]:
+    """`analyse_pair` of each pair, in order. The first pair that cannot be processed raises its `PairError`."""
+    return [analyse_pair(pair, model, tokenizer, saes, options, counts) for pair in pairs]
+
+
+def analyse_pair(
+    pair: Pair,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    saes: Mapping[int, SAE],
+    options: ReferenceOptions,
+    counts: Counts | None = None,
+) -> Row:
+    """Every metric of DESIGN section 3 for one pair, one text and one layer at a time.
+
+    Args:
+        pair: The pair.
+        model: A full causal language model with its LM head, in evaluation mode.
+        tokenizer: Its tokenizer.
+        saes: A sae_lens SAE for each layer of `options.layers`, in float32 or float64; its own hook point is read.
+        options: What is measured.
+        counts: Added to, where given.
+
+    Returns:
+        pair_id, the token counts and read tokens, `l{layer}_{view}_{metric}` and `{metric}_{fact|hall|diff}`; diff is
+        hall - fact. Undefined is None. All metrics but shape_class (a str) are floats, `l0_norm` too.
+
+    Raises:
+        InputError: The options, model and SAEs do not fit together.
+        PairError: This pair cannot be measured: no tokens, longer than the context, or a non-finite residual.
+    """
+    subject = prepare(pair, model, tokenizer, saes, options, counts)
+    first = options.layers[0]
+    prompt: Readings = {"prompt": subject.read("prompt", options.layers)}
+    row: Row = {"pair_id": pair.id}
+    row |= {f"{view}_tokens": subject.texts[view].tokens for view in VIEWS}
+    row |= {f"{view}_read_token": subject.texts[view].read_token for view in VIEWS}
+    row |= layer_sensitivity(subject, prompt)
+    row |= semantic_misalignment(subject, prompt)
+    once: Readings = {view: subject.read(view, [first]) for view in COMPLETIONS}
+    row |= stability(subject, once)
+    row |= entropy(subject, once)
+    return row | cross_layer(subject)
+
+
+def prepare(
+    pair: Pair,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    saes: Mapping[int, SAE],
+    options: ReferenceOptions,
+    counts: Counts | None = None,
+) -> Subject:
+    """Check that model, SAEs and options fit together and tokenise the pair; see `analyse_pair` for the arguments."""
+    if not options.layers or len(set(options.layers)) < len(options.layers):
+        raise InputError(f"layers {options.layers}: expected one or more distinct layers; name each once")
+    config: Any = cast(Any, model.config).get_text_config()
+    for layer in options.layers:
+        if layer not in saes:
+            raise InputError(f"layer {layer}: no SAE was given for it (there are {sorted(saes)}); add one")
+        width = saes[layer].W_dec.shape[1]
+        if width != config.hidden_size:
+            raise InputError(
+                f"SAE of layer {layer} is for width {width}, the model has {config.hidden_size}; use its own"
+            )
+        if saes[layer].W_dec.dtype not in (torch.float32, torch.float64):
+            raise InputError(f"SAE of layer {layer} is in {saes[layer].W_dec.dtype}; load it in float32 or float64")
+    if model.training:
+        raise InputError("the model is in training mode, where dropout adds noise; call model.eval() first")
+    texts = tokenise(pair, tokenizer, options)
+    context = getattr(config, "max_position_embeddings", None)
+    longest = max(len(text.ids) for text in texts.values())
+    if context is not None and longest > context:
+        raise PairError(f"pair {pair.id}: {longest} tokens are more than the model's context of {context}")
+    counts = Counts() if counts is None else counts
+    return Subject(pair=pair, texts=texts, model=model, saes=saes, options=options, counts=counts)
+
+
+def tokenise(pair: Pair, tokenizer: PreTrainedTokenizerBase, options: ReferenceOptions) -> dict[View, Text]:
+    """Token ids and reads of the three views.
+
+    The whole text of a view is tokenised at once, so tokens may merge across the border of prompt and completion, and
+    text that looks like a special token stays text. Exactly one BOS is put in front where `prepend_bos` is set and the
+    tokenizer has one. With "completion-mean" fact and hall are read at each token after the longest token prefix they
+    share with the prompt.
+
+    Raises:
+        PairError: A view has no tokens, or its completion none where they are to be read.
+    """
+    bos: list[Any] = [tokenizer.bos_token_id] if options.prepend_bos and tokenizer.bos_token_id is not None else []
+    prompt: list[int] = []
+    texts: dict[View, Text] = {}
+    for view in VIEWS:
+        encoded: Any = tokenizer(pair.text(view, options.join), add_special_tokens=False, split_special_tokens=True)
+        ids: list[int] = list(encoded["input_ids"])
+        if not ids:
+            raise PairError(f"pair {pair.id}: the {view} text has no tokens")
+        if view == "prompt":
+            prompt = ids
+        shared = 0
+        while view != "prompt" and shared < min(len(ids), len(prompt)) and ids[shared] == prompt[shared]:
+            shared += 1
+        start = shared if view != "prompt" and options.position == "completion-mean" else len(ids) - 1
+        reads = [len(bos) + i for i in range(start, len(ids))]
+        if not reads:
+            raise PairError(f"pair {pair.id}: the {view} completion adds no token to the prompt")
+        word = str(tokenizer.decode([ids[-1]]))
+        if "\ufffd" in word:
+            word = str(tokenizer.convert_ids_to_tokens(ids[-1]))
+        texts[view] = Text(ids=bos + ids, reads=reads, tokens=len(ids) - shared, read_token=word)
+    return texts
+
+
+def _forward(subject: Subject, view: View, layers: tuple[int, ...]) -> dict[int, torch.Tensor]:
+    """One full forward of one unpadded text; by layer the (read, d_model) activation at the SAE's hook point."""
+    text = subject.texts[view]
+    caught: dict[int, torch.Tensor] = {}
+
+    def catch(layer: int, hidden: torch.Tensor) -> None:
+        caught[layer] = hidden[0, text.reads]
+
+    handles: list[RemovableHandle] = []
+    try:
+        for layer in layers:
+            hook_name = subject.saes[layer].cfg.metadata.hook_name or f"blocks.{layer}.hook_resid_post"
+            handles.append(_hook(subject.model, str(hook_name), partial(catch, layer)))
+        ids = torch.tensor([text.ids], device=next(subject.model.parameters()).device)
+        with torch.no_grad():
+            subject.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    subject.counts.forwards += 1
+    for layer, residual in caught.items():
+        if not bool(torch.isfinite(residual).all()):
+            raise PairError(f"pair {subject.pair.id}: the {view} text's activation at layer {layer} is not finite")
+    return caught
+
+
+def _hook(model: torch.nn.Module, hook_name: str, store: Callable[[torch.Tensor], None]) -> RemovableHandle:
+    """Call `store` with the activation (batch, token, d_model) at a hook point, by its TransformerLens name.
+
+    `hook_mlp_out` and `hook_attn_out` are what the sublayer adds to the residual stream: where the block has norms
+    after its sublayers (Gemma-2, Gemma-3), the output of those norms.
+    """
+    match = _HOOK_NAME.fullmatch(hook_name)
+    if match is None:
+        known = "blocks.K.hook_resid_pre, hook_resid_post, hook_mlp_out or hook_attn_out"
+        raise InputError(f"SAE hook point {hook_name!r} is not known; use an SAE trained at {known}")
+    number, point = int(match[1]), match[2]
+    blocks = _blocks(model)
+    if number >= len(blocks):
+        raise InputError(f"SAE hook point {hook_name}: the model has {len(blocks)} blocks; use an SAE of this model")
+    block = blocks[number]
+
+    def of_input(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        store(args[0] if args else kwargs["hidden_states"])
+
+    def of_output(_module: torch.nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        store(output[0] if isinstance(output, tuple) else output)
+
+    if point == "resid_pre":
+        return block.register_forward_pre_hook(of_input, with_kwargs=True)
+    if point == "resid_post":
+        return block.register_forward_hook(of_output)
+    if point == "mlp_out":
+        names = ("post_feedforward_layernorm", "mlp")
+    elif hasattr(block, "post_feedforward_layernorm"):  # elsewhere post_attention_layernorm is the norm BEFORE the MLP
+        names = ("post_attention_layernorm",)
+    else:
+        names = ("self_attn", "attn", "attention")
+    sublayer = next(getattr(block, name) for name in names if hasattr(block, name))
+    return sublayer.register_forward_hook(of_output)
+
+
+def _blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
+    """The model's transformer blocks, in order."""
+    for path in _BLOCK_LISTS:
+        try:
+            return operator.attrgetter(path)(model)
+        except AttributeError:
+            continue
+    raise InputError(f"{type(model).__name__}: its list of blocks is none of {', '.join(_BLOCK_LISTS)}; not supported")
+
+
+def layer_sensitivity(subject: Subject, prompt: Readings | None = None) -> Row:
+    """Analysis 1, every layer and view: a forward for each; `prompt` readings of all layers spare the prompt's own."""
+    row: Row = {}
+    for layer in subject.options.layers:
+        for view in VIEWS:
+            given = None if prompt is None else prompt.get(view)
+            reading = subject.read(view, [layer])[layer] if given is None else given[layer]
+            shapes = subject.geometry(layer, view, reading)
+            values = maths.layer_metrics(reading.x.double().cpu().numpy(), reading.y, reading.a, shapes)
+            row |= {f"l{layer}_{view}_{name}": value for name, value in values.items()}
+    return row
+
+
+def semantic_misalignment(subject: Subject, prompt: Readings | None = None) -> Row:
+    """Analysis 2, at the first layer: the prompt's single read against each read of fact and hall, averaged."""
+    first = subject.options.layers[0]
+    given = None if prompt is None else prompt.get("prompt")
+    origin_reading = subject.read("prompt", [first])[first] if given is None else given[first]
+    origin = subject.geometry(first, "prompt", origin_reading)[0]
+    row: Row = {}
+    drift: dict[View, float | None] = {}
+    twist: dict[View, float | None] = {}
+    for view in COMPLETIONS:
+        reading = subject.read(view, [first])[first]
+        centroids = [maths.centroid(*subject.active(first, a)) for a in reading.a]
+        shapes = subject.geometry(first, view, reading)
+        drift[view] = mean(maths.angle(origin.centroid, c) for c in centroids)
+        twist[view] = mean(maths.line_angle(origin.axis, g.axis) for g in shapes)
+    row |= _compared("centroid_drift", drift)
+    return row | _compared("axis_twist", twist)
+
+
+def stability(subject: Subject, readings: Readings | None = None) -> Row:
+    """Analysis 3, at the first layer, for `noise_std` and each s of the sweep; `readings` of fact and hall if made."""
+    first = subject.options.layers[0]
+    readings = readings or {view: subject.read(view, [first]) for view in COMPLETIONS}
+    names = {"stability": subject.options.noise_std}
+    names |= {f"stability_s{s:g}": s for s in subject.options.noise_sweep}
+    row: Row = {}
+    for name, s in names.items():
+        row |= _compared(name, {view: _stability(subject, view, readings[view][first], s) for view in COMPLETIONS})
+    return row
+
+
+def _stability(subject: Subject, view: View, reading: Reading, s: float) -> float | None:
+    """Mean over reads of the mean over draws of the Jaccard similarity of the top features with and without noise.
+
+    The noise is s (or s RMS(x) of its read) times `unit_noise`, in float64, cast to x's dtype and added to x.
+    """
+    options, layer = subject.options, subject.options.layers[0]
+    sae = subject.saes[layer]
+    x = reading.x.double().cpu().numpy()
+    relative = options.noise_mode == "relative"
+    scale = s * np.sqrt(np.square(x).mean(axis=1, keepdims=True)) if relative else s
+    clean = [maths.top_features(a) for a in reading.a]
+    similarities: list[list[float | None]] = [[] for _ in clean]
+    for draw in range(options.noise_draws):
+        noise = unit_noise(options.seed, subject.pair.id, view, layer, draw, tokens=x.shape[0], d_model=x.shape[1])
+        with torch.no_grad():
+            noisy = sae.encode(reading.x + torch.from_numpy(scale * noise).to(reading.x)).double().cpu().numpy()
+        subject.counts.encodes += 1
+        for of_read, before, after in zip(similarities, clean, noisy, strict=True):
+            of_read.append(maths.jaccard(before, maths.top_features(after)))
+    return mean(mean(of_read) for of_read in similarities)
+
+
+def entropy(subject: Subject, readings: Readings | None = None) -> Row:
+    """Analysis 4, at the first layer: entropy of the largest magnitudes; `readings` of fact and hall if made."""
+    first = subject.options.layers[0]
+    readings = readings or {view: subject.read(view, [first]) for view in COMPLETIONS}
+    return _compared(
+        "entropy",
+        {view: mean(maths.magnitude_entropy(a[a > 0]) for a in readings[view][first].a) for view in COMPLETIONS},
+    )
+
+
+def cross_layer(subject: Subject) -> Row:
+    """Analysis 5 between layers[len // 2] and layers[-1]; of two layers, between both; all None for one layer.
+
+    With two layers layers[len // 2] is the last itself, whose cosine is 1 whatever the text, so the first takes its
+    place. Consistency is None where the dictionaries have different widths.
+    """
+    layers = subject.options.layers
+    consistency: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
+    alignment: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
+    if len(layers) > 1:
+        middle, last = (layers[len(layers) // 2] if len(layers) > 2 else layers[0]), layers[-1]
+        same_width = subject.saes[middle].W_dec.shape[0] == subject.saes[last].W_dec.shape[0]
+        for view in COMPLETIONS:
+            readings = subject.read(view, [middle, last])
+            here, there = readings[middle], readings[last]
+            if same_width:
+                consistency[view] = mean(maths.cosine(a, b) for a, b in zip(here.a, there.a, strict=True))
+            alignment[view] = mean(maths.cosine(a, b) for a, b in zip(here.y, there.y, strict=True))
+    row = _compared("cross_layer_consistency", consistency)
+    return row | _compared("cross_layer_alignment", alignment)
+
+
+def _compared(name: str, values: Mapping[View, float | None]) -> Row:
+    """Columns of fact, hall and diff = hall - fact; diff is None where either is."""
+    fact, hall = values["fact"], values["hall"]
+    diff = None if fact is None or hall is None else hall - fact
+    return {f"{name}_fact": fact, f"{name}_hall": hall, f"{name}_diff": diff}

@@ -1,0 +1,113 @@
+"""Descriptive numbers of a result table: means of fact and hallucination, their difference, d_z.
+
+Tests, intervals and verdicts are the matter of `bluffscope.stats`; nothing here says that a difference is real.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from bluffscope.report.labels import MetricPair, metric_pairs
+
+POOLED: Final = "pooled"
+"""Name of the scope that holds all pairs."""
+
+SUMMARY_SCHEMA: Final = {
+    "metric": pl.String,
+    "layer": pl.Int64,
+    "domain": pl.String,
+    "pooled": pl.Boolean,
+    "n": pl.Int64,
+    "mean_fact": pl.Float64,
+    "mean_hall": pl.Float64,
+    "mean_diff": pl.Float64,
+    "sd_diff": pl.Float64,
+    "dz": pl.Float64,
+}
+
+# Rounding leaves a spread of this order, relative to the values, where all differences are equal.
+_NO_SPREAD: Final = 1e-12
+
+
+def summarize(metrics: pl.DataFrame) -> pl.DataFrame:
+    """Means of fact and hallucination, difference and effect size, for each metric and domain and pooled.
+
+    Args:
+        metrics: a result table: numeric columns ``l{k}_fact_X`` with ``l{k}_hall_X`` and ``X_fact`` with ``X_hall``
+            (columns without a partner, and text, are passed over), and a ``domain`` (one domain "all" without it).
+
+    Returns:
+        `SUMMARY_SCHEMA`, metrics in the table's order, domains in order of appearance, the pooled row
+        (``pooled`` true, domain "pooled") last. Pairs with a null or non-finite value on either side are left
+        out: ``n`` counts the others. Differences are hallucination - fact, ``sd_diff`` has ddof 1,
+        ``dz`` = mean_diff / sd_diff (Cohen's d_z of paired differences), null for n < 2 or where all differences
+        are equal up to rounding.
+    """
+    if "domain" not in metrics.columns:
+        metrics = metrics.with_columns(domain=pl.lit("all"))
+    domains = metrics["domain"].unique(maintain_order=True)
+    order = pl.DataFrame({"domain": domains, "place": range(len(domains))}, schema_overrides={"place": pl.Int64})
+    parts = [
+        _scopes(metrics, pair, order)
+        for pair in metric_pairs(metrics.columns)
+        if metrics.schema[pair.fact].is_numeric() and metrics.schema[pair.hall].is_numeric()
+    ]
+    if not parts:
+        return pl.DataFrame(schema=SUMMARY_SCHEMA)
+    return pl.concat(parts).select(pl.col(name).cast(dtype) for name, dtype in SUMMARY_SCHEMA.items())
+
+
+def shape_table(metrics: pl.DataFrame) -> pl.DataFrame:
+    """How often each shape class of the fact goes with each of the hallucination, by layer.
+
+    Returns:
+        Columns layer, fact, hall, n; null stands for an undefined class. Empty where no classes were measured.
+    """
+    parts = [
+        metrics.select(fact=pair.fact, hall=pair.hall)
+        .group_by("fact", "hall")
+        .agg(n=pl.len().cast(pl.Int64))
+        .sort("fact", "hall", nulls_last=True)
+        .select(pl.lit(pair.layer, pl.Int64).alias("layer"), "fact", "hall", "n")
+        for pair in metric_pairs(metrics.columns)
+        if pair.metric == "shape_class" and pair.layer is not None
+    ]
+    schema = pl.Schema({"layer": pl.Int64, "fact": pl.String, "hall": pl.String, "n": pl.Int64})
+    return pl.concat([pl.DataFrame(schema=schema), *(part.cast(schema) for part in parts)])
+
+
+def _scopes(metrics: pl.DataFrame, pair: MetricPair, order: pl.DataFrame) -> pl.DataFrame:
+    """One metric in every domain, then pooled."""
+    both = metrics.select(
+        "domain",
+        fact=pl.col(pair.fact).cast(pl.Float64),
+        hall=pl.col(pair.hall).cast(pl.Float64),
+    ).with_columns(used=(pl.col("fact").is_finite() & pl.col("hall").is_finite()).fill_null(False))
+    by_domain = (
+        both.group_by("domain")
+        .agg(_numbers())
+        .join(order, on="domain", nulls_equal=True)
+        .sort("place")
+        .select(pl.lit(False).alias("pooled"), pl.exclude("place", "pooled"))
+    )
+    pooled = both.select(pl.lit(True).alias("pooled"), pl.lit(POOLED).alias("domain"), *_numbers())
+    spread = pl.col("sd_diff") > _NO_SPREAD * pl.max_horizontal(pl.col("mean_fact").abs(), pl.col("mean_hall").abs())
+    return pl.concat([by_domain, pooled]).with_columns(
+        dz=pl.when(spread & (pl.col("sd_diff") > 0)).then(pl.col("mean_diff") / pl.col("sd_diff")),
+        metric=pl.lit(pair.name),
+        layer=pl.lit(pair.layer, pl.Int64),
+    )
+
+
+def _numbers() -> list[pl.Expr]:
+    used = pl.col("used")
+    fact, hall = pl.col("fact").filter(used), pl.col("hall").filter(used)
+    return [
+        used.sum().cast(pl.Int64).alias("n"),
+        fact.mean().alias("mean_fact"),
+        hall.mean().alias("mean_hall"),
+        (hall - fact).mean().alias("mean_diff"),
+        (hall - fact).std(ddof=1).alias("sd_diff"),
+    ]

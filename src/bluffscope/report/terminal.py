@@ -1,0 +1,176 @@
+"""The summary that closes a run: every metric by domain, in a terminal of about 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+
+import polars as pl
+from rich.columns import Columns
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from bluffscope.report.labels import LAYER_GROUP, NOT_INTERPRETABLE, clean, distinct, group_title, number
+from bluffscope.report.summary import shape_table, summarize
+
+NAME_WIDTH: Final = 18
+"""Columns of the terminal for the name of a metric."""
+CELL_WIDTH: Final = 15
+"""Columns for a scope: two numbers of seven characters."""
+MOST_DOMAINS: Final = 9
+MOST_LAYERS: Final = 4
+
+_PLAIN: Final[dict[str, Any]] = {
+    # No box: its separators would cost the width of a whole scope.
+    "box": None,
+    "padding": (0, 1, 0, 0),
+    "pad_edge": False,
+    "title_justify": "left",
+    "header_style": "underline",
+}
+_CLASSES: Final = ("Spherical", "Oblate", "Triaxial", "Prolate")
+
+
+class _Scope(NamedTuple):
+    domain: str
+    pooled: bool
+    label: str
+    n: int
+
+
+def render_summary(metrics: pl.DataFrame) -> SummaryView:
+    """The summary of a result table, to be printed by a rich console.
+
+    It fits any width from 52 columns; 100 columns hold four domains and the pooled numbers side by side. A console
+    that writes to a file or pipe has 80 columns unless it is made with ``Console(width=100)``.
+
+    Args:
+        metrics: a result table, see `summarize`.
+    """
+    return SummaryView(metrics)
+
+
+class SummaryView:
+    """A rich renderable: tables by analysis, d_z's definition, shape classes."""
+
+    def __init__(self, metrics: pl.DataFrame) -> None:
+        self.summary = summarize(metrics)
+        self.shapes = shape_table(metrics)
+        self.pairs = len(metrics)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.summary.is_empty():
+            yield Text("No metric was measured in both texts of a pair: there is nothing to summarise.")
+            return
+        yield from _key(self.pairs)
+        shown, left_out = _scopes(self.summary)
+        layers, layers_left_out = _layers(self.summary)
+        in_a_row = max(1, (options.max_width - NAME_WIDTH - 1) // (CELL_WIDTH + 1))
+        for start in range(0, len(shown), in_a_row):
+            yield from _tables(self.summary, shown[start : start + in_a_row], layers)
+        if not self.shapes.is_empty():
+            yield Text("\nShape classes: fact in rows, hallucination in columns, pairs of all domains", style="bold")
+            yield Columns([_crosstab(self.shapes, layer) for layer in layers], padding=(0, 4))
+        if (self.summary["metric"] == NOT_INTERPRETABLE).any():
+            yield Text(f"* {NOT_INTERPRETABLE} is not interpretable: two dictionaries share no index.", style="dim")
+        if left_out:
+            yield Text(f"Not shown: {left_out} smaller domains, counted in pooled; see metrics.parquet.", style="dim")
+        if layers_left_out:
+            names = ", ".join(map(str, layers_left_out))
+            yield Text(f"Not shown: layers {names}; see metrics.parquet.", style="dim")
+
+
+def _key(pairs: int) -> Iterator[Text]:
+    yield Text(f"Summary of {pairs:,} pairs", style="bold")
+    yield Text(f"{'each cell:':<{NAME_WIDTH}} {'fact':>7} {'halluc.':>7}   means over n pairs")
+    line = Text(f"{'':<{NAME_WIDTH}} {'diff':>7} ")
+    line.append(f"{'d_z':>7}", style="bold")
+    yield line.append("   hallucination - fact; d_z = mean / sd of the paired differences")
+    yield Text("n stands under a domain's name, and in a cell where undefined values make it smaller.", style="dim")
+
+
+def _scopes(summary: pl.DataFrame) -> tuple[list[_Scope], int]:
+    """The domains that are shown, the pooled scope last, and how many domains are not."""
+    sizes = summary.group_by("domain", "pooled", maintain_order=True).agg(n=pl.col("n").max())
+    domains = [row for row in sizes.iter_rows(named=True) if not row["pooled"]]
+    largest = sorted(range(len(domains)), key=lambda i: -domains[i]["n"])[:MOST_DOMAINS]
+    kept = [domains[i] for i in sorted(largest)]
+    labels = distinct([str(row["domain"]) for row in kept], CELL_WIDTH)
+    scopes = [_Scope(row["domain"], False, labels[str(row["domain"])], row["n"]) for row in kept]
+    if len(domains) > 1:
+        pooled = sizes.filter("pooled").row(0, named=True)
+        scopes.append(_Scope(pooled["domain"], True, "all domains", pooled["n"]))
+    return scopes, len(domains) - len(kept)
+
+
+def _layers(summary: pl.DataFrame) -> tuple[list[int], list[int]]:
+    """The layers that are shown (all of a few, else evenly spaced ones), and the others."""
+    layers: list[int] = summary["layer"].drop_nulls().unique(maintain_order=True).to_list()
+    if len(layers) <= MOST_LAYERS:
+        return layers, []
+    places = {round(i * (len(layers) - 1) / (MOST_LAYERS - 1)) for i in range(MOST_LAYERS)}
+    return [layers[i] for i in sorted(places)], [layer for i, layer in enumerate(layers) if i not in places]
+
+
+def _tables(summary: pl.DataFrame, scopes: Sequence[_Scope], layers: Sequence[int]) -> Iterator[Table]:
+    cells = {(row["metric"], row["domain"], row["pooled"]): row for row in summary.iter_rows(named=True)}
+    metrics = summary.select("metric", "layer").unique(maintain_order=True).rows()
+    titled = [(_title(name, layer), name, layer) for name, layer in metrics if layer is None or layer in layers]
+    # A noise sweep stands after the other analyses in the table, but belongs to stability.
+    order = list(dict.fromkeys(title for title, _, _ in titled))
+    titled.sort(key=lambda entry: order.index(entry[0]))
+    for title, entries in groupby(titled, key=lambda entry: entry[0]):
+        table = Table(title=title, **_PLAIN, title_style="bold")
+        table.add_column("", min_width=NAME_WIDTH, max_width=NAME_WIDTH)
+        for scope in scopes:
+            header = Text(f"{scope.label}\nn = {scope.n}", justify="right")
+            table.add_column(header, width=CELL_WIDTH, justify="right", no_wrap=True)
+        for _, name, layer in entries:
+            metric = name if layer is None else name.removeprefix(f"l{layer}_")
+            row = [_cell(cells[name, scope.domain, scope.pooled], scope.n) for scope in scopes]
+            table.add_row(_wrapped(metric), *row)
+        yield table
+
+
+def _title(name: str, layer: int | None) -> str:
+    title = group_title(name, layer)
+    return f"\n{title}, layer {layer}" if title == LAYER_GROUP else f"\n{title}"
+
+
+def _cell(row: dict[str, Any], n: int) -> Text:
+    text = Text(f"{number(row['mean_fact']):>7} {number(row['mean_hall']):>7}\n")
+    text.append(f"{number(row['mean_diff'], signed=True):>7} ")
+    dz = row["dz"]
+    text.append(f"{'-' if dz is None else format(dz, '+.2f'):>7}", style="bold")
+    if row["n"] != n:
+        text.append(f"\nn = {row['n']}", style="dim")
+    return text
+
+
+def _wrapped(metric: str) -> Text:
+    """A metric's name, broken after underscores."""
+    lines = [""]
+    for part in clean(metric, 3 * NAME_WIDTH).replace("_", "_\0").split("\0"):
+        if lines[-1] and len(lines[-1]) + len(part) > NAME_WIDTH:
+            lines.append("")
+        lines[-1] += part
+    return Text("\n".join(lines) + (" *" if metric == NOT_INTERPRETABLE else ""))
+
+
+def _crosstab(shapes: pl.DataFrame, layer: int) -> Table:
+    counts = {(fact, hall): n for _, fact, hall, n in shapes.filter(pl.col("layer") == layer).iter_rows()}
+    present = {name for pair in counts for name in pair}
+    classes: list[str | None] = [name for name in _CLASSES if name in present]
+    classes += sorted(name for name in present if name is not None and name not in _CLASSES)
+    classes += [None] if None in present else []
+    table = Table(title=f"layer {layer}", **_PLAIN, title_style="")
+    table.add_column("")
+    for hall in classes:
+        # Three letters keep the tables of three layers side by side.
+        table.add_column(Text(clean(hall, 4)[:3] if hall else "null"), justify="right")
+    for fact in classes:
+        row = [Text(f"{counts.get((fact, hall), 0)}", style="bold" if fact == hall else "") for hall in classes]
+        table.add_row(Text(clean(fact) if fact else "null"), *row)
+    return table

@@ -1,0 +1,271 @@
+"""A whole run: options in, a folder with tables, manifest, log and dashboard out."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+
+from bluffscope import __version__
+from bluffscope.config import MeasureOptions, RunConfig
+from bluffscope.engine import LocalEngine
+from bluffscope.errors import InputError
+from bluffscope.metrics import ANALYSES, Analysis
+from bluffscope.pairs import Scan, Source, open_source
+from bluffscope.pairs.source import BUNDLED
+from bluffscope.pipeline import ShardWorker, UserAnalysis, cut_shards
+from bluffscope.presets import resolve
+from bluffscope.records import Shard
+from bluffscope.table.folder import RunFolder
+from bluffscope.table.manifest import assemble_manifest
+from bluffscope.table.schema import Column, table_columns
+from bluffscope.table.shards import MergeResult, merge, write_shard
+from bluffscope.timing import Stopwatch
+from bluffscope.worker import build_worker
+
+
+class Progress(Protocol):
+    """Told how a run gets on."""
+
+    def start(self, total: int) -> None:
+        """The number of pairs to come."""
+        ...
+
+    def advance(self, pairs: int) -> None:
+        """So many more pairs are done."""
+        ...
+
+    def finish(self) -> None:
+        """No more pairs come."""
+        ...
+
+
+class _Silent:
+    def start(self, total: int) -> None:
+        pass
+
+    def advance(self, pairs: int) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind."""
+
+    path: Path
+    merged: MergeResult
+    manifest: Mapping[str, Any]
+    figures: tuple[Path, ...]
+
+    def metrics(self) -> pl.DataFrame:
+        """The result table, read from the folder."""
+        return pl.read_parquet(self.path / "metrics.parquet")
+
+
+def run(
+    config: RunConfig,
+    *,
+    analyses: tuple[Analysis, ...] = ANALYSES,
+    added: tuple[UserAnalysis, ...] = (),
+    progress: Progress | None = None,
+    draw: bool = True,
+) -> RunResult:
+    """Measure the pairs that the options name and write the run's folder.
+
+    Args:
+        config: all options; whatever is left open is filled in from the preset, the model and the device.
+        analyses: which of the five analyses run.
+        added: analyses of the user's own.
+        progress: told how many pairs are done.
+        draw: whether the dashboard is drawn (it takes seconds).
+
+    Raises:
+        InputError: something in the options or the data; nothing is written.
+        RunFolderError: the folder cannot be written.
+    """
+    started = time.perf_counter()
+    stopwatch = Stopwatch()
+    _check_measure(config.measure)
+    if config.output.out is not None:
+        RunFolder.check(config.output.out)
+    with stopwatch.stage("data"):
+        source = open_source(config.data)
+        scan = source.scan()
+    config = replace(config, model=resolve(config.model))
+    with _logging_to(_RunLog()) as log:
+        with stopwatch.stage("load"):
+            everything = (*analyses, *(Analysis("added", item.function) for item in added))
+            worker, config = build_worker(config, everything, _columns(config, scan, analyses, added), stopwatch)
+        with stopwatch.stage("write"):
+            folder = _folder(config, source)
+            log.open(folder)
+            folder.write_config(_replayable(config))
+        shard_count = _measure(config, source, scan, worker, folder, stopwatch, progress or _Silent())
+        with stopwatch.stage("write"):
+            merged = merge(folder, shard_count, worker.columns, _provenance(config, scan), config.output.keep_residuals)
+            _log_quarantine(folder)
+            figures = _figures(folder, config) if draw else ()
+        timings = {**stopwatch.seconds, "total": time.perf_counter() - started}
+        manifest = _manifest(config, source, scan, worker, merged, timings)
+        folder.write_manifest(manifest)
+    return RunResult(folder.path, merged, manifest, figures)
+
+
+def _folder(config: RunConfig, source: Source) -> RunFolder:
+    if config.output.out is not None:
+        return RunFolder.create(config.output.out)
+    return RunFolder.create_default(f"{_model_name(config)}-{source.name}")
+
+
+def _model_name(config: RunConfig) -> str:
+    return Path(config.model.model or "model").name
+
+
+def _manifest(
+    config: RunConfig, source: Source, scan: Scan, worker: ShardWorker, merged: MergeResult, timings: dict[str, float]
+) -> dict[str, Any]:
+    manifest = assemble_manifest(
+        columns=worker.columns,
+        model=worker.reader.model.identity,
+        saes={str(layer): coder.identity for layer, coder in worker.coders.items()},
+        device=str(worker.reader.model.device),
+        dtype=config.model.dtype,
+        seeds={"noise": config.measure.seed},
+        counts={"pairs": scan.count, "measured": merged.rows, "quarantined": merged.quarantined},
+        timings=timings,
+    )
+    manifest["data"] = {"name": source.name, "digest": scan.digest, "domains": scan.domains}
+    manifest["strategy"] = "packed" if worker.reader.packs else "batched"
+    return manifest
+
+
+def _measure(
+    config: RunConfig,
+    source: Source,
+    scan: Scan,
+    worker: ShardWorker,
+    folder: RunFolder,
+    stopwatch: Stopwatch,
+    progress: Progress,
+) -> int:
+    """Run and commit every shard; gives their number."""
+    committed = itertools.count()
+
+    def commit(shard: Shard, frame: pl.DataFrame) -> None:
+        with stopwatch.stage("write"):
+            write_shard(folder.shard_path(shard.number), frame)
+        next(committed)
+
+    progress.start(scan.count)
+    try:
+        with stopwatch.stage("data"):
+            pairs = zip(source.pairs(), scan.groups.tolist(), strict=True)
+            LocalEngine().run(cut_shards(pairs, config.engine.shard_pairs), lambda: worker, commit, progress.advance)
+    finally:
+        progress.finish()
+    return next(committed)
+
+
+def _columns(
+    config: RunConfig, scan: Scan, analyses: tuple[Analysis, ...], added: tuple[UserAnalysis, ...]
+) -> Callable[[tuple[int, ...]], Sequence[Column]]:
+    def columns_of(layers: tuple[int, ...]) -> Sequence[Column]:
+        return table_columns(
+            layers,
+            config.measure.noise_sweep,
+            [(column.name, column.kind) for column in scan.carried],
+            [analysis.name for analysis in analyses],
+            [column for analysis in added for column in analysis.columns],
+        )
+
+    return columns_of
+
+
+def _check_measure(options: MeasureOptions) -> None:
+    if options.noise_draws < 1:
+        raise InputError(f"--noise-draws {options.noise_draws}: give at least 1")
+    for name, value in [("--noise-std", options.noise_std), *(("--noise-sweep", s) for s in options.noise_sweep)]:
+        if not (math.isfinite(value) and value >= 0):
+            raise InputError(f"{name} {value}: give a number that is 0 or more")
+    if options.seed < 0:
+        raise InputError(f"--seed {options.seed}: give a number that is 0 or more")
+
+
+def _replayable(config: RunConfig) -> dict[str, Any]:
+    """The options as config.yaml holds them: complete, and free of what belongs to this run's folder alone."""
+    content = asdict(replace(config, output=replace(config.output, out=None)))
+    if config.data.data != BUNDLED:
+        content["data"]["data"] = str(Path(config.data.data).expanduser().resolve())
+    return content
+
+
+def _provenance(config: RunConfig, scan: Scan) -> dict[str, str]:
+    return {
+        "bluffscope": __version__,
+        "model": str(config.model.model),
+        "sae": str(config.model.sae),
+        "layers": " ".join(map(str, config.model.layers)),
+        "position": config.measure.position,
+        "dtype": config.model.dtype,
+        "seed": str(config.measure.seed),
+        "data_digest": scan.digest,
+    }
+
+
+def _log_quarantine(folder: RunFolder) -> None:
+    path = folder.path / "quarantine.parquet"
+    if path.exists():
+        for row in pl.read_parquet(path, columns=["pair_id", "reason"]).iter_rows(named=True):
+            folder.log("error", row["reason"], [row["pair_id"]])
+
+
+def _figures(folder: RunFolder, config: RunConfig) -> tuple[Path, ...]:
+    """The dashboard; a figure that cannot be drawn is no reason to lose a run."""
+    from bluffscope.report.dashboard import write_dashboard  # altair: seconds that no other command should pay
+
+    metrics = pl.read_parquet(folder.path / "metrics.parquet")
+    if metrics.is_empty():
+        return ()
+    title = f"{_model_name(config)}, layers {' '.join(map(str, config.model.layers))}"
+    return tuple(write_dashboard(metrics, folder.path / "figures", title))
+
+
+class _RunLog(logging.Handler):
+    """Puts the warnings and errors of a run into its log.jsonl; those that came before the folder, once it is there."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._folder: RunFolder | None = None
+        self._early: list[logging.LogRecord] = []
+
+    def open(self, folder: RunFolder) -> None:
+        self._folder = folder
+        for record in self._early:
+            self.emit(record)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._folder is None:
+            self._early.append(record)
+        else:
+            self._folder.log("error" if record.levelno >= logging.ERROR else "warning", record.getMessage())
+
+
+@contextmanager
+def _logging_to(log: _RunLog) -> Iterator[_RunLog]:
+    package = logging.getLogger("bluffscope")
+    package.addHandler(log)
+    try:
+        yield log
+    finally:
+        package.removeHandler(log)

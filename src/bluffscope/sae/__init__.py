@@ -1,0 +1,6 @@
+"""Step 4: SAELens coders: loading, batched sparse encode and decode."""
+
+from bluffscope.sae.coder import Coder
+from bluffscope.sae.load import SaeSource, find_saes, load_coders
+
+__all__ = ["Coder", "SaeSource", "find_saes", "load_coders"]

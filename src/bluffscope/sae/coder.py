@@ -1,0 +1,115 @@
+"""A loaded SAE: residuals in, sparse features and reconstructions out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bluffscope.records import Features
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from sae_lens import SAE
+
+# Architectures whose decode is sum_i a_i W_dec[i] + b_dec, so that only active features need be touched.
+_AFFINE_DECODERS = ("standard", "jumprelu", "topk", "gated", "batchtopk")
+_DENSE_CELLS = 1 << 24
+"""Cells of the dense feature matrix held at once: 64 MB in float32."""
+
+
+@dataclass(frozen=True)
+class Coder:
+    """One layer's SAE behind the two calls that the pipeline needs."""
+
+    layer: int
+    sae: SAE[Any]
+    hook_name: str
+    """Hook point it reads, in TransformerLens names: "blocks.5.hook_resid_post"."""
+    prepend_bos: bool
+    """Whether it was trained on texts with a BOS in front."""
+    identity: dict[str, Any] = field(default_factory=dict)
+    """Where it came from (release and id, or folder), architecture, width, hash: for the manifest."""
+
+    @property
+    def d_in(self) -> int:
+        """Width of the residual it reads."""
+        return self.sae.cfg.d_in
+
+    @property
+    def d_sae(self) -> int:
+        """Features in its dictionary."""
+        return self.sae.cfg.d_sae
+
+    @property
+    def decoder(self) -> Float[torch.Tensor, "d_sae d_model"]:
+        """W_dec, the direction of every feature."""
+        return self.sae.W_dec.detach()
+
+    def encode(self, residual: Float[torch.Tensor, "read d_model"]) -> Features:
+        """The active features (activation > 0) of every residual."""
+        return _concatenate([_sparse(dense) for dense in self._dense_blocks(residual)], self.d_sae)
+
+    def encode_decode(
+        self, residual: Float[torch.Tensor, "read d_model"]
+    ) -> tuple[Features, Float[torch.Tensor, "read d_model"]]:
+        """Features and reconstruction of every residual.
+
+        Both come from one call, since an SAE that normalises its input keeps that input's scale
+        between its own encode and decode.
+        """
+        if self._decodes_sparsely:
+            features = self.encode(residual)
+            return features, self._decode(features)
+        parts: list[Features] = []
+        reconstructions: list[torch.Tensor] = []
+        for dense in self._dense_blocks(residual):
+            reconstructions.append(self.sae.decode(dense))
+            parts.append(_sparse(dense))
+        return _concatenate(parts, self.d_sae), torch.cat(reconstructions)
+
+    @property
+    def _decodes_sparsely(self) -> bool:
+        cfg = self.sae.cfg
+        return (
+            cfg.architecture() in _AFFINE_DECODERS
+            and cfg.normalize_activations in ("none", "expected_average_only_in", None)
+            and cfg.reshape_activations == "none"
+            and not getattr(cfg, "rescale_acts_by_decoder_norm", False)
+        )
+
+    def _decode(self, features: Features) -> Float[torch.Tensor, "read d_model"]:
+        sums = torch.nn.functional.embedding_bag(
+            features.indices,
+            self.decoder,
+            features.indptr[:-1],
+            mode="sum",
+            per_sample_weights=features.values.to(self.decoder.dtype),
+        )
+        return sums + self.sae.b_dec.detach()
+
+    def _dense_blocks(self, residual: torch.Tensor):
+        rows = max(1, _DENSE_CELLS // self.d_sae)
+        residual = residual.to(device=self.sae.W_dec.device, dtype=self.sae.W_dec.dtype)
+        for start in range(0, len(residual), rows):
+            yield self.sae.encode(residual[start : start + rows])
+
+
+def _sparse(dense: Float[torch.Tensor, "read d_sae"]) -> Features:
+    rows, columns = (dense > 0).nonzero(as_tuple=True)  # in row order, columns ascending
+    counts = torch.bincount(rows, minlength=len(dense))
+    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return Features(indptr=indptr, indices=columns, values=dense[rows, columns], d_sae=dense.shape[1])
+
+
+def _concatenate(parts: list[Features], d_sae: int) -> Features:
+    if len(parts) == 1:
+        return parts[0]
+    counts = torch.cat([part.counts for part in parts])
+    return Features(
+        indptr=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+        indices=torch.cat([part.indices for part in parts]),
+        values=torch.cat([part.values for part in parts]),
+        d_sae=d_sae,
+    )

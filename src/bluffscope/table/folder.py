@@ -1,0 +1,202 @@
+"""A run's folder: its files by name, made so that a failure leaves nothing half-done behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+import yaml
+
+from bluffscope.errors import InputError, RunFolderError
+from bluffscope.table.atomic import unwritable, write_bytes
+
+RUN_MARKS: Final = ("config.yaml", "manifest.json", "metrics.parquet", "shards")
+"""Any of these in a folder means that it holds a run."""
+
+Level = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run. ``RunFolder(path)`` names an existing one; `create` makes a new one.
+
+    It holds nothing but the path, so that workers in other processes can be given it.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Makes the folder (and its parents) for a new run and proves that it can be written.
+
+        A folder that exists is accepted as long as it holds no run. On failure what was made is removed again.
+
+        Raises:
+            InputError: `path` is a file, or the folder already holds a run.
+            RunFolderError: The operating system refused to make or write it.
+        """
+        path = Path(path)
+        _refuse_run(path)
+        made: list[Path] = []
+        try:
+            for folder in reversed([path, *path.parents]):
+                if not folder.exists():
+                    folder.mkdir(exist_ok=True)
+                    made.append(folder)
+            probe = path / ".writable"
+            write_bytes(probe, b"")
+            probe.unlink(missing_ok=True)
+            # Fails where another run has taken the folder since we looked.
+            (path / "shards").mkdir()
+        except FileExistsError as error:
+            _remove_empty(made)
+            _refuse_run(path)
+            raise unwritable(path, error) from error
+        except RunFolderError as error:
+            _remove_empty(made)
+            cause = error.__cause__
+            raise unwritable(path, cause if isinstance(cause, OSError) else error) from error
+        except OSError as error:
+            _remove_empty(made)
+            raise unwritable(path, error) from error
+        return cls(path)
+
+    @classmethod
+    def create_default(cls, name: str, parent: Path = Path("runs")) -> RunFolder:
+        """Makes ``runs/<utc time>-<name>``, also when other runs start in the same second.
+
+        Raises:
+            RunFolderError: The operating system refused to make or write it.
+        """
+        while True:
+            path = default_run_path(name, parent)
+            try:
+                return cls.create(path)
+            except InputError:
+                if not path.exists():
+                    raise
+
+    @staticmethod
+    def check(path: Path) -> None:
+        """Refuses a path that cannot become a run's folder because of what is there; makes nothing.
+
+        Raises:
+            InputError: `path` is a file, or the folder already holds a run.
+            RunFolderError: The operating system refused to look.
+        """
+        _refuse_run(Path(path))
+
+    @property
+    def shards(self) -> Path:
+        """Where shards are committed; gone once they are merged."""
+        return self.path / "shards"
+
+    def shard_path(self, number: int) -> Path:
+        """The file of a shard: its number decides its name, so a repeated shard replaces itself."""
+        return self.shards / f"{number:06d}.parquet"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Writes config.yaml, the resolved options. Paths become text, tuples lists.
+
+        Raises:
+            RunFolderError: The file cannot be written.
+        """
+        text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+        write_bytes(self.path / "config.yaml", text.encode())
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Writes manifest.json; numbers that are not finite become null.
+
+        Raises:
+            RunFolderError: The file cannot be written.
+        """
+        text = json.dumps(plain(manifest), indent=2, ensure_ascii=False, allow_nan=False)
+        write_bytes(self.path / "manifest.json", _encode(text + "\n"))
+
+    def log(self, level: Level, message: str, pair_ids: Sequence[str] = ()) -> None:
+        """Appends one line to log.jsonl: time (UTC), level, message, ids of the pairs concerned.
+
+        The line is one write to a file opened for appending, so lines of several processes do not mix.
+
+        Raises:
+            RunFolderError: The file cannot be written.
+        """
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        record = {"time": time, "level": level, "message": message, "pair_ids": list(pair_ids)}
+        path = self.path / "log.jsonl"
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                os.write(descriptor, _encode(json.dumps(record, ensure_ascii=False) + "\n"))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+
+def default_run_path(name: str, parent: Path = Path("runs")) -> Path:
+    """``runs/<utc time>-<name>`` such as ``runs/20261123T085000Z-demo``, numbered where that is taken.
+
+    Characters of `name` that are awkward in paths (``google/gemma-2-2b``) become hyphens.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "run"
+    base = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{safe}"
+    path, number = parent / base, 2
+    while os.path.lexists(path):
+        path, number = parent / f"{base}-{number}", number + 1
+    return path
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON and YAML know it: dataclasses and mappings become dicts, sequences lists, paths text.
+
+    Numbers that are not finite become None: JSON has none.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        items = cast(Sequence[Any], value)
+        return [plain(item) for item in (sorted(items) if isinstance(value, set | frozenset) else items)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def _encode(text: str) -> bytes:
+    # A lone surrogate (a file name that is no UTF-8) becomes \udcxx, which is valid JSON.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _refuse_run(path: Path) -> None:
+    try:
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file: give --out a folder")
+        held = next((mark for mark in RUN_MARKS if (path / mark).exists()), None)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    if held is not None:
+        raise InputError(f"{path} already holds a run ({held}): give --out another folder")
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in reversed(folders):
+        try:
+            folder.rmdir()
+        except OSError:
+            # Somebody else has put something there in the meantime: not ours to remove.
+            return

@@ -1,0 +1,129 @@
+"""Reads a finished run's folder back, each table when it is asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import polars as pl
+import yaml
+
+from bluffscope.errors import InputError
+from bluffscope.table.atomic import unreadable
+from bluffscope.table.schema import SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. Tables and files are read at first use; `InputError` names one that is missing or damaged."""
+
+    path: Path
+
+    @cached_property
+    def metrics(self) -> pl.DataFrame:
+        """One row for each pair that was measured, in input order (metrics.parquet)."""
+        return self._read("metrics.parquet")
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """Provenance in the metadata of metrics.parquet, as the merge was given it."""
+        path = self.path / "metrics.parquet"
+        try:
+            found = pl.read_parquet_metadata(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
+        # Polars keeps its own copy of the schema among the keys.
+        return {key: value for key, value in found.items() if key != "ARROW:schema"}
+
+    @cached_property
+    def pairs(self) -> pl.DataFrame:
+        """Texts, group and carried columns of all pairs, quarantined ones too: join by ``pair_id``."""
+        return self._read("pairs.parquet")
+
+    @cached_property
+    def quarantine(self) -> pl.DataFrame:
+        """Pairs that could not be processed, with reasons: no rows where all could."""
+        if (self.path / "quarantine.parquet").exists():
+            return self._read("quarantine.parquet")
+        return pl.DataFrame(schema=dict.fromkeys(("pair_id", "prompt", "fact", "hallucination", "reason"), pl.String))
+
+    @property
+    def features(self) -> pl.LazyFrame:
+        """pair_id, view, layer, feature, activation: many rows, so it is scanned, not read."""
+        return self._scan("features.parquet")
+
+    @property
+    def residuals(self) -> pl.LazyFrame:
+        """pair_id, view, layer, token, values: only in runs with ``--keep-residuals``."""
+        return self._scan("residuals.parquet")
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """manifest.json: what made the numbers."""
+        path = self.path / "manifest.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
+        return _mapping(found, path)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.yaml: the resolved options."""
+        path = self.path / "config.yaml"
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
+        except yaml.YAMLError as error:
+            raise InputError(f"{path} is damaged ({' '.join(str(error).split())}): run the analysis again") from error
+        return _mapping(found, path)
+
+    def _read(self, name: str) -> pl.DataFrame:
+        path = self.path / name
+        try:
+            return pl.read_parquet(path, glob=False, hive_partitioning=False)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
+
+    def _scan(self, name: str) -> pl.LazyFrame:
+        path = self.path / name
+        try:
+            scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+            # The footer is read now, so that a file that is cut off is named here and not deep in a query.
+            scan.collect_schema()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
+        return scan
+
+
+def read_run(path: str | Path) -> Run:
+    """Opens a run's folder; only the metadata of its table is read at once.
+
+    Raises:
+        InputError: No such folder, no run in it, a run that did not finish, a damaged table, or a table of a
+            later version of Bluffscope.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is {'a file' if path.exists() else 'missing'}: expected the folder of a run")
+    if not (path / "metrics.parquet").exists():
+        if (path / "shards").exists():
+            raise InputError(f"{path} holds a run that did not finish (no metrics.parquet): run the analysis again")
+        raise InputError(f"{path} holds no run (no metrics.parquet): expected a folder that bluffscope analyze wrote")
+    run = Run(path)
+    found = run.metadata.get("schema_version", "")
+    if not found.isdecimal():
+        raise InputError(f"{path / 'metrics.parquet'} was not written by bluffscope analyze (no schema version)")
+    if int(found) > SCHEMA_VERSION:
+        raise InputError(f"{path} has tables of version {found}, this bluffscope knows up to {SCHEMA_VERSION}: update")
+    return run
+
+
+def _mapping(value: object, path: Path) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is damaged (no mapping in it): run the analysis again")
+    return cast("dict[str, Any]", value)

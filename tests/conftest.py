@@ -1,0 +1,42 @@
+"""Fixtures shared by all tests; no test needs a network."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+with warnings.catch_warnings():
+    # sae_lens imports a deprecated module of transformer_lens; every test would fail on its warning
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import sae_lens  # noqa: F401
+
+import pytest
+import tiny
+
+
+@pytest.fixture(scope="session", params=list(tiny.ARCHITECTURES))
+def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each of the eight tiny models in turn."""
+    return tiny.save_model(tmp_path_factory.mktemp("models") / request.param, request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Gemma-2 model."""
+    return tiny.save_model(tmp_path_factory.mktemp("models") / "gemma2", "gemma2")
+
+
+@pytest.fixture(scope="session")
+def tiny_saes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SAEs for layers 0, 1 and 3 of any tiny model."""
+    return tiny.save_saes(tmp_path_factory.mktemp("saes"))
+
+
+@pytest.fixture
+def pairs_file(tmp_path: Path) -> Path:
+    """Five pairs: shared prompts, unicode, uneven lengths."""
+    return tiny.write_pairs(tmp_path / "pairs.jsonl", tiny.PAIRS)

@@ -1,0 +1,195 @@
+"""The dashboard is drawn for any table, and shows the table's own numbers."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import struct
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import altair as alt
+import polars as pl
+import pytest
+
+from bluffscope.errors import RunFolderError
+from bluffscope.report import summarize
+from bluffscope.report.dashboard import MOST_DOMAINS, MOST_EFFECTS, MOST_POINTS, dashboard_spec, write_dashboard
+from bluffscope.report.panels import cell_text
+
+_SPEC = importlib.util.spec_from_file_location("report_tables", Path(__file__).with_name("tables.py"))
+tables = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(tables)
+synthetic = tables.synthetic
+
+STRANGE = (
+    '<b>html</b> & "q"',
+    "😀🎉 emoji",
+    "שלום עולם",
+    "a very long domain name " * 6,
+    "x\n\u202eevil\x00",
+    "all domains",
+    "pooled",
+    "",
+)
+
+
+def measured(table: pl.DataFrame) -> list[str]:
+    ends = ("_fact", "_hall", "_diff")
+    return [name for name in table.columns if name.endswith(ends) or "_fact_" in name or "_hall_" in name]
+
+
+def nulled(table: pl.DataFrame, *parts: str) -> pl.DataFrame:
+    names = [name for name in measured(table) if not parts or any(part in name for part in parts)]
+    return table.with_columns(pl.lit(None, table.schema[name]).alias(name) for name in names)
+
+
+def draw(table: pl.DataFrame, folder: Path, title: str = "A run") -> str:
+    """Draws, checks both files, and gives the text of the SVG."""
+    paths = write_dashboard(table, folder, title)
+    assert [path.name for path in paths] == ["dashboard.png", "dashboard.svg"]
+    png = paths[0].read_bytes()
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", png[16:24])
+    assert 200 < width <= 2 * 1620 and height > 100
+    root = ET.fromstring(paths[1].read_bytes())
+    texts = " ".join("".join(node.itertext()) for node in root.iter() if node.tag.endswith("}text"))
+    assert not [node for node in root.iter() if node.tag.endswith("script")]
+    return texts
+
+
+def test_the_dashboard_shows_every_panel_and_says_what_is_seen(tmp_path):
+    text = draw(synthetic(), tmp_path / "figures", "bluff200 on the demo model")
+    for words in (
+        "bluff200 on the demo model",
+        "200 pairs, 4 domains",
+        "Reconstruction error of the SAE, by layer and domain",
+        "Sphericity of the active features, by layer and domain",
+        "Centroid drift from the prompt, degrees",
+        "Axis twist from the prompt, degrees",
+        "Stability under noise",
+        "Entropy",
+        "Cross-layer alignment",
+        "not interpretable",
+        "Effect sizes by metric and domain",
+        "d_z = mean / sd of the paired differences",
+        *tables.DOMAINS,
+        "l20_misalignment_angle",
+    ):
+        assert words in text
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["dashboard.png", "dashboard.svg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("one layer, one domain", synthetic(30, layers=(0,), domains=("all",))),
+        ("one pair", synthetic(1)),
+        ("no pair", synthetic(4).head(0)),
+        ("nothing measured", synthetic().select("pair_id", "domain")),
+        ("no domain", synthetic(20).drop("domain")),
+        ("everything null", nulled(synthetic())),
+        ("some null", nulled(synthetic(), "axis_twist", "sphericity", "cross_layer", "stability")),
+        ("constant", synthetic(12).with_columns(pl.lit(1.0).alias(n) for n in ("entropy_fact", "entropy_hall"))),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_poor_tables_are_drawn_too(tmp_path, name, table):
+    text = draw(table, tmp_path)
+    assert ("no values in this run" in text) == (name not in ("one layer, one domain", "no domain", "constant"))
+
+
+def test_domains_with_strange_names_are_text_and_stay_apart(tmp_path):
+    text = draw(synthetic(80, domains=STRANGE), tmp_path, "<script>alert(1)</script>\n\u202e title " + "long " * 60)
+    assert '<b>html</b> & "q"' in text and "<script>alert(1)</script> title long" in text
+    assert "\u202e" not in text and "\x00" not in text
+    assert "all domains #2" in text and "(empty)" in text
+    spec = dashboard_spec(synthetic(80, domains=STRANGE), "x")
+    scopes = {row["scope"] for row in spec["datasets"]["Effect sizes by metric and domain"]}
+    assert len(scopes) == len(STRANGE) + 1
+
+
+def test_many_pairs_layers_and_domains_are_cut_down_and_the_titles_say_so(tmp_path):
+    domains = tuple(f"domain{i:02d}" for i in range(25))
+    table = synthetic(10_000, layers=tuple(range(14)), domains=domains, sweep=(0.03, 1))
+    text = draw(table, tmp_path)
+    assert f"10,000 pairs, the {MOST_DOMAINS} largest domains (15 more are counted in 'all domains')" in text
+    assert "2,000 of the 4,000 pairs of these domains, drawn at random" in text
+    assert f"the {MOST_EFFECTS} largest (pooled) of 134 metrics" in text
+    spec = dashboard_spec(table, "x")
+    assert len(spec["datasets"]["Centroid drift from the prompt, degrees"]) == MOST_POINTS
+    assert spec == dashboard_spec(table, "x")
+
+
+def test_the_numbers_in_the_figure_are_those_of_the_summary():
+    table = synthetic()
+    data = dashboard_spec(table, "x")["datasets"]
+    summary = summarize(table)
+    cells = {(r["scope"], r["layer"]): r for r in data["Sphericity of the active features, by layer and domain"]}
+    assert len(cells) == 5 * 3
+    row = summary.filter(metric="l12_sphericity", domain="temporal").row(0, named=True)
+    assert cells["temporal", "12"]["change"] == row["mean_diff"]
+    assert cells["temporal", "12"]["text"] == f"{row['mean_diff']:+.3f}"
+    cells = {(r["scope"], r["layer"]): r for r in data["Reconstruction error of the SAE, by layer and domain"]}
+    row = summary.filter(pl.col("pooled"), metric="l5_reconstruction_error").row(0, named=True)
+    assert cells["all domains", "5"]["change"] == pytest.approx(100 * row["mean_diff"] / row["mean_fact"])
+    points = {(r["metric"], r["scope"]): r["dz"] for r in data["Effect sizes by metric and domain"]}
+    assert len(points) == 33 * 5
+    assert points["entropy", "logical"] == summary.filter(metric="entropy", domain="logical")["dz"][0]
+    drift = data["Centroid drift from the prompt, degrees"]
+    assert [r["fact"] for r in drift] == table["centroid_drift_fact"].to_list()
+    bars = {(r["scope"], r["view"]): r for r in data["Entropy"]}
+    part = table.filter(domain="entity")["entropy_hall"]
+    assert bars["entity", "hallucination"]["mean"] == pytest.approx(part.mean())
+    assert bars["entity", "hallucination"]["low"] == pytest.approx(part.quantile(0.25, "linear"))
+
+
+def test_analyses_that_did_not_run_have_no_panel():
+    table = synthetic(40)
+    gone = [name for name in table.columns if name.startswith(("centroid", "axis", "stability", "l"))]
+    assert list(dashboard_spec(table.drop(gone), "x")["datasets"]) == [
+        "Entropy",
+        "Cross-layer alignment",
+        "Cross-layer consistency",
+        "Effect sizes by metric and domain",
+    ]
+
+
+def test_the_specification_is_valid_vega_lite():
+    alt.Chart.from_dict(dashboard_spec(synthetic(20), "x"), validate=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "percent", "text"),
+    [
+        (1.26, True, "+1.3 %"),
+        (-0.04, True, "0.0 %"),
+        (-0.0312, False, "-0.031"),
+        (1e-9, False, "0.000"),
+        (None, True, "-"),
+    ],
+)
+def test_cells_are_short(change, percent, text):
+    assert cell_text(change, percent) == text
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="cannot write .*dashboard.png: "):
+        write_dashboard(synthetic(4), tmp_path / "file", "x")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RunFolderError, match="dashboard.png: No space left on device"):
+        write_dashboard(synthetic(4), tmp_path, "x")
+
+
+def test_drawing_imports_neither_torch_nor_ray():
+    code = "import sys, bluffscope.report.dashboard; print([m for m in ('torch', 'ray', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,151 @@
+"""A file is there whole or not at all, whichever step fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bluffscope.errors import RunFolderError
+from bluffscope.table import atomic
+from bluffscope.table.atomic import atomic_write, write_bytes
+
+
+def refuse(number: int):
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_new_content_takes_the_place_of_the_old(tmp_path):
+    target = tmp_path / "table.bin"
+    write_bytes(target, b"old")
+    write_bytes(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert names(tmp_path) == ["table.bin"]
+
+
+def test_the_temporary_file_is_hidden_in_the_same_folder_and_synced_before_the_rename(tmp_path, monkeypatch):
+    steps = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (steps.append("fsync"), fsync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("replace"), replace(a, b))[1])
+
+    def write(path: Path):
+        steps.append("write")
+        assert path.parent == tmp_path and path.name.startswith(".") and path.suffix == ".tmp"
+        path.write_bytes(b"x")
+
+    atomic_write(tmp_path / "t", write)
+    assert steps == ["write", "fsync", "replace", "fsync"]
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_failed_step_keeps_the_old_content_and_leaves_no_temporary_file(tmp_path, monkeypatch, step, number):
+    target = tmp_path / "table.bin"
+    target.write_bytes(b"old")
+
+    def write(path: Path):
+        path.write_bytes(b"half")
+        if step == "write":
+            refuse(number)()
+
+    if step != "write":
+        monkeypatch.setattr(os, step, refuse(number))
+    with pytest.raises(RunFolderError) as caught:
+        atomic_write(target, write)
+    assert str(target) in str(caught.value) and os.strerror(number) in str(caught.value)
+    assert "\n" not in str(caught.value) and ".tmp" not in str(caught.value)
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["table.bin"]
+
+
+def test_a_failed_sync_of_the_folder_is_told_and_leaves_the_new_file_whole(tmp_path, monkeypatch):
+    calls = iter([None, errno.EIO])
+
+    def fsync(fd):
+        number = next(calls)
+        if number:
+            refuse(number)()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(RunFolderError, match="Input/output error"):
+        write_bytes(tmp_path / "t", b"new")
+    assert (tmp_path / "t").read_bytes() == b"new"
+    assert names(tmp_path) == ["t"]
+
+
+def test_a_file_system_that_cannot_sync_folders_is_accepted(tmp_path, monkeypatch):
+    calls = iter([None, errno.EINVAL])
+
+    def fsync(fd):
+        number = next(calls)
+        if number:
+            refuse(number)()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_bytes(tmp_path / "t", b"new")
+    assert (tmp_path / "t").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_interrupted_writer_leaves_nothing_and_its_error_passes(tmp_path, error):
+    def write(path: Path):
+        path.write_bytes(b"half")
+        raise error
+
+    with pytest.raises(error):
+        atomic_write(tmp_path / "t", write)
+    assert names(tmp_path) == []
+
+
+def test_a_missing_folder_is_one_clear_line(tmp_path):
+    with pytest.raises(RunFolderError, match="cannot write .*gone/t: No such file or directory"):
+        write_bytes(tmp_path / "gone" / "t", b"")
+
+
+def test_a_temporary_file_that_cannot_be_removed_does_not_hide_the_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "unlink", refuse(errno.EIO))
+    monkeypatch.setattr(os, "replace", refuse(errno.ENOSPC))
+    with pytest.raises(RunFolderError, match="No space left"):
+        write_bytes(tmp_path / "t", b"x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files by the operating system's own means")
+def test_a_real_limit_hit_by_parquet_writing_becomes_one_clear_line(tmp_path):
+    program = """
+import resource, sys
+from pathlib import Path
+import polars as pl
+from bluffscope.errors import RunFolderError
+from bluffscope.table.atomic import atomic_write
+frame = pl.DataFrame({"x": list(range(200_000))}).with_columns(y=pl.col("x").hash())
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+for write in (frame.write_parquet, frame.lazy().sink_parquet):
+    try:
+        atomic_write(Path(sys.argv[1]) / "t.parquet", write)
+    except RunFolderError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert len(lines) == 2 and all("t.parquet: " in line and "File too large" in line for line in lines)
+    assert names(tmp_path) == []
+
+
+def test_nothing_but_a_parquet_error_is_called_damage(tmp_path):
+    assert "is missing" in atomic.unreadable(tmp_path / "x", FileNotFoundError(2, "No such file"))
+    assert "cannot be read (Input/output error)" in atomic.unreadable(
+        tmp_path / "x", OSError(errno.EIO, os.strerror(errno.EIO))
+    )
