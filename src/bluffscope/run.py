@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -262,7 +262,7 @@ class _RunLog(logging.Handler):
 
 
 @contextmanager
-def _logging_to(log: _RunLog) -> Iterator[_RunLog]:
+def _logging_to(log: _RunLog) -> Generator[_RunLog, None, None]:
     package = logging.getLogger("bluffscope")
     package.addHandler(log)
     try:

@@ -62,7 +62,8 @@ def measure_geometry(features: Features, decoder: Float[torch.Tensor, "d_sae d_m
         block = block[several]
         numbers, axes = _spectrum(weights[chosen], positions[chosen], centre[chosen], counts[block])
         shape[:, block], axis[block] = numbers, axes
-    return Geometry(centroid, axis, *shape, line_angle(axis, centroid))
+    sphericity, elongation, dimensionality, entropy = shape
+    return Geometry(centroid, axis, sphericity, elongation, dimensionality, entropy, line_angle(axis, centroid))
 
 
 def _blocks(counts: np.ndarray, d_model: int) -> Iterator[np.ndarray]:

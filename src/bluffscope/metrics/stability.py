@@ -23,7 +23,7 @@ def stability(measurement: Measurement) -> dict[str, Values]:
     state = measurement.states[layer]
     reads = np.flatnonzero(measurement.read_view != VIEWS.index("prompt"))
     residual = state.residual[torch.from_numpy(reads).to(state.residual.device)]
-    clean = _top(state.features)[reads]
+    clean = _top(state.features)[torch.from_numpy(reads)]
     noise = _noise(measurement, layer, reads, residual.shape[1])  # (draw, read, d_model)
     scale = residual.double().cpu().square().mean(1).sqrt() if options.noise_mode == "relative" else torch.ones(())
     columns: dict[str, Values] = {}
@@ -54,9 +54,9 @@ def _noise(measurement: Measurement, layer: int, reads: np.ndarray, d_model: int
     options = measurement.options
     noise = np.empty((options.noise_draws, len(reads), d_model))
     key = measurement.read_pair[reads] * len(VIEWS) + measurement.read_view[reads]
-    starts = np.flatnonzero(np.diff(key, prepend=-1))
+    starts: list[int] = np.flatnonzero(np.diff(key, prepend=-1)).tolist()
     for start, stop in zip(starts, [*starts[1:], len(reads)], strict=True):
-        pair_id = measurement.pair_ids[measurement.read_pair[reads[start]]]
+        pair_id = measurement.pair_ids[int(measurement.read_pair[reads[start]])]
         view = VIEWS[measurement.read_view[reads[start]]]
         for draw in range(options.noise_draws):
             noise[draw, start:stop] = unit_noise(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,7 +214,7 @@ def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, network: nn
 
 
 @contextlib.contextmanager
-def _as_input_error(name: str, what: str) -> Iterator[None]:
+def _as_input_error(name: str, what: str) -> Generator[None, None, None]:
     """Turn the libraries' many ways of failing into one line that says what to do."""
     from safetensors import SafetensorError
 
@@ -241,7 +241,7 @@ def _line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _library_silence() -> Iterator[None]:
+def _library_silence() -> Generator[None, None, None]:
     """Mute transformers' load report and bars; what matters in them is checked by `_check_keys`."""
     from transformers.utils import logging as hf_logging
 

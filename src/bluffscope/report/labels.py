@@ -72,11 +72,11 @@ def clean(text: str, width: int = 24) -> str:
     text becomes "(empty)".
     """
     # Cc, Cf: controls and bidirectional marks; Cs, Cn: what neither a terminal nor an SVG file can hold.
-    # The joiner and variation selectors inside an emoji are kept.
+    # Joiners are kept: emoji and several scripts need them.
     kept = "".join(
         " " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char
         for char in text
-        if char == "\u200d" or unicodedata.category(char) not in ("Cf", "Cs", "Cn", "Co")
+        if char in "\u200c\u200d" or unicodedata.category(char) not in ("Cf", "Cs", "Cn", "Co")
     )
     line = " ".join(kept.split())
     if len(line) > width:

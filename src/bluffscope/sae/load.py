@@ -12,7 +12,7 @@ import logging
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -251,7 +251,7 @@ def _coder(sae: SAE[Any], layer: int, origin: dict[str, str], where: str) -> Cod
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     """Keep the libraries' own start-up warnings from the user; ours come through logging."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -259,7 +259,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _as_input_error(where: str) -> Iterator[None]:
+def _as_input_error(where: str) -> Generator[None, None, None]:
     """Say in one line what is wrong with an SAE on disk or on the hub."""
     from safetensors import SafetensorError
 
