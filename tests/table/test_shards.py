@@ -122,7 +122,7 @@ def test_a_run_whose_every_pair_is_quarantined_has_an_empty_table(tmp_path):
 
 
 def test_pairs_without_active_features_have_no_feature_rows(tmp_path):
-    folder = run_with(tmp_path / "run", [[row(0, features=0), row(1, features=1)]])
+    folder = run_with(tmp_path / "run", [[row(0, features=0), row(1, features=1), row(2) | {"_features": None}]])
     merge(folder, 1, COLUMNS, {})
     assert read_run(folder.path).features.collect()["pair_id"].to_list() == ["p1"] * 3
 
@@ -252,6 +252,15 @@ def test_a_table_that_comes_back_short_is_noticed_before_the_shards_go(tmp_path,
     write = shards_module._write
     monkeypatch.setattr(shards_module, "_write", lambda f, name, table, *rest: write(f, name, table.head(1), *rest))
     with pytest.raises(RunFolderError, match="metrics.parquet holds 1 rows, expected 2"):
+        merge(folder, 1, COLUMNS, {})
+    assert folder.shards.exists()
+
+
+def test_a_table_in_another_order_is_noticed_before_the_shards_go(tmp_path, monkeypatch):
+    folder = run_with(tmp_path / "run", [[row(0), row(1)]])
+    write = shards_module._write
+    monkeypatch.setattr(shards_module, "_write", lambda f, name, table, *rest: write(f, name, table.reverse(), *rest))
+    with pytest.raises(RunFolderError, match="metrics.parquet does not hold the pairs in the order of the input"):
         merge(folder, 1, COLUMNS, {})
     assert folder.shards.exists()
 

@@ -104,17 +104,20 @@ def merge(
             order, or a table cannot be written. The shards are left as they are.
     """
     paths = _shard_paths(folder, shard_count)
-    shards = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
+    shards = _scan(paths)
     try:
-        state = shards.select("_index", "_reason", features=pl.col("_features").list.len()).collect(engine="streaming")
+        state = shards.select("_index", "pair_id", "_reason", features=pl.col("_features").list.len())
+        state = state.collect(engine="streaming")
         measured = _check_rows(state)
         _write_tables(folder, shards, columns, metadata, keep_residuals)
         if measured < len(state):
             _write(folder, "quarantine", shards.filter(_QUARANTINED).select("pair_id", *_TEXTS, reason="_reason"))
         else:
             (folder.path / "quarantine.parquet").unlink(missing_ok=True)
-        features = int(state.filter(~_QUARANTINED)["features"].sum())
-        _check_counts(folder, {"metrics": measured, "pairs": len(state), "features": features})
+        kept = state.filter(~_QUARANTINED)
+        _check_rows_of(folder, "metrics", kept["pair_id"])
+        _check_rows_of(folder, "pairs", state["pair_id"])
+        _check_count(folder, "features", int(kept["features"].sum()))
     except (pl.exceptions.PolarsError, FileNotFoundError) as error:
         raise RunFolderError(_blame(paths, shard_schema(columns, keep_residuals), error)) from error
     _remove_shards(folder)
@@ -188,12 +191,25 @@ def _write(folder: RunFolder, name: str, table: pl.LazyFrame, metadata: Mapping[
     atomic_write(folder.path / f"{name}.parquet", sink)
 
 
-def _check_counts(folder: RunFolder, expected: Mapping[str, int]) -> None:
-    for name, rows in expected.items():
+def _check_rows_of(folder: RunFolder, name: str, pair_ids: pl.Series) -> None:
+    """A table holds exactly these pairs, in this order."""
+    _check_count(folder, name, len(pair_ids))
+    found = _scan(folder.path / f"{name}.parquet").select("pair_id").collect()["pair_id"]
+    if not found.equals(pair_ids):
         path = folder.path / f"{name}.parquet"
-        found = pl.scan_parquet(path, glob=False, hive_partitioning=False).select(pl.len()).collect().item()
-        if found != rows:
-            raise RunFolderError(f"{path} holds {found} rows, expected {rows}: run the analysis again")
+        raise RunFolderError(f"{path} does not hold the pairs in the order of the input: run the analysis again")
+
+
+def _check_count(folder: RunFolder, name: str, rows: int) -> None:
+    path = folder.path / f"{name}.parquet"
+    found = _scan(path).select(pl.len()).collect().item()
+    if found != rows:
+        raise RunFolderError(f"{path} holds {found} rows, expected {rows}: run the analysis again")
+
+
+def _scan(path: Path | list[Path]) -> pl.LazyFrame:
+    # Folders may have glob characters or "key=value" in their names: neither means anything here.
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
 
 
 def _blame(paths: Sequence[Path], schema: Mapping[str, object], error: Exception) -> str:

@@ -1,0 +1,243 @@
+"""Whether two result tables say the same, within the tolerances of DESIGN section 4.
+
+float64: every column within 1e-6; angles within 1e-4 degrees, within 1e-2 where (l1 - l2) < 1e-3 l1.
+float32: |difference| <= 1e-4 (|value| + the column's median magnitude; for a diff the fact column's); angles within
+0.05 degrees where (l1 - l2) > 1e-2 l1, elsewhere nothing is promised; features that flip at their threshold are at
+most 0.1 % of the active ones. What a flip touches cannot be compared, so it is left out and the flip counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import polars as pl
+
+from bluffscope.reference_geometry import shape_class
+
+Precision = Literal["float64", "float32"]
+Table = pl.DataFrame | Iterable[Mapping[str, Any]]
+Gaps = Mapping[tuple[str, int, str], float]
+"""(l1 - l2) / l1, the smallest over the reads, by (pair id, layer, view)."""
+
+ANGLES = ("misalignment_angle", "centroid_drift", "axis_twist")
+FLIPS = 1e-3
+_LAYER_COLUMN = re.compile(r"l(\d+)_(prompt|fact|hall)_(\w+)")
+_PAIR_COLUMN = re.compile(r"(\w+)_(fact|hall|diff)")
+_LARGEST_STEP = 2 / 11
+"""What one swapped feature changes at most in a Jaccard similarity of two sets of ten: 1 - 9 / 11."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the table that differs."""
+
+    column: str
+    pair: str
+    got: Any
+    expected: Any
+    ratio: float
+    """The difference over what is allowed; infinite where there is no tolerance (text, null against a value)."""
+
+    def __str__(self) -> str:
+        return f"{self.column} of pair {self.pair}: {self.got!r}, expected {self.expected!r} ({self.ratio:.3g} of allowed)"
+
+
+@dataclass
+class Comparison:
+    """What a comparison of two tables found."""
+
+    worst: Cell | None = None
+    """The cell that comes nearest to its tolerance, or exceeds it by most."""
+    compared: int = 0
+    left_out: int = 0
+    """Cells of which nothing is promised."""
+    flips: int = 0
+    active: int = 0
+    """Active features of all reads."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the two tables say the same."""
+        return (self.worst is None or self.worst.ratio <= 1) and self.flips <= FLIPS * self.active
+
+    def __str__(self) -> str:
+        return (
+            f"worst: {self.worst}; {self.compared} cells compared, {self.left_out} left out, "
+            f"{self.flips} flips of {self.active} active features"
+        )
+
+
+def assert_same(got: Table, expected: Table, precision: Precision, **options: Any) -> Comparison:
+    """Fail, naming the worst cell, unless the tables say the same; see `compare`."""
+    result = compare(got, expected, precision, **options)
+    assert result.holds, str(result)
+    assert result.compared > 4 * result.left_out, f"hardly anything was compared: {result}"
+    return result
+
+
+def compare(
+    got: Table,
+    expected: Table,
+    precision: Precision,
+    *,
+    position: Literal["last", "completion-mean"] = "last",
+    draws: int = 8,
+    gaps: Gaps | None = None,
+) -> Comparison:
+    """Compare every column of `expected` in every pair, matched by pair id whatever the order.
+
+    Args:
+        got: a table or rows; further columns are ignored, but it must have the same pairs.
+        expected: a table or rows.
+        precision: whose tolerances hold.
+        position: how the texts were read.
+        draws: noise draws of the stability analysis.
+        gaps: needed for "completion-mean" in float32 only, where an elongation is a mean over reads.
+    """
+    theirs = {row["pair_id"]: row for row in _rows(expected)}
+    ours = {row["pair_id"]: row for row in _rows(got)}
+    assert ours.keys() == theirs.keys(), f"other pairs: {sorted(ours.keys() ^ theirs.keys())[:5]}"
+    judge = _Judge(theirs, precision, position, draws, gaps or {})
+    for pair, row in theirs.items():
+        judge.pair(pair, ours[pair], row)
+    return judge.result
+
+
+def _rows(table: Table) -> Iterable[Mapping[str, Any]]:
+    return table.iter_rows(named=True) if isinstance(table, pl.DataFrame) else table
+
+
+@dataclass
+class _Judge:
+    rows: Mapping[str, Mapping[str, Any]]
+    precision: Precision
+    position: str
+    draws: int
+    gaps: Gaps
+    result: Comparison = field(default_factory=Comparison)
+
+    def __post_init__(self) -> None:
+        self.columns = [name for name in next(iter(self.rows.values()), {}) if not name.startswith("_")]
+        found = (_LAYER_COLUMN.fullmatch(name) for name in self.columns)
+        self.layers = list(dict.fromkeys(int(match[1]) for match in found if match))
+        self.medians = {name: self._median(name) for name in self.columns}
+
+    def _median(self, name: str) -> float:
+        numbers = [abs(row[name]) for row in self.rows.values() if isinstance(row[name], int | float)]
+        return statistics.median(numbers) if numbers else 0.0
+
+    def pair(self, pair: str, got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+        flipped = self._flipped(got, expected)
+        for name in self.columns:
+            if flipped & self._where(name):
+                self.result.left_out += 1
+                continue
+            ratio = self._ratio(pair, name, got[name], expected)
+            if ratio is not None and 1 < ratio < math.inf and self._is_stability(name):
+                self._count_swaps(name, got[name], expected)
+                ratio = None
+            if ratio is None:
+                self.result.left_out += 1
+                continue
+            self.result.compared += 1
+            if self.result.worst is None or ratio > self.result.worst.ratio:
+                self.result.worst = Cell(name, pair, got[name], expected[name], ratio)
+
+    def _flipped(self, got: Mapping[str, Any], expected: Mapping[str, Any]) -> set[tuple[int, str]]:
+        """(layer, view) in which the number of active features differs, and the count of such features."""
+        flipped: set[tuple[int, str]] = set()
+        for layer, view in itertools.product(self.layers, ("prompt", "fact", "hall")):
+            name = f"l{layer}_{view}_l0_norm"
+            if name not in expected:
+                continue
+            reads = 1 if view == "prompt" or self.position == "last" else expected[f"{view}_tokens"]
+            self.result.active += round(expected[name] * reads)
+            flips = round(abs(expected[name] - got[name]) * reads)
+            if flips and self.precision == "float32":
+                self.result.flips += flips
+                flipped.add((layer, view))
+        return flipped
+
+    def _is_stability(self, name: str) -> bool:
+        return self.precision == "float32" and name.startswith("stability")
+
+    def _count_swaps(self, name: str, got: float, expected: Mapping[str, Any]) -> None:
+        """A stability beyond its tolerance is a feature that entered or left a top ten under some noise."""
+        if not name.endswith("_diff"):
+            reads = 1 if self.position == "last" else expected[f"{name.rpartition('_')[2]}_tokens"]
+            self.result.flips += math.ceil(abs(got - expected[name]) * reads * self.draws / _LARGEST_STEP)
+
+    def _where(self, name: str) -> set[tuple[int, str]]:
+        """The layers and views that a column is computed from."""
+        if match := _LAYER_COLUMN.fullmatch(name):
+            return {(int(match[1]), match[2])}
+        match = _PAIR_COLUMN.fullmatch(name)
+        if match is None or not self.layers or name.endswith("_tokens"):
+            return set()
+        layers = {self.layers[0]}
+        if match[1].startswith("cross_layer"):
+            middle = self.layers[0] if len(self.layers) == 2 else self.layers[len(self.layers) // 2]
+            layers = {middle, self.layers[-1]}
+        views = {"fact", "hall"} if match[2] == "diff" else {match[2]}
+        if match[1] in ANGLES:
+            views.add("prompt")
+        return set(itertools.product(layers, views))
+
+    def _ratio(self, pair: str, name: str, value: Any, expected: Mapping[str, Any]) -> float | None:
+        """Difference over what is allowed; None where nothing is promised."""
+        target = expected[name]
+        if isinstance(target, str) and isinstance(value, str) and name.endswith("shape_class") and value != target:
+            return 1.0 if value in self._nearby_shapes(name, expected) else math.inf
+        allowed = self._allowed(pair, name, target, expected)
+        if allowed is None:
+            return None
+        if not isinstance(value, int | float) or not isinstance(target, int | float):
+            return 0.0 if value == target else math.inf
+        if math.isnan(value) or math.isnan(target):
+            return math.inf  # undefined is null
+        return abs(value - target) / allowed
+
+    def _allowed(self, pair: str, name: str, target: Any, expected: Mapping[str, Any]) -> float | None:
+        if self._is_angle(name):
+            gap = self._gap(pair, name, expected)
+            if self.precision == "float64":
+                return 1e-2 if gap < 1e-3 else 1e-4
+            return 0.05 if gap > 1e-2 else None
+        if self.precision == "float64":
+            return 1e-6
+        source = name.removesuffix("_diff") + "_fact" if name.endswith("_diff") else name
+        magnitude = abs(target) if isinstance(target, int | float) else 0.0
+        return max(1e-4 * (magnitude + self.medians.get(source, 0.0)), 1e-12)
+
+    def _is_angle(self, name: str) -> bool:
+        layered, paired = _LAYER_COLUMN.fullmatch(name), _PAIR_COLUMN.fullmatch(name)
+        return (layered[3] if layered else paired[1] if paired else "") in ANGLES
+
+    def _gap(self, pair: str, name: str, expected: Mapping[str, Any]) -> float:
+        """The smallest (l1 - l2) / l1 of the axes that an angle column depends on."""
+        if name.startswith("centroid_drift"):
+            return 1.0
+        gaps = [1.0]
+        for layer, view in self._where(name):
+            elongation = expected.get(f"l{layer}_{view}_elongation")
+            single = view == "prompt" or self.position == "last" or expected[f"{view}_tokens"] == 1
+            if (pair, layer, view) in self.gaps:
+                gaps.append(self.gaps[pair, layer, view])
+            elif elongation is not None and single:
+                gaps.append(1 - elongation**2)
+        return min(gaps)
+
+    def _nearby_shapes(self, name: str, expected: Mapping[str, Any]) -> set[str | None]:
+        """The classes within the tolerance of elongation and sphericity."""
+        corners: list[list[float]] = []
+        for part in ("elongation", "sphericity"):
+            of_part = name.replace("shape_class", part)
+            width = self._allowed("", of_part, expected[of_part], expected) or 0.0
+            corners.append([expected[of_part] - width, expected[of_part] + width])
+        return {shape_class(elongation, sphericity) for elongation, sphericity in itertools.product(*corners)}

@@ -1,0 +1,89 @@
+"""The engine and the reference on the same models, in this process: tables without a run's folder."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from bluffscope import reference
+from bluffscope.api import config_from
+from bluffscope.metrics import ANALYSES
+from bluffscope.pipeline import ShardWorker
+from bluffscope.records import VIEWS, Pair, Shard
+from bluffscope.reference import ReferenceOptions, Row
+from bluffscope.table.schema import table_columns
+from bluffscope.timing import Stopwatch
+from bluffscope.worker import build_worker
+
+LAYERS = (0, 1, 3)
+
+
+def make_worker(model: Path, saes: Path, **options: Any) -> ShardWorker:
+    """A worker with options by the names of `bluffscope analyze`; the CPU and float64 unless given."""
+    options = {"dtype": "float64", "device": "cpu", **options}
+    config = config_from(model=str(model), sae=str(saes), **options)
+    worker, _ = build_worker(
+        config, ANALYSES, lambda layers: table_columns(layers, config.measure.noise_sweep), Stopwatch()
+    )
+    return worker
+
+
+def measure(worker: ShardWorker, pairs: Sequence[Pair]) -> pl.DataFrame:
+    """The pairs as one shard; quarantined ones have their reason in `_reason`."""
+    return worker.run(Shard(0, tuple(pairs), ("g",) * len(pairs)))
+
+
+def as_pairs(records: Iterable[dict[str, Any]]) -> list[Pair]:
+    """Pairs from mappings, indices in order."""
+    return [
+        Pair(index, str(r["id"]), str(r["domain"]), None, str(r["prompt"]), str(r["fact"]), str(r["hallucination"]))
+        for index, r in enumerate(records)
+    ]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """A full model and SAEs as the reference takes them."""
+
+    model: torch.nn.Module
+    tokenizer: Any
+    saes: dict[int, Any]
+
+    def rows(self, pairs: Iterable[Pair], **options: Any) -> list[Row]:
+        """The reference's table of the pairs."""
+        return reference.analyse(pairs, self.model, self.tokenizer, self.saes, self._options(options))
+
+    def gaps(self, pairs: Iterable[Pair], **options: Any) -> dict[tuple[str, int, str], float]:
+        """(l1 - l2) / l1, the smallest over the reads, by (pair id, layer, view)."""
+        found: dict[tuple[str, int, str], float] = {}
+        chosen = self._options(options)
+        for pair in pairs:
+            subject = reference.prepare(pair, self.model, self.tokenizer, self.saes, chosen)
+            for view in VIEWS:
+                for layer, reading in subject.read(view, chosen.layers).items():
+                    shapes = subject.geometry(layer, view, reading)
+                    found[pair.id, layer, view] = min(1 - (shape.elongation or 0) ** 2 for shape in shapes)
+        return found
+
+    def _options(self, options: dict[str, Any]) -> ReferenceOptions:
+        return ReferenceOptions(**{"layers": tuple(self.saes), **options})
+
+
+@functools.lru_cache(maxsize=4)
+def load_oracle(model: Path, saes: Path, layers: tuple[int, ...] = LAYERS, dtype: str = "float64") -> Oracle:
+    """The whole model with its LM head, as transformers loads it for everybody, and the SAEs as SAELens does."""
+    from sae_lens import SAE
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        coders = {layer: SAE.load_from_disk(saes / f"layer_{layer}", device="cpu", dtype=dtype) for layer in layers}
+    return Oracle(network.eval(), AutoTokenizer.from_pretrained(model), coders)
