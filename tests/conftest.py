@@ -15,6 +15,7 @@ with warnings.catch_warnings():
     import sae_lens  # noqa: F401
 
 import pytest
+
 import tiny
 
 

@@ -168,6 +168,18 @@ PAIRS: list[dict[str, object]] = [
     {"id": "fr", "domain": "geo", "prompt": "The capital of France is", "fact": "Paris", "hallucination": "Rome"},
     {"id": "it", "domain": "geo", "prompt": "The capital of Italy is", "fact": "Rome", "hallucination": "Paris"},
     {"id": "w", "domain": "physics", "prompt": "Water boils at", "fact": "one hundred degrees", "hallucination": "ten"},
-    {"id": "u", "domain": "physics", "prompt": "Ice is é", "fact": "cold \N{SNOWFLAKE}", "hallucination": "hot and dry"},
-    {"id": "s", "domain": "geo", "prompt": "The capital of France is", "fact": "Paris, France", "hallucination": "Oslo"},
+    {
+        "id": "u",
+        "domain": "physics",
+        "prompt": "Ice is é",
+        "fact": "cold \N{SNOWFLAKE}",
+        "hallucination": "hot and dry",
+    },
+    {
+        "id": "s",
+        "domain": "geo",
+        "prompt": "The capital of France is",
+        "fact": "Paris, France",
+        "hallucination": "Oslo",
+    },
 ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from bluffscope.config import RunConfig
+from bluffscope.config import RunConfig, with_values
 from bluffscope.errors import InputError
 from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.pipeline import UserAnalysis
@@ -53,9 +53,7 @@ def analyze(
     with tempfile.TemporaryDirectory(prefix="bluffscope-") as scratch:
         if not isinstance(data, str | Path):
             data = _written(data, Path(scratch) / "pairs.jsonl")
-        config = config_from(data=str(data), **options)
-        target = Path(out) if out is not None else Path(scratch) / "run"
-        config = replace(config, output=replace(config.output, out=target))
+        config = config_from(data=str(data), out=out if out is not None else Path(scratch) / "run", **options)
         return run(config, analyses=tuple(analyses), added=tuple(added), draw=out is not None).metrics()
 
 
@@ -64,21 +62,18 @@ def config_from(**options: Any) -> RunConfig:
 
     Raises:
         TypeError: an option that does not exist.
+        InputError: a value of the wrong type.
     """
     parts: dict[str, Any] = {}
     defaults = RunConfig()
     for part in fields(RunConfig):
         group = getattr(defaults, part.name)
         names = {field.name for field in fields(group)}
-        chosen = {name: _tupled(options.pop(name)) for name in list(options) if name in names}
-        parts[part.name] = replace(group, **chosen)
+        chosen = {name: options.pop(name) for name in list(options) if name in names}
+        parts[part.name] = with_values(group, chosen)
     if options:
         raise TypeError(f"unknown option {next(iter(options))!r}: expected a flag of `bluffscope analyze`")
     return RunConfig(**parts)
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _written(pairs: Iterable[Mapping[str, Any]], path: Path) -> Path:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
-from typing import Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from bluffscope.errors import InputError
+
+Options = TypeVar("Options")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,3 +103,85 @@ class RunConfig:
     measure: MeasureOptions = field(default_factory=MeasureOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
+
+
+def with_values(options: Options, values: Mapping[str, Any], where: str = "") -> Options:
+    """A copy of one of the dataclasses above with some values replaced, each checked against its field's type.
+
+    Args:
+        options: the dataclass.
+        values: by field name; a list may stand for a tuple, a path for text.
+        where: put in front of a field's name in messages.
+
+    Raises:
+        InputError: there is no such field, or the value is of another type.
+    """
+    hints = get_type_hints(type(options))
+    known = [item.name for item in fields(options)]  # pyright: ignore[reportArgumentType]
+    chosen: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise InputError(f"{where}{name}: no such option in this version; expected some of {', '.join(known)}")
+        try:
+            chosen[name] = _of_type(value, hints[name])
+        except (TypeError, OverflowError) as error:
+            shown = repr(value)
+            shown = shown if len(shown) <= 60 else shown[:57] + "..."
+            raise InputError(f"{where}{name}: expected {_described(hints[name])}, got {shown}") from error
+    return replace(options, **chosen)  # pyright: ignore[reportArgumentType, reportReturnType]
+
+
+def _of_type(value: Any, hint: Any) -> Any:
+    """The value as the type says, or TypeError."""
+    kind = get_origin(hint)
+    if kind in (Union, UnionType):
+        for choice in get_args(hint):
+            try:
+                return _of_type(value, choice)
+            except TypeError:
+                continue
+        raise TypeError
+    if kind is tuple:
+        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+            raise TypeError
+        return tuple(_of_type(item, get_args(hint)[0]) for item in value)
+    if kind is Literal:
+        if not isinstance(value, str) or value not in get_args(hint):
+            raise TypeError
+        return value
+    return _plain(value, hint)
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    if value is None or isinstance(value, bool) or kind in (NoneType, bool):
+        if type(value) is kind:
+            return value
+    elif kind is int and isinstance(value, Integral):
+        return int(value)
+    elif kind is float and isinstance(value, Real):
+        return float(value)
+    # No path or name holds a NUL: the system calls would fail on it.
+    elif kind in (str, Path) and isinstance(value, (str, PathLike)) and "\0" not in str(value):
+        return kind(value)
+    raise TypeError
+
+
+def expectation(name: str) -> str | None:
+    """What an option of a run takes, in words; None if there is no such option."""
+    for group in get_type_hints(RunConfig).values():
+        if name in (hints := get_type_hints(group)):
+            return _described(hints[name]).removesuffix(" or null")
+    return None
+
+
+def _described(hint: Any) -> str:
+    kind = get_origin(hint)
+    if kind in (Union, UnionType):
+        return " or ".join(_described(choice) for choice in get_args(hint))
+    if kind is tuple:
+        plural = {int: "whole numbers", float: "numbers", str: "texts"}
+        return f"a list of {plural[get_args(hint)[0]]}"
+    if kind is Literal:
+        return " or ".join(get_args(hint))
+    names = {NoneType: "null", bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return names.get(hint, "a path")

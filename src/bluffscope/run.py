@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -96,9 +97,9 @@ def run(
     """
     started = time.perf_counter()
     stopwatch = Stopwatch()
+    config = _homes_expanded(config)
     _check_measure(config.measure)
-    if config.output.out is not None:
-        RunFolder.check(config.output.out)
+    _check_out(config.output.out)
     with stopwatch.stage("data"):
         source = open_source(config.data)
         scan = source.scan()
@@ -110,7 +111,7 @@ def run(
         with stopwatch.stage("write"):
             folder = _folder(config, source)
             log.open(folder)
-            folder.write_config(_replayable(config))
+            folder.write_config(_replayable(config, worker.reader.model.identity.get("revision")))
         shard_count = _measure(config, source, scan, worker, folder, stopwatch, progress or _Silent())
         with stopwatch.stage("write"):
             merged = merge(folder, shard_count, worker.columns, _provenance(config, scan), config.output.keep_residuals)
@@ -120,6 +121,36 @@ def run(
         manifest = _manifest(config, source, scan, worker, merged, timings)
         folder.write_manifest(manifest)
     return RunResult(folder.path, merged, manifest, figures)
+
+
+def _homes_expanded(config: RunConfig) -> RunConfig:
+    """The options with ~ replaced in paths: shells do so only where it begins a word."""
+    data, model, output = config.data, config.model, config.output
+    return replace(
+        config,
+        data=replace(data, data=str(_expanded(data.data))),
+        model=replace(model, model=_expanded(model.model), sae=_expanded(model.sae)),
+        output=replace(output, out=None if output.out is None else output.out.expanduser()),
+    )
+
+
+def _expanded(path: str | None) -> str | None:
+    try:
+        return str(Path(path).expanduser()) if path is not None and path.startswith("~") else path
+    except RuntimeError as error:  # no such user
+        raise InputError(f"{path}: {error}".rstrip(".") + "; give the whole path") from error
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuse a folder that cannot be made, before seconds or minutes go into loading a model."""
+    if out is not None:
+        RunFolder.check(out)
+    path = (out or Path("runs")).absolute()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError(f"--out {out or path}: {there} is a file; choose another folder with --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"--out {out or path}: {there} cannot be written; choose another folder with --out")
 
 
 def _folder(config: RunConfig, source: Source) -> RunFolder:
@@ -198,16 +229,32 @@ def _check_measure(options: MeasureOptions) -> None:
     for name, value in [("--noise-std", options.noise_std), *(("--noise-sweep", s) for s in options.noise_sweep)]:
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"{name} {value}: give a number that is 0 or more")
+    sweep = options.noise_sweep
+    if repeated := next((value for value in sweep if sweep.count(value) > 1), None):
+        raise InputError(f"--noise-sweep: {repeated:g} is given twice; name each value once")
     if options.seed < 0:
         raise InputError(f"--seed {options.seed}: give a number that is 0 or more")
 
 
-def _replayable(config: RunConfig) -> dict[str, Any]:
-    """The options as config.yaml holds them: complete, and free of what belongs to this run's folder alone."""
-    content = asdict(replace(config, output=replace(config.output, out=None)))
-    if config.data.data != BUNDLED:
-        content["data"]["data"] = str(Path(config.data.data).expanduser().resolve())
-    return content
+def _replayable(config: RunConfig, revision: str | None) -> dict[str, Any]:
+    """The options as config.yaml holds them: complete, free of what belongs to this run's folder alone.
+
+    Folders are absolute, and a model of the hub stays at the commit that was used.
+    """
+    model = replace(
+        config.model,
+        model=_absolute(config.model.model),
+        sae=_absolute(config.model.sae),
+        revision=revision or config.model.revision,
+    )
+    data = config.data
+    if data.data != BUNDLED:
+        data = replace(data, data=str(Path(data.data).resolve()))
+    return asdict(replace(config, model=model, data=data, output=replace(config.output, out=None)))
+
+
+def _absolute(name: str | None) -> str | None:
+    return str(Path(name).resolve()) if name is not None and Path(name).is_dir() else name
 
 
 def _provenance(config: RunConfig, scan: Scan) -> dict[str, str]:
@@ -264,8 +311,13 @@ class _RunLog(logging.Handler):
 @contextmanager
 def _logging_to(log: _RunLog) -> Generator[_RunLog, None, None]:
     package = logging.getLogger("bluffscope")
-    package.addHandler(log)
+    # Where nobody has set up logging, Python would print warnings; with a handler of ours it would not.
+    last_resort = None if package.hasHandlers() else logging.lastResort
+    handlers = [handler for handler in (log, last_resort) if handler is not None]
+    for handler in handlers:
+        package.addHandler(handler)
     try:
         yield log
     finally:
-        package.removeHandler(log)
+        for handler in handlers:
+            package.removeHandler(handler)

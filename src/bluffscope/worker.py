@@ -11,9 +11,10 @@ import torch
 from bluffscope.config import EngineOptions, ModelOptions, RunConfig
 from bluffscope.demo import model_dir, sae_dir
 from bluffscope.errors import InputError
+from bluffscope.hub import hub_or_cache
 from bluffscope.metrics import Analysis
 from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_model
-from bluffscope.model.load import choose_device
+from bluffscope.model.load import check_model, choose_device
 from bluffscope.pipeline import ShardWorker
 from bluffscope.plan import BatchLimits, TextTokenizer
 from bluffscope.presets import DEMO_NAME
@@ -60,20 +61,25 @@ def build_worker(
     if name == "float64" and device.type == "mps":
         raise InputError("--dtype float64: MPS has none; use --device cpu")
     dtype = _DTYPES[name]
-    demo_saes = options.sae == DEMO_NAME
-    source = find_saes(str(sae_dir()) if demo_saes else options.sae, options.layers)
-    columns = columns_of(source.layers)
-    # SAEs and metrics never go below float32
-    coders = load_coders(source, device=str(device), dtype=torch.promote_types(dtype, torch.float32))
-    points = {layer: HookPoint.parse(coder.hook_name) for layer, coder in coders.items()}
-    model = load_model(
-        str(model_dir()) if options.model == DEMO_NAME else options.model,
-        revision=options.revision,
-        blocks=1 + max(point.block for point in points.values()),
-        device=device,
-        dtype=dtype,
-    )
-    _check_fit(model, coders, points)
+    model_name = str(model_dir()) if options.model == DEMO_NAME else options.model
+    sae_name = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
+    with hub_or_cache([model_name, sae_name.partition(":")[0]]):
+        check_model(model_name, options.revision)  # what is plainly wrong is said before gigabytes of SAEs are loaded
+        source = find_saes(sae_name, options.layers)
+        columns = columns_of(source.layers)
+        # SAEs and metrics never go below float32
+        coders = load_coders(source, device=str(device), dtype=torch.promote_types(dtype, torch.float32))
+        points = _points(source.name, coders)
+        model = load_model(
+            model_name,
+            revision=options.revision,
+            blocks=1 + max(point.block for point in points.values()),
+            device=device,
+            dtype=dtype,
+        )
+    _check_fit(model, source.name, coders, points)
+    if options.model == DEMO_NAME:  # wherever the package is installed
+        model = replace(model, name=DEMO_NAME, identity={**model.identity, "name": DEMO_NAME})
     engine = _freeze(config.engine, device.type, model.d_model)
     frozen: ModelOptions = replace(options, layers=source.layers, device=device.type, dtype=name)
     config = replace(config, model=frozen, engine=engine)
@@ -97,13 +103,24 @@ def build_worker(
     return worker, config
 
 
-def _check_fit(model: LanguageModel, coders: Mapping[int, Coder], points: Mapping[int, HookPoint]) -> None:
+def _points(sae: str, coders: Mapping[int, Coder]) -> dict[int, HookPoint]:
+    """The hook point of each layer's SAE; refuses those that are not read, saying whose they are."""
+    points: dict[int, HookPoint] = {}
+    for layer, coder in coders.items():
+        try:
+            points[layer] = HookPoint.parse(coder.hook_name)
+        except InputError as error:
+            raise InputError(f"--sae {sae}, layer {layer}: {error}") from error
+    return points
+
+
+def _check_fit(model: LanguageModel, sae: str, coders: Mapping[int, Coder], points: Mapping[int, HookPoint]) -> None:
     """Refuse SAEs of another width; warn of one that reads another block than its folder says."""
     for layer, coder in coders.items():
         if coder.d_in != model.d_model:
             raise InputError(
-                f"--sae, layer {layer}: it reads {coder.d_in} dimensions but {model.name} has {model.d_model}; "
-                "choose SAEs trained on this model"
+                f"--sae {sae}, layer {layer}: it reads {coder.d_in} dimensions, but the residual stream of "
+                f"{model.name} has {model.d_model}; give SAEs that were trained on this model"
             )
         if points[layer].block != layer:
             logger.warning("the SAE given for layer %d reads %s", layer, coder.hook_name)

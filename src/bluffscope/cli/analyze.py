@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from rich.console import Console
-from rich.logging import RichHandler
-
+from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.main import guarded
 from bluffscope.cli.options import parse_run
 from bluffscope.cli.progress import BarProgress, LineProgress
-from bluffscope.config import RunConfig
+from bluffscope.config import EngineOptions, RunConfig
 
 if TYPE_CHECKING:
     from bluffscope.metrics import Analysis
     from bluffscope.run import RunResult
 
+EXIT_DONE = 0
 EXIT_QUARANTINED = 3
 _DESCRIPTION = """Measure pairs (prompt, fact, hallucination) in a language model and write a run's folder."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Parse the options, run, print the summary; gives the exit code."""
-    return analyze(parse_run(arguments, "analyze", _DESCRIPTION))
+    return analyze(parse_run(arguments, "bluffscope analyze", _DESCRIPTION))
+
+
+def experiment(
+    script: str, description: str, names: Sequence[str] = (), batch_size: Literal["auto"] | int = "auto"
+) -> int:
+    """`bluffscope analyze` as a script of its own, with the script's choice of analyses; gives the exit code.
+
+    Args:
+        script: the script's file; its flags are those of `bluffscope analyze`.
+        description: what it does, for --help.
+        names: the analyses that run, by name; empty for all five.
+        batch_size: what holds without --batch-size.
+    """
+    program = Path(script).name
+    default = RunConfig(engine=EngineOptions(batch_size=batch_size))
+
+    def action() -> int:
+        config = parse_run(sys.argv[1:], program, description.strip(), default)
+        from bluffscope.metrics import ANALYSES  # torch: seconds that --help should not take
+
+        return analyze(config, tuple(analysis for analysis in ANALYSES if not names or analysis.name in names))
+
+    return guarded(program, action)
 
 
 def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> int:
@@ -36,42 +59,38 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
     """
     # Torch and polars take seconds to import: --help and a mistyped flag should not.
     from bluffscope.metrics import ANALYSES
-    from bluffscope.report import render_summary
     from bluffscope.run import run
 
-    messages = Console(stderr=True)
-    _log_to(messages)
+    messages = message_console()
     progress = BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)
-    result = run(config, analyses=analyses or ANALYSES, progress=progress)
-    console = Console()
+    try:
+        with messages_on(messages):
+            result = run(config, analyses=analyses or ANALYSES, progress=progress)
+    finally:
+        progress.finish()
+    _print(result)
+    return EXIT_QUARANTINED if result.merged.quarantined else EXIT_DONE
+
+
+def _print(result: RunResult) -> None:
+    """The summary, where the time went, what was left out, and where the results are."""
+    from bluffscope.report import render_summary
+
+    console = output_console()
     console.print(render_summary(result.metrics()))
-    _close(console, result)
-    return EXIT_QUARANTINED if result.merged.quarantined else 0
-
-
-def _log_to(console: Console) -> None:
-    package = logging.getLogger("bluffscope")
-    if not package.handlers:
-        package.addHandler(RichHandler(console=console, show_time=False, show_path=False, markup=False))
-        package.propagate = False
-
-
-def _close(console: Console, result: RunResult) -> None:
-    """Where the time went, what was left out, and where the results are."""
     timings = result.manifest["timings"]
     stages = " | ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items() if stage != "total")
     pairs = result.merged.rows + result.merged.quarantined
     working = sum(timings[stage] for stage in ("tokenise", "forward", "sae", "geometry"))
-    rate = f"{pairs / working:.0f} pairs/sec once loaded" if working > 0 else ""
-    console.print(f"Total time: {timings['total']:.1f} s ({rate})", highlight=False)
-    console.print(f"Seconds by stage: {stages}", highlight=False)
+    rate = f" ({pairs / working:.0f} pairs/sec once loaded)" if working > 0 else ""
+    lines = [f"Total time: {timings['total']:.1f} s{rate}", f"Seconds by stage: {stages}"]
     if result.merged.quarantined:
-        console.print(f"Quarantined: {result.merged.quarantined} of {pairs} pairs (quarantine.parquet):")
-        for reason, number in list(result.merged.reasons.items())[:5]:
-            console.print(f"  {number} x {reason}", markup=False, highlight=False)
-    for figure in result.figures:
-        console.print(f"Dashboard: {figure}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Run: {result.path}", markup=False, highlight=False, soft_wrap=True)
+        lines.append(f"Quarantined: {result.merged.quarantined} of {pairs} pairs (quarantine.parquet):")
+        lines += [f"  {number} x {reason}" for reason, number in list(result.merged.reasons.items())[:5]]
+    lines += [f"Dashboard: {figure}" for figure in result.figures]
+    lines.append(f"Run: {result.path}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-__all__ = ["analyze", "main"]
+__all__ = ["analyze", "experiment", "main"]

@@ -5,8 +5,10 @@ Commands are imported when they are called: `bluffscope --help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from bluffscope import __version__
@@ -21,11 +23,38 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_QUARANTINED = 3
+EXIT_STOPPED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit code (0 done, 1 failed, 2 wrong usage or input, 3 done with quarantined pairs)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    return guarded(f"bluffscope {arguments[0]}" if arguments else "bluffscope", lambda: _dispatch(arguments))
+
+
+def guarded(program: str, action: Callable[[], int]) -> int:
+    """Run a command; gives its exit code, having turned what may go wrong into one line on standard error.
+
+    Args:
+        program: what messages begin with.
+        action: the command; gives its exit code.
+    """
+    _make_streams_safe()
+    try:
+        return _flushed(action())
+    except SystemExit as stop:  # --help
+        return _flushed(stop.code if isinstance(stop.code, int) else EXIT_DONE)
+    except BluffscopeError as error:
+        sys.stderr.write(f"{program}: {_one_line(str(error))}\n")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{program}: stopped before it was done\n")
+        return EXIT_STOPPED
+    except BrokenPipeError:
+        return _flushed(EXIT_FAILED)
+
+
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(_help())
         return EXIT_DONE if arguments else EXIT_USAGE
@@ -36,16 +65,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         sys.stderr.write(f"bluffscope: unknown command {name!r}; see bluffscope --help\n")
         return EXIT_USAGE
+    return import_module(f"bluffscope.cli.{name}").main(rest)
+
+
+def _make_streams_safe() -> None:
+    """Have output that cannot be shown cost a character, never the run."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller; whatever file is opened next would take its place
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - stays open
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flushed(code: int) -> int:
+    """The code, with nothing left to flush into a pipe that nobody reads: Python would complain at exit."""
     try:
-        return import_module(f"bluffscope.cli.{name}").main(rest)
-    except BluffscopeError as error:
-        sys.stderr.write(f"bluffscope {name}: {error}\n")
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        sys.stderr.write(f"bluffscope {name}: stopped\n")
-        return 130
+        sys.stdout.flush()
     except BrokenPipeError:
-        return EXIT_FAILED
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _one_line(text: str) -> str:
+    """The text with line breaks and control characters (of a file's name, say) escaped."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _help() -> str:

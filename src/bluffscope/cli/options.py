@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 import yaml
 
-from bluffscope.config import RunConfig
+from bluffscope.config import RunConfig, expectation, with_values
 from bluffscope.errors import InputError
 
 
@@ -22,15 +23,25 @@ class _Replay:
     """Replay the options of this file (a run's config.yaml); flags given beside it take precedence."""
 
 
-def parse_run(arguments: Sequence[str], command: str, description: str) -> RunConfig:
+def parse_run(arguments: Sequence[str], program: str, description: str, default: RunConfig | None = None) -> RunConfig:
     """The options of a run from the command line.
+
+    Args:
+        arguments: the flags.
+        program: what is called, for --help and messages.
+        description: what it does, for --help.
+        default: what holds for flags that are not given, in place of `RunConfig()`.
 
     Raises:
         InputError: a flag is wrong, or the file given with --config cannot be used.
         SystemExit: 0, for --help.
     """
+    _refuse_repeated(arguments)
     arguments, path = _take_config(list(arguments))
-    default = load_config(path) if path is not None else RunConfig()
+    default = load_config(path) if path is not None else default or RunConfig()
+    if any(argument.partition("=")[0] == "--preset" for argument in arguments):
+        # The file names model, SAEs and layers outright; a preset given beside it would change nothing.
+        default = replace(default, model=replace(default.model, model=None, revision=None, sae=None, layers=()))
 
     def gather(
         replay: Annotated[_Replay, tyro.conf.arg(name="")],
@@ -39,28 +50,56 @@ def parse_run(arguments: Sequence[str], command: str, description: str) -> RunCo
         del replay  # taken out before: its file gives the defaults of all others
         return run
 
-    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
-                gather, prog=f"bluffscope {command}", description=description, args=arguments, config=config
+                gather,
+                prog=program,
+                description=description,
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise InputError(f"{_first_sentence(said.getvalue())}; see bluffscope {command} --help") from stop
+        raise InputError(f"{_complaint(said.getvalue(), arguments)}; see {program} --help") from stop
 
 
-def _first_sentence(box: str) -> str:
-    """What tyro's framed message says, without the frame and the help text below its first rule."""
-    words: list[str] = []
-    for line in box.splitlines()[1:]:
-        text = line.strip("│ ")
-        if not text or set(text) <= set("─╰╯"):
-            break
-        words.append(text)
-    return " ".join(words) or "wrong usage"
+_FRAME = re.compile(r"[│╭╮╰╯]")
+_RULE = re.compile(r"[─-]{5,}")
+_UNKNOWN = re.compile(r"Unrecognized options: ([^\s,]+)")
+_MEANT = re.compile(r"Perhaps you meant:\s+(--[\w-]+)")
+_FLAG = re.compile(r"--[a-z][a-z-]*")
+
+
+def _complaint(box: str, arguments: list[str]) -> str:
+    """One line for what tyro says in a frame: a title, a paragraph, then suggestions and help text below rules."""
+    parts = [" ".join(part.split()) for part in _RULE.split(_FRAME.sub(" ", box))]
+    said = parts[1] if len(parts) > 1 else parts[0]
+    if unknown := _UNKNOWN.match(said):
+        meant = _MEANT.search(" ".join(parts))
+        return f"{unknown[1]}: no such option" + (f" (did you mean {meant[1]}?)" if meant else "")
+    flag = _FLAG.search(said)
+    expected = flag and expectation(flag[0].removeprefix("--").replace("-", "_"))
+    if not flag or not expected:
+        return said.rstrip(".") or "wrong usage"
+    given = _values_of(flag[0], arguments)
+    return f"{flag[0]}: expected {expected}, got {' '.join(given) if given else 'nothing'}"
+
+
+def _values_of(flag: str, arguments: list[str]) -> list[str]:
+    """What stands behind a flag, its last mention."""
+    values: list[str] = []
+    inside = False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            inside = name == flag
+            values = ([value] if equals else []) if inside else values
+        elif inside:
+            values.append(argument)
+    return values
 
 
 def load_config(path: Path) -> RunConfig:
@@ -69,44 +108,52 @@ def load_config(path: Path) -> RunConfig:
     Raises:
         InputError: the file is missing, no YAML, or holds something that is no option.
     """
+    where = f"--config {path}"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"--config {path}: cannot be read ({error.strerror}); give a run's config.yaml") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path}: not valid YAML; give a run's config.yaml") from error
+        raise InputError(f"{where}: cannot be read ({error.strerror}); give a run's config.yaml") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not valid YAML{_line_of(error)}; give a run's config.yaml") from error
     if not isinstance(content, dict):
-        raise InputError(f"--config {path}: no options in it; give a run's config.yaml")
+        raise InputError(f"{where}: no options in it; give a run's config.yaml")
     config = RunConfig()
-    known = {field.name for field in fields(config)}
+    known = [field.name for field in fields(config)]
     for part, values in content.items():
-        if part not in known or not isinstance(values, dict):
-            raise InputError(f"--config {path}: unknown section {part!r}; expected {', '.join(sorted(known))}")
-        config = replace(config, **{part: _filled(getattr(config, part), values, f"--config {path}: {part}")})
+        if part not in known:
+            raise InputError(f"{where}: unknown section {part!r}; expected some of {', '.join(known)}")
+        if not isinstance(values, dict):
+            raise InputError(f"{where}: {part}: expected options and their values, one a line")
+        named = {str(name): value for name, value in values.items()}
+        config = replace(config, **{part: with_values(getattr(config, part), named, f"{where}: {part}.")})
     return config
 
 
-def _filled(group: Any, values: dict[Any, Any], where: str) -> Any:
-    known = {field.name: field for field in fields(group)}
-    chosen: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise InputError(f"{where}.{name}: unknown option; expected some of {', '.join(known)}")
-        if not isinstance(value, str | int | float | bool | list | None):
-            raise InputError(f"{where}.{name}: expected text, a number or a list")
-        chosen[name] = tuple(value) if isinstance(value, list) else value
-    if chosen.get("out") is not None:
-        chosen["out"] = Path(str(chosen["out"]))
-    return replace(group, **chosen)
+def _line_of(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return "" if mark is None else f" (line {mark.line + 1})"
+
+
+def _refuse_repeated(arguments: Sequence[str]) -> None:
+    """Refuse an option given twice: the first would silently be lost."""
+    flags = [argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")]
+    if repeated := next((flag for flag in flags if flags.count(flag) > 1), None):
+        raise InputError(f"{repeated}: given twice; give it once, with all its values behind it")
 
 
 def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
     """Take --config FILE out of the arguments."""
-    for index, argument in enumerate(arguments):
-        if argument == "--config":
-            if index + 1 == len(arguments):
-                raise InputError("--config: give a run's config.yaml")
-            return arguments[:index] + arguments[index + 2 :], Path(arguments[index + 1])
-        if argument.startswith("--config="):
-            return arguments[:index] + arguments[index + 1 :], Path(argument.partition("=")[2])
-    return arguments, None
+    rest: list[str] = []
+    found: str | None = None
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, equals, path = argument.partition("=")
+        if name == "--config":
+            found = path if equals else next(waiting, "")
+        else:
+            rest.append(argument)
+    if found is None:
+        return rest, None
+    if not found or found.startswith("--"):
+        raise InputError("--config: give a run's config.yaml")
+    return rest, Path(found)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
+from bluffscope.cli.console import output_console
 from bluffscope.errors import InputError
 from bluffscope.presets import PRESETS
 
@@ -19,8 +19,10 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if arguments:
         raise InputError(f"{arguments[0]}: this command takes no options")
-    table = Table("preset", "model", "layers", "SAEs", "note")
+    table = Table("preset", "model", "layers")
+    table.add_column("SAEs", overflow="fold")  # a name that is cut off is no name
+    table.add_column("note")
     for name, preset in PRESETS.items():
         table.add_row(name, preset.model, " ".join(map(str, preset.layers)), preset.sae, preset.note)
-    Console().print(table)
+    output_console().print(table)
     return 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 LINE_SECONDS = 2.0
 """Lines come no more often than this, except the last."""
@@ -47,36 +48,39 @@ class LineProgress:
         now = time.perf_counter()
         if now - self._shown >= LINE_SECONDS or self._done == self._total:
             self._shown = now
-            self._stream.write(progress_text(self._done, self._total, now - self._started) + "\n")
-            self._stream.flush()
+            # Hours of work must not end because nobody reads along any more.
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(progress_text(self._done, self._total, now - self._started) + "\n")
+                self._stream.flush()
 
     def finish(self) -> None:
         """Nothing is left to tidy."""
 
 
 class BarProgress:
-    """For terminals."""
+    """For terminals: it pulses until the pairs start, and is gone when they are done."""
 
     def __init__(self, console: Console) -> None:
-        self._bar = Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True)
-        self._task: TaskID | None = None
+        self._bar = Progress(
+            BarColumn(), TextColumn("{task.description}", markup=False), console=console, transient=True
+        )
+        self._task = self._bar.add_task("Loading the model and its SAEs", total=None)
         self._done = self._total = 0
         self._started = 0.0
+        self._bar.start()
 
     def start(self, total: int) -> None:
-        """Show the bar."""
+        """The clock starts here: rates leave out the loading of the model."""
         self._total = total
         self._started = time.perf_counter()
-        self._bar.start()
-        self._task = self._bar.add_task(progress_text(0, total, 0), total=total)
+        self._bar.update(self._task, total=total, completed=0, description=progress_text(0, total, 0))
 
     def advance(self, pairs: int) -> None:
         """Move the bar."""
-        assert self._task is not None
         self._done += pairs
         text = progress_text(self._done, self._total, time.perf_counter() - self._started)
         self._bar.update(self._task, completed=self._done, description=text)
 
     def finish(self) -> None:
-        """Take the bar away; the summary follows."""
+        """Take the bar away; may be called again."""
         self._bar.stop()

@@ -78,8 +78,9 @@ class ResidualReader:
         device = self.model.device
         input_ids = torch.from_numpy(batch.input_ids).to(device)
         if not batch.branching:
-            used = np.arange(batch.input_ids.shape[1])[None] < batch.row_lengths[:, None]
-            return {"input_ids": input_ids, "attention_mask": torch.from_numpy(used.astype(np.int64)).to(device)}
+            # Padded on the right, so causal attention hides the pads already. Masking them as well would leave a pad
+            # beyond the sliding window with nothing to attend to: NaN in float64, which spreads to the whole row.
+            return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
         if self.style is None:
             raise InputError("this model takes no packed rows; lay the batch out with plan.pad")
         position_ids = torch.from_numpy(batch.position_ids).to(device)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
+import warnings
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from torch import nn
 
 from bluffscope.errors import InputError
+from bluffscope.hub import refusal
 from bluffscope.identity import weights_digest
 from bluffscope.model.hooks import find_blocks
 
@@ -24,6 +27,12 @@ logger = logging.getLogger(__name__)
 
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|score|cls)\.")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+# Masks and frequencies that old checkpoints carry along; the model computes them.
+_BUFFER = re.compile(r"\.(attn|attention)\.(bias|masked_bias)$|rotary_emb\.inv_freq$")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+_CONVERSION = "AutoModelForCausalLM.from_pretrained(FROM).save_pretrained(DIR) writes safetensors"
+MOST_LAYERS = 10_000
+"""More layers than any model has."""
 
 
 @dataclass(frozen=True)
@@ -85,24 +94,28 @@ def load_model(
     Raises:
         InputError: one line that says what is missing and what to do.
     """
-    _check_folder(name)
+    location = check_folder(name)
     from transformers import AutoModel, AutoTokenizer  # seconds-slow: only when a model is loaded
 
     with _library_silence():
-        config = _load_config(name, revision)
+        config = _load_config(name, location, revision)
         full_layers = int(config.num_hidden_layers)
         if blocks > full_layers:
             raise InputError(
-                f"--layers {blocks - 1}: {name} has {full_layers} layers; give layers from 0 to {full_layers - 1}"
+                f"layer {blocks - 1}: {name} has {full_layers} layers, 0 to {full_layers - 1}; choose among them with "
+                "--layers, or give SAEs that were trained on this model"
             )
         _truncate(config, blocks)
         with _as_input_error(name, "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
         with _as_input_error(name, "model"):
-            network, info = _load_network(AutoModel, name, revision, config, dtype)
+            network, info = _load_network(AutoModel, location, revision, config, dtype)
+            if embedding := _kept_as_head(config, info):
+                mapping = {r"^lm_head\.weight$": embedding}
+                network, info = _load_network(AutoModel, location, revision, config, dtype, key_mapping=mapping)
+            network.eval().requires_grad_(False)
+            network.to(device)
     _check_keys(name, info, blocks)
-    network.eval().requires_grad_(False)
-    network.to(device)
     _check_vocabulary(name, tokenizer, network)
     return LanguageModel(
         name=name,
@@ -125,16 +138,29 @@ def load_model(
     )
 
 
-def _load_config(name: str, revision: str | None) -> PretrainedConfig:
+def check_model(name: str, revision: str | None) -> None:
+    """Refuse what is plainly no causal language model, or may not be downloaded, before gigabytes are loaded.
+
+    Raises:
+        InputError: as `load_model`, as far as folder and config.json can tell.
+    """
+    location = check_folder(name)
+    with _library_silence():
+        _load_config(name, location, revision)
+
+
+def _load_config(name: str, location: str, revision: str | None) -> PretrainedConfig:
     from transformers import AutoConfig
 
     with _as_input_error(name, "config.json"):
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
     text = config.get_text_config()
     if text is not config:
-        raise InputError(f"{name}: a model of several modalities ({config.model_type}); give its text model")
+        raise InputError(f"--model {name}: a model of several modalities ({config.model_type}); give its text model")
     if getattr(config, "is_encoder_decoder", False) or not getattr(config, "num_hidden_layers", None):
-        raise InputError(f"{name}: {config.model_type} is not a causal language model; give a decoder-only model")
+        raise InputError(
+            f"--model {name}: {config.model_type} is not a causal language model; give a decoder-only model"
+        )
     return config
 
 
@@ -146,7 +172,17 @@ def _truncate(config: PretrainedConfig, blocks: int) -> None:
     config.num_hidden_layers = blocks
 
 
-def _load_network(auto: Any, name: str, revision: str | None, config: PretrainedConfig, dtype: torch.dtype) -> Any:
+def _kept_as_head(config: PretrainedConfig, info: dict[str, Any]) -> str | None:
+    """The embedding that the checkpoint keeps only under the name of the LM head it is tied to; else None."""
+    missing = set(info["missing_keys"])
+    if not getattr(config, "tie_word_embeddings", False) or "lm_head.weight" not in info["unexpected_keys"]:
+        return None
+    return next((key for key in missing if re.search(r"(^|\.)(embed_tokens|embed_in|wte)\.weight$", key)), None)
+
+
+def _load_network(
+    auto: Any, location: str, revision: str | None, config: PretrainedConfig, dtype: torch.dtype, **more: Any
+) -> Any:
     """Load with SDPA attention where the model has it: Gemma 2 caps its scores and has eager only."""
     options = {
         "revision": revision,
@@ -155,60 +191,97 @@ def _load_network(auto: Any, name: str, revision: str | None, config: Pretrained
         "trust_remote_code": False,
         "use_safetensors": True,
         "output_loading_info": True,
+        **more,
     }
     capped = getattr(config, "attn_logit_softcapping", None) is not None
     for attention in ("eager",) if capped else ("sdpa", "eager"):
         try:
-            return auto.from_pretrained(name, attn_implementation=attention, **options)
+            return auto.from_pretrained(location, attn_implementation=attention, **options)
         except ValueError as error:
             if attention == "eager" or "scaled_dot_product_attention" not in str(error):
                 raise
     raise AssertionError("unreachable")
 
 
-def _check_folder(name: str) -> None:
-    """Refuse folders without the files needed before any seconds-slow import."""
+def check_folder(name: str) -> str:
+    """Refuse a folder without the files needed, before any seconds-slow import.
+
+    Args:
+        name: hub id, or a folder in Hugging Face layout.
+
+    Returns:
+        What transformers is to be given: the folder's path, or the hub id.
+
+    Raises:
+        InputError: there is no such folder, or a file is missing in it, damaged or a pickle.
+    """
     path = Path(name).expanduser()
     if not path.exists():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise InputError(f"--model {name}: no such folder; give a folder in Hugging Face layout or a hub id")
-        return
+        return name
     if not path.is_dir():
         raise InputError(f"--model {name}: a file; give the folder that holds config.json")
     if not (path / "config.json").is_file():
         raise InputError(f"--model {name}: no config.json in this folder; give a folder in Hugging Face layout")
+    _check_config(name, path / "config.json")
     if not any(path.glob("*.safetensors")):
         pickles = [file for file in sorted(path.iterdir()) if file.suffix in (".bin", ".pt", ".pth", ".ckpt")]
         if pickles:
             raise InputError(
                 f"--model {name}: {pickles[0].name} is a pickle, which can run code when opened and is refused; "
-                "load it where you trust it and call model.save_pretrained(DIR), which writes safetensors"
+                f"convert it where you trust it: {_CONVERSION}"
             )
         raise InputError(f"--model {name}: no *.safetensors in this folder; copy the weights there")
-    if not any((path / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
+    if not any((path / file).is_file() for file in _TOKENIZER_FILES):
         raise InputError(f"--model {name}: no tokenizer in this folder; copy the model's tokenizer.json there")
+    return str(path)
+
+
+def _check_config(name: str, file: Path) -> None:
+    """Refuse a config.json that is none; one that claims a million layers would fill the memory when it is parsed."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"--model {name}: config.json is not valid JSON (line {error.lineno}); copy it again"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--model {name}: config.json is not valid JSON; copy it again") from error
+    except OSError as error:
+        raise InputError(
+            f"--model {name}: config.json cannot be read ({error.strerror}); check its permissions"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"--model {name}: config.json holds no object; copy it again")
+    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
+        value = content.get(key)
+        if value is not None and not (isinstance(value, int) and 0 < value <= MOST_LAYERS):
+            raise InputError(f"--model {name}: config.json says {key} is {str(value)[:40]}; copy it again")
 
 
 def _check_keys(name: str, info: dict[str, Any], blocks: int) -> None:
     """Insist that every weight came from the file, and that only later layers and the head were left out."""
-    for what in ("missing_keys", "mismatched_keys"):
-        if keys := sorted(map(str, info.get(what) or ())):
-            raise InputError(
-                f"{name}: {len(keys)} weights {what.split('_')[0]}, first {keys[0]}; the folder's config.json and "
-                "weights do not belong together"
-            )
+    unfit = "config.json and the weights do not belong together; copy both from one place"
+    if keys := sorted(map(str, info.get("missing_keys") or ())):
+        raise InputError(f"--model {name}: {len(keys)} weights are missing, first {keys[0]}: {unfit}")
     for key in sorted(info.get("unexpected_keys") or ()):
         match = _LAYER.search(key)
-        if not (_HEAD.search(key) or (match and int(match[1]) >= blocks)):
-            raise InputError(f"{name}: weight {key} has no place in the model; config.json and weights do not match")
+        later = match is not None and int(match[1]) >= blocks
+        if not (later or _HEAD.search(key) or _BUFFER.search(key)):
+            raise InputError(f"--model {name}: weight {key} has no place in the model: {unfit}")
 
 
 def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, network: nn.Module) -> None:
+    """Refuse a tokenizer whose ids the model does not embed; special tokens but BOS are never fed."""
     rows = network.get_input_embeddings().weight.shape[0]  # pyright: ignore
-    highest = max(tokenizer.get_vocab().values())
-    if highest >= rows:
+    special = {token for token in tokenizer.all_special_ids if token != tokenizer.bos_token_id}  # pyright: ignore
+    ids = [token for token in tokenizer.get_vocab().values() if token not in special]
+    if not ids:
+        raise InputError(f"--model {name}: its tokenizer has no vocabulary; copy the model's tokenizer.json there")
+    if max(ids) >= rows:
         raise InputError(
-            f"{name}: its tokenizer has ids up to {highest} but the model embeds {rows}; "
+            f"--model {name}: its tokenizer has ids up to {max(ids)} but the model embeds {rows}; "
             "the tokenizer belongs to another model"
         )
 
@@ -216,33 +289,47 @@ def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, network: nn
 @contextlib.contextmanager
 def _as_input_error(name: str, what: str) -> Generator[None, None, None]:
     """Turn the libraries' many ways of failing into one line that says what to do."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     try:
         yield
     except InputError:
         raise
+    except StrictDataclassError as error:
+        raise InputError(f"--model {name}: config.json is damaged ({_line(error)}); copy it again") from error
     except SafetensorError as error:
         raise InputError(f"--model {name}: the weights are damaged ({_line(error)}); copy them again") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        text = str(error).lower()
-        if "gated" in text or "401" in text or "403" in text or "authentication" in text:
-            hint = "accept the licence on the model's page, then set HF_TOKEN (or run `hf auth login`)"
-        elif Path(name).expanduser().exists():
-            hint = "check the files in the folder"
-        else:
-            hint = "check the name and the network, or give a folder (HF_TOKEN for gated models)"
-        raise InputError(f"--model {name}: cannot load the {what} ({_line(error)}); {hint}") from error
+    except MemoryError as error:
+        raise InputError(f"--model {name}: it needs more memory than there is; give a smaller model") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+        raise InputError(f"--model {name}: {refusal(error, name) or _reason(error, name, what)}") from error
+
+
+def _reason(error: Exception, name: str, what: str) -> str:
+    """Why something cannot be loaded that is there, and what to do."""
+    text = str(error)
+    if "ignore_mismatched_sizes" in text:
+        return (
+            "the weights have other shapes than config.json says: they do not belong together; copy both from one place"
+        )
+    if "trust_remote_code" in text:
+        return "it comes with code of its own, which is refused; give a model that transformers knows by itself"
+    if "safetensors" in text and "file named" in text:
+        return f"it has no safetensors weights, and pickles are refused; convert it where you trust it: {_CONVERSION}"
+    hint = "check the files in the folder" if Path(name).expanduser().exists() else "check the name, or give a folder"
+    return f"cannot load the {what} ({_line(error)}); {hint}"
 
 
 def _line(error: BaseException) -> str:
-    """The first line of an error's text, shortened."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """The beginning of an error's text, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 @contextlib.contextmanager
 def _library_silence() -> Generator[None, None, None]:
-    """Mute transformers' load report and bars; what matters in them is checked by `_check_keys`."""
+    """Mute transformers' warnings, load report and bars; what matters in them is checked by `_check_keys`."""
     from transformers.utils import logging as hf_logging
 
     level = hf_logging.get_verbosity()
@@ -250,7 +337,9 @@ def _library_silence() -> Generator[None, None, None]:
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         hf_logging.set_verbosity(level)
         if bars:

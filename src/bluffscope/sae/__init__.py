@@ -1,6 +1,7 @@
 """Step 4: SAELens coders: loading, batched sparse encode and decode."""
 
 from bluffscope.sae.coder import Coder
-from bluffscope.sae.load import SaeSource, find_saes, load_coders
+from bluffscope.sae.find import SaeSource, find_saes
+from bluffscope.sae.load import load_coders
 
 __all__ = ["Coder", "SaeSource", "find_saes", "load_coders"]

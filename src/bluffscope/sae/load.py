@@ -1,7 +1,6 @@
-"""Finding SAEs by release or folder, and loading them through SAELens.
+"""Loading SAEs through SAELens.
 
-Importing sae_lens costs seconds and half a gigabyte, so it happens only inside the functions that
-load; finding SAEs in a folder needs no import at all.
+Importing sae_lens costs seconds and half a gigabyte, so it happens only inside the functions that load.
 """
 
 from __future__ import annotations
@@ -9,17 +8,18 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import re
 import warnings
 import zipfile
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from bluffscope.errors import InputError
+from bluffscope.hub import refusal
 from bluffscope.identity import weights_digest
 from bluffscope.sae.coder import Coder
+from bluffscope.sae.find import SaeSource, registry
 
 if TYPE_CHECKING:
     import torch
@@ -27,130 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SAELENS_FILES = ("cfg.json", "sae_weights.safetensors")
-CANONICAL_L0 = 100
-"""Gemma Scope calls the SAE with the mean L0 nearest to this the canonical one of its width."""
-_LAYER_FOLDER = re.compile(r"layer_(\d+)")
-_GEMMA_FOLDER = re.compile(r"width_(\d+)([km])/average_l0_(\d+)/params\.npz")
-
-
-@dataclass(frozen=True)
-class SaeSource:
-    """Where the SAE of every layer is found."""
-
-    name: str
-    """The release or folder as the user gave it."""
-    layers: tuple[int, ...]
-    folders: Mapping[int, Path]
-    """SAELens folders by layer."""
-    archives: Mapping[int, Path]
-    """Gemma Scope params.npz files by layer."""
-    ids: Mapping[int, str]
-    """SAELens ids by layer, for a release."""
-    release: str = ""
-
-
-def find_saes(spec: str, layers: tuple[int, ...]) -> SaeSource:
-    """Find one SAE for every layer.
-
-    Args:
-        spec: a folder with `layer_K/` in it (SAELens or Gemma Scope layout), a SAELens release, or
-            `RELEASE:ID` where ID holds `{layer}`.
-        layers: the layers wanted; empty takes all that a folder has.
-
-    Raises:
-        InputError: nothing of that name, no SAE for a layer, or several that fit.
-    """
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        return _find_in_folder(spec, path, layers)
-    if spec.startswith((".", "/", "~")):
-        raise InputError(f"--sae {spec}: no such folder; give a folder that holds layer_K/ or a SAELens release")
-    if not layers:
-        raise InputError(f"--sae {spec}: say which layers, as --layers 5 12 20")
-    release, _, template = spec.partition(":")
-    return SaeSource(spec, layers, {}, {}, {layer: _release_id(release, template, layer) for layer in layers}, release)
-
-
-def _find_in_folder(spec: str, path: Path, layers: tuple[int, ...]) -> SaeSource:
-    folders: dict[int, Path] = {}
-    archives: dict[int, Path] = {}
-    pickled: dict[int, Path] = {}
-    for child in sorted(path.iterdir()):
-        match = _LAYER_FOLDER.fullmatch(child.name)
-        if not match or not child.is_dir():
-            continue
-        layer = int(match[1])
-        if all((child / name).is_file() for name in SAELENS_FILES):
-            folders[layer] = child
-        elif archive := _canonical_archive(child):
-            archives[layer] = archive
-        elif found := next((f for f in sorted(child.iterdir()) if f.suffix in (".pt", ".bin", ".pkl", ".pth")), None):
-            pickled[layer] = found
-    available = sorted({*folders, *archives})
-    if pickled and not available:
-        first = next(iter(pickled.values()))
-        raise InputError(
-            f"--sae {spec}: {first.relative_to(path)} is a pickle, which can run code when opened and is refused; "
-            "load it where you trust it and save it with SAELens's save_model (cfg.json + sae_weights.safetensors)"
-        )
-    if not available:
-        raise InputError(
-            f"--sae {spec}: no SAE in this folder; expected layer_K/ with {' + '.join(SAELENS_FILES)}, "
-            "or layer_K/width_*/average_l0_*/params.npz"
-        )
-    wanted = layers or tuple(available)
-    if missing := [layer for layer in wanted if layer not in available]:
-        raise InputError(
-            f"--sae {spec}: no SAE for layer {missing[0]}; the folder has layers {' '.join(map(str, available))}"
-        )
-    return SaeSource(
-        spec,
-        wanted,
-        {layer: folders[layer] for layer in wanted if layer in folders},
-        {layer: archives[layer] for layer in wanted if layer not in folders},
-        {},
-    )
-
-
-def _canonical_archive(folder: Path) -> Path | None:
-    """The SAE of a Gemma Scope layer folder: width 16k if it is there, else the smallest; then the canonical L0."""
-
-    class Candidate(NamedTuple):
-        not_16k: bool
-        width: int
-        from_canonical: int
-        path: Path
-
-    found: list[Candidate] = []
-    for path in folder.glob("width_*/average_l0_*/params.npz"):
-        if match := _GEMMA_FOLDER.search(path.as_posix()):
-            width = int(match[1]) * (1 if match[2] == "k" else 1000)
-            found.append(Candidate(width != 16, width, abs(int(match[3]) - CANONICAL_L0), path))
-    return min(found).path if found else None
-
-
-def _release_id(release: str, template: str, layer: int) -> str:
-    """The id of a layer's SAE in a release."""
-    if template:
-        return template.format(layer=layer) if "{layer}" in template else template
-    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-
-    directory = get_pretrained_saes_directory()
-    if release not in directory:
-        raise InputError(
-            f"--sae {release}: neither a folder nor a SAELens release; see `bluffscope presets` and SAELens's table of "
-            "pretrained SAEs, or name a hub repository and its id as REPO:ID"
-        )
-    ids = list(directory[release].saes_map)
-    pattern = re.compile(rf"(?:^|[^0-9])(?:layer_|blocks\.|l|L)?{layer}(?:[^0-9]|$)")
-    fitting = [name for name in ids if pattern.search(name.split("/")[0])]
-    canonical = [name for name in fitting if name == f"layer_{layer}/width_16k/canonical"]
-    if len(canonical or fitting) == 1:
-        return (canonical or fitting)[0]
-    shown = ", ".join((fitting or ids)[:4]) + (", ..." if len(fitting or ids) > 4 else "")
-    what = "several SAEs fit" if fitting else "no SAE for"
-    raise InputError(f"--sae {release}: {what} layer {layer} ({shown}); name one as {release}:ID with {{layer}} in ID")
+_ARRAYS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
 
 
 def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[int, Coder]:
@@ -167,7 +44,7 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
     coders: dict[int, Coder] = {}
     for layer in source.layers:
         where = f"--sae {source.name}, layer {layer}"
-        with _quiet(), _as_input_error(where):
+        with _quiet(), _as_input_error(where, source.repository):
             if layer in source.folders:
                 sae = _from_folder(source.folders[layer], device, dtype)
                 origin = {"folder": str(source.folders[layer])}
@@ -183,7 +60,14 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
 
 def _from_folder(folder: Path, device: str, dtype: torch.dtype) -> SAE[Any]:
     from sae_lens import SAE
+    from sae_lens.registry import SAE_CLASS_REGISTRY
 
+    config = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
+    if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
+        raise ValueError("cfg.json holds no object, or its metadata is none")
+    architecture = config.get("architecture", "standard")
+    if architecture not in SAE_CLASS_REGISTRY:
+        raise ValueError(f"unknown architecture {architecture!r}")
     return SAE.load_from_disk(folder, device=device, dtype=str(dtype).removeprefix("torch."))
 
 
@@ -195,16 +79,10 @@ def _from_release(release: str, sae_id: str, device: str, dtype: torch.dtype) ->
 
 def _from_archive(path: Path, layer: int, device: str, dtype: torch.dtype) -> SAE[Any]:
     """A Gemma Scope params.npz as SAELens's JumpReLU SAE (there is no disk loader for it)."""
-    import numpy as np
-    import torch
     from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
-    names = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
-    with np.load(path, allow_pickle=False) as archive:
-        if absent := [name for name in names if name not in archive]:
-            raise ValueError(f"{path.name} has no array {absent[0]}; expected {', '.join(names)}")
-        weights = {name: torch.from_numpy(archive[name]).to(device=device, dtype=dtype) for name in names}
+    weights = {name: array.to(device=device, dtype=dtype) for name, array in _archive_arrays(path).items()}
     d_in, d_sae = weights["W_enc"].shape
     metadata = SAEMetadata(
         hook_name=f"blocks.{layer}.hook_resid_post",
@@ -226,28 +104,92 @@ def _from_archive(path: Path, layer: int, device: str, dtype: torch.dtype) -> SA
     return sae.to(dtype=dtype, device=device)
 
 
+def _archive_arrays(path: Path) -> dict[str, torch.Tensor]:
+    """The five arrays of a params.npz, as they are stored; pickled objects are refused."""
+    import numpy as np
+    import torch
+
+    if path.stat().st_size and not zipfile.is_zipfile(path):
+        raise zipfile.BadZipFile(f"{path.name} is no npz archive")
+    arrays: dict[str, torch.Tensor] = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for name in _ARRAYS:
+            if name not in archive:
+                raise ValueError(f"{path.name} has no array {name}; expected {', '.join(_ARRAYS)}")
+            try:
+                array = archive[name]
+            except ValueError as error:
+                if "allow_pickle" in str(error):
+                    raise ValueError(f"{name} is a pickle, which can run code when opened and is refused") from error
+                raise zipfile.BadZipFile(str(error)) from error
+            if array.dtype.kind != "f" or array.ndim != (2 if name.startswith("W") else 1):
+                raise ValueError(f"{name} is {array.ndim}-dimensional {array.dtype}; expected floating point numbers")
+            arrays[name] = torch.from_numpy(array)
+    return arrays
+
+
 def _coder(sae: SAE[Any], layer: int, origin: dict[str, str], where: str) -> Coder:
     sae.eval().requires_grad_(False)
     metadata = sae.cfg.metadata
     hook_name = metadata.get("hook_name")
-    if not hook_name:
-        raise InputError(f"{where}: its metadata names no hook_name; add e.g. blocks.{layer}.hook_resid_post to it")
+    if not isinstance(hook_name, str):
+        raise InputError(
+            f"{where}: its metadata names no hook_name; add the one it was trained on to cfg.json, "
+            f'such as "blocks.{layer}.hook_resid_post"'
+        )
+    _refuse_transcoder(sae, where)
+    _refuse_nonfinite(sae, where)
     if asked := metadata.get("model_from_pretrained_kwargs"):
         logger.warning(
             "%s was trained on a model loaded with %s, which is not applied: its errors and L0 may be off", where, asked
         )
+    published = {"published_l0": metadata.get("l0"), "neuronpedia_id": metadata.get("neuronpedia_id")}
+    if "release" in origin:
+        published |= _registered(origin["release"], origin["id"], published)
     identity = {
         **origin,
         "architecture": sae.cfg.architecture(),
         "hook_name": hook_name,
         "d_in": sae.cfg.d_in,
         "d_sae": sae.cfg.d_sae,
-        "published_l0": metadata.get("l0"),
-        "neuronpedia_id": metadata.get("neuronpedia_id"),
+        **published,
         "weights": weights_digest(sae.state_dict().items()),
     }
     prepend_bos = metadata.get("prepend_bos")
     return Coder(layer, sae, hook_name, True if prepend_bos is None else bool(prepend_bos), identity)
+
+
+def _registered(release: str, sae_id: str, published: dict[str, Any]) -> dict[str, Any]:
+    """What SAELens's table of pretrained SAEs adds: the repository and path of the weights, and their mean L0."""
+    entry = registry().get(release)
+    if entry is None:
+        return {}
+    l0 = entry.expected_l0.get(sae_id) or None  # the table holds 0 where it is not known
+    return {
+        "repository": entry.repo_id,
+        "path": entry.saes_map.get(sae_id),
+        "published_l0": published["published_l0"] or l0,
+    }
+
+
+def _refuse_transcoder(sae: SAE[Any], where: str) -> None:
+    """A transcoder reconstructs another place than it reads: its error and reconstruction would mean nothing here."""
+    target = sae.cfg.metadata.get("hook_name_out")
+    elsewhere = isinstance(target, str) and target != sae.cfg.metadata.get("hook_name")
+    if elsewhere or "transcoder" in sae.cfg.architecture():
+        raise InputError(
+            f"{where}: a transcoder, which reconstructs {target or 'another hook point'} and not what it reads; "
+            "give SAEs of the residual stream, mlp_out or attn_out"
+        )
+
+
+def _refuse_nonfinite(sae: SAE[Any], where: str) -> None:
+    for name, weights in sae.state_dict().items():
+        # One pass for the usual case. A threshold may be infinite: that feature is switched off.
+        if name == "threshold" and not bool(weights.isnan().any()):
+            continue
+        if not bool(weights.sum().isfinite()) and not bool(weights.isfinite().all()):
+            raise InputError(f"{where}: {name} holds values that are not finite; copy or save the SAE again")
 
 
 @contextlib.contextmanager
@@ -259,7 +201,7 @@ def _quiet() -> Generator[None, None, None]:
 
 
 @contextlib.contextmanager
-def _as_input_error(where: str) -> Generator[None, None, None]:
+def _as_input_error(where: str, repository: str) -> Generator[None, None, None]:
     """Say in one line what is wrong with an SAE on disk or on the hub."""
     from safetensors import SafetensorError
 
@@ -269,19 +211,22 @@ def _as_input_error(where: str) -> Generator[None, None, None]:
         raise
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: cfg.json is not valid JSON (line {error.lineno}); save the SAE again") from error
-    except (SafetensorError, zipfile.BadZipFile, EOFError) as error:
+    except (SafetensorError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(f"{where}: the weights file is damaged ({_line(error)}); copy or save it again") from error
-    except (KeyError, TypeError, ValueError, RuntimeError, ImportError) as error:
+    except MemoryError as error:
         raise InputError(
-            f"{where}: not an SAE that this SAELens can load ({_line(error)}); check its cfg.json and id"
+            f"{where}: it needs more memory than there is; give a narrower SAE or fewer --layers, or copy it again if "
+            "its file is small"
         ) from error
-    except OSError as error:
-        raise InputError(
-            f"{where}: cannot be read or downloaded ({_line(error)}); check the name, the network and HF_TOKEN, "
-            "or give a folder"
-        ) from error
+    except (KeyError, TypeError, ValueError, RuntimeError, ImportError, AttributeError, OSError) as error:
+        said = refusal(error, repository) if repository else None
+        if said is None:
+            kind = "cannot be read" if isinstance(error, OSError) else "not an SAE that this SAELens can load"
+            said = f"{kind} ({_line(error)}); check its files, its cfg.json and its id"
+        raise InputError(f"{where}: {said}") from error
 
 
 def _line(error: BaseException) -> str:
-    """The first line of an error's text, shortened."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """The beginning of an error's text, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

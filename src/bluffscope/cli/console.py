@@ -1,0 +1,58 @@
+"""Where the commands print: consoles that survive a reader who goes away, and log messages as single lines."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Generator
+
+from rich.console import Console
+
+PLAIN_WIDTH = 100
+"""Columns of what is printed where there is no terminal to ask."""
+
+
+class LastingConsole(Console):
+    """A console that falls silent when its pipe is closed; rich's own would end the process, and with it the run."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more."""
+        self.quiet = True
+
+
+def output_console() -> Console:
+    """For results, on standard output."""
+    return LastingConsole(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def message_console() -> Console:
+    """For progress and messages, on standard error."""
+    return LastingConsole(stderr=True)
+
+
+class _MessageHandler(logging.Handler):
+    """Each warning on one line, above the progress bar where there is one."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(f"{record.levelname.lower()}: {record.getMessage()}".split())
+        with contextlib.suppress(OSError, ValueError):
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def messages_on(console: Console) -> Generator[None, None, None]:
+    """Inside, the package's warnings go to this console."""
+    package = logging.getLogger("bluffscope")
+    handler, propagated = _MessageHandler(console), package.propagate
+    package.addHandler(handler)
+    package.propagate = False
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.propagate = propagated

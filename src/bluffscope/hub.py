@@ -1,0 +1,124 @@
+"""The Hugging Face hub: whether it answers at all, and what its refusals mean.
+
+Where there is no network, huggingface_hub tries again for half a minute, file by file. So the hub is asked
+once, briefly, before anything is loaded; where it does not answer, the local cache is all there is.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from http.client import HTTPException
+from pathlib import Path
+from threading import Thread
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 5.0
+"""How long the hub may take to answer."""
+
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+"""Whether the hub was found not to answer."""
+
+
+@contextmanager
+def hub_or_cache(names: Iterable[str]) -> Generator[None, None, None]:
+    """Inside, files come from the local cache alone where the hub does not answer; its own chatter is muted.
+
+    Args:
+        names: the models and SAEs to be loaded; the hub is not asked where all of them are folders.
+    """
+    from huggingface_hub import constants  # a fifth of a second: only when something is loaded
+    from huggingface_hub.utils import logging as hub_logging
+
+    verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()
+    offline = constants.HF_HUB_OFFLINE
+    away = [name for name in names if not Path(name).expanduser().is_dir()]
+    silent = bool(away) and not offline and not _answers(constants.ENDPOINT)
+    token = _silent.set(silent)
+    constants.HF_HUB_OFFLINE = offline or silent  # pyright: ignore[reportConstantRedefinition]
+    try:
+        yield
+        if silent:
+            logger.warning("%s does not answer: used the local cache of %s", constants.ENDPOINT, " and ".join(away))
+    finally:
+        constants.HF_HUB_OFFLINE = offline  # pyright: ignore[reportConstantRedefinition]
+        _silent.reset(token)
+        hub_logging.set_verbosity(verbosity)
+
+
+def refusal(error: BaseException, name: str) -> str | None:
+    """What a failed download means and what to do about it; None where the hub had no part in the failure.
+
+    Args:
+        error: as transformers, SAELens or huggingface_hub raised it.
+        name: the repository that was asked for.
+    """
+    from huggingface_hub import constants, errors
+
+    for cause in _chain(error):
+        if isinstance(cause, errors.GatedRepoError):
+            return (
+                f"it is gated: accept its licence at {constants.ENDPOINT}/{name}, "
+                "then set HF_TOKEN (or run `hf auth login`)"
+            )
+        if isinstance(cause, errors.RepositoryNotFoundError):
+            return (
+                f"{constants.ENDPOINT} has none of this name, or it is private; check the name, "
+                "set HF_TOKEN (or run `hf auth login`), or give a folder"
+            )
+        if isinstance(cause, errors.RevisionNotFoundError):
+            return "it has no such revision; give --revision a branch, tag or commit of it"
+        if isinstance(cause, errors.HFValidationError):
+            return "neither a folder nor a hub id (ORGANISATION/NAME); check the spelling"
+        if isinstance(cause, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
+            return _not_cached(constants.ENDPOINT)
+        if isinstance(cause, errors.HfHubHTTPError):
+            status = cause.response.status_code
+            if status in (401, 403):
+                return f"{constants.ENDPOINT} refuses it ({status}); set HF_TOKEN to a token that may read it"
+            return f"{constants.ENDPOINT} answers with error {status}; try again later, or give a folder"
+    return None
+
+
+def _not_cached(endpoint: str) -> str:
+    where = "no such folder here, and not (wholly) in the Hugging Face cache"
+    if _silent.get():
+        return f"{where}; {endpoint} does not answer: check the name and the network, or give a folder"
+    return f"{where}, while HF_HUB_OFFLINE forbids to download it; unset that, or give a folder"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _answers(url: str) -> bool:
+    """Whether a server answers at all in `ANSWER_SECONDS`; looking up its name, which has no time limit, included."""
+    answered: list[bool] = []
+
+    def ask() -> None:
+        try:
+            urlopen(Request(url, method="HEAD"), timeout=ANSWER_SECONDS).close()
+        except HTTPError:
+            pass  # it says no, but it is there
+        except (OSError, HTTPException, ValueError) as error:
+            # huggingface_hub brings its own certificates: let it try
+            if not isinstance(getattr(error, "reason", error), ssl.SSLError):
+                return
+        answered.append(True)
+
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    return bool(answered)

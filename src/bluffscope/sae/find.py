@@ -1,0 +1,191 @@
+"""Finding SAEs by release or folder.
+
+Importing sae_lens costs seconds and half a gigabyte, so it happens only where a release is named;
+finding SAEs in a folder needs no import at all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bluffscope.errors import InputError
+
+if TYPE_CHECKING:
+    from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup
+
+logger = logging.getLogger(__name__)
+
+SAELENS_FILES = ("cfg.json", "sae_weights.safetensors")
+CANONICAL_L0 = 100
+"""Gemma Scope calls the SAE with the mean L0 nearest to this the canonical one of its width."""
+_LAYER_FOLDER = re.compile(r"layer_(\d+)")
+_GEMMA_FOLDER = re.compile(r"width_(\d+)([km])/average_l0_(\d+)/params\.npz")
+
+
+@dataclass(frozen=True)
+class SaeSource:
+    """Where the SAE of every layer is found."""
+
+    name: str
+    """The release or folder as the user gave it."""
+    layers: tuple[int, ...]
+    folders: Mapping[int, Path]
+    """SAELens folders by layer."""
+    archives: Mapping[int, Path]
+    """Gemma Scope params.npz files by layer."""
+    ids: Mapping[int, str]
+    """SAELens ids by layer, for a release."""
+    release: str = ""
+    repository: str = ""
+    """Where a release's weights lie on the hub."""
+
+
+def find_saes(spec: str, layers: tuple[int, ...]) -> SaeSource:
+    """Find one SAE for every layer.
+
+    Args:
+        spec: a folder with `layer_K/` in it (SAELens or Gemma Scope layout), a SAELens release, or
+            `RELEASE:ID` where ID holds `{layer}`.
+        layers: the layers wanted; empty takes all that a folder has.
+
+    Raises:
+        InputError: nothing of that name, no SAE for a layer, or several that fit.
+    """
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return _find_in_folder(spec, path, layers)
+    if spec.startswith((".", "/", "~")):
+        raise InputError(f"--sae {spec}: no such folder; give a folder that holds layer_K/ or a SAELens release")
+    if not layers:
+        raise InputError(f"--sae {spec}: say which layers, as --layers 5 12 20")
+    release, _, template = spec.partition(":")
+    if not release:
+        raise InputError(f"--sae {spec}: it names no release; give RELEASE:ID, or a folder")
+    ids = {layer: _release_id(release, template, layer) for layer in layers}
+    entry = registry().get(release)
+    return SaeSource(spec, layers, {}, {}, ids, release, release if entry is None else entry.repo_id)
+
+
+def registry() -> dict[str, PretrainedSAELookup]:
+    """SAELens's table of pretrained SAEs, by release."""
+    with warnings.catch_warnings():  # of its start-up, which are not for the user
+        warnings.simplefilter("ignore")
+        from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    return get_pretrained_saes_directory()
+
+
+def _find_in_folder(spec: str, path: Path, layers: tuple[int, ...]) -> SaeSource:
+    folders: dict[int, Path] = {}
+    archives: dict[int, Path] = {}
+    unusable: dict[int, str] = {}
+    for child in sorted(path.iterdir()):
+        match = _LAYER_FOLDER.fullmatch(child.name)
+        if not match or not child.is_dir():
+            continue
+        layer = int(match[1])
+        if all((child / name).is_file() for name in SAELENS_FILES):
+            folders[layer] = child
+        elif archive := _canonical_archive(child):
+            archives[layer] = archive
+        else:
+            unusable[layer] = _what_is_wrong(child)
+    available = sorted({*folders, *archives})
+    wanted = layers or tuple(available)
+    for layer in layers or sorted(unusable):
+        if layer in unusable and (layers or not available):
+            raise InputError(f"--sae {spec}: {unusable[layer]}")
+    if not available:
+        raise InputError(f"--sae {spec}: no SAE in this folder; {_expected(path)}")
+    if missing := [layer for layer in wanted if layer not in available]:
+        raise InputError(
+            f"--sae {spec}: no SAE for layer {missing[0]}; the folder has layers {' '.join(map(str, available))}"
+        )
+    if not layers:
+        for reason in unusable.values():
+            logger.warning("--sae %s: left out: %s", spec, reason)
+    return SaeSource(
+        spec,
+        wanted,
+        {layer: folders[layer] for layer in wanted if layer in folders},
+        {layer: archives[layer] for layer in wanted if layer not in folders},
+        {},
+    )
+
+
+def _expected(path: Path) -> str:
+    if (path / SAELENS_FILES[0]).is_file():
+        return "it is itself one layer's SAE: give the folder above it, and name this one layer_K"
+    return f"expected layer_K/ with {' + '.join(SAELENS_FILES)}, or layer_K/width_*/average_l0_*/params.npz"
+
+
+def _what_is_wrong(folder: Path) -> str:
+    """Why a layer's folder holds no SAE that can be loaded."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    if pickled := next((file for file in files if file.suffix in (".pt", ".bin", ".pkl", ".pth", ".ckpt")), None):
+        return (
+            f"{folder.name}/{pickled.relative_to(folder)} is a pickle, which can run code when opened and is refused; "
+            "convert it where you trust it: SAE.load_from_disk(FROM).save_model(DIR), of SAELens, writes safetensors"
+        )
+    absent = next(name for name in SAELENS_FILES if not (folder / name).is_file())
+    if any((folder / name).is_file() for name in SAELENS_FILES):
+        return f"{folder.name} has no {absent}; copy it there"
+    return f"{folder.name} holds no SAE; expected {' + '.join(SAELENS_FILES)}, or width_*/average_l0_*/params.npz in it"
+
+
+def _canonical_archive(folder: Path) -> Path | None:
+    """The SAE of a Gemma Scope layer folder: width 16k if it is there, else the smallest; then the canonical L0."""
+
+    class Candidate(NamedTuple):
+        not_16k: bool
+        width: int
+        from_canonical: int
+        path: Path
+
+    found: list[Candidate] = []
+    for path in folder.glob("width_*/average_l0_*/params.npz"):
+        if match := _GEMMA_FOLDER.search(path.as_posix()):
+            width = int(match[1]) * (1 if match[2] == "k" else 1000)
+            found.append(Candidate(width != 16, width, abs(int(match[3]) - CANONICAL_L0), path))
+    return min(found).path if found else None
+
+
+def _release_id(release: str, template: str, layer: int) -> str:
+    """The id of a layer's SAE in a release."""
+    wanted = template.replace("{layer}", str(layer))
+    directory = registry()
+    if release not in directory:
+        if wanted and release.count("/") == 1 and all(release.split("/")):
+            return wanted  # a hub repository
+        raise InputError(
+            f"--sae {release}: neither a folder nor a SAELens release; see `bluffscope presets` and SAELens's table of "
+            "pretrained SAEs, or name a hub repository and its id as ORGANISATION/NAME:ID"
+        )
+    ids = list(directory[release].saes_map)
+    if wanted:
+        if wanted in ids:
+            return wanted
+        alike = difflib.get_close_matches(wanted, ids, n=3)
+        raise InputError(f"--sae {release}: it has no SAE {wanted}; there are {', '.join(alike) or _some(ids)}")
+    pattern = re.compile(rf"(?:^|[^0-9])(?:layer_|blocks\.|l|L)?{layer}(?:[^0-9]|$)")
+    fitting = [name for name in ids if pattern.search(name.split("/")[0])]
+    canonical = [name for name in fitting if name == f"layer_{layer}/width_16k/canonical"]
+    if len(canonical or fitting) == 1:
+        return (canonical or fitting)[0]
+    if not fitting:
+        raise InputError(f"--sae {release}: no SAE for layer {layer}; its SAEs are {_some(ids)}")
+    raise InputError(
+        f"--sae {release}: several SAEs for layer {layer}: {_some(fitting)}; name one as {release}:ID, "
+        "with {layer} in ID where the number goes"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])}, ..., {names[-1]}"

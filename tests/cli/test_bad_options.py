@@ -1,0 +1,116 @@
+"""Wrong flags and config files: one clear line, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bluffscope.cli.options import parse_run
+from bluffscope.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--layers", "1", "1"], "--layers: 1 is given twice"),
+        (["--layers", "1", "--layers", "3"], "--layers: given twice"),
+        (["--layers", "-1"], "layers are counted from 0"),
+        (["--layers", "5,12"], ("--layers: expected a list of whole numbers, got 5,12", "--help")),
+        (["--batch-size", "0"], "--batch-size 0: give auto or at least 1"),
+        (["--batch-size", "-3"], "--batch-size -3: give auto or at least 1"),
+        (["--batch-size", "x"], "--batch-size: expected auto or a whole number, got x"),
+        (["--batch-tokens", "0"], "--batch-tokens 0"),
+        (["--row-tokens", "0"], "--row-tokens 0"),
+        (["--shard-pairs", "0"], "--shard-pairs 0"),
+        (["--noise-std", "-1"], "--noise-std -1.0: give a number that is 0 or more"),
+        (["--noise-std", "nan"], "--noise-std nan"),
+        (["--noise-std", "inf"], "--noise-std inf"),
+        (["--noise-sweep", "0.1", "nan"], "--noise-sweep nan"),
+        (["--noise-sweep", "0.3", "0.3"], "--noise-sweep: 0.3 is given twice"),
+        (["--noise-draws", "0"], "--noise-draws 0: give at least 1"),
+        (["--noise-draws", "1.5"], "--noise-draws: expected a whole number, got 1.5"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--seed"], "--seed: expected a whole number, got nothing"),
+        (["--limit", "0"], "--limit 0: expected at least 1"),
+        (["--dtype", "float8"], "--dtype: expected auto or float32 or bfloat16 or float16 or float64, got float8"),
+        (["--device", "cuda"], "--device cuda: not available here; use --device cpu or auto"),
+        (["--position", "first"], "--position: expected last or completion-mean, got first"),
+        (["--modle", "x"], ("--modle: no such option", "did you mean --model?")),
+        (["stray"], "stray: no such option"),
+        (["--preset", "nope"], "--preset nope: unknown; choose from demo, gemma-2-2b"),
+        (["--columns", "prompt"], "expected KEY=NAME"),
+        (["--columns", "colour=red"], "unknown key 'colour'"),
+        (["--columns", "prompt=question"], ("field 'question' is missing", "the fields here are")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_option_is_named_with_what_it_takes(refused, tiny_flags, monkeypatch, flags, says):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused("analyze", *tiny_flags, *flags, says=says)
+
+
+def test_a_model_without_saes_and_saes_without_a_model_are_refused(refused, tiny_model, tiny_saes):
+    refused("analyze", "--model", tiny_model, says=("give its SAEs with --sae",))
+    refused("analyze", "--sae", tiny_saes, says=("--sae without --model",))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("model: [1", "not valid YAML (line 1)"),
+        ("model:\n  a: b: c", "not valid YAML (line 2)"),
+        ("!!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("- 1", "no options in it"),
+        ("", "no options in it"),
+        ("colours: {}", "unknown section 'colours'; expected some of data, model, measure, engine, output"),
+        ("3: {}", "unknown section 3"),
+        ("model: 3", "model: expected options and their values"),
+        ("model: {modle: x}", "model.modle: no such option in this version; expected some of preset, model"),
+        ("model: {temperature: 0.7}", "model.temperature: no such option in this version"),
+        ("model: {layers: 5}", "model.layers: expected a list of whole numbers, got 5"),
+        ("model: {layers: [a]}", "model.layers: expected a list of whole numbers, got ['a']"),
+        ("model: {dtype: float8}", "model.dtype: expected auto or float32"),
+        ("model: {model: 5}", "model.model: expected text or null, got 5"),
+        ("measure: {noise_draws: 1.5}", "measure.noise_draws: expected a whole number, got 1.5"),
+        ("measure: {noise_draws: null}", "measure.noise_draws: expected a whole number, got None"),
+        ("measure: {noise_std: 1e-3}", "measure.noise_std: expected a number, got '1e-3'"),
+        ("engine: {batch_size: true}", "engine.batch_size: expected auto or a whole number, got True"),
+        ("engine: {batch_size: '8'}", "engine.batch_size: expected auto or a whole number, got '8'"),
+        ("output: {keep_residuals: 'yes'}", "output.keep_residuals: expected true or false"),
+        ('output: {out: "a\\0b"}', "output.out: expected a path or null"),
+        ("a: &a [" + "[" * 3000, "not valid YAML"),
+    ],
+)
+def test_a_config_file_that_cannot_be_used_is_named_with_the_option(refused, tmp_path, text, says):
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    refused("analyze", "--config", path, says=(f"--config {path}: ", says))
+
+
+def test_a_config_that_is_missing_a_folder_or_no_text_is_refused(refused, tmp_path):
+    refused("analyze", "--config", tmp_path / "no.yaml", says=("cannot be read", "give a run's config.yaml"))
+    refused("analyze", "--config", tmp_path, says="cannot be read (Is a directory)")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    refused("analyze", "--config", tmp_path / "bytes.yaml", says="not valid YAML")
+    refused("analyze", "--config", says="--config: give a run's config.yaml")
+    refused("analyze", "--config", "a", "--config", "b", says="--config: given twice")
+
+
+def test_wrong_usage_reads_the_same_where_the_terminal_knows_no_frames(monkeypatch):
+    class Plain:
+        encoding = "ascii"
+
+        def isatty(self):
+            return False
+
+        def write(self, text):
+            return len(text)
+
+        def flush(self):
+            pass
+
+    monkeypatch.setattr("sys.stdout", Plain())
+    with pytest.raises(InputError, match=r"^--modle: no such option \(did you mean --model\?\); see x --help$"):
+        parse_run(["--modle", "a"], "x", "")
+    with pytest.raises(InputError, match=r"^--seed: expected a whole number, got y; see x --help$"):
+        parse_run(["--seed", "y"], "x", "")
