@@ -1,4 +1,4 @@
-"""The comparison with the reference notices each of the classic silent errors: a test that cannot fail proves nothing."""
+"""The comparison with the reference notices each of the classic silent errors."""
 
 from __future__ import annotations
 
