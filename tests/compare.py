@@ -91,7 +91,6 @@ def compare(
     position: Literal["last", "completion-mean"] = "last",
     draws: int = 8,
     gaps: Gaps | None = None,
-    relative: bool = False,
 ) -> Comparison:
     """Compare every column of `expected` in every pair, matched by pair id whatever the order.
 
@@ -102,13 +101,11 @@ def compare(
         position: how the texts were read.
         draws: noise draws of the stability analysis.
         gaps: needed for "completion-mean" in float32 only, where an elongation is a mean over reads.
-        relative: in float64, allow 1e-6 of a value above 1 instead of 1e-6: for models whose eager attention rounds
-            its softmax to float32 whatever the dtype (Gemma 2), which no arrangement of rows reproduces exactly.
     """
     theirs = {row["pair_id"]: row for row in _rows(expected)}
     ours = {row["pair_id"]: row for row in _rows(got)}
     assert ours.keys() == theirs.keys(), f"other pairs: {sorted(ours.keys() ^ theirs.keys())[:5]}"
-    judge = _Judge(theirs, precision, position, draws, gaps or {}, relative)
+    judge = _Judge(theirs, precision, position, draws, gaps or {})
     for pair, row in theirs.items():
         judge.pair(pair, ours[pair], row)
     return judge.result
@@ -125,7 +122,6 @@ class _Judge:
     position: str
     draws: int
     gaps: Gaps
-    relative: bool
     result: Comparison = field(default_factory=Comparison)
 
     def __post_init__(self) -> None:
@@ -222,7 +218,7 @@ class _Judge:
             return 0.05 if gap > 1e-2 else None
         magnitude = abs(target) if isinstance(target, int | float) else 0.0
         if self.precision == "float64":
-            return 1e-6 * max(1.0, magnitude) if self.relative else 1e-6
+            return 1e-6
         source = name.removesuffix("_diff") + "_fact" if name.endswith("_diff") else name
         return max(1e-4 * (magnitude + self.medians.get(source, 0.0)), 1e-12)
 

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from bluffscope import reference_geometry as maths
 from bluffscope.errors import InputError, PairError
 from bluffscope.noise import unit_noise
+from bluffscope.precision import computing_in
 from bluffscope.records import VIEWS, Pair, View
 from bluffscope.reference_geometry import Geometry, mean
 
@@ -287,7 +288,7 @@ def _forward(subject: Subject, view: View, layers: tuple[int, ...]) -> dict[int,
             hook_name = subject.saes[layer].cfg.metadata.hook_name or f"blocks.{layer}.hook_resid_post"
             handles.append(_hook(subject.model, str(hook_name), partial(catch, layer)))
         ids = torch.tensor([text.ids], device=next(subject.model.parameters()).device)
-        with torch.no_grad():
+        with torch.no_grad(), computing_in(next(subject.model.parameters()).dtype):
             subject.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     finally:
         for handle in handles:

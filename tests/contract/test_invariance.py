@@ -43,8 +43,7 @@ def measured(request, tiny_model, tiny_saes):
 def the_same(measured, table):
     precision, _, expected, gaps = measured
     columns = [name for name in expected.columns if not name.startswith("_")]
-    relative = precision == "float64"  # Gemma 2's softmax is rounded to float32
-    return assert_same(table, expected.select(columns), precision, gaps=gaps, relative=relative, **HOW)
+    return assert_same(table, expected.select(columns), precision, gaps=gaps, **HOW)
 
 
 class _Spy:
@@ -93,7 +92,7 @@ def test_whichever_pairs_are_left_out(measured):
     few = expected.select([name for name in expected.columns if name[0] != "_"])[::4]
     records = [record for record in RECORDS if record["id"] in set(few["pair_id"])]
     table = measuring.measure(worker, measuring.as_pairs(records))
-    assert_same(table, few, precision, gaps=gaps, relative=precision == "float64", **HOW)
+    assert_same(table, few, precision, gaps=gaps, **HOW)
 
 
 def test_whether_texts_share_rows_or_each_has_a_padded_row_of_its_own(measured):

@@ -63,7 +63,7 @@ def test_in_float32_every_column_is_the_reference_s(any_model, tiny_saes, positi
 def test_the_softmax_that_gemma_2_rounds_to_float32_moves_no_column_by_more_than_a_millionth(tiny_model, tiny_saes):
     pairs = measuring.as_pairs(random_pairs(SEED + 2))
     table, expected, how = both(tiny_model, tiny_saes, "float64", pairs)
-    assert_same(table, expected, "float64", relative=True, **how)
+    assert_same(table, expected, "float64", **how)
 
 
 def test_relative_noise_and_a_noise_sweep_are_the_reference_s(tiny_model, tiny_saes):
@@ -71,7 +71,7 @@ def test_relative_noise_and_a_noise_sweep_are_the_reference_s(tiny_model, tiny_s
     table, expected, how = both(
         tiny_model, tiny_saes, "float64", pairs, noise_mode="relative", noise_sweep=(0.0, 0.3, 1.0), seed=7
     )
-    assert_same(table, expected, "float64", relative=True, **how)
+    assert_same(table, expected, "float64", **how)
     assert set(table["stability_s0_fact"]) == {1.0}
     assert table["stability_s1_fact"].mean() < table["stability_s0.3_fact"].mean() < 1
 
@@ -81,7 +81,7 @@ def test_the_first_layer_asked_for_is_the_one_of_the_single_layer_analyses(tiny_
     pairs = measuring.as_pairs(random_pairs(SEED + 4, count=11))
     oracle = measuring.load_oracle(tiny_model, tiny_saes, layers)
     table = measuring.measure(measuring.make_worker(tiny_model, tiny_saes, layers=layers, noise_draws=1), pairs)
-    assert_same(table, oracle.rows(pairs, noise_draws=1), "float64", relative=True, draws=1)
+    assert_same(table, oracle.rows(pairs, noise_draws=1), "float64", draws=1)
 
 
 def test_dictionaries_of_different_widths_have_no_consistency_by_index_but_align(tiny_model, tmp_path):
@@ -90,7 +90,7 @@ def test_dictionaries_of_different_widths_have_no_consistency_by_index_but_align
     pairs = measuring.as_pairs(random_pairs(SEED + 5, count=11))
     oracle = measuring.load_oracle(tiny_model, saes)
     table = measuring.measure(measuring.make_worker(tiny_model, saes, noise_draws=1), pairs)
-    assert_same(table, oracle.rows(pairs, noise_draws=1), "float64", relative=True, draws=1)
+    assert_same(table, oracle.rows(pairs, noise_draws=1), "float64", draws=1)
     assert table["cross_layer_consistency_diff"].null_count() == len(pairs)
 
 
@@ -104,7 +104,7 @@ def test_few_and_no_active_features_leave_the_same_nulls(tiny_model, tmp_path):
     for sae in (worker.coders[3].sae, oracle.saes[3]):
         sae.threshold.data.fill_(1e9)
     table = measuring.measure(worker, pairs)
-    assert_same(table, oracle.rows(pairs, **asked), "float64", relative=True, position="completion-mean", draws=1)
+    assert_same(table, oracle.rows(pairs, **asked), "float64", position="completion-mean", draws=1)
     counts = set(table["l0_prompt_l0_norm"])
     assert {0, 1, 3} <= counts, "not every case of few features came up"
     assert max(counts) >= 4
@@ -144,6 +144,6 @@ def test_a_pair_longer_than_the_context_is_refused_by_both_and_moves_no_other(ti
         oracle.rows([pairs[5]])
     others = [pair for pair in pairs if pair.id != "long"]
     kept = table.filter(table["_reason"].is_null())
-    assert_same(kept, oracle.rows(others, noise_draws=1), "float64", relative=True, draws=1)
+    assert_same(kept, oracle.rows(others, noise_draws=1), "float64", draws=1)
     fits = dataclasses.replace(pairs[5], prompt="q" * (tiny.CONTEXT - 3))  # BOS, the prompt, a space and a letter
     assert measuring.measure(worker, [dataclasses.replace(fits, index=0)])["_reason"].to_list() == [None]

@@ -41,8 +41,7 @@ def verdict(request, tiny_model, tiny_saes, expected):
     def judge(worker=worker, **changes):
         table = measuring.measure(dataclasses.replace(worker, **changes), PAIRS)
         assert table["_reason"].null_count() == len(PAIRS)
-        relative = request.param == "float64"
-        return compare.compare(table, expected[request.param], request.param, draws=2, relative=relative)
+        return compare.compare(table, expected[request.param], request.param, draws=2)
 
     judge.worker = worker
     return judge
@@ -100,12 +99,11 @@ def test_branches_that_see_each_other(verdict, monkeypatch):
 
 
 def test_positions_by_slot_and_not_by_depth(verdict, monkeypatch):
-    batches(
-        monkeypatch,
-        lambda batch: {
-            "position_ids": np.broadcast_to(np.arange(batch.input_ids.shape[1]), batch.input_ids.shape).copy()
-        },
-    )
+    def by_slot(batch):
+        shape = batch.input_ids.shape
+        return {"position_ids": np.broadcast_to(np.arange(shape[1]), shape).copy()}
+
+    batches(monkeypatch, by_slot)
     assert not verdict().holds
 
 
@@ -268,5 +266,5 @@ def test_the_self_check_at_load_notices_what_is_planted_before_it(
     assert not worker.reader.packs
     assert "ignores custom attention masks or positions" in caplog.text
     table = measuring.measure(worker, PAIRS)
-    compare.assert_same(table, expected["float64"], "float64", draws=2, relative=True)
+    compare.assert_same(table, expected["float64"], "float64", draws=2)
     assert max(table["prompt_tokens"]) > tiny.WINDOW

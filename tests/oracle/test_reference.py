@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from bluffscope import reference, reference_geometry
 from bluffscope.errors import InputError, PairError
 from bluffscope.noise import unit_noise
+from bluffscope.precision import computing_in
 from bluffscope.records import Pair
 from bluffscope.reference import Counts, ReferenceOptions, analyse, analyse_pair
 from bluffscope.reference_geometry import (
@@ -281,7 +282,7 @@ def make_sae(sae_lens, hook_name: str, *, d_sae=64, jump=True, seed=0):
     )
     metadata = sae_lens.saes.sae.SAEMetadata(hook_name=hook_name)
     sae = kind(config(d_in=D_MODEL, d_sae=d_sae, dtype="float64", apply_b_dec_to_input=not jump, metadata=metadata))
-    with torch.no_grad():
+    with torch.no_grad(), computing_in(torch.float64):
         sae.b_dec.normal_()
         sae.b_enc.normal_()
         if jump:
@@ -330,7 +331,7 @@ def test_a_row_has_every_column_in_order_and_counts_the_work_of_the_sequential_p
 def by_hand(model, tokenizer, sae, text: str, layer: int):
     """Residual, features and reconstruction at the last token, from hidden states and the SAE's weights."""
     ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]])
-    with torch.no_grad():
+    with torch.no_grad(), computing_in(torch.float64):
         x = model(input_ids=ids, output_hidden_states=True).hidden_states[layer + 1][0, -1]
         jump = hasattr(sae, "threshold")
         pre = (x if jump else x - sae.b_dec) @ sae.W_enc + sae.b_enc
@@ -371,7 +372,7 @@ def test_stability_is_the_mean_overlap_under_the_seeded_noise(llama, tokenizer, 
         ids = [tokenizer.bos_token_id, *tokenizer(PAIR.prompt + text, add_special_tokens=False)["input_ids"]]
         caught = []
         handle = llama.model.layers[3].register_forward_hook(lambda _m, _a, out, to=caught: to.append(out[0]))
-        with torch.no_grad():
+        with torch.no_grad(), computing_in(torch.float64):
             llama(input_ids=torch.tensor([ids]))
         handle.remove()
         start = 1 + len(tokenizer(PAIR.prompt)["input_ids"])  # nothing merges across this border
@@ -419,7 +420,7 @@ def test_the_residual_is_cast_to_the_sae_s_precision_and_metrics_stay_float64(to
 
 def test_silent_features_leave_the_errors_and_nulls(llama, tokenizer, sae_lens):
     sae = make_sae(sae_lens, "blocks.1.hook_resid_post")
-    with torch.no_grad():
+    with torch.no_grad(), computing_in(torch.float64):
         sae.threshold.fill_(1e9)
     row = analyse_pair(PAIR, llama, tokenizer, {1: sae}, ReferenceOptions(layers=(1,)))
     defined = {name for name in list(row)[7:] if row[name] is not None}
@@ -496,7 +497,7 @@ def test_what_does_not_fit_together_is_refused_in_one_line(llama, tokenizer, sae
 
 
 def test_the_reference_shares_no_code_with_the_engine():
-    allowed = {"errors", "noise", "records", "config", "reference_geometry"}
+    allowed = {"errors", "noise", "precision", "records", "config", "reference_geometry"}
     for module in (reference, reference_geometry):
         found = set()
         for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):

@@ -14,6 +14,7 @@ from bluffscope.errors import InputError
 from bluffscope.model.hooks import HookPoint
 from bluffscope.model.load import LanguageModel
 from bluffscope.model.masks import MaskStyle, attention_masks
+from bluffscope.precision import computing_in
 from bluffscope.records import Activations, PackedBatch
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ class ResidualReader:
 
         handles = [point.attach(self.model.blocks, receiver(layer)) for layer, point in self.points.items()]
         try:
-            self.model.network(**self._inputs(batch), use_cache=False)
+            with computing_in(self.model.dtype):
+                self.model.network(**self._inputs(batch), use_cache=False)
         finally:
             for handle in handles:
                 handle.remove()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import warnings
 import zipfile
 import zlib
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_L0_IN_PATH = re.compile(r"average_l0_(\d+)")
 _ARRAYS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
 
 
@@ -164,12 +166,10 @@ def _registered(release: str, sae_id: str, published: dict[str, Any]) -> dict[st
     entry = registry().get(release)
     if entry is None:
         return {}
-    l0 = entry.expected_l0.get(sae_id) or None  # the table holds 0 where it is not known
-    return {
-        "repository": entry.repo_id,
-        "path": entry.saes_map.get(sae_id),
-        "published_l0": published["published_l0"] or l0,
-    }
+    path = entry.saes_map[sae_id]
+    in_path = _L0_IN_PATH.search(path)  # of Gemma Scope's canonical SAEs, the table's column holds 0
+    l0 = entry.expected_l0.get(sae_id) or (float(in_path[1]) if in_path else None)
+    return {"repository": entry.repo_id, "path": path, "published_l0": published["published_l0"] or l0}
 
 
 def _refuse_transcoder(sae: SAE[Any], where: str) -> None:
@@ -229,4 +229,5 @@ def _as_input_error(where: str, repository: str) -> Generator[None, None, None]:
 def _line(error: BaseException) -> str:
     """The beginning of an error's text, in one line."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"^Error\(s\) in loading state_dict for \w+: ", "", text)  # torch's heading
     return text if len(text) <= 200 else text[:197] + "..."
