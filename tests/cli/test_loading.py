@@ -1,4 +1,4 @@
-"""Models and SAEs as people have them: eight architectures, both SAE layouts, every hook point, odd paths, dtypes."""
+"""Models and SAEs as people have them: eight architectures, both layouts, every hook point, odd paths and dtypes."""
 
 from __future__ import annotations
 

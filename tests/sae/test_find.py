@@ -77,7 +77,6 @@ def test_a_gemma_scope_release_needs_no_more_than_its_layers():
         ("gemma-scope-2b-pt-res-canonical:layer_{layer}/width_65k/canonical", 12, "layer_12/width_65k/canonical"),
         ("gpt2-small-res-jb", 7, "blocks.7.hook_resid_pre"),
         ("gpt2-small-res-jb:blocks.{layer}.hook_resid_pre", 1, "blocks.1.hook_resid_pre"),
-        ("gpt2-small-res-jb", 11, "blocks.11.hook_resid_pre"),
         ("llama_scope_lxr_8x", 3, "l3r_8x"),
         ("llama_scope_lxr_8x", 13, "l13r_8x"),
         ("someone/some-saes:run/layer_{layer}", 4, "run/layer_4"),
