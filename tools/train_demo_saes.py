@@ -58,8 +58,8 @@ def batches(rows: torch.Tensor, seed: int, steps: int, name: str) -> Iterator[to
                 print(f"{name}: step {done}/{steps}  {time.time() - started:.0f} s", flush=True)
 
 
-def train_sae(rows: torch.Tensor, layer: int, seed: int, steps: int) -> Any:
-    """Train one SAE on activations of shape (row, d_model)."""
+def train_sae(rows: torch.Tensor, layer: int, seed: int, steps: int, name: str = MODEL_NAME) -> Any:
+    """Train one SAE of the model `name` on activations of shape (row, d_model)."""
     from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, LoggingConfig, SAETrainer
     from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.sae import SAEMetadata
@@ -67,7 +67,7 @@ def train_sae(rows: torch.Tensor, layer: int, seed: int, steps: int) -> Any:
     torch.manual_seed(seed + layer)
     d_model = rows.shape[1]
     metadata = SAEMetadata(
-        model_name=MODEL_NAME,
+        model_name=name,
         hook_name=f"blocks.{layer}.hook_resid_post",
         prepend_bos=True,
         context_size=CONTEXT,

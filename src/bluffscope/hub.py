@@ -62,36 +62,53 @@ def refusal(error: BaseException, name: str) -> str | None:
     """
     from huggingface_hub import constants, errors
 
-    for cause in _chain(error):
-        if isinstance(cause, errors.GatedRepoError):
-            return (
-                f"it is gated: accept its licence at {constants.ENDPOINT}/{name}, "
-                "then set HF_TOKEN (or run `hf auth login`)"
-            )
-        if isinstance(cause, errors.RepositoryNotFoundError):
-            return (
-                f"{constants.ENDPOINT} has none of this name, or it is private; check the name, "
-                "set HF_TOKEN (or run `hf auth login`), or give a folder"
-            )
-        if isinstance(cause, errors.RevisionNotFoundError):
-            return "it has no such revision; give --revision a branch, tag or commit of it"
-        if isinstance(cause, errors.HFValidationError):
-            return "neither a folder nor a hub id (ORGANISATION/NAME); check the spelling"
-        if isinstance(cause, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
-            return _not_cached(constants.ENDPOINT)
-        if isinstance(cause, errors.HfHubHTTPError):
-            status = cause.response.status_code
-            if status in (401, 403):
-                return f"{constants.ENDPOINT} refuses it ({status}); set HF_TOKEN to a token that may read it"
-            return f"{constants.ENDPOINT} answers with error {status}; try again later, or give a folder"
+    causes = list(_chain(error))
+
+    def found(kind: type[BaseException]) -> BaseException | None:
+        return next((cause for cause in causes if isinstance(cause, kind)), None)
+
+    hub = constants.ENDPOINT
+    if found(errors.GatedRepoError):
+        return f"it is gated: accept its licence at {hub}/{name}, then set HF_TOKEN (or run `hf auth login`)"
+    if found(errors.RepositoryNotFoundError):
+        return (
+            f"{hub} has none of this name, or it is private; check the name, set HF_TOKEN (or run `hf auth login`), "
+            "or give a folder"
+        )
+    if found(errors.RevisionNotFoundError):
+        return "it has no such revision; give --revision a branch, tag or commit of it"
+    if found(errors.HFValidationError):
+        return "neither a folder nor a hub id (ORGANISATION/NAME); check the spelling"
+    # A file that the hub refuses is then looked for in the cache, and its absence there reported: look deeper first.
+    if isinstance(cause := found(errors.HfHubHTTPError), errors.HfHubHTTPError):
+        status = cause.response.status_code
+        if status in (401, 403):
+            return f"{hub} refuses it ({status}); set HF_TOKEN to a token that may read it"
+        return f"{hub} answers with error {status}; check the name, try again later, or give a folder"
+    if found(errors.LocalEntryNotFoundError) or found(errors.OfflineModeIsEnabled):
+        return _not_cached(hub)
     return None
 
 
-def _not_cached(endpoint: str) -> str:
+def cached_commit(name: str, revision: str | None) -> str | None:
+    """The commit of a repository whose config.json the local cache gives; None for what is not in it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(name).expanduser().exists():
+        return None
+    path = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
+
+
+def _not_cached(hub: str) -> str:
+    from huggingface_hub import constants
+
     where = "no such folder here, and not (wholly) in the Hugging Face cache"
     if _silent.get():
-        return f"{where}; {endpoint} does not answer: check the name and the network, or give a folder"
-    return f"{where}, while HF_HUB_OFFLINE forbids to download it; unset that, or give a folder"
+        return f"{where}; {hub} does not answer: check the name and the network, or give a folder"
+    if constants.HF_HUB_OFFLINE:
+        return f"{where}, while HF_HUB_OFFLINE forbids to download it; unset that, or give a folder"
+    return f"{where}; the download from {hub} failed: check the network and try again, or give a folder"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -27,6 +27,7 @@ from bluffscope.presets import resolve
 from bluffscope.records import Shard
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.manifest import assemble_manifest
+from bluffscope.table.reader import Run
 from bluffscope.table.schema import Column, table_columns
 from bluffscope.table.shards import MergeResult, merge, write_shard
 from bluffscope.timing import Stopwatch
@@ -71,7 +72,7 @@ class RunResult:
 
     def metrics(self) -> pl.DataFrame:
         """The result table, read from the folder."""
-        return pl.read_parquet(self.path / "metrics.parquet")
+        return Run(self.path).metrics
 
 
 def run(
@@ -271,17 +272,15 @@ def _provenance(config: RunConfig, scan: Scan) -> dict[str, str]:
 
 
 def _log_quarantine(folder: RunFolder) -> None:
-    path = folder.path / "quarantine.parquet"
-    if path.exists():
-        for row in pl.read_parquet(path, columns=["pair_id", "reason"]).iter_rows(named=True):
-            folder.log("error", row["reason"], [row["pair_id"]])
+    for row in Run(folder.path).quarantine.iter_rows(named=True):
+        folder.log("error", row["reason"], [row["pair_id"]])
 
 
 def _figures(folder: RunFolder, config: RunConfig) -> tuple[Path, ...]:
     """The dashboard; a figure that cannot be drawn is no reason to lose a run."""
     from bluffscope.report.dashboard import write_dashboard  # altair: seconds that no other command should pay
 
-    metrics = pl.read_parquet(folder.path / "metrics.parquet")
+    metrics = Run(folder.path).metrics
     if metrics.is_empty():
         return ()
     title = f"{_model_name(config)}, layers {' '.join(map(str, config.model.layers))}"

@@ -45,10 +45,10 @@ def guarded(program: str, action: Callable[[], int]) -> int:
     except SystemExit as stop:  # --help
         return _flushed(stop.code if isinstance(stop.code, int) else EXIT_DONE)
     except BluffscopeError as error:
-        sys.stderr.write(f"{program}: {_one_line(str(error))}\n")
+        _say(f"{program}: {_one_line(str(error))}")
         return EXIT_USAGE
     except KeyboardInterrupt:
-        sys.stderr.write(f"{program}: stopped before it was done\n")
+        _say(f"{program}: stopped before it was done")
         return EXIT_STOPPED
     except BrokenPipeError:
         return _flushed(EXIT_FAILED)
@@ -63,7 +63,7 @@ def _dispatch(arguments: list[str]) -> int:
         sys.stdout.write(f"bluffscope {__version__}\n")
         return EXIT_DONE
     if name not in COMMANDS:
-        sys.stderr.write(f"bluffscope: unknown command {name!r}; see bluffscope --help\n")
+        _say(f"bluffscope: unknown command {name!r}; see bluffscope --help")
         return EXIT_USAGE
     return import_module(f"bluffscope.cli.{name}").main(rest)
 
@@ -86,6 +86,12 @@ def _flushed(code: int) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # the exit code says it too
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 def _one_line(text: str) -> str:

@@ -105,13 +105,12 @@ def _spectrum(
     by_gram = spread.shape[1] <= spread.shape[2]
     tensor = spread @ spread.mT if by_gram else spread.mT @ spread
     values, vectors = torch.linalg.eigh(tensor)  # ascending
-    values = values.clamp_min(0).flip(1)
+    values = torch.nn.functional.pad(values.clamp_min(0).flip(1), (0, max(0, 3 - values.shape[1])))
     top = vectors[..., -1]
     axes = torch.einsum("bnd,bn->bd", spread, top) if by_gram else top
     axes = axes / axes.norm(dim=1, keepdim=True)
 
-    l1, l2 = values[:, 0], values[:, 1]
-    l3 = values[:, 2] if values.shape[1] > 2 else torch.zeros_like(l1)
+    l1, l2, l3 = values[:, :3].unbind(1)
     scale = torch.einsum("bn,bnd->b", weights, positions**2)
     trace = values.sum(1)
     share = values / trace[:, None]

@@ -98,12 +98,12 @@ class ResidualReader:
     def _packs_exactly(self) -> bool:
         """Two short texts with a common beginning, packed in one row and each alone: the same residuals?"""
         packed, alone = _check_batches(self.model.network.get_input_embeddings().weight.shape[0])  # pyright: ignore
+        apart = self.read(alone)  # outside the try: a model that cannot run at all is no matter of masks
         try:
             together = self.read(packed)
         except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, IndexError) as error:
             logger.debug("%s refuses %s masks: %s", self.model.name, self.style, error)
             return False
-        apart = self.read(alone)
         tolerance = _CHECK_TOLERANCE[self.model.dtype]
         for layer, residual in together.residuals.items():
             expected = apart.residuals[layer].double()

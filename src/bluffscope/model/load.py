@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from bluffscope.errors import InputError
-from bluffscope.hub import refusal
+from bluffscope.hub import cached_commit, refusal
 from bluffscope.identity import weights_digest
 from bluffscope.model.hooks import find_blocks
 
@@ -128,7 +128,7 @@ def load_model(
         full_layers=full_layers,
         identity={
             "name": name,
-            "revision": getattr(config, "_commit_hash", None) or revision,
+            "revision": cached_commit(name, revision) or revision,
             "architecture": type(network).__name__,
             "layers": full_layers,
             "layers_loaded": blocks,

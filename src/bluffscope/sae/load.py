@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 _L0_IN_PATH = re.compile(r"average_l0_(\d+)")
 _ARRAYS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
+_UNSUITABLE = {
+    "temporal": "it encodes a whole text at once, but single residuals are measured",
+    "abstopk": "its features can be negative, but the analyses are defined for activations of 0 and more",
+}
 
 
 def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[int, Coder]:
@@ -140,6 +144,8 @@ def _coder(sae: SAE[Any], layer: int, origin: dict[str, str], where: str) -> Cod
             f'such as "blocks.{layer}.hook_resid_post"'
         )
     _refuse_transcoder(sae, where)
+    if reason := _UNSUITABLE.get(sae.cfg.architecture()):
+        raise InputError(f"{where}: architecture {sae.cfg.architecture()}: {reason}; give SAEs of another one")
     _refuse_nonfinite(sae, where)
     if asked := metadata.get("model_from_pretrained_kwargs"):
         logger.warning(

@@ -1,0 +1,195 @@
+"""The command itself: help at once, versions, the replay of a run, and what is printed at its end."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+import yaml
+from polars.testing import assert_frame_equal
+
+import bluffscope
+import tiny
+
+HEAVY = {"torch", "polars", "transformers", "sae_lens", "altair", "pyarrow", "sklearn", "scipy"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["analyze", "--help"], ["presets"], ["--version"], ["analyze", "--modle", "x"]], ids=str
+)
+def test_help_and_wrong_flags_answer_without_heavy_imports(arguments):
+    script = (
+        "import sys; from bluffscope.cli.main import main; code = main(sys.argv[1:]); "
+        f"heavy = {HEAVY} & set(sys.modules); sys.exit(str(heavy)) if heavy else sys.exit(code)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert process.returncode == (2 if "--modle" in arguments else 0), process.stderr
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 2  # 0.3 s where nothing else runs
+
+
+def test_help_names_every_command_and_what_to_try_first(call):
+    outcome = call("--help")
+    assert outcome.code == 0
+    assert outcome.out.startswith("usage: bluffscope COMMAND [OPTIONS]")
+    assert "bluffscope analyze" in outcome.out
+    assert call("help").out == call("-h").out == outcome.out
+    assert (call().code, call().out) == (2, outcome.out)
+
+
+def test_the_help_of_analyze_names_every_option(call):
+    outcome = call("analyze", "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    for flag in ["--data", "--columns", "--preset", "--sae", "--layers", "--noise-sweep", "--batch-size", "--config"]:
+        assert f" {flag} " in outcome.out
+
+
+def test_versions_and_unknown_commands(call):
+    assert call("--version").out == f"bluffscope {bluffscope.__version__}\n"
+    outcome = call("analyse")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "bluffscope: unknown command 'analyse'; see bluffscope --help\n"
+    assert call("presets", "--json").err == "bluffscope presets: --json: this command takes no options\n"
+
+
+def test_presets_are_listed_with_their_whole_names(call):
+    out = call("presets").out
+    for word in ["demo", "gemma-2-2b", "google/gemma-2-2b", "5 12 20"]:
+        assert word in out
+    words = "".join(character for character in out if character not in " │\n")
+    assert "gemma-scope-2b-pt-res-can" in words
+
+
+def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder(call, drawn, tiny_flags, tmp_path):
+    outcome = call("analyze", *tiny_flags)
+    assert outcome.code == 0
+    (line,) = outcome.err.splitlines()
+    done, rate, left = line.split(" | ")
+    assert (done, left) == ("Progress: 5/5 samples", "ETA: 0s")
+    assert rate.startswith("Rate: ")
+    assert rate.endswith(" samples/sec")
+    assert outcome.out.startswith("Summary of 5 pairs")
+    total, stages, png, svg, run = outcome.out.splitlines()[-5:]
+    assert total.startswith("Total time: ")
+    assert total.endswith(" pairs/sec once loaded)")
+    assert stages.startswith("Seconds by stage: load ")
+    assert [part.split()[0] for part in stages.removeprefix("Seconds by stage: ").split(" | ")] == [
+        "load",
+        "data",
+        "tokenise",
+        "forward",
+        "sae",
+        "geometry",
+        "write",
+    ]
+    assert png == f"Dashboard: {tmp_path / 'run' / 'figures' / 'dashboard.png'}"
+    assert svg.endswith(".svg")
+    assert run == f"Run: {tmp_path / 'run'}"
+    assert (tmp_path / "run" / "figures" / "dashboard.png").stat().st_size > 10_000
+
+
+def test_the_config_of_a_run_is_complete_and_replays_it(call, tiny_flags, tmp_path, monkeypatch):
+    flags = [
+        "--layers",
+        3,
+        0,
+        "--noise-sweep",
+        0.3,
+        1e-5,
+        "--noise-draws",
+        2,
+        "--seed",
+        7,
+        "--limit",
+        4,
+        "--join",
+        ": ",
+    ]
+    assert call("analyze", *tiny_flags, *flags, "--position", "completion-mean", "--keep-residuals").code == 0
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert set(saved) == {"data", "model", "measure", "engine", "output"}
+    assert None not in (saved["engine"]["batch_tokens"], saved["engine"]["row_tokens"])
+    assert (saved["model"]["device"], saved["model"]["dtype"]) == ("cpu", "float32")
+    assert saved["measure"]["noise_sweep"] == [0.3, 1e-5]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    outcome = call("analyze", "--config", tmp_path / "run" / "config.yaml", "--out", tmp_path / "again")
+    assert outcome.code == 0, outcome.err
+    for name in ("metrics", "features", "residuals", "pairs"):
+        first, again = (pl.read_parquet(tmp_path / run / f"{name}.parquet") for run in ("run", "again"))
+        assert_frame_equal(first, again, check_exact=True)
+    assert yaml.safe_load((tmp_path / "again" / "config.yaml").read_text()) == saved
+
+
+def test_a_run_by_relative_paths_replays_from_anywhere(call, tiny_flags, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_flags[1].parent)
+    flags = ["--model", tiny_flags[1].name, *tiny_flags[2:]]
+    assert call("analyze", *flags).code == 0
+    monkeypatch.chdir(tmp_path)
+    outcome = call(f"--config={tmp_path / 'run' / 'config.yaml'}")
+    assert outcome.code == 2  # a flag is no command
+    outcome = call("analyze", f"--config={tmp_path / 'run' / 'config.yaml'}", "--out", tmp_path / "again")
+    assert outcome.code == 0, outcome.err
+
+
+def test_flags_take_precedence_over_a_replayed_config(call, tiny_flags, tmp_path):
+    assert call("analyze", *tiny_flags, "--keep-residuals").code == 0
+    config = ["--config", tmp_path / "run" / "config.yaml"]
+    more = ["--layers", 1, "--noise-std", 0, "--no-keep-residuals", "--batch-size", 1]
+    assert call("analyze", *config, *more, "--out", tmp_path / "b").code == 0
+    table = pl.read_parquet(tmp_path / "b" / "metrics.parquet")
+    assert "l1_fact_gini" in table.columns
+    assert "l0_fact_gini" not in table.columns
+    assert set(table["stability_fact"]) == {1.0}
+    assert not (tmp_path / "b" / "residuals.parquet").exists()
+    saved = yaml.safe_load((tmp_path / "b" / "config.yaml").read_text())
+    assert saved["engine"]["batch_size"] == 1
+    assert saved["measure"]["noise_draws"] == 8
+
+
+def test_a_preset_beside_a_replayed_config_replaces_its_model(call, tiny_flags, tmp_path):
+    assert call("analyze", *tiny_flags).code == 0
+    out = ["--out", tmp_path / "other"]
+    outcome = call("analyze", "--config", tmp_path / "run" / "config.yaml", "--preset", "gemma-2-2b", *out)
+    assert outcome.code == 2
+    assert "--model google/gemma-2-2b: no such folder here" in outcome.err
+
+
+def test_an_edited_config_needs_only_what_it_changes(call, tiny_flags, tmp_path):
+    config = {"model": {"model": str(tiny_flags[1]), "sae": str(tiny_flags[3])}, "measure": {"seed": 3}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    assert call("analyze", "--config", tmp_path / "mine.yaml", *tiny_flags[4:]).code == 0
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["seeds"] == {"noise": 3}
+
+
+def test_markup_and_slashes_in_the_data_are_printed_as_they_are(call, drawn, tiny_flags, tmp_path):
+    names = ["[bold]a[/bold]", "[/]", "a/b\\c", "[link=x]y"]
+    pairs = [pair | {"domain": domain} for pair, domain in zip(tiny.PAIRS, [*names, names[0]], strict=True)]
+    data = tiny.write_pairs(tmp_path / "odd.jsonl", pairs)
+    outcome = call("analyze", *tiny_flags[:4], "--data", data, "--out", tmp_path / "[red]a=b[/red]")
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[-1] == f"Run: {tmp_path / '[red]a=b[/red]'}"
+    for name in names:
+        assert name in outcome.out
+    table = pl.read_parquet(tmp_path / "[red]a=b[/red]" / "metrics.parquet", glob=False)
+    assert table["domain"].to_list() == [*names, names[0]]
+
+
+def test_texts_of_ten_thousand_characters_are_measured_where_the_context_holds_them(call, tmp_path, tiny_saes):
+    model = tiny.save_model(tmp_path / "model", "llama")
+    config = json.loads((model / "config.json").read_text()) | {"max_position_embeddings": 16384}
+    (model / "config.json").write_text(json.dumps(config))
+    long = "The capital of France is Paris. " * 313
+    pairs = [*tiny.PAIRS[:2], {"id": "long", "prompt": long, "fact": "Paris", "hallucination": "Rome"}]
+    data = tiny.write_pairs(tmp_path / "long.jsonl", pairs)
+    outcome = call("analyze", "--model", model, "--sae", tiny_saes, "--data", data, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    table = pl.read_parquet(tmp_path / "run" / "metrics.parquet")
+    assert table["prompt_tokens"].to_list()[2] > 1000
+    assert table["l3_hall_l0_norm"].null_count() == 0
+    assert pl.read_parquet(tmp_path / "run" / "pairs.parquet")["prompt"].to_list()[2] == long
