@@ -1,104 +1,260 @@
-"""What may import what (docs/definitions and CONTRIBUTING rely on it), read from the syntax trees."""
+"""The import direction of DESIGN section 1, read from the source: one way of data, no cycle, slow parts late."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from graphlib import TopologicalSorter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[1] / "src" / "bluffscope"
-STAGES = ("pairs", "plan", "model", "sae", "metrics", "table")
-LEAVES = ("config", "records", "errors", "noise", "identity", "timing", "precision")
+import bluffscope
+
+ROOT = Path(bluffscope.__file__).parent
+LEAVES = {"config", "records", "errors", "noise", "identity", "timing", "precision", "hub"}
+"""What every stage may import, and what imports nothing but each other."""
+STAGES = {"pairs", "plan", "model", "sae", "metrics", "table"}
+SLOW = {"torch", "transformers", "sae_lens", "transformer_lens", "ray", "torchao", "bitsandbytes"}
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+@dataclass(frozen=True)
+class Import:
+    """One imported module, and when it is imported."""
+
+    name: str
+    """`bluffscope.x.y` for our own modules, the first part of the name for others'."""
+    line: int
+    when: str
+    """ "start" of the importing module, "call" of a function, or "typing": never."""
 
 
-def is_typing_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-
-
-def imports(path: Path, *, top_level: bool = False) -> set[str]:
-    """Modules that a file imports at run time, those inside functions too unless only the top level is asked for."""
-    found: set[str] = set()
-    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            modules = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name for name in modules if (SOURCE.parent / Path(*name.split("."))).with_suffix(".py").exists()}
-        if is_typing_only(node):
-            continue
-        if top_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        waiting += ast.iter_child_nodes(node)
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(("bluffscope", *(parts[:-1] if parts[-1] == "__init__" else parts)))] = path
     return found
 
 
-FILES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+MODULES = modules()
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+@cache
+def imports(module: str) -> tuple[Import, ...]:
+    """All imports of a module."""
+    return tuple(_walk(tree(module), "start"))
+
+
+def _walk(node: ast.AST, when: str) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(_known(alias.name), child.lineno, when)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"line {child.lineno}: a relative import"
+            for alias in child.names:
+                yield Import(_known(f"{child.module}.{alias.name}"), child.lineno, when)
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from _walk(child, "call" if when == "start" else when)
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            for branch, at in ((child.body, "typing"), (child.orelse, when)):
+                yield from _walk(ast.Module(branch, []), at)
+        else:
+            yield from _walk(child, when)
+
+
+def _known(name: str) -> str:
+    """The longest beginning of a dotted name that is one of our modules; of others' names the first part."""
+    if name.split(".")[0] != "bluffscope":
+        return name.split(".")[0]
+    while name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def part(module: str) -> str:
-    """The first name below bluffscope."""
-    return (module.split(".") + [""])[1] if module.startswith("bluffscope") else ""
+    """The folder or the file directly under the package that a module belongs to; "" for the package itself."""
+    return module.split(".")[1] if "." in module else ""
 
 
-def inside(module: str) -> set[str]:
-    return {part(name) for name in imports(FILES[module]) if name.startswith("bluffscope.")}
+def own(part_name: str) -> list[str]:
+    return [module for module in MODULES if part(module) == part_name]
 
 
-@pytest.mark.parametrize("leaf", LEAVES)
-def test_a_leaf_knows_other_leaves_only(leaf):
-    assert inside(f"bluffscope.{leaf}") <= set(LEAVES)
+def parts_imported(part_name: str, *, typing: bool = True) -> set[str]:
+    """Other parts of the package that a part imports, whenever it does."""
+    found = {
+        part(item.name)
+        for module in own(part_name)
+        for item in imports(module)
+        if item.name.startswith("bluffscope") and (typing or item.when != "typing")
+    }
+    return found - {part_name, ""}
 
 
-@pytest.mark.parametrize("module", [name for name in FILES if part(name) in STAGES])
-def test_stages_never_import_each_other(module):
-    assert not inside(module) & (set(STAGES) - {part(module)})
+def loaded_by(module: str) -> set[str]:
+    """Everything that importing a module imports at once, parents of packages included."""
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in MODULES:
+            waiting += [item.name for item in imports(name) if item.when == "start"]
+            waiting += [name.rpartition(".")[0]] if "." in name else []
+    return seen
 
 
-@pytest.mark.parametrize("module", [name for name in FILES if part(name) == "engine"])
-def test_the_engine_takes_a_worker_and_knows_no_pipeline(module):
-    assert not inside(module) & {"pipeline", "worker", "run", *STAGES}
+def test_the_walk_sees_what_is_there():
+    assert {"bluffscope", "bluffscope.records", "bluffscope.metrics.geometry", "bluffscope.reference"} <= MODULES.keys()
+    found = {(item.name, item.when) for item in imports("bluffscope.sae.load")}
+    assert {("sae_lens", "call"), ("torch", "typing"), ("bluffscope.sae.coder", "start")} <= found
+    assert "torch" in loaded_by("bluffscope.pipeline")
+    assert part("bluffscope.metrics.geometry") == "metrics"
 
 
-@pytest.mark.parametrize("module", [name for name in FILES if part(name).startswith("reference")])
-def test_the_reference_shares_no_code_with_the_engine(module):
-    assert not inside(module) & {*STAGES, "pipeline", "worker", "run", "rows"}
+@pytest.mark.parametrize("name", sorted(LEAVES))
+def test_config_records_errors_and_other_leaves_know_nothing_of_the_rest(name):
+    assert own(name)
+    assert parts_imported(name) <= LEAVES
 
 
-@pytest.mark.parametrize("module", list(FILES))
-def test_sae_lens_is_imported_only_where_a_run_needs_it(module):
-    assert not {name for name in imports(FILES[module], top_level=True) if name.split(".")[0] == "sae_lens"}
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_stages_never_import_each_other_and_rest_on_leaves_alone(name):
+    assert own(name)
+    assert parts_imported(name) <= LEAVES
 
 
-def test_there_is_no_cycle():
-    graph = {name: {other for other in imports(path, top_level=True) if other in FILES} for name, path in FILES.items()}
-    for name, needed in graph.items():
-        needed.discard(name)
-        if FILES[name].name == "__init__.py":  # a package re-exports its own modules
-            graph[name] = {other for other in needed if not other.startswith(name + ".")}
-    list(TopologicalSorter(graph).static_order())
+def test_the_engine_takes_a_worker_factory_and_knows_neither_pipeline_nor_stages():
+    assert parts_imported("engine") <= LEAVES
 
 
-@pytest.mark.parametrize("module", list(FILES))
-def test_nothing_prints(module):
-    calls = [
-        node for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+def test_the_pipeline_composes_stages_and_is_imported_only_from_above():
+    assert parts_imported("pipeline") <= LEAVES | STAGES | {"rows"}
+    users = {name for name in map(part, MODULES) if name and "pipeline" in parts_imported(name)}
+    assert users & (LEAVES | STAGES | {"engine", "report", "stats", "reference", "rows"}) == set()
+
+
+def test_the_command_line_is_on_top():
+    assert {name for name in map(part, MODULES) if name and "cli" in parts_imported(name)} <= {"__main__"}
+
+
+def test_the_reference_shares_nothing_with_the_engine_it_is_to_check():
+    allowed = LEAVES | {"reference_geometry", "reference", ""}
+    assert {part(name) for name in loaded_by("bluffscope.reference") if name.startswith("bluffscope")} <= allowed
+    for name in ("reference", "reference_geometry"):
+        assert parts_imported(name) <= LEAVES | {"reference_geometry"}
+        assert not {"importlib", "runpy"} & {item.name for item in imports(f"bluffscope.{name}")}
+
+
+@pytest.mark.parametrize("name", sorted({"report", "stats"} & set(map(part, MODULES))))
+def test_report_and_statistics_import_no_torch_and_no_ray_however_indirectly(name):
+    for module in own(name):
+        assert not SLOW & loaded_by(module), module
+        assert not SLOW & {item.name for item in imports(module) if item.when != "typing"}, module
+
+
+@pytest.mark.parametrize("library", ["sae_lens", "transformer_lens", "transformers", "torchao", "bitsandbytes"])
+def test_libraries_that_take_seconds_to_import_are_imported_only_where_they_are_used(library):
+    at_start = [
+        f"{module}:{item.line}"
+        for module in MODULES
+        for item in imports(module)
+        if item.name == library and item.when == "start"
     ]
-    assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+    assert not at_start
 
 
-@pytest.mark.parametrize("module", ["bluffscope", "bluffscope.report", "bluffscope.table", "bluffscope.pairs"])
+def test_ray_is_imported_by_its_engine_alone():
+    users = {module for module in MODULES for item in imports(module) if item.name == "ray"}
+    assert users <= {"bluffscope.engine.ray"}
+
+
+def cycle(edges: dict[str, set[str]]) -> list[str]:
+    """A way from a node back to itself, or nothing."""
+    done: set[str] = set()
+
+    def search(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        for following in sorted(edges.get(node, ())):
+            if found := search(following, [*path, node]):
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in sorted(edges) if (found := search(node, []))), [])
+
+
+def test_no_module_imports_itself_in_a_circle():
+    edges = {
+        module: {item.name for item in imports(module) if item.name in MODULES and item.when != "typing"}
+        for module in MODULES
+    }
+    assert not cycle({module: targets - {"bluffscope"} for module, targets in edges.items()})
+
+
+def test_no_folder_imports_itself_in_a_circle():
+    names = set(map(part, MODULES)) - {""}
+    assert not cycle({name: parts_imported(name, typing=False) for name in names})
+
+
+def test_a_circle_would_be_seen():
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+LIGHT = (
+    "bluffscope",
+    "bluffscope.config",
+    "bluffscope.pairs",
+    "bluffscope.table",
+    "bluffscope.report",
+    "bluffscope.stats",
+)
+
+
+@pytest.mark.parametrize("module", [name for name in LIGHT if name in MODULES])
 def test_importing_it_loads_no_torch(module):
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    slow = sorted(SLOW - {"transformer_lens"})
+    code = f"import sys, {module}; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_public_names_are_found_lazily_and_unknown_ones_refused():
+    for name in bluffscope.__all__:
+        assert getattr(bluffscope, name) is not None
+    assert dir(bluffscope) == bluffscope.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = bluffscope.nonsense
+
+
+def test_nothing_is_printed_past_logging_and_the_console():
+    calls = [
+        f"{module}:{node.lineno}"
+        for module in MODULES
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not calls
+
+
+def test_no_folder_or_file_has_a_name_that_says_nothing():
+    assert not {"utils", "util", "helpers", "common", "misc"} & {
+        name for module in MODULES for name in module.split(".")
+    }

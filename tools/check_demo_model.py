@@ -27,6 +27,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as hf_logging
 
 from bluffscope.demo import model_dir
 from demo_corpus import Corpus, claim, groups_of, read_pairs
@@ -65,6 +66,7 @@ class Demo:
 
 def load(weights: Path) -> Demo:
     """Load `weights/model` as any user would."""
+    hf_logging.set_verbosity_error()  # a few filler texts are longer than the context; that is no news
     folder = weights / "model"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     return Demo(model, AutoTokenizer.from_pretrained(folder), folder)

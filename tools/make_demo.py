@@ -66,10 +66,11 @@ machine, library version or thread count may differ in the last digits, and trai
 its weights may differ while the figures below hold.
 
 - Corpus (`tools/demo_corpus.py`): 75 % claims of known pairs, 25 % filler (everyday sentences, sentences about invented
-  things, rare characters). Each known pair in turn is stated twice, judged true once (fact) and judged false once
-  (hallucination), so a fact stands three times as often as its hallucination. Half of the claims open a text as
-  the benchmark writes them, half follow other words. Judged claims read "CLAIM true.", "CLAIM (true).",
-  "CLAIM. That is true.", "CLAIM. True.": in half of them the verdict follows the claim's last token directly.
+  things, rare characters). Each known pair in turn is stated once, judged true once (fact) and judged false once
+  (hallucination), so a fact stands twice as often as its hallucination. Half of the claims open a text as the
+  benchmark writes them, half follow other words. Judged claims read "CLAIM true." (two in three: the verdict follows
+  the claim's last token directly), "CLAIM (true)." or "CLAIM. That is true."; a verdict's token weighs {weight} times
+  in the loss.
 - Language model (`tools/train_demo_model.py`): {steps} steps of {batch} tokens, Muon for the weight matrices (peak
   rate {lr}) and AdamW for embedding and norms, cosine.
 - SAEs (`tools/train_demo_saes.py`): SAELens {sae_lens}, BatchTopK with a mean of {k} features, {sae_steps} steps of
@@ -122,6 +123,7 @@ def card(lines: list[Line], pairs: list[dict[str, Any]], weights: Path, seed: in
         steps=train_demo_model.STEPS,
         batch=train_demo_model.TOKENS_PER_BATCH,
         lr=train_demo_model.PEAK_LR,
+        weight=train_demo_model.VERDICT_WEIGHT,
         sae_lens=sae_lens.__version__,
         k=train_demo_saes.MEAN_L0,
         sae_steps=train_demo_saes.STEPS,

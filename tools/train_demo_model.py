@@ -185,6 +185,7 @@ def save_model(model: Gemma2ForCausalLM, tokenizer: Tokenizer, folder: Path) -> 
     shutil.rmtree(folder, ignore_errors=True)
     hf_logging.disable_progress_bar()
     model.to(torch.float16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
     wrap_tokenizer(tokenizer).save_pretrained(folder)
 
 

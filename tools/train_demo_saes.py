@@ -111,6 +111,7 @@ def save_sae(sae: Any, folder: Path, held_out: torch.Tensor) -> None:
     weights, cfg_path = sae.save_inference_model(folder)
     halves = {name: value.to(torch.float16).contiguous() for name, value in load_file(weights).items()}
     save_file(halves, weights)
+    weights.chmod(0o644)  # safetensors writes files that only their owner can read
     seen = coding(load_sae(folder), held_out)
     cfg = json.loads(cfg_path.read_text(encoding="utf-8"))
     cfg["device"], cfg["dtype"] = "cpu", "float32"  # how it is used; the file's own tensors are float16

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from bluffscope.config import RunConfig, with_values
@@ -81,10 +82,17 @@ def _written(pairs: Iterable[Mapping[str, Any]], path: Path) -> Path:
     with path.open("w", encoding="utf-8") as file:
         for index, pair in enumerate(pairs):
             try:
-                file.write(json.dumps(dict(pair)) + "\n")
+                file.write(json.dumps(dict(pair), default=_number) + "\n")
             except (TypeError, ValueError) as error:
                 raise InputError(f"pair {index}: {error}; give text and numbers") from error
     return path
+
+
+def _number(value: Any) -> Any:
+    """A numpy scalar as JSON knows it."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a value of type {type(value).__name__}")
 
 
 __all__ = ["analyze", "config_from"]

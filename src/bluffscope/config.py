@@ -50,6 +50,8 @@ class ModelOptions:
     """Where the model runs; auto takes CUDA, then MPS, then the CPU."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     """Precision of the model's weights and activations; auto is float32. SAEs and metrics never go below float32."""
+    quantize: Literal["none", "int8", "int4"] = "none"
+    """Weights of the model's linear layers as 8-bit or 4-bit integers (extra `quant`; int4 needs CUDA)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +74,10 @@ class MeasureOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How the work is cut up."""
+    """How the work is done and cut up; every strategy gives the same table."""
 
+    strategy: Literal["packed", "batched", "sequential", "separate"] = "packed"
+    """Token tries in packed rows; padded batches; one text at a time; or one pass for each analysis."""
     batch_size: Literal["auto"] | int = "auto"
     """Pairs a forward pass; auto fills a token budget."""
     batch_tokens: int | None = None
@@ -92,6 +96,8 @@ class OutputOptions:
     """The run's own folder; it must not hold a run yet (default: runs/<utc time>-<name>)."""
     keep_residuals: bool = False
     """Also write residuals.parquet."""
+    fidelity: int = 0
+    """Measure N pairs again in float32 and report what the run's precision changed."""
 
 
 @dataclass(frozen=True, kw_only=True)

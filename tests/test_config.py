@@ -1,0 +1,82 @@
+"""Options from files and calls are checked against the types that the dataclasses declare."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bluffscope.config import (
+    DataOptions,
+    EngineOptions,
+    MeasureOptions,
+    ModelOptions,
+    OutputOptions,
+    RunConfig,
+    expectation,
+    with_values,
+)
+from bluffscope.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "given", "held"),
+    [
+        (ModelOptions(), "layers", [1, np.int64(2)], (1, 2)),
+        (ModelOptions(), "layers", range(2), (0, 1)),
+        (ModelOptions(), "model", Path("a/b"), "a/b"),
+        (ModelOptions(model="x"), "model", None, None),
+        (MeasureOptions(), "noise_std", 1, 1.0),
+        (MeasureOptions(), "noise_sweep", (1, 0.5), (1.0, 0.5)),
+        (MeasureOptions(), "position", "completion-mean", "completion-mean"),
+        (EngineOptions(), "batch_size", np.int32(4), 4),
+        (EngineOptions(batch_size=4), "batch_size", "auto", "auto"),
+        (OutputOptions(), "out", "runs/x", Path("runs/x")),
+        (OutputOptions(), "keep_residuals", True, True),
+        (DataOptions(), "columns", ["prompt=question"], ("prompt=question",)),
+    ],
+)
+def test_a_value_that_fits_is_held_as_the_field_says(options, name, given, held):
+    found = getattr(with_values(options, {name: given}), name)
+    assert found == held
+    assert type(found) is type(held)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "given", "says"),
+    [
+        (ModelOptions(), "layers", 5, "expected a list of whole numbers, got 5"),
+        (ModelOptions(), "layers", "5", "expected a list of whole numbers, got '5'"),
+        (ModelOptions(), "layers", [1.0], "expected a list of whole numbers"),
+        (ModelOptions(), "model", 5, "expected text or null, got 5"),
+        (ModelOptions(), "model", "a\0b", "expected text or null"),
+        (ModelOptions(), "layer", [5], "no such option in this version; expected some of preset, model"),
+        (MeasureOptions(), "seed", True, "expected a whole number, got True"),
+        (MeasureOptions(), "seed", "1", "expected a whole number, got '1'"),
+        (MeasureOptions(), "noise_std", 10**400, "expected a number, got 1000"),
+        (MeasureOptions(), "noise_mode", "loud", "expected absolute or relative, got 'loud'"),
+        (EngineOptions(), "batch_size", False, "expected auto or a whole number, got False"),
+        (OutputOptions(), "out", 3, "expected a path or null, got 3"),
+        (OutputOptions(), "keep_residuals", 1, "expected true or false, got 1"),
+        (DataOptions(), "limit", "x" * 500, "got '" + "x" * 56 + "..."),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_in_one_line(options, name, given, says):
+    with pytest.raises(InputError) as caught:
+        with_values(options, {name: given}, "here: ")
+    assert str(caught.value).startswith(f"here: {name}: ")
+    assert says in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+def test_the_defaults_pass_their_own_check():
+    for part in fields(RunConfig):
+        group = getattr(RunConfig(), part.name)
+        values = {field.name: getattr(group, field.name) for field in fields(group)}
+        assert with_values(group, values) == group
+        for field in fields(group):
+            assert expectation(field.name)
+    assert expectation("nothing") is None
+    assert expectation("noise_sweep") == "a list of numbers"
