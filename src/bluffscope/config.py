@@ -84,7 +84,7 @@ class EngineOptions:
     """Distinct tokens a forward pass with --batch-size auto (default: by device)."""
     row_tokens: int | None = None
     """Slots of a packed row; attention costs grow with its square (default: by the model's width)."""
-    shard_pairs: int = 1024
+    shard_pairs: int = 256
     """Pairs that are measured and committed together."""
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 import torch
@@ -20,6 +23,8 @@ from bluffscope.sae import Coder
 from bluffscope.table.schema import Column
 from bluffscope.timing import Stopwatch
 
+logger = logging.getLogger(__name__)
+
 Advance = Callable[[int], None]
 """Told how many more pairs are done."""
 
@@ -29,6 +34,21 @@ class UserAnalysis(NamedTuple):
 
     function: AnalysisFunction
     columns: tuple[Column, ...]
+
+
+@dataclass
+class Ceiling:
+    """The most pairs a forward, as learnt from running out of memory."""
+
+    pairs: float = math.inf
+
+
+@dataclass(frozen=True)
+class PreparedShard:
+    """A shard's token ids, cut into batches."""
+
+    rows: ShardRows
+    batches: Sequence[Sequence[TokenizedPair]]
 
 
 @dataclass(frozen=True)
@@ -44,36 +64,83 @@ class ShardWorker:
     limits: BatchLimits
     keep_residuals: bool
     stopwatch: Stopwatch
+    ceiling: Ceiling = field(default_factory=Ceiling)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The model's, for the manifest."""
+        return self.reader.model.identity
+
+    @property
+    def sae_identities(self) -> dict[int, dict[str, Any]]:
+        """Of each layer's SAE, for the manifest."""
+        return {layer: coder.identity for layer, coder in self.coders.items()}
+
+    @property
+    def strategy(self) -> str:
+        """How batches are laid out: "packed", or "batched" where the model takes no packed rows or is given none."""
+        return "packed" if self.reader.packs else "batched"
 
     def run(self, shard: Shard, advance: Advance = lambda _: None) -> pl.DataFrame:
         """Measure every pair of a shard; one row a pair in input order, quarantined ones with their reason."""
-        rows = ShardRows(shard, self.columns, keep_residuals=self.keep_residuals)
+        return self.tabulate(self.measure(self.prepare(shard), advance))
+
+    def prepare(self, shard: Shard) -> PreparedShard:
+        """Token ids and batches of a shard: what needs no model."""
         with self.stopwatch.stage("tokenise"):
+            rows = ShardRows(shard, self.columns, keep_residuals=self.keep_residuals)
             tokenized: list[TokenizedPair] = []
             for pair, result in zip(shard.pairs, self.tokenizer.tokenize(shard.pairs), strict=True):
                 if isinstance(result, TokenizedPair):
                     tokenized.append(result)
                 else:
                     rows.quarantine(pair.index, str(result))
-                    advance(1)
-            batches = list(plan_batches(tokenized, self.limits))
-        for batch in batches:
-            self._measure(batch, rows)
-            advance(len(batch))
-        with self.stopwatch.stage("write"):
-            return rows.frame()
+            return PreparedShard(rows, list(plan_batches(tokenized, self.limits, packed=self.reader.packs)))
 
-    def _measure(self, pairs: Sequence[TokenizedPair], rows: ShardRows) -> None:
-        """One forward and all analyses of a batch; where a residual is not finite, of each pair alone."""
+    def measure(self, prepared: PreparedShard, advance: Advance) -> ShardRows:
+        """Forward, features and analyses of every batch; where memory runs out, of its halves: nothing is lost."""
+        advance(prepared.rows.quarantined)
+        waiting = deque(prepared.batches)
+        while waiting:
+            batch = waiting.popleft()
+            if len(batch) > self.ceiling.pairs or not self._done(batch, prepared.rows):
+                waiting.extendleft(reversed(_halves(batch)))
+            else:
+                advance(len(batch))
+        return prepared.rows
+
+    def tabulate(self, measured: ShardRows) -> pl.DataFrame:
+        """The shard's table."""
+        with self.stopwatch.stage("write"):
+            return measured.frame()
+
+    def _done(self, batch: Sequence[TokenizedPair], rows: ShardRows) -> bool:
+        """Measure a batch; False, with nothing kept of it, if its halves must be measured instead."""
+        try:
+            return self._measure(batch, rows)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Outside the handler, whose traceback holds the tensors that did not fit.
+        self.reader.buffers.clear()
+        if self.reader.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            rows.quarantine(batch[0].pair.index, "out of memory even in a batch of its own")
+            return True
+        self.ceiling.pairs = len(batch) // 2
+        logger.warning("out of memory with %d pairs a forward: going on with %d", len(batch), self.ceiling.pairs)
+        return False
+
+    def _measure(self, pairs: Sequence[TokenizedPair], rows: ShardRows) -> bool:
+        """One forward and all analyses of a batch; False where a residual of one of several pairs is not finite."""
         batch, activations = self._forward(pairs)
         if not all(bool(residual.isfinite().all()) for residual in activations.residuals.values()):
-            # A pair's infinities spread through the masked attention of its row: find out whose they are.
-            if len(pairs) == 1:
-                rows.quarantine(pairs[0].pair.index, "the residual stream is not finite (overflow in this dtype?)")
-                return
-            for pair in pairs:
-                self._measure([pair], rows)
-            return
+            # A pair's infinities spread through the masked attention of its row: its halves tell whose they are.
+            if len(pairs) > 1:
+                return False
+            rows.quarantine(pairs[0].pair.index, "the residual stream is not finite (overflow in this dtype?)")
+            return True
         with self.stopwatch.stage("sae"):
             states = {layer: self._encode(layer, residual) for layer, residual in activations.residuals.items()}
         measurement = Measurement(
@@ -85,16 +152,21 @@ class ShardWorker:
             options=self.options,
         )
         with self.stopwatch.stage("geometry"):
-            for analysis in self.analyses:
-                rows.add(pairs, analysis.function(measurement))
-        with self.stopwatch.stage("write"):
+            columns = [analysis.function(measurement) for analysis in self.analyses]
+        with self.stopwatch.stage("write"):  # nothing is kept before everything has been computed
+            for values in columns:
+                rows.add(pairs, values)
             rows.add_features(pairs, batch, states)
+        return True
 
     def _forward(self, pairs: Sequence[TokenizedPair]) -> tuple[PackedBatch, Activations]:
         with self.stopwatch.stage("tokenise"):
             sequences = [sequence for pair in pairs for sequence in pair.sequences]
             slots = {pair.pair.index: slot for slot, pair in enumerate(pairs)}
-            batch = pack(sequences, slots, self.limits.row_tokens) if self.reader.packs else pad(sequences, slots)
+            if self.reader.packs:
+                batch = pack(sequences, slots, self.limits.row_tokens, self.limits.cell_cost)
+            else:
+                batch = pad(sequences, slots)
         with self.stopwatch.stage("forward"):
             return batch, self.reader.read(batch)
 
@@ -109,6 +181,19 @@ class ShardWorker:
     def _encode_only(self, layer: int, residual: torch.Tensor) -> Features:
         with self.stopwatch.stage("sae"):
             return self.coders[layer].encode(residual)
+
+
+def _halves(pairs: Sequence[TokenizedPair]) -> list[Sequence[TokenizedPair]]:
+    middle = len(pairs) // 2
+    return [pairs[:middle], pairs[middle:]]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the system or a device had no memory left; torch says so in several ways."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in said for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
 
 
 def cut_shards(pairs: Iterable[tuple[Pair, str]], size: int) -> Iterator[Shard]:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from bluffscope.metrics.measurement import Values
 from bluffscope.records import VIEWS, LayerState, PackedBatch, Shard, TokenizedPair
 from bluffscope.table.schema import Column
 from bluffscope.table.shards import FEATURES_TYPE, RESIDUALS_TYPE, shard_schema
 
-_VIEW_NAMES = pl.Series(VIEWS, dtype=pl.String)
+_VIEW_NAMES = pa.array(VIEWS)
 
 
 class ShardRows:
@@ -25,8 +26,8 @@ class ShardRows:
         self._keep_residuals = keep_residuals
         self._row = {pair.index: row for row, pair in enumerate(pairs)}
         self._reasons: list[str | None] = [None] * len(pairs)
-        self._features: list[pl.DataFrame] = []
-        self._residuals: list[pl.DataFrame] = []
+        self._features = _Entries({"feature": np.int32, "activation": np.float32})
+        self._residuals = _Entries({"token": np.int32, "values": np.float32})
         self._cells: dict[str, Any] = {
             "_index": [pair.index for pair in pairs],
             "pair_id": [pair.id for pair in pairs],
@@ -43,6 +44,11 @@ class ShardRows:
             elif column.name not in self._cells:
                 empty = np.full(len(pairs), np.nan) if column.kind == "float" else [None] * len(pairs)
                 self._cells[column.name] = empty
+
+    @property
+    def quarantined(self) -> int:
+        """Pairs that cannot be measured, as far as is known yet."""
+        return len(self._reasons) - self._reasons.count(None)
 
     def quarantine(self, index: int, reason: str) -> None:
         """Say why the pair cannot be measured; its metrics stay null."""
@@ -65,78 +71,143 @@ class ShardRows:
             else:
                 for row, value in zip(rows, column, strict=True):
                     self._cells[name][row] = value
-        for row, pair in zip(rows, pairs, strict=True):
+        for row, pair in zip(rows.tolist(), pairs, strict=True):
             self._cells["prompt_tokens"][row] = pair.prompt_tokens
             self._cells["fact_tokens"][row], self._cells["hall_tokens"][row] = pair.completion_tokens
             for view, token in zip(VIEWS, pair.read_tokens, strict=True):
                 self._cells[f"{view}_read_token"][row] = token
+
+    def fill(self, index: int, values: Mapping[str, float | int | str | None]) -> None:
+        """Fill columns of one pair; None is undefined."""
+        row = self._row[index]
+        for name, value in values.items():
+            if isinstance(self._cells[name], np.ndarray):
+                self._cells[name][row] = np.nan if value is None else value
+            else:
+                self._cells[name][row] = value
 
     def add_features(
         self, pairs: Sequence[TokenizedPair], batch: PackedBatch, states: Mapping[int, LayerState]
     ) -> None:
         """Keep the sparse features (and the residuals, where asked for) of a batch."""
         index = np.array([pair.pair.index for pair in pairs])[batch.read_pair]  # (read,)
-        cell = batch.read_pair * len(VIEWS) + batch.read_view
-        reads = np.bincount(cell)[cell]  # (read,) reads of the same pair and view
+        depth = batch.position_ids[batch.read_row, batch.read_slot]  # (read,) position in the text
         for layer, state in states.items():
-            counts = state.features.counts.cpu().numpy()
-            self._features.append(
-                pl.DataFrame(
-                    {
-                        "_index": np.repeat(index, counts),
-                        "_view": np.repeat(batch.read_view, counts),
-                        "layer": np.full(int(counts.sum()), layer, dtype=np.int32),
-                        "feature": state.features.indices.cpu().numpy().astype(np.int32),
-                        "activation": state.features.values.cpu().double().numpy() / np.repeat(reads, counts),
-                    }
-                )
+            self.add_reads(
+                index,
+                batch.read_view,
+                layer,
+                state.features.counts.cpu().numpy(),
+                state.features.indices.cpu().numpy(),
+                state.features.values.cpu().double().numpy(),
             )
             if self._keep_residuals:
-                depth = batch.position_ids[batch.read_row, batch.read_slot]  # (read,) position in the text
-                self._residuals.append(
-                    pl.DataFrame(
-                        {
-                            "_index": index,
-                            "_view": batch.read_view,
-                            "layer": np.full(len(index), layer, dtype=np.int32),
-                            "token": depth.astype(np.int32),
-                            "values": state.residual.cpu().float().numpy(),
-                        },
-                        schema_overrides={"values": pl.Array(pl.Float32, state.residual.shape[1])},
-                    ).with_columns(pl.col("values").cast(pl.List(pl.Float32)))
-                )
+                self.add_residuals(index, batch.read_view, layer, depth, state.residual.cpu().float().numpy())
+
+    def add_reads(
+        self,
+        index: np.ndarray,
+        view: np.ndarray,
+        layer: int,
+        counts: np.ndarray,
+        features: np.ndarray,
+        activations: np.ndarray,
+    ) -> None:
+        """Keep the features of reads at one layer: of a view with several reads, the mean activation over them.
+
+        Args:
+            index: (read,) each read's pair, by its position in the input; all reads of a pair come in one call.
+            view: (read,) index into `VIEWS`.
+            layer: where they were read.
+            counts: (read,) active features.
+            features: (active,) their indices, read after read, ascending in each.
+            activations: (active,) their activations, float64.
+        """
+        key = self._keys(index, view, layer)
+        cells, inverse, reads = np.unique(key, return_inverse=True, return_counts=True)
+        if len(cells) < len(key):
+            cell = np.repeat(inverse, counts)
+            width = int(features.max(initial=0)) + 1
+            found, place = np.unique(cell * width + features, return_inverse=True)
+            activations = np.bincount(place, weights=activations / reads[cell], minlength=len(found))
+            features, key = found % width, cells
+            counts = np.bincount(found // width, minlength=len(cells))
+        self._features.add(key, counts, feature=features, activation=activations)
+
+    def add_residuals(
+        self, index: np.ndarray, view: np.ndarray, layer: int, token: np.ndarray, values: np.ndarray
+    ) -> None:
+        """Keep residuals (read, d_model) of reads at one layer, with their positions in the text."""
+        self._residuals.add(self._keys(index, view, layer), np.ones(len(index), np.int64), token=token, values=values)
+
+    def _keys(self, index: np.ndarray, view: np.ndarray, layer: int) -> np.ndarray:
+        """One number for each read's row, view and layer, in the order in which they stand in the table."""
+        rows = np.array([self._row[pair] for pair in index.tolist()], dtype=np.int64)
+        return (rows * len(VIEWS) + view) * _LAYERS + layer
 
     def frame(self) -> pl.DataFrame:
         """The shard's table: `shard_schema`'s columns, NaN as null."""
         schema = shard_schema(self._columns, self._keep_residuals)
-        frame = pl.DataFrame(
-            [
-                pl.Series(name, self._cells[name], dtype=kind, nan_to_null=True)
-                for name, kind in schema.items()
-                if name in self._cells
-            ]
-        ).with_columns(pl.Series("_reason", self._reasons, dtype=pl.String))
-        frame = self._nested(frame, "_features", self._feature_table(), FEATURES_TYPE)
+        series = [
+            pl.Series(name, self._cells[name], dtype=kind, nan_to_null=True)
+            for name, kind in schema.items()
+            if name in self._cells
+        ]
+        series.append(pl.Series("_reason", self._reasons, dtype=pl.String))
+        series.append(self._features.nested("_features", len(self._reasons), FEATURES_TYPE))
         if self._keep_residuals:
-            residuals = pl.concat(self._residuals) if self._residuals else None
-            frame = self._nested(frame, "_residuals", residuals, RESIDUALS_TYPE)
-        return frame.select(list(schema))
+            series.append(self._residuals.nested("_residuals", len(self._reasons), RESIDUALS_TYPE))
+        return pl.DataFrame(series).select(list(schema))
 
-    def _feature_table(self) -> pl.DataFrame | None:
-        """Features of every pair, view and layer; where a view has several reads, the mean activation over them."""
-        if not self._features:
-            return None
-        key = ("_index", "_view", "layer", "feature")
-        return pl.concat(self._features).group_by(key).agg(pl.col("activation").sum()).sort(key)
 
-    def _nested(self, frame: pl.DataFrame, name: str, table: pl.DataFrame | None, kind: pl.DataType) -> pl.DataFrame:
-        """Add a list column that holds, for each pair, its rows of the table."""
-        if table is None or table.is_empty():
-            return frame.with_columns(pl.lit([], dtype=kind).alias(name))
-        nested = (
-            table.with_columns(view=pl.lit(_VIEW_NAMES).gather(pl.col("_view")))
-            .group_by("_index", maintain_order=True)
-            .agg(pl.struct([field.name for field in kind.inner.fields]).cast(kind.inner).alias(name))  # pyright: ignore
-        )
-        joined = frame.join(nested, on="_index", how="left", maintain_order="left")
-        return joined.with_columns(pl.col(name).fill_null(pl.lit([], dtype=kind)))
+_LAYERS = 1 << 20
+"""More layers than any model has."""
+
+
+class _Entries:
+    """Entries of a list column, collected in blocks that each belong to one row, view and layer."""
+
+    def __init__(self, kinds: Mapping[str, type[np.generic]]) -> None:
+        self._kinds = kinds
+        self._keys: list[np.ndarray] = []
+        self._counts: list[np.ndarray] = []
+        self._values: dict[str, list[np.ndarray]] = {name: [] for name in kinds}
+
+    def add(self, keys: np.ndarray, counts: np.ndarray, **values: np.ndarray) -> None:
+        """Blocks with their keys, their numbers of entries, and the entries block after block."""
+        narrow = {name: values[name].astype(kind) for name, kind in self._kinds.items()}  # all before any is kept
+        self._keys.append(keys)
+        self._counts.append(counts)
+        for name, value in narrow.items():
+            self._values[name].append(value)
+
+    def nested(self, name: str, rows: int, kind: pl.DataType) -> pl.Series:
+        """The list column: each row's entries in the order of view, layer and entry."""
+        if not self._keys:
+            return pl.Series(name, [[]] * rows, dtype=kind)
+        keys, counts = np.concatenate(self._keys), np.concatenate(self._counts)
+        order = np.argsort(keys, kind="stable")
+        starts = np.cumsum(counts) - counts
+        ordered = counts[order]
+        ends = np.cumsum(ordered)
+        taken = np.repeat(starts[order] - (ends - ordered), ordered) + np.arange(ordered.sum())
+        cell = np.repeat(keys[order], ordered)
+        fields = {
+            "view": _VIEW_NAMES.take(pa.array(cell // _LAYERS % len(VIEWS))),
+            "layer": pa.array((cell % _LAYERS).astype(np.int32)),
+        }
+        for value, parts in self._values.items():
+            fields[value] = _arrow(np.concatenate(parts)[taken])
+        lengths = np.bincount(cell // _LAYERS // len(VIEWS), minlength=rows)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        entries = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
+        column = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), entries)
+        return pl.Series(name, pl.from_arrow(column)).cast(kind)
+
+
+def _arrow(values: np.ndarray) -> pa.Array:
+    """Numbers, or one list for each row of a matrix."""
+    if values.ndim == 1:
+        return pa.array(values)
+    offsets = np.arange(len(values) + 1, dtype=np.int64) * values.shape[1]
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1)))

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,13 +16,14 @@ from typing import Any, Protocol
 import polars as pl
 
 from bluffscope import __version__
+from bluffscope.buffers import kept_heap
 from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.engine import LocalEngine
 from bluffscope.errors import InputError
 from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pairs.source import BUNDLED
-from bluffscope.pipeline import ShardWorker, UserAnalysis, cut_shards
+from bluffscope.pipeline import UserAnalysis, cut_shards
 from bluffscope.presets import resolve
 from bluffscope.records import Shard
 from bluffscope.table.folder import RunFolder
@@ -31,7 +32,7 @@ from bluffscope.table.reader import Run
 from bluffscope.table.schema import Column, table_columns
 from bluffscope.table.shards import MergeResult, merge, write_shard
 from bluffscope.timing import Stopwatch
-from bluffscope.worker import build_worker
+from bluffscope.worker import RunWorker, build_worker
 
 
 class Progress(Protocol):
@@ -112,7 +113,7 @@ def run(
         with stopwatch.stage("write"):
             folder = _folder(config, source)
             log.open(folder)
-            folder.write_config(_replayable(config, worker.reader.model.identity.get("revision")))
+            folder.write_config(_replayable(config, worker.identity.get("revision")))
         shard_count = _measure(config, source, scan, worker, folder, stopwatch, progress or _Silent())
         with stopwatch.stage("write"):
             merged = merge(folder, shard_count, worker.columns, _provenance(config, scan), config.output.keep_residuals)
@@ -165,20 +166,25 @@ def _model_name(config: RunConfig) -> str:
 
 
 def _manifest(
-    config: RunConfig, source: Source, scan: Scan, worker: ShardWorker, merged: MergeResult, timings: dict[str, float]
+    config: RunConfig,
+    source: Source,
+    scan: Scan,
+    worker: RunWorker,
+    merged: MergeResult,
+    timings: dict[str, float],
 ) -> dict[str, Any]:
     manifest = assemble_manifest(
         columns=worker.columns,
-        model=worker.reader.model.identity,
-        saes={str(layer): coder.identity for layer, coder in worker.coders.items()},
-        device=str(worker.reader.model.device),
+        model=worker.identity,
+        saes={str(layer): identity for layer, identity in worker.sae_identities.items()},
+        device=config.model.device,
         dtype=config.model.dtype,
         seeds={"noise": config.measure.seed},
         counts={"pairs": scan.count, "measured": merged.rows, "quarantined": merged.quarantined},
         timings=timings,
     )
     manifest["data"] = {"name": source.name, "digest": scan.digest, "domains": scan.domains}
-    manifest["strategy"] = "packed" if worker.reader.packs else "batched"
+    manifest["strategy"] = worker.strategy
     return manifest
 
 
@@ -186,7 +192,7 @@ def _measure(
     config: RunConfig,
     source: Source,
     scan: Scan,
-    worker: ShardWorker,
+    worker: RunWorker,
     folder: RunFolder,
     stopwatch: Stopwatch,
     progress: Progress,
@@ -201,12 +207,23 @@ def _measure(
 
     progress.start(scan.count)
     try:
-        with stopwatch.stage("data"):
-            pairs = zip(source.pairs(), scan.groups.tolist(), strict=True)
-            LocalEngine().run(cut_shards(pairs, config.engine.shard_pairs), lambda: worker, commit, progress.advance)
+        pairs = zip(source.pairs(), scan.groups.tolist(), strict=True)
+        shards = _timed(cut_shards(pairs, config.engine.shard_pairs), stopwatch)
+        with kept_heap():
+            LocalEngine().run(shards, lambda: worker, commit, progress.advance)
     finally:
         progress.finish()
     return next(committed)
+
+
+def _timed(shards: Iterator[Shard], stopwatch: Stopwatch) -> Iterator[Shard]:
+    """The shards, the time it takes to read them counted as the stage data."""
+    while True:
+        with stopwatch.stage("data"):
+            shard = next(shards, None)
+        if shard is None:
+            return
+        yield shard
 
 
 def _columns(

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
+class _Running(threading.local):
+    """The stages that one thread is in, outermost first, and since when the innermost one's clock runs."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.since = 0.0
+
+
 @dataclass
 class Stopwatch:
-    """Seconds by stage; a stage inside another stops the outer one's clock, so that stages add up."""
+    """Seconds by stage; a stage inside another stops the outer one's clock, so that a thread's stages add up.
+
+    Several threads may use it at once: their seconds are summed, and can be more than the time that went by.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
-    _running: list[str] = field(default_factory=list)
-    _since: float = 0.0
+    _running: _Running = field(default_factory=_Running)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def stage(self, name: str) -> Generator[None, None, None]:
         """Count the time inside the block towards the stage."""
         self._switch()
-        self._running.append(name)
+        self._running.stages.append(name)
         try:
             yield
         finally:
             self._switch()
-            self._running.pop()
+            self._running.stages.pop()
 
     def _switch(self) -> None:
         now = time.perf_counter()
-        if self._running:
-            stage = self._running[-1]
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._since
-        self._since = now
+        running = self._running
+        if running.stages:
+            stage = running.stages[-1]
+            with self._lock:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + now - running.since
+        running.since = now

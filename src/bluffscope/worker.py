@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
-from bluffscope.config import EngineOptions, ModelOptions, RunConfig
+from bluffscope.baseline import FUNCTIONS, BaselineWorker, Loaded
+from bluffscope.config import EngineOptions, RunConfig
 from bluffscope.demo import model_dir, sae_dir
 from bluffscope.errors import InputError
 from bluffscope.hub import hub_or_cache
@@ -18,6 +19,7 @@ from bluffscope.model.load import check_model, choose_device
 from bluffscope.pipeline import ShardWorker
 from bluffscope.plan import BatchLimits, TextTokenizer
 from bluffscope.presets import DEMO_NAME
+from bluffscope.reference import Counts, ReferenceOptions
 from bluffscope.sae import Coder, find_saes, load_coders
 from bluffscope.table.schema import Column
 from bluffscope.timing import Stopwatch
@@ -33,13 +35,32 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_BATCH_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}
-"""Distinct tokens a forward: enough that matrix products dominate, few enough to stay in memory."""
+_BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
+"""Tokens a forward: enough that matrix products dominate, few enough that activations stay near the processor."""
+_ROW_TOKENS = 1024
+"""Slots of the longest row; the planner takes shorter ones where they are cheaper."""
+_CELL_FLOPS = 900
+"""What a cell of one head's attention costs besides its products (mask, softmax, capping), in their floating-point
+operations; measured at the Gemma-2-2B shape."""
+_OF_THE_REFERENCE = ("sequential", "separate")
+
+RunWorker = ShardWorker | BaselineWorker
+"""What measures the shards of a run."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker is made of: a model and the SAEs that read it."""
+
+    model: LanguageModel
+    coders: Mapping[int, Coder]
+    sae: str
+    """The SAEs' name, for messages."""
 
 
 def build_worker(
     config: RunConfig, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
-) -> tuple[ShardWorker, RunConfig]:
+) -> tuple[RunWorker, RunConfig]:
     """Load everything that a shard needs.
 
     Args:
@@ -55,34 +76,65 @@ def build_worker(
         InputError: model, SAEs and layers that cannot be loaded or do not fit each other.
     """
     options = config.model
-    assert options.model is not None and options.sae is not None  # presets.resolve sees to it
     device = choose_device(options.device)
     name = "float32" if options.dtype == "auto" else options.dtype
     if name == "float64" and device.type == "mps":
         raise InputError("--dtype float64: MPS has none; use --device cpu")
-    dtype = _DTYPES[name]
+    config = replace(config, model=replace(options, device=device.type, dtype=name))
+    parts = load_parts(config, check=columns_of)
+    config = replace(config, model=replace(config.model, layers=tuple(parts.coders)))
+    return assemble(config, parts, analyses, columns_of, stopwatch)
+
+
+def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
+    """Load the SAEs, and the model as far as they (or, for the reference's strategies, all of it) need it.
+
+    Args:
+        config: options with preset, device and dtype resolved.
+        check: told the layers before anything large is loaded; may refuse them.
+
+    Raises:
+        InputError: model and SAEs that cannot be loaded or do not fit each other.
+    """
+    options = config.model
+    assert options.model is not None and options.sae is not None  # presets.resolve sees to it
+    dtype = _DTYPES[options.dtype]
     model_name = str(model_dir()) if options.model == DEMO_NAME else options.model
     sae_name = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
+    whole = config.engine.strategy in _OF_THE_REFERENCE
     with hub_or_cache([model_name, sae_name.partition(":")[0]]):
         check_model(model_name, options.revision)  # what is plainly wrong is said before gigabytes of SAEs are loaded
         source = find_saes(sae_name, options.layers)
-        columns = columns_of(source.layers)
+        if check is not None:
+            check(source.layers)
         # SAEs and metrics never go below float32
-        coders = load_coders(source, device=str(device), dtype=torch.promote_types(dtype, torch.float32))
-        points = _points(source.name, coders)
+        coders = load_coders(source, device=options.device, dtype=torch.promote_types(dtype, torch.float32))
+        points = hook_points(source.name, coders)
         model = load_model(
             model_name,
             revision=options.revision,
-            blocks=1 + max(point.block for point in points.values()),
-            device=device,
+            blocks=None if whole else 1 + max(point.block for point in points.values()),
+            device=torch.device(options.device),
             dtype=dtype,
+            head=whole,
         )
-    _check_fit(model, source.name, coders, points)
     if options.model == DEMO_NAME:  # wherever the package is installed
         model = replace(model, name=DEMO_NAME, identity={**model.identity, "name": DEMO_NAME})
-    engine = _freeze(config.engine, device.type, model.d_model)
-    frozen: ModelOptions = replace(options, layers=source.layers, device=device.type, dtype=name)
-    config = replace(config, model=frozen, engine=engine)
+    return Parts(model, coders, source.name)
+
+
+def assemble(
+    config: RunConfig, parts: Parts, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
+) -> tuple[RunWorker, RunConfig]:
+    """A worker of these parts, and the options with the batch plan frozen in; see `build_worker`."""
+    model, coders = parts.model, parts.coders
+    points = hook_points(parts.sae, coders)
+    _check_fit(model, parts.sae, coders, points)
+    config = replace(config, engine=_freeze(config.engine, model.device.type))
+    columns = columns_of(tuple(coders))
+    if config.engine.strategy in _OF_THE_REFERENCE:
+        return _baseline(config, parts, analyses, columns, stopwatch), config
+    packs = config.engine.strategy == "packed"
     worker = ShardWorker(
         tokenizer=TextTokenizer(
             tokenizer=model.tokenizer,
@@ -91,19 +143,61 @@ def build_worker(
             join=config.data.join,
             context=model.context,
         ),
-        reader=ResidualReader.create(model, points),
+        reader=ResidualReader.create(model, points) if packs else ResidualReader(model, points, None),
         coders=coders,
         analyses=analyses,
         columns=columns,
         options=config.measure,
-        limits=_limits(engine),
+        limits=_limits(config.engine, model),
         keep_residuals=config.output.keep_residuals,
         stopwatch=stopwatch,
     )
     return worker, config
 
 
-def _points(sae: str, coders: Mapping[int, Coder]) -> dict[int, HookPoint]:
+def _baseline(
+    config: RunConfig, parts: Parts, analyses: Sequence[Analysis], columns: Sequence[Column], stopwatch: Stopwatch
+) -> BaselineWorker:
+    """The worker of the reference's strategies."""
+    if strange := [analysis.name for analysis in analyses if analysis.name not in FUNCTIONS]:
+        raise InputError(
+            f"--strategy {config.engine.strategy}: the reference has no analysis {strange[0]!r}; use packed or batched"
+        )
+    measure = config.measure
+    return BaselineWorker(
+        load=lambda: _loaded(load_parts(config)),
+        loaded=_loaded(parts),
+        separate=config.engine.strategy == "separate",
+        analyses=[analysis.name for analysis in analyses],
+        columns=columns,
+        options=ReferenceOptions(
+            layers=tuple(parts.coders),
+            join=config.data.join,
+            position=measure.position,
+            noise_std=measure.noise_std,
+            noise_mode=measure.noise_mode,
+            noise_draws=measure.noise_draws,
+            noise_sweep=measure.noise_sweep,
+            seed=measure.seed,
+            prepend_bos=_bos(parts.model, parts.coders) is not None,
+        ),
+        keep_residuals=config.output.keep_residuals,
+        counts=Counts(stopwatch=stopwatch),
+    )
+
+
+def _loaded(parts: Parts) -> Loaded:
+    coders = parts.coders
+    return Loaded(
+        parts.model.network,
+        parts.model.tokenizer,
+        {layer: coder.sae for layer, coder in coders.items()},
+        parts.model.identity,
+        {layer: coder.identity for layer, coder in coders.items()},
+    )
+
+
+def hook_points(sae: str, coders: Mapping[int, Coder]) -> dict[int, HookPoint]:
     """The hook point of each layer's SAE; refuses those that are not read, saying whose they are."""
     points: dict[int, HookPoint] = {}
     for layer, coder in coders.items():
@@ -137,7 +231,7 @@ def _bos(model: LanguageModel, coders: Mapping[int, Coder]) -> int | None:
     return int(bos) if asked == {True} and bos is not None else None  # pyright: ignore[reportArgumentType]
 
 
-def _freeze(engine: EngineOptions, device: str, d_model: int) -> EngineOptions:
+def _freeze(engine: EngineOptions, device: str) -> EngineOptions:
     if engine.batch_size != "auto" and engine.batch_size < 1:
         raise InputError(f"--batch-size {engine.batch_size}: give auto or at least 1")
     for name in ("batch_tokens", "row_tokens", "shard_pairs"):
@@ -147,11 +241,23 @@ def _freeze(engine: EngineOptions, device: str, d_model: int) -> EngineOptions:
     return replace(
         engine,
         batch_tokens=engine.batch_tokens or _BATCH_TOKENS[device],
-        # Attention over a row costs 1/d_model as much a token as the layer's products: wider models, longer rows.
-        row_tokens=engine.row_tokens or min(max(2 * d_model, 128), 512),
+        row_tokens=engine.row_tokens or _ROW_TOKENS,
     )
 
 
-def _limits(engine: EngineOptions) -> BatchLimits:
+def _limits(engine: EngineOptions, model: LanguageModel) -> BatchLimits:
     assert engine.batch_tokens is not None and engine.row_tokens is not None  # _freeze filled them in
-    return BatchLimits(batch_size=engine.batch_size, batch_tokens=engine.batch_tokens, row_tokens=engine.row_tokens)
+    return BatchLimits(
+        batch_size=engine.batch_size,
+        batch_tokens=engine.batch_tokens,
+        row_tokens=engine.row_tokens,
+        cell_cost=_cell_cost(model),
+    )
+
+
+def _cell_cost(model: LanguageModel) -> float:
+    """Cost of one attention cell (query, key) of a block in all its heads, in tokens through its weights."""
+    heads = int(model.config.num_attention_heads)
+    head_dim = int(getattr(model.config, "head_dim", None) or model.d_model // heads)
+    weights = sum(parameter.numel() for parameter in model.blocks[0].parameters())
+    return heads * (4 * head_dim + _CELL_FLOPS) / (2 * weights)

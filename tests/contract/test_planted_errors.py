@@ -152,30 +152,31 @@ def test_the_neighbouring_layer_is_read(verdict):
     assert not verdict(reader=dataclasses.replace(verdict.worker.reader, points=points)).holds
 
 
+def axes(monkeypatch, change):
+    """Every principal axis (in the eigenbasis) is `change(values ascending, vectors)`."""
+    decompose = GEOMETRY._eigenvalues_and_top
+
+    def changed(tensor):
+        return decompose(tensor)[0], change(*torch.linalg.eigh(tensor))
+
+    monkeypatch.setattr(GEOMETRY, "_eigenvalues_and_top", changed)
+
+
 def test_the_second_axis_is_taken_for_the_first(verdict, monkeypatch):
-    decompose = torch.linalg.eigh
-
-    def swapped(matrix):
-        values, vectors = decompose(matrix)
-        return values, torch.cat([vectors[..., :-2], vectors[..., -1:], vectors[..., -2:-1]], dim=-1)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.linalg, "eigh", swapped)
-        result = verdict()
+    axes(monkeypatch, lambda values, vectors: vectors[..., -2])
+    result = verdict()
     assert not result.holds
     assert result.worst.column.endswith(("misalignment_angle", "axis_twist_fact", "axis_twist_hall", "axis_twist_diff"))
 
 
+def test_a_row_of_the_eigenvectors_is_taken_for_an_axis(verdict, monkeypatch):
+    axes(monkeypatch, lambda values, vectors: vectors[:, -1, :])
+    assert not verdict().holds
+
+
 def test_the_sign_of_an_axis_means_nothing(verdict, monkeypatch):
-    decompose = torch.linalg.eigh
-
-    def flipped(matrix):
-        values, vectors = decompose(matrix)
-        return values, -vectors
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.linalg, "eigh", flipped)
-        assert verdict().holds
+    axes(monkeypatch, lambda values, vectors: -vectors[..., -1])
+    assert verdict().holds
 
 
 def test_the_centroid_is_not_subtracted(verdict, monkeypatch):

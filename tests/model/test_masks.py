@@ -74,7 +74,7 @@ def test_without_a_window_there_is_one_mask_for_all_kinds():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_the_mask_is_added_so_it_is_a_float_of_zeros_and_the_lowest_number(dtype):
-    mask = additive(torch.tensor([[[True, False], [True, True]]]), dtype)
+    mask = additive(torch.tensor([[[True, False], [True, True]]]), torch.full((1, 2, 2), torch.nan, dtype=dtype))
     assert (mask.dtype, mask.shape) == (dtype, (1, 1, 2, 2))
     assert mask[0, 0].tolist() == [[0, torch.finfo(dtype).min], [0, 0]]
     assert mask.isfinite().all()

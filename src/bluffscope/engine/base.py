@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
 from bluffscope.records import Shard
 
 Commit = Callable[[Shard, pl.DataFrame], None]
-"""Makes a shard's table durable; called once a shard, in the driver's process."""
+"""Makes a shard's table durable; called once a shard, in the driver's process, from one thread at a time."""
 
 
 class Worker(Protocol):
-    """Holds model and SAEs, and measures shards one after another."""
+    """Holds model and SAEs, and measures shards in three steps, so that the outer two can run beside the middle one."""
 
-    def run(self, shard: Shard, advance: Callable[[int], None]) -> pl.DataFrame:
-        """The table of a shard; `advance` is told how many more pairs are done."""
+    def prepare(self, shard: Shard) -> Any:
+        """What can be done without the model: token ids and batches."""
+        ...
+
+    def measure(self, prepared: Any, advance: Callable[[int], None]) -> Any:
+        """The model's part; `advance` is told how many more pairs are done."""
+        ...
+
+    def tabulate(self, measured: Any) -> pl.DataFrame:
+        """The table of a shard."""
         ...
 
 

@@ -24,45 +24,35 @@ def stability(measurement: Measurement) -> dict[str, Values]:
     reads = np.flatnonzero(measurement.read_view != VIEWS.index("prompt"))
     residual = state.residual[torch.from_numpy(reads).to(state.residual.device)]
     clean = _top(state.features)[torch.from_numpy(reads)]
-    noise = _noise(measurement, layer, reads, residual.shape[1])  # (draw, read, d_model)
-    scale = residual.double().cpu().square().mean(1).sqrt() if options.noise_mode == "relative" else torch.ones(())
+    rms = residual.double().cpu().square().mean(1, keepdim=True).sqrt().numpy()  # (read, 1)
+    strengths = {"stability": options.noise_std} | {f"stability_s{s:g}": s for s in options.noise_sweep}
+    overlaps: dict[str, list[torch.Tensor]] = {name: [] for name in strengths}
+    noise = np.empty(residual.shape)  # of one draw at a time
+    for draw in range(options.noise_draws):
+        _draw(measurement, layer, reads, draw, noise)
+        for name, strength in strengths.items():
+            scale = strength * rms if options.noise_mode == "relative" else strength
+            noisy = residual + torch.from_numpy(scale * noise).to(residual)
+            overlaps[name].append(_overlap(clean, _top(measurement.encode(layer, noisy))))
     columns: dict[str, Values] = {}
-    names = {"stability": options.noise_std} | {f"stability_s{s:g}": s for s in options.noise_sweep}
-    for name, strength in names.items():
+    for name, of_draws in overlaps.items():
         values = np.full(len(measurement.read_view), np.nan)
-        values[reads] = _mean_overlap(
-            measurement, layer, residual, noise * (strength * scale).reshape(-1, 1).numpy(), clean
-        )
+        values[reads] = torch.stack(of_draws).nanmean(0).numpy()  # (draw, read) to (read,)
         columns |= measurement.fact_hall_diff(name, values)
     return columns
 
 
-def _mean_overlap(
-    measurement: Measurement, layer: int, residual: torch.Tensor, noise: np.ndarray, clean: torch.Tensor
-) -> np.ndarray:
-    """Mean overlap over draws; noise (draw, read, d_model), clean (read, TOP) to (read,)."""
-    draws = [
-        _overlap(clean, _top(measurement.encode(layer, residual + torch.from_numpy(draw).to(residual))))
-        for draw in noise
-    ]
-    overlap = torch.stack(draws)  # (draw, read)
-    return overlap.nanmean(0).numpy()
-
-
-def _noise(measurement: Measurement, layer: int, reads: np.ndarray, d_model: int) -> np.ndarray:
-    """Unit noise (draw, read, d_model): each draw a function of (seed, pair id, view, layer, draw) only."""
-    options = measurement.options
-    noise = np.empty((options.noise_draws, len(reads), d_model))
+def _draw(measurement: Measurement, layer: int, reads: np.ndarray, draw: int, noise: np.ndarray) -> None:
+    """Fill noise (read, d_model): a function of (seed, pair id, view, layer, draw) only."""
     key = measurement.read_pair[reads] * len(VIEWS) + measurement.read_view[reads]
     starts: list[int] = np.flatnonzero(np.diff(key, prepend=-1)).tolist()
     for start, stop in zip(starts, [*starts[1:], len(reads)], strict=True):
         pair_id = measurement.pair_ids[int(measurement.read_pair[reads[start]])]
         view = VIEWS[measurement.read_view[reads[start]]]
-        for draw in range(options.noise_draws):
-            noise[draw, start:stop] = unit_noise(
-                options.seed, pair_id, view, layer, draw, tokens=stop - start, d_model=d_model
-            )
-    return noise
+        tokens, d_model = stop - start, noise.shape[1]
+        noise[start:stop] = unit_noise(
+            measurement.options.seed, pair_id, view, layer, draw, tokens=tokens, d_model=d_model
+        )
 
 
 def _top(features: Features) -> torch.Tensor:

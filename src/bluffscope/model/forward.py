@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from bluffscope.buffers import Buffers
 from bluffscope.errors import InputError
 from bluffscope.model.hooks import HookPoint
 from bluffscope.model.load import LanguageModel
@@ -32,6 +33,8 @@ class ResidualReader:
     """Hook point of each measured layer."""
     style: MaskStyle | None
     """How the model takes custom masks; None where it ignores them, so that batches must be padded."""
+    buffers: Buffers = field(default_factory=Buffers)
+    """Where the masks live, from batch to batch."""
 
     @classmethod
     def create(cls, model: LanguageModel, points: Mapping[int, HookPoint]) -> ResidualReader:
@@ -92,6 +95,7 @@ class ResidualReader:
             position_ids,
             getattr(self.model.config, "sliding_window", None),
             self.model.dtype,
+            self.buffers,
         )
         return {"input_ids": input_ids, "position_ids": position_ids, "attention_mask": masks}
 

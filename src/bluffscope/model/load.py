@@ -80,26 +80,34 @@ def choose_device(asked: str) -> torch.device:
 
 
 def load_model(
-    name: str, *, revision: str | None, blocks: int, device: torch.device, dtype: torch.dtype
+    name: str,
+    *,
+    revision: str | None,
+    blocks: int | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    head: bool = False,
 ) -> LanguageModel:
     """Load the first `blocks` blocks of a causal language model and its tokenizer.
 
     Args:
         name: hub id, or a folder in Hugging Face layout.
         revision: branch, tag or commit on the hub.
-        blocks: blocks needed, counted from the first.
+        blocks: blocks needed, counted from the first; None for all.
         device: where to put it.
         dtype: of weights and activations.
+        head: whether the LM head is loaded too; `network` is then the whole causal language model.
 
     Raises:
         InputError: one line that says what is missing and what to do.
     """
     location = check_folder(name)
-    from transformers import AutoModel, AutoTokenizer  # seconds-slow: only when a model is loaded
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer  # seconds-slow: only when one is loaded
 
     with _library_silence():
         config = _load_config(name, location, revision)
         full_layers = int(config.num_hidden_layers)
+        blocks = full_layers if blocks is None else blocks
         if blocks > full_layers:
             raise InputError(
                 f"layer {blocks - 1}: {name} has {full_layers} layers, 0 to {full_layers - 1}; choose among them with "
@@ -109,10 +117,11 @@ def load_model(
         with _as_input_error(name, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
         with _as_input_error(name, "model"):
-            network, info = _load_network(AutoModel, location, revision, config, dtype)
+            auto = AutoModelForCausalLM if head else AutoModel
+            network, info = _load_network(auto, location, revision, config, dtype)
             if embedding := _kept_as_head(config, info):
                 mapping = {r"^lm_head\.weight$": embedding}
-                network, info = _load_network(AutoModel, location, revision, config, dtype, key_mapping=mapping)
+                network, info = _load_network(auto, location, revision, config, dtype, key_mapping=mapping)
             network.eval().requires_grad_(False)
             network.to(device)
     _check_keys(name, info, blocks)

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 
+from bluffscope.buffers import Buffers
+
 MaskStyle = Literal["by-kind", "single"]
 
 
@@ -22,11 +24,10 @@ def ancestors(subtree_end: Int[torch.Tensor, "row token"]) -> Bool[torch.Tensor,
 
 
 def additive(
-    visible: Bool[torch.Tensor, "row token token"], dtype: torch.dtype
+    visible: Bool[torch.Tensor, "row token token"], mask: Float[torch.Tensor, "row token token"]
 ) -> Float[torch.Tensor, "row 1 token token"]:
-    """0 where a slot may attend, the dtype's lowest number where not (eager attention adds the mask)."""
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
+    """Fill `mask`: 0 where a slot may attend, the dtype's lowest number where not (eager attention adds the mask)."""
+    return mask.zero_().masked_fill_(~visible, torch.finfo(mask.dtype).min)[:, None]
 
 
 def attention_masks(
@@ -35,6 +36,7 @@ def attention_masks(
     position_ids: Int[torch.Tensor, "row token"],
     window: int | None,
     dtype: torch.dtype,
+    buffers: Buffers | None = None,
 ) -> torch.Tensor | dict[str, torch.Tensor]:
     """The mask argument of a model's forward.
 
@@ -45,17 +47,17 @@ def attention_masks(
         position_ids: depth of each slot in its trie.
         window: width of the sliding window in positions (not slots), or None.
         dtype: of the model's attention scores.
+        buffers: where the masks are put; they are overwritten by the next call with the same buffers.
     """
+    buffers = buffers or Buffers()
     visible = ancestors(subtree_end)
-    full = sliding = None
-    if style == "by-kind" or window is None:
-        full = additive(visible, dtype)
-    if window is not None:
-        distance = position_ids[:, :, None] - position_ids[:, None, :]  # (row, query, key)
-        sliding = additive(visible & (distance < window), dtype)
+    shape, device = tuple(visible.shape), visible.device
+    if window is None or int(position_ids.max()) < window:  # the window covers every text
+        full = additive(visible, buffers.take("full", shape, dtype, device))
+        return full if style == "single" else {"full_attention": full, "sliding_attention": full}
+    distance = position_ids[:, :, None] - position_ids[:, None, :]  # (row, query, key)
+    sliding = additive(visible & (distance < window), buffers.take("sliding", shape, dtype, device))
     if style == "single":
-        mask = full if sliding is None else sliding
-        assert mask is not None
-        return mask
-    assert full is not None
-    return {"full_attention": full, "sliding_attention": full if sliding is None else sliding}
+        return sliding
+    full = additive(visible, buffers.take("full", shape, dtype, device))
+    return {"full_attention": full, "sliding_attention": sliding}

@@ -17,30 +17,48 @@ class BatchLimits:
     batch_size: Literal["auto"] | int
     """Pairs a forward, or "auto" to fill `batch_tokens`."""
     batch_tokens: int
-    """Distinct tokens a forward, with batch_size "auto"."""
+    """Tokens computed a forward, with batch_size "auto"."""
     row_tokens: int
-    """Slots of a packed row: attention costs grow with its square."""
+    """Most slots of a packed row: attention costs grow with its square."""
+    cell_cost: float = 0.0
+    """Cost of one cell (query, key) of a row's attention, in tokens; see `plan.tries.pack`."""
 
 
-def plan_batches(pairs: Sequence[TokenizedPair], limits: BatchLimits) -> Iterator[list[TokenizedPair]]:
-    """Cut pairs into batches, neighbours in prefix order together, so that shared prompts share rows.
+def plan_batches(
+    pairs: Sequence[TokenizedPair], limits: BatchLimits, *, packed: bool = True
+) -> Iterator[list[TokenizedPair]]:
+    """Cut pairs into batches that waste little.
 
     Every pair comes exactly once; batches hold at least one pair whatever the limits say.
+
+    Args:
+        pairs: of one shard.
+        limits: how large a batch may grow.
+        packed: whether the batches will hold tries, so that neighbours in prefix order belong together and shared
+            prompts share rows; padded batches want neighbours in length together.
     """
-    ordered = sorted(pairs, key=lambda pair: pair.sequences[0].ids)
+    ordered = sorted(pairs, key=_prompt if packed else _longest)
     batch: list[TokenizedPair] = []
     tokens, last = 0, ()
     for pair in ordered:
-        cost = _new_tokens(pair, last)
+        cost = _new_tokens(pair, last) if packed else 3 * _longest(pair)
         full = tokens + cost > limits.batch_tokens if limits.batch_size == "auto" else len(batch) >= limits.batch_size
         if batch and full:
             yield batch
             batch, tokens, last = [], 0, ()
-            cost = _new_tokens(pair, last)
+            cost = _new_tokens(pair, last) if packed else cost
         batch.append(pair)
-        tokens, last = tokens + cost, pair.sequences[0].ids
+        tokens, last = tokens + cost, _prompt(pair)
     if batch:
         yield batch
+
+
+def _prompt(pair: TokenizedPair) -> tuple[int, ...]:
+    return pair.sequences[0].ids
+
+
+def _longest(pair: TokenizedPair) -> int:
+    return max(len(sequence.ids) for sequence in pair.sequences)
 
 
 def _new_tokens(pair: TokenizedPair, before: tuple[int, ...]) -> int:

@@ -7,6 +7,7 @@ predecessor. So a row is built in one pass, and the descendants of a node are co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Sequences
 from dataclasses import dataclass, field
 
@@ -25,8 +26,6 @@ class _Row:
     ends: list[int] = field(default_factory=list)
     path: list[int] = field(default_factory=list)
     """Slots of the last sequence added, from the root."""
-    tokens: tuple[int, ...] = ()
-    """Ids of the last sequence added."""
 
     def add(self, ids: tuple[int, ...], shared: int) -> None:
         """Append the nodes of `ids` beyond the `shared` ones it has in common with the last sequence."""
@@ -36,7 +35,6 @@ class _Row:
             self.ids.append(ids[depth])
             self.depths.append(depth)
             self.ends.append(-1)
-        self.tokens = ids
 
     def _close(self, depth: int) -> None:
         for slot in self.path[depth:]:
@@ -47,31 +45,68 @@ class _Row:
         self._close(0)
 
 
-def pack(sequences: Sequences[Sequence], pair_slot: dict[int, int], row_tokens: int) -> PackedBatch:
+SHORTEST_ROW = 32
+"""Slots of the shortest row tried: below it, rows are mostly their own padding."""
+
+
+def pack(
+    sequences: Sequences[Sequence], pair_slot: dict[int, int], row_tokens: int, cell_cost: float = 0.0
+) -> PackedBatch:
     """Lay the sequences out as tries in rows of at most `row_tokens` slots.
+
+    A long row computes a shared prefix once for more texts; a short one spends less on attention. The length taken is
+    the cheapest of `row_tokens`, half of it, a quarter, ... by the count of slots and attention cells.
 
     Args:
         sequences: views of the batch's pairs.
         pair_slot: position in the batch of each pair index.
         row_tokens: most slots a row; a single longer sequence gets a row as long as itself.
+        cell_cost: cost of one attention cell (query, key), in slots; 0 takes `row_tokens` as it is.
 
     Returns:
         The batch, its reads ordered by pair, view, token.
     """
-    limit = max(row_tokens, *(len(sequence.ids) for sequence in sequences))
+    ordered = sorted(sequences, key=lambda sequence: sequence.ids)
+    shared = [common_prefix(before.ids, after.ids) for before, after in zip(ordered, ordered[1:], strict=False)]
+    shared.insert(0, 0)
+    limit = _cheapest_limit([len(sequence.ids) for sequence in ordered], shared, row_tokens, cell_cost)
     rows: list[_Row] = [_Row()]
     reads: list[tuple[int, int, int, int, int]] = []
-    for sequence in sorted(sequences, key=lambda sequence: sequence.ids):
+    for sequence, common in zip(ordered, shared, strict=True):
         row = rows[-1]
-        shared = common_prefix(row.tokens, sequence.ids)
-        if len(row.ids) + len(sequence.ids) - shared > limit:
+        if row.ids and len(row.ids) + len(sequence.ids) - common > limit:
             row.finish()
-            row, shared = _Row(), 0
+            row, common = _Row(), 0
             rows.append(row)
-        row.add(sequence.ids, shared)
+        row.add(sequence.ids, common)
         reads += _reads(sequence, pair_slot, len(rows) - 1, row.path)
     rows[-1].finish()
     return _batch(rows, reads, branching=True)
+
+
+def _cheapest_limit(lengths: Sequences[int], shared: Sequences[int], row_tokens: int, cell_cost: float) -> int:
+    """The row length that costs least; never shorter than the longest sequence."""
+    longest = max(lengths)
+    best = limit = max(row_tokens, longest)
+    best_cost = math.inf
+    while cell_cost and limit >= max(longest, SHORTEST_ROW):
+        row_count, width = _layout(lengths, shared, limit)
+        cost = row_count * width * (1 + cell_cost * width)
+        if cost < best_cost:
+            best, best_cost = limit, cost
+        limit //= 2
+    return best
+
+
+def _layout(lengths: Sequences[int], shared: Sequences[int], limit: int) -> tuple[int, int]:
+    """Rows that packing would make, and the slots of the longest."""
+    row_count, width, used = 1, 0, 0
+    for length, common in zip(lengths, shared, strict=True):
+        if used and used + length - common > limit:
+            row_count, used, common = row_count + 1, 0, 0
+        used += length - common
+        width = max(width, used)
+    return row_count, width
 
 
 def pad(sequences: Sequences[Sequence], pair_slot: dict[int, int]) -> PackedBatch:

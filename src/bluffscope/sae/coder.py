@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bluffscope.buffers import Buffers
 from bluffscope.records import Features
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from sae_lens import SAE
 
 # Architectures whose decode is sum_i a_i W_dec[i] + b_dec, so that only active features need be touched.
@@ -31,6 +34,8 @@ class Coder:
     """Whether it was trained on texts with a BOS in front."""
     identity: dict[str, Any] = field(default_factory=dict)
     """Where it came from (release and id, or folder), architecture, width, hash: for the manifest."""
+    buffers: Buffers = field(default_factory=Buffers, repr=False)
+    """Where the pre-activations live, from call to call."""
 
     @property
     def d_in(self) -> int:
@@ -49,7 +54,8 @@ class Coder:
 
     def encode(self, residual: Float[torch.Tensor, "read d_model"]) -> Features:
         """The active features (activation > 0) of every residual."""
-        return _concatenate([_sparse(dense) for dense in self._dense_blocks(residual)], self.d_sae)
+        encode = self._encode_sparsely if self._thresholds else lambda block: _sparse(self.sae.encode(block))
+        return _concatenate([encode(block) for block in self._blocks(residual)], self.d_sae)
 
     def encode_decode(
         self, residual: Float[torch.Tensor, "read d_model"]
@@ -64,7 +70,8 @@ class Coder:
             return features, self._decode(features)
         parts: list[Features] = []
         reconstructions: list[torch.Tensor] = []
-        for dense in self._dense_blocks(residual):
+        for block in self._blocks(residual):
+            dense = self.sae.encode(block)
             reconstructions.append(self.sae.decode(dense))
             parts.append(_sparse(dense))
         return _concatenate(parts, self.d_sae), torch.cat(reconstructions)
@@ -89,15 +96,45 @@ class Coder:
         )
         return sums + self.sae.b_dec.detach()
 
-    def _dense_blocks(self, residual: torch.Tensor):
+    @cached_property
+    def _thresholds(self) -> bool:
+        """Whether features are what exceeds a threshold, so that the dense matrix need be looked through only once.
+
+        So it is for JumpReLU and ReLU as SAELens has them; a try says whether this SAE agrees, to the last bit.
+        """
+        if type(self.sae).__name__ not in ("JumpReLUSAE", "StandardSAE"):
+            return False
+        generator = torch.Generator().manual_seed(0)
+        scale = self.sae.W_enc.detach().norm() / self.d_in**0.5
+        probe = torch.randn(4, self.d_in, generator=generator).to(self.sae.W_enc) / scale.clamp_min(1e-6)
+        probe = torch.cat([probe, 100 * probe])
+        ours, theirs = self._encode_sparsely(probe), _sparse(self.sae.encode(probe))
+        return torch.equal(ours.indices, theirs.indices) and torch.equal(ours.values, theirs.values)
+
+    def _encode_sparsely(self, block: Float[torch.Tensor, "read d_model"]) -> Features:
+        """Features straight from the pre-activations, which live in a buffer that is used again."""
+        sae_in = self.sae.process_sae_in(block)
+        shape = (len(sae_in), self.d_sae)
+        hidden = self.buffers.take("hidden_pre", shape, self.sae.W_enc.dtype, self.sae.W_enc.device)
+        torch.mm(sae_in, self.sae.W_enc.detach(), out=hidden).add_(self.sae.b_enc.detach())
+        threshold: Any = getattr(self.sae, "threshold", None)
+        return _gathered(hidden, hidden > (0 if threshold is None else threshold.detach().clamp_min(0)))
+
+    def _blocks(self, residual: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The residuals, as many at a time as their dense features may take memory."""
         rows = max(1, _DENSE_CELLS // self.d_sae)
         residual = residual.to(device=self.sae.W_dec.device, dtype=self.sae.W_dec.dtype)
         for start in range(0, len(residual), rows):
-            yield self.sae.encode(residual[start : start + rows])
+            yield residual[start : start + rows]
 
 
 def _sparse(dense: Float[torch.Tensor, "read d_sae"]) -> Features:
-    rows, columns = (dense > 0).nonzero(as_tuple=True)  # in row order, columns ascending
+    return _gathered(dense, dense > 0)
+
+
+def _gathered(dense: Float[torch.Tensor, "read d_sae"], active: Bool[torch.Tensor, "read d_sae"]) -> Features:
+    """The entries of a dense matrix at which `active` is true."""
+    rows, columns = active.nonzero(as_tuple=True)  # in row order, columns ascending
     counts = torch.bincount(rows, minlength=len(dense))
     indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     return Features(indptr=indptr, indices=columns, values=dense[rows, columns], d_sae=dense.shape[1])

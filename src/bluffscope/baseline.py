@@ -1,0 +1,136 @@
+"""The old patterns, for comparison: one text at a time in a single pass, or one pass for each analysis.
+
+The strategies `sequential` and `separate` measure with `bluffscope.reference`, call for call as DESIGN section 4 lists
+them, and give the same rows as the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from bluffscope import reference
+from bluffscope.errors import PairError
+from bluffscope.records import VIEWS, Pair, Shard
+from bluffscope.reference import Counts, ReferenceOptions, Row, Subject
+from bluffscope.rows import ShardRows
+from bluffscope.table.schema import Column
+from bluffscope.timing import Stopwatch
+
+FUNCTIONS: Final[dict[str, Callable[[Subject], Row]]] = {
+    "layer_sensitivity": reference.layer_sensitivity,
+    "semantic_misalignment": reference.semantic_misalignment,
+    "stability": reference.stability,
+    "entropy": reference.entropy,
+    "cross_layer": reference.cross_layer,
+}
+"""The reference's analyses by the names of the engine's."""
+
+
+class Loaded(NamedTuple):
+    """A whole model and its SAEs, as the reference takes them."""
+
+    model: Any
+    """Causal language model with its LM head."""
+    tokenizer: Any
+    saes: Mapping[int, Any]
+    identity: dict[str, Any]
+    """The model's, for the manifest."""
+    sae_identities: dict[int, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class BaselineWorker:
+    """Measures shards one text at a time; `load` is called once, or anew for each analysis of a shard."""
+
+    load: Callable[[], Loaded]
+    loaded: Loaded
+    """What was loaded first."""
+    separate: bool
+    analyses: Sequence[str]
+    columns: Sequence[Column]
+    options: ReferenceOptions
+    keep_residuals: bool
+    counts: Counts
+    """Forwards, encodes and eigendecompositions done; its stopwatch is the run's."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The model's, for the manifest."""
+        return self.loaded.identity
+
+    @property
+    def sae_identities(self) -> dict[int, dict[str, Any]]:
+        """Of each layer's SAE, for the manifest."""
+        return self.loaded.sae_identities
+
+    @property
+    def strategy(self) -> str:
+        """Its name."""
+        return "separate" if self.separate else "sequential"
+
+    @property
+    def stopwatch(self) -> Stopwatch:
+        """Told the time of every stage."""
+        return self.counts.stopwatch
+
+    def run(self, shard: Shard, advance: Callable[[int], None] = lambda _: None) -> pl.DataFrame:
+        """Measure every pair of a shard; one row a pair in input order, quarantined ones with their reason."""
+        return self.tabulate(self.measure(self.prepare(shard), advance))
+
+    def prepare(self, shard: Shard) -> Shard:
+        """Nothing: texts are tokenised one by one, when their turn comes."""
+        return shard
+
+    def measure(self, prepared: Shard, advance: Callable[[int], None]) -> ShardRows:
+        """Every analysis of every pair."""
+        rows = ShardRows(prepared, self.columns, keep_residuals=self.keep_residuals)
+        passes = [(name,) for name in self.analyses] if self.separate else [tuple(self.analyses)]
+        for number, names in enumerate(passes):
+            with self.stopwatch.stage("load"):
+                loaded = self.load() if number else self.loaded
+            for pair in prepared.pairs:
+                self._measure_pair(rows, loaded, pair, names, keep=number == 0)
+                if number == len(passes) - 1:
+                    advance(1)
+            del loaded  # before the next one is loaded
+        return rows
+
+    def tabulate(self, measured: ShardRows) -> pl.DataFrame:
+        """The shard's table."""
+        with self.stopwatch.stage("write"):
+            return measured.frame()
+
+    def _measure_pair(self, rows: ShardRows, loaded: Loaded, pair: Pair, names: Sequence[str], *, keep: bool) -> None:
+        """Some analyses of a pair; with `keep`, its features go into the table too."""
+        try:
+            subject = reference.prepare(pair, loaded.model, loaded.tokenizer, loaded.saes, self.options, self.counts)
+            row = reference.token_columns(subject)
+            if len(names) == len(FUNCTIONS):
+                row |= reference.all_analyses(subject)
+            else:
+                for name in names:
+                    row |= FUNCTIONS[name](subject)
+            if keep:
+                self._keep(rows, subject)
+            rows.fill(pair.index, row)
+        except PairError as error:
+            rows.quarantine(pair.index, str(error).removeprefix(f"pair {pair.id}: "))
+
+    def _keep(self, rows: ShardRows, subject: Subject) -> None:
+        """The features (and the residuals, where asked for) of every layer and view, read now where no analysis did."""
+        for layer in self.options.layers:
+            for number, view in enumerate(VIEWS):
+                reading = subject.readings.get((layer, view)) or subject.read(view, [layer])[layer]
+                index = np.full(len(reading.a), subject.pair.index)
+                views = np.full(len(reading.a), number)
+                active = reading.a > 0
+                counts, features = active.sum(1), np.nonzero(active)[1]
+                rows.add_reads(index, views, layer, counts, features, reading.a[active])
+                if self.keep_residuals:
+                    token = np.array(subject.texts[view].reads)
+                    rows.add_residuals(index, views, layer, token, reading.x.cpu().float().numpy())
