@@ -79,7 +79,7 @@ class Counts:
     """Calls of `sae.encode`: one for each text, layer, analysis and noise draw, whatever the number of reads."""
     eigendecompositions: int = 0
     """Decompositions of a d x d matrix; reads with fewer than two active features need none."""
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch, compare=False, repr=False)
     """Seconds in the three, as the stages forward, sae and geometry."""
 
 

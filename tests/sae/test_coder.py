@@ -179,14 +179,31 @@ def test_half_precision_residuals_are_encoded_in_the_sae_s_own_precision(tmp_pat
 
 def test_a_wide_dictionary_is_encoded_in_blocks_of_bounded_size(tmp_path):
     ours, theirs = load("jumprelu", tmp_path, d_sae=1 << 16)
+    ours.encode(residuals(1))
     seen = []
-    encode = ours.sae.encode
-    ours.sae.encode = lambda x: seen.append(len(x)) or encode(x)
+    enter = ours.sae.process_sae_in
+    ours.sae.process_sae_in = lambda x: seen.append(len(x)) or enter(x)
     features, reconstruction = ours.encode_decode(residuals(600))
     assert seen == [256, 256, 88]
     expected, decoded = alone(theirs, residuals(600)[-3:])
     assert torch.equal(dense_rows(features, 597), expected > 0)
     assert_relative(reconstruction[-3:], decoded)
+
+
+@pytest.mark.parametrize(("architecture", "straight"), [("jumprelu", True), ("standard", True), ("topk", False)])
+def test_thresholds_are_taken_straight_only_where_they_give_the_same_bits(architecture, straight, tmp_path):
+    ours, theirs = load(architecture, tmp_path)
+    assert ours._thresholds == straight
+    with torch.no_grad():
+        assert torch.equal(dense(ours.encode(residuals(40))), theirs.encode(residuals(40)))
+
+
+def test_an_sae_that_encodes_in_its_own_way_is_left_to_itself(tmp_path):
+    ours, _ = load("jumprelu", tmp_path)
+    encode = ours.sae.encode
+    ours.sae.encode = lambda x: 2 * encode(x)
+    assert not ours._thresholds
+    assert torch.equal(dense(ours.encode(residuals(5))), 2 * encode(residuals(5)))
 
 
 def dense_rows(features, first):

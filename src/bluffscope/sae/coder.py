@@ -116,8 +116,9 @@ class Coder:
         sae_in = self.sae.process_sae_in(block)
         shape = (len(sae_in), self.d_sae)
         hidden = self.buffers.take("hidden_pre", shape, self.sae.W_enc.dtype, self.sae.W_enc.device)
-        torch.mm(sae_in, self.sae.W_enc.detach(), out=hidden).add_(self.sae.b_enc.detach())
+        bias: Any = self.sae.b_enc
         threshold: Any = getattr(self.sae, "threshold", None)
+        torch.mm(sae_in, self.sae.W_enc.detach(), out=hidden).add_(bias.detach())
         return _gathered(hidden, hidden > (0 if threshold is None else threshold.detach().clamp_min(0)))
 
     def _blocks(self, residual: torch.Tensor) -> Iterator[torch.Tensor]:
