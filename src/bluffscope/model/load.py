@@ -108,7 +108,7 @@ def load_model(
         _truncate(config, blocks)
         with _as_input_error(name, "tokenizer", revision):
             tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
-        with _as_input_error(name, "model"):
+        with _as_input_error(name, "model", revision):
             network, info = _load_network(AutoModel, location, revision, config, dtype)
             if embedding := _kept_as_head(config, info):
                 mapping = {r"^lm_head\.weight$": embedding}
@@ -312,9 +312,11 @@ def _reason(error: Exception, name: str, what: str, revision: str | None) -> str
 
     text = str(error)
     cached = cached_snapshot(name, revision)
-    if what == "tokenizer" and cached and not any((cached / file).is_file() for file in _TOKENIZER_FILES):
+    if cached and what == "tokenizer" and not any((cached / file).is_file() for file in _TOKENIZER_FILES):
         # transformers takes every single tokenizer file for optional, and then fails for want of all
         return not_cached() if is_offline_mode() else "its repository has no tokenizer; give a folder that has one"
+    if cached and "file named" in text and is_offline_mode() and not any(cached.glob("*.bin")):
+        return not_cached()  # the weights, or a part of them: transformers takes them for never published
     if "ignore_mismatched_sizes" in text:
         return (
             "the weights have other shapes than config.json says: they do not belong together; copy both from one place"
