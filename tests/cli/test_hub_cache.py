@@ -19,19 +19,17 @@ PUBLISHED_L0 = {"5": 68, "12": 82, "20": 71}
 ARCHIVE = "layer_12/width_16k/average_l0_82/params.npz"
 SHARD = "model-00002-of-00005.safetensors"
 
-# The hub's constants are read at import, so the runs have a process of their own; each hides the file that it names.
+# The hub's constants are read at import, so the runs have a process of their own; each has a file out of the way.
 SCRIPT = """
 import contextlib, io, json, pathlib, sys, bluffscope.run
 from bluffscope.cli.main import main
 bluffscope.run._figures = lambda folder, config: ()
-for hidden, arguments in json.loads(sys.argv[1]):
-    away = pathlib.Path(hidden).with_name("away") if hidden else None
-    if away:
-        pathlib.Path(hidden).rename(away)
+for file, name, arguments in json.loads(sys.argv[1]):
+    away = pathlib.Path(file).rename(pathlib.Path(file).with_name(name)) if file else None
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = main(arguments)
     if away:
-        away.rename(hidden)
+        away.rename(file)
     print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
 """
 
@@ -69,13 +67,14 @@ def outcomes(home, commits):
         "folders": ["--model", model, "--sae", scope],
         "other revision": ["--preset", "gemma-2-2b", "--revision", "0" * 40],
     }
-    runs = {name: (None, flags) for name, flags in sources.items()}
+    runs = {name: ("", "", flags) for name, flags in sources.items()}
+    one_layer = ["--preset", "gemma-2-2b", "--layers", "12"]
     for file, (repository, _) in MISSING.items():
-        hidden = str(hub_cache.snapshot(home, repository) / file)
-        runs[file] = (hidden, ["--preset", "gemma-2-2b", "--layers", "12"])
+        runs[file] = (str(hub_cache.snapshot(home, repository) / file), "away", one_layer)
+    runs["pickle"] = (f"{model}/model.safetensors.index.json", "pytorch_model.bin", one_layer)
     given = [
-        (hidden, ["analyze", *flags, *data, "--out", str(home.parent / name.replace("/", "-"))])
-        for name, (hidden, flags) in runs.items()
+        (file, away, ["analyze", *flags, *data, "--out", str(home.parent / name.replace("/", "-"))])
+        for name, (file, away, flags) in runs.items()
     ]
     process = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(given)],
@@ -148,3 +147,9 @@ def test_a_file_that_the_cache_lacks_is_one_clear_line(outcomes, home, file):
     assert line.startswith(f"bluffscope analyze: {MISSING[file][1]}")
     assert line.endswith(PROBLEM)
     assert not (home.parent / file.replace("/", "-")).exists()
+
+
+def test_a_cache_that_holds_the_weights_as_a_pickle_alone_is_refused_as_such(outcomes):
+    code, out, err = outcomes["pickle"]
+    assert (code, out) == (2, "")
+    assert f"--model {GEMMA_2_2B}: it has no safetensors weights, and pickles are refused; convert it" in err
