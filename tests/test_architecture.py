@@ -258,3 +258,26 @@ def test_no_folder_or_file_has_a_name_that_says_nothing():
     assert not {"utils", "util", "helpers", "common", "misc"} & {
         name for module in MODULES for name in module.split(".")
     }
+
+
+WAITS = {"wait", "join", "communicate", "result", "acquire"}
+"""Methods that wait for ever where they are given no arguments."""
+
+
+def endless(tree: ast.AST) -> list[int]:
+    """Lines of calls that wait for another process or thread without a limit."""
+    found = []
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            runs = ast.unparse(call.func) in ("subprocess.run", "subprocess.check_output", "subprocess.check_call")
+            bare = call.func.attr in WAITS and not call.args and not call.keywords
+            if bare or (runs and "timeout" not in {keyword.arg for keyword in call.keywords}):
+                found.append(call.lineno)
+    return found
+
+
+def test_no_test_waits_for_ever():
+    assert endless(ast.parse("p.wait()\nt.join(1)\nsubprocess.run([])\nsubprocess.run([], timeout=1)")) == [1, 3]
+    tests = Path(__file__).parent
+    found = {str(path.relative_to(tests)): endless(ast.parse(path.read_text("utf-8"))) for path in tests.rglob("*.py")}
+    assert {name: lines for name, lines in found.items() if lines} == {}

@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import logging as hub_logging
 
+import hub_cache
 from bluffscope import hub
 
 
@@ -67,8 +68,12 @@ def test_a_hub_that_answers_is_left_to_itself(asked, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("status", [200, 301, 401, 404, 500])
-def test_any_answer_is_an_answer(status):
+def test_any_answer_is_an_answer(status, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+
     class Handler(http.server.BaseHTTPRequestHandler):
+        timeout = 10
+
         def do_HEAD(self):
             self.send_response(status)
             self.send_header("Content-Length", "0")
@@ -78,18 +83,19 @@ def test_any_answer_is_an_answer(status):
             pass
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    server.timeout = 10
+    thread = threading.Thread(target=server.handle_request, daemon=True)
     thread.start()
     try:
         assert hub._answers(f"http://127.0.0.1:{server.server_port}")
     finally:
-        server.shutdown()
-        thread.join()
+        thread.join(30)
         server.server_close()
 
 
 def test_no_name_no_port_no_word_and_no_address_are_no_answer(monkeypatch):
     monkeypatch.setattr(hub, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         started = time.perf_counter()
@@ -108,5 +114,18 @@ def test_failures_that_are_not_the_hub_s_are_not_blamed_on_it():
 
 
 def test_a_folder_has_no_commit_and_neither_has_what_is_not_cached(tmp_path):
-    assert hub.cached_commit(str(tmp_path), None) is None
-    assert hub.cached_commit("nobody/nothing", None) is None
+    assert hub.cached_commit(str(tmp_path)) is None
+    assert hub.cached_commit("nobody/nothing") is None
+
+
+def test_a_revision_of_the_cache_is_found_by_branch_tag_and_commit(tmp_path, monkeypatch):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "config.json").write_text("{}")
+    commit = hub_cache.add_repository(tmp_path / "home", "org/model", tmp_path / "files")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    (tmp_path / "home" / "hub" / "models--org--model" / "refs" / "v1").write_text(commit)
+    (tmp_path / "home" / "hub" / "models--org--model" / "refs" / "gone").write_text("0" * 40)
+    assert [hub.cached_commit("org/model", name) for name in (None, "main", "v1", commit)] == [commit] * 4
+    assert [hub.cached_commit("org/model", name) for name in ("v2", "gone", "0" * 40)] == [None] * 3
+    assert hub.cached_snapshot("org/model") == hub_cache.snapshot(tmp_path / "home", "org/model")
+    assert hub_cache.snapshot(tmp_path / "home", "org/model").joinpath("config.json").read_text() == "{}"

@@ -85,17 +85,28 @@ def save_tokenizer(folder: Path, *, bos: bool = True) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
 
 
-def save_model(folder: Path, architecture: str, *, seed: int = 0, scale: float = 0.3) -> Path:
-    """A random model of the architecture with its tokenizer, in Hugging Face layout."""
+def save_model(
+    folder: Path,
+    architecture: str,
+    *,
+    seed: int = 0,
+    scale: float = 0.3,
+    shard_size: str = "5GB",
+    **changes: object,
+) -> Path:
+    """A random model of the architecture, its configuration changed as given, with its tokenizer, in HF layout."""
     torch.manual_seed(seed)
-    config = type(ARCHITECTURES[architecture]).from_dict(ARCHITECTURES[architecture].to_dict())
+    plain = ARCHITECTURES[architecture].to_dict()
+    if "num_hidden_layers" in changes:
+        plain.pop("layer_types", None)  # they are worked out anew
+    config = type(ARCHITECTURES[architecture]).from_dict(plain | changes)
     config._attn_implementation = "eager"
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:  # large weights make positions, masks and depth matter
                 parameter.normal_(0, scale if "embed" not in name and "wte" not in name else 1.0)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=shard_size)
     save_tokenizer(folder)
     return folder
 

@@ -66,7 +66,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    torch.set_num_threads(2)
     hf_logging.set_verbosity_error()  # it takes the BOS that opens every story for a pad
     for layer, rows in written(args.model, args.layers, args.stories, args.seed).items():
         held_out = len(rows) // 10

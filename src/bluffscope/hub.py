@@ -86,23 +86,44 @@ def refusal(error: BaseException, name: str) -> str | None:
             return f"{hub} refuses it ({status}); set HF_TOKEN to a token that may read it"
         return f"{hub} answers with error {status}; check the name, try again later, or give a folder"
     if found(errors.LocalEntryNotFoundError) or found(errors.OfflineModeIsEnabled):
-        return _not_cached(hub)
+        return not_cached()
     return None
 
 
-def cached_commit(name: str, revision: str | None) -> str | None:
-    """The commit of a repository whose config.json the local cache gives; None for what is not in it."""
-    from huggingface_hub import try_to_load_from_cache
+def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
+    """The folder in which the local cache has a repository's files; None for a folder and for what is not cached.
+
+    Args:
+        name: hub id of the repository.
+        revision: branch, tag or commit; None is the branch main.
+
+    Returns:
+        The folder; its name is the commit. Files may be absent from it.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
 
     if Path(name).expanduser().exists():
         return None
-    path = try_to_load_from_cache(name, "config.json", revision=revision)
-    return Path(path).parent.name if isinstance(path, str) else None
+    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
+    reference = repository / "refs" / (revision or "main")
+    commit = reference.read_text(encoding="utf-8") if reference.is_file() else revision
+    if not commit or not (repository / "snapshots" / commit).is_dir():
+        return None
+    return repository / "snapshots" / commit
 
 
-def _not_cached(hub: str) -> str:
+def cached_commit(name: str, revision: str | None = None) -> str | None:
+    """The commit that the local cache holds of a repository's revision; None as `cached_snapshot`."""
+    folder = cached_snapshot(name, revision)
+    return None if folder is None else folder.name
+
+
+def not_cached() -> str:
+    """What to do about a file that the cache lacks and the hub did not give."""
     from huggingface_hub import constants
 
+    hub = constants.ENDPOINT
     where = "no such folder here, and not (wholly) in the Hugging Face cache"
     if _silent.get():
         return f"{where}; {hub} does not answer: check the name and the network, or give a folder"

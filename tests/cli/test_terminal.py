@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 
 import polars as pl
 import pytest
@@ -19,6 +20,7 @@ from bluffscope.cli.main import main
 from bluffscope.cli.progress import LineProgress, progress_text
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+LONGEST = 120
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
@@ -62,13 +64,33 @@ def command(tmp_path, tiny_model, tiny_saes):
     return build
 
 
-def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(command, tmp_path):
+@pytest.fixture
+def start():
+    """Start a process; what is still there after `LONGEST` seconds, or at the test's end, is killed."""
+    started = []
+
+    def run(arguments, environment=ENVIRONMENT, **streams):
+        process = subprocess.Popen(arguments, env=environment, **streams)
+        timer = threading.Timer(LONGEST, process.kill)
+        timer.start()
+        started.append((process, timer))
+        return process
+
+    yield run
+    for process, timer in started:
+        timer.cancel()
+        process.kill()
+        with process:  # closes its pipes
+            pass
+
+
+def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(command, start, tmp_path):
     leader, follower = pty.openpty()
     environment = {**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "100"}
-    process = subprocess.Popen(command(400), stdout=follower, stderr=follower, stdin=follower, env=environment)
+    process = start(command(400), environment, stdout=follower, stderr=follower, stdin=follower)
     os.close(follower)
     said = b""
-    while select.select([leader], [], [], 120)[0]:
+    while select.select([leader], [], [], LONGEST)[0]:
         try:
             chunk = os.read(leader, 65536)
         except OSError:  # the other end is closed
@@ -91,14 +113,9 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(command, tmp_path):
     assert "Traceback" not in text
 
 
-def test_ctrl_c_ends_a_run_with_one_line_and_code_130(command, tmp_path):
-    process = subprocess.Popen(
-        command(4000, "--batch-size", 1, "--noise-draws", 50),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    )
+def test_ctrl_c_ends_a_run_with_one_line_and_code_130(command, start, tmp_path):
+    long = command(4000, "--batch-size", 1, "--noise-draws", 50)
+    process = start(long, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     first = process.stderr.readline()
     assert first.startswith("Progress: ")
     process.send_signal(signal.SIGINT)

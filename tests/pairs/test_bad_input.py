@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 from pathlib import Path
 
 import polars as pl
@@ -243,8 +244,16 @@ def test_a_file_without_permission_is_refused_when_opened(tmp_path, monkeypatch)
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "d.jsonl")
-    assert "not a regular file" in refused(tmp_path / "d.jsonl")
+    pipe = tmp_path / "d.jsonl"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.open("wb").close(), daemon=True)  # who opens it all the same gets on
+    writer.start()
+    try:
+        assert "not a regular file" in refused(pipe)
+    finally:
+        reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        writer.join(10)
+        os.close(reading)
 
 
 def test_a_json_list_too_large_to_hold_is_refused(tmp_path, monkeypatch):

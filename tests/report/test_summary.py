@@ -272,5 +272,5 @@ def test_labels_are_distinct_single_lines(texts):
 
 def test_reading_a_summary_imports_no_torch_no_ray_and_no_altair():
     code = "import sys, bluffscope.report; print({'torch', 'ray', 'altair', 'transformers'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"

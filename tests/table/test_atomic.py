@@ -137,7 +137,8 @@ for write in (frame.write_parquet, frame.lazy().sink_parquet):
     except RunFolderError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
     assert len(lines) == 2 and all("t.parquet: " in line and "File too large" in line for line in lines)

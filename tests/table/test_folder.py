@@ -82,7 +82,7 @@ def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path):
     barrier = threading.Barrier(8)
 
     def start(_: int) -> Path:
-        barrier.wait()
+        barrier.wait(30)
         return RunFolder.create_default("demo", tmp_path).path
 
     with ThreadPoolExecutor(8) as pool:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from bluffscope.errors import InputError
-from bluffscope.hub import cached_commit, refusal
+from bluffscope.hub import cached_commit, cached_snapshot, not_cached, refusal
 from bluffscope.identity import weights_digest
 from bluffscope.model.hooks import find_blocks
 
@@ -114,9 +114,9 @@ def load_model(
                 "--layers, or give SAEs that were trained on this model"
             )
         _truncate(config, blocks)
-        with _as_input_error(name, "tokenizer"):
+        with _as_input_error(name, "tokenizer", revision):
             tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
-        with _as_input_error(name, "model"):
+        with _as_input_error(name, "model", revision):
             auto = AutoModelForCausalLM if head else AutoModel
             network, info = _load_network(auto, location, revision, config, dtype)
             if embedding := _kept_as_head(config, info):
@@ -296,7 +296,7 @@ def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, network: nn
 
 
 @contextlib.contextmanager
-def _as_input_error(name: str, what: str) -> Generator[None, None, None]:
+def _as_input_error(name: str, what: str, revision: str | None = None) -> Generator[None, None, None]:
     """Turn the libraries' many ways of failing into one line that says what to do."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
@@ -312,12 +312,20 @@ def _as_input_error(name: str, what: str) -> Generator[None, None, None]:
     except MemoryError as error:
         raise InputError(f"--model {name}: it needs more memory than there is; give a smaller model") from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
-        raise InputError(f"--model {name}: {refusal(error, name) or _reason(error, name, what)}") from error
+        raise InputError(f"--model {name}: {refusal(error, name) or _reason(error, name, what, revision)}") from error
 
 
-def _reason(error: Exception, name: str, what: str) -> str:
+def _reason(error: Exception, name: str, what: str, revision: str | None) -> str:
     """Why something cannot be loaded that is there, and what to do."""
+    from huggingface_hub import is_offline_mode
+
     text = str(error)
+    cached = cached_snapshot(name, revision)
+    if cached and what == "tokenizer" and not any((cached / file).is_file() for file in _TOKENIZER_FILES):
+        # transformers takes every single tokenizer file for optional, and then fails for want of all
+        return not_cached() if is_offline_mode() else "its repository has no tokenizer; give a folder that has one"
+    if cached and "file named" in text and is_offline_mode() and not any(cached.glob("*.bin")):
+        return not_cached()  # the weights, or a part of them: transformers takes them for never published
     if "ignore_mismatched_sizes" in text:
         return (
             "the weights have other shapes than config.json says: they do not belong together; copy both from one place"

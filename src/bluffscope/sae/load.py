@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bluffscope.errors import InputError
-from bluffscope.hub import refusal
+from bluffscope.hub import cached_commit, refusal
 from bluffscope.identity import weights_digest
 from bluffscope.sae.coder import Coder
 from bluffscope.sae.find import SaeSource, registry
@@ -168,14 +168,22 @@ def _coder(sae: SAE[Any], layer: int, origin: dict[str, str], where: str) -> Cod
 
 
 def _registered(release: str, sae_id: str, published: dict[str, Any]) -> dict[str, Any]:
-    """What SAELens's table of pretrained SAEs adds: the repository and path of the weights, and their mean L0."""
+    """What SAELens's table of pretrained SAEs adds: the repository and path of the weights, and their mean L0.
+
+    Also the commit that the cache holds of the repository: SAELens reads every file from its branch main.
+    """
     entry = registry().get(release)
     if entry is None:
-        return {}
+        return {"repository": release, "path": sae_id, "revision": cached_commit(release)}
     path = entry.saes_map[sae_id]
     in_path = _L0_IN_PATH.search(path)  # of Gemma Scope's canonical SAEs, the table's column holds 0
     l0 = entry.expected_l0.get(sae_id) or (float(in_path[1]) if in_path else None)
-    return {"repository": entry.repo_id, "path": path, "published_l0": published["published_l0"] or l0}
+    return {
+        "repository": entry.repo_id,
+        "path": path,
+        "revision": cached_commit(entry.repo_id),
+        "published_l0": published["published_l0"] or l0,
+    }
 
 
 def _refuse_transcoder(sae: SAE[Any], where: str) -> None:
