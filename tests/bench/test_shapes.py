@@ -33,6 +33,12 @@ SMALL = dataclasses.replace(  # Gemma 2 2B with a fifth of its blocks, an eighth
     d_sae=2048,
     thresholds=(3.6, 4.3, 4.9),
 )
+SIZES = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("head_dim", "vocab_size", "query_pre_attn_scalar", "sliding_window", "attn_logit_softcapping"),
+    *("final_logit_softcapping", "max_position_embeddings", "hidden_activation", "rms_norm_eps"),
+    *("tie_word_embeddings", "rope_parameters"),
+)
 IDS = torch.tensor([[2, *range(300, 324)]])
 
 
@@ -214,11 +220,7 @@ def test_the_large_shape_is_gemma_2_2b_s():
     shape = SHAPES["gemma-2-2b"]
     model = build_language_model(dataclasses.replace(shape, vocabulary=2560), blocks=1)
     ours = model.config.to_dict() | {"num_hidden_layers": shape.blocks, "vocab_size": shape.vocabulary}
-    for name in (
-        "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim vocab_size "
-        "query_pre_attn_scalar sliding_window attn_logit_softcapping final_logit_softcapping max_position_embeddings "
-        "hidden_activation rms_norm_eps tie_word_embeddings rope_parameters"
-    ).split():
+    for name in SIZES:
         assert ours[name] == getattr(published, name), name
     assert model.config._attn_implementation == "eager"
 
