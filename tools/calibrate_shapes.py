@@ -2,7 +2,7 @@
 
 `python tools/calibrate_shapes.py mid` reads the residuals of the bundled pairs' three texts, as an analysis does, and
 takes for each layer the value that the wanted number of pre-activations exceeds, over all reads. At the larger shape
-give `--pairs 40`: a fifth of the pairs, every fifth of them.
+give `--pairs 25`: every eighth pair.
 """
 
 from __future__ import annotations
