@@ -12,7 +12,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
             else:
                 sae = _from_release(source.release, source.ids[layer], device, dtype)
                 origin = {"release": source.release, "id": source.ids[layer]}
-        coders[layer] = _coder(sae, layer, origin, where)
+        coders[layer] = as_coder(sae, layer, origin, where)
     return coders
 
 
@@ -85,16 +85,28 @@ def _from_release(release: str, sae_id: str, device: str, dtype: torch.dtype) ->
 
 def _from_archive(path: Path, layer: int, device: str, dtype: torch.dtype) -> SAE[Any]:
     """A Gemma Scope params.npz as SAELens's JumpReLU SAE (there is no disk loader for it)."""
+    weights = {name: array.to(device=device, dtype=dtype) for name, array in _archive_arrays(path).items()}
+    metadata = {
+        "hook_name": f"blocks.{layer}.hook_resid_post",
+        "prepend_bos": True,
+        "l0": float(path.parent.name.removeprefix("average_l0_")),
+    }
+    return jumprelu(weights, metadata, device)
+
+
+def jumprelu(weights: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], device: str) -> SAE[Any]:
+    """SAELens's JumpReLU SAE around these tensors, which are not copied.
+
+    Args:
+        weights: W_enc, W_dec, b_enc, b_dec and threshold, on the device and of one dtype.
+        metadata: what SAELens keeps as such: hook_name, prepend_bos, l0...
+        device: torch device name.
+    """
     from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
-    weights = {name: array.to(device=device, dtype=dtype) for name, array in _archive_arrays(path).items()}
     d_in, d_sae = weights["W_enc"].shape
-    metadata = SAEMetadata(
-        hook_name=f"blocks.{layer}.hook_resid_post",
-        prepend_bos=True,
-        l0=float(path.parent.name.removeprefix("average_l0_")),
-    )
+    dtype = weights["W_enc"].dtype
     config = JumpReLUSAEConfig(
         d_in=d_in,
         d_sae=d_sae,
@@ -102,7 +114,7 @@ def _from_archive(path: Path, layer: int, device: str, dtype: torch.dtype) -> SA
         device="meta",
         apply_b_dec_to_input=False,
         normalize_activations="none",
-        metadata=metadata,
+        metadata=SAEMetadata(**metadata),
     )
     sae = JumpReLUSAE(config)
     sae.load_state_dict(weights, assign=True)
@@ -134,7 +146,18 @@ def _archive_arrays(path: Path) -> dict[str, torch.Tensor]:
     return arrays
 
 
-def _coder(sae: SAE[Any], layer: int, origin: dict[str, str], where: str) -> Coder:
+def as_coder(sae: SAE[Any], layer: int, origin: dict[str, str], where: str) -> Coder:
+    """An SAE behind the calls the pipeline needs, in evaluation mode.
+
+    Args:
+        sae: any SAELens SAE.
+        layer: the layer it stands for.
+        origin: where it came from, for the manifest.
+        where: how messages name it.
+
+    Raises:
+        InputError: it cannot be used: no hook_name, a transcoder, features that can be negative, weights not finite.
+    """
     sae.eval().requires_grad_(False)
     metadata = sae.cfg.metadata
     hook_name = metadata.get("hook_name")

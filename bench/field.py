@@ -1,0 +1,159 @@
+"""This package against TransformerLens and SAELens: the same job, the same results, the time each takes.
+
+`python bench/field.py compare` runs, for the embedded model and the `mid` shape, the two ways of `lens_saes.py` and
+the packed engine, each in a process of its own, one after the other on this machine; checks that all metrics agree;
+and prints seconds a pair and their ratios. The slow ways are timed on `--pairs` pairs spread evenly over bluff200, the
+engine on all of it; loading and warming up are left out, and nothing is drawn. The engine runs before and after the
+others, so that a machine that changed its pace in between shows. Exit code 1 says that metrics differ.
+
+Its environment: `pip install --constraint constraints.txt -r bench/requirements.txt -e .`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from bluffscope.api import config_from
+from bluffscope.bench.shapes import SHAPES, Shape, save_shape
+from bluffscope.run import run
+
+HERE = Path(__file__).resolve().parent
+GOALS = {"guide": 100, "careful": 30}
+"""Times faster than each way that the engine is meant to be, at the mid shape."""
+
+
+def measure_engine(folder: Path, layers: Sequence[int], out: Path) -> None:
+    """Analyse all bundled pairs as `bluffscope analyze` does, but for the figures."""
+    options = {"model": str(folder / "model"), "sae": str(folder / "sae"), "layers": list(layers)}
+    result = run(config_from(**options, device="cpu", dtype="float32", out=out), draw=False)
+    timings: dict[str, float] = result.manifest["timings"]
+    pairs = len(result.metrics())
+    seconds = sum(seconds for stage, seconds in timings.items() if stage not in ("load", "total"))
+    record = {"seconds_per_pair": seconds / pairs, "pairs": pairs, "timings": timings}
+    (out / "measured.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def in_own_process(script: str, *arguments: object) -> None:
+    """Run one of the scripts here; its error output is shown only if it fails."""
+    command = [sys.executable, "-W", "ignore", str(HERE / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr[-4000:]}")
+
+
+def engine(folder: Path, shape: Shape) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Measured once in a process of its own: the record, and the table."""
+    out = Path(tempfile.mkdtemp(dir=folder)) / "run"
+    in_own_process("field.py", "engine", "--folder", folder, "--out", out, "--layers", *shape.layers)
+    return json.loads((out / "measured.json").read_text("utf-8")), pl.read_parquet(out / "metrics.parquet")
+
+
+def lens(way: str, folder: Path, shape: Shape, pairs: int) -> dict[str, Any]:
+    """One of the field's ways, measured in a process of its own."""
+    out = folder / f"{way}.json"
+    parts = ("--model", folder / "model", "--sae", folder / "sae", "--layers", *shape.layers)
+    in_own_process("lens_saes.py", way, *parts, "--pairs", pairs, "--out", out)
+    return json.loads(out.read_text("utf-8"))
+
+
+def agreement(table: pl.DataFrame, rows: list[dict[str, Any]]) -> Any:
+    """The package's own comparison, float32 tolerances, of the rows' pairs."""
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from compare import compare
+
+    wanted = table.filter(pl.col("pair_id").is_in([row["pair_id"] for row in rows]))
+    return compare(wanted, rows, "float32")
+
+
+def compare_shape(shape: Shape, pairs: int) -> list[dict[str, Any]]:
+    """Measure one shape every way; one record a way."""
+    with tempfile.TemporaryDirectory(prefix="field-") as scratch:
+        folder = Path(scratch)
+        save_shape(shape, folder)
+        first, table = engine(folder, shape)
+        ways = {way: lens(way, folder, shape, pairs) for way in GOALS}
+        second, _ = engine(folder, shape)
+    ours = [first["seconds_per_pair"], second["seconds_per_pair"]]
+    packed = statistics.mean(ours)
+    records: list[dict[str, Any]] = []
+    for way, measured in ways.items():
+        found = agreement(table, measured["rows"])
+        seconds = measured["seconds"]
+        records.append(
+            {
+                "shape": shape.name,
+                "way": way,
+                "dtype": "float32",
+                "pairs": len(seconds),
+                "seconds_per_pair": statistics.mean(seconds),
+                "standard_error": statistics.stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else None,
+                "times_slower": statistics.mean(seconds) / packed,
+                **{f"{name}_per_pair": count / len(seconds) for name, count in measured["counts"].items()},
+                "agrees": found.holds,
+                "agreement": str(found),
+                "threads": measured["threads"],
+                "versions": measured["versions"],
+            }
+        )
+    engine_record = {"shape": shape.name, "way": "packed", "dtype": "float32", "pairs": first["pairs"]}
+    return [*records, engine_record | {"seconds_per_pair": packed, "runs": ours, "timings": first["timings"]}]
+
+
+def show(records: list[dict[str, Any]]) -> None:
+    """Print one line a way."""
+    for record in records:
+        line = f"{record['shape']:5} {record['way']:8} {record['seconds_per_pair']:9.4f} s a pair"
+        if record["way"] == "packed":
+            print(f"{line}, {record['pairs']} pairs; runs: " + ", ".join(f"{each:.4f}" for each in record["runs"]))
+            continue
+        goal = f" (goal: {GOALS[record['way']]})" if record["shape"] == "mid" else ""
+        error = record["standard_error"]
+        print(
+            f"{line}, {record['pairs']} pairs, standard error {'unknown' if error is None else f'{error:.4f}'}: "
+            f"packed is {record['times_slower']:.0f} times faster{goal}; "
+            f"{record['forwards_per_pair']:.0f} forwards, {record['encodes_per_pair']:.0f} encodes, "
+            f"{record['eigendecompositions_per_pair']:.0f} eigendecompositions, {record['threads']} threads"
+        )
+        print(f"      {'results agree' if record['agrees'] else 'RESULTS DIFFER'}: {record['agreement']}")
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    whole = commands.add_parser("compare", help="measure everything and print the ratios")
+    whole.add_argument("--shape", choices=("demo", "mid"), nargs="+", default=["demo", "mid"])
+    whole.add_argument("--pairs", type=int, default=20, help="pairs that the slow ways are timed on")
+    whole.add_argument("--out", type=Path, default=Path("field.json"))
+    part = commands.add_parser("engine", help="measure the packed engine alone (compare does it)")
+    part.add_argument("--folder", type=Path, required=True, help="model/ and sae/")
+    part.add_argument("--layers", type=int, nargs="+", required=True)
+    part.add_argument("--out", type=Path, required=True, help="the run's folder")
+    args = parser.parse_args()
+    if args.command == "engine":
+        measure_engine(args.folder, args.layers, args.out)
+        return 0
+    if args.pairs < 1:
+        parser.error(f"--pairs {args.pairs}: give at least 1")
+    started = time.perf_counter()
+    records = [record for name in args.shape for record in compare_shape(SHAPES[name], args.pairs)]
+    args.out.write_text(json.dumps(records, indent=1), encoding="utf-8")
+    show(records)
+    print(f"{args.out} written after {time.perf_counter() - started:.0f} s")
+    return 0 if all(record.get("agrees", True) for record in records) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

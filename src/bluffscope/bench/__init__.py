@@ -1,0 +1,1 @@
+"""How fast and how large: the shapes that the benchmark runs on."""
