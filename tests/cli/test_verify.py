@@ -14,7 +14,9 @@ import pytest
 import torch
 
 import tiny
+from bluffscope.model import ResidualReader
 from bluffscope.plan import tries
+from bluffscope.records import Activations
 
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "testdata" / "TinyStories-656K"
 SENSITIVITY = importlib.import_module("bluffscope.metrics.sensitivity")
@@ -96,12 +98,22 @@ def test_options_of_model_data_and_measurement_hold(call, flags, options):
     agreed(call("verify", *flags, *options, "--layers", "1", "3"), "float64", "float32", pairs=5)
 
 
-def test_a_half_precision_run_is_compared_for_information_only(call, flags):
-    outcome = call("verify", *flags, "--dtype", "bfloat16")
-    agreed(outcome, "float64", pairs=5)
-    assert "bfloat16: for information, in multiples of what float32 is allowed" in outcome.out
-    metric = re.search(r"│ reconstruction_error .*\((\d[\d.e+]*)\) │", outcome.out)
-    assert float(metric[1]) > 1
+@pytest.mark.parametrize(("dtype", "code"), [("float32", 1), ("bfloat16", 0), ("float16", 0)])
+def test_float32_decides_and_half_precision_is_for_information(call, flags, monkeypatch, dtype, code):
+    right = SENSITIVITY.gini
+
+    def off_below_float64(features):
+        return right(features) + (0 if features.values.dtype is torch.float64 else 0.01)
+
+    monkeypatch.setattr(SENSITIVITY, "gini", off_below_float64)
+    outcome = call("verify", *flags, "--dtype", dtype)
+    assert outcome.code == code, outcome
+    assert re.search(AGREE.format("float64"), outcome.out)
+    ratios = [float(ratio) for ratio in re.findall(r"\(([\d.e+]+)\)", re.search(r"│ gini .*", outcome.out)[0])]
+    assert len(ratios) == 3
+    assert ratios[2] > 10
+    assert ("Strategies differ in float32: batched, packed from sequential" in outcome.out) == (code == 1)
+    assert (f"{dtype}: for information, in multiples of what float32 is allowed" in outcome.out) == (code == 0)
 
 
 def test_pairs_that_cannot_be_measured_are_named_and_left_out(call, flags, tmp_path):
@@ -116,17 +128,16 @@ def test_pairs_that_cannot_be_measured_are_named_and_left_out(call, flags, tmp_p
 
 
 def test_a_pair_that_only_one_strategy_cannot_measure_is_a_difference(call, flags, monkeypatch):
-    reader = importlib.import_module("bluffscope.model.forward").ResidualReader
-    read = reader.read
+    read = ResidualReader.read
 
     def broken(self, batch):
         activations = read(self, batch)
-        if batch.branching and batch.input_ids.shape[1] != CHECK_TOKENS:
-            for residual in activations.residuals.values():
-                residual[torch.from_numpy(batch.read_pair == 0)] = torch.nan
-        return activations
+        if not batch.branching or batch.input_ids.shape[1] == CHECK_TOKENS:
+            return activations
+        struck = torch.from_numpy(batch.read_pair == 0)[:, None]
+        return Activations({k: x.masked_fill(struck, torch.nan) for k, x in activations.residuals.items()})
 
-    monkeypatch.setattr(reader, "read", broken)
+    monkeypatch.setattr(ResidualReader, "read", broken)
     outcome = call("verify", *flags, "--dtype", "float64")
     assert outcome.code == 1
     assert re.search(r"^pair \w+: only packed could not measure it \(the residual stream", outcome.out, re.MULTILINE)
@@ -218,8 +229,7 @@ def test_the_cells_that_differ_are_named_worst_first_at_most_ten_of_a_strategy(f
 
 
 def test_a_model_that_takes_no_packed_rows_is_said_to_run_batched(call, flags, monkeypatch):
-    forward = importlib.import_module("bluffscope.model.forward").ResidualReader
-    monkeypatch.setattr(forward, "_packs_exactly", lambda self: False)
+    monkeypatch.setattr(ResidualReader, "_packs_exactly", lambda self: False)
     outcome = call("verify", *flags, "--dtype", "float64")
     agreed(outcome, "float64", pairs=5)
     assert "packed (ran as batched)" in outcome.err
