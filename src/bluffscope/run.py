@@ -99,7 +99,7 @@ def run(
     """
     started = time.perf_counter()
     stopwatch = Stopwatch()
-    config = _homes_expanded(config)
+    config = homes_expanded(config)
     _check_measure(config.measure)
     _check_out(config.output.out)
     with stopwatch.stage("data"):
@@ -125,7 +125,7 @@ def run(
     return RunResult(folder.path, merged, manifest, figures)
 
 
-def _homes_expanded(config: RunConfig) -> RunConfig:
+def homes_expanded(config: RunConfig) -> RunConfig:
     """The options with ~ replaced in paths: shells do so only where it begins a word."""
     data, model, output = config.data, config.model, config.output
     return replace(

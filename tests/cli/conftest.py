@@ -61,7 +61,7 @@ def refused(call, tmp_path) -> Callable[..., str]:
         assert len(outcome.err.splitlines()) == 1, outcome.err
         assert set(tmp_path.rglob("*")) == before
         line = outcome.err.strip()
-        assert line.startswith("bluffscope analyze: ")
+        assert line.startswith(f"bluffscope {arguments[0]}: ")
         assert "Traceback" not in line
         assert "Error(" not in line
         for fragment in (says,) if isinstance(says, str) else says:

@@ -13,6 +13,7 @@ import torch
 import compare
 import measuring
 import tiny
+from bluffscope.errors import InputError
 from bluffscope.model import forward, hooks
 from bluffscope.plan import tries
 from random_pairs import random_pairs
@@ -242,7 +243,7 @@ def test_each_single_column_is_compared(expected, precision):
 
 
 def test_another_set_of_pairs_is_no_match(expected):
-    with pytest.raises(AssertionError, match="other pairs"):
+    with pytest.raises(InputError, match="other pairs"):
         compare.compare(expected["float64"][1:], expected["float64"], "float64")
 
 

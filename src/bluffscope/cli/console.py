@@ -34,21 +34,26 @@ def message_console() -> Console:
 class _MessageHandler(logging.Handler):
     """Each warning on one line, above the progress bar where there is one."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, once: bool) -> None:
         super().__init__(logging.WARNING)
         self._console = console
+        self._once = once
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(f"{record.levelname.lower()}: {record.getMessage()}".split())
+        if self._once and text in self._said:
+            return
+        self._said.add(text)
         with contextlib.suppress(OSError, ValueError):
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
-def messages_on(console: Console) -> Generator[None, None, None]:
-    """Inside, the package's warnings go to this console."""
+def messages_on(console: Console, *, once: bool = False) -> Generator[None, None, None]:
+    """Inside, the package's warnings go to this console; with `once`, each text a single time."""
     package = logging.getLogger("bluffscope")
-    handler, propagated = _MessageHandler(console), package.propagate
+    handler, propagated = _MessageHandler(console, once=once), package.propagate
     package.addHandler(handler)
     package.propagate = False
     try:

@@ -64,6 +64,36 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
     return coders
 
 
+def sae_shapes(source: SaeSource) -> dict[int, tuple[int, int]]:
+    """(d_in, d_sae) of every layer's SAE, read without its weights.
+
+    Raises:
+        InputError: as `load_coders`, as far as configurations can tell.
+    """
+    shapes: dict[int, tuple[int, int]] = {}
+    for layer in source.layers:
+        with _quiet(), _as_input_error(f"--sae {source.name}, layer {layer}", source.repository):
+            if layer in source.archives:
+                shapes[layer] = _archive_shape(source.archives[layer])
+                continue
+            if layer in source.folders:
+                config = json.loads((source.folders[layer] / "cfg.json").read_text(encoding="utf-8"))
+            else:
+                from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+
+                config = load_sae_config_from_huggingface(source.release, source.ids[layer])
+            shapes[layer] = int(config["d_in"]), int(config["d_sae"])
+    return shapes
+
+
+def _archive_shape(path: Path) -> tuple[int, int]:
+    """d_in and d_sae from the two biases: an npz archive gives each array by itself."""
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as archive:
+        return len(archive["b_dec"]), len(archive["b_enc"])
+
+
 def _from_folder(folder: Path, device: str, dtype: torch.dtype) -> SAE[Any]:
     from sae_lens import SAE
     from sae_lens.registry import SAE_CLASS_REGISTRY

@@ -1,0 +1,197 @@
+"""`bluffscope verify`: do all strategies give the same numbers on this model and these pairs?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.options import parse_run
+from bluffscope.config import DataOptions, RunConfig
+from bluffscope.errors import InputError
+
+if TYPE_CHECKING:
+    from bluffscope.verify.comparison import Cell
+    from bluffscope.verify.strategies import Agreement, Measured, Phase
+
+EXIT_AGREE = 0
+EXIT_DIFFER = 1
+PAIRS = 5
+"""Pairs compared without --limit: the slow strategies take seconds a pair."""
+MOST_CELLS = 10
+"""Cells named of each strategy that differs."""
+_DESCRIPTION = """Measure the first pairs with every strategy and compare the tables cell by cell: in float64, where
+they must be equal, then in the run's own precision. Nothing is kept."""
+_FIXED = {
+    "--strategy": "all strategies run",
+    "--out": "nothing is kept",
+    "--keep-residuals": "nothing is kept",
+    "--no-keep-residuals": "nothing is kept",
+    "--fidelity": "the run's own precision is compared anyway",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse the options, run every strategy, print what differs; gives the exit code."""
+    config = _options(arguments)
+    # Torch and polars take seconds to import: --help and a mistyped flag should not.
+    from bluffscope.verify.strategies import verify
+
+    messages, output = message_console(), output_console()
+    started = time.perf_counter()
+    phases: list[Phase] = []
+    with messages_on(messages, once=True):
+        for phase in verify(config, lambda measured: _line(messages, _progress(measured))):
+            _print_phase(output, phase)
+            phases.append(phase)
+    _line(output, f"Total time: {time.perf_counter() - started:.1f} s")
+    for line in _verdict(phases):
+        _line(output, line)
+    return EXIT_AGREE if all(phase.holds for phase in phases) else EXIT_DIFFER
+
+
+def _options(arguments: Sequence[str]) -> RunConfig:
+    flags = [argument.partition("=")[0].replace("_", "-") for argument in arguments]
+    if fixed := next((flag for flag in flags if flag in _FIXED), None):
+        raise InputError(f"{fixed}: {_FIXED[fixed]} by verify; leave it out")
+    default = RunConfig(data=DataOptions(limit=PAIRS))
+    config = parse_run(arguments, "bluffscope verify", _DESCRIPTION, default)
+    if "--limit" not in flags:  # a replayed config.yaml has the limit of its run
+        config = replace(config, data=replace(config.data, limit=PAIRS))
+    return config
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _progress(measured: Measured) -> str:
+    pairs = len(measured.metrics) + len(measured.quarantined)
+    return f"{measured.dtype} {_name(measured)}: {pairs} pairs in {measured.seconds:.1f} s"
+
+
+def _name(measured: Measured) -> str:
+    ran = measured.ran_as
+    return measured.strategy if ran == measured.strategy else f"{measured.strategy} (ran as {ran})"
+
+
+def _print_phase(console: Console, phase: Phase) -> None:
+    """The strategies side by side, what was left out, and either the metrics or the cells that differ."""
+    if phase.reference.quarantined:
+        _line(console, f"Not measured by any strategy that quarantines it, in {phase.dtype}:")
+        for pair, reason in phase.reference.quarantined.items():
+            _line(console, f"  pair {pair}: {reason}")
+    if phase.reference.metrics.is_empty():
+        return
+    console.print(_strategy_table(phase))
+    if phase.precision != "float64":
+        console.print(_metric_table(phase))
+    for agreement in phase.agreements:
+        for pair in agreement.quarantine:
+            reason = agreement.measured.quarantined.get(pair) or phase.reference.quarantined[pair]
+            who = agreement.measured.strategy if pair in agreement.measured.quarantined else phase.reference.strategy
+            _line(console, f"pair {pair}: only {who} could not measure it ({reason})")
+        if phase.decides and agreement.comparison.beyond:
+            console.print(_cell_table(agreement))
+
+
+def _strategy_table(phase: Phase) -> Table:
+    allowed = "of\nallowed" if phase.decides else "of\nfloat32's"
+    table = Table("strategy", title=f"\n{_title(phase)}", title_justify="left", title_style="bold")
+    for name in ("seconds", "cells", "largest\ndifference", allowed, "flips"):
+        table.add_column(name, justify="right")
+    table.add_column("at", overflow="fold")
+    table.add_row(_name(phase.reference), f"{phase.reference.seconds:.1f}", *[""] * 4, "(the others against it)")
+    for agreement in phase.agreements:
+        comparison = agreement.comparison
+        worst = comparison.worst
+        table.add_row(
+            _name(agreement.measured),
+            f"{agreement.measured.seconds:.1f}",
+            f"{comparison.compared:,}",
+            *((_difference(worst), f"{worst.ratio:.2g}") if worst else ("", "")),
+            f"{comparison.flips} of {comparison.active:,}",
+            f"{worst.column}, pair {worst.pair}" if worst and worst.ratio > 0 else "",
+        )
+    return table
+
+
+def _title(phase: Phase) -> str:
+    if phase.precision == "float64":
+        return "float64: every column within 1e-6, angles within 1e-4 degrees"
+    if phase.precision == "float32":
+        return "float32: within 1e-4 of a column's magnitude, angles within 0.05 degrees, flips within 0.1 %"
+    return f"{phase.dtype}: for information, in multiples of what float32 is allowed"
+
+
+def _metric_table(phase: Phase) -> Table:
+    """The largest difference of each metric and strategy, and its share of what is allowed."""
+    table = Table(
+        "metric", title="\nLargest difference by metric (of allowed)", title_justify="left", title_style="bold"
+    )
+    found = [agreement.comparison.largest for agreement in phase.agreements]
+    for agreement in phase.agreements:
+        table.add_column(agreement.measured.strategy, justify="right")
+    for metric in dict.fromkeys(name for largest in found for name in largest):
+        cells = [largest.get(metric) for largest in found]
+        if any(cell is not None and (isinstance(cell.expected, float) or cell.ratio > 0) for cell in cells):
+            table.add_row(metric, *(f"{_difference(cell)} ({cell.ratio:.2g})" if cell else "-" for cell in cells))
+    return table
+
+
+def _cell_table(agreement: Agreement) -> Table:
+    beyond = agreement.comparison.beyond
+    columns = len({cell.column for cell in beyond})
+    title = f"\n{agreement.measured.strategy}: {len(beyond)} cells of {columns} columns differ by more than is allowed"
+    title += ", the worst:" if len(beyond) > MOST_CELLS else ":"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("column", "pair"):
+        table.add_column(name, overflow="fold")
+    for name in (agreement.measured.strategy, "sequential", "difference", "of allowed"):
+        table.add_column(name, justify="right", overflow="fold")
+    for cell in sorted(beyond, key=lambda cell: -cell.ratio)[:MOST_CELLS]:
+        shown = (_value(cell.got), _value(cell.expected), _difference(cell), f"{cell.ratio:.2g}")
+        table.add_row(cell.column, cell.pair, *shown)
+    return table
+
+
+def _difference(cell: Cell) -> str:
+    if cell.ratio == 0:
+        return "0"
+    return "text" if cell.difference is None else f"{cell.difference:.1e}"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "null"
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _verdict(phases: Sequence[Phase]) -> Iterator[str]:
+    """The closing lines: one for each phase that decides."""
+    for phase in phases:
+        if phase.reference.metrics.is_empty():
+            yield f"Nothing was compared in {phase.dtype}: no pair could be measured."
+        elif phase.reference.ran_as != phase.reference.strategy:
+            yield f"Nothing is proved in {phase.dtype}: {_name(phase.reference)}."
+        elif not phase.holds:
+            names = [agreement.measured.strategy for agreement in phase.agreements if not agreement.holds]
+            yield f"Strategies differ in {phase.dtype}: {', '.join(names)} from {phase.reference.strategy}; see above."
+        elif phase.decides:
+            yield _agreed(phase)
+
+
+def _agreed(phase: Phase) -> str:
+    found = [agreement.comparison for agreement in phase.agreements]
+    cells, columns, pairs = min(one.compared for one in found), found[0].columns, found[0].pairs
+    line = f"All strategies agree in {phase.dtype}: {cells:,} cells of {columns} columns in {pairs} pairs"
+    worst = phase.worst
+    if worst is None or worst.ratio == 0:
+        return f"{line}, without any difference"
+    share = f"{worst.ratio:.2g} of what is allowed"
+    return f"{line}, largest difference {_difference(worst)} ({share}) at {worst.column}, pair {worst.pair}"
