@@ -17,8 +17,10 @@ from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_mode
 from bluffscope.model.load import check_model, choose_device
 from bluffscope.pipeline import ShardWorker
 from bluffscope.plan import BatchLimits, TextTokenizer
+from bluffscope.plan.memory import Footprint
 from bluffscope.presets import DEMO_NAME
 from bluffscope.sae import Coder, find_saes, load_coders
+from bluffscope.sizing import loaded_shape, run_footprint, sized
 from bluffscope.table.schema import Column
 from bluffscope.timing import Stopwatch
 
@@ -33,8 +35,6 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_BATCH_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16384}
-"""Distinct tokens a forward: enough that matrix products dominate, few enough to stay in memory."""
 
 
 def build_worker(
@@ -80,7 +80,8 @@ def build_worker(
     _check_fit(model, source.name, coders, points)
     if options.model == DEMO_NAME:  # wherever the package is installed
         model = replace(model, name=DEMO_NAME, identity={**model.identity, "name": DEMO_NAME})
-    engine = _freeze(config.engine, device.type, model.d_model)
+    found = run_footprint(loaded_shape(model, coders.values(), options.quantize), device.type, config.measure)
+    engine = _freeze(config.engine, device.type, model.d_model, found)
     frozen: ModelOptions = replace(options, layers=source.layers, device=device.type, dtype=name)
     config = replace(config, model=frozen, engine=engine)
     worker = ShardWorker(
@@ -137,19 +138,14 @@ def _bos(model: LanguageModel, coders: Mapping[int, Coder]) -> int | None:
     return int(bos) if asked == {True} and bos is not None else None  # pyright: ignore[reportArgumentType]
 
 
-def _freeze(engine: EngineOptions, device: str, d_model: int) -> EngineOptions:
+def _freeze(engine: EngineOptions, device: str, d_model: int, found: Footprint) -> EngineOptions:
     if engine.batch_size != "auto" and engine.batch_size < 1:
         raise InputError(f"--batch-size {engine.batch_size}: give auto or at least 1")
     for name in ("batch_tokens", "row_tokens", "shard_pairs"):
         value = getattr(engine, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: give at least 1")
-    return replace(
-        engine,
-        batch_tokens=engine.batch_tokens or _BATCH_TOKENS[device],
-        # Attention over a row costs 1/d_model as much a token as the layer's products: wider models, longer rows.
-        row_tokens=engine.row_tokens or min(max(2 * d_model, 128), 512),
-    )
+    return sized(engine, d_model, device, found)
 
 
 def _limits(engine: EngineOptions) -> BatchLimits:

@@ -50,7 +50,7 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
     coders: dict[int, Coder] = {}
     for layer in source.layers:
         where = f"--sae {source.name}, layer {layer}"
-        with _quiet(), _as_input_error(where, source.repository):
+        with quiet(), sae_errors(where, source.repository):
             if layer in source.folders:
                 sae = _from_folder(source.folders[layer], device, dtype)
                 origin = {"folder": str(source.folders[layer])}
@@ -199,7 +199,7 @@ def _refuse_nonfinite(sae: SAE[Any], where: str) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Generator[None, None, None]:
+def quiet() -> Generator[None, None, None]:
     """Keep the libraries' own start-up warnings from the user; ours come through logging."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -207,7 +207,7 @@ def _quiet() -> Generator[None, None, None]:
 
 
 @contextlib.contextmanager
-def _as_input_error(where: str, repository: str) -> Generator[None, None, None]:
+def sae_errors(where: str, repository: str) -> Generator[None, None, None]:
     """Say in one line what is wrong with an SAE on disk or on the hub."""
     from safetensors import SafetensorError
 
