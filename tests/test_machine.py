@@ -129,8 +129,8 @@ def test_a_stretch_is_marked_by_what_disturbed_it(after, marks):
 def test_another_process_at_work_is_seen():
     # The process between ends at once, so that the busy one is nobody's child here. It ends by itself if need be.
     code = (
-        "import subprocess, sys; loop = 'import time\\nwhile time.process_time() < 20: pass'; none = subprocess.DEVNULL; "
-        "print(subprocess.Popen([sys.executable, '-c', loop], stdin=none, stdout=none, stderr=none).pid)"
+        "import subprocess, sys; loop = 'import time\\nwhile time.process_time() < 20: pass'; no = subprocess.DEVNULL; "
+        "print(subprocess.Popen([sys.executable, '-c', loop], stdin=no, stdout=no, stderr=no).pid)"
     )
     started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     busy = int(started.stdout)

@@ -32,7 +32,7 @@ _DRAWING: Final = 230 << 20
 _VIEWS: Final = 3
 _DENSE_COPIES: Final = 4
 """Of a dense block while it is encoded: before and after the activation, the mask, their product."""
-_UNGATED: Final = {"gpt2", "gpt_neox", "gpt_neo", "gptj", "opt", "bloom", "falcon", "phi", "starcoder2", "gpt_bigcode"}
+_UNGATED: Final = {"gpt2", "gpt_neox", "gpt_neo", "gptj", "opt", "bloom", "falcon", "phi", "codegen", "starcoder2"}
 """Model families whose MLP has two matrices; all others have a gate too."""
 SMALLEST_BATCH: Final = 64
 """Distinct tokens below which a smaller batch saves no memory worth naming."""
@@ -110,7 +110,7 @@ class Shape:
         family = str(getattr(config, "model_type", ""))
         experts = _first(config, 1, "num_local_experts", "num_experts", "n_routed_experts")
         names = ("moe_intermediate_size",) if experts > 1 else ()
-        learned = family in ("gpt2", "opt", "gpt_neo", "gpt_bigcode")
+        learned = family in ("gpt2", "opt", "gpt_neo")
         return cls(
             blocks=blocks,
             d_model=d_model,
