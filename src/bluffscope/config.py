@@ -79,9 +79,9 @@ class EngineOptions:
     strategy: Literal["packed", "batched", "sequential", "separate"] = "packed"
     """Token tries in packed rows; padded batches; one text at a time; or one pass for each analysis."""
     batch_size: Literal["auto"] | int = "auto"
-    """Pairs a forward pass; auto fills a token budget."""
+    """Pairs a forward pass; auto fills a token budget that fits the memory (see bluffscope doctor)."""
     batch_tokens: int | None = None
-    """Distinct tokens a forward pass with --batch-size auto (default: by device)."""
+    """Distinct tokens a forward pass with --batch-size auto (default: by device, free memory and model)."""
     row_tokens: int | None = None
     """Slots of a packed row; attention costs grow with its square (default: by the model's width)."""
     shard_pairs: int = 256

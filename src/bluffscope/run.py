@@ -20,12 +20,14 @@ from bluffscope.buffers import kept_heap
 from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.engine import LocalEngine
 from bluffscope.errors import InputError
+from bluffscope.machine import device_peak
 from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pairs.source import BUNDLED
-from bluffscope.pipeline import UserAnalysis, cut_shards
+from bluffscope.pipeline import ShardWorker, UserAnalysis, cut_shards
 from bluffscope.presets import resolve
 from bluffscope.records import Shard
+from bluffscope.sizing import loaded_shape, predicted_peak, run_footprint
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.manifest import assemble_manifest
 from bluffscope.table.reader import Run
@@ -184,8 +186,18 @@ def _manifest(
         timings=timings,
     )
     manifest["data"] = {"name": source.name, "digest": scan.digest, "domains": scan.domains}
+    manifest["memory"] = _memory(config, worker, scan.count)
     manifest["strategy"] = worker.strategy
     return manifest
+
+
+def _memory(config: RunConfig, worker: RunWorker, count: int) -> dict[str, int | None]:
+    """The most memory held where the model is, as predicted (for strategies that have a model of it) and as it came."""
+    device, predicted = config.model.device, None
+    if isinstance(worker, ShardWorker):
+        shape = loaded_shape(worker.reader.model, worker.coders.values(), config.model.quantize)
+        predicted = predicted_peak(config.engine, run_footprint(shape, device, config.measure), count)
+    return {"predicted_bytes": predicted, "peak_bytes": device_peak(device)}
 
 
 def _measure(

@@ -18,9 +18,11 @@ from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_mode
 from bluffscope.model.load import check_model, choose_device
 from bluffscope.pipeline import ShardWorker
 from bluffscope.plan import BatchLimits, TextTokenizer
+from bluffscope.plan.memory import Footprint
 from bluffscope.presets import DEMO_NAME
 from bluffscope.reference import Counts, ReferenceOptions
 from bluffscope.sae import Coder, find_saes, load_coders
+from bluffscope.sizing import loaded_shape, run_footprint, sized
 from bluffscope.table.schema import Column
 from bluffscope.timing import Stopwatch
 
@@ -35,14 +37,11 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}
-"""Tokens a forward: enough that matrix products dominate, few enough that activations stay near the processor."""
-_ROW_TOKENS = 1024
-"""Slots of the longest row; the planner takes shorter ones where they are cheaper."""
 _CELL_FLOPS = 900
 """What a cell of one head's attention costs besides its products (mask, softmax, capping), in their floating-point
 operations; measured at the Gemma-2-2B shape."""
-_OF_THE_REFERENCE = ("sequential", "separate")
+OF_THE_REFERENCE = ("sequential", "separate")
+"""Strategies that measure with `bluffscope.reference`, which takes one text at a time."""
 
 RunWorker = ShardWorker | BaselineWorker
 """What measures the shards of a run."""
@@ -101,7 +100,7 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
     dtype = _DTYPES[options.dtype]
     model_name = str(model_dir()) if options.model == DEMO_NAME else options.model
     sae_name = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
-    whole = config.engine.strategy in _OF_THE_REFERENCE
+    whole = config.engine.strategy in OF_THE_REFERENCE
     with hub_or_cache([model_name, sae_name.partition(":")[0]]):
         check_model(model_name, options.revision)  # what is plainly wrong is said before gigabytes of SAEs are loaded
         source = find_saes(sae_name, options.layers)
@@ -130,10 +129,13 @@ def assemble(
     model, coders = parts.model, parts.coders
     points = hook_points(parts.sae, coders)
     _check_fit(model, parts.sae, coders, points)
-    config = replace(config, engine=_freeze(config.engine, model.device.type))
     columns = columns_of(tuple(coders))
-    if config.engine.strategy in _OF_THE_REFERENCE:
+    if config.engine.strategy in OF_THE_REFERENCE:
         return _baseline(config, parts, analyses, columns, stopwatch), config
+    found = run_footprint(
+        loaded_shape(model, coders.values(), config.model.quantize), model.device.type, config.measure
+    )
+    config = replace(config, engine=_freeze(config.engine, model.device.type, found))
     packs = config.engine.strategy == "packed"
     worker = ShardWorker(
         tokenizer=TextTokenizer(
@@ -231,18 +233,14 @@ def _bos(model: LanguageModel, coders: Mapping[int, Coder]) -> int | None:
     return int(bos) if asked == {True} and bos is not None else None  # pyright: ignore[reportArgumentType]
 
 
-def _freeze(engine: EngineOptions, device: str) -> EngineOptions:
+def _freeze(engine: EngineOptions, device: str, found: Footprint) -> EngineOptions:
     if engine.batch_size != "auto" and engine.batch_size < 1:
         raise InputError(f"--batch-size {engine.batch_size}: give auto or at least 1")
     for name in ("batch_tokens", "row_tokens", "shard_pairs"):
         value = getattr(engine, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: give at least 1")
-    return replace(
-        engine,
-        batch_tokens=engine.batch_tokens or _BATCH_TOKENS[device],
-        row_tokens=engine.row_tokens or _ROW_TOKENS,
-    )
+    return sized(engine, device, found)
 
 
 def _limits(engine: EngineOptions, model: LanguageModel) -> BatchLimits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -19,7 +20,9 @@ HEAVY = {"torch", "polars", "transformers", "sae_lens", "altair", "pyarrow", "sk
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["analyze", "--help"], ["presets"], ["--version"], ["analyze", "--modle", "x"]], ids=str
+    "arguments",
+    [["--help"], ["analyze", "--help"], ["doctor", "--help"], ["presets"], ["--version"], ["analyze", "--modle", "x"]],
+    ids=str,
 )
 def test_help_and_wrong_flags_answer_without_heavy_imports(arguments):
     script = (
@@ -74,7 +77,7 @@ def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder
     assert rate.startswith("Rate: ")
     assert rate.endswith(" samples/sec")
     assert outcome.out.startswith("Summary of 5 pairs")
-    total, stages, png, svg, run = outcome.out.splitlines()[-5:]
+    total, stages, memory, png, svg, run = outcome.out.splitlines()[-6:]
     assert total.startswith("Total time: ")
     assert total.endswith(" pairs/sec once loaded)")
     assert stages.startswith("Seconds by stage: load ")
@@ -87,6 +90,7 @@ def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder
         "geometry",
         "write",
     ]
+    assert re.fullmatch(r"Peak memory: \d+\.\d GB \(predicted \d+\.\d\)", memory)
     assert png == f"Dashboard: {tmp_path / 'run' / 'figures' / 'dashboard.png'}"
     assert svg.endswith(".svg")
     assert run == f"Run: {tmp_path / 'run'}"

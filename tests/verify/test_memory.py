@@ -15,23 +15,26 @@ from bluffscope.errors import InputError
 from bluffscope.verify import memory
 
 
+def sizes(need):
+    return {layer: (sae.d_in, sae.d_sae) for layer, sae in need.sae_configs.items()}
+
+
 def test_the_parameters_of_the_whole_model_are_counted_without_its_weights(any_model, tiny_saes, monkeypatch):
     whole = AutoModelForCausalLM.from_pretrained(any_model)
     expected = sum(parameter.numel() for parameter in whole.parameters())
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("it was loaded"))
     need = memory.float64_need(ModelOptions(model=str(any_model), sae=str(tiny_saes), layers=(0, 3)))
     assert need.parameters == expected
-    assert need.sae_shapes == {0: (tiny.D_MODEL, tiny.D_SAE), 3: (tiny.D_MODEL, tiny.D_SAE)}
+    assert sizes(need) == {0: (tiny.D_MODEL, tiny.D_SAE), 3: (tiny.D_MODEL, tiny.D_SAE)}
     assert need.weights == 8 * expected
     assert need.saes == 8 * 2 * (2 * tiny.D_MODEL * tiny.D_SAE)
 
 
 def test_saes_in_gemma_scope_s_layout_and_those_of_the_demo_are_counted(tiny_model, tmp_path):
     saes = tiny.save_gemma_scope(tmp_path / "scope", (1,))
-    assert memory.float64_need(ModelOptions(model=str(tiny_model), sae=str(saes))).sae_shapes == {
-        1: (tiny.D_MODEL, tiny.D_SAE)
-    }
-    assert list(memory.float64_need(ModelOptions()).sae_shapes) == [2, 5, 8]
+    need = memory.float64_need(ModelOptions(model=str(tiny_model), sae=str(saes)))
+    assert sizes(need) == {1: (tiny.D_MODEL, tiny.D_SAE)}
+    assert list(memory.float64_need(ModelOptions()).sae_configs) == [2, 5, 8]
 
 
 def test_counting_leaves_no_trace_of_the_meta_device(tiny_model, tiny_saes):
@@ -53,7 +56,7 @@ def test_a_model_that_does_not_fit_is_refused_with_what_it_needs_and_what_there_
     with pytest.raises(InputError) as refusal:
         memory.check_memory(options)
     assert "128000.5 GB for the whole model (16000.00 billion parameters" in str(refusal.value)  # 16 x 10^12 x 8 bytes
-    assert f"{memory.available_memory() / 1e9:.0f}." in str(refusal.value) or "GB are free" in str(refusal.value)
+    assert f"{memory.memory_available() / 1e9:.0f}." in str(refusal.value) or "GB are free" in str(refusal.value)
     assert "a machine with more memory or verify a smaller model" in str(refusal.value)
 
 
@@ -61,23 +64,9 @@ def test_a_model_that_does_not_fit_is_refused_with_what_it_needs_and_what_there_
 def test_the_limit_is_what_is_free(tiny_model, tiny_saes, monkeypatch, spare):
     options = ModelOptions(model=str(tiny_model), sae=str(tiny_saes), device="cpu")
     need = memory.float64_need(options)
-    monkeypatch.setattr(memory, "available_memory", lambda: need.total + spare)
+    monkeypatch.setattr(memory, "memory_available", lambda: need.total + spare)
     if spare < 0:
         with pytest.raises(InputError, match="are free on this machine"):
             memory.check_memory(options)
     else:
         memory.check_memory(options)
-
-
-def test_a_container_s_limit_counts_where_it_is_less_than_the_machine_s_memory(tmp_path, monkeypatch):
-    machine = memory.available_memory()
-    limit, used, stat = (tmp_path / name for name in ("max", "current", "stat"))
-    monkeypatch.setattr(memory, "_CGROUPS", ((str(limit), str(used), str(stat)),))
-    used.write_text("3000000\n")
-    stat.write_text("anon 1\ninactive_file 1000000\n")
-    limit.write_text("5000000\n")
-    assert memory.available_memory() == 3_000_000
-    limit.write_text("max\n")
-    assert memory.available_memory() > machine / 2
-    limit.write_text("1000000\n")
-    assert memory.available_memory() == 0

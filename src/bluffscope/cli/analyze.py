@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -84,6 +84,7 @@ def _print(result: RunResult) -> None:
     working = sum(timings[stage] for stage in ("tokenise", "forward", "sae", "geometry"))
     rate = f" ({pairs / working:.0f} pairs/sec once loaded)" if working > 0 else ""
     lines = [f"Total time: {timings['total']:.1f} s{rate}", f"Seconds by stage: {stages}"]
+    lines.append(_memory_line(result.manifest["memory"]))
     if result.merged.quarantined:
         lines.append(f"Quarantined: {result.merged.quarantined} of {pairs} pairs (quarantine.parquet):")
         lines += [f"  {number} x {reason}" for reason, number in list(result.merged.reasons.items())[:5]]
@@ -91,6 +92,13 @@ def _print(result: RunResult) -> None:
     lines.append(f"Run: {result.path}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _memory_line(memory: Mapping[str, int | None]) -> str:
+    """`Peak memory: 1.2 GB (predicted 1.3)`."""
+    predicted = memory["predicted_bytes"]
+    text = f"Peak memory: {(memory['peak_bytes'] or 0) / 1e9:.1f} GB"
+    return text if predicted is None else f"{text} (predicted {predicted / 1e9:.1f})"
 
 
 __all__ = ["analyze", "experiment", "main"]

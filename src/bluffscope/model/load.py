@@ -50,6 +50,8 @@ class LanguageModel:
     """Blocks of the whole model; `len(blocks)` of them are loaded."""
     identity: dict[str, Any] = field(default_factory=dict)
     """Name, revision, architecture, digest of the weights: for the manifest."""
+    stored_dtype: torch.dtype | None = None
+    """Of the weights in the file, as config.json says; they are converted on loading where it is another."""
 
     @property
     def d_model(self) -> int:
@@ -106,7 +108,7 @@ def load_model(
 
     with _library_silence():
         config = _load_config(name, location, revision)
-        full_layers = int(config.num_hidden_layers)
+        full_layers, stored = int(config.num_hidden_layers), config.dtype
         blocks = full_layers if blocks is None else blocks
         if blocks > full_layers:
             raise InputError(
@@ -134,6 +136,7 @@ def load_model(
         tokenizer=tokenizer,
         device=device,
         dtype=dtype,
+        stored_dtype=stored if isinstance(stored, torch.dtype) else None,
         full_layers=full_layers,
         identity={
             "name": name,
@@ -147,15 +150,18 @@ def load_model(
     )
 
 
-def check_model(name: str, revision: str | None) -> None:
+def check_model(name: str, revision: str | None) -> PretrainedConfig:
     """Refuse what is plainly no causal language model, or may not be downloaded, before gigabytes are loaded.
+
+    Returns:
+        Its configuration.
 
     Raises:
         InputError: as `load_model`, as far as folder and config.json can tell.
     """
     location = check_folder(name)
     with _library_silence():
-        _load_config(name, location, revision)
+        return _load_config(name, location, revision)
 
 
 def parameter_count(name: str, revision: str | None) -> int:

@@ -50,7 +50,7 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
     coders: dict[int, Coder] = {}
     for layer in source.layers:
         where = f"--sae {source.name}, layer {layer}"
-        with _quiet(), _as_input_error(where, source.repository):
+        with quiet(), sae_errors(where, source.repository):
             if layer in source.folders:
                 sae = _from_folder(source.folders[layer], device, dtype)
                 origin = {"folder": str(source.folders[layer])}
@@ -62,36 +62,6 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
                 origin = {"release": source.release, "id": source.ids[layer]}
         coders[layer] = as_coder(sae, layer, origin, where)
     return coders
-
-
-def sae_shapes(source: SaeSource) -> dict[int, tuple[int, int]]:
-    """(d_in, d_sae) of every layer's SAE, read without its weights.
-
-    Raises:
-        InputError: as `load_coders`, as far as configurations can tell.
-    """
-    shapes: dict[int, tuple[int, int]] = {}
-    for layer in source.layers:
-        with _quiet(), _as_input_error(f"--sae {source.name}, layer {layer}", source.repository):
-            if layer in source.archives:
-                shapes[layer] = _archive_shape(source.archives[layer])
-                continue
-            if layer in source.folders:
-                config = json.loads((source.folders[layer] / "cfg.json").read_text(encoding="utf-8"))
-            else:
-                from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
-
-                config = load_sae_config_from_huggingface(source.release, source.ids[layer])
-            shapes[layer] = int(config["d_in"]), int(config["d_sae"])
-    return shapes
-
-
-def _archive_shape(path: Path) -> tuple[int, int]:
-    """d_in and d_sae from the two biases: an npz archive gives each array by itself."""
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as archive:
-        return len(archive["b_dec"]), len(archive["b_enc"])
 
 
 def _from_folder(folder: Path, device: str, dtype: torch.dtype) -> SAE[Any]:
@@ -260,7 +230,7 @@ def _refuse_nonfinite(sae: SAE[Any], where: str) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Generator[None, None, None]:
+def quiet() -> Generator[None, None, None]:
     """Keep the libraries' own start-up warnings from the user; ours come through logging."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -268,7 +238,7 @@ def _quiet() -> Generator[None, None, None]:
 
 
 @contextlib.contextmanager
-def _as_input_error(where: str, repository: str) -> Generator[None, None, None]:
+def sae_errors(where: str, repository: str) -> Generator[None, None, None]:
     """Say in one line what is wrong with an SAE on disk or on the hub."""
     from safetensors import SafetensorError
 

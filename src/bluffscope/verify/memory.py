@@ -4,32 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
-import psutil
 import torch
 
 from bluffscope.config import ModelOptions
 from bluffscope.demo import model_dir, sae_dir
 from bluffscope.errors import InputError
 from bluffscope.hub import hub_or_cache
+from bluffscope.machine import memory_available
 from bluffscope.model.load import parameter_count
 from bluffscope.presets import DEMO_NAME, resolve
-from bluffscope.sae import find_saes
-from bluffscope.sae.load import sae_shapes
+from bluffscope.sae import SaeConfig, find_saes, read_sae_configs
 
 WORKING_BYTES: Final = 500_000_000
 """What a run of few pairs needs beside the weights: libraries, logits of one text, one geometry."""
 _FLOAT64: Final = 8
-_CGROUPS: Final = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "/sys/fs/cgroup/memory/memory.stat",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -38,8 +28,8 @@ class Need:
 
     parameters: int
     """Of the model with its LM head."""
-    sae_shapes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    """(d_in, d_sae) by layer."""
+    sae_configs: Mapping[int, SaeConfig] = field(default_factory=dict)
+    """By layer."""
 
     @property
     def weights(self) -> int:
@@ -49,7 +39,7 @@ class Need:
     @property
     def saes(self) -> int:
         """Bytes of the SAEs: encoder and decoder; biases hardly count."""
-        return sum(2 * d_in * d_sae for d_in, d_sae in self.sae_shapes.values()) * _FLOAT64
+        return sum(2 * sae.d_in * sae.d_sae for sae in self.sae_configs.values()) * _FLOAT64
 
     @property
     def total(self) -> int:
@@ -72,7 +62,7 @@ def float64_need(options: ModelOptions) -> Need:
     sae = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
     with hub_or_cache([model, sae.partition(":")[0]]):
         parameters = parameter_count(model, options.revision)
-        return Need(parameters, sae_shapes(find_saes(sae, options.layers)))
+        return Need(parameters, read_sae_configs(find_saes(sae, options.layers)))
 
 
 def check_memory(options: ModelOptions) -> None:
@@ -89,21 +79,8 @@ def check_memory(options: ModelOptions) -> None:
         free, _ = torch.cuda.mem_get_info()
         if need.total > free:
             raise InputError(_refusal(need, free, "on the GPU", "use --device cpu, a larger GPU"))
-    if need.total > (free := available_memory()):
+    if need.total > (free := memory_available()):
         raise InputError(_refusal(need, free, "on this machine", "use a machine with more memory"))
-
-
-def available_memory() -> int:
-    """Bytes that this process can still get: what the machine has left, or its container if that is less."""
-    free = psutil.virtual_memory().available
-    for limit, used, stat in _CGROUPS:
-        try:
-            limited, taken = int(Path(limit).read_text()), int(Path(used).read_text())
-            cached = dict(line.split() for line in Path(stat).read_text().splitlines()).get("inactive_file", "0")
-        except (OSError, ValueError):
-            continue  # no such control group, or no limit ("max")
-        free = min(free, limited - taken + int(cached))  # cached files give way
-    return max(free, 0)
 
 
 def _refusal(need: Need, free: int, where: str, instead: str) -> str:

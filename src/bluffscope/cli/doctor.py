@@ -1,0 +1,144 @@
+"""`bluffscope doctor`: the machine, and what a run of a model on it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rich.table import Table
+
+from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.options import parse_run
+
+if TYPE_CHECKING:
+    from bluffscope.config import RunConfig
+    from bluffscope.machine import Machine
+    from bluffscope.plan.memory import Device, Shape
+
+_DESCRIPTION = """Show the machine, and the batch size and memory of a run with these options. Loads no weights."""
+
+
+class _Row(NamedTuple):
+    """A line of the optimisation guide's table of recommendations."""
+
+    label: str
+    device: Device
+    memory: int
+    """Bytes."""
+    guide: int
+    """Pairs a forward that the guide recommends."""
+
+
+_GB: Final = 10**9
+_GUIDE: Final = (
+    _Row("CPU", "cpu", 8 * _GB, 4),
+    _Row("CPU", "cpu", 16 * _GB, 8),
+    _Row("MPS (M1/M2)", "mps", 8 * _GB, 8),
+    _Row("MPS (M1/M2)", "mps", 16 * _GB, 16),
+    _Row("CUDA", "cuda", 8 * _GB, 16),
+    _Row("CUDA", "cuda", 16 * _GB, 32),
+)
+_USABLE: Final[dict[Device, str]] = {
+    "cpu": "2 GB less, for the system",
+    "mps": "two thirds, the most that macOS grants the GPU",
+    "cuda": "0.5 GB less, for the driver",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the machine, the recommendation for the model named, and the guide's table; gives the exit code."""
+    config = parse_run(arguments, "bluffscope doctor", _DESCRIPTION)
+    # Torch takes seconds to import: --help and a mistyped flag should not.
+    from bluffscope.machine import read_machine
+
+    console = output_console()
+    with messages_on(message_console()):
+        plan = _plan(config)
+        for line in (*_machine_lines(read_machine()), "", *plan):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    console.print(_guide_table())
+    console.print(
+        f"Pairs a forward of {_tokens_a_pair()} distinct tokens, and the peak predicted; each number is for the "
+        "memory that programs can have: " + "; ".join(f"{name.upper()}: {text}" for name, text in _USABLE.items()) + "."
+    )
+    return 0
+
+
+def _machine_lines(machine: Machine) -> Iterator[str]:
+    from bluffscope.sizing import gigabytes
+
+    limit = "" if machine.core_limit is None else f", limited to the time of {machine.core_limit:g}"
+    yield f"Processor: {machine.processor}"
+    yield f"Cores: {machine.physical_cores} ({machine.logical_cores} logical) for this process{limit}"
+    load = "" if machine.load is None else f"; load {machine.load:.1f}"
+    swap = f"; {gigabytes(machine.swap_used)} in swap" if machine.swap_used else ""
+    yield f"Memory: {gigabytes(machine.memory_total)}, {gigabytes(machine.memory_available)} available{swap}{load}"
+    yield f"bfloat16 on the processor: {'fast (AVX512-BF16 or AMX)' if machine.fast_bfloat16 else 'no faster'}"
+    if not machine.accelerators:
+        yield "Accelerator: none"
+    for accelerator in machine.accelerators:
+        total, free = gigabytes(accelerator.memory_total), gigabytes(accelerator.memory_free)
+        yield f"Accelerator: {accelerator.name}, {total}, {free} free"
+
+
+def _plan(config: RunConfig) -> list[str]:
+    """What a run with these options takes on this machine."""
+    from bluffscope.machine import free_memory
+    from bluffscope.plan.memory import pairs
+    from bluffscope.sizing import ROW_TOKENS, SHARE, batch_tokens, gigabytes, plan_run, predicted_peak, run_footprint
+
+    planned = plan_run(config.model)
+    found = run_footprint(planned.shape, planned.device, config.measure)
+    rows = config.engine.row_tokens or ROW_TOKENS
+    free = free_memory(planned.device)
+    tokens = batch_tokens(found, planned.device, rows, int(free * SHARE))
+    loaded = f"{planned.shape.blocks} blocks and {len(planned.shape.saes)} SAEs"
+    lines = [f"Model: {planned.name}, {loaded} on {planned.device} in {planned.dtype}"]
+    lines.append(f"Weights: {gigabytes(found.weights)}; SAEs: {gigabytes(found.saes)}")
+    if not tokens:
+        needed = gigabytes(found.least_needed(rows) / SHARE)
+        lines.append(f"Batch size: does not fit: needs about {needed}, and {gigabytes(free)} are free")
+        return lines
+    size = pairs(tokens)
+    lines.append(f"Batch size: {size} pairs a forward of {_tokens_a_pair()} distinct tokens each ({tokens} tokens)")
+    lines.append(f"Peak memory: {gigabytes(found.peak(tokens, rows))} predicted, {gigabytes(free)} free")
+    if config.engine.batch_size != "auto":
+        engine = replace(config.engine, batch_tokens=tokens, row_tokens=rows)
+        asked = predicted_peak(engine, found, config.engine.batch_size)
+        if asked is not None:
+            lines.append(f"With --batch-size {config.engine.batch_size}: {gigabytes(asked)} predicted")
+    return lines
+
+
+def _guide_table() -> Table:
+    """The optimisation guide's recommendations for Gemma-2-2B, beside what the memory model says."""
+    from bluffscope.plan.memory import GEMMA_2_2B
+
+    table = Table(title="Gemma 2 2B with three 16k SAEs, by device and memory", title_justify="left")
+    for name in ("device", "memory", "guide", "float32", "bfloat16"):
+        table.add_column(name, justify="left" if name == "device" else "right")
+    for row in _GUIDE:
+        cells = [_cell(GEMMA_2_2B[dtype], row) for dtype in ("float32", "bfloat16")]
+        table.add_row(row.label, f"{row.memory // _GB} GB", str(row.guide), *cells)
+    return table
+
+
+def _cell(shape: Shape, row: _Row) -> str:
+    from bluffscope.config import MeasureOptions
+    from bluffscope.plan.memory import pairs
+    from bluffscope.sizing import ROW_TOKENS, batch_tokens, gigabytes, run_footprint
+
+    found = run_footprint(shape, row.device, MeasureOptions())
+    usable = {"cpu": row.memory - 2 * _GB, "mps": row.memory * 2 // 3, "cuda": row.memory - _GB // 2}[row.device]
+    tokens = batch_tokens(found, row.device, ROW_TOKENS, usable)
+    if not tokens:
+        return f"does not fit ({gigabytes(found.least_needed(ROW_TOKENS))})"
+    return f"{pairs(tokens)} ({gigabytes(found.peak(tokens, ROW_TOKENS))})"
+
+
+def _tokens_a_pair() -> int:
+    from bluffscope.plan.memory import TOKENS_A_PAIR
+
+    return TOKENS_A_PAIR

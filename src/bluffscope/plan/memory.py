@@ -1,0 +1,314 @@
+"""How much memory a packed run needs, from the shapes of its model and SAEs alone, and so how large a batch may be.
+
+The terms follow the code of a run: what is held from the start (the process with its libraries, weights, SAEs), and
+the widest moment of a batch: the forward, the encoding, or the geometry. Constants were calibrated against the peak
+of runs in fresh processes (docs/memory.md). Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Final, Literal
+
+Device = Literal["cpu", "mps", "cuda"]
+
+DENSE_CELLS: Final = 1 << 24
+"""Cells of the dense feature matrix held at once (as `bluffscope.sae.coder` bounds it)."""
+BLOCK_CELLS: Final = 1 << 22
+"""Cells of the stacked matrices of the geometry held at once (as `bluffscope.metrics.geometry` bounds it)."""
+TOKENS_A_PAIR: Final = 16
+"""Distinct tokens a pair, its three views together, where the texts are not known: short questions and answers."""
+READS_A_TOKEN: Final = 3 / TOKENS_A_PAIR
+"""Reads for each distinct token where each view is read at its last token."""
+
+_PROCESS: Final = 550 << 20
+"""Python with torch, transformers and sae_lens imported, and a tokenizer."""
+_WORKING: Final = 130 << 20
+"""What the first batch adds whatever its size: the libraries' own buffers, tables, and memory freed but kept."""
+_DRAWING: Final = 230 << 20
+"""Merging the tables and drawing the dashboard, when batches are done but weights still there."""
+_VIEWS: Final = 3
+_DENSE_COPIES: Final = 4
+"""Of a dense block while it is encoded: before and after the activation, the mask, their product."""
+_UNGATED: Final = {"gpt2", "gpt_neox", "gpt_neo", "gptj", "opt", "bloom", "falcon", "phi", "codegen", "starcoder2"}
+"""Model families whose MLP has two matrices; all others have a gate too."""
+SMALLEST_BATCH: Final = 64
+"""Distinct tokens below which a smaller batch saves no memory worth naming."""
+_LARGEST_BATCH: Final = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeShape:
+    """One SAE as far as memory is concerned."""
+
+    d_sae: int
+    d_in: int
+    number_bytes: int = 4
+    l0: float = 100
+    """Active features a read, as published; where nothing is known, what SAEs of this kind are tuned to."""
+
+    @property
+    def weights(self) -> int:
+        """Bytes of W_enc, W_dec and its vectors."""
+        return self.number_bytes * (2 * self.d_sae * self.d_in + 2 * self.d_sae + self.d_in)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A truncated model and its SAEs as far as memory is concerned; the LM head is not loaded."""
+
+    blocks: int
+    """Blocks loaded."""
+    d_model: int
+    d_mlp: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    saes: tuple[SaeShape, ...]
+    number_bytes: int = 4
+    """Bytes of a weight and of an activation: 4 for float32."""
+    linear_bytes: float | None = None
+    """Bytes of a weight of the blocks where they are quantised: 1 for int8."""
+    file_bytes: int | None = None
+    """Bytes of a weight in the file, where they have to be converted on loading."""
+    positions: int = 0
+    """Rows of a learned table of positions."""
+    gated: bool = True
+    """Whether the MLP has a gate."""
+    experts: int = 1
+    """Copies of the MLP in a block."""
+    eager: bool = False
+    """Whether attention scores are held as matrices, as where they are capped."""
+    masks: int = 1
+    """Kinds of attention mask: 2 with sliding windows."""
+
+    @classmethod
+    def of(
+        cls,
+        config: Any,
+        *,
+        blocks: int,
+        number_bytes: int,
+        saes: Sequence[SaeShape],
+        linear_bytes: float | None = None,
+        file_bytes: int | None = None,
+    ) -> Shape:
+        """The shape of a Hugging Face configuration.
+
+        Args:
+            config: of the model, whole or truncated.
+            blocks: blocks that are loaded.
+            number_bytes: of a weight.
+            saes: one for each layer measured.
+            linear_bytes: of a weight of the blocks, where they are quantised.
+            file_bytes: of a weight in the file, where they have to be converted.
+        """
+        d_model, heads = int(config.hidden_size), int(config.num_attention_heads)
+        family = str(getattr(config, "model_type", ""))
+        experts = _first(config, 1, "num_local_experts", "num_experts", "n_routed_experts")
+        names = ("moe_intermediate_size",) if experts > 1 else ()
+        learned = family in ("gpt2", "opt", "gpt_neo")
+        return cls(
+            blocks=blocks,
+            d_model=d_model,
+            d_mlp=_first(config, 4 * d_model, *names, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
+            heads=heads,
+            kv_heads=_first(config, heads, "num_key_value_heads"),
+            head_dim=_first(config, d_model // heads, "head_dim"),
+            vocabulary=int(config.vocab_size),
+            saes=tuple(saes),
+            number_bytes=number_bytes,
+            linear_bytes=linear_bytes,
+            file_bytes=file_bytes,
+            positions=_first(config, 0, "max_position_embeddings") if learned else 0,
+            gated=family not in _UNGATED,
+            experts=experts,
+            eager=getattr(config, "attn_logit_softcapping", None) is not None,
+            masks=2 if getattr(config, "sliding_window", None) and getattr(config, "layer_types", None) else 1,
+        )
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the embeddings and of the blocks loaded."""
+        linear = self.number_bytes if self.linear_bytes is None else self.linear_bytes
+        return int(self._embeddings * self.number_bytes + self._in_blocks * linear)
+
+    @property
+    def converted(self) -> int:
+        """Bytes of the file's pages that are held beside the weights while these are converted."""
+        return (self._embeddings + self._in_blocks) * (self.file_bytes or 0)
+
+    @property
+    def _embeddings(self) -> int:
+        return (self.vocabulary + self.positions) * self.d_model
+
+    @property
+    def _in_blocks(self) -> int:
+        attention = self.d_model * self.head_dim * 2 * (self.heads + self.kv_heads)
+        mlp = self.d_model * self.d_mlp * (3 if self.gated else 2) * self.experts
+        return self.blocks * (attention + mlp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What a run needs where its model is: main memory on the CPU, the GPU's on CUDA, both in one on MPS."""
+
+    weights: int
+    saes: int
+    process: int
+    """Of Python and its libraries; 0 on CUDA, whose memory holds none of it."""
+    working: int
+    """Of the first batch, whatever its size."""
+    drawing: int
+    """Of merging and drawing, once the batches are done."""
+    loading: int
+    """Of loading the model, before the first batch: the file's pages where the weights are converted."""
+    reads_a_token: float
+    """Reads for each distinct token."""
+    mlp_token: int
+    """A distinct token at the widest moment of the MLP."""
+    attention_token: int
+    """A distinct token at the widest moment of attention, the scores apart."""
+    score_cell: int
+    """The attention scores, a pair of slots of a row: each copy that lives at once, of every head."""
+    mask_cell: int
+    """The masks, a pair of slots of a row."""
+    read: int
+    """A read: residuals, reconstructions, noise, centroids and axes of all layers."""
+    dense_row: int
+    """A read while the widest SAE encodes it."""
+    dense_block: int
+    """The most that encoding holds."""
+    geometry_read: int
+    """A read while the geometry of its features is computed."""
+    geometry_block: int
+    """The most that the geometry holds."""
+
+    def peak(self, batch_tokens: int, row_tokens: int) -> int:
+        """The most bytes resident at once.
+
+        Args:
+            batch_tokens: distinct tokens a forward.
+            row_tokens: slots of a packed row; a batch never fills a row longer than itself.
+        """
+        held = self.weights + self.saes + self.process
+        return max(held + self.loading, self.needed(batch_tokens, row_tokens))
+
+    def needed(self, batch_tokens: int, row_tokens: int) -> int:
+        """The bytes that must be free: the peak without a file's pages, which the system drops where memory is short.
+
+        Args:
+            batch_tokens: distinct tokens a forward.
+            row_tokens: slots of a packed row.
+        """
+        batch = max(self._forward(batch_tokens, min(row_tokens, batch_tokens)), self._analysis(batch_tokens))
+        return self.weights + self.saes + self.process + max(self.working + batch, self.drawing)
+
+    def least_needed(self, row_tokens: int) -> int:
+        """The bytes that the smallest batch worth forming needs."""
+        return self.needed(SMALLEST_BATCH, row_tokens)
+
+    def largest_batch_tokens(self, free_bytes: int, row_tokens: int) -> int:
+        """The most distinct tokens a forward may have within so much memory; 0 where not even the smallest batch fits.
+
+        Args:
+            free_bytes: all that the run may have, from the start of its process.
+            row_tokens: slots of a packed row.
+        """
+        if self.least_needed(row_tokens) > free_bytes:
+            return 0
+        low, high = SMALLEST_BATCH, _LARGEST_BATCH
+        while low < high:  # what is needed grows with the batch
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.needed(middle, row_tokens) <= free_bytes else (low, middle - 1)
+        return low
+
+    def _forward(self, tokens: int, row: int) -> int:
+        moment = max(self.mlp_token, self.attention_token + row * self.score_cell)
+        return tokens * (moment + row * self.mask_cell)
+
+    def _analysis(self, tokens: int) -> int:
+        reads = ceil(tokens * self.reads_a_token)
+        encoding = min(self.dense_block, reads * self.dense_row)
+        shapes = min(self.geometry_block, reads * self.geometry_read)
+        return reads * self.read + max(encoding, shapes)
+
+
+def footprint(shape: Shape, device: Device = "cpu", *, reads_a_token: float = READS_A_TOKEN) -> Footprint:
+    """The memory model of a run.
+
+    Args:
+        shape: of the model and its SAEs.
+        device: where they are. On CUDA the geometry's matrices and the noise stay in main memory, which is not counted.
+        reads_a_token: reads for each distinct token; at most 1, where all tokens of a completion are read.
+    """
+    number, d_model = shape.number_bytes, shape.d_model
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    main_memory = device != "cuda"
+    coder = max([4, *(sae.number_bytes for sae in shape.saes)])
+    layers = len(shape.saes)
+    double = 8 if main_memory else 0
+    noise = 2 * double * (_VIEWS - 1) // _VIEWS  # one draw of fact and hall, unscaled and scaled
+    # Of stacked decoder rows: as gathered; then in float64 the rows, their spread, its squares, and one on its way.
+    stacked = coder + 4 * double
+    return Footprint(
+        weights=shape.weights,
+        saes=sum(sae.weights for sae in shape.saes),
+        process=_PROCESS if main_memory else 0,
+        working=_WORKING if main_memory else 0,
+        drawing=_DRAWING if main_memory else 0,
+        loading=shape.converted if main_memory else 0,
+        reads_a_token=reads_a_token,
+        # gate, up and their product (or the inner layer before and after), beside residual, norm and output
+        mlp_token=number * ((3 if shape.gated else 2) * shape.d_mlp + 3 * d_model),
+        # queries before and after rotation, keys and values, both repeated for every head, and the output
+        attention_token=number * (3 * d_model + 5 * queries + 3 * keys),
+        # Softmax's input and output: in float32 at least, to which half precision is converted first.
+        score_cell=shape.heads * (2 * number if number >= 4 else number + 8) if shape.eager else 0,
+        mask_cell=shape.masks * number,
+        # residual twice and reconstruction, centroid and axis, of each layer
+        read=d_model * (layers * (number + 2 * coder + 2 * double) + noise),
+        dense_row=_DENSE_COPIES * coder * max((sae.d_sae for sae in shape.saes), default=0),
+        dense_block=_DENSE_COPIES * coder * DENSE_CELLS,
+        geometry_read=int(stacked * d_model * max((sae.l0 for sae in shape.saes), default=0)),
+        geometry_block=stacked * BLOCK_CELLS,
+    )
+
+
+def _gemma_2_2b(number_bytes: int) -> Shape:
+    """Gemma 2 2B up to block 20, with Gemma Scope's canonical 16k SAEs of layers 5, 12 and 20.
+
+    Sources: google/gemma-2-2b's config.json; google/gemma-scope-2b-pt-res, with the L0 its paths name.
+    """
+    return Shape(
+        blocks=21,
+        d_model=2304,
+        d_mlp=9216,
+        heads=8,
+        kv_heads=4,
+        head_dim=256,
+        vocabulary=256_000,
+        saes=tuple(SaeShape(d_sae=16_384, d_in=2304, l0=l0) for l0 in (68, 82, 71)),
+        number_bytes=number_bytes,
+        file_bytes=None if number_bytes == 4 else 4,  # the file holds float32
+        eager=True,
+        masks=2,
+    )
+
+
+GEMMA_2_2B: Final = {"float32": _gemma_2_2b(4), "bfloat16": _gemma_2_2b(2)}
+"""By dtype of the model."""
+
+
+def pairs(batch_tokens: int, tokens_per_pair: float = TOKENS_A_PAIR) -> int:
+    """Pairs a forward that so many distinct tokens hold, at least one."""
+    return max(1, int(batch_tokens / tokens_per_pair))
+
+
+def _first(config: Any, default: int, *names: str) -> int:
+    """The first of the names that a configuration gives a number for; families name the same things differently."""
+    values = (getattr(config, name, None) for name in names)
+    return next((int(value) for value in values if value), default)

@@ -1,0 +1,75 @@
+"""What SAEs say of themselves without their weights being loaded: widths, hook point, published L0."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bluffscope.errors import InputError
+from bluffscope.sae.find import SaeSource
+from bluffscope.sae.load import quiet, sae_errors
+
+
+class SaeConfig(NamedTuple):
+    """One layer's SAE, as its configuration describes it."""
+
+    d_in: int
+    d_sae: int
+    hook_name: str
+    l0: float | None
+    """Mean active features as published, or None."""
+
+
+def read_sae_configs(source: SaeSource) -> dict[int, SaeConfig]:
+    """The configuration of every layer's SAE, in the order of the source's layers.
+
+    Args:
+        source: what `find_saes` found. Of a release the configurations may have to be downloaded.
+
+    Raises:
+        InputError: a configuration that is missing, damaged or says nothing of widths; a hub that says no.
+    """
+    found: dict[int, SaeConfig] = {}
+    for layer in source.layers:
+        where = f"--sae {source.name}, layer {layer}"
+        with quiet(), sae_errors(where, source.repository):
+            if layer in source.folders:
+                said = json.loads((source.folders[layer] / "cfg.json").read_text(encoding="utf-8"))
+            elif layer in source.archives:
+                said = _of_archive(source.archives[layer], layer)
+            else:
+                said = _of_release(source.release, source.ids[layer])
+            found[layer] = _config(said, layer)
+    return found
+
+
+def _config(said: Mapping[str, Any], layer: int) -> SaeConfig:
+    metadata = said.get("metadata") or {}
+    l0 = metadata.get("l0")
+    hook_name = metadata.get("hook_name") or said.get("hook_name") or f"blocks.{layer}.hook_resid_post"
+    return SaeConfig(int(said["d_in"]), int(said["d_sae"]), str(hook_name), None if l0 is None else float(l0))
+
+
+def _of_archive(path: Path, layer: int) -> dict[str, Any]:
+    """Of a Gemma Scope params.npz, from the header of its W_enc; the array is not read."""
+    from numpy.lib import format as npy
+
+    with zipfile.ZipFile(path) as archive, archive.open("W_enc.npy") as file:
+        reader = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+        shape, _, _ = reader(file)
+    if len(shape) != 2:
+        raise ValueError(f"W_enc has shape {shape}; expected d_in x d_sae")
+    metadata = {"l0": float(path.parent.name.removeprefix("average_l0_"))}
+    return {"d_in": shape[0], "d_sae": shape[1], "hook_name": f"blocks.{layer}.hook_resid_post", "metadata": metadata}
+
+
+def _of_release(release: str, sae_id: str) -> dict[str, Any]:
+    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface  # seconds-slow
+
+    said = load_sae_config_from_huggingface(release, sae_id, device="cpu")
+    if not said.get("d_in") or not said.get("d_sae"):
+        raise InputError(f"--sae {release}: the configuration of {sae_id} names no widths; give a folder instead")
+    return said

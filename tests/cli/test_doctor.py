@@ -1,0 +1,100 @@
+"""`bluffscope doctor`: the machine, a batch size for it, and the guide's table, without weights or network."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import tiny
+from bluffscope import sizing
+
+
+def test_doctor_shows_the_machine_and_what_the_demo_takes(call):
+    outcome = call("doctor")
+    assert (outcome.code, outcome.err) == (0, "")
+    labels = [line.split(":")[0] for line in outcome.out.splitlines() if re.match(r"[\w ]+: ", line)]
+    assert labels[:5] == ["Processor", "Cores", "Memory", "bfloat16 on the processor", "Accelerator"]
+    assert "Model: bluffscope-demo, 9 blocks and 3 SAEs" in outcome.out
+    assert re.search(r"^Batch size: \d+ pairs a forward of 16 distinct tokens each", outcome.out, re.MULTILINE)
+    assert re.search(r"^Peak memory: 0\.\d GB predicted, \d+\.\d GB free$", outcome.out, re.MULTILINE)
+
+
+def test_the_guides_table_stands_beside_what_the_model_says(call):
+    rows = [line.split("│")[1:-1] for line in call("doctor").out.splitlines() if line.startswith("│")]
+    table = {(row[0].strip(), row[1].strip()): [cell.strip() for cell in row[2:]] for row in rows}
+    guide = {
+        ("CPU", "8 GB"): "4",
+        ("CPU", "16 GB"): "8",
+        ("MPS (M1/M2)", "8 GB"): "8",
+        ("MPS (M1/M2)", "16 GB"): "16",
+        ("CUDA", "8 GB"): "16",
+        ("CUDA", "16 GB"): "32",
+    }
+    assert {key: cells[0] for key, cells in table.items()} == guide
+    assert table["CPU", "8 GB"][1].startswith("does not fit (10.")  # 8.9 GB of weights, 0.9 GB of SAEs
+    assert re.fullmatch(r"\d+ \(1\d\.\d GB\)", table["CPU", "16 GB"][1])
+    assert re.fullmatch(r"\d+ \(\d\.\d GB\)", table["CUDA", "8 GB"][2])
+
+
+def test_doctor_reads_configurations_only(call, copied, tiny_model, tiny_saes):
+    model, saes = copied(tiny_model), copied(tiny_saes)
+    for weights in [*model.rglob("*.safetensors"), *saes.rglob("*.safetensors")]:
+        weights.write_bytes(b"")
+    outcome = call("doctor", "--model", model, "--sae", saes, "--layers", 1, "--batch-size", 8)
+    assert outcome.code == 0, outcome.err
+    assert f"Model: {model}, 2 blocks and 1 SAEs" in outcome.out
+    assert "With --batch-size 8: " in outcome.out
+
+
+def test_gemma_scopes_archives_tell_their_widths_by_their_headers(call, tmp_path, tiny_model):
+    saes = tiny.save_gemma_scope(tmp_path / "scope")
+    assert "4 blocks and 3 SAEs" in call("doctor", "--model", tiny_model, "--sae", saes).out
+
+
+def test_a_release_tells_its_widths_without_its_weights():
+    from bluffscope.sae import find_saes, read_sae_configs
+
+    release = "gemma-scope-2b-pt-res-canonical:layer_{layer}/width_16k/canonical"
+    found = read_sae_configs(find_saes(release, (5, 20)))
+    assert [(sae.d_in, sae.d_sae, sae.hook_name) for sae in found.values()] == [
+        (2304, 16384, "blocks.5.hook_resid_post"),
+        (2304, 16384, "blocks.20.hook_resid_post"),
+    ]
+
+
+def test_what_does_not_fit_is_said_with_what_it_needs(call, monkeypatch):
+    monkeypatch.setattr("bluffscope.machine.free_memory", lambda device: 200_000_000)
+    outcome = call("doctor")
+    assert outcome.code == 0
+    assert re.search(r"^Batch size: does not fit: needs about 0\.\d GB, and 0\.2 GB are free$", outcome.out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda folder: (folder / "layer_1" / "cfg.json").write_text("{"), "cfg.json is not valid JSON (line 1)"),
+        (lambda folder: (folder / "layer_1" / "cfg.json").write_text("[]"), "layer 1"),
+        (lambda folder: (folder / "layer_1" / "cfg.json").write_text('{"d_in": 16}'), "layer 1"),
+        (lambda folder: (folder / "layer_1" / "cfg.json").write_text('{"d_in": 17, "d_sae": 9}'), "17 dimensions"),
+    ],
+    ids=["no json", "a list", "no width", "another width"],
+)
+def test_saes_that_cannot_be_used_are_refused_in_one_line(call, copied, tiny_model, tiny_saes, change, says):
+    saes = copied(tiny_saes)
+    change(saes)
+    outcome = call("doctor", "--model", tiny_model, "--sae", saes)
+    assert (outcome.code, outcome.out) == (2, "")
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("bluffscope doctor: --sae ")
+    assert says in line
+
+
+def test_a_model_that_is_not_there_is_refused(call, tiny_saes):
+    outcome = call("doctor", "--model", "/nowhere", "--sae", tiny_saes)
+    assert outcome.code == 2
+    assert "--model /nowhere: no such folder" in outcome.err
+
+
+def test_gigabytes_are_of_ten_to_the_nine():
+    assert sizing.gigabytes(1.25e9) == "1.2 GB"
