@@ -15,6 +15,7 @@ from bluffscope.hub import hub_or_cache
 from bluffscope.metrics import Analysis
 from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_model
 from bluffscope.model.load import check_model, choose_device
+from bluffscope.model.quantize import check_quantize
 from bluffscope.pipeline import ShardWorker
 from bluffscope.plan import BatchLimits, TextTokenizer
 from bluffscope.presets import DEMO_NAME
@@ -61,6 +62,7 @@ def build_worker(
     if name == "float64" and device.type == "mps":
         raise InputError("--dtype float64: MPS has none; use --device cpu")
     dtype = _DTYPES[name]
+    check_quantize(options.quantize, device, dtype)
     model_name = str(model_dir()) if options.model == DEMO_NAME else options.model
     sae_name = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
     with hub_or_cache([model_name, sae_name.partition(":")[0]]):
@@ -76,6 +78,7 @@ def build_worker(
             blocks=1 + max(point.block for point in points.values()),
             device=device,
             dtype=dtype,
+            quantize=options.quantize,
         )
     _check_fit(model, source.name, coders, points)
     if options.model == DEMO_NAME:  # wherever the package is installed
