@@ -83,7 +83,9 @@ def test_per_layer_metrics_are_pooled_over_the_views(half, whole, layer, metric)
     assert [found[name] for name in NUMBERS] == pytest.approx(expected, rel=2e-2, abs=2e-5)
 
 
-@pytest.mark.parametrize("metric", ["entropy", "stability", "stability_s0.5", "centroid_drift", "cross_layer_alignment"])
+@pytest.mark.parametrize(
+    "metric", ["entropy", "stability", "stability_s0.5", "centroid_drift", "cross_layer_alignment"]
+)
 def test_pair_metrics_are_pooled_over_fact_and_hallucination_and_their_difference_stands_apart(half, whole, metric):
     ids = half.fidelity.pair_ids
     for part, ends in (("text", ("fact", "hall")), ("diff", ("diff",))):
@@ -126,7 +128,10 @@ def test_changed_is_the_share_of_other_classes_and_of_cells_defined_in_one_run_o
     ids = half.fidelity.pair_ids
     damaged = half.metrics().with_columns(
         pl.when(pl.col("pair_id") == ids[0]).then(None).otherwise("entropy_fact").alias("entropy_fact"),
-        pl.when(pl.col("pair_id") == ids[1]).then(pl.lit("x")).otherwise("l0_hall_shape_class").alias("l0_hall_shape_class"),
+        pl.when(pl.col("pair_id") == ids[1])
+        .then(pl.lit("x"))
+        .otherwise("l0_hall_shape_class")
+        .alias("l0_hall_shape_class"),
     )
     metadata = pl.read_parquet_metadata(half.path / "metrics.parquet")
     damaged.write_parquet(folder / "metrics.parquet", metadata={k: v for k, v in metadata.items() if "ARROW" not in k})
@@ -136,7 +141,9 @@ def test_changed_is_the_share_of_other_classes_and_of_cells_defined_in_one_run_o
     assert row(after, "entropy", None, "text")["n"] == row(before, "entropy", None, "text")["n"] - 1
     names = [f"l0_{view}_shape_class" for view in ("prompt", "fact", "hall")]
     theirs = [cells(whole, ids, name) for name in names]
-    ours = [[*column] for column in zip(*damaged.filter(pl.col("pair_id").is_in(ids)).select(names).rows(), strict=True)]
+    ours = [
+        [*column] for column in zip(*damaged.filter(pl.col("pair_id").is_in(ids)).select(names).rows(), strict=True)
+    ]
     other = sum(a != b for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True))
     assert other >= 1
     assert row(after, "shape_class", 0, "text")["changed"] == pytest.approx(other / 18)

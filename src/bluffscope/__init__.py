@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from bluffscope.api import analyze
     from bluffscope.config import RunConfig
     from bluffscope.errors import BluffscopeError, InputError, RunFolderError
+    from bluffscope.fidelity import Fidelity
     from bluffscope.metrics import ANALYSES, Analysis, Measurement
     from bluffscope.pipeline import UserAnalysis
-    from bluffscope.fidelity import Fidelity
     from bluffscope.run import RunResult, measure_fidelity, run
     from bluffscope.table.reader import read_run
     from bluffscope.table.schema import Column

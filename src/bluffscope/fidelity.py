@@ -1,4 +1,4 @@
-"""What a run's precision changed: some of its pairs measured again in float32, metric by metric and feature by feature."""
+"""What a run's precision changed: some of its pairs measured again in float32, by metric and by feature."""
 
 from __future__ import annotations
 
@@ -206,13 +206,12 @@ def _all_cells(config: RunConfig) -> Iterator[_Cells]:
 
 def _metric_row(cells: _Cells, ours: pl.DataFrame, theirs: pl.DataFrame) -> dict[str, Any]:
     row: dict[str, Any] = {"metric": cells.metric, "layer": cells.layer, "part": cells.part}
-    row["changed"] = float(np.mean([(a.is_null() != b.is_null()).mean() for a, b in zip(ours, theirs, strict=True)]))
     if cells.kind == "category":
-        differs = [~a.eq_missing(b) for a, b in zip(ours, theirs, strict=True)]
-        return row | {"n": ours.height * ours.width, "changed": float(np.mean([each.mean() for each in differs]))}
+        differs = [a.ne_missing(b).to_numpy() for a, b in zip(ours, theirs, strict=True)]
+        return row | {"n": ours.height * ours.width, "changed": float(np.mean(differs))}
     a, b = ours.to_numpy(), theirs.to_numpy()  # (pair, column), NaN where undefined
     delta = np.abs(a - b)
-    row["n"] = int(np.isfinite(delta).sum())
+    row |= {"n": int(np.isfinite(delta).sum()), "changed": float(np.mean(np.isnan(a) != np.isnan(b)))}
     if row["n"]:
         row |= {"median_delta": float(np.nanmedian(delta)), "max_delta": float(np.nanmax(delta))}
     # Each column by its own spread over the pairs: a prompt's need not be that of its completions.

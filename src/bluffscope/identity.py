@@ -33,8 +33,8 @@ def weights_digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
 def _plain(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
     """The tensors, with those of several parts (quantised weights: integers, scales, offsets) taken apart."""
     for name, tensor in tensors:
-        if hasattr(tensor, "__tensor_flatten__"):
-            parts, _ = tensor.__tensor_flatten__()
+        if flatten := getattr(tensor, "__tensor_flatten__", None):
+            parts, _ = flatten()
             yield from _plain((f"{name}.{part}", getattr(tensor, part)) for part in parts)
         else:
             yield name, tensor

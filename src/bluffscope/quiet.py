@@ -1,4 +1,4 @@
-"""Other libraries' chatter while they start up or load: kept from the user, since what matters in it is checked here."""
+"""Other libraries' chatter while they start up: kept from the user, since what matters in it is checked here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of a model's linear layers as 8-bit or 4-bit integers; embeddings, norms, SAEs and activations stay as they are."""
+"""Weights of a model's linear layers as 8-bit or 4-bit integers; embeddings, norms and activations stay as they are."""
 
 from __future__ import annotations
 
@@ -59,7 +59,11 @@ def quantize_to_int8(network: nn.Module, device: torch.device) -> None:
     Each layer goes to the device by itself, so that it never holds the whole model unquantised. The activations are
     not rounded: that is less exact, and where bfloat16 is fast it is no faster (docs/models.md has the numbers).
     """
-    from torchao.quantization import Int8WeightOnlyConfig, quantize_  # seconds-slow, and optional
+    # Seconds-slow, and optional: type checkers may not find it.
+    from torchao.quantization import (  # pyright: ignore[reportMissingImports]
+        Int8WeightOnlyConfig,
+        quantize_,
+    )
     from transformers.pytorch_utils import Conv1D
 
     # GPT-2's layers are linear ones with their weight transposed, which torchao does not know.

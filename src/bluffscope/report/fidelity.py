@@ -32,9 +32,8 @@ class FidelityView:
         del console, options
         found = self.fidelity
         weights = "" if found.quantize == "none" else f", {found.quantize} weights"
-        yield Text(
-            f"\nFidelity: {found.dtype}{weights} against float32, {len(found.pair_ids)} pairs measured again", style="bold"
-        )
+        pairs = f"{len(found.pair_ids)} pairs measured again"
+        yield Text(f"\nFidelity: {found.dtype}{weights} against float32, {pairs}", style="bold")
         rows = found.table.to_dicts()
         yield _feature_table([row for row in rows if row["metric"] == FEATURES])
         others = [row for row in rows if row["metric"] != FEATURES]
@@ -61,9 +60,9 @@ def _metric_table(layer: int | None, rows: Sequence[dict[str, Any]]) -> Table:
     title = "Other metrics" if layer is None else f"{LAYER_GROUP}, layer {layer}"
     table = Table(title=f"\n{title}", **_PLAIN, title_style="bold", header_style="underline")
     table.add_column("", min_width=_NAME_WIDTH)
-    columns = (("|delta|", "median"), ("", "max"), ("in sd", "median"), ("", "max"), ("diff, in sd", "median"), ("", "max"))
-    for group, name in columns:
-        table.add_column(Text(f"{group}\n{name}", justify="right"), justify="right", min_width=7)
+    for group in ("|delta|", "in sd", "diff, in sd"):
+        for head in (f"{group}\nmedian", "\nmax"):
+            table.add_column(Text(head, justify="right"), justify="right", min_width=7)
     table.add_column(Text("\nchanged", justify="right"), justify="right")
     diffs = {row["metric"]: row for row in rows if row["part"] == "diff"}
     for row in rows:
