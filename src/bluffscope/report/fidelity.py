@@ -13,7 +13,7 @@ from rich.text import Text
 from bluffscope.fidelity import FEATURES, Fidelity
 from bluffscope.report.labels import LAYER_GROUP, clean, number
 
-_PLAIN: Final[dict[str, Any]] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False, "title_justify": "left"}
+_PLAIN: Final[dict[str, Any]] = {"box": None, "padding": (0, 1, 0, 0), "pad_edge": False, "title_justify": "left"}
 _NAME_WIDTH: Final = 24
 
 
@@ -41,7 +41,7 @@ class FidelityView:
             yield _metric_table(layer, list(of_layer))
         yield Text(
             "|delta|: difference from float32, over all pairs and texts. in sd: in standard deviations of the float32 "
-            "values. diff: the same for hallucination - fact. changed: other class, or undefined in one of the two.",
+            "values. diff/sd: the same for hallucination - fact. changed: other class, or undefined in one of the two.",
             style="dim",
         )
 
@@ -60,7 +60,7 @@ def _metric_table(layer: int | None, rows: Sequence[dict[str, Any]]) -> Table:
     title = "Other metrics" if layer is None else f"{LAYER_GROUP}, layer {layer}"
     table = Table(title=f"\n{title}", **_PLAIN, title_style="bold", header_style="underline")
     table.add_column("", min_width=_NAME_WIDTH)
-    for group in ("|delta|", "in sd", "diff, in sd"):
+    for group in ("|delta|", "in sd", "diff/sd"):
         for head in (f"{group}\nmedian", "\nmax"):
             table.add_column(Text(head, justify="right"), justify="right", min_width=7)
     table.add_column(Text("\nchanged", justify="right"), justify="right")
