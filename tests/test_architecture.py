@@ -15,7 +15,19 @@ import pytest
 import bluffscope
 
 ROOT = Path(bluffscope.__file__).parent
-LEAVES = {"config", "records", "errors", "noise", "identity", "timing", "precision", "hub", "buffers", "machine"}
+LEAVES = {
+    "config",
+    "records",
+    "errors",
+    "noise",
+    "identity",
+    "timing",
+    "precision",
+    "hub",
+    "buffers",
+    "machine",
+    "quiet",
+}
 """What every stage may import, and what imports nothing but each other."""
 STAGES = {"pairs", "plan", "model", "sae", "metrics", "table"}
 SLOW = {"torch", "transformers", "sae_lens", "transformer_lens", "ray", "torchao", "bitsandbytes"}

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from bluffscope.api import analyze
     from bluffscope.config import RunConfig
     from bluffscope.errors import BluffscopeError, InputError, RunFolderError
+    from bluffscope.fidelity import Fidelity
     from bluffscope.metrics import ANALYSES, Analysis, Measurement
     from bluffscope.pipeline import UserAnalysis
-    from bluffscope.run import RunResult, run
+    from bluffscope.run import RunResult, measure_fidelity, run
     from bluffscope.table.reader import read_run
     from bluffscope.table.schema import Column
 
@@ -23,6 +24,7 @@ _HOMES = {
     "Analysis": "bluffscope.metrics",
     "BluffscopeError": "bluffscope.errors",
     "Column": "bluffscope.table.schema",
+    "Fidelity": "bluffscope.fidelity",
     "InputError": "bluffscope.errors",
     "Measurement": "bluffscope.metrics",
     "RunConfig": "bluffscope.config",
@@ -30,6 +32,7 @@ _HOMES = {
     "RunResult": "bluffscope.run",
     "UserAnalysis": "bluffscope.pipeline",
     "analyze": "bluffscope.api",
+    "measure_fidelity": "bluffscope.run",
     "read_run": "bluffscope.table.reader",
     "run": "bluffscope.run",
 }
@@ -39,6 +42,7 @@ __all__ = [
     "Analysis",
     "BluffscopeError",
     "Column",
+    "Fidelity",
     "InputError",
     "Measurement",
     "RunConfig",
@@ -47,6 +51,7 @@ __all__ = [
     "UserAnalysis",
     "__version__",
     "analyze",
+    "measure_fidelity",
     "read_run",
     "run",
 ]

@@ -111,6 +111,28 @@ class RunConfig:
     output: OutputOptions = field(default_factory=OutputOptions)
 
 
+def run_config(content: Mapping[Any, Any], where: str) -> RunConfig:
+    """The options of a run from what its config.yaml holds; whatever is left out keeps its default.
+
+    Args:
+        content: values by part (data, model, measure, engine, output) and option.
+        where: put in front of messages.
+
+    Raises:
+        InputError: something in it is no option, or of another type.
+    """
+    config = RunConfig()
+    known = [item.name for item in fields(config)]
+    for part, values in content.items():
+        if part not in known:
+            raise InputError(f"{where}: unknown section {part!r}; expected some of {', '.join(known)}")
+        if not isinstance(values, Mapping):
+            raise InputError(f"{where}: {part}: expected options and their values, one a line")
+        named = {str(name): value for name, value in values.items()}
+        config = replace(config, **{part: with_values(getattr(config, part), named, f"{where}: {part}.")})
+    return config
+
+
 def with_values(options: Options, values: Mapping[str, Any], where: str = "") -> Options:
     """A copy of one of the dataclasses above with some values replaced, each checked against its field's type.
 

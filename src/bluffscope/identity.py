@@ -22,9 +22,19 @@ def weights_digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     import torch  # seconds-slow; callers hold torch tensors, so it is loaded already
 
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+    for name, tensor in sorted(_plain(tensors), key=lambda item: item[0]):
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // SAMPLED)].cpu().contiguous()
         digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
         digest.update(sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _plain(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
+    """The tensors, with those of several parts (quantised weights: integers, scales, offsets) taken apart."""
+    for name, tensor in tensors:
+        if flatten := getattr(tensor, "__tensor_flatten__", None):
+            parts, _ = flatten()
+            yield from _plain((f"{name}.{part}", getattr(tensor, part)) for part in parts)
+        else:
+            yield name, tensor

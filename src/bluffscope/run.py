@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import math
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
+import torch
 
 from bluffscope import __version__
 from bluffscope.buffers import kept_heap
 from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.engine import LocalEngine
 from bluffscope.errors import InputError
+from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
 from bluffscope.machine import device_peak
 from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.pairs import Scan, Source, open_source
@@ -72,6 +75,8 @@ class RunResult:
     merged: MergeResult
     manifest: Mapping[str, Any]
     figures: tuple[Path, ...]
+    fidelity: Fidelity | None = None
+    """What the run's precision changed, where the options ask for it."""
 
     def metrics(self) -> pl.DataFrame:
         """The result table, read from the folder."""
@@ -96,9 +101,50 @@ def run(
         draw: whether the dashboard is drawn (it takes seconds).
 
     Raises:
-        InputError: something in the options or the data; nothing is written.
+        InputError: something in the options or the data; nothing is written (but for a run that is complete when its
+            fidelity cannot be measured).
         RunFolderError: the folder cannot be written.
     """
+    check_fidelity(config)
+    result = _run(config, analyses, added, progress, draw)
+    if not config.output.fidelity:
+        return result
+    try:
+        fidelity = measure_fidelity(result.path, pairs=config.output.fidelity, analyses=analyses)
+    except InputError as error:
+        raise InputError(f"the run is complete in {result.path}, but not its fidelity: {error}") from error
+    return replace(result, manifest=Run(result.path).manifest, fidelity=fidelity)
+
+
+def measure_fidelity(path: str | Path, *, pairs: int = 20, analyses: tuple[Analysis, ...] = ANALYSES) -> Fidelity:
+    """Measure some pairs of a finished run again in float32 and see what the run's precision changed.
+
+    Writes fidelity.parquet and the manifest's ``fidelity`` into the run's folder.
+
+    Args:
+        path: the run's folder; its model and SAEs are loaded as its config.yaml names them.
+        pairs: how many pairs, spread evenly over those that were measured.
+        analyses: which of the five analyses run again; what the run itself did not measure is not compared.
+
+    Raises:
+        InputError: no finished run, one that is float32 itself, or a model that cannot be loaded.
+        RunFolderError: the folder cannot be written.
+    """
+    # One model in memory at a time: the run's own may hang in cycles, and CUDA keeps what was freed.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return compare_with_float32(Path(path), pairs, lambda config: _run(config, analyses, (), None, False))
+
+
+def _run(
+    config: RunConfig,
+    analyses: tuple[Analysis, ...],
+    added: tuple[UserAnalysis, ...],
+    progress: Progress | None,
+    draw: bool,
+) -> RunResult:
+    """`run` without its fidelity. The model is held by nothing once it returns."""
     started = time.perf_counter()
     stopwatch = Stopwatch()
     config = homes_expanded(config)
@@ -188,6 +234,7 @@ def _manifest(
     manifest["data"] = {"name": source.name, "digest": scan.digest, "domains": scan.domains}
     manifest["memory"] = _memory(config, worker, scan.count)
     manifest["strategy"] = worker.strategy
+    manifest["quantize"] = config.model.quantize
     return manifest
 
 
@@ -295,6 +342,7 @@ def _provenance(config: RunConfig, scan: Scan) -> dict[str, str]:
         "layers": " ".join(map(str, config.model.layers)),
         "position": config.measure.position,
         "dtype": config.model.dtype,
+        "quantize": config.model.quantize,
         "seed": str(config.measure.seed),
         "data_digest": scan.digest,
     }

@@ -16,6 +16,7 @@ from bluffscope.hub import hub_or_cache
 from bluffscope.metrics import Analysis
 from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_model
 from bluffscope.model.load import check_model, choose_device
+from bluffscope.model.quantize import check_quantize
 from bluffscope.pipeline import ShardWorker
 from bluffscope.plan import BatchLimits, TextTokenizer
 from bluffscope.plan.memory import Footprint
@@ -79,6 +80,9 @@ def build_worker(
     name = "float32" if options.dtype == "auto" else options.dtype
     if name == "float64" and device.type == "mps":
         raise InputError("--dtype float64: MPS has none; use --device cpu")
+    check_quantize(options.quantize, device, _DTYPES[name])
+    if options.quantize != "none" and config.engine.strategy in OF_THE_REFERENCE:
+        raise InputError(f"--quantize {options.quantize}: not with --strategy {config.engine.strategy}; use packed")
     config = replace(config, model=replace(options, device=device.type, dtype=name))
     parts = load_parts(config, check=columns_of)
     config = replace(config, model=replace(config.model, layers=tuple(parts.coders)))
@@ -116,6 +120,7 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
             device=torch.device(options.device),
             dtype=dtype,
             head=whole,
+            quantize=options.quantize,
         )
     if options.model == DEMO_NAME:  # wherever the package is installed
         model = replace(model, name=DEMO_NAME, identity={**model.identity, "name": DEMO_NAME})

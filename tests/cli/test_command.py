@@ -197,3 +197,11 @@ def test_texts_of_ten_thousand_characters_are_measured_where_the_context_holds_t
     assert table["prompt_tokens"].to_list()[2] > 1000
     assert table["l3_hall_l0_norm"].null_count() == 0
     assert pl.read_parquet(tmp_path / "run" / "pairs.parquet")["prompt"].to_list()[2] == long
+
+
+def test_fidelity_is_printed_after_the_summary(call, tiny_flags, tmp_path):
+    outcome = call("analyze", *tiny_flags, "--dtype", "bfloat16", "--fidelity", 2)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.index("Summary of 5 pairs") < outcome.out.index("Fidelity: bfloat16 against float32, 2 pairs")
+    assert outcome.out.index("Active features") < outcome.out.index("Total time")
+    assert (tmp_path / "run" / "fidelity.parquet").exists()

@@ -74,10 +74,12 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
 
 def _print(result: RunResult) -> None:
     """The summary, where the time went, what was left out, and where the results are."""
-    from bluffscope.report import render_summary
+    from bluffscope.report import render_fidelity, render_summary
 
     console = output_console()
     console.print(render_summary(result.metrics()))
+    if result.fidelity is not None:
+        console.print(render_fidelity(result.fidelity))
     timings = result.manifest["timings"]
     stages = " | ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items() if stage != "total")
     pairs = result.merged.rows + result.merged.quarantined

@@ -6,14 +6,14 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 import yaml
 
-from bluffscope.config import RunConfig, expectation, with_values
+from bluffscope.config import RunConfig, expectation, run_config
 from bluffscope.errors import InputError
 
 
@@ -117,16 +117,7 @@ def load_config(path: Path) -> RunConfig:
         raise InputError(f"{where}: not valid YAML{_line_of(error)}; give a run's config.yaml") from error
     if not isinstance(content, dict):
         raise InputError(f"{where}: no options in it; give a run's config.yaml")
-    config = RunConfig()
-    known = [field.name for field in fields(config)]
-    for part, values in content.items():
-        if part not in known:
-            raise InputError(f"{where}: unknown section {part!r}; expected some of {', '.join(known)}")
-        if not isinstance(values, dict):
-            raise InputError(f"{where}: {part}: expected options and their values, one a line")
-        named = {str(name): value for name, value in values.items()}
-        config = replace(config, **{part: with_values(getattr(config, part), named, f"{where}: {part}.")})
-    return config
+    return run_config(content, where)
 
 
 def _line_of(error: Exception) -> str:

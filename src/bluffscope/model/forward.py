@@ -21,7 +21,9 @@ from bluffscope.records import Activations, PackedBatch
 logger = logging.getLogger(__name__)
 
 _CHECK_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
-"""Relative difference of residuals that packing may make; a wrong mask or position makes one near 1."""
+"""Relative difference of residuals that packing may make; a wrong mask or position makes one near 1.
+
+By the dtype of the activations: quantised weights are widened to it before they are multiplied."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,7 @@ class ResidualReader:
     def read(self, batch: PackedBatch) -> Activations:
         """Residuals of every layer at the batch's reads, in the batch's read order, in the model's dtype."""
         device = self.model.device
-        rows = torch.from_numpy(batch.read_row).to(device)
-        slots = torch.from_numpy(batch.read_slot).to(device)
+        rows, slots = _on(device, batch.read_row), _on(device, batch.read_slot)
         gathered: dict[int, torch.Tensor] = {}
 
         def receiver(layer: int):
@@ -81,17 +82,17 @@ class ResidualReader:
 
     def _inputs(self, batch: PackedBatch) -> dict[str, Any]:
         device = self.model.device
-        input_ids = torch.from_numpy(batch.input_ids).to(device)
+        input_ids = _on(device, batch.input_ids)
         if not batch.branching:
             # Padded on the right, so causal attention hides the pads already. Masking them as well would leave a pad
             # beyond the sliding window with nothing to attend to: NaN in float64, which spreads to the whole row.
             return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
         if self.style is None:
             raise InputError("this model takes no packed rows; lay the batch out with plan.pad")
-        position_ids = torch.from_numpy(batch.position_ids).to(device)
+        position_ids = _on(device, batch.position_ids)
         masks = attention_masks(
             self.style,
-            torch.from_numpy(batch.subtree_end).to(device),
+            _on(device, batch.subtree_end),
             position_ids,
             getattr(self.model.config, "sliding_window", None),
             self.model.dtype,
@@ -115,6 +116,15 @@ class ResidualReader:
             if not bool((difference <= tolerance * expected.norm(dim=1)).all()):
                 return False
         return True
+
+
+def _on(device: torch.device, array: np.ndarray) -> torch.Tensor:
+    """The array on the device. CUDA copies from pinned memory, so that the CPU need not wait for the copy to be made.
+
+    They stand in the stream of the forward, before the kernels that read them; torch keeps the pinned block until then.
+    """
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _check_batches(vocabulary: int) -> tuple[PackedBatch, PackedBatch]:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import re
-import warnings
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,8 @@ from bluffscope.errors import InputError
 from bluffscope.hub import cached_commit, cached_snapshot, not_cached, refusal
 from bluffscope.identity import weights_digest
 from bluffscope.model.hooks import find_blocks
+from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
+from bluffscope.quiet import libraries_quiet
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -89,6 +90,7 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     head: bool = False,
+    quantize: Quantize = "none",
 ) -> LanguageModel:
     """Load the first `blocks` blocks of a causal language model and its tokenizer.
 
@@ -99,6 +101,7 @@ def load_model(
         device: where to put it.
         dtype: of weights and activations.
         head: whether the LM head is loaded too; `network` is then the whole causal language model.
+        quantize: how the weights of the linear layers are kept; `check_quantize` says what is possible.
 
     Raises:
         InputError: one line that says what is missing and what to do.
@@ -107,6 +110,8 @@ def load_model(
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer  # seconds-slow: only when one is loaded
 
     with _library_silence():
+        from transformers import AutoModel, AutoTokenizer  # seconds-slow: only when a model is loaded
+
         config = _load_config(name, location, revision)
         full_layers, stored = int(config.num_hidden_layers), config.dtype
         blocks = full_layers if blocks is None else blocks
@@ -115,16 +120,21 @@ def load_model(
                 f"layer {blocks - 1}: {name} has {full_layers} layers, 0 to {full_layers - 1}; choose among them with "
                 "--layers, or give SAEs that were trained on this model"
             )
+        if quantize != "none" and getattr(config, "quantization_config", None):
+            raise InputError(f"--quantize {quantize}: {name} is quantised already; leave it out")
         _truncate(config, blocks)
+        more = loading_options(quantize, device, dtype)
         with _as_input_error(name, "tokenizer", revision):
             tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
         with _as_input_error(name, "model", revision):
             auto = AutoModelForCausalLM if head else AutoModel
-            network, info = _load_network(auto, location, revision, config, dtype)
+            network, info = _load_network(auto, location, revision, config, dtype, **more)
             if embedding := _kept_as_head(config, info):
-                mapping = {r"^lm_head\.weight$": embedding}
-                network, info = _load_network(auto, location, revision, config, dtype, key_mapping=mapping)
+                more["key_mapping"] = {r"^lm_head\.weight$": embedding}
+                network, info = _load_network(auto, location, revision, config, dtype, **more)
             network.eval().requires_grad_(False)
+            if quantize == "int8":
+                quantize_to_int8(network, device)
             network.to(device)
     _check_keys(name, info, blocks)
     _check_vocabulary(name, tokenizer, network)
@@ -369,15 +379,15 @@ def _line(error: BaseException) -> str:
 @contextlib.contextmanager
 def _library_silence() -> Generator[None, None, None]:
     """Mute transformers' warnings, load report and bars; what matters in them is checked by `_check_keys`."""
-    from transformers.utils import logging as hf_logging
+    with libraries_quiet():
+        from transformers.utils import logging as hf_logging
 
     level = hf_logging.get_verbosity()
     bars = hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with libraries_quiet():
             yield
     finally:
         hf_logging.set_verbosity(level)

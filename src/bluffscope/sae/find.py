@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bluffscope.errors import InputError
+from bluffscope.quiet import libraries_quiet
 
 if TYPE_CHECKING:
     from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup
@@ -75,8 +75,7 @@ def find_saes(spec: str, layers: tuple[int, ...]) -> SaeSource:
 
 def registry() -> dict[str, PretrainedSAELookup]:
     """SAELens's table of pretrained SAEs, by release."""
-    with warnings.catch_warnings():  # of its start-up, which are not for the user
-        warnings.simplefilter("ignore")
+    with libraries_quiet():
         from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     return get_pretrained_saes_directory()

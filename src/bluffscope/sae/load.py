@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import re
-import warnings
 import zipfile
 import zlib
 from collections.abc import Generator, Mapping
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bluffscope.errors import InputError
 from bluffscope.hub import cached_commit, refusal
 from bluffscope.identity import weights_digest
+from bluffscope.quiet import libraries_quiet
 from bluffscope.sae.coder import Coder
 from bluffscope.sae.find import SaeSource, registry
 
@@ -50,7 +50,7 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
     coders: dict[int, Coder] = {}
     for layer in source.layers:
         where = f"--sae {source.name}, layer {layer}"
-        with quiet(), sae_errors(where, source.repository):
+        with libraries_quiet(), sae_errors(where, source.repository):
             if layer in source.folders:
                 sae = _from_folder(source.folders[layer], device, dtype)
                 origin = {"folder": str(source.folders[layer])}
@@ -227,14 +227,6 @@ def _refuse_nonfinite(sae: SAE[Any], where: str) -> None:
             continue
         if not bool(weights.sum().isfinite()) and not bool(weights.isfinite().all()):
             raise InputError(f"{where}: {name} holds values that are not finite; copy or save the SAE again")
-
-
-@contextlib.contextmanager
-def quiet() -> Generator[None, None, None]:
-    """Keep the libraries' own start-up warnings from the user; ours come through logging."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bluffscope.errors import InputError
+from bluffscope.quiet import libraries_quiet
 from bluffscope.sae.find import SaeSource
-from bluffscope.sae.load import quiet, sae_errors
+from bluffscope.sae.load import sae_errors
 
 
 class SaeConfig(NamedTuple):
@@ -35,7 +36,7 @@ def read_sae_configs(source: SaeSource) -> dict[int, SaeConfig]:
     found: dict[int, SaeConfig] = {}
     for layer in source.layers:
         where = f"--sae {source.name}, layer {layer}"
-        with quiet(), sae_errors(where, source.repository):
+        with libraries_quiet(), sae_errors(where, source.repository):
             if layer in source.folders:
                 said = json.loads((source.folders[layer] / "cfg.json").read_text(encoding="utf-8"))
             elif layer in source.archives:

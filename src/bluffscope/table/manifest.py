@@ -10,8 +10,11 @@ from typing import Any, Final
 
 from bluffscope.table.schema import SCHEMA_VERSION, Column
 
-PACKAGES: Final = ("bluffscope", "torch", "transformers", "sae-lens", "safetensors", "numpy", "polars", "altair")
-"""Packages whose versions can change a number or a figure."""
+PACKAGES: Final = (
+    *("bluffscope", "torch", "transformers", "sae-lens", "safetensors", "numpy", "polars", "altair"),
+    *("torchao", "bitsandbytes"),
+)
+"""Packages whose versions can change a number or a figure; the last are of the extra ``quant``."""
 
 STAGES: Final = ("load", "data", "tokenise", "forward", "sae", "geometry", "write")
 """The stages that timings are given for."""
