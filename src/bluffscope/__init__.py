@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from bluffscope.api import analyze
     from bluffscope.config import RunConfig
     from bluffscope.errors import BluffscopeError, InputError, RunFolderError
+    from bluffscope.linting import lint
     from bluffscope.metrics import ANALYSES, Analysis, Measurement
+    from bluffscope.pairs.lint import Finding, LintReport
     from bluffscope.pipeline import UserAnalysis
     from bluffscope.run import RunResult, run
     from bluffscope.table.reader import read_run
@@ -23,13 +25,16 @@ _HOMES = {
     "Analysis": "bluffscope.metrics",
     "BluffscopeError": "bluffscope.errors",
     "Column": "bluffscope.table.schema",
+    "Finding": "bluffscope.pairs.lint",
     "InputError": "bluffscope.errors",
+    "LintReport": "bluffscope.pairs.lint",
     "Measurement": "bluffscope.metrics",
     "RunConfig": "bluffscope.config",
     "RunFolderError": "bluffscope.errors",
     "RunResult": "bluffscope.run",
     "UserAnalysis": "bluffscope.pipeline",
     "analyze": "bluffscope.api",
+    "lint": "bluffscope.linting",
     "read_run": "bluffscope.table.reader",
     "run": "bluffscope.run",
 }
@@ -39,7 +44,9 @@ __all__ = [
     "Analysis",
     "BluffscopeError",
     "Column",
+    "Finding",
     "InputError",
+    "LintReport",
     "Measurement",
     "RunConfig",
     "RunFolderError",
@@ -47,6 +54,7 @@ __all__ = [
     "UserAnalysis",
     "__version__",
     "analyze",
+    "lint",
     "read_run",
     "run",
 ]

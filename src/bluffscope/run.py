@@ -21,6 +21,7 @@ from bluffscope.engine import LocalEngine
 from bluffscope.errors import InputError
 from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.pairs import Scan, Source, open_source
+from bluffscope.pairs.lint import lint_source
 from bluffscope.pairs.source import BUNDLED
 from bluffscope.pipeline import ShardWorker, UserAnalysis, cut_shards
 from bluffscope.presets import resolve
@@ -32,6 +33,11 @@ from bluffscope.table.schema import Column, table_columns
 from bluffscope.table.shards import MergeResult, merge, write_shard
 from bluffscope.timing import Stopwatch
 from bluffscope.worker import build_worker
+
+LINT_PAIRS = 1000
+"""Most pairs of a scope that the linter's text classifier sees in a run: `bluffscope lint` takes the time for more."""
+LINT_KEPT = 100
+"""Findings of a kind, and pairs of a finding, that the manifest names; `bluffscope lint` names all."""
 
 
 class Progress(Protocol):
@@ -109,6 +115,8 @@ def run(
         with stopwatch.stage("load"):
             everything = (*analyses, *(Analysis("added", item.function) for item in added))
             worker, config = build_worker(config, everything, _columns(config, scan, analyses, added), stopwatch)
+        with stopwatch.stage("data"):
+            lint = _lint(config, source, worker)
         with stopwatch.stage("write"):
             folder = _folder(config, source)
             log.open(folder)
@@ -119,7 +127,7 @@ def run(
             _log_quarantine(folder)
             figures = _figures(folder, config) if draw else ()
         timings = {**stopwatch.seconds, "total": time.perf_counter() - started}
-        manifest = _manifest(config, source, scan, worker, merged, timings)
+        manifest = _manifest(config, source, scan, worker, merged, timings, lint)
         folder.write_manifest(manifest)
     return RunResult(folder.path, merged, manifest, figures)
 
@@ -164,8 +172,26 @@ def _model_name(config: RunConfig) -> str:
     return Path(config.model.model or "model").name
 
 
+def _lint(config: RunConfig, source: Source, worker: ShardWorker) -> dict[str, Any]:
+    """What the linter finds, for the manifest; it stops nothing, and a sample does for its text classifier."""
+    report = lint_source(
+        source,
+        tokenize=worker.tokenizer.tokenize,
+        tokenizer=config.model.model,
+        most_judged=LINT_PAIRS,
+        seed=config.measure.seed,
+    )
+    return report.as_dict(LINT_KEPT)
+
+
 def _manifest(
-    config: RunConfig, source: Source, scan: Scan, worker: ShardWorker, merged: MergeResult, timings: dict[str, float]
+    config: RunConfig,
+    source: Source,
+    scan: Scan,
+    worker: ShardWorker,
+    merged: MergeResult,
+    timings: dict[str, float],
+    lint: dict[str, Any],
 ) -> dict[str, Any]:
     manifest = assemble_manifest(
         columns=worker.columns,
@@ -176,6 +202,7 @@ def _manifest(
         seeds={"noise": config.measure.seed},
         counts={"pairs": scan.count, "measured": merged.rows, "quarantined": merged.quarantined},
         timings=timings,
+        lint=lint,
     )
     manifest["data"] = {"name": source.name, "digest": scan.digest, "domains": scan.domains}
     manifest["strategy"] = "packed" if worker.reader.packs else "batched"

@@ -16,6 +16,7 @@ from bluffscope.errors import BluffscopeError
 
 COMMANDS = {
     "analyze": "measure pairs and write a run's folder with tables and figures",
+    "lint": "find what is wrong or doubtful with pairs, before any model runs",
     "presets": "list the named sets of model, SAEs and layers",
 }
 

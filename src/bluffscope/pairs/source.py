@@ -147,7 +147,7 @@ class Source:
         self._refuse_change()
 
     def rows(self) -> Iterator[tuple[str, Pair | RowError]]:
-        """Each record in input order: its place, and its pair or why it is none; for who wants every fault, not the first.
+        """Each record in input order: its place, and its pair or why it is none. For who wants every fault.
 
         Ids may repeat, and carried values are as `FieldMap.pair` gives them. Passes may be repeated.
 

@@ -1,8 +1,8 @@
 """Whether length or negation alone would tell hallucinations from facts.
 
-Each check asks two things: is there an imbalance (a paired test over groups, since pairs of a group are not independent),
-and is it large enough to matter (an effect size). Both must say yes: with 100,000 pairs every trifle is significant,
-and among ten pairs every accident is large.
+Each check asks two things: is there an imbalance (a paired test over groups, since pairs of a group are not
+independent), and is it large enough to matter (an effect size). Both must say yes: with 100,000 pairs every trifle is
+significant, and among ten pairs every accident is large.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from bluffscope.pairs.lint.draft import Draft, Excerpt, count, percent, where
+from bluffscope.pairs.lint.draft import Draft, Excerpt, count, p_value, percent, where
 from bluffscope.pairs.lint.findings import ScopeMeasures
 from bluffscope.pairs.lint.profile import Profile
 
@@ -92,7 +92,7 @@ def signed_rank_p(differences: np.ndarray, groups: np.ndarray) -> float | None:
 
 
 def sign_p(differences: np.ndarray, groups: np.ndarray) -> float | None:
-    """Exact two-sided sign test of the groups' mean differences (McNemar's for single pairs); None if no group has one."""
+    """Exact two-sided sign test of the groups' mean differences (McNemar's, for single pairs); None if none differs."""
     from scipy.stats import binomtest  # half a second: only when a linter runs
 
     means = _group_means(differences, groups)
@@ -104,7 +104,9 @@ def length_imbalances(profile: Profile, scopes: Sequence[ScopeMeasures]) -> Iter
     """Scopes in which hallucinations are longer than facts, or shorter, in characters."""
     for measured, (scope, positions) in zip(scopes, profile.scopes(), strict=True):
         differences = _differences(profile.lengths[positions])
-        yield from _imbalance("length-imbalance", "characters", scope, positions, differences, measured.length_p, scopes)
+        yield from _imbalance(
+            "length-imbalance", "characters", scope, positions, differences, measured.length_p, scopes
+        )
 
 
 def token_length_imbalances(profile: Profile, scopes: Sequence[ScopeMeasures]) -> Iterator[Draft]:
@@ -136,9 +138,9 @@ def _imbalance(
     found = positions[differences > 0 if longer else differences < 0]
     sentence = (
         f"Hallucinations are {'longer' if longer else 'shorter'} than facts{where(scope)}: in {count(len(found))} of "
-        f"{len(positions):,} ({percent(len(found) / len(positions))}), mean difference {differences.mean():+.1f} {unit}, "
-        f"d_z {'beyond measure, as it is the same in all' if dz is None else f'{dz:+.2f}'} (Wilcoxon over groups "
-        f"p = {p:.1g}): length alone tells them apart."
+        f"{len(positions):,} ({percent(len(found) / len(positions))}), mean difference {differences.mean():+.1f} "
+        f"{unit}, d_z {'beyond measure, as it is the same in all' if dz is None else f'{dz:+.2f}'} (Wilcoxon over "
+        f"groups {p_value(p)}): length alone tells them apart."
     )
     yield Draft(code, found, partial(_said, sentence), scope)
 
@@ -154,8 +156,8 @@ def negation_imbalances(profile: Profile, scopes: Sequence[ScopeMeasures]) -> It
         found = positions[signs > 0 if difference > 0 else signs < 0]
         sentence = (
             f"{percent(measured.negations_hall)} of the hallucinations hold a negation and "
-            f"{percent(measured.negations_fact)} of the facts{where(scope)} (sign test over groups p = {p:.1g}): a word "
-            f"such as 'not' tells them apart in {count(len(found))}."
+            f"{percent(measured.negations_fact)} of the facts{where(scope)} (sign test over groups {p_value(p)}): a "
+            f"word such as 'not' tells them apart in {count(len(found))}."
         )
         yield Draft("negation-imbalance", found, partial(_said, sentence), scope)
 

@@ -32,6 +32,7 @@ from bluffscope.pairs.lint.wording import (
     same_last_words,
     without_tokens,
 )
+from bluffscope.pairs.lint.words import last_piece
 from bluffscope.pairs.source import Source
 
 PAIR_CHECKS: Final[tuple[Callable[[Profile], Iterator[Draft]], ...]] = (
@@ -120,7 +121,7 @@ class _LookUp:
             if position in sample:
                 self.texts[position] = (pair.id, pair.fact, pair.hallucination)
             if position in quoted:
-                quotes = map(short, (pair.prompt, pair.fact, pair.hallucination))
+                quotes = map(short, (pair.prompt, pair.fact, pair.hallucination, last_piece(pair.fact)))
                 self._excerpts[position] = Excerpt(pair.id, place, *quotes)
 
     def finding(self, draft: Draft) -> Finding:

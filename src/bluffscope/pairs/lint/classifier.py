@@ -30,6 +30,8 @@ SAMPLE_CHARACTERS: Final = 4_000_000
 """Most characters of a scope's completions, prolix data sets being no better judged than terse ones."""
 TELLING_PAIRS: Final = 10
 CUES: Final = 4
+RARE: Final = 0.005
+"""Words in fewer texts than this share are no cues to name, whatever weight chance gave them."""
 CAPITAL: Final = "(a capital first)"
 
 Texts = Mapping[int, tuple[str, str, str]]
@@ -121,7 +123,7 @@ def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level:
     labels = np.repeat([0, 1], total)
     folds = np.tile(np.unique(groups, return_inverse=True)[1], 2)
     # Counting needs no labels and no other text, so it is done once; weights and idf are learnt inside each fold.
-    vectorizer = CountVectorizer(analyzer=features_of)
+    vectorizer: Any = CountVectorizer(analyzer=features_of)  # pyright: ignore[reportArgumentType] - or a function
     counts: Any = vectorizer.fit_transform([*facts, *halls])
     scores = np.empty(2 * total)
     for train, test in GroupKFold(FOLDS).split(counts, labels, folds):
@@ -135,6 +137,7 @@ def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level:
 
 
 def _classifier() -> Any:
+    # As slow as in `judge`.
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -175,12 +178,13 @@ def _interval(
     return float(lo), float(hi)
 
 
-def _cues(counts: Any, labels: np.ndarray, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _cues(counts: Any, labels: np.ndarray, names: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The features that speak loudest for a fact and for a hallucination, in a fit to all texts."""
     model = _classifier().fit(counts, labels)
     weighted = model[0].transform(counts)
     balance = np.asarray(weighted[labels == 1].mean(axis=0) - weighted[labels == 0].mean(axis=0)).ravel()
-    pull = model[1].coef_[0] * np.abs(balance)
+    frequent = np.asarray((counts > 0).sum(axis=0)).ravel() >= max(3, RARE * len(labels))
+    pull = model[1].coef_[0] * np.abs(balance) * frequent
     order = np.argsort(pull, kind="stable")
     return (
         tuple(str(names[i]) for i in order[:CUES] if pull[i] < 0),
@@ -212,9 +216,7 @@ def classify(
         if positions is not None:
             facts, halls = ([texts[int(i)][side] for i in positions] for side in (1, 2))
             found = judge(facts, halls, profile.groups[positions], level, seed)
-            scope = replace(
-                scope, auroc=found.auroc, auroc_lo=found.lo, auroc_hi=found.hi, auroc_pairs=len(positions)
-            )
+            scope = replace(scope, auroc=found.auroc, auroc_lo=found.lo, auroc_hi=found.hi, auroc_pairs=len(positions))
             if found.lo > 0.5 + MARGIN:
                 telling = [int(i) for i in positions[found.telling]]
                 ids, places = tuple(texts[i][0] for i in telling), tuple(rows[i] for i in telling)
@@ -229,10 +231,11 @@ def _told(found: Judgement, scope: ScopeMeasures) -> str:
         for words, label in ((found.hall_cues, "hallucination"), (found.fact_cues, "fact"))
         if words
     )
+    loudest = f"what speaks loudest: {cues}" if cues else "by many rare words"
     return (
-        f"The text of a completion alone, without its prompt, tells hallucinations from facts{where(scope.scope)}: AUROC "
-        f"{found.auroc:.2f}, interval {found.lo:.2f} to {found.hi:.2f}, {count(scope.auroc_pairs)}; what speaks loudest: "
-        f"{cues}. Named are the {TELLING_PAIRS} pairs it is surest of."
+        f"The text of a completion alone, without its prompt, tells hallucinations from facts{where(scope.scope)}: "
+        f"AUROC {found.auroc:.2f}, interval {found.lo:.2f} to {found.hi:.2f}, {count(scope.auroc_pairs)}; {loudest}. "
+        f"Named are the {TELLING_PAIRS} pairs it is surest of."
     )
 
 

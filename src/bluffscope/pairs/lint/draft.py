@@ -23,6 +23,8 @@ class Excerpt(NamedTuple):
     prompt: str
     fact: str
     hallucination: str
+    ending: str
+    """The piece that the fact ends with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,13 @@ def count(number: int, noun: str = "pair") -> str:
 
 
 def percent(share: float) -> str:
-    """A share of pairs in per cent, whole numbers."""
-    return f"{100 * share:.0f} %"
+    """A share of pairs in whole per cent."""
+    return "under 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
+def p_value(p: float) -> str:
+    """`p = 0.003`, `p < 1e-12`."""
+    return "p < 1e-12" if p < 1e-12 else f"p = {p:.1g}"
 
 
 def where(scope: str) -> str:

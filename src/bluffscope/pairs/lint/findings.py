@@ -121,7 +121,7 @@ class LintReport:
         }
 
     def headline(self) -> str | None:
-        """`1 error (contradiction: 2 pairs), 1 warning (same last word: 12 pairs)`; None without errors and warnings."""
+        """`1 error (contradiction: 2 pairs), 1 warning (same last word: 12 pairs)`; None without either."""
         parts: list[str] = []
         for severity in ("error", "warning"):
             if codes := self.codes(severity):
@@ -141,6 +141,7 @@ class LintReport:
             "rows": self.rows,
             "tokenizer": self.tokenizer,
             "seed": self.seed,
+            "headline": self.headline(),
             "counts": {severity: sum(f.severity == severity for f in self.findings) for severity in SEVERITIES},
             "findings": [
                 {

@@ -47,8 +47,8 @@ def _contradicted(positions: np.ndarray, true: np.ndarray, found: Sequence[Excer
     others = f"pair {found[1].id!r}" if len(positions) == 2 else f"{len(positions) - 1:,} other pairs"
     end = "" if len(positions) == 2 else " or doubled"
     return (
-        f"{claim} is {words[0]} in pair {first.id!r} and {words[1]}{end} in {others} for the same prompt {first.prompt}; "
-        "keep the one that is right."
+        f"{claim} is {words[0]} in pair {first.id!r} and {words[1]}{end} in {others} for the same prompt "
+        f"{first.prompt}; keep the one that is right."
     )
 
 
@@ -61,8 +61,8 @@ def same_completions(profile: Profile) -> Iterator[Draft]:
 
 def _same_completions(number: int, found: Sequence[Excerpt]) -> str:
     return (
-        f"Fact and hallucination are the same text in {count(number)} (in {found[0].id!r}: {found[0].fact}), letter case "
-        "and white space aside; there is nothing to tell apart."
+        f"Fact and hallucination are the same text in {count(number)} (in {found[0].id!r}: {found[0].fact}), letter "
+        "case and white space aside; there is nothing to tell apart."
     )
 
 
@@ -89,8 +89,8 @@ def duplicate_prompts(profile: Profile) -> Iterator[Draft]:
 
 def _same_prompt(number: int, found: Sequence[Excerpt]) -> str:
     return (
-        f"{number:,} pairs share the prompt {found[0].prompt}: they form one group, so the data holds fewer independent "
-        "pairs than rows."
+        f"{number:,} pairs share the prompt {found[0].prompt}: they form one group, so the data holds fewer "
+        "independent pairs than rows."
     )
 
 

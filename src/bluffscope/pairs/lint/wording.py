@@ -25,8 +25,8 @@ def answers_in_prompts(profile: Profile) -> Iterator[Draft]:
 def _in_prompt(side: int, number: int, found: Sequence[Excerpt]) -> str:
     first, name, other = found[0], ("fact", "hallucination")[side], ("hallucination", "fact")[side]
     return (
-        f"The {name} stands in the prompt, and the {other} does not, in {count(number)} (in {first.id!r}: {first[3 + side]} "
-        f"in {first.prompt}): repeating a word tells them apart, no knowledge needed."
+        f"The {name} stands in the prompt, and the {other} does not, in {count(number)} (in {first.id!r}: "
+        f"{first[3 + side]} in {first.prompt}): repeating a word tells them apart, no knowledge needed."
     )
 
 
@@ -47,7 +47,7 @@ def _same_last(what: str, number: int, total: int, found: Sequence[Excerpt]) -> 
     first = found[0]
     return (
         f"Both completions end in the same {what} in {count(number)} ({percent(number / total)}; in {first.id!r}: "
-        f"{first.fact}, {first.hallucination}): read at the last token they differ by context alone; "
+        f"{first.ending}): read at the last token they differ by context alone; "
         "--position completion-mean reads them whole."
     )
 
@@ -61,9 +61,9 @@ def merged_boundaries(profile: Profile) -> Iterator[Draft]:
 def _merged(number: int, found: Sequence[Excerpt]) -> str:
     first = found[0]
     return (
-        f"The end of the prompt and the beginning of a completion become one token in {count(number)} (in {first.id!r}: "
-        f"{first.prompt} + {first.fact} or {first.hallucination}): the prompt is read at a token that its completions do "
-        "not have; look for spaces at its end, or at --join."
+        f"The end of the prompt and the beginning of a completion become one token in {count(number)} (in "
+        f"{first.id!r}: {first.prompt} + {first.fact} or {first.hallucination}): the prompt is read at a token that "
+        "its completions do not have; look for spaces at its end, or at --join."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the linter sees in a text: words, negations, the piece it ends with. No tokenizer, no language but a few English words."""
+"""What the linter sees in a text without a tokenizer: words, (English) negations, the piece it ends with."""
 
 from __future__ import annotations
 
