@@ -7,11 +7,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+_FIRST = ("old", "new", "big", "red", "raw", "shy", "dry", "wet", "sad", "odd")
 _CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
 def clean_pairs(count: int, seed: int = 0, **more: Any) -> list[dict[str, Any]]:
-    """Pairs without a fault: made-up words, facts and hallucinations drawn alike, every text its own."""
+    """Pairs without a fault: an adjective and a made-up word, facts and hallucinations drawn alike, no text twice."""
     rng = random.Random(seed)
     seen: set[str] = set()
 
@@ -22,8 +23,11 @@ def clean_pairs(count: int, seed: int = 0, **more: Any) -> list[dict[str, Any]]:
                 seen.add(made)
                 return made
 
+    def completion() -> str:
+        return f"{rng.choice(_FIRST)} {word()}"
+
     return [
-        {"id": f"{seed}-{i}", "prompt": f"The {word()} of {word()} is", "fact": word(), "hallucination": word(), **more}
+        {"id": f"{seed}-{i}", "prompt": f"The {word()} is", "fact": completion(), "hallucination": completion(), **more}
         for i in range(count)
     ]
 
@@ -50,7 +54,7 @@ def planted() -> tuple[list[dict[str, Any]], dict[str, set[str]]]:
         pair["hallucination"] += "xyz"
     denying = clean_pairs(40, seed=3, domain="denying")
     for pair in denying[:30]:
-        pair["hallucination"] = f"not {pair['hallucination'][:4]}"
+        pair["hallucination"] = "not" + pair["hallucination"][3:]
     expected = {
         "duplicate-id": {"twice"},
         "contradiction": {"yes", "no"},

@@ -21,7 +21,8 @@ from bluffscope.pairs import open_source
 from bluffscope.pairs.groups import normalised
 from bluffscope.pairs.lint import CODES, LintReport, lint_source
 from bluffscope.pairs.lint.balance import sign_p, signed_rank_p
-from bluffscope.pairs.lint.classifier import auroc, judge
+from bluffscope.pairs.lint.classifier import auroc, draw_sample, judge
+from bluffscope.pairs.lint.profile import take_profile
 from bluffscope.pairs.lint.words import holds, last_piece, negated, pieces, words
 from planted import clean_pairs, planted, written
 
@@ -382,6 +383,8 @@ def test_large_data_is_judged_by_a_seeded_sample_of_whole_groups(tmp_path):
     assert first.scopes[0].auroc_pairs == 100
     assert first == again
     assert first.scopes[0].auroc != other.scopes[0].auroc
+    sampled = draw_sample(take_profile(source, None), 100, seed=0).scopes["pooled"] // 2
+    assert len(np.unique(sampled)) == 50
 
 
 def test_the_same_words_on_both_sides_give_no_finding_in_99_of_100_data_sets():
@@ -448,8 +451,13 @@ def test_it_works_where_torch_and_transformers_cannot_be_imported(tmp_path):
     path = written(tmp_path / "d.jsonl", planted()[0])
     code = f"""
 import sys
-for name in ("torch", "transformers", "sae_lens", "ray"):
-    sys.modules[name] = None  # importing it raises ImportError
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "sae_lens", "ray"):
+            raise ImportError(f"{{name}} is blocked")
+
+sys.meta_path.insert(0, Blocker())
 import bluffscope
 assert bluffscope.lint("bluff200").findings == ()
 report = bluffscope.lint({str(path)!r})

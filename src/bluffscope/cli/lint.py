@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import tyro
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -103,15 +103,23 @@ def _print(report: LintReport, console: Console) -> None:
             say()
             say(f"{severity}: {code.replace('-', ' ')}", _STYLES[severity])
             for finding in found[:SHOWN_FINDINGS]:
-                console.print(Padding(Text(finding.message), (0, 0, 0, 2)))
+                say(_indented(finding.message, 2, console.width))
                 if pairs := _pairs_line(finding):
-                    console.print(Padding(Text(pairs, style="dim"), (0, 0, 0, 4)))
+                    say(_indented(pairs, 4, console.width), "dim")
             if len(found) > SHOWN_FINDINGS:
                 say(f"  and {len(found) - SHOWN_FINDINGS:,} more of this kind; --json FILE has all", "dim")
     say()
     console.print(_table(report))
     for line in _notes(report):
         say(line, "dim")
+
+
+def _indented(text: str, by: int, width: int) -> str:
+    """Wrapped without trailing spaces, which rich's own padding would leave in logs."""
+    margin = " " * by
+    return textwrap.fill(
+        text, width, initial_indent=margin, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _pairs_line(finding: Finding) -> str:

@@ -33,6 +33,7 @@ from bluffscope.pairs.lint.wording import (
     without_tokens,
 )
 from bluffscope.pairs.lint.words import last_piece
+from bluffscope.pairs.readers import quoted
 from bluffscope.pairs.source import Source
 
 PAIR_CHECKS: Final[tuple[Callable[[Profile], Iterator[Draft]], ...]] = (
@@ -108,7 +109,7 @@ class _LookUp:
         self._ids: dict[int, str] = {}
         self._excerpts: dict[int, Excerpt] = {}
         found = [np.empty(0, np.int64), *(draft.positions for draft in drafts)]
-        quoted = {int(i) for positions in found for i in positions[:QUOTED_PAIRS]}
+        excerpted = {int(i) for positions in found for i in positions[:QUOTED_PAIRS]}
         sample = set(sampled.tolist())
         wanted = set(np.unique(np.concatenate(found)).tolist()) | sample
         if not wanted:
@@ -120,9 +121,9 @@ class _LookUp:
                 self.rows[position] = pair.index
             if position in sample:
                 self.texts[position] = (pair.id, pair.fact, pair.hallucination)
-            if position in quoted:
+            if position in excerpted:
                 quotes = map(short, (pair.prompt, pair.fact, pair.hallucination, last_piece(pair.fact)))
-                self._excerpts[position] = Excerpt(pair.id, place, *quotes)
+                self._excerpts[position] = Excerpt(quoted(pair.id), place, *quotes)
 
     def finding(self, draft: Draft) -> Finding:
         """The finding that a draft becomes."""

@@ -12,6 +12,7 @@ from bluffscope.pairs.lint.draft import count, short, where
 from bluffscope.pairs.lint.findings import Finding, ScopeMeasures
 from bluffscope.pairs.lint.profile import Profile
 from bluffscope.pairs.lint.words import pieces
+from bluffscope.pairs.readers import quoted
 
 MARGIN: Final = 0.05
 """The interval must lie above 0.5 by this: an AUROC of 0.55 is an effect of d = 0.18, about the 0.2 within which DESIGN
@@ -241,7 +242,7 @@ def _told(found: Judgement, scope: ScopeMeasures) -> str:
 
 def _not_judged(sample: Sample) -> Iterator[Finding]:
     if sample.unjudged:
-        named = [f"{scope!r} ({why})" for scope, why in sample.unjudged.items()]
+        named = [f"{quoted(scope)} ({why})" for scope, why in sample.unjudged.items()]
         shown = ", ".join(named[:5]) + (f" and {len(named) - 5:,} more" if len(named) > 5 else "")
         yield Finding(
             "not-judged",

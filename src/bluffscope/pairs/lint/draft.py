@@ -61,4 +61,4 @@ def p_value(p: float) -> str:
 
 def where(scope: str) -> str:
     """` in domain 'x'`; nothing for all pairs."""
-    return "" if scope == "pooled" else f" in domain {scope!r}"
+    return "" if scope == "pooled" else f" in domain {quoted(scope)}"

@@ -24,7 +24,7 @@ def duplicate_ids(profile: Profile) -> Iterator[Draft]:
 def _same_id(number: int, found: Sequence[Excerpt]) -> str:
     places = "; ".join(excerpt.place for excerpt in found)
     more = f" and {number - len(found)} more" if number > len(found) else ""
-    return f"id {found[0].id!r} is used by {number:,} pairs ({places}{more}); give each an id of its own."
+    return f"id {found[0].id} is used by {number:,} pairs ({places}{more}); give each an id of its own."
 
 
 def contradictions(profile: Profile) -> Iterator[Draft]:
@@ -44,10 +44,10 @@ def _contradicted(positions: np.ndarray, true: np.ndarray, found: Sequence[Excer
     first_is_true = positions[0] in true
     claim = first.fact if first_is_true else first.hallucination
     words = ("true", "false") if first_is_true else ("false", "true")
-    others = f"pair {found[1].id!r}" if len(positions) == 2 else f"{len(positions) - 1:,} other pairs"
+    others = f"pair {found[1].id}" if len(positions) == 2 else f"{len(positions) - 1:,} other pairs"
     end = "" if len(positions) == 2 else " or doubled"
     return (
-        f"{claim} is {words[0]} in pair {first.id!r} and {words[1]}{end} in {others} for the same prompt "
+        f"{claim} is {words[0]} in pair {first.id} and {words[1]}{end} in {others} for the same prompt "
         f"{first.prompt}; keep the one that is right."
     )
 
@@ -61,7 +61,7 @@ def same_completions(profile: Profile) -> Iterator[Draft]:
 
 def _same_completions(number: int, found: Sequence[Excerpt]) -> str:
     return (
-        f"Fact and hallucination are the same text in {count(number)} (in {found[0].id!r}: {found[0].fact}), letter "
+        f"Fact and hallucination are the same text in {count(number)} (in {found[0].id}: {found[0].fact}), letter "
         "case and white space aside; there is nothing to tell apart."
     )
 

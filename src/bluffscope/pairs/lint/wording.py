@@ -25,7 +25,7 @@ def answers_in_prompts(profile: Profile) -> Iterator[Draft]:
 def _in_prompt(side: int, number: int, found: Sequence[Excerpt]) -> str:
     first, name, other = found[0], ("fact", "hallucination")[side], ("hallucination", "fact")[side]
     return (
-        f"The {name} stands in the prompt, and the {other} does not, in {count(number)} (in {first.id!r}: "
+        f"The {name} stands in the prompt, and the {other} does not, in {count(number)} (in {first.id}: "
         f"{first[3 + side]} in {first.prompt}): repeating a word tells them apart, no knowledge needed."
     )
 
@@ -46,7 +46,7 @@ def same_last_tokens(profile: Profile) -> Iterator[Draft]:
 def _same_last(what: str, number: int, total: int, found: Sequence[Excerpt]) -> str:
     first = found[0]
     return (
-        f"Both completions end in the same {what} in {count(number)} ({percent(number / total)}; in {first.id!r}: "
+        f"Both completions end in the same {what} in {count(number)} ({percent(number / total)}; in {first.id}: "
         f"{first.ending}): read at the last token they differ by context alone; "
         "--position completion-mean reads them whole."
     )
@@ -62,7 +62,7 @@ def _merged(number: int, found: Sequence[Excerpt]) -> str:
     first = found[0]
     return (
         f"The end of the prompt and the beginning of a completion become one token in {count(number)} (in "
-        f"{first.id!r}: {first.prompt} + {first.fact} or {first.hallucination}): the prompt is read at a token that "
+        f"{first.id}: {first.prompt} + {first.fact} or {first.hallucination}): the prompt is read at a token that "
         "its completions do not have; look for spaces at its end, or at --join."
     )
 
@@ -75,4 +75,4 @@ def without_tokens(profile: Profile) -> Iterator[Draft]:
 
 
 def _refused(reason: str, found: Sequence[Excerpt]) -> str:
-    return f"Pair {found[0].id!r} ({found[0].place}) cannot be measured with this model: {reason}."
+    return f"Pair {found[0].id} ({found[0].place}) cannot be measured with this model: {reason}."
