@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from bluffscope.config import RunConfig
     from bluffscope.errors import BluffscopeError, InputError, RunFolderError
     from bluffscope.fidelity import Fidelity
+    from bluffscope.linting import lint
     from bluffscope.metrics import ANALYSES, Analysis, Measurement
+    from bluffscope.pairs.lint import Finding, LintReport
     from bluffscope.pipeline import UserAnalysis
     from bluffscope.run import RunResult, measure_fidelity, run
     from bluffscope.table.reader import read_run
@@ -25,7 +27,9 @@ _HOMES = {
     "BluffscopeError": "bluffscope.errors",
     "Column": "bluffscope.table.schema",
     "Fidelity": "bluffscope.fidelity",
+    "Finding": "bluffscope.pairs.lint",
     "InputError": "bluffscope.errors",
+    "LintReport": "bluffscope.pairs.lint",
     "Measurement": "bluffscope.metrics",
     "RunConfig": "bluffscope.config",
     "RunFolderError": "bluffscope.errors",
@@ -33,6 +37,7 @@ _HOMES = {
     "UserAnalysis": "bluffscope.pipeline",
     "analyze": "bluffscope.api",
     "measure_fidelity": "bluffscope.run",
+    "lint": "bluffscope.linting",
     "read_run": "bluffscope.table.reader",
     "run": "bluffscope.run",
 }
@@ -43,7 +48,9 @@ __all__ = [
     "BluffscopeError",
     "Column",
     "Fidelity",
+    "Finding",
     "InputError",
+    "LintReport",
     "Measurement",
     "RunConfig",
     "RunFolderError",
@@ -52,6 +59,7 @@ __all__ = [
     "__version__",
     "analyze",
     "measure_fidelity",
+    "lint",
     "read_run",
     "run",
 ]

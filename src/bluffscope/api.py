@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from bluffscope.config import RunConfig, with_values
-from bluffscope.errors import InputError
 from bluffscope.metrics import ANALYSES, Analysis
+from bluffscope.pairs.given import write_pairs
 from bluffscope.pipeline import UserAnalysis
 from bluffscope.run import run
 
@@ -53,7 +51,7 @@ def analyze(
     """
     with tempfile.TemporaryDirectory(prefix="bluffscope-") as scratch:
         if not isinstance(data, str | Path):
-            data = _written(data, Path(scratch) / "pairs.jsonl")
+            data = write_pairs(data, Path(scratch) / "pairs.jsonl")
         config = config_from(data=str(data), out=out if out is not None else Path(scratch) / "run", **options)
         return run(config, analyses=tuple(analyses), added=tuple(added), draw=out is not None).metrics()
 
@@ -75,24 +73,6 @@ def config_from(**options: Any) -> RunConfig:
     if options:
         raise TypeError(f"unknown option {next(iter(options))!r}: expected a flag of `bluffscope analyze`")
     return RunConfig(**parts)
-
-
-def _written(pairs: Iterable[Mapping[str, Any]], path: Path) -> Path:
-    """Pairs given in memory as a file, so that they pass the same checks as any other."""
-    with path.open("w", encoding="utf-8") as file:
-        for index, pair in enumerate(pairs):
-            try:
-                file.write(json.dumps(dict(pair), default=_number) + "\n")
-            except (TypeError, ValueError) as error:
-                raise InputError(f"pair {index}: {error}; give text and numbers") from error
-    return path
-
-
-def _number(value: Any) -> Any:
-    """A numpy scalar as JSON knows it."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"a value of type {type(value).__name__}")
 
 
 __all__ = ["analyze", "config_from"]

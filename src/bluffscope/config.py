@@ -111,6 +111,37 @@ class RunConfig:
     output: OutputOptions = field(default_factory=OutputOptions)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenizerOptions:
+    """In whose tokens the linter looks at the pairs besides."""
+
+    preset: str | None = None
+    """Named set of model, SAEs and layers, for its model: demo, gemma-2-2b."""
+    model: str | None = None
+    """Hugging Face id or folder of a causal language model; only its tokenizer is loaded."""
+    revision: str | None = None
+    """Branch, tag or commit of the model on the hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LintOutputOptions:
+    """What becomes of the findings."""
+
+    format: Literal["text", "json"] = "text"
+    """What is printed: text to read, or one JSON object."""
+    json: Path | None = None
+    """Also write the whole report as JSON into this file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LintConfig:
+    """All options of `bluffscope lint`."""
+
+    data: DataOptions = field(default_factory=DataOptions)
+    tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
+    output: LintOutputOptions = field(default_factory=LintOutputOptions)
+
+
 def run_config(content: Mapping[Any, Any], where: str) -> RunConfig:
     """The options of a run from what its config.yaml holds; whatever is left out keeps its default.
 
@@ -194,9 +225,14 @@ def _plain(value: Any, kind: Any) -> Any:
     raise TypeError
 
 
-def expectation(name: str) -> str | None:
-    """What an option of a run takes, in words; None if there is no such option."""
-    for group in get_type_hints(RunConfig).values():
+def expectation(name: str, kind: type = RunConfig) -> str | None:
+    """What an option of a command takes, in words; None if there is no such option.
+
+    Args:
+        name: the option's field.
+        kind: the dataclass of the command's options.
+    """
+    for group in get_type_hints(kind).values():
         if name in (hints := get_type_hints(group)):
             return _described(hints[name]).removesuffix(" or null")
     return None

@@ -26,6 +26,7 @@ from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
 from bluffscope.machine import device_peak
 from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.pairs import Scan, Source, open_source
+from bluffscope.pairs.lint import lint_source
 from bluffscope.pairs.source import BUNDLED
 from bluffscope.pipeline import ShardWorker, UserAnalysis, cut_shards
 from bluffscope.presets import resolve
@@ -38,6 +39,11 @@ from bluffscope.table.schema import Column, table_columns
 from bluffscope.table.shards import MergeResult, merge, write_shard
 from bluffscope.timing import Stopwatch
 from bluffscope.worker import RunWorker, build_worker
+
+LINT_PAIRS = 1000
+"""Most pairs of a scope that the linter's text classifier sees in a run: `bluffscope lint` takes the time for more."""
+LINT_KEPT = 100
+"""Findings of a kind, and pairs of a finding, that the manifest names; `bluffscope lint` names all."""
 
 
 class Progress(Protocol):
@@ -158,6 +164,8 @@ def _run(
         with stopwatch.stage("load"):
             everything = (*analyses, *(Analysis("added", item.function) for item in added))
             worker, config = build_worker(config, everything, _columns(config, scan, analyses, added), stopwatch)
+        with stopwatch.stage("data"):
+            lint = _lint(config, source, worker)
         with stopwatch.stage("write"):
             folder = _folder(config, source)
             log.open(folder)
@@ -168,7 +176,7 @@ def _run(
             _log_quarantine(folder)
             figures = _figures(folder, config) if draw else ()
         timings = {**stopwatch.seconds, "total": time.perf_counter() - started}
-        manifest = _manifest(config, source, scan, worker, merged, timings)
+        manifest = _manifest(config, source, scan, worker, merged, timings, lint)
         folder.write_manifest(manifest)
     return RunResult(folder.path, merged, manifest, figures)
 
@@ -213,6 +221,18 @@ def _model_name(config: RunConfig) -> str:
     return Path(config.model.model or "model").name
 
 
+def _lint(config: RunConfig, source: Source, worker: ShardWorker) -> dict[str, Any]:
+    """What the linter finds, for the manifest; it stops nothing, and a sample does for its text classifier."""
+    report = lint_source(
+        source,
+        tokenize=worker.tokenizer.tokenize,
+        tokenizer=config.model.model,
+        most_judged=LINT_PAIRS,
+        seed=config.measure.seed,
+    )
+    return report.as_dict(LINT_KEPT)
+
+
 def _manifest(
     config: RunConfig,
     source: Source,
@@ -220,6 +240,7 @@ def _manifest(
     worker: RunWorker,
     merged: MergeResult,
     timings: dict[str, float],
+    lint: dict[str, Any],
 ) -> dict[str, Any]:
     manifest = assemble_manifest(
         columns=worker.columns,
@@ -230,6 +251,7 @@ def _manifest(
         seeds={"noise": config.measure.seed},
         counts={"pairs": scan.count, "measured": merged.rows, "quarantined": merged.quarantined},
         timings=timings,
+        lint=lint,
     )
     manifest["data"] = {"name": source.name, "digest": scan.digest, "domains": scan.domains}
     manifest["memory"] = _memory(config, worker, scan.count)

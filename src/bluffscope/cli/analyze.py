@@ -90,6 +90,8 @@ def _print(result: RunResult) -> None:
     if result.merged.quarantined:
         lines.append(f"Quarantined: {result.merged.quarantined} of {pairs} pairs (quarantine.parquet):")
         lines += [f"  {number} x {reason}" for reason, number in list(result.merged.reasons.items())[:5]]
+    if lint := result.manifest["lint"].get("headline"):
+        lines.append(f"Lint: {lint}; see manifest.json")
     lines += [f"Dashboard: {figure}" for figure in result.figures]
     lines.append(f"Run: {result.path}")
     for line in lines:

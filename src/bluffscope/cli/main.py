@@ -17,6 +17,7 @@ from bluffscope.errors import BluffscopeError
 COMMANDS = {
     "analyze": "measure pairs and write a run's folder with tables and figures",
     "doctor": "show the machine, and the batch size and memory of a run on it",
+    "lint": "find what is wrong or doubtful with pairs, before any model runs",
     "presets": "list the named sets of model, SAEs and layers",
     "verify": "prove on your model and pairs that every strategy gives the same numbers",
 }

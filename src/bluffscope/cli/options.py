@@ -8,12 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 import yaml
 
-from bluffscope.config import RunConfig, expectation, run_config
+from bluffscope.config import Options, RunConfig, expectation, run_config
 from bluffscope.errors import InputError
 
 
@@ -50,6 +50,22 @@ def parse_run(arguments: Sequence[str], program: str, description: str, default:
         del replay  # taken out before: its file gives the defaults of all others
         return run
 
+    return _parsed(gather, RunConfig, arguments, program, description)
+
+
+def parse_options(kind: type[Options], arguments: Sequence[str], program: str, description: str) -> Options:
+    """The options of a command other than a run, as a dataclass of option dataclasses.
+
+    Raises:
+        InputError: a flag is wrong.
+        SystemExit: 0, for --help.
+    """
+    _refuse_repeated(arguments)
+    return _parsed(kind, kind, list(arguments), program, description)
+
+
+def _parsed(gather: Any, kind: type, arguments: list[str], program: str, description: str) -> Any:
+    """What `gather` makes of the arguments; `kind` is the dataclass that declares their types."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -63,7 +79,7 @@ def parse_run(arguments: Sequence[str], program: str, description: str, default:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise InputError(f"{_complaint(said.getvalue(), arguments)}; see {program} --help") from stop
+        raise InputError(f"{_complaint(said.getvalue(), arguments, kind)}; see {program} --help") from stop
 
 
 _FRAME = re.compile(r"[│╭╮╰╯]")
@@ -73,7 +89,7 @@ _MEANT = re.compile(r"Perhaps you meant:\s+(--[\w-]+)")
 _FLAG = re.compile(r"--[a-z][a-z-]*")
 
 
-def _complaint(box: str, arguments: list[str]) -> str:
+def _complaint(box: str, arguments: list[str], kind: type) -> str:
     """One line for what tyro says in a frame: a title, a paragraph, then suggestions and help text below rules."""
     parts = [" ".join(part.split()) for part in _RULE.split(_FRAME.sub(" ", box))]
     said = parts[1] if len(parts) > 1 else parts[0]
@@ -81,7 +97,7 @@ def _complaint(box: str, arguments: list[str]) -> str:
         meant = _MEANT.search(" ".join(parts))
         return f"{unknown[1]}: no such option" + (f" (did you mean {meant[1]}?)" if meant else "")
     flag = _FLAG.search(said)
-    expected = flag and expectation(flag[0].removeprefix("--").replace("-", "_"))
+    expected = flag and expectation(flag[0].removeprefix("--").replace("-", "_"), kind)
     if not flag or not expected:
         return said.rstrip(".") or "wrong usage"
     given = _values_of(flag[0], arguments)

@@ -160,6 +160,36 @@ def load_model(
     )
 
 
+@dataclass(frozen=True)
+class ModelTokenizer:
+    """A model's tokenizer, without the model."""
+
+    tokenizer: PreTrainedTokenizerBase
+    context: int | None
+    """Most tokens of one text, or None where the model sets no limit."""
+
+
+def load_tokenizer(name: str, revision: str | None) -> ModelTokenizer:
+    """Load a causal language model's tokenizer and no weights.
+
+    Args:
+        name: hub id, or a folder in Hugging Face layout.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        InputError: one line that says what is missing and what to do.
+    """
+    location = check_folder(name)
+    from transformers import AutoTokenizer  # seconds-slow: only when a model is named
+
+    with _library_silence():
+        config = _load_config(name, location, revision)
+        with _as_input_error(name, "tokenizer", revision):
+            tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
+    limit = getattr(config, "max_position_embeddings", None)
+    return ModelTokenizer(tokenizer, int(limit) if limit else None)
+
+
 def check_model(name: str, revision: str | None) -> PretrainedConfig:
     """Refuse what is plainly no causal language model, or may not be downloaded, before gigabytes are loaded.
 

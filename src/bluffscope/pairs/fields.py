@@ -45,6 +45,17 @@ class CarriedColumn:
     """The narrowest type that holds all its values."""
 
 
+class RowError(InputError):
+    """One record that is no pair: its place, what is wrong and what to do, in one line."""
+
+    def __init__(self, message: str, index: int, pair_id: str | None) -> None:
+        super().__init__(message)
+        self.index = index
+        """Position in the input, from 0."""
+        self.pair_id = str(index) if pair_id is None else pair_id
+        """The pair's id, or its position where the record gives none that can be read."""
+
+
 class _FieldError(Exception):
     """What is wrong with a field, without the place; `FieldMap.pair` adds it."""
 
@@ -85,7 +96,7 @@ class FieldMap:
         """The pair that a record holds, checked; `extra` has its carried values, cleaned but not yet converted.
 
         Raises:
-            InputError: A field is missing or of the wrong type, or a carried name belongs to the result.
+            RowError: A field is missing or of the wrong type, or a carried name belongs to the result.
         """
         pair_id: str | None = None
         try:
@@ -102,7 +113,7 @@ class FieldMap:
             )
         except _FieldError as error:
             known = "" if pair_id is None else f", id {quoted(pair_id)}"
-            raise InputError(f"{record.place} (pair {index}{known}): {error}") from error
+            raise RowError(f"{record.place} (pair {index}{known}): {error}", index, pair_id) from error
 
     def _value(self, record: Record, key: str) -> Any:
         """The field of a key; None where it is absent, null, not a number (NaN) or blank text."""

@@ -37,6 +37,16 @@ class GroupBuilder:
         """(pair,) uint64: `hash64` of each id, in the order of `add`."""
         return np.array(self._ids, dtype=np.uint64)
 
+    @property
+    def prompt_hashes(self) -> np.ndarray:
+        """(pair,) uint64: `hash64` of each normalised prompt."""
+        return np.array(self._prompts, dtype=np.uint64)
+
+    @property
+    def completion_hashes(self) -> np.ndarray:
+        """(pair, 2) uint64: `hash64` of each normalised fact and hallucination."""
+        return np.array(self._completions, dtype=np.uint64).reshape(-1, 2)
+
     def labels(self) -> np.ndarray:
         """(pair,) unicode: each pair's group; the same pairs in another order get the same labels."""
         count = len(self._ids)

@@ -15,7 +15,7 @@ import numpy as np
 
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
-from bluffscope.pairs.fields import CarriedColumn, CarriedKinds, FieldMap, PairDigest, converted
+from bluffscope.pairs.fields import CarriedColumn, CarriedKinds, FieldMap, PairDigest, RowError, converted
 from bluffscope.pairs.groups import GroupBuilder, hash64
 from bluffscope.pairs.readers import READERS, Record, quoted, read_records, shown
 from bluffscope.records import Pair
@@ -135,17 +135,34 @@ class Source:
             InputError: As `scan`; or the files changed since.
         """
         scan = self.scan()
-        changed = InputError(f"{shown(self._files[0])}: the data changed while it was in use; start again")
-        if self._stamp() != self._stamps:
-            raise changed
+        self._refuse_change()
         count = 0
         for record, pair in self._checked():
             count += 1
             if count > scan.count:
-                raise changed
+                raise self._changed()
             yield _with_kinds(pair, record, scan)
-        if count != scan.count or self._stamp() != self._stamps:
-            raise changed
+        if count != scan.count:
+            raise self._changed()
+        self._refuse_change()
+
+    def rows(self) -> Iterator[tuple[str, Pair | RowError]]:
+        """Each record in input order: its place, and its pair or why it is none. For who wants every fault.
+
+        Ids may repeat, and carried values are as `FieldMap.pair` gives them. Passes may be repeated.
+
+        Raises:
+            InputError: A file cannot be read as what its suffix says, or the files changed since the first pass.
+        """
+        self._stamps = self._stamps or self._stamp()
+        self._refuse_change()
+        for index, (file, record) in enumerate(islice(self._records(), self._limit)):
+            try:
+                found = self._fields.pair(record, index, file.stem)
+            except RowError as error:
+                found = error
+            yield record.place, found
+        self._refuse_change()
 
     def _scan(self) -> Scan:
         kinds, groups, digest = CarriedKinds(), GroupBuilder(), PairDigest()
@@ -182,6 +199,13 @@ class Source:
                         "give each pair an id of its own (one without gets its row number)"
                     )
                 seen[pair.id] = f"{record.place} (pair {pair.index})"
+
+    def _refuse_change(self) -> None:
+        if self._stamp() != self._stamps:
+            raise self._changed()
+
+    def _changed(self) -> InputError:
+        return InputError(f"{shown(self._files[0])}: the data changed while it was in use; start again")
 
     def _stamp(self) -> list[tuple[int, int]]:
         """Size and time of change of each file."""

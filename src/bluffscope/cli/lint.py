@@ -1,0 +1,178 @@
+"""`bluffscope lint`: what is wrong or doubtful with pairs, as text or JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import tyro
+from rich.table import Table
+from rich.text import Text
+
+from bluffscope import __version__
+from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.options import parse_options
+from bluffscope.config import DataOptions, LintConfig
+from bluffscope.errors import InputError, RunFolderError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bluffscope.pairs.lint import Finding, LintReport, ScopeMeasures
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+SHOWN_FINDINGS: Final = 5
+"""Findings of a code that are printed; JSON has all."""
+SHOWN_PAIRS: Final = 12
+SHOWN_SCOPES: Final = 20
+_STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
+_DESCRIPTION: Final = """Find what is wrong or doubtful with pairs, before any model runs: repeats, contradictions, and
+cues that tell hallucinations from facts without knowledge. With --model or --preset also in that model's tokens. Exit
+code 1 where there is an error, 0 where there are warnings or nothing, 2 where the data cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data(DataOptions):
+    data: tyro.conf.Positional[str] = "bluff200"
+    """Pairs: a .json, .jsonl, .csv or .parquet file, a folder of such files, or bluff200 (bundled)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lint(LintConfig):
+    data: _Data = field(default_factory=_Data)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Lint the data and print what was found; 1 if there is an error among it."""
+    config = parse_options(_Lint, arguments, "bluffscope lint", _DESCRIPTION)
+    if config.output.json is not None:
+        _check_writable(config.output.json)
+    # numpy, scipy and scikit-learn take a second to import: --help and a mistyped flag should not.
+    from bluffscope.linting import lint_with
+
+    with messages_on(message_console()):
+        report = lint_with(config.data, config.tokenizer)
+    content = json.dumps({"bluffscope": __version__, **report.as_dict()}, ensure_ascii=False, indent=2) + "\n"
+    if config.output.json is not None:
+        _write(config.output.json, content)
+    if config.output.format == "json":
+        sys.stdout.write(content)
+    else:
+        _print(report, output_console())
+    return EXIT_FAILED if report.failed else EXIT_DONE
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a path that cannot be written before minutes go into a large file."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"--json {path}: {'a folder' if path.is_dir() else 'no such folder'}; give a file's path")
+
+
+def _write(path: Path, content: str) -> None:
+    from bluffscope.table.atomic import write_bytes  # polars: not needed without --json
+
+    try:
+        write_bytes(path, content.encode())
+    except RunFolderError as error:
+        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
+        raise InputError(f"--json {path}: cannot be written ({reason}); give another file") from error
+
+
+def _print(report: LintReport, console: Console) -> None:
+    from bluffscope.pairs.lint import CODES
+
+    def say(text: str = "", style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
+    lens = f", in the tokens of {report.tokenizer}" if report.tokenizer else ""
+    counts = ", ".join(
+        f"{number} {severity}{'' if number == 1 or severity == 'info' else 's'}"
+        for severity, number in report.as_dict(0)["counts"].items()
+        if number
+    )
+    say(f"{report.data}: {report.rows:,} pairs in {report.scopes[0].groups:,} groups{lens}: {counts or 'no finding'}")
+    for code, severity in CODES.items():
+        found = report.of(code)
+        if found:
+            say()
+            say(f"{severity}: {code.replace('-', ' ')}", _STYLES[severity])
+            for finding in found[:SHOWN_FINDINGS]:
+                say(_indented(finding.message, 2, console.width))
+                if pairs := _pairs_line(finding):
+                    say(_indented(pairs, 4, console.width), "dim")
+            if len(found) > SHOWN_FINDINGS:
+                say(f"  and {len(found) - SHOWN_FINDINGS:,} more of this kind; --json FILE has all", "dim")
+    say()
+    console.print(_table(report))
+    for line in _notes(report):
+        say(line, "dim")
+
+
+def _indented(text: str, by: int, width: int) -> str:
+    """Wrapped without trailing spaces, which rich's own padding would leave in logs."""
+    margin = " " * by
+    return textwrap.fill(
+        text, width, initial_indent=margin, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _pairs_line(finding: Finding) -> str:
+    from bluffscope.pairs.readers import quoted
+
+    shown = ", ".join(quoted(pair)[1:-1] for pair in dict.fromkeys(finding.pairs[:SHOWN_PAIRS]))
+    more = len(finding.pairs) - SHOWN_PAIRS
+    return f"pairs: {shown}{f' and {more:,} more' if more > 0 else ''}" if shown else ""
+
+
+def _table(report: LintReport) -> Table:
+    """The numbers behind the findings, or behind their absence."""
+    from bluffscope.pairs.readers import quoted
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="underline")
+    table.add_column("scope", overflow="fold")
+    token = report.tokenizer is not None
+    names = ["pairs", "groups", "longer/shorter", "length d_z", *(["token d_z"] if token else []), "negation f/h"]
+    for name in [*names, "text AUROC"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for scope in report.scopes[:SHOWN_SCOPES]:
+        tokens = [_number(scope.token_dz)] if token else []
+        table.add_row(
+            Text(quoted(scope.scope)[1:-1]),
+            f"{scope.pairs:,}",
+            f"{scope.groups:,}",
+            f"{100 * scope.longer:.0f} % / {100 * scope.shorter:.0f} %",
+            _number(scope.length_dz),
+            *tokens,
+            f"{100 * scope.negations_fact:.0f} % / {100 * scope.negations_hall:.0f} %",
+            _auroc(scope),
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def _auroc(scope: ScopeMeasures) -> str:
+    if scope.auroc is None:
+        return "-"
+    return f"{scope.auroc:.2f} [{scope.auroc_lo:.2f}, {scope.auroc_hi:.2f}]"
+
+
+def _notes(report: LintReport) -> Iterator[str]:
+    yield "longer/shorter: hallucinations with more / fewer characters than the fact; f/h: facts, hallucinations."
+    yield "text AUROC: of completions alone, cross-validated by group (0.5: they tell nothing); intervals hold jointly."
+    if sampled := [scope for scope in report.scopes if scope.auroc is not None and scope.auroc_pairs < scope.pairs]:
+        most = max(scope.auroc_pairs for scope in sampled)
+        yield f"The text classifier saw a sample of at most {most:,} pairs of each scope (seed {report.seed})."
+    if (more := len(report.scopes) - SHOWN_SCOPES) > 0:
+        yield f"Not shown: {more:,} more domains; --json FILE has all."
+
+
+__all__ = ["main"]

@@ -1,0 +1,251 @@
+"""Whether the completions' text alone gives the label away: a bag of words that must stay at chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from bluffscope.pairs.lint.draft import count, short, where
+from bluffscope.pairs.lint.findings import Finding, ScopeMeasures
+from bluffscope.pairs.lint.profile import Profile
+from bluffscope.pairs.lint.words import pieces
+from bluffscope.pairs.readers import quoted
+
+MARGIN: Final = 0.05
+"""The interval must lie above 0.5 by this: an AUROC of 0.55 is an effect of d = 0.18, about the 0.2 within which DESIGN
+section 5 calls effects equivalent. What lies below could not make a verdict."""
+CONFIDENCE: Final = 0.95
+"""Of the intervals of all scopes together (Bonferroni)."""
+FEWEST_GROUPS: Final = 20
+"""Four groups a fold; with fewer the interval is so wide that only the coarsest cue could be found."""
+FOLDS: Final = 5
+RESAMPLES: Final = 2000
+SAMPLE_PAIRS: Final = 4000
+"""Most pairs of a scope that are looked at: the AUROC's standard error is then below 0.01."""
+ALL_DOMAINS: Final = 5
+"""The domains share a sample of this many times `SAMPLE_PAIRS`, the largest first."""
+SAMPLE_CHARACTERS: Final = 4_000_000
+"""Most characters of a scope's completions, prolix data sets being no better judged than terse ones."""
+TELLING_PAIRS: Final = 10
+CUES: Final = 4
+RARE: Final = 0.005
+"""Words in fewer texts than this share are no cues to name, whatever weight chance gave them."""
+CAPITAL: Final = "(a capital first)"
+
+Texts = Mapping[int, tuple[str, str, str]]
+"""Id, fact and hallucination of sampled pairs, by position."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The pairs that the classifier is shown."""
+
+    scopes: Mapping[str, np.ndarray]
+    """Positions of the pairs (ascending), by scope."""
+    unjudged: Mapping[str, str]
+    """Why a scope is not judged, by scope."""
+
+    def positions(self) -> np.ndarray:
+        """Of all scopes, ascending."""
+        return np.unique(np.concatenate([np.empty(0, np.int64), *self.scopes.values()]))
+
+
+def draw_sample(profile: Profile, most: int, seed: int) -> Sample:
+    """Choose the pairs of each scope: all, or whole groups at random up to the limits.
+
+    Groups stay together, so that a counterbalanced set keeps its balance in the sample.
+
+    Args:
+        profile: what is known of the pairs.
+        most: most pairs of a scope.
+        seed: of the choice.
+    """
+    scopes = list(profile.scopes())
+    chosen: dict[str, np.ndarray] = {}
+    unjudged: dict[str, str] = {}
+    left = most + ALL_DOMAINS * most
+    for place in sorted(range(len(scopes)), key=lambda i: -len(scopes[i][1])):
+        scope, positions = scopes[place]
+        groups = profile.groups[positions]
+        if (number := len(np.unique(groups))) < FEWEST_GROUPS:
+            unjudged[scope] = f"{number} independent groups"
+            continue
+        keys = np.random.default_rng(seed).permutation(int(profile.groups.max()) + 1)[groups]
+        order = positions[np.argsort(keys, kind="stable")]
+        characters = np.cumsum(profile.lengths[order].sum(axis=1))
+        taken = order[: max(1, min(most, int(np.searchsorted(characters, SAMPLE_CHARACTERS, side="right"))))]
+        if len(taken) > left or len(np.unique(profile.groups[taken])) < FEWEST_GROUPS:
+            unjudged[scope] = "sample used up by larger domains" if len(taken) > left else "too long texts"
+            continue
+        left -= len(taken)
+        chosen[scope] = np.sort(taken)
+    return Sample(chosen, unjudged)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How well text tells facts from hallucinations in one scope."""
+
+    auroc: float
+    lo: float
+    hi: float
+    telling: np.ndarray
+    """Positions (within the sample) of the pairs whose label it gives away most clearly, ascending."""
+    fact_cues: tuple[str, ...]
+    """Words that speak for a fact, the strongest first."""
+    hall_cues: tuple[str, ...]
+
+
+def features_of(text: str) -> list[str]:
+    """Words and punctuation marks, pairs of neighbours, and whether the text begins with a capital."""
+    single = pieces(text)
+    both = [f"{left} {right}" for left, right in zip(single, single[1:], strict=False)]
+    return [*single, *both, *([CAPITAL] if text.lstrip()[:1].isupper() else [])]
+
+
+def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level: float, seed: int) -> Judgement:
+    """Cross-validate TF-IDF with logistic regression by group; the interval resamples groups.
+
+    Args:
+        facts: of each pair.
+        halls: of each pair.
+        groups: (pair,) int64; at least `FOLDS` different ones.
+        level: confidence of the interval.
+        seed: of the bootstrap.
+    """
+    # scikit-learn takes a second to import: only when a linter runs
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.model_selection import GroupKFold
+
+    total = len(facts)
+    labels = np.repeat([0, 1], total)
+    folds = np.tile(np.unique(groups, return_inverse=True)[1], 2)
+    # Counting needs no labels and no other text, so it is done once; weights and idf are learnt inside each fold.
+    vectorizer: Any = CountVectorizer(analyzer=features_of)  # pyright: ignore[reportArgumentType] - or a function
+    counts: Any = vectorizer.fit_transform([*facts, *halls])
+    scores = np.empty(2 * total)
+    for train, test in GroupKFold(FOLDS).split(counts, labels, folds):
+        model = _classifier().fit(counts[train], labels[train])
+        scores[test] = model.decision_function(counts[test])
+    lo, hi = _interval(scores, labels, folds, level, seed)
+    clear = np.argsort(scores[:total] - scores[total:], kind="stable")[:TELLING_PAIRS]
+    fact_cues, hall_cues = _cues(counts, labels, vectorizer.get_feature_names_out())
+    whole = float(auroc(scores, labels, np.ones((1, 2 * total)))[0])
+    return Judgement(whole, lo, hi, np.sort(clear), fact_cues, hall_cues)
+
+
+def _classifier() -> Any:
+    # As slow as in `judge`.
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(TfidfTransformer(), LogisticRegression(C=10.0, max_iter=1000))
+
+
+def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(resample,) float64: P(score of a 1 > score of a 0) + ties/2, each text counting by its weight.
+
+    Args:
+        scores: (text,) float64.
+        labels: (text,) 0 or 1.
+        weights: (resample, text); each row has weight on both labels.
+    """
+    order = np.argsort(scores, kind="stable")
+    starts = np.append(0, np.flatnonzero(np.diff(scores[order])) + 1)  # of each run of tied scores
+    ones = np.add.reduceat(weights[:, order] * labels[order], starts, axis=1)
+    zeros = np.add.reduceat(weights[:, order] * (1 - labels[order]), starts, axis=1)
+    below = np.cumsum(zeros, axis=1) - zeros / 2
+    return (ones * below).sum(axis=1) / (ones.sum(axis=1) * zeros.sum(axis=1))
+
+
+def _interval(
+    scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, level: float, seed: int
+) -> tuple[float, float]:
+    """Percentile bootstrap over groups of the cross-validated scores."""
+    generator = np.random.default_rng(seed)
+    number = int(groups.max()) + 1
+    values: list[np.ndarray] = []
+    for start in range(0, RESAMPLES, 100):
+        rows = min(100, RESAMPLES - start)
+        drawn = generator.integers(number, size=(rows, number)) + number * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * number).reshape(rows, number)
+        values.append(auroc(scores, labels, times[:, groups].astype(np.float64)))
+    tail = (1 - level) / 2
+    lo, hi = np.quantile(np.concatenate(values), [tail, 1 - tail])
+    return float(lo), float(hi)
+
+
+def _cues(counts: Any, labels: np.ndarray, names: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The features that speak loudest for a fact and for a hallucination, in a fit to all texts."""
+    model = _classifier().fit(counts, labels)
+    weighted = model[0].transform(counts)
+    balance = np.asarray(weighted[labels == 1].mean(axis=0) - weighted[labels == 0].mean(axis=0)).ravel()
+    frequent = np.asarray((counts > 0).sum(axis=0)).ravel() >= max(3, RARE * len(labels))
+    pull = model[1].coef_[0] * np.abs(balance) * frequent
+    order = np.argsort(pull, kind="stable")
+    return (
+        tuple(str(names[i]) for i in order[:CUES] if pull[i] < 0),
+        tuple(str(names[i]) for i in order[::-1][:CUES] if pull[i] > 0),
+    )
+
+
+def classify(
+    profile: Profile, scopes: Sequence[ScopeMeasures], sample: Sample, texts: Texts, rows: Mapping[int, int], seed: int
+) -> tuple[tuple[ScopeMeasures, ...], list[Finding]]:
+    """Judge every scope of the sample.
+
+    Args:
+        profile: what is known of the pairs.
+        scopes: the measures so far.
+        sample: the pairs to be looked at.
+        texts: their ids and completions, by position.
+        rows: their places in the input, by position.
+        seed: of the bootstrap.
+
+    Returns:
+        The measures with AUROC and interval filled in, and the findings.
+    """
+    level = 1 - (1 - CONFIDENCE) / max(1, len(sample.scopes))
+    measured: list[ScopeMeasures] = []
+    findings: list[Finding] = []
+    for scope in scopes:
+        positions = sample.scopes.get(scope.scope)
+        if positions is not None:
+            facts, halls = ([texts[int(i)][side] for i in positions] for side in (1, 2))
+            found = judge(facts, halls, profile.groups[positions], level, seed)
+            scope = replace(scope, auroc=found.auroc, auroc_lo=found.lo, auroc_hi=found.hi, auroc_pairs=len(positions))
+            if found.lo > 0.5 + MARGIN:
+                telling = [int(i) for i in positions[found.telling]]
+                ids, places = tuple(texts[i][0] for i in telling), tuple(rows[i] for i in telling)
+                findings.append(Finding("text-tells", _told(found, scope), ids, places, scope.scope))
+        measured.append(scope)
+    return tuple(measured), [*findings, *_not_judged(sample)]
+
+
+def _told(found: Judgement, scope: ScopeMeasures) -> str:
+    cues = " and ".join(
+        f"{', '.join(map(short, words))} for a {label}"
+        for words, label in ((found.hall_cues, "hallucination"), (found.fact_cues, "fact"))
+        if words
+    )
+    loudest = f"what speaks loudest: {cues}" if cues else "by many rare words"
+    return (
+        f"The text of a completion alone, without its prompt, tells hallucinations from facts{where(scope.scope)}: "
+        f"AUROC {found.auroc:.2f}, interval {found.lo:.2f} to {found.hi:.2f}, {count(scope.auroc_pairs)}; {loudest}. "
+        f"Named are the {TELLING_PAIRS} pairs it is surest of."
+    )
+
+
+def _not_judged(sample: Sample) -> Iterator[Finding]:
+    if sample.unjudged:
+        named = [f"{quoted(scope)} ({why})" for scope, why in sample.unjudged.items()]
+        shown = ", ".join(named[:5]) + (f" and {len(named) - 5:,} more" if len(named) > 5 else "")
+        yield Finding(
+            "not-judged",
+            f"Whether completion text alone gives the label away could not be judged for {shown}; at least "
+            f"{FEWEST_GROUPS} groups of pairs with different prompts and completions are needed.",
+        )

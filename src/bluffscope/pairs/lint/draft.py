@@ -1,0 +1,64 @@
+"""A finding before ids and texts are known: checks see numbers and hashes, and say which pairs to look up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from bluffscope.pairs.readers import quoted
+
+QUOTED_PAIRS: Final = 3
+"""Pairs of a finding whose texts its sentence may quote."""
+QUOTED_CHARACTERS: Final = 40
+
+
+class Excerpt(NamedTuple):
+    """A pair as a sentence may quote it, each text in quotes and cut short."""
+
+    id: str
+    place: str
+    prompt: str
+    fact: str
+    hallucination: str
+    ending: str
+    """The piece that the fact ends with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A finding whose pairs are known by position only."""
+
+    code: str
+    positions: np.ndarray
+    """(found,) int64, ascending."""
+    say: Callable[[Sequence[Excerpt]], str]
+    """The sentence, given excerpts of the first `QUOTED_PAIRS` pairs."""
+    scope: str | None = None
+
+
+def short(text: str) -> str:
+    """A text in quotes, cut to a length at which a sentence stays one."""
+    return quoted(text, QUOTED_CHARACTERS)
+
+
+def count(number: int, noun: str = "pair") -> str:
+    """`1 pair`, `1,200 pairs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def percent(share: float) -> str:
+    """A share of pairs in whole per cent."""
+    return "under 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
+def p_value(p: float) -> str:
+    """`p = 0.003`, `p < 1e-12`."""
+    return "p < 1e-12" if p < 1e-12 else f"p = {p:.1g}"
+
+
+def where(scope: str) -> str:
+    """` in domain 'x'`; nothing for all pairs."""
+    return "" if scope == "pooled" else f" in domain {quoted(scope)}"

@@ -1,0 +1,167 @@
+"""What the linter reports: findings, the measures behind them, and both as text and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: Final[tuple[Severity, Severity, Severity]] = ("error", "warning", "info")
+
+CODES: Final[Mapping[str, Severity]] = {
+    "unreadable-row": "error",
+    "duplicate-id": "error",
+    "contradiction": "error",
+    "same-completions": "error",
+    "no-token": "error",
+    "duplicate-pair": "warning",
+    "duplicate-prompt": "info",
+    "answer-in-prompt": "warning",
+    "same-last-word": "warning",
+    "same-last-token": "warning",
+    "boundary-merge": "warning",
+    "length-imbalance": "warning",
+    "token-length-imbalance": "warning",
+    "negation-imbalance": "warning",
+    "text-tells": "warning",
+    "not-judged": "info",
+}
+"""Every finding there is, in the order of reports: an error makes the data wrong as it stands, a warning makes a
+result doubtful, an info limits what can be said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong or doubtful."""
+
+    code: str
+    """Which check found it, out of `CODES`."""
+    message: str
+    """One sentence for the user."""
+    pairs: tuple[str, ...] = ()
+    """Ids of the pairs concerned, in input order; empty where a whole scope is meant."""
+    rows: tuple[int, ...] = ()
+    """Their positions in the input, from 0: what tells pairs apart whose ids are the same."""
+    scope: str | None = None
+    """The domain concerned, or "pooled"; None for findings about single pairs."""
+
+    @property
+    def severity(self) -> Severity:
+        """What `CODES` says of its code."""
+        return CODES[self.code]
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeMeasures:
+    """The balance of one domain, or of all pairs."""
+
+    scope: str
+    """The domain's name, or "pooled"."""
+    pairs: int
+    groups: int
+    """Independent units: pairs that share a prompt or a completion count as one."""
+    length_dz: float | None
+    """Mean of (hallucination - fact) in characters over its standard deviation; None where that is 0."""
+    longer: float
+    """Share of pairs whose hallucination has more characters than the fact."""
+    shorter: float
+    """Share of pairs whose hallucination has fewer."""
+    length_p: float | None
+    """Wilcoxon signed-rank test over groups; None where no group differs."""
+    token_dz: float | None
+    """As `length_dz`, in tokens; None also where no model is given."""
+    token_p: float | None
+    negations_fact: float
+    """Share of facts that hold a negation."""
+    negations_hall: float
+    negation_p: float | None
+    """Exact sign test over groups; None where no group differs."""
+    auroc: float | None = None
+    """How well the completions' text alone tells hallucinations from facts (0.5: not at all); None if not judged."""
+    auroc_lo: float | None = None
+    """Lower end of its interval, which holds for all scopes together with 95 % confidence."""
+    auroc_hi: float | None = None
+    auroc_pairs: int = 0
+    """Pairs that the text classifier saw: all, or a sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class LintReport:
+    """All that the linter found in a dataset."""
+
+    data: str
+    """Name of the data."""
+    rows: int
+    """Records read."""
+    findings: tuple[Finding, ...]
+    """In the order of `CODES`, within a code in input order."""
+    scopes: tuple[ScopeMeasures, ...]
+    """Pooled first, then each domain in first-seen order."""
+    tokenizer: str | None = None
+    """The model in whose tokens the pairs were looked at besides."""
+    seed: int = 0
+    """Seed of the text classifier's sample and bootstrap."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is a finding of severity error."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+    def of(self, code: str) -> tuple[Finding, ...]:
+        """The findings with a code."""
+        return tuple(finding for finding in self.findings if finding.code == code)
+
+    def codes(self, severity: Severity) -> dict[str, int]:
+        """The codes found at a severity, and how many different pairs each concerns (0: a whole scope)."""
+        return {
+            code: len({row for finding in found for row in finding.rows})
+            for code, level in CODES.items()
+            if level == severity and (found := self.of(code))
+        }
+
+    def headline(self) -> str | None:
+        """`1 error (contradiction: 2 pairs), 1 warning (same last word: 12 pairs)`; None without either."""
+        parts: list[str] = []
+        for severity in ("error", "warning"):
+            if codes := self.codes(severity):
+                named = [f"{_plain(code)}{f': {_count(pairs)}' if pairs else ''}" for code, pairs in codes.items()]
+                parts.append(f"{_count(len(codes), severity)} ({'; '.join(named)})")
+        return ", ".join(parts) or None
+
+    def as_dict(self, most: int | None = None) -> dict[str, Any]:
+        """The report as JSON knows it.
+
+        Args:
+            most: keep no more findings of a code, and no more pairs of a finding, than this; the counts stay whole.
+        """
+        kept = [finding for code in CODES for finding in self.of(code)[:most]]
+        return {
+            "data": self.data,
+            "rows": self.rows,
+            "tokenizer": self.tokenizer,
+            "seed": self.seed,
+            "headline": self.headline(),
+            "counts": {severity: sum(f.severity == severity for f in self.findings) for severity in SEVERITIES},
+            "findings": [
+                {
+                    "code": finding.code,
+                    "severity": finding.severity,
+                    "scope": finding.scope,
+                    "message": finding.message,
+                    "count": len(finding.rows),
+                    "pairs": list(finding.pairs[:most]),
+                    "rows": list(finding.rows[:most]),
+                }
+                for finding in kept
+            ],
+            "scopes": [asdict(scope) for scope in self.scopes],
+        }
+
+
+def _plain(code: str) -> str:
+    return code.replace("-", " ")
+
+
+def _count(number: int, noun: str = "pair") -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

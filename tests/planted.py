@@ -1,0 +1,77 @@
+"""A data set with every fault that the linter looks for, and the ids of the pairs that have it."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+_FIRST = ("old", "new", "big", "red", "raw", "shy", "dry", "wet", "sad", "odd")
+_CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
+
+
+def clean_pairs(count: int, seed: int = 0, **more: Any) -> list[dict[str, Any]]:
+    """Pairs without a fault: an adjective and a made-up word, facts and hallucinations drawn alike, no text twice."""
+    rng = random.Random(seed)
+    seen: set[str] = set()
+
+    def word() -> str:
+        while True:
+            made = "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(4))
+            if made not in seen:
+                seen.add(made)
+                return made
+
+    def completion() -> str:
+        return f"{rng.choice(_FIRST)} {word()}"
+
+    return [
+        {"id": f"{seed}-{i}", "prompt": f"The {word()} is", "fact": completion(), "hallucination": completion(), **more}
+        for i in range(count)
+    ]
+
+
+def planted() -> tuple[list[dict[str, Any]], dict[str, set[str]]]:
+    """Rows, and for each code the ids that must be named (all of them, and no others where it is about single pairs)."""
+    rows = clean_pairs(40, domain="clean")
+    special = clean_pairs(20, seed=1, domain="clean")
+    special[0]["id"] = special[1]["id"] = "twice"
+    special[2] |= {"id": "yes", "prompt": "The capital of France is", "fact": "Paris", "hallucination": "Lille"}
+    special[3] |= {"id": "no", "prompt": "the capital  of France is", "fact": "Lyon", "hallucination": "PARIS "}
+    special[4] |= {"id": "same", "fact": "Bern", "hallucination": " bern"}
+    special[5] |= {"id": "copy-1"}
+    special[6] |= special[5] | {"id": "copy-2"}
+    special[7] |= {"id": "shared-1"}
+    special[8] |= {"id": "shared-2", "prompt": special[7]["prompt"]}
+    special[9] |= {"id": "told", "prompt": "Oslo lies in Norway. Its capital is", "fact": "oslo"}
+    special[10] |= {"id": "ending", "fact": "a red house", "hallucination": "a blue House"}
+    special[11] |= {"id": "blank", "prompt": " "}
+    del special[12]["fact"]
+    special[12]["id"] = "missing"
+    longer = clean_pairs(30, seed=2, domain="longer")
+    for pair in longer:
+        pair["hallucination"] += "xyz"
+    denying = clean_pairs(40, seed=3, domain="denying")
+    for pair in denying[:30]:
+        pair["hallucination"] = "not" + pair["hallucination"][3:]
+    expected = {
+        "duplicate-id": {"twice"},
+        "contradiction": {"yes", "no"},
+        "same-completions": {"same"},
+        "duplicate-pair": {"copy-1", "copy-2"},
+        "duplicate-prompt": {"yes", "no", "shared-1", "shared-2"},
+        "answer-in-prompt": {"told"},
+        "same-last-word": {"ending", "same"},
+        "unreadable-row": {"blank", "missing"},
+        "length-imbalance": {pair["id"] for pair in longer},
+        "negation-imbalance": {pair["id"] for pair in denying[:30]},
+        "text-tells": set(),
+    }
+    return [*rows, *special, *longer, *denying], expected
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """The rows as a JSONL file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
