@@ -16,6 +16,7 @@ from bluffscope.errors import BluffscopeError
 
 COMMANDS = {
     "analyze": "measure pairs and write a run's folder with tables and figures",
+    "stats": "test whether any metric of a run or table separates fact from hallucination",
     "presets": "list the named sets of model, SAEs and layers",
 }
 
