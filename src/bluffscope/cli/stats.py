@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from bluffscope.stats import StatsResult
 
 _PROGRAM = "bluffscope stats"
-_DESCRIPTION = """Test whether any metric of a run, or of any table, separates fact from hallucination; writes stats.parquet
-and stats.json."""
+_DESCRIPTION = "Test whether any metric of a run, or of any other table, separates fact from hallucination."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,7 @@ def headline(rows: pl.DataFrame) -> str:
 
 
 def _key() -> Iterator[Text]:
-    yield Text("each cell: the verdict, then d_z -> d_z at equal lengths (hallucination - fact)", style="dim")
+    yield Text("each cell: the verdict; d_z of hallucination - fact, and d_z at equal lengths", style="dim")
 
 
 def _grid(rows: pl.DataFrame, scopes: Sequence[str], every: Sequence[str]) -> Table:
@@ -96,7 +96,7 @@ def _grid(rows: pl.DataFrame, scopes: Sequence[str], every: Sequence[str]) -> Ta
 def _cell(row: dict[str, Any]) -> Text:
     text = Text(row["verdict"], style=_STYLES[row["verdict"]])
     raw, adjusted = (format(row[name], "+.2f") if row[name] is not None else "-" for name in ("dz", "adj_dz"))
-    return text.append(f"\n{raw} -> {adjusted}", style="not bold default")
+    return text.append(f"\n{raw} {adjusted}", style="not bold default")
 
 
 def _reasons(rows: pl.DataFrame) -> Iterator[Text]:

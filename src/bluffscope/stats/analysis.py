@@ -83,7 +83,7 @@ def analyse_table(
     """Test whether any metric of a table separates fact from hallucination (DESIGN section 5).
 
     Args:
-        table: columns of both sides, ``l{k}_fact_X`` with ``l{k}_hall_X`` or ``X_fact`` with ``X_hall``; one row a pair.
+        table: one row a pair; columns ``l{k}_fact_X`` with ``l{k}_hall_X``, ``X_fact`` with ``X_hall``: `build_study`.
         pairs: what it was measured from, for lengths and groups where the table lacks them: see `build_study`.
         by: further columns whose values are scopes, beside the domains and all pairs pooled.
         family: what is corrected together: the metrics of one scope, or every metric in every scope.
@@ -143,16 +143,18 @@ def _about(
     study: Study, family: Family, resampling: Resampling, q: Sequence[np.ndarray], adj_q: Sequence[np.ndarray]
 ) -> dict[str, Any]:
     names = [scope.name for scope in study.scopes]
-    counts = [(int(np.isfinite(raw).sum()), int(np.isfinite(adjusted).sum())) for raw, adjusted in zip(q, adj_q)]
+    tests, adjusted = ([int(np.isfinite(scope).sum()) for scope in values] for values in (q, adj_q))
     if family == "all":
-        names, counts = ["all scopes"], [tuple(map(sum, zip(*counts)))]
-    families = [{"family": name, "tests": raw, "adjusted_tests": adj} for name, (raw, adj) in zip(names, counts)]
+        names, tests, adjusted = ["all scopes"], [sum(tests)], [sum(adjusted)]
     declared = "the metrics of one scope" if family == "scope" else "every metric in every scope"
     sizes = Counter(study.groups.tolist())
     return {
         "family": family,
         "corrections": f"Benjamini-Hochberg within a family, {declared}: q from p_wilcoxon, adj_q from adj_p",
-        "families": families,
+        "families": [
+            {"family": name, "tests": raw, "adjusted_tests": held}
+            for name, raw, held in zip(names, tests, adjusted, strict=True)
+        ],
         "alpha": ALPHA,
         "pairs": len(study.groups),
         "metrics": len(study.metrics),

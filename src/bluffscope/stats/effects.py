@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from scipy.optimize import brentq
@@ -52,4 +52,5 @@ def minimum_detectable_dz(pairs: int) -> float:
         return float(nct.sf(critical, freedom, shift) + nct.cdf(-critical, freedom, shift)) - POWER
 
     # The shift at which a t test has a power of 0.8 is below critical + 2 z for any freedom, and above 1.
-    return brentq(lacking, 1.0, 2 * critical + 4, xtol=1e-12, rtol=1e-14) / float(np.sqrt(pairs))
+    shift = cast(float, brentq(lacking, 1.0, 2 * critical + 4, xtol=1e-12))
+    return shift / float(np.sqrt(pairs))

@@ -93,8 +93,8 @@ class Study:
             metrics = np.flatnonzero(pattern.ravel() == number)
             rows = scope.rows[used]
             _, groups = np.unique(self.groups[rows], return_inverse=True)
-            sides = (side[np.ix_(rows, metrics)] for side in (self.fact, self.hall))
-            found.append(Block(metrics, rows, *sides, self.lengths[rows], groups.ravel()))
+            fact, hall = (side[np.ix_(rows, metrics)] for side in (self.fact, self.hall))
+            found.append(Block(metrics, rows, fact, hall, self.lengths[rows], groups.ravel()))
         return found
 
 
@@ -167,7 +167,9 @@ def _sorted_out(
 def _is_number(column: pl.Series) -> bool:
     # A column without a value has no type in CSV, and is read as text.
     kind = column.dtype
-    return kind.is_numeric() or kind in (pl.Boolean, pl.Null) or (kind == pl.String and column.is_null().all())
+    if kind == pl.String:
+        return column.null_count() == len(column)
+    return kind.is_numeric() or kind == pl.Boolean or kind == pl.Null
 
 
 def _nothing_found(table: pl.DataFrame, passed_over: Sequence[str]) -> str:

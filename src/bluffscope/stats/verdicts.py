@@ -99,9 +99,9 @@ def _undecided(evidence: Evidence, *, raw: bool, adjusted: bool) -> str:
         return "an effect that length neither accounts for nor leaves standing"
     if adjusted:
         return "an effect at equal lengths only"
-    seen = (
-        f"no effect shown; {evidence.n} pairs show d_z {evidence.mde80:.2f} with 80 % power" if evidence.mde80 else ""
-    )
+    seen = "no effect shown"
+    if evidence.mde80 is not None:
+        seen += f"; {evidence.n} pairs show d_z {evidence.mde80:.2f} with 80 % power"
     if evidence.n < EQUIVALENCE_PAIRS:
         return f"{seen}, and fewer than about {EQUIVALENCE_PAIRS} cannot show that there is none"
     return seen

@@ -154,7 +154,7 @@ def _foreign_parquet(path: Path) -> pl.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        return cast(pl.DataFrame, pl.from_arrow(pq.read_table(str(path), partitioning=None)))
+        return cast(pl.DataFrame, pl.from_arrow(pq.ParquetFile(str(path)).read()))
     except (pa.ArrowException, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: cannot be read as Parquet ({reason}); write the file again") from error
