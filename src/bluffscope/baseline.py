@@ -15,6 +15,7 @@ import polars as pl
 
 from bluffscope import reference
 from bluffscope.errors import PairError
+from bluffscope.plan import TextTokenizer
 from bluffscope.records import VIEWS, Pair, Shard
 from bluffscope.reference import Counts, ReferenceOptions, Row, Subject
 from bluffscope.rows import ShardRows
@@ -38,18 +39,21 @@ class Loaded(NamedTuple):
     """Causal language model with its LM head."""
     tokenizer: Any
     saes: Mapping[int, Any]
-    identity: dict[str, Any]
-    """The model's, for the manifest."""
-    sae_identities: dict[int, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class BaselineWorker:
-    """Measures shards one text at a time; `load` is called once, or anew for each analysis of a shard."""
+    """Measures shards one text at a time, with what was loaded once, or anew for each analysis of a shard."""
 
+    tokenizer: TextTokenizer
+    """The engine's, for the linter: the reference has its own way."""
     load: Callable[[], Loaded]
-    loaded: Loaded
-    """What was loaded first."""
+    held: list[Loaded]
+    """What was loaded first; `separate` takes it out, so that it is gone when the next analysis loads its own."""
+    identity: dict[str, Any]
+    """The model's, for the manifest."""
+    sae_identities: dict[int, dict[str, Any]]
+    """Of each layer's SAE, for the manifest."""
     separate: bool
     analyses: Sequence[str]
     columns: Sequence[Column]
@@ -57,16 +61,6 @@ class BaselineWorker:
     keep_residuals: bool
     counts: Counts
     """Forwards, encodes and eigendecompositions done; its stopwatch is the run's."""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The model's, for the manifest."""
-        return self.loaded.identity
-
-    @property
-    def sae_identities(self) -> dict[int, dict[str, Any]]:
-        """Of each layer's SAE, for the manifest."""
-        return self.loaded.sae_identities
 
     @property
     def strategy(self) -> str:
@@ -91,8 +85,7 @@ class BaselineWorker:
         rows = ShardRows(prepared, self.columns, keep_residuals=self.keep_residuals)
         passes = [(name,) for name in self.analyses] if self.separate else [tuple(self.analyses)]
         for number, names in enumerate(passes):
-            with self.stopwatch.stage("load"):
-                loaded = self.load() if number else self.loaded
+            loaded = self._loaded()
             for pair in prepared.pairs:
                 self._measure_pair(rows, loaded, pair, names, keep=number == 0)
                 if number == len(passes) - 1:
@@ -104,6 +97,15 @@ class BaselineWorker:
         """The shard's table."""
         with self.stopwatch.stage("write"):
             return measured.frame()
+
+    def _loaded(self) -> Loaded:
+        """The model and SAEs: always the same, or anew for each analysis."""
+        if not self.separate:
+            return self.held[0]
+        if self.held:
+            return self.held.pop()
+        with self.stopwatch.stage("load"):
+            return self.load()
 
     def _measure_pair(self, rows: ShardRows, loaded: Loaded, pair: Pair, names: Sequence[str], *, keep: bool) -> None:
         """Some analyses of a pair; with `keep`, its features go into the table too."""

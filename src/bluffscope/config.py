@@ -225,14 +225,14 @@ def _plain(value: Any, kind: Any) -> Any:
     raise TypeError
 
 
-def expectation(name: str, kind: type = RunConfig) -> str | None:
-    """What an option of a command takes, in words; None if there is no such option.
+def expectation(name: str, groups: Iterable[type] | None = None) -> str | None:
+    """What an option takes, in words; None if there is no such option.
 
     Args:
         name: the option's field.
-        kind: the dataclass of the command's options.
+        groups: the dataclasses that are searched, those of a run unless given.
     """
-    for group in get_type_hints(kind).values():
+    for group in get_type_hints(RunConfig).values() if groups is None else groups:
         if name in (hints := get_type_hints(group)):
             return _described(hints[name]).removesuffix(" or null")
     return None

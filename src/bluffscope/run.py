@@ -221,7 +221,7 @@ def _model_name(config: RunConfig) -> str:
     return Path(config.model.model or "model").name
 
 
-def _lint(config: RunConfig, source: Source, worker: ShardWorker) -> dict[str, Any]:
+def _lint(config: RunConfig, source: Source, worker: RunWorker) -> dict[str, Any]:
     """What the linter finds, for the manifest; it stops nothing, and a sample does for its text classifier."""
     report = lint_source(
         source,

@@ -135,21 +135,22 @@ def assemble(
     points = hook_points(parts.sae, coders)
     _check_fit(model, parts.sae, coders, points)
     columns = columns_of(tuple(coders))
+    tokenizer = TextTokenizer(
+        tokenizer=model.tokenizer,
+        bos=_bos(model, coders),
+        position=config.measure.position,
+        join=config.data.join,
+        context=model.context,
+    )
     if config.engine.strategy in OF_THE_REFERENCE:
-        return _baseline(config, parts, analyses, columns, stopwatch), config
+        return _baseline(config, parts, tokenizer, analyses, columns, stopwatch), config
     found = run_footprint(
         loaded_shape(model, coders.values(), config.model.quantize), model.device.type, config.measure
     )
     config = replace(config, engine=_freeze(config.engine, model.device.type, found))
     packs = config.engine.strategy == "packed"
     worker = ShardWorker(
-        tokenizer=TextTokenizer(
-            tokenizer=model.tokenizer,
-            bos=_bos(model, coders),
-            position=config.measure.position,
-            join=config.data.join,
-            context=model.context,
-        ),
+        tokenizer=tokenizer,
         reader=ResidualReader.create(model, points) if packs else ResidualReader(model, points, None),
         coders=coders,
         analyses=analyses,
@@ -163,7 +164,12 @@ def assemble(
 
 
 def _baseline(
-    config: RunConfig, parts: Parts, analyses: Sequence[Analysis], columns: Sequence[Column], stopwatch: Stopwatch
+    config: RunConfig,
+    parts: Parts,
+    tokenizer: TextTokenizer,
+    analyses: Sequence[Analysis],
+    columns: Sequence[Column],
+    stopwatch: Stopwatch,
 ) -> BaselineWorker:
     """The worker of the reference's strategies."""
     if strange := [analysis.name for analysis in analyses if analysis.name not in FUNCTIONS]:
@@ -172,8 +178,11 @@ def _baseline(
         )
     measure = config.measure
     return BaselineWorker(
+        tokenizer=tokenizer,
         load=lambda: _loaded(load_parts(config)),
-        loaded=_loaded(parts),
+        held=[_loaded(parts)],
+        identity=parts.model.identity,
+        sae_identities={layer: coder.identity for layer, coder in parts.coders.items()},
         separate=config.engine.strategy == "separate",
         analyses=[analysis.name for analysis in analyses],
         columns=columns,
@@ -186,7 +195,7 @@ def _baseline(
             noise_draws=measure.noise_draws,
             noise_sweep=measure.noise_sweep,
             seed=measure.seed,
-            prepend_bos=_bos(parts.model, parts.coders) is not None,
+            prepend_bos=tokenizer.bos is not None,
         ),
         keep_residuals=config.output.keep_residuals,
         counts=Counts(stopwatch=stopwatch),
@@ -194,14 +203,8 @@ def _baseline(
 
 
 def _loaded(parts: Parts) -> Loaded:
-    coders = parts.coders
-    return Loaded(
-        parts.model.network,
-        parts.model.tokenizer,
-        {layer: coder.sae for layer, coder in coders.items()},
-        parts.model.identity,
-        {layer: coder.identity for layer, coder in coders.items()},
-    )
+    saes = {layer: coder.sae for layer, coder in parts.coders.items()}
+    return Loaded(parts.model.network, parts.model.tokenizer, saes)
 
 
 def hook_points(sae: str, coders: Mapping[int, Coder]) -> dict[int, HookPoint]:

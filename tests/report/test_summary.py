@@ -25,9 +25,9 @@ from bluffscope.report.labels import (
     clean,
     distinct,
     group_title,
-    metric_pairs,
     number,
 )
+from bluffscope.table.metric_pairs import metric_pairs
 from bluffscope.table.schema import LAYER_METRICS, PAIR_METRICS, table_columns
 
 _SPEC = importlib.util.spec_from_file_location("report_tables", Path(__file__).with_name("tables.py"))

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypeVar, get_type_hints
 
 import tyro
 import yaml
 
 from bluffscope.config import Options, RunConfig, expectation, run_config
 from bluffscope.errors import InputError
+
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def parse_run(arguments: Sequence[str], program: str, description: str, default:
         InputError: a flag is wrong, or the file given with --config cannot be used.
         SystemExit: 0, for --help.
     """
-    _refuse_repeated(arguments)
+    refuse_repeated(arguments)
     arguments, path = _take_config(list(arguments))
     default = load_config(path) if path is not None else default or RunConfig()
     if any(argument.partition("=")[0] == "--preset" for argument in arguments):
@@ -50,7 +53,7 @@ def parse_run(arguments: Sequence[str], program: str, description: str, default:
         del replay  # taken out before: its file gives the defaults of all others
         return run
 
-    return _parsed(gather, RunConfig, arguments, program, description)
+    return parsed(gather, arguments, program, description, expectation)
 
 
 def parse_options(kind: type[Options], arguments: Sequence[str], program: str, description: str) -> Options:
@@ -60,12 +63,32 @@ def parse_options(kind: type[Options], arguments: Sequence[str], program: str, d
         InputError: a flag is wrong.
         SystemExit: 0, for --help.
     """
-    _refuse_repeated(arguments)
-    return _parsed(kind, kind, list(arguments), program, description)
+    refuse_repeated(arguments)
+    expected = partial(expectation, groups=tuple(get_type_hints(kind).values()))
+    return parsed(kind, arguments, program, description, expected)
 
 
-def _parsed(gather: Any, kind: type, arguments: list[str], program: str, description: str) -> Any:
-    """What `gather` makes of the arguments; `kind` is the dataclass that declares their types."""
+def parsed(
+    gather: Callable[..., Parsed],
+    arguments: Sequence[str],
+    program: str,
+    description: str,
+    expected: Callable[[str], str | None],
+) -> Parsed:
+    """What a command's options come to, by tyro from the signature of `gather`.
+
+    Args:
+        gather: takes the options and gives what is wanted of them.
+        arguments: the flags.
+        program: what is called, for --help and messages.
+        description: what it does, for --help.
+        expected: what an option takes, in words, by its name; None for one that does not exist.
+
+
+    Raises:
+        InputError: a flag is wrong.
+        SystemExit: 0, for --help.
+    """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -79,7 +102,7 @@ def _parsed(gather: Any, kind: type, arguments: list[str], program: str, descrip
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise InputError(f"{_complaint(said.getvalue(), arguments, kind)}; see {program} --help") from stop
+        raise InputError(f"{_complaint(said.getvalue(), arguments, expected)}; see {program} --help") from stop
 
 
 _FRAME = re.compile(r"[│╭╮╰╯]")
@@ -89,7 +112,7 @@ _MEANT = re.compile(r"Perhaps you meant:\s+(--[\w-]+)")
 _FLAG = re.compile(r"--[a-z][a-z-]*")
 
 
-def _complaint(box: str, arguments: list[str], kind: type) -> str:
+def _complaint(box: str, arguments: Sequence[str], expected: Callable[[str], str | None]) -> str:
     """One line for what tyro says in a frame: a title, a paragraph, then suggestions and help text below rules."""
     parts = [" ".join(part.split()) for part in _RULE.split(_FRAME.sub(" ", box))]
     said = parts[1] if len(parts) > 1 else parts[0]
@@ -97,14 +120,14 @@ def _complaint(box: str, arguments: list[str], kind: type) -> str:
         meant = _MEANT.search(" ".join(parts))
         return f"{unknown[1]}: no such option" + (f" (did you mean {meant[1]}?)" if meant else "")
     flag = _FLAG.search(said)
-    expected = flag and expectation(flag[0].removeprefix("--").replace("-", "_"), kind)
-    if not flag or not expected:
+    words = flag and expected(flag[0].removeprefix("--").replace("-", "_"))
+    if not flag or not words:
         return said.rstrip(".") or "wrong usage"
     given = _values_of(flag[0], arguments)
-    return f"{flag[0]}: expected {expected}, got {' '.join(given) if given else 'nothing'}"
+    return f"{flag[0]}: expected {words}, got {' '.join(given) if given else 'nothing'}"
 
 
-def _values_of(flag: str, arguments: list[str]) -> list[str]:
+def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
     """What stands behind a flag, its last mention."""
     values: list[str] = []
     inside = False
@@ -141,7 +164,7 @@ def _line_of(error: Exception) -> str:
     return "" if mark is None else f" (line {mark.line + 1})"
 
 
-def _refuse_repeated(arguments: Sequence[str]) -> None:
+def refuse_repeated(arguments: Sequence[str]) -> None:
     """Refuse an option given twice: the first would silently be lost."""
     flags = [argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")]
     if repeated := next((flag for flag in flags if flags.count(flag) > 1), None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 GROUPS: Final = (
     ("Semantic misalignment", ("centroid_drift", "axis_twist")),
@@ -21,39 +21,7 @@ OTHER_GROUP: Final = "Further columns"
 NOT_INTERPRETABLE: Final = "cross_layer_consistency"
 """Compares two dictionaries index by index, which share no index (DESIGN section 3)."""
 
-_LAYER_COLUMN: Final = re.compile(r"l(\d+)_fact_(.+)")
 _SWEEP: Final = re.compile(r"stability_s.+")
-
-
-class MetricPair(NamedTuple):
-    """Two columns of the result table that hold one metric of the fact and of the hallucination."""
-
-    name: str
-    """Name without its view: "l5_gini", "entropy"."""
-    layer: int | None
-    """None for metrics that belong to no single layer."""
-    metric: str
-    """Name without layer and view: "gini", "entropy"."""
-    fact: str
-    hall: str
-
-
-def metric_pairs(columns: Sequence[str]) -> list[MetricPair]:
-    """The metrics of a table, found by the names of its columns and in their order."""
-    known = set(columns)
-    found: list[MetricPair] = []
-    for name in columns:
-        if match := _LAYER_COLUMN.fullmatch(name):
-            layer, metric = int(match[1]), match[2]
-            pair = MetricPair(f"l{layer}_{metric}", layer, metric, name, f"l{match[1]}_hall_{metric}")
-        elif name.endswith("_fact"):
-            metric = name.removesuffix("_fact")
-            pair = MetricPair(metric, None, metric, name, f"{metric}_hall")
-        else:
-            continue
-        if pair.hall in known:
-            found.append(pair)
-    return found
 
 
 def group_title(metric: str, layer: int | None) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 import polars as pl
 
-from bluffscope.report.labels import MetricPair, metric_pairs
+from bluffscope.table.metric_pairs import MetricPair, metric_pairs
 
 POOLED: Final = "pooled"
 """Name of the scope that holds all pairs."""

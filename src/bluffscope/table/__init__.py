@@ -3,7 +3,7 @@
 from bluffscope.table.atomic import atomic_write
 from bluffscope.table.folder import RunFolder, default_run_path
 from bluffscope.table.manifest import STAGES, assemble_manifest
-from bluffscope.table.reader import Run, read_run
+from bluffscope.table.reader import Run, read_run, read_table
 from bluffscope.table.schema import ANALYSES, METRICS, SCHEMA_VERSION, Column, Kind, table_columns
 from bluffscope.table.shards import MergeResult, merge, shard_schema, write_shard
 
@@ -22,6 +22,7 @@ __all__ = [
     "default_run_path",
     "merge",
     "read_run",
+    "read_table",
     "shard_schema",
     "table_columns",
     "write_shard",

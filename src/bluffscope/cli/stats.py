@@ -1,0 +1,135 @@
+"""`bluffscope stats`: a run's folder, or any table, to verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from bluffscope.cli.console import output_console
+from bluffscope.cli.options import parsed, refuse_repeated
+from bluffscope.config import DataOptions, expectation
+from bluffscope.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from bluffscope.stats import StatsResult
+
+_PROGRAM = "bluffscope stats"
+_DESCRIPTION = "Test whether any metric of a run, or of any other table, separates fact from hallucination."
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatsOptions:
+    """What is tested, and how."""
+
+    table: tyro.conf.Positional[Path]
+    """A run's folder, or a .parquet or .csv table with fact and hallucination columns."""
+    pairs: str | None = None
+    """The pairs that the table was measured from: their lengths (in characters), groups, domains and further columns
+    stand in for what the table lacks."""
+    columns: tuple[str, ...] = ()
+    """Names of the fields of --pairs, as KEY=NAME; see bluffscope analyze."""
+    by: tuple[str, ...] = ()
+    """Further columns whose values are scopes of their own."""
+    family: Literal["scope", "all"] = "scope"
+    """Correct for multiple testing within each scope, or over all metrics and scopes."""
+    control: Literal["none", "null", "planted"] = "none"
+    """Also test the tool on this table: with labels flipped (what it finds is false), or with an effect planted."""
+    seed: int = 0
+    """Seed of bootstrap, permutations and controls."""
+    out: Path | None = None
+    """Folder for stats.parquet and stats.json (default: the run's folder, or beside the table)."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse the options, test, write, print; gives the exit code."""
+    refuse_repeated(arguments)
+
+    def gather(options: Annotated[StatsOptions, tyro.conf.arg(name="")]) -> StatsOptions:
+        return options
+
+    expected = partial(expectation, groups=(StatsOptions,))
+    options = parsed(gather, arguments, _PROGRAM, _DESCRIPTION, expected)
+    if options.seed < 0:
+        raise InputError(f"--seed {options.seed}: give a number from 0")
+    return stats(options)
+
+
+def stats(options: StatsOptions) -> int:
+    """Test a table and say what came of it."""
+    # Polars and scipy take a second to import: --help and a mistyped flag should not.
+    from bluffscope.report.verdicts import render_verdicts
+    from bluffscope.stats import Resampling, analyse_table, write_stats
+
+    table, pairs, folder = _opened(options)
+    result = analyse_table(
+        table,
+        pairs,
+        by=options.by,
+        family=options.family,
+        control=options.control,
+        resampling=Resampling(seed=options.seed),
+    )
+    files = write_stats(result, options.out or folder, {"table": str(options.table), "pairs_from": options.pairs})
+    console = output_console()
+    console.print(render_verdicts(result))
+    console.print(_last_line(result, files), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _last_line(result: StatsResult, files: tuple[Path, Path]) -> str:
+    return f"Statistics: {files[0]}, {files[1].name} ({result.rows.height} rows)"
+
+
+def _opened(options: StatsOptions) -> tuple[pl.DataFrame, pl.DataFrame | None, Path]:
+    """The table, its pairs where they are known, and the folder that results go to."""
+    from bluffscope.table import read_run, read_table
+
+    path = options.table
+    if not path.is_dir():
+        return read_table(path), pairs_frame(options.pairs, options.columns), path.parent
+    run = read_run(path)
+    if options.pairs is not None:
+        return run.metrics, pairs_frame(options.pairs, options.columns), path
+    return run.metrics, run.pairs if (path / "pairs.parquet").exists() else None, path
+
+
+def pairs_frame(data: str | None, columns: tuple[str, ...] = ()) -> pl.DataFrame | None:
+    """The pairs of a source as a run's pairs.parquet has them, groups included; None for no source.
+
+    Raises:
+        InputError: the pairs cannot be read.
+    """
+    if data is None:
+        if columns:
+            raise InputError("--columns names the fields of --pairs: give --pairs too")
+        return None
+    import polars as pl
+
+    from bluffscope.pairs import open_source
+
+    source = open_source(DataOptions(data=data, columns=columns))
+    scan = source.scan()
+    rows: Iterator[dict[str, Any]] = (
+        {column.name: pair.extra.get(column.name) for column in scan.carried}
+        | {
+            "pair_id": pair.id,
+            "domain": pair.domain,
+            "complexity": pair.complexity,
+            "group": str(group),
+            "prompt": pair.prompt,
+            "fact": pair.fact,
+            "hallucination": pair.hallucination,
+        }
+        for pair, group in zip(source.pairs(), scan.groups, strict=True)
+    )
+    return pl.DataFrame(list(rows), infer_schema_length=None)
+
+
+__all__ = ["StatsOptions", "main", "pairs_frame", "stats"]

@@ -1,0 +1,165 @@
+"""Verdicts in a terminal: the answer in a sentence, then every metric by scope, then what was corrected and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import polars as pl
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from bluffscope.report.labels import NOT_INTERPRETABLE, clean, distinct
+from bluffscope.stats import StatsResult
+from bluffscope.stats.verdicts import NAMES
+
+NAME_WIDTH: Final = 26
+CELL_WIDTH: Final = 13
+MOST_REASONS: Final = 12
+
+_STYLES: Final = {"separates": "bold green", "confounded": "yellow", "equivalent": "cyan", "inconclusive": "dim"}
+_PLAIN: Final[dict[str, Any]] = {
+    # No box: its separators would cost the width of a whole scope.
+    "box": None,
+    "padding": (0, 1, 0, 0),
+    "pad_edge": False,
+    "header_style": "underline",
+}
+
+
+def render_verdicts(result: StatsResult) -> VerdictView:
+    """The verdicts, to be printed by a rich console of any width from 60 columns."""
+    return VerdictView(result)
+
+
+class VerdictView:
+    """A rich renderable: the answer, the table of verdicts, reasons, corrections, notes, the control."""
+
+    def __init__(self, result: StatsResult) -> None:
+        self.result = result
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        rows = self.result.rows
+        if not rows.is_empty():
+            yield Text(headline(rows), style="bold")
+            yield from _key()
+            scopes = rows["scope"].unique(maintain_order=True).to_list()
+            in_a_row = max(1, (options.max_width - NAME_WIDTH - 1) // (CELL_WIDTH + 1))
+            for start in range(0, len(scopes), in_a_row):
+                yield _grid(rows, scopes[start : start + in_a_row], scopes)
+            yield from _reasons(rows)
+        yield from _cross_tables(self.result.cross_tables)
+        yield from _declared(self.result.about)
+        if self.result.control is not None:
+            yield from _control(self.result.control, self.result.about["control"])
+
+
+def headline(rows: pl.DataFrame) -> str:
+    """The answer in a sentence or two; the negative one first where it is the answer."""
+    total = len(rows)
+    counts = {name: rows.filter(pl.col("verdict") == name).height for name in NAMES}
+    found = counts["separates"]
+    metrics, scopes = rows["metric"].n_unique(), rows["scope"].n_unique()
+    tested = f"{metrics} metric{'s' * (metrics != 1)} in {scopes} scope{'s' * (scopes != 1)}"
+    others = ", ".join(f"{counts[name]} {name}" for name in NAMES[1:] if counts[name])
+    if not found:
+        return f"Nothing separates fact from hallucination at equal lengths: {tested} tested; {others}."
+    pooled = rows.filter(scope="pooled")
+    names = pooled.filter(verdict="separates")["metric"].to_list()
+    listed = ", ".join(clean(name) for name in names[:4]) + (", ..." if len(names) > 4 else "")
+    where = f"; over all pairs: {listed}" if names else "; none of them over all pairs"
+    rest = f"; {others}" if others else ""
+    return f"{found} of {total} effects separate fact from hallucination at equal lengths ({tested}){where}{rest}."
+
+
+def _key() -> Iterator[Text]:
+    yield Text("each cell: the verdict; d_z of hallucination - fact, and d_z at equal lengths", style="dim")
+
+
+def _grid(rows: pl.DataFrame, scopes: Sequence[str], every: Sequence[str]) -> Table:
+    table = Table(title=None, **_PLAIN)
+    table.add_column("\n", min_width=NAME_WIDTH, max_width=NAME_WIDTH, overflow="fold")
+    labels = distinct(list(every), CELL_WIDTH)
+    cells = {(row["metric"], row["scope"]): row for row in rows.iter_rows(named=True)}
+    for scope in scopes:
+        largest = rows.filter(pl.col("scope") == scope)["n"].max()
+        table.add_column(
+            Text(f"{labels[scope]}\nn = {largest}", justify="right"), width=CELL_WIDTH, justify="right", no_wrap=True
+        )
+    for metric in rows["metric"].unique(maintain_order=True):
+        mark = " *" if metric == NOT_INTERPRETABLE else ""
+        table.add_row(Text(clean(metric, 3 * NAME_WIDTH) + mark), *(_cell(cells[metric, scope]) for scope in scopes))
+    return table
+
+
+def _cell(row: dict[str, Any]) -> Text:
+    text = Text(row["verdict"], style=_STYLES[row["verdict"]])
+    raw, adjusted = (format(row[name], "+.2f") if row[name] is not None else "-" for name in ("dz", "adj_dz"))
+    return text.append(f"\n{raw} {adjusted}", style="not bold default")
+
+
+def _reasons(rows: pl.DataFrame) -> Iterator[Text]:
+    """Why, for what was found over all pairs, strongest first; for the rest the commonest reasons."""
+    pooled = rows.filter((pl.col("scope") == "pooled") & pl.col("verdict").is_in(["separates", "confounded"]))
+    strongest = pooled.sort(pl.col("dz").abs(), descending=True, maintain_order=True).rows(named=True)
+    if strongest:
+        yield Text("\nOver all pairs:", style="bold")
+    for row in strongest[:MOST_REASONS]:
+        yield Text(f"  {clean(row['metric'], 40)} {row['verdict']}: {row['reason']}")
+    if len(strongest) > MOST_REASONS:
+        yield Text(f"  and {len(strongest) - MOST_REASONS} more, see stats.json", style="dim")
+    barred = rows.filter((pl.col("verdict") == "inconclusive") & (pl.col("dz").is_null() | pl.col("adj_dz").is_null()))
+    for reason, times in barred["reason"].value_counts(sort=True).head(4).iter_rows():
+        yield Text(f"{times} of {rows.height} cannot be judged: {reason}.")
+    power = rows.filter((pl.col("scope") == "pooled") & pl.col("mde80").is_not_null())["mde80"].max()
+    if power is not None:
+        yield Text(f"Before correction, an effect of d_z {power:.2f} over all pairs is found with 80 % power.")
+    if (rows["metric"] == NOT_INTERPRETABLE).any():
+        yield Text(f"* {NOT_INTERPRETABLE} is not interpretable: two dictionaries share no index.", style="dim")
+
+
+def _cross_tables(tables: pl.DataFrame) -> Iterator[Text]:
+    for (metric,), table in tables.filter(scope="pooled").group_by("metric", maintain_order=True):
+        total = table["n"].sum()
+        same = table.filter(pl.col("fact").eq_missing(pl.col("hall")))["n"].sum()
+        moved = table.filter(~pl.col("fact").eq_missing(pl.col("hall"))).sort("n", descending=True).head(3)
+        text = ", ".join(
+            f"{clean(fact or 'null')} -> {clean(hall or 'null')} {n}"
+            for fact, hall, n in moved.select("fact", "hall", "n").iter_rows()
+        )
+        yield Text(f"{clean(str(metric))}: the same class in {same} of {total} pairs{'; ' + text if text else ''}")
+
+
+def _declared(about: dict[str, Any]) -> Iterator[Text]:
+    yield Text("")
+    tests = ", ".join(f"{clean(item['family'])} {item['tests']}" for item in about["families"][:8])
+    more = ", ..." if len(about["families"]) > 8 else ""
+    yield Text(f"Correction: {about['corrections']}. Tests in each family: {tests}{more}.")
+    pairs, groups = about["pairs"], about["groups"]
+    yield Text(f"{pairs:,} pairs in {groups:,} groups (largest {about['largest_group']}); seed {about['seed']}.")
+    for note in about["notes"]:
+        yield Text(note)
+
+
+def _control(control: pl.DataFrame, kind: str) -> Iterator[Text | Table]:
+    if kind == "null":
+        yield Text("\nControl: labels flipped at random; share of draws with a false `separates`", style="bold")
+        table = Table("family", "flipped", "draws", "rate", "95 % bounds", **_PLAIN)
+        for row in control.iter_rows(named=True):
+            table.add_row(
+                Text(clean(row["family"])), row["flipped"], str(row["draws"]), f"{row['rate']:.3f}", _bounds(row)
+            )
+        yield table
+        return
+    yield Text("\nControl: an effect planted in one metric at a time; share of draws that find it", style="bold")
+    table = Table("scope", "planted d_z", "median metric", "worst metric", "its 95 % bounds", **_PLAIN)
+    for (scope, dz), rows in control.group_by("scope", "planted_dz", maintain_order=True):
+        worst = rows.sort("rate", maintain_order=True).row(0, named=True)
+        name = f"{worst['rate']:.2f} {clean(worst['metric'])}"
+        table.add_row(Text(clean(str(scope))), f"{dz}", f"{rows['rate'].median():.2f}", Text(name), _bounds(worst))
+    yield table
+
+
+def _bounds(row: dict[str, Any]) -> str:
+    return f"{row['rate_lo']:.3f} to {row['rate_hi']:.3f}"

@@ -1,0 +1,169 @@
+"""From a table to verdicts: every metric in every scope, corrected within its family, judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import polars as pl
+
+from bluffscope.stats.cells import Resampling, ScopeCells, measure_scope
+from bluffscope.stats.controls import null_control, planted_control
+from bluffscope.stats.effects import ALPHA
+from bluffscope.stats.multiplicity import Family, by_family
+from bluffscope.stats.study import Study, build_study
+from bluffscope.stats.verdicts import Evidence, judge
+
+Control = Literal["none", "null", "planted"]
+
+STATS_SCHEMA: Final = pl.Schema(
+    {
+        "metric": pl.String,
+        "scope": pl.String,
+        "n": pl.Int64,
+        "mean_fact": pl.Float64,
+        "mean_hall": pl.Float64,
+        "mean_diff": pl.Float64,
+        "sd_diff": pl.Float64,
+        "dz": pl.Float64,
+        "hedges_g": pl.Float64,
+        "dz_lo": pl.Float64,
+        "dz_hi": pl.Float64,
+        "p_wilcoxon": pl.Float64,
+        "p_signflip": pl.Float64,
+        "q": pl.Float64,
+        "auroc": pl.Float64,
+        "auroc_lo": pl.Float64,
+        "auroc_hi": pl.Float64,
+        "p_paired": pl.Float64,
+        "adj_mean_diff": pl.Float64,
+        "adj_dz": pl.Float64,
+        "adj_lo": pl.Float64,
+        "adj_hi": pl.Float64,
+        "adj_p": pl.Float64,
+        "adj_q": pl.Float64,
+        "n_equal_length": pl.Int64,
+        "equal_length_dz": pl.Float64,
+        "equal_length_p": pl.Float64,
+        "mde80": pl.Float64,
+        "verdict": pl.String,
+        "reason": pl.String,
+        "cv_auroc_gain": pl.Float64,
+    }
+)
+"""Columns of the result, one row a metric and scope; docs/statistics.md says what each is."""
+
+
+@dataclass(frozen=True)
+class StatsResult:
+    """What the statistics say of a table."""
+
+    rows: pl.DataFrame
+    """`STATS_SCHEMA`: scopes in order (domains, pooled, further ones), in each the metrics in the table's order."""
+    cross_tables: pl.DataFrame
+    """metric, scope, fact, hall, n: how often shape classes go together; empty where there are none."""
+    control: pl.DataFrame | None
+    """The control that was asked for: shares with exact 95 % bounds."""
+    about: dict[str, Any]
+    """Family and corrections, sizes, seeds, and notes on where lengths, groups and scopes come from."""
+
+
+def analyse_table(
+    table: pl.DataFrame,
+    pairs: pl.DataFrame | None = None,
+    *,
+    by: Sequence[str] = (),
+    family: Family = "scope",
+    control: Control = "none",
+    resampling: Resampling | None = None,
+) -> StatsResult:
+    """Test whether any metric of a table separates fact from hallucination (DESIGN section 5).
+
+    Args:
+        table: one row a pair; columns ``l{k}_fact_X`` with ``l{k}_hall_X``, ``X_fact`` with ``X_hall``: `build_study`.
+        pairs: what it was measured from, for lengths and groups where the table lacks them: see `build_study`.
+        by: further columns whose values are scopes, beside the domains and all pairs pooled.
+        family: what is corrected together: the metrics of one scope, or every metric in every scope.
+        control: also run the tool on the table with labels flipped ("null"), or with an effect "planted".
+        resampling: seed, resamples and flips, in place of ``Resampling()``.
+
+    Raises:
+        InputError: the table has no rows or no such columns, the pairs do not match it, a column is unknown.
+    """
+    resampling = resampling or Resampling()
+    study = build_study(table, pairs, by)
+    cells = [measure_scope(study, scope, resampling) for scope in study.scopes]
+    q = by_family([scope.values["p_wilcoxon"] for scope in cells], family)
+    adj_q = by_family([scope.values["adj_p"] for scope in cells], family)
+    parts = [_judged(study, *scope) for scope in zip(cells, q, adj_q, strict=True)]
+    found = None
+    if control == "null":
+        found = null_control(study, family, resampling.seed)
+    elif control == "planted":
+        found = planted_control(study, family, resampling.seed)
+    about = _about(study, family, resampling, q, adj_q) | {"control": control}
+    return StatsResult(pl.concat(parts), study.cross_tables, found, about)
+
+
+def _judged(study: Study, cells: ScopeCells, q: np.ndarray, adj_q: np.ndarray) -> pl.DataFrame:
+    """The rows of one scope."""
+    values = cells.values | {"q": q, "adj_q": adj_q}
+    columns = {
+        name: pl.Series(name, values[name], dtype=pl.Float64, nan_to_null=True).cast(kind)
+        for name, kind in STATS_SCHEMA.items()
+        if name in values
+    }
+    evidence = pl.DataFrame([*columns.values(), pl.Series("equivalence_p", values["equivalence_p"], nan_to_null=True)])
+    verdicts = [
+        judge(
+            Evidence(
+                n=row["n"],
+                varies=bool(varies),
+                lengths=lengths,
+                **{name: row[name] for name in ("dz", "q", "adj_dz", "adj_q", "equivalence_p", "mde80")},
+                n_equal_length=row["n_equal_length"],
+                equal_length_dz=row["equal_length_dz"],
+            )
+        )
+        for row, varies, lengths in zip(evidence.iter_rows(named=True), cells.varies, cells.lengths, strict=True)
+    ]
+    texts = {
+        "metric": pl.Series(study.metrics, dtype=pl.String),
+        "scope": pl.Series([cells.scope.name] * len(study.metrics), dtype=pl.String),
+        "verdict": pl.Series([verdict.verdict for verdict in verdicts], dtype=pl.String),
+        "reason": pl.Series([verdict.reason for verdict in verdicts], dtype=pl.String),
+    }
+    return pl.DataFrame(columns | texts).select(list(STATS_SCHEMA))
+
+
+def _about(
+    study: Study, family: Family, resampling: Resampling, q: Sequence[np.ndarray], adj_q: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    names = [scope.name for scope in study.scopes]
+    tests, adjusted = ([int(np.isfinite(scope).sum()) for scope in values] for values in (q, adj_q))
+    if family == "all":
+        names, tests, adjusted = ["all scopes"], [sum(tests)], [sum(adjusted)]
+    declared = "the metrics of one scope" if family == "scope" else "every metric in every scope"
+    sizes = Counter(study.groups.tolist())
+    return {
+        "family": family,
+        "corrections": f"Benjamini-Hochberg within a family, {declared}: q from p_wilcoxon, adj_q from adj_p",
+        "families": [
+            {"family": name, "tests": raw, "adjusted_tests": held}
+            for name, raw, held in zip(names, tests, adjusted, strict=True)
+        ],
+        "alpha": ALPHA,
+        "pairs": len(study.groups),
+        "metrics": len(study.metrics),
+        "scopes": [{"scope": scope.name, "pairs": len(scope.rows)} for scope in study.scopes],
+        "length_unit": study.length_unit,
+        "groups": len(sizes),
+        "largest_group": max(sizes.values()),
+        "bootstrap": f"percentile, 95 %, {resampling.resamples} resamples of groups",
+        "sign_flips": resampling.flips,
+        "seed": resampling.seed,
+        "notes": list(study.notes),
+    }

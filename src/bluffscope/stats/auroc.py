@@ -1,0 +1,61 @@
+"""How well a metric tells hallucinations from facts: AUROC, plain and with a weight for each pair."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Ordering(NamedTuple):
+    """Where the hallucinations of one metric stand among its facts."""
+
+    facts: np.ndarray
+    """(pair,) the pairs in ascending order of their fact's value."""
+    below: np.ndarray
+    """(pair,) how many facts are smaller than each pair's hallucination."""
+    upto: np.ndarray
+    """(pair,) how many facts are smaller or equal."""
+
+
+def ordering(fact: np.ndarray, hall: np.ndarray) -> Ordering:
+    """The ordering of one metric; (pair,) finite values of both sides."""
+    order = np.argsort(fact, kind="stable")
+    values = fact[order]
+    return Ordering(order, np.searchsorted(values, hall, "left"), np.searchsorted(values, hall, "right"))
+
+
+def auroc(fact: np.ndarray, hall: np.ndarray) -> np.ndarray:
+    """(metric,) P(hall > fact) + P(hall = fact) / 2 over all hallucinations and all facts: 0.5 is chance.
+
+    Args:
+        fact: (pair, metric) finite.
+        hall: (pair, metric) finite.
+    """
+    found = np.empty(fact.shape[1])
+    for metric in range(fact.shape[1]):
+        _, below, upto = ordering(fact[:, metric], hall[:, metric])
+        found[metric] = (below.mean() + upto.mean()) / (2 * len(fact))
+    return found
+
+
+def paired_share(differences: np.ndarray) -> np.ndarray:
+    """(metric,) share of the pairs with hall > fact, ties counted half; (pair, metric) hall - fact."""
+    return (differences > 0).mean(axis=0) + (differences == 0).mean(axis=0) / 2
+
+
+def weighted_auroc(order: Ordering, weights: np.ndarray) -> np.ndarray:
+    """(resample,) AUROC of one metric where pair i counts w_i times, as a fact and as a hallucination.
+
+    One running sum over the sorted facts answers, for every hallucination, how much weight lies below it.
+
+    Args:
+        order: the metric's `ordering`.
+        weights: (pair, resample), not all 0.
+    """
+    pairs, resamples = weights.shape
+    running = np.zeros((pairs + 1, resamples))
+    np.cumsum(weights[order.facts], axis=0, out=running[1:])
+    below = running[order.below]
+    twice = 2 * below if np.array_equal(order.below, order.upto) else below + running[order.upto]
+    return np.einsum("pr,pr->r", weights, twice) / (2 * running[-1] ** 2)

@@ -1,0 +1,187 @@
+"""Every number of one scope but those that need the other metrics: the columns of the result before q and verdict."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from bluffscope.stats.auroc import auroc, paired_share
+from bluffscope.stats.effects import hedges_factor, minimum_detectable_dz, varies
+from bluffscope.stats.heldout import heldout_gain
+from bluffscope.stats.length_control import Adjusted, LengthState, adjust, length_state, unadjusted
+from bluffscope.stats.resampling import bootstrap_intervals, sign_flip_p
+from bluffscope.stats.signed_rank import wilcoxon
+from bluffscope.stats.study import Block, Scope, Study
+from bluffscope.stats.verdicts import MIN_PAIRS
+
+COLUMNS: Final = (
+    "n",
+    "mean_fact",
+    "mean_hall",
+    "mean_diff",
+    "sd_diff",
+    "dz",
+    "hedges_g",
+    "dz_lo",
+    "dz_hi",
+    "p_wilcoxon",
+    "p_signflip",
+    "auroc",
+    "auroc_lo",
+    "auroc_hi",
+    "p_paired",
+    "adj_mean_diff",
+    "adj_dz",
+    "adj_lo",
+    "adj_hi",
+    "adj_p",
+    "n_equal_length",
+    "equal_length_dz",
+    "equal_length_p",
+    "mde80",
+    "cv_auroc_gain",
+    "equivalence_p",
+)
+"""What `measure_scope` fills; equivalence_p is for the verdict only."""
+
+_SPREAD_NEEDED: Final = (
+    "dz",
+    "hedges_g",
+    "dz_lo",
+    "dz_hi",
+    "p_wilcoxon",
+    "p_signflip",
+    "adj_mean_diff",
+    "adj_dz",
+    "adj_lo",
+    "adj_hi",
+    "adj_p",
+    "equal_length_dz",
+    "equal_length_p",
+    "equivalence_p",
+)
+"""Without any spread of the differences these are neither given nor counted in a family."""
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How much chance goes into intervals and the permutation test, and from which seed."""
+
+    resamples: int = 2000
+    """Bootstrap resamples."""
+    flips: int = 9999
+    """Sign flips of the permutation test."""
+    seed: int = 0
+
+    def generator(self, scope: Scope, stream: int) -> np.random.Generator:
+        """Depends on the seed, the scope's name and the use alone: never on the table's other columns or scopes."""
+        return np.random.default_rng([self.seed, zlib.crc32(scope.name.encode()), stream])
+
+
+@dataclass(frozen=True)
+class ScopeCells:
+    """One scope's numbers, metric by metric."""
+
+    scope: Scope
+    values: dict[str, np.ndarray]
+    """(metric,) by the names of `COLUMNS`; NaN where undefined."""
+    varies: np.ndarray
+    """(metric,) whether the differences have any spread."""
+    lengths: list[LengthState]
+    """Whether length can be held constant, for each metric."""
+
+
+def measure_scope(study: Study, scope: Scope, resampling: Resampling) -> ScopeCells:
+    """All metrics in one scope."""
+    metrics = len(study.metrics)
+    values = {name: np.full(metrics, np.nan) for name in COLUMNS}
+    spread = np.zeros(metrics, dtype=bool)
+    lengths: list[LengthState] = ["unknown"] * metrics
+    for block in study.blocks(scope):
+        spread[block.metrics] = varies(block.fact, block.hall)
+        state = length_state(block.length_differences)
+        for metric in block.metrics:
+            lengths[metric] = state
+        for name, found in _measured(block, scope, state, resampling).items():
+            values[name][block.metrics] = found
+    for name in _SPREAD_NEEDED:
+        values[name][~spread] = np.nan
+    return ScopeCells(scope, values, spread, lengths)
+
+
+def _measured(block: Block, scope: Scope, state: LengthState, resampling: Resampling) -> dict[str, np.ndarray]:
+    pairs, metrics = block.fact.shape
+    found = {"n": np.full(metrics, float(pairs))}
+    known = state != "unknown"
+    if known:
+        found["n_equal_length"] = np.full(metrics, float((block.length_differences == 0).sum()))
+    if pairs == 0:
+        return found
+    found |= _described(block)
+    if pairs < MIN_PAIRS:
+        return found
+    differences = block.differences
+    found["p_wilcoxon"] = wilcoxon(differences)
+    flips = resampling.generator(scope, 1)
+    found["p_signflip"] = sign_flip_p(differences, block.groups, resampling.flips, flips)
+    intervals = bootstrap_intervals(
+        block, resampling.resamples, resampling.generator(scope, 0), adjustable=state == "adjustable"
+    )
+    found["dz_lo"], found["dz_hi"] = intervals.dz
+    found["auroc_lo"], found["auroc_hi"] = intervals.auroc
+    adjusted = _adjusted(block, state, found["p_wilcoxon"])
+    if adjusted is not None:
+        found["adj_lo"], found["adj_hi"] = intervals.adj_dz if state == "adjustable" else intervals.dz
+        found |= {
+            "adj_mean_diff": adjusted.mean_diff,
+            "adj_dz": adjusted.dz,
+            "adj_p": adjusted.p,
+            "equivalence_p": adjusted.equivalence_p,
+        }
+    if known:
+        found |= _equal_length(block)
+    found["cv_auroc_gain"] = heldout_gain(block, resampling.generator(scope, 2))
+    return found
+
+
+def _described(block: Block) -> dict[str, np.ndarray]:
+    """What needs no test."""
+    pairs, metrics = block.fact.shape
+    differences = block.differences
+    mean = differences.mean(axis=0)
+    sd = differences.std(axis=0, ddof=1) if pairs > 1 else np.full(metrics, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        dz = mean / sd
+    return {
+        "mean_fact": block.fact.mean(axis=0),
+        "mean_hall": block.hall.mean(axis=0),
+        "mean_diff": mean,
+        "sd_diff": sd,
+        "dz": dz,
+        "hedges_g": dz * hedges_factor(pairs),
+        "auroc": auroc(block.fact, block.hall),
+        "p_paired": paired_share(differences),
+        "mde80": np.full(metrics, minimum_detectable_dz(pairs)),
+    }
+
+
+def _adjusted(block: Block, state: LengthState, p_wilcoxon: np.ndarray) -> Adjusted | None:
+    if state == "adjustable":
+        return adjust(block.differences, block.length_differences)
+    return unadjusted(block.differences, p_wilcoxon) if state == "equal" else None
+
+
+def _equal_length(block: Block) -> dict[str, np.ndarray]:
+    """The pairs whose texts are equally long; nothing where they are too few."""
+    equal = block.length_differences == 0
+    if equal.sum() < MIN_PAIRS:
+        return {}
+    differences = block.differences[equal]
+    spread = varies(block.fact[equal], block.hall[equal])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        dz = differences.mean(axis=0) / differences.std(axis=0, ddof=1)
+    p = wilcoxon(differences)
+    return {"equal_length_dz": np.where(spread, dz, np.nan), "equal_length_p": np.where(spread, p, np.nan)}

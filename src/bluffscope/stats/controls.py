@@ -1,0 +1,166 @@
+"""The tool tested on the table itself: how often it finds what is not there, and how often what was put there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from scipy.stats import binomtest
+
+from bluffscope.stats.effects import ALPHA, varies
+from bluffscope.stats.length_control import adjust, length_state, unadjusted
+from bluffscope.stats.multiplicity import Family, by_family
+from bluffscope.stats.signed_rank import signed_ranks, wilcoxon
+from bluffscope.stats.study import Block, Scope, Study
+from bluffscope.stats.verdicts import MIN_PAIRS
+
+NULL_DRAWS: Final = 1000
+PLANTED_DRAWS: Final = 200
+PLANTED_DZ: Final = (0.2, 0.5, 0.8)
+
+_NULL_STREAM, _PLANTED_STREAM = 101, 102
+
+
+class Tests(NamedTuple):
+    """What decides `separates`, for each draw and metric of a scope; NaN where there is no test."""
+
+    p: np.ndarray
+    """(draw, metric) of the raw differences."""
+    adj_p: np.ndarray
+    """(draw, metric) at equal lengths."""
+    same_sign: np.ndarray
+    """(draw, metric) whether both effects point the same way."""
+
+
+def null_control(study: Study, family: Family, seed: int, draws: int = NULL_DRAWS) -> pl.DataFrame:
+    """How often a family has a false `separates` when the labels of pairs are flipped at random.
+
+    d and dL of a pair change their signs together, so that no effect is left but lengths keep their meaning. Where
+    groups hold several pairs, a second set of rows flips whole groups: dependence between pairs, which the flips of
+    single pairs break up, is kept there.
+
+    Returns:
+        family, flipped ("pair" or "group"), draws, found, rate, rate_lo, rate_hi (exact 95 % bounds of Clopper and
+        Pearson): found counts draws with at least one `separates` in the family.
+    """
+    rng = np.random.default_rng([seed, _NULL_STREAM])
+    rows: list[dict[str, object]] = []
+    units: list[Literal["pair", "group"]] = ["pair"]
+    if len(np.unique(study.groups)) < len(study.groups):
+        units.append("group")
+    for unit in units:
+        signs = _signs(study, unit, draws, rng)
+        tests = [flipped_tests(study, scope, signs[:, scope.rows]) for scope in study.scopes]
+        false = [found.any(axis=-1) for found in separating(tests, family)]
+        named = {scope.name: found for scope, found in zip(study.scopes, false, strict=True)}
+        if family == "all":
+            named = {"all scopes": np.any(false, axis=0)}
+        rows += [{"family": name, "flipped": unit} | _share(int(found.sum()), draws) for name, found in named.items()]
+    return pl.DataFrame(rows)
+
+
+def planted_control(study: Study, family: Family, seed: int, draws: int = PLANTED_DRAWS) -> pl.DataFrame:
+    """How often `separates` finds an effect of a known size in one metric, while no other metric has any.
+
+    Labels are flipped as in `null_control`, by pair; then d_z times the metric's sd is added to its differences.
+    Each metric has its turn; the others of its family stay flipped, as in a search for one real effect among many.
+
+    Returns:
+        metric, scope, planted_dz, draws, found, rate, rate_lo, rate_hi.
+    """
+    rng = np.random.default_rng([seed, _PLANTED_STREAM])
+    signs = _signs(study, "pair", draws, rng)
+    null = [flipped_tests(study, scope, signs[:, scope.rows]) for scope in study.scopes]
+    rows: list[dict[str, object]] = []
+    for place, scope in enumerate(study.scopes):
+        for dz in PLANTED_DZ:
+            planted = flipped_tests(study, scope, signs[:, scope.rows], dz)
+            for metric, name in enumerate(study.metrics):
+                mixed = Tests(*(_with_column(a, b, metric) for a, b in zip(null[place], planted, strict=True)))
+                family_tests = [mixed] if family == "scope" else [*null[:place], mixed, *null[place + 1 :]]
+                found = separating(family_tests, family)[0 if family == "scope" else place][:, metric]
+                share = _share(int(found.sum()), draws)
+                rows.append({"metric": name, "scope": scope.name, "planted_dz": dz} | share)
+    return pl.DataFrame(rows)
+
+
+def separating(tests: Sequence[Tests], family: Family) -> list[np.ndarray]:
+    """(draw, metric) for each scope: where the verdict would be `separates`."""
+    q = by_family([scope.p for scope in tests], family)
+    adj_q = by_family([scope.adj_p for scope in tests], family)
+    return [
+        (raw < ALPHA) & (adjusted < ALPHA) & scope.same_sign
+        for raw, adjusted, scope in zip(q, adj_q, tests, strict=True)
+    ]
+
+
+def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: float = 0.0) -> Tests:
+    """The tests of a scope under flips of its pairs, with an effect added to every metric.
+
+    Args:
+        study: the table.
+        scope: one of its scopes.
+        signs: (draw, pair of the scope) of 1 and -1.
+        planted_dz: the effect that is added after flipping, in standard deviations of the differences.
+    """
+    shape = (len(signs), len(study.metrics))
+    tests = Tests(np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, dtype=bool))
+    for block in study.blocks(scope):
+        usable = varies(block.fact, block.hall)
+        if len(block.rows) < MIN_PAIRS or not usable.any():
+            continue
+        found = _block_tests(block, signs[:, np.searchsorted(scope.rows, block.rows)], planted_dz)
+        metrics = block.metrics[usable]
+        for whole, part in zip(tests, found, strict=True):
+            whole[:, metrics] = part[:, usable]
+    return tests
+
+
+def _block_tests(block: Block, signs: np.ndarray, planted_dz: float) -> Tests:
+    differences, lengths = block.differences, block.length_differences
+    # Flipped differences have mean 0: their spread is the root mean square.
+    shift = planted_dz * np.sqrt((differences**2).mean(axis=0))
+    # Flips alone leave all ranks as they are; with an effect added each draw has ranks of its own.
+    p = signed_ranks(differences).p_values(signs) if planted_dz == 0 else np.empty((len(signs), len(shift)))
+    adj_p = np.full_like(p, np.nan)
+    same_sign = np.zeros(p.shape, dtype=bool)
+    for draw, sign in enumerate(signs):
+        drawn, drawn_lengths = sign[:, None] * differences + shift, sign * lengths
+        if planted_dz != 0:
+            p[draw] = wilcoxon(drawn)
+        state = length_state(drawn_lengths)
+        if state == "adjustable":
+            adjusted = adjust(drawn, drawn_lengths)
+        elif state == "equal":
+            adjusted = unadjusted(drawn, p[draw])
+        else:
+            continue
+        adj_p[draw] = adjusted.p
+        same_sign[draw] = drawn.mean(axis=0) * adjusted.mean_diff > 0
+    return Tests(p, adj_p, same_sign)
+
+
+def _signs(study: Study, unit: Literal["pair", "group"], draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(draw, row) of 1 and -1, the same for all pairs of a group where groups are flipped."""
+    if unit == "pair":
+        return 2.0 * rng.integers(0, 2, (draws, len(study.groups)), dtype=np.int8) - 1.0
+    return (2.0 * rng.integers(0, 2, (draws, int(study.groups.max()) + 1), dtype=np.int8) - 1.0)[:, study.groups]
+
+
+def _with_column(null: np.ndarray, planted: np.ndarray, metric: int) -> np.ndarray:
+    mixed = null.copy()
+    mixed[:, metric] = planted[:, metric]
+    return mixed
+
+
+def _share(found: int, draws: int) -> dict[str, object]:
+    bounds = binomtest(found, draws).proportion_ci(0.95, method="exact")
+    return {
+        "draws": draws,
+        "found": found,
+        "rate": found / draws,
+        "rate_lo": float(bounds.low),
+        "rate_hi": float(bounds.high),
+    }

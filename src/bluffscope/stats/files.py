@@ -1,0 +1,48 @@
+"""stats.parquet and stats.json, each written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bluffscope.stats.analysis import StatsResult
+from bluffscope.table.atomic import atomic_write, unwritable, write_bytes
+from bluffscope.table.folder import plain
+from bluffscope.table.manifest import package_versions
+
+STATS_VERSION = 1
+"""Version of the columns and of stats.json."""
+
+
+def write_stats(result: StatsResult, folder: Path, source: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write both files, in place of earlier ones; gives their paths.
+
+    Args:
+        result: what is written.
+        folder: made if need be.
+        source: what was analysed (table, pairs), for stats.json.
+
+    Raises:
+        RunFolderError: the operating system refused.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    packages = package_versions(("bluffscope", "numpy", "scipy", "polars"))
+    about = {"stats_version": STATS_VERSION, **source, **result.about, "packages": packages}
+    # The family is declared beside the numbers too, so that the Parquet file says it when it travels alone.
+    marks = {name: json.dumps(plain(about[name])) for name in ("stats_version", "family", "corrections", "notes")}
+    parquet, text = folder / "stats.parquet", folder / "stats.json"
+    atomic_write(parquet, lambda temporary: result.rows.write_parquet(temporary, metadata=marks))
+    content = {
+        **about,
+        "rows": result.rows.to_dicts(),
+        "cross_tables": result.cross_tables.to_dicts(),
+        "control_rows": [] if result.control is None else result.control.to_dicts(),
+    }
+    document = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(text, (document + "\n").encode("utf-8", "backslashreplace"))
+    return parquet, text

@@ -1,0 +1,106 @@
+"""What is left of a difference where fact and hallucination are equally long: the intercept of d on dL.
+
+The regressor is not centred: its zero is "no difference in length", and the intercept is the effect there. (The
+residuals of a fit with an intercept have mean 0 whatever the data: a test of those would always find nothing.)
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from scipy.stats import t
+
+from bluffscope.stats.effects import NO_SPREAD
+
+MIN_EACH_SIDE: Final = 10
+"""Pairs that are needed at dL <= 0, and at dL >= 0: else the intercept is an extrapolation."""
+
+EQUIVALENT_DZ: Final = 0.2
+"""Two one-sided tests ask whether the adjusted effect lies within this of 0."""
+
+# A pair with this leverage sets the slope alone: its residual is 0 and HC3 divides 0 by 0.
+_FULL_LEVERAGE: Final = 1 - 1e-10
+
+LengthState = Literal["unknown", "equal", "adjustable", "one-sided"]
+
+
+class Adjusted(NamedTuple):
+    """The effect at equal lengths, a value for each metric; NaN where it is not defined."""
+
+    mean_diff: np.ndarray
+    """a, the intercept, in the metric's unit."""
+    dz: np.ndarray
+    """a / sqrt(RSS / (n - 2))."""
+    p: np.ndarray
+    """Two-sided p of a = 0: HC3 standard error, t with n - 2 degrees of freedom."""
+    equivalence_p: np.ndarray
+    """The larger p of the two one-sided tests of |adjusted d_z| < `EQUIVALENT_DZ`."""
+
+
+def length_state(lengths: np.ndarray) -> LengthState:
+    """Whether lengths can be held constant.
+
+    Args:
+        lengths: (pair,) dL = length of the hallucination - length of the fact; NaN where unknown.
+    """
+    if not np.isfinite(lengths).all():
+        return "unknown"
+    if (lengths == 0).all():
+        return "equal"
+    if (lengths <= 0).sum() < MIN_EACH_SIDE or (lengths >= 0).sum() < MIN_EACH_SIDE:
+        return "one-sided"
+    return "adjustable"
+
+
+def adjust(differences: np.ndarray, lengths: np.ndarray) -> Adjusted:
+    """Ordinary least squares d = a + b dL, and the test of a with HC3 errors (MacKinnon and White 1985).
+
+    Args:
+        differences: (pair, metric) finite.
+        lengths: (pair,) dL, not all equal.
+    """
+    pairs = len(differences)
+    centre = lengths.mean()
+    apart = lengths - centre
+    squares = apart @ apart
+    mean = differences.mean(axis=0)
+    slope = apart @ (differences - mean) / squares
+    intercept = mean - slope * centre
+    residuals = differences - mean - np.outer(apart, slope)
+    sd = np.sqrt((residuals**2).sum(axis=0) / (pairs - 2))
+    leverage = 1 / pairs + apart**2 / squares
+    # The intercept is the sum of c_i d_i with these weights.
+    weights = 1 / pairs - centre * apart / squares
+    # Where d lies on the line up to rounding there is nothing to test against.
+    known = sd > NO_SPREAD * np.abs(differences).max(axis=0)
+    if (leverage > _FULL_LEVERAGE).any():
+        known = np.zeros_like(known)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.sqrt(((weights / (1 - leverage)) ** 2) @ residuals**2)
+        p = 2 * t.sf(np.abs(intercept / error), pairs - 2)
+        equivalence = _equivalence(intercept, error, sd, pairs - 2)
+        dz = intercept / sd
+    return Adjusted(intercept, *(np.where(known, value, np.nan) for value in (dz, p, equivalence)))
+
+
+def unadjusted(differences: np.ndarray, p_wilcoxon: np.ndarray) -> Adjusted:
+    """Where all lengths are equal there is nothing to adjust: the raw effect and its own p.
+
+    Args:
+        differences: (pair, metric) finite, at least two pairs, of which not all are equal.
+        p_wilcoxon: (metric,) p values of the raw test.
+    """
+    pairs = len(differences)
+    mean, sd = differences.mean(axis=0), differences.std(axis=0, ddof=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        dz = mean / sd
+        equivalence = _equivalence(mean, sd / np.sqrt(pairs), sd, pairs - 1)
+    return Adjusted(mean, dz, p_wilcoxon, equivalence)
+
+
+def _equivalence(effect: np.ndarray, error: np.ndarray, sd: np.ndarray, freedom: int) -> np.ndarray:
+    """The larger p of the tests of effect > -0.2 sd and effect < 0.2 sd (Schuirmann 1987)."""
+    above = t.sf((effect + EQUIVALENT_DZ * sd) / error, freedom)
+    below = t.cdf((effect - EQUIVALENT_DZ * sd) / error, freedom)
+    return np.maximum(above, below)

@@ -1,0 +1,168 @@
+"""Bootstrap intervals and the sign-flip test, both over groups of pairs, for many metrics at once.
+
+A group is drawn, or flipped, whole: pairs that share a prompt or a completion are no independent evidence.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from bluffscope.stats.auroc import ordering, weighted_auroc
+from bluffscope.stats.study import Block
+
+LEVEL: Final = 0.95
+_CELLS: Final = 250_000
+"""Pairs x resamples that are held at once: their arrays stay in the cache of a core."""
+_FEWEST_DEFINED: Final = 0.5
+"""Share of the resamples in which a statistic must be defined for an interval to be given."""
+
+
+class Intervals(NamedTuple):
+    """Percentile intervals, (2, metric) each: lower and upper end, NaN where there is none."""
+
+    dz: np.ndarray
+    auroc: np.ndarray
+    adj_dz: np.ndarray
+
+
+class _Sums(NamedTuple):
+    """What a group of pairs adds to the sums that the statistics are made of."""
+
+    pairs: np.ndarray
+    """(group,)"""
+    d: np.ndarray
+    """(group, metric) sum of d, of which the mean over all pairs was taken off first."""
+    dd: np.ndarray
+    """(group, metric)"""
+    x: np.ndarray
+    """(group,) sum of dL, less its mean."""
+    xx: np.ndarray
+    """(group,)"""
+    xd: np.ndarray
+    """(group, metric)"""
+
+
+def bootstrap_intervals(block: Block, resamples: int, rng: np.random.Generator, *, adjustable: bool) -> Intervals:
+    """95 % intervals of d_z, AUROC and the length-adjusted d_z: as many groups as there are, drawn with replacement.
+
+    Args:
+        block: the metrics of a scope that share their pairs.
+        resamples: how many are drawn.
+        rng: draws them.
+        adjustable: whether the lengths are known and can be held constant.
+    """
+    metrics, groups = block.fact.shape[1], int(block.groups.max()) + 1
+    nothing = np.full((2, metrics), np.nan)
+    if groups < 2:
+        return Intervals(nothing, nothing, nothing)
+    differences = block.differences
+    mean = differences.mean(axis=0)
+    lengths = block.length_differences if adjustable else np.zeros(len(differences))
+    sums = _group_sums(differences - mean, lengths - lengths.mean(), block.groups, groups)
+    orders = [ordering(block.fact[:, metric], block.hall[:, metric]) for metric in range(metrics)]
+    drawn: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    step = max(8, _CELLS // len(differences))
+    for start in range(0, resamples, step):
+        counts = _drawn_counts(groups, min(step, resamples - start), rng)  # (resample, group)
+        weights = np.ascontiguousarray(counts.T[block.groups])  # (pair, resample)
+        areas = np.stack([weighted_auroc(order, weights) for order in orders], axis=1)
+        drawn.append((_dz(counts, sums, mean), areas, _adjusted_dz(counts, sums, mean, lengths.mean())))
+    dz, areas, adjusted = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    return Intervals(_ends(dz), _ends(areas), _ends(adjusted) if adjustable else nothing)
+
+
+def sign_flip_p(differences: np.ndarray, groups: np.ndarray, flips: int, rng: np.random.Generator) -> np.ndarray:
+    """(metric,) p of the mean difference when whole groups change their signs: (1 + b) / (1 + B), two-sided.
+
+    b of the B flips have a mean at least as far from 0 as the data's. Where the groups allow no more than `flips`
+    choices of signs all of them are taken, and the p value is exact.
+
+    Args:
+        differences: (pair, metric) finite.
+        groups: (pair,) numbers from 0 without gaps.
+        flips: B, how many are drawn where there are more.
+        rng: draws them.
+    """
+    number = int(groups.max()) + 1
+    totals = _by_group(differences, groups, number)
+    # What rounding leaves between sums of the same values in another order.
+    bound = np.abs(totals.sum(axis=0)) - 1e-12 * np.abs(totals).sum(axis=0)
+    exact = number < 60 and 2**number <= flips + 1
+    total = 2**number - 1 if exact else flips
+    step = max(8, 4 * _CELLS // number)
+    beyond = np.zeros(differences.shape[1])
+    for start in range(0, total, step):
+        several = min(step, total - start)
+        if exact:
+            # The bits of 1, 2, ... are all choices but the one that flips nothing.
+            choices = np.arange(start + 1, start + several + 1)[:, None] >> np.arange(number)
+            signs = 1.0 - 2.0 * (choices & 1)
+        else:
+            signs = 2.0 * rng.integers(0, 2, (several, number), dtype=np.int8) - 1.0
+        beyond += (np.abs(signs @ totals) >= bound).sum(axis=0)
+    return (1 + beyond) / (1 + total)
+
+
+def _by_group(values: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray:
+    """(group, ...) sums of (pair, ...) values."""
+    total = np.zeros((number, *values.shape[1:]))
+    np.add.at(total, groups, values)
+    return total
+
+
+def _group_sums(d: np.ndarray, x: np.ndarray, groups: np.ndarray, number: int) -> _Sums:
+    parts = (np.ones(len(d)), d, d**2, x, x**2, x[:, None] * d)
+    return _Sums(*(_by_group(part, groups, number) for part in parts))
+
+
+def _drawn_counts(groups: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """(resample, group) how often each group is drawn."""
+    drawn = rng.integers(0, groups, (resamples, groups)) + groups * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * groups).reshape(resamples, groups).astype(float)
+
+
+def _dz(counts: np.ndarray, sums: _Sums, mean: np.ndarray) -> np.ndarray:
+    """(resample, metric) d_z of each resample, NaN where it has no spread."""
+    pairs = (counts @ sums.pairs)[:, None]
+    centre = counts @ sums.d / pairs
+    squares = counts @ sums.dd - pairs * centre**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (centre + mean) / np.sqrt(_positive(squares, counts @ sums.dd) / (pairs - 1))
+
+
+def _adjusted_dz(
+    counts: np.ndarray, sums: _Sums, mean: np.ndarray, mean_length: np.ndarray | np.floating
+) -> np.ndarray:
+    """(resample, metric) intercept over residual spread, NaN where lengths or residuals have no spread."""
+    pairs = counts @ sums.pairs
+    x = counts @ sums.x / pairs
+    squares = _positive(counts @ sums.xx - pairs * x**2, counts @ sums.xx)
+    d = counts @ sums.d / pairs[:, None]
+    products = counts @ sums.xd - (pairs * x)[:, None] * d
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = products / squares[:, None]
+        intercept = d + mean - slope * (x + mean_length)[:, None]
+        total = counts @ sums.dd
+        rest = _positive(total - pairs[:, None] * d**2 - slope * products, total)
+        return intercept / np.sqrt(rest / (pairs[:, None] - 2))
+
+
+def _positive(squares: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Sums of squares, NaN where nothing but rounding is left of them."""
+    return np.where(squares > 1e-12 * scale, squares, np.nan)
+
+
+def _ends(drawn: np.ndarray) -> np.ndarray:
+    """(2, metric) ends of the percentile interval over (resample, metric)."""
+    ends = np.full((2, drawn.shape[1]), np.nan)
+    defined = np.isfinite(drawn)
+    usable = defined.mean(axis=0) >= _FEWEST_DEFINED
+    quantiles = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+    whole = defined.all(axis=0)
+    if whole.any():
+        ends[:, whole] = np.quantile(drawn[:, whole], quantiles, axis=0)
+    for metric in np.flatnonzero(usable & ~whole):
+        ends[:, metric] = np.quantile(drawn[defined[:, metric], metric], quantiles)
+    return ends

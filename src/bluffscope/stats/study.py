@@ -1,0 +1,275 @@
+"""A table as the statistics need it: arrays of both sides, lengths, groups, scopes, and what has to be said of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import polars as pl
+
+from bluffscope.errors import InputError
+from bluffscope.stats.matching import matched_pairs
+from bluffscope.table.metric_pairs import LOOKED_FOR, MetricPair, metric_pairs
+
+POOLED: Final = "pooled"
+MOST_VALUES: Final = 50
+"""A column with more values than this makes no scopes."""
+
+LengthUnit = Literal["tokens", "characters", "unknown"]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The pairs that a row of the result speaks of."""
+
+    name: str
+    """A domain, "pooled", or COLUMN=VALUE."""
+    rows: np.ndarray
+    """(pair of the scope,) ascending rows of the table."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Metrics of a scope that are defined for the same pairs, so that they are computed together."""
+
+    metrics: np.ndarray
+    """(metric,) their places in `Study.metrics`."""
+    rows: np.ndarray
+    """(pair,) rows of the table."""
+    fact: np.ndarray
+    """(pair, metric) finite."""
+    hall: np.ndarray
+    """(pair, metric) finite."""
+    lengths: np.ndarray
+    """(pair, 2) length of the fact and of the hallucination; NaN where unknown."""
+    groups: np.ndarray
+    """(pair,) group of each pair, numbered from 0 without gaps."""
+
+    @property
+    def differences(self) -> np.ndarray:
+        """(pair, metric) hall - fact."""
+        return self.hall - self.fact
+
+    @property
+    def length_differences(self) -> np.ndarray:
+        """(pair,) dL; NaN where unknown."""
+        return self.lengths[:, 1] - self.lengths[:, 0]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table and its pairs, ready to be tested."""
+
+    metrics: tuple[str, ...]
+    """Names without the view, in the table's order."""
+    fact: np.ndarray
+    """(row, metric) float64; NaN where undefined."""
+    hall: np.ndarray
+    """(row, metric) float64; NaN where undefined."""
+    lengths: np.ndarray
+    """(row, 2) lengths of the completions; NaN where unknown."""
+    length_unit: LengthUnit
+    groups: np.ndarray
+    """(row,) number of each row's group."""
+    scopes: tuple[Scope, ...]
+    """Domains in order of appearance, pooled, then those of further columns."""
+    cross_tables: pl.DataFrame
+    """metric, scope, fact, hall, n: how often the classes of the two sides go together (shape_class)."""
+    notes: tuple[str, ...]
+    """What a reader must know of where lengths, groups and scopes come from: sentences."""
+
+    def blocks(self, scope: Scope) -> list[Block]:
+        """The metrics of a scope by the pairs for which both their sides are defined."""
+        fact, hall = self.fact[scope.rows], self.hall[scope.rows]
+        defined = np.isfinite(fact) & np.isfinite(hall)
+        if not len(self.metrics):
+            return []
+        patterns, pattern = np.unique(defined.T, axis=0, return_inverse=True)
+        found: list[Block] = []
+        for number, used in enumerate(patterns):
+            metrics = np.flatnonzero(pattern.ravel() == number)
+            rows = scope.rows[used]
+            _, groups = np.unique(self.groups[rows], return_inverse=True)
+            fact, hall = (side[np.ix_(rows, metrics)] for side in (self.fact, self.hall))
+            found.append(Block(metrics, rows, fact, hall, self.lengths[rows], groups.ravel()))
+        return found
+
+
+def build_study(table: pl.DataFrame, pairs: pl.DataFrame | None = None, by: Sequence[str] = ()) -> Study:
+    """Find metrics, lengths, groups and scopes.
+
+    Args:
+        table: columns of both sides by name (see `bluffscope.table.metric_pairs`), with `fact_tokens` and
+            `hall_tokens`, `group`, `domain` and `pair_id` where they are known.
+        pairs: what the table was measured from: `pair_id, fact, hallucination`, and `group`, `domain` and further
+            columns where they are known; matched by id, or by order where the table has no ids.
+        by: further columns, of the table or of the pairs, whose values are scopes.
+
+    Raises:
+        InputError: no rows, no fact and hallucination columns, pairs that do not match, an unknown column.
+    """
+    if table.is_empty():
+        raise InputError("the table has no rows; give one with a row a pair")
+    found = metric_pairs(table.columns)
+    numeric, classes, passed_over = _sorted_out(table, found)
+    if not numeric and not classes:
+        raise InputError(_nothing_found(table, passed_over))
+    notes: list[str] = []
+    if passed_over:
+        notes.append(f"Text columns are no metrics and were passed over: {', '.join(passed_over)}.")
+    matched, note = (None, None) if pairs is None else matched_pairs(table, pairs)
+    notes += [note] if note else []
+    lengths, unit, note = _lengths(table, matched)
+    notes.append(note)
+    groups, note = _groups(table, matched)
+    notes += [note] if note else []
+    further = [] if matched is None else [column for column in matched if column.name not in table.columns]
+    everything = table.with_columns(further)
+    scopes, note = _scopes(everything, by)
+    notes += [note] if note else []
+    return Study(
+        metrics=tuple(pair.name for pair in numeric),
+        fact=_values(table, [pair.fact for pair in numeric]),
+        hall=_values(table, [pair.hall for pair in numeric]),
+        lengths=lengths,
+        length_unit=unit,
+        groups=groups,
+        scopes=scopes,
+        cross_tables=_cross_tables(table, classes, scopes),
+        notes=tuple(notes),
+    )
+
+
+def _sorted_out(
+    table: pl.DataFrame, found: Sequence[MetricPair]
+) -> tuple[list[MetricPair], list[MetricPair], list[str]]:
+    """The metrics that are numbers, those that are classes, and the columns that are neither."""
+    repeated = [name for name, times in Counter(pair.name for pair in found).items() if times > 1]
+    if repeated:
+        columns = [pair.fact for pair in found if pair.name == repeated[0]]
+        raise InputError(f"columns {' and '.join(columns)} are both the metric {repeated[0]!r}; rename one")
+    numeric: list[MetricPair] = []
+    classes: list[MetricPair] = []
+    passed_over: list[str] = []
+    for pair in found:
+        if all(_is_number(table[name]) for name in (pair.fact, pair.hall)):
+            numeric.append(pair)
+        elif pair.metric == "shape_class":
+            classes.append(pair)
+        else:
+            passed_over.append(pair.fact)
+    return numeric, classes, passed_over
+
+
+def _is_number(column: pl.Series) -> bool:
+    # A column without a value has no type in CSV, and is read as text.
+    kind = column.dtype
+    if kind == pl.String:
+        return column.null_count() == len(column)
+    return kind.is_numeric() or kind == pl.Boolean or kind == pl.Null
+
+
+def _nothing_found(table: pl.DataFrame, passed_over: Sequence[str]) -> str:
+    names = ", ".join(table.columns[:8]) + (", ..." if table.width > 8 else "")
+    why = f"; {passed_over[0]} and its like hold text" if passed_over else ""
+    return f"no fact and hallucination columns: looked for numbers in {LOOKED_FOR}; the table has {names}{why}"
+
+
+def _values(table: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """(row, column) float64, NaN where a value is null, NaN or infinite."""
+    values = np.empty((table.height, len(names)))
+    for place, name in enumerate(names):
+        values[:, place] = table[name].cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _lengths(table: pl.DataFrame, pairs: pl.DataFrame | None) -> tuple[np.ndarray, LengthUnit, str]:
+    tokens = ("fact_tokens", "hall_tokens")
+    if all(name in table.columns and _is_number(table[name]) for name in tokens):
+        return _values(table, tokens), "tokens", "Lengths are in tokens, from the table."
+    if pairs is not None:
+        sizes = pairs.select(pl.col("fact", "hallucination").cast(pl.String).str.len_chars())
+        note = "Lengths are in characters, from the pairs: the table has no fact_tokens and hall_tokens."
+        return _values(sizes, sizes.columns), "characters", note
+    note = "Lengths are unknown (no fact_tokens and hall_tokens in the table, no pairs given): no verdict can be given."
+    return np.full((table.height, 2), np.nan), "unknown", note
+
+
+def _groups(table: pl.DataFrame, pairs: pl.DataFrame | None) -> tuple[np.ndarray, str | None]:
+    """(row,) group numbers; a row without a label is a group of its own."""
+    note = None
+    if "group" in table.columns:
+        labels = table["group"]
+    elif pairs is not None and "group" in pairs.columns:
+        labels, note = pairs["group"], "Groups were computed from the pairs."
+    elif "pair_id" in table.columns:
+        labels, note = table["pair_id"], "No groups are known: each pair is its own."
+    else:
+        labels, note = pl.Series([None] * table.height, dtype=pl.String), "No groups are known: each row is its own."
+    own = pl.Series([f"row {row}" for row in range(table.height)])
+    frame = pl.DataFrame({"label": labels.cast(pl.String), "own": own})
+    # The prefix keeps a label from meeting a row's stand-in.
+    named = frame.select(pl.coalesce(pl.lit("group ") + pl.col("label"), "own").alias("group"))["group"]
+    return named.rank("dense").to_numpy().astype(np.int64) - 1, note
+
+
+def _scopes(table: pl.DataFrame, by: Sequence[str]) -> tuple[tuple[Scope, ...], str | None]:
+    everything = Scope(POOLED, np.arange(table.height))
+    domains: list[Scope] = []
+    note = None
+    if "domain" in table.columns and table["domain"].n_unique() > MOST_VALUES:
+        note = f"There are {table['domain'].n_unique()} domains, too many for a scope each: only pooled is tested."
+    elif "domain" in table.columns:
+        domains = _scopes_of(table["domain"], prefix="")
+        if len(domains) == 1:
+            note = f"All pairs are of one domain ({domains[0].name}), which is what pooled says."
+            domains = []
+    for name in by:
+        if name not in table.columns:
+            known = [column for column in table.columns if column in ("domain", "complexity", "group")]
+            raise InputError(f"--by {name}: no such column in the table or the pairs; {_suggested(table, known)}")
+    further = [scope for name in dict.fromkeys(by) for scope in _scopes_of(table[name], prefix=f"{name}=")]
+    return (*domains, everything, *further), note
+
+
+def _suggested(table: pl.DataFrame, known: Sequence[str]) -> str:
+    carried = [name for name in table.columns if table[name].n_unique() <= MOST_VALUES and "_fact" not in name]
+    names = list(dict.fromkeys([*known, *carried]))[:6]
+    return f"give one such as {', '.join(names)}" if names else "it has none with few values"
+
+
+def _scopes_of(column: pl.Series, prefix: str) -> list[Scope]:
+    """One scope for each value of a column, in order of appearance."""
+    values = column.unique(maintain_order=True)
+    if len(values) > MOST_VALUES:
+        raise InputError(
+            f"--by {column.name}: {len(values)} different values are too many scopes; "
+            f"give a column with at most {MOST_VALUES}"
+        )
+    found: list[Scope] = []
+    for value in values:
+        name = f"{prefix}{'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
+        if not prefix and name == POOLED:
+            name = f"domain={POOLED}"
+        same = column.is_null() if value is None else column.eq(value).fill_null(value=False)
+        found.append(Scope(name, np.flatnonzero(same.to_numpy())))
+    return found
+
+
+def _cross_tables(table: pl.DataFrame, classes: Sequence[MetricPair], scopes: Sequence[Scope]) -> pl.DataFrame:
+    schema = pl.Schema({"metric": pl.String, "scope": pl.String, "fact": pl.String, "hall": pl.String, "n": pl.Int64})
+    parts = [
+        table[scope.rows]
+        .select(pl.col(pair.fact).cast(pl.String).alias("fact"), pl.col(pair.hall).cast(pl.String).alias("hall"))
+        .group_by("fact", "hall")
+        .agg(n=pl.len().cast(pl.Int64))
+        .sort("fact", "hall", nulls_last=True)
+        .select(pl.lit(pair.name).alias("metric"), pl.lit(scope.name).alias("scope"), "fact", "hall", "n")
+        for pair in classes
+        for scope in scopes
+    ]
+    return pl.concat([pl.DataFrame(schema=schema), *parts])

@@ -1,0 +1,43 @@
+"""Which columns of a table hold one metric of the fact and of the hallucination: found by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+LOOKED_FOR: Final = "l{layer}_fact_{metric} with l{layer}_hall_{metric}, or {metric}_fact with {metric}_hall"
+"""The names that `metric_pairs` knows, for messages."""
+
+_LAYER_COLUMN: Final = re.compile(r"l(\d+)_fact_(.+)")
+
+
+class MetricPair(NamedTuple):
+    """Two columns of the result table that hold one metric of the fact and of the hallucination."""
+
+    name: str
+    """Name without its view: "l5_gini", "entropy"."""
+    layer: int | None
+    """None for metrics that belong to no single layer."""
+    metric: str
+    """Name without layer and view: "gini", "entropy"."""
+    fact: str
+    hall: str
+
+
+def metric_pairs(columns: Sequence[str]) -> list[MetricPair]:
+    """The metrics of a table, found by the names of its columns and in their order."""
+    known = set(columns)
+    found: list[MetricPair] = []
+    for name in columns:
+        if match := _LAYER_COLUMN.fullmatch(name):
+            layer, metric = int(match[1]), match[2]
+            pair = MetricPair(f"l{layer}_{metric}", layer, metric, name, f"l{match[1]}_hall_{metric}")
+        elif name.endswith("_fact"):
+            metric = name.removesuffix("_fact")
+            pair = MetricPair(metric, None, metric, name, f"{metric}_hall")
+        else:
+            continue
+        if pair.hall in known and pair.name:
+            found.append(pair)
+    return found
