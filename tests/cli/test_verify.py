@@ -19,6 +19,7 @@ from bluffscope.plan import tries
 from bluffscope.records import Activations
 
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "testdata" / "TinyStories-656K"
+GEOMETRY = importlib.import_module("bluffscope.metrics.geometry")
 SENSITIVITY = importlib.import_module("bluffscope.metrics.sensitivity")
 AGREE = r"All strategies agree in {}: ([\d,]+) cells of (\d+) columns in (\d+) pairs, "
 CHECK_TOKENS = 11
@@ -198,14 +199,24 @@ def test_a_token_too_early_read_in_one_text(found, monkeypatch):
     found(but_agree=["batched", "separate"])
 
 
-def test_the_second_axis_taken_for_the_first(found, monkeypatch):
-    decompose = torch.linalg.eigh
+def second_axis(weights, positions, centre, axes):
+    spread = weights.sqrt()[..., None] * (positions - centre[:, None])
+    return np.where(np.isnan(axes), np.nan, torch.linalg.svd(spread, full_matrices=False).Vh[:, 1].numpy())
 
-    def swapped(matrix):
-        values, vectors = decompose(matrix)
-        return values, torch.cat([vectors[..., :-2], vectors[..., -1:], vectors[..., -2:-1]], dim=-1)
 
-    monkeypatch.setattr(torch.linalg, "eigh", swapped)
+def mirrored_axis(weights, positions, centre, axes):
+    return np.concatenate([-axes[:, :1], axes[:, 1:]], axis=1)
+
+
+@pytest.mark.parametrize("wrong", [second_axis, mirrored_axis])
+def test_a_flipped_axis(found, monkeypatch, wrong):
+    spectrum = GEOMETRY._spectrum
+
+    def flipped(weights, positions, centre, counts):
+        numbers, axes = spectrum(weights, positions, centre, counts)
+        return numbers, wrong(weights, positions, centre, axes)
+
+    monkeypatch.setattr(GEOMETRY, "_spectrum", flipped)
     outcome = found(but_agree=["separate"])
     assert "misalignment_angle" in outcome.out
     assert "batched: " in outcome.out
