@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     console.print()
     console.print(_guide_table())
     console.print(
-        f"Pairs a forward of {_tokens_a_pair()} distinct tokens, and the peak predicted; each number is for the "
+        f"Pairs a forward of {_tokens_a_pair()} distinct tokens, and the memory they need; each number is for the "
         "memory that programs can have: " + "; ".join(f"{name.upper()}: {text}" for name, text in _USABLE.items()) + "."
     )
     return 0
@@ -135,7 +135,7 @@ def _cell(shape: Shape, row: _Row) -> str:
     tokens = batch_tokens(found, row.device, ROW_TOKENS, usable)
     if not tokens:
         return f"does not fit ({gigabytes(found.least_needed(ROW_TOKENS))})"
-    return f"{pairs(tokens)} ({gigabytes(found.peak(tokens, ROW_TOKENS))})"
+    return f"{pairs(tokens)} ({gigabytes(found.needed(tokens, ROW_TOKENS))})"
 
 
 def _tokens_a_pair() -> int:

@@ -25,7 +25,7 @@ READS_A_TOKEN: Final = 3 / TOKENS_A_PAIR
 
 _PROCESS: Final = 550 << 20
 """Python with torch, transformers and sae_lens imported, and a tokenizer."""
-_WORKING: Final = 130 << 20
+_WORKING: Final = 160 << 20
 """What the first batch adds whatever its size: the libraries' own buffers, tables, and memory freed but kept."""
 _DRAWING: Final = 230 << 20
 """Merging the tables and drawing the dashboard, when batches are done but weights still there."""
