@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test soak check format clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -23,6 +23,9 @@ demo: $(STAMP) ## the comprehensive analysis of the bundled pairs with the embed
 
 test: $(STAMP) ## all tests
 	$(BIN)/python -m pytest
+
+soak: $(STAMP) ## the long runs that make test leaves out
+	$(BIN)/python -m pytest -m soak
 
 check: $(STAMP) ## lint, format and types
 	$(BIN)/ruff check .

@@ -68,14 +68,13 @@ def stats(options: StatsOptions) -> int:
     from bluffscope.stats import Resampling, analyse_table, write_stats
 
     table, pairs, folder = _opened(options)
-    result = analyse_table(
-        table,
-        pairs,
-        by=options.by,
-        family=options.family,
-        control=options.control,
-        resampling=Resampling(seed=options.seed),
-    )
+    resampling = Resampling(seed=options.seed)
+    try:
+        result = analyse_table(
+            table, pairs, by=options.by, family=options.family, control=options.control, resampling=resampling
+        )
+    except InputError as error:
+        raise InputError(f"{options.table}: {error}") from error
     files = write_stats(result, options.out or folder, {"table": str(options.table), "pairs_from": options.pairs})
     console = output_console()
     console.print(render_verdicts(result))

@@ -48,8 +48,9 @@ def minimum_detectable_dz(pairs: int) -> float:
     critical = float(t.isf(ALPHA / 2, freedom))
 
     def lacking(shift: float) -> float:
-        # The other tail's share is below 1e-6 wherever the power is near 0.8, but it is part of the power.
-        return float(nct.sf(critical, freedom, shift) + nct.cdf(-critical, freedom, shift)) - POWER
+        # Scipy has no number for the far tail where it is too small to matter.
+        far = np.nan_to_num(nct.cdf(-critical, freedom, shift))
+        return float(nct.sf(critical, freedom, shift) + far) - POWER
 
     # The shift at which a t test has a power of 0.8 is below critical + 2 z for any freedom, and above 1.
     shift = cast(float, brentq(lacking, 1.0, 2 * critical + 4, xtol=1e-12))

@@ -84,5 +84,7 @@ def discriminant(lengths: np.ndarray, fact: np.ndarray, hall: np.ndarray) -> tup
 def _auroc_of_halves(scores: np.ndarray) -> np.ndarray:
     """(metric,) AUROC of (text, metric) scores, the first half of the texts being the facts."""
     half = len(scores) // 2
-    ranks = rankdata(scores, axis=0)[half:].sum(axis=0)
+    # Counts and rounded values often give texts the same score: ties that rounding must not break.
+    scale = np.abs(scores).max(axis=0)
+    ranks = rankdata(np.round(scores / np.where(scale > 0, scale, 1.0), 12), axis=0)[half:].sum(axis=0)
     return (ranks - half * (half + 1) / 2) / half**2

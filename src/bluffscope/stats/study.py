@@ -165,10 +165,10 @@ def _sorted_out(
 
 
 def _is_number(column: pl.Series) -> bool:
-    # A column without a value has no type in CSV, and is read as text.
     kind = column.dtype
     if kind == pl.String:
-        return column.null_count() == len(column)
+        # In CSV a column without a value, or with NaN among its numbers, is read as text.
+        return column.cast(pl.Float64, strict=False).null_count() == column.null_count()
     return kind.is_numeric() or kind == pl.Boolean or kind == pl.Null
 
 

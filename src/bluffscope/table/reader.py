@@ -132,11 +132,12 @@ def read_table(path: Path) -> pl.DataFrame:
         InputError: No such file, of another type, damaged, or with a column name twice.
     """
     try:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder; give a run's folder, or a .parquet or .csv file")
         if path.suffix.lower() == ".csv":
             return pl.read_csv(path, infer_schema_length=None, null_values=list(_NULLS), glob=False)
         if path.suffix.lower() != ".parquet":
-            what = "no such file or folder" if not path.exists() else f"{path.suffix or 'no suffix'} is no table's"
-            raise InputError(f"{path}: {what}; give a run's folder, or a .parquet or .csv file")
+            raise InputError(f"{path}: not a table by its name; give a run's folder, or a .parquet or .csv file")
         return _foreign_parquet(path)
     except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]

@@ -1,0 +1,50 @@
+"""Made-up tables for the tests of the statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from hypothesis import strategies as st
+
+from bluffscope.stats import Resampling
+
+QUICK = Resampling(resamples=20, flips=99)
+"""For tests that look at nothing that is drawn."""
+
+
+def one_metric(fact, hall, lengths=None, **columns) -> pl.DataFrame:
+    """A table with the metric "m"; `lengths` are hall - fact, of facts of ten tokens."""
+    table = {"m_fact": np.asarray(fact, dtype=float), "m_hall": np.asarray(hall, dtype=float)} | columns
+    if lengths is not None:
+        lengths = np.asarray(lengths)
+        table |= {"fact_tokens": np.full(len(lengths), 10), "hall_tokens": 10 + lengths}
+    return pl.DataFrame(table)
+
+
+def random_table(seed: int, pairs: int, kinds=("normal", "ties", "outliers", "nulls", "constant")) -> pl.DataFrame:
+    """Three metrics of each kind over two domains; lengths and groups of one to three pairs, in no order."""
+    rng = np.random.default_rng(seed)
+    columns: dict[str, object] = {
+        "domain": rng.choice(["a", "b"], pairs),
+        "group": [f"g{number}" for number in rng.integers(0, max(2, pairs // 2), pairs)],
+        "fact_tokens": rng.integers(1, 5, pairs),
+        "hall_tokens": rng.integers(1, 6, pairs),
+    }
+    for kind in kinds:
+        for number in range(3):
+            fact = rng.normal(3, 1, pairs)
+            hall = fact + rng.normal(0.1 * number, 1, pairs) + 0.2 * (columns["hall_tokens"] - columns["fact_tokens"])
+            if kind == "ties":
+                fact, hall = fact.round(), hall.round()
+            elif kind == "outliers":
+                hall = hall + rng.standard_t(1, pairs)
+            elif kind == "nulls":
+                fact[rng.random(pairs) < 0.1] = np.nan
+                hall[rng.random(pairs) < 0.1] = np.inf
+            elif kind == "constant":
+                hall = fact + 0.5
+            columns[f"{kind}{number}_fact"], columns[f"{kind}{number}_hall"] = fact, hall
+    return pl.DataFrame(columns)
+
+
+tables = st.builds(random_table, st.integers(0, 2**32 - 1), st.integers(40, 90))
