@@ -33,7 +33,7 @@ def clean_pairs(count: int, seed: int = 0, **more: Any) -> list[dict[str, Any]]:
 
 
 def planted() -> tuple[list[dict[str, Any]], dict[str, set[str]]]:
-    """Rows, and for each code the ids that must be named (all of them; of single pairs no others)."""
+    """Rows, and for each code the ids that must be named (all of them and no others)."""
     rows = clean_pairs(40, domain="clean")
     special = clean_pairs(20, seed=1, domain="clean")
     special[0]["id"] = special[1]["id"] = "twice"

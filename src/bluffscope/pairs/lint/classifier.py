@@ -23,6 +23,14 @@ FEWEST_GROUPS: Final = 20
 """Four groups a fold; with fewer the interval is so wide that only the coarsest cue could be found."""
 FOLDS: Final = 5
 RESAMPLES: Final = 2000
+WIDENED: Final = (1 + FOLDS / (FOLDS - 1)) ** 0.5
+"""What the bootstrap interval is stretched by: resampling fixed scores does not see that the folds' training data
+overlap and vary (Nadeau and Bengio 2003: variance times 1 + k n_test / n_train). Without it 5 % of small data sets
+without any cue would be accused."""
+FEW_GROUPS: Final = 100
+"""Below this many groups a bootstrap interval is too short: what it finds must then also survive `FLIPS`."""
+FLIPS: Final = 99
+"""Times that fact and hallucination are exchanged by group at random; not one may be told apart as well."""
 SAMPLE_PAIRS: Final = 4000
 """Most pairs of a scope that are looked at: the AUROC's standard error is then below 0.01."""
 ALL_DOMAINS: Final = 5
@@ -92,6 +100,8 @@ class Judgement:
     auroc: float
     lo: float
     hi: float
+    chance: bool
+    """Whether the labels, exchanged at random, can be told as well: the interval is not to be believed."""
     telling: np.ndarray
     """Positions (within the sample) of the pairs whose label it gives away most clearly, ascending."""
     fact_cues: tuple[str, ...]
@@ -116,9 +126,7 @@ def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level:
         level: confidence of the interval.
         seed: of the bootstrap.
     """
-    # scikit-learn takes a second to import: only when a linter runs
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.model_selection import GroupKFold
+    from sklearn.feature_extraction.text import CountVectorizer  # a second to import: only when a linter runs
 
     total = len(facts)
     labels = np.repeat([0, 1], total)
@@ -126,15 +134,38 @@ def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level:
     # Counting needs no labels and no other text, so it is done once; weights and idf are learnt inside each fold.
     vectorizer: Any = CountVectorizer(analyzer=features_of)  # pyright: ignore[reportArgumentType] - or a function
     counts: Any = vectorizer.fit_transform([*facts, *halls])
-    scores = np.empty(2 * total)
-    for train, test in GroupKFold(FOLDS).split(counts, labels, folds):
-        model = _classifier().fit(counts[train], labels[train])
-        scores[test] = model.decision_function(counts[test])
-    lo, hi = _interval(scores, labels, folds, level, seed)
+    scores = _held_out(counts, labels, folds)
     clear = np.argsort(scores[:total] - scores[total:], kind="stable")[:TELLING_PAIRS]
     fact_cues, hall_cues = _cues(counts, labels, vectorizer.get_feature_names_out())
     whole = float(auroc(scores, labels, np.ones((1, 2 * total)))[0])
-    return Judgement(whole, lo, hi, np.sort(clear), fact_cues, hall_cues)
+    lo, hi = _interval(scores, labels, folds, level, seed)
+    lo, hi = max(0.0, whole - WIDENED * (whole - lo)), min(1.0, whole + WIDENED * (hi - whole))
+    chance = lo > 0.5 + MARGIN and _told_by_chance(counts, labels, folds, whole, seed)
+    return Judgement(whole, lo, hi, chance, np.sort(clear), fact_cues, hall_cues)
+
+
+def _held_out(counts: Any, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(text,) float64: each text's score by the model that was fitted to the other folds."""
+    from sklearn.model_selection import GroupKFold
+
+    scores = np.empty(len(labels))
+    for train, test in GroupKFold(FOLDS).split(counts, labels, groups):
+        scores[test] = _classifier().fit(counts[train], labels[train]).decision_function(counts[test])
+    return scores
+
+
+def _told_by_chance(counts: Any, labels: np.ndarray, groups: np.ndarray, found: float, seed: int) -> bool:
+    """Whether an AUROC as high as the one found turns up when whole groups exchange their labels at random."""
+    number = int(groups.max()) + 1
+    if number >= FEW_GROUPS:
+        return False
+    generator = np.random.default_rng(seed)
+    once = np.ones((1, len(labels)))
+    for _ in range(FLIPS):
+        flipped = labels ^ generator.integers(2, size=number)[groups]
+        if auroc(_held_out(counts, flipped, groups), flipped, once)[0] >= found:
+            return True
+    return False
 
 
 def _classifier() -> Any:
@@ -218,7 +249,7 @@ def classify(
             facts, halls = ([texts[int(i)][side] for i in positions] for side in (1, 2))
             found = judge(facts, halls, profile.groups[positions], level, seed)
             scope = replace(scope, auroc=found.auroc, auroc_lo=found.lo, auroc_hi=found.hi, auroc_pairs=len(positions))
-            if found.lo > 0.5 + MARGIN:
+            if found.lo > 0.5 + MARGIN and not found.chance:
                 telling = [int(i) for i in positions[found.telling]]
                 ids, places = tuple(texts[i][0] for i in telling), tuple(rows[i] for i in telling)
                 findings.append(Finding("text-tells", _told(found, scope), ids, places, scope.scope))
