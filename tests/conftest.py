@@ -8,6 +8,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# The reference goes from torch to numpy and back: threads of the one that wait busily would slow down the other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 with warnings.catch_warnings():
     # sae_lens imports a deprecated module of transformer_lens; every test would fail on its warning

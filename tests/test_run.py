@@ -57,7 +57,14 @@ def test_the_manifest_says_what_made_the_numbers(config, tmp_path):
     result = run(replace(config, measure=replace(config.measure, seed=5)), draw=False)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest == json.loads(json.dumps(result.manifest))
-    assert manifest["counts"] == {"pairs": 5, "measured": 5, "quarantined": 0}
+    counts = manifest["counts"]
+    assert {name: counts[name] for name in ("pairs", "measured", "quarantined")} == {
+        "pairs": 5,
+        "measured": 5,
+        "quarantined": 0,
+    }
+    assert (counts["forwards"], counts["reads"]) == (1, 15)
+    assert 15 < counts["tokens"] <= counts["slots"]
     assert manifest["seeds"] == {"noise": 5}
     assert (manifest["device"], manifest["dtype"], manifest["strategy"]) == ("cpu", "float32", "packed")
     assert set(manifest["timings"]) == {*STAGES, "total"}

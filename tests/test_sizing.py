@@ -37,7 +37,7 @@ def test_with_memory_to_spare_a_batch_is_as_large_as_brings_speed(free, caplog):
 
 
 def test_where_memory_is_short_the_batch_is_what_fits(free, caplog):
-    size = int(GEMMA.needed(1000, 512) / sizing.SHARE) + 1
+    size = int(GEMMA.needed(1000, sizing.ROW_TOKENS) / sizing.SHARE) + 1
     free(size)
     tokens = sized(EngineOptions(), "cpu", GEMMA).batch_tokens
     assert tokens == 960  # a whole multiple of 64

@@ -72,6 +72,15 @@ class BaselineWorker:
         """Told the time of every stage."""
         return self.counts.stopwatch
 
+    def computed(self) -> dict[str, int]:
+        """How much work was done so far, for the manifest."""
+        counts = self.counts
+        return {
+            "forwards": counts.forwards,
+            "encodes": counts.encodes,
+            "eigendecompositions": counts.eigendecompositions,
+        }
+
     def run(self, shard: Shard, advance: Callable[[int], None] = lambda _: None) -> pl.DataFrame:
         """Measure every pair of a shard; one row a pair in input order, quarantined ones with their reason."""
         return self.tabulate(self.measure(self.prepare(shard), advance))

@@ -117,6 +117,15 @@ def peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def reset_peak_rss() -> bool:
+    """Have `peak_rss` count from now on; gives whether the system can do so (Linux)."""
+    try:
+        (_PROC / "self" / "clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
 def device_peak(device: str) -> int:
     """The most bytes held where the model runs: of the GPU's memory on CUDA, else of this process.
 

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import count, islice
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import torch
 
 from bluffscope.config import MeasureOptions
 from bluffscope.metrics import Analysis, AnalysisFunction, Measurement
+from bluffscope.metrics.geometry import Geometry, measure_geometry
 from bluffscope.model import ResidualReader
 from bluffscope.plan import BatchLimits, TextTokenizer, pack, pad, plan_batches
 from bluffscope.records import Activations, Features, LayerState, PackedBatch, Pair, Shard, TokenizedPair
@@ -43,6 +44,20 @@ class Ceiling:
     pairs: float = math.inf
 
 
+@dataclass
+class Work:
+    """What was computed."""
+
+    forwards: int = 0
+    """Forward passes."""
+    tokens: int = 0
+    """Nodes of the tries (or tokens of the texts) that went through the model."""
+    slots: int = 0
+    """Slots of all rows, their padding included."""
+    reads: int = 0
+    """Residuals read at each layer."""
+
+
 @dataclass(frozen=True)
 class PreparedShard:
     """A shard's token ids, cut into batches."""
@@ -64,7 +79,11 @@ class ShardWorker:
     limits: BatchLimits
     keep_residuals: bool
     stopwatch: Stopwatch
+    decompose: Callable[[Features, torch.Tensor], Geometry] = measure_geometry
+    """How geometry is computed."""
     ceiling: Ceiling = field(default_factory=Ceiling)
+    work: Work = field(default_factory=Work)
+    """Added to batch by batch."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -80,6 +99,10 @@ class ShardWorker:
     def strategy(self) -> str:
         """How batches are laid out: "packed", or "batched" where the model takes no packed rows or is given none."""
         return "packed" if self.reader.packs else "batched"
+
+    def computed(self) -> dict[str, int]:
+        """How much work was done so far, for the manifest."""
+        return asdict(self.work)
 
     def run(self, shard: Shard, advance: Advance = lambda _: None) -> pl.DataFrame:
         """Measure every pair of a shard; one row a pair in input order, quarantined ones with their reason."""
@@ -150,6 +173,7 @@ class ShardWorker:
             states=states,
             encode=self._encode_only,
             options=self.options,
+            decompose=self.decompose,
         )
         with self.stopwatch.stage("geometry"):
             columns = [analysis.function(measurement) for analysis in self.analyses]
@@ -168,7 +192,12 @@ class ShardWorker:
             else:
                 batch = pad(sequences, slots)
         with self.stopwatch.stage("forward"):
-            return batch, self.reader.read(batch)
+            activations = self.reader.read(batch)
+        self.work.forwards += 1
+        self.work.tokens += batch.distinct_tokens
+        self.work.slots += batch.input_ids.size
+        self.work.reads += len(batch.read_pair)
+        return batch, activations
 
     @torch.inference_mode()
     def _encode(self, layer: int, residual: torch.Tensor) -> LayerState:

@@ -164,7 +164,7 @@ def _run(
         with stopwatch.stage("load"):
             everything = (*analyses, *(Analysis("added", item.function) for item in added))
             worker, config = build_worker(config, everything, _columns(config, scan, analyses, added), stopwatch)
-        with stopwatch.stage("data"):
+        with stopwatch.stage("lint"):
             lint = _lint(config, source, worker)
         with stopwatch.stage("write"):
             folder = _folder(config, source)
@@ -249,7 +249,12 @@ def _manifest(
         device=config.model.device,
         dtype=config.model.dtype,
         seeds={"noise": config.measure.seed},
-        counts={"pairs": scan.count, "measured": merged.rows, "quarantined": merged.quarantined},
+        counts={
+            "pairs": scan.count,
+            "measured": merged.rows,
+            "quarantined": merged.quarantined,
+            **worker.computed(),
+        },
         timings=timings,
         lint=lint,
     )

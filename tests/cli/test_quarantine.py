@@ -44,11 +44,8 @@ def test_a_pair_longer_than_the_context_is_quarantined_and_never_cut(call, tiny_
     assert measured["pair_id"].to_list() == [pair["id"] for pair in tiny.PAIRS]
     assert_frame_equal(measured.drop("group"), table(tmp_path / "run").drop("group"), rel_tol=1e-4, abs_tol=1e-4)
     assert pl.read_parquet(tmp_path / "second" / "pairs.parquet").height == 6
-    assert json.loads((tmp_path / "second" / "manifest.json").read_text())["counts"] == {
-        "pairs": 6,
-        "measured": 5,
-        "quarantined": 1,
-    }
+    counts = json.loads((tmp_path / "second" / "manifest.json").read_text())["counts"]
+    assert (counts["pairs"], counts["measured"], counts["quarantined"]) == (6, 5, 1)
 
 
 def test_a_text_that_just_fits_the_context_is_measured(call, tiny_flags, tmp_path):

@@ -16,6 +16,7 @@ from bluffscope.errors import BluffscopeError
 
 COMMANDS = {
     "analyze": "measure pairs and write a run's folder with tables and figures",
+    "bench": "time every step from the old pattern to the engine, and compare with the machine's limit",
     "doctor": "show the machine, and the batch size and memory of a run on it",
     "lint": "find what is wrong or doubtful with pairs, before any model runs",
     "stats": "test whether any metric of a run or table separates fact from hallucination",

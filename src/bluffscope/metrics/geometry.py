@@ -24,8 +24,8 @@ DEGENERATE_GAP = 1e-6
 _SHIFT = 1e-10
 """Distance of the inverse iteration's shift from l1, as a share of it: far above rounding, far below any gap."""
 _STEPS = 4
-_BLOCK_CELLS = 1 << 22
-"""Cells of the stacked Y matrices held at once: 32 MB."""
+_BLOCK_CELLS = 1 << 20
+"""Cells of the stacked Y matrices held at once: 8 MB."""
 
 
 class Geometry(NamedTuple):
@@ -56,21 +56,16 @@ def measure_geometry(features: Features, decoder: Float[torch.Tensor, "d_sae d_m
     shape = np.full((4, reads), np.nan)  # sphericity, elongation, dimensionality, eigenvalue entropy
     for block in _blocks(counts, d_model):
         weights, positions = _gather(features, decoder, block, int(counts[block].max()))
-        centre = torch.einsum("bn,bnd->bd", weights, positions)
+        centre = torch.bmm(weights[:, None], positions).squeeze(1)  # (b, 1, n) x (b, n, d) to (b, d)
         centroid[block] = centre.numpy()
-        several = counts[block] >= 2
-        if not several.any():
-            continue
-        chosen = torch.from_numpy(several)
-        block = block[several]
-        numbers, axes = _spectrum(weights[chosen], positions[chosen], centre[chosen], counts[block])
-        shape[:, block], axis[block] = numbers, axes
+        if counts[block[0]] >= 2:
+            shape[:, block], axis[block] = _spectrum(weights, positions, centre, counts[block])
     sphericity, elongation, dimensionality, entropy = shape
     return Geometry(centroid, axis, sphericity, elongation, dimensionality, entropy, line_angle(axis, centroid))
 
 
 def _blocks(counts: np.ndarray, d_model: int) -> Iterator[np.ndarray]:
-    """Indices of reads with similar n > 0, as many as fit into a block."""
+    """Indices of reads with similar n > 0, as many as fit into a block; those with n = 1 by themselves."""
     order = np.argsort(counts, kind="stable")
     order = order[counts[order] > 0]
     start = 0
@@ -79,7 +74,11 @@ def _blocks(counts: np.ndarray, d_model: int) -> Iterator[np.ndarray]:
         stop = start + 1
         while stop < len(order):
             width = counts[order[stop]]
-            if width > 1.25 * smallest + 4 or (stop + 1 - start) * width * d_model > _BLOCK_CELLS:
+            if (
+                smallest == 1 < width
+                or width > 1.25 * smallest + 4
+                or (stop + 1 - start) * width * d_model > _BLOCK_CELLS
+            ):
                 break
             stop += 1
         yield order[start:stop]
@@ -103,18 +102,21 @@ def _gather(
 def _spectrum(
     weights: torch.Tensor, positions: torch.Tensor, centre: torch.Tensor, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shape numbers (4, b) and principal axes (b, d) of reads with at least two active features."""
-    spread = weights.sqrt()[..., None] * (positions - centre[:, None])  # Y: (b, n, d)
+    """Shape numbers (4, b) and principal axes (b, d) of reads with at least two active features.
+
+    The positions are overwritten.
+    """
+    spread = positions.sub_(centre[:, None]).mul_(weights.sqrt()[..., None])  # Y: (b, n, d), in place of R
     by_gram = spread.shape[1] <= spread.shape[2]
     tensor = spread @ spread.mT if by_gram else spread.mT @ spread
     values, top = _eigenvalues_and_top(tensor)
     values = torch.nn.functional.pad(values, (0, max(0, 3 - values.shape[1])))
-    axes = torch.einsum("bnd,bn->bd", spread, top) if by_gram else top
+    axes = torch.bmm(top[:, None], spread).squeeze(1) if by_gram else top  # (b, 1, n) x (b, n, d) to (b, d)
     axes = axes / axes.norm(dim=1, keepdim=True)
 
     l1, l2, l3 = values[:, :3].unbind(1)
-    scale = torch.einsum("bn,bnd->b", weights, positions**2)
     trace = values.sum(1)
+    scale = trace + centre.square().sum(1)  # sum w |r|^2 = sum w |r - c|^2 + |c|^2
     share = values / trace[:, None]
     numbers = torch.stack(
         [

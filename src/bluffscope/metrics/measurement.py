@@ -37,6 +37,8 @@ class Measurement:
     encode: Callable[[int, torch.Tensor], Features]
     """The SAE of a layer: (layer, residuals (read, d_model)) to features."""
     options: MeasureOptions
+    decompose: Callable[[Features, torch.Tensor], Geometry] = measure_geometry
+    """How the geometry of features over a decoder is computed."""
     _geometry: dict[int, Geometry] = field(default_factory=dict)
 
     @property
@@ -48,7 +50,7 @@ class Measurement:
         """Geometry of the active decoder directions of every read, computed once."""
         if layer not in self._geometry:
             state = self.states[layer]
-            self._geometry[layer] = measure_geometry(state.features, state.decoder)
+            self._geometry[layer] = self.decompose(state.features, state.decoder)
         return self._geometry[layer]
 
     @cached_property

@@ -16,7 +16,7 @@ Device = Literal["cpu", "mps", "cuda"]
 
 DENSE_CELLS: Final = 1 << 24
 """Cells of the dense feature matrix held at once (as `bluffscope.sae.coder` bounds it)."""
-BLOCK_CELLS: Final = 1 << 22
+BLOCK_CELLS: Final = 1 << 20
 """Cells of the stacked matrices of the geometry held at once (as `bluffscope.metrics.geometry` bounds it)."""
 TOKENS_A_PAIR: Final = 16
 """Distinct tokens a pair, its three views together, where the texts are not known: short questions and answers."""
@@ -31,7 +31,8 @@ _DRAWING: Final = 230 << 20
 """Merging the tables and drawing the dashboard, when batches are done but weights still there."""
 _VIEWS: Final = 3
 _DENSE_COPIES: Final = 4
-"""Of a dense block while it is encoded: before and after the activation, the mask, their product."""
+"""Of a dense block while SAELens encodes it: before and after the activation, the mask, their product. (SAEs with a
+threshold are encoded in place and need hardly more than one; which they are, configurations do not tell.)"""
 _UNGATED: Final = {"gpt2", "gpt_neox", "gpt_neo", "gptj", "opt", "bloom", "falcon", "phi", "codegen", "starcoder2"}
 """Model families whose MLP has two matrices; all others have a gate too."""
 SMALLEST_BATCH: Final = 64
@@ -252,8 +253,8 @@ def footprint(shape: Shape, device: Device = "cpu", *, reads_a_token: float = RE
     layers = len(shape.saes)
     double = 8 if main_memory else 0
     noise = 2 * double * (_VIEWS - 1) // _VIEWS  # one draw of fact and hall, unscaled and scaled
-    # Of stacked decoder rows: as gathered; then in float64 the rows, their spread, its squares, and one on its way.
-    stacked = coder + 4 * double
+    # Of stacked decoder rows: as gathered; then in float64, and once more on the way to their products.
+    stacked = coder + 2 * double
     return Footprint(
         weights=shape.weights,
         saes=sum(sae.weights for sae in shape.saes),

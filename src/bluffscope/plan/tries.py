@@ -8,8 +8,10 @@ predecessor. So a row is built in one pass, and the descendants of a node are co
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence as Sequences
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -45,6 +47,7 @@ class _Row:
         self._close(0)
 
 
+_LENGTHS_TRIED = 200
 SHORTEST_ROW = 32
 """Slots of the shortest row tried: below it, rows are mostly their own padding."""
 
@@ -55,7 +58,7 @@ def pack(
     """Lay the sequences out as tries in rows of at most `row_tokens` slots.
 
     A long row computes a shared prefix once for more texts; a short one spends less on attention. The length taken is
-    the cheapest of `row_tokens`, half of it, a quarter, ... by the count of slots and attention cells.
+    the cheapest of many up to `row_tokens`, by the count of slots (padding included) and attention cells.
 
     Args:
         sequences: views of the batch's pairs.
@@ -87,25 +90,33 @@ def pack(
 def _cheapest_limit(lengths: Sequences[int], shared: Sequences[int], row_tokens: int, cell_cost: float) -> int:
     """The row length that costs least; never shorter than the longest sequence."""
     longest = max(lengths)
-    best = limit = max(row_tokens, longest)
+    best = row_tokens = max(row_tokens, longest)
+    if not cell_cost:
+        return best
     best_cost = math.inf
-    while cell_cost and limit >= max(longest, SHORTEST_ROW):
-        row_count, width = _layout(lengths, shared, limit)
+    ends = list(accumulate((length - common for length, common in zip(lengths, shared, strict=True)), initial=0))
+    shortest = max(longest, SHORTEST_ROW)
+    for limit in range(row_tokens, shortest - 1, -max(1, (row_tokens - shortest) // _LENGTHS_TRIED)):
+        row_count, width = _layout(lengths, ends, limit)
         cost = row_count * width * (1 + cell_cost * width)
         if cost < best_cost:
             best, best_cost = limit, cost
-        limit //= 2
     return best
 
 
-def _layout(lengths: Sequences[int], shared: Sequences[int], limit: int) -> tuple[int, int]:
-    """Rows that packing would make, and the slots of the longest."""
-    row_count, width, used = 1, 0, 0
-    for length, common in zip(lengths, shared, strict=True):
-        if used and used + length - common > limit:
-            row_count, used, common = row_count + 1, 0, 0
-        used += length - common
-        width = max(width, used)
+def _layout(lengths: Sequences[int], ends: Sequences[int], limit: int) -> tuple[int, int]:
+    """Rows that packing would make, and the slots of the longest.
+
+    Args:
+        lengths: of the sequences, in packing order.
+        ends: nodes of all sequences before each, and of all together, were they one row.
+        limit: most slots of a row.
+    """
+    row_count, width, start = 0, 0, 0
+    while start < len(lengths):
+        before = ends[start + 1] - lengths[start]  # the first sequence of a row shares nothing
+        stop = max(bisect_right(ends, limit + before) - 1, start + 1)
+        row_count, width, start = row_count + 1, max(width, ends[stop] - before), stop
     return row_count, width
 
 
