@@ -37,7 +37,12 @@ def make_worker(model: Path, saes: Path, **options: Any) -> ShardWorker:
 
 def measure(worker: ShardWorker, pairs: Sequence[Pair]) -> pl.DataFrame:
     """The pairs as one shard; quarantined ones have their reason in `_reason`."""
-    return worker.run(Shard(0, tuple(pairs), ("g",) * len(pairs)))
+    return worker.run(shard_of(pairs))
+
+
+def shard_of(pairs: Sequence[Pair]) -> Shard:
+    """The pairs as one shard of one group."""
+    return Shard(0, tuple(pairs), ("g",) * len(pairs))
 
 
 def as_pairs(records: Iterable[dict[str, Any]]) -> list[Pair]:

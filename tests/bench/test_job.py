@@ -1,1 +1,106 @@
-"""The benchmark's jobs: every step of the ladder does the same job as the engine, in a process of its own."""
+"""The benchmark in processes of its own, and its tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from bluffscope.bench import suite, tables
+from bluffscope.bench.job import Job, JobFailed, Measurement, run_job
+from bluffscope.bench.texts import pairs
+
+
+def test_a_step_of_the_ladder_is_measured_in_a_fresh_process():
+    job = Job(shape="demo", step="packed", measurements=(Measurement(pairs=3), Measurement(pairs=5, batch_size=2)))
+    first, second = run_job(job)
+    assert (first["pairs"], second["pairs"], second["batch_size"]) == (3, 5, 2)
+    assert (first["computed"]["forwards"], second["computed"]["forwards"]) == (1, 3)
+    assert first["computed"]["reads"] == 9
+    assert first["seconds_per_pair"] * 3 == pytest.approx(first["seconds"])
+    assert {"forward", "sae", "geometry", "write"} <= first["stages"].keys()
+    assert 0.3e9 < first["peak_bytes"] < 2e9
+    assert first["held_bytes"] < first["predicted_bytes"]
+
+
+def test_a_process_that_fails_says_so_in_one_line():
+    job = Job(shape="demo", step="too long", measurements=(Measurement(pairs=2, sharing="bundled", batch_size=0),))
+    with pytest.raises(JobFailed, match="step 'too long' of shape demo failed: .*--batch-size 0"):
+        list(run_job(job))
+
+
+def test_the_ladder_has_every_step_each_on_top_of_the_one_before():
+    jobs = list(suite.ladder("gemma-2-2b"))
+    assert [job.step for job in jobs] == list(suite.STEPS)
+    assert [job.strategy for job in jobs[:2]] == ["separate", "sequential"]
+    flags = [
+        (job.text_by_text, job.one_by_one, job.dense, job.whole, not job.pooled, job.depth == 0) for job in jobs[2:]
+    ]
+    assert [sum(flag) for flag in flags] == [6, 5, 4, 3, 2, 2, 1, 0, 0, 0]
+    assert [job.strategy for job in jobs[2:8]] == ["batched"] * 5 + ["packed"]
+    assert [job.dtype for job in jobs[-2:]] == ["bfloat16", "bfloat16"]
+
+
+def test_pairs_are_told_apart_and_share_what_they_are_to_share():
+    made = list(pairs(450))
+    assert len({pair["id"] for pair in made}) == 450
+    assert len({pair["prompt"] for pair in made}) == 450
+    assert len({pair["prompt"][:5] for pair in pairs(60, "none")}) == 60
+    short, long = ({pair["prompt"][:40] for pair in pairs(60, kind)} for kind in ("short", "long"))
+    assert len(short) == len(long) == 1
+    assert 290 <= min(len(pair["prompt"].split()) for pair in pairs(5, "long")) <= 320
+
+
+def record(step, seconds, **more):
+    return {
+        "shape": "mid",
+        "step": step,
+        "strategy": "packed",
+        "dtype": "float32",
+        "quantize": "none",
+        "pairs": 10,
+        "seconds": 10 * seconds,
+        "seconds_per_pair": seconds,
+        "peak_bytes": 2e9,
+        "marks": [],
+        **more,
+    }
+
+
+def test_gains_are_ratios_within_the_run():
+    done = {"forwards": 130, "encodes": 330, "eigendecompositions": 90}
+    slow = record(
+        "sequential",
+        4.0,
+        strategy="sequential",
+        computed=done,
+        load_seconds=3.2,
+        plain_forward_seconds=0.10,
+        baseline_forward_seconds=0.11,
+    )
+    table = tables.ladder_table([slow, record("async I/O", 0.04, marks=["swapping"])])
+    assert table.rows[1][3:6] == ("0.04000", "100.00x", "100.0x")
+    assert table.rows[1][-1] == "swapping"
+    assert "sequential: 13 forwards, 33 encodes, 9 eigendecompositions a pair" in table.notes[0]
+    assert "a forward takes 0.110 s, a plain AutoModelForCausalLM call 0.100 s" in table.notes[1]
+
+
+def test_the_limit_is_what_the_products_take_at_the_peak():
+    limit = {"peak_flops": 1e9, "flops_per_token": 1e6, "flops_per_encode": 2e6, "encode_peak_flops": 1e9}
+    run = {"computed": {"tokens": 500, "reads": 30}, "layers": 3}
+    possible = tables.possible_seconds(limit, run, noise_draws=8)
+    assert possible["forward"] == pytest.approx(0.5)
+    assert possible["sae"] == pytest.approx((30 * 3 + 20 * 8) * 2e6 / 1e9)
+
+
+def test_batched_and_packed_are_compared_at_their_best():
+    records = [
+        record("batch sizes", seconds, strategy=strategy, batch_size=size)
+        for strategy, size, seconds in (
+            ("batched", 1, 0.4),
+            ("batched", 8, 0.2),
+            ("packed", 1, 0.3),
+            ("packed", 8, 0.1),
+        )
+    ]
+    table = tables.batch_table(records)
+    assert [row[4] for row in table.rows] == ["1.00x", "2.00x", "1.00x", "3.00x"]
+    assert table.notes == ("packed at its best is 2.00 times as fast as batched at its best",)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bluffscope.plan import pack, pad
+from bluffscope.plan import pack, pad, tries
+from bluffscope.plan.tokens import common_prefix
 from bluffscope.records import VIEWS, Sequence
 
 
@@ -163,3 +166,40 @@ def test_a_sequence_longer_than_a_row_gets_a_row_of_its_own_length(row_tokens):
     sequences = [Sequence(pair=0, view=view, ids=(number,) * 4, reads=(3,)) for number, view in enumerate(VIEWS, 1)]
     batch = pack(sequences, {0: 0}, row_tokens)
     assert batch.row_lengths.tolist() == [4, 4, 4]
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9).map(tuple), min_size=1, max_size=30), st.data())
+def test_the_layout_that_is_reckoned_is_the_one_that_is_packed(texts, data):
+    ordered = sorted(texts)
+    limit = data.draw(st.integers(max(map(len, texts)), 60))
+    sequences = [Sequence(pair=i, view="prompt", ids=ids, reads=(len(ids) - 1,)) for i, ids in enumerate(texts)]
+    batch = pack(sequences, {i: i for i in range(len(texts))}, limit)
+    shared = [0] + [common_prefix(a, b) for a, b in itertools.pairwise(ordered)]
+    ends = [0, *itertools.accumulate(len(ids) - common for ids, common in zip(ordered, shared, strict=True))]
+    assert tries._layout([len(ids) for ids in ordered], ends, limit) == batch.input_ids.shape
+
+
+@pytest.mark.parametrize("cell_cost", [1e-6, 1e-3, 1e-1])
+def test_the_row_length_taken_is_the_cheapest(cell_cost):
+    texts = [tuple(range(start, start + 12)) for start in range(0, 600, 12)]
+    sequences = [Sequence(pair=i, view="prompt", ids=ids, reads=(11,)) for i, ids in enumerate(texts)]
+    slots = {i: i for i in range(len(texts))}
+
+    def cost(batch):
+        rows, width = batch.input_ids.shape
+        return rows * width * (1 + cell_cost * width)
+
+    best = cost(pack(sequences, slots, 300, cell_cost))
+    every = [cost(pack(sequences, slots, limit)) for limit in range(32, 301)]
+    assert min(every) <= best <= 1.02 * min(every)  # not every length is tried
+    assert best < cost(pack(sequences, slots, 300)) or cell_cost < 1e-3
+
+
+def test_a_long_shared_prompt_asks_for_long_rows_and_short_texts_for_short_ones():
+    prefix = tuple(range(100, 250))
+    sharing = [Sequence(pair=i, view="prompt", ids=(*prefix, i), reads=(150,)) for i in range(60)]
+    short = [Sequence(pair=i, view="prompt", ids=(i, 1, 2, 3), reads=(3,)) for i in range(60)]
+    slots = {i: i for i in range(60)}
+    assert len(pack(sharing, slots, 1024, 1e-4).input_ids) == 1
+    assert pack(short, slots, 1024, 1e-2).input_ids.shape[1] < 60

@@ -20,6 +20,7 @@ from bluffscope.bench.shapes import SHAPES, Shape, build_coders, build_language_
 from bluffscope.buffers import Buffers, kept_heap
 from bluffscope.config import RunConfig
 from bluffscope.engine import LocalEngine
+from bluffscope.errors import InputError
 from bluffscope.machine import Watch, peak_rss, reset_peak_rss
 from bluffscope.metrics import ANALYSES
 from bluffscope.model.quantize import quantize_to_int8
@@ -79,8 +80,12 @@ class Built:
             with kept_heap() if self.job.pooled else nullcontext():
                 LocalEngine(self.job.depth).run(shards, lambda: worker, commit, lambda _: None)
             with stopwatch.stage("write"):
-                merge(folder, len(committed), worker.columns, {})
+                merged = merge(folder, len(committed), worker.columns, {})
             seconds = time.perf_counter() - started
+        if merged.quarantined:
+            raise InputError(
+                f"{merged.quarantined} of the benchmark's pairs cannot be measured: {dict(merged.reasons)}"
+            )
         shutil.rmtree(folder.path)
         found: dict[str, Any] = {
             "seconds": seconds,

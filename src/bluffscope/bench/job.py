@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bluffscope.bench.texts import Sharing, write_pairs
+from bluffscope.bench.texts import LONG_WORDS, LONG_WORDS_OF_THE_DEMO, Sharing, write_pairs
 from bluffscope.config import DataOptions, EngineOptions, ModelOptions, OutputOptions, RunConfig
 from bluffscope.errors import BluffscopeError
 
@@ -58,6 +58,8 @@ class Job:
     """Memory that is freed is kept, buffers are used again."""
     depth: int = 1
     """Shards read ahead and written behind; 0 for none."""
+    warm_pairs: int = 1
+    """Pairs measured beforehand, not counted."""
     limit: bool = False
     """Also measure this machine's matrix-product peak at the shape's sizes."""
 
@@ -75,27 +77,31 @@ def run_job(job: Job) -> Iterator[Record]:
     # The reference goes from torch's products to numpy's eigendecompositions and back: threads of the one that wait
     # busily would slow down the other, and make the baseline look slower than it is.
     waiting = {"OMP_WAIT_POLICY": "PASSIVE"} if job.strategy in ("sequential", "separate") or job.dense else {}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bluffscope.bench.job"],
-        env=os.environ | waiting,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    try:
-        process.stdin.write(json.dumps(asdict(job)))
-        process.stdin.close()
-        for line in process.stdout:
-            yield json.loads(line)
-        said = process.stderr.read()
+    command = [sys.executable, "-m", "bluffscope.bench.job"]
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as said,
+        subprocess.Popen(
+            command,
+            env=os.environ | waiting,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(asdict(job)))
+            process.stdin.close()
+            for line in process.stdout:
+                yield json.loads(line)
+        except BaseException:
+            process.kill()
+            raise
         if process.wait() != 0:
-            last = " | ".join(said.strip().splitlines()[-3:]) or f"exit code {process.returncode}"
+            said.seek(0)
+            last = " | ".join(said.read().strip().splitlines()[-3:]) or f"exit code {process.returncode}"
             raise JobFailed(f"benchmark step {job.step!r} of shape {job.shape} failed: {last}")
-    finally:
-        process.kill()
-        process.wait()
 
 
 def main() -> int:
@@ -112,13 +118,15 @@ def main() -> int:
 
 def _records(job: Job) -> Iterator[Record]:
     from bluffscope.bench.built import build
+    from bluffscope.bench.shapes import SHAPES
 
     started = time.perf_counter()
     built = build(job)
     load = time.perf_counter() - started
     with tempfile.TemporaryDirectory(prefix="bluffscope-bench-") as scratch:
         for number, measurement in enumerate(job.measurements):
-            data = write_pairs(Path(scratch) / f"{number}.jsonl", measurement.pairs, measurement.sharing)
+            words = LONG_WORDS_OF_THE_DEMO if SHAPES[job.shape].embedded else LONG_WORDS
+            data = write_pairs(Path(scratch) / f"{number}.jsonl", measurement.pairs, measurement.sharing, words)
             config = RunConfig(
                 data=DataOptions(data=str(data)),
                 model=ModelOptions(
@@ -129,7 +137,7 @@ def _records(job: Job) -> Iterator[Record]:
             )
             if number == 0:  # libraries settle down, weights are touched for the first time
                 warm = replace(config.output, out=Path(scratch) / "warm")
-                built.measure(replace(config, output=warm, data=replace(config.data, limit=1)))
+                built.measure(replace(config, output=warm, data=replace(config.data, limit=job.warm_pairs)))
             found = built.measure(config)
             yield {
                 "shape": job.shape,

@@ -99,4 +99,4 @@ def sharing(shape: str) -> Iterator[Job]:
 def growth() -> Iterator[Job]:
     """The embedded model on more and more pairs, each in a fresh process."""
     for count in GROWTH:
-        yield Job(shape="demo", step="growth", measurements=(Measurement(pairs=count),))
+        yield Job(shape="demo", step="growth", measurements=(Measurement(pairs=count),), warm_pairs=100)

@@ -1,0 +1,68 @@
+"""Memory taken once: buffers that are handed out again, and a heap that is kept."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from bluffscope.buffers import Buffers, kept_heap
+
+CPU = torch.device("cpu")
+
+
+def test_a_buffer_is_used_again_while_it_is_large_enough():
+    buffers = Buffers()
+    first = buffers.take("mask", (4, 8), torch.float32, CPU)
+    smaller = buffers.take("mask", (3, 2), torch.float32, CPU)
+    assert smaller.shape == (3, 2)
+    assert smaller.is_contiguous()
+    assert smaller.data_ptr() == first.data_ptr()
+    larger = buffers.take("mask", (10, 10), torch.float32, CPU)
+    assert larger.shape == (10, 10)
+    assert buffers.take("mask", (4, 8), torch.float32, CPU).data_ptr() == larger.data_ptr()
+
+
+def test_names_and_dtypes_have_buffers_of_their_own():
+    buffers = Buffers()
+    taken = [
+        buffers.take(name, (4,), dtype, CPU)
+        for name, dtype in (("a", torch.float32), ("b", torch.float32), ("a", torch.float64))
+    ]
+    assert len({tensor.data_ptr() for tensor in taken}) == 3
+    assert [tensor.dtype for tensor in taken] == [torch.float32, torch.float32, torch.float64]
+
+
+def test_switched_off_every_tensor_is_new_and_cleared_nothing_is_held():
+    buffers = Buffers(enabled=False)
+    one, other = (buffers.take("a", (1000,), torch.float32, CPU) for _ in range(2))
+    assert one.data_ptr() != other.data_ptr()
+    assert not buffers.kept
+    buffers = Buffers()
+    buffers.take("a", (4,), torch.float32, CPU)
+    buffers.clear()
+    assert not buffers.kept
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the allocator is glibc's")
+def test_freed_memory_is_used_again_inside_and_given_back_outside():
+    def faults():
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    def touched():
+        """Page faults of filling 64 MB once more."""
+        before = faults()
+        torch.ones(1 << 24)
+        return faults() - before
+
+    outside = touched()
+    with kept_heap() as kept:
+        if not kept:
+            pytest.skip("not glibc")
+        with kept_heap():
+            touched()
+        assert touched() < outside / 10  # still kept: the inner block is not the outermost
+    assert touched() > outside / 2
