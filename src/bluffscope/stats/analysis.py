@@ -52,6 +52,8 @@ STATS_SCHEMA: Final = pl.Schema(
         "verdict": pl.String,
         "reason": pl.String,
         "cv_auroc_gain": pl.Float64,
+        "p_grouped": pl.Float64,
+        "q_grouped": pl.Float64,
     }
 )
 """Columns of the result, one row a metric and scope; docs/statistics.md says what each is."""
@@ -98,7 +100,8 @@ def analyse_table(
     cells = [measure_scope(study, scope, resampling) for scope in study.scopes]
     q = by_family([scope.values["p_wilcoxon"] for scope in cells], family)
     adj_q = by_family([scope.values["adj_p"] for scope in cells], family)
-    parts = [_judged(study, *scope) for scope in zip(cells, q, adj_q, strict=True)]
+    q_grouped = by_family([scope.values["p_grouped"] for scope in cells], family)
+    parts = [_judged(study, *scope) for scope in zip(cells, q, q_grouped, adj_q, strict=True)]
     found = None
     if control == "null":
         found = null_control(study, family, resampling.seed)
@@ -108,9 +111,11 @@ def analyse_table(
     return StatsResult(pl.concat(parts), study.cross_tables, found, about)
 
 
-def _judged(study: Study, cells: ScopeCells, q: np.ndarray, adj_q: np.ndarray) -> pl.DataFrame:
+def _judged(
+    study: Study, cells: ScopeCells, q: np.ndarray, q_grouped: np.ndarray, adj_q: np.ndarray
+) -> pl.DataFrame:
     """The rows of one scope."""
-    values = cells.values | {"q": q, "adj_q": adj_q}
+    values = cells.values | {"q": q, "q_grouped": q_grouped, "adj_q": adj_q}
     columns = {
         name: pl.Series(name, values[name], dtype=pl.Float64, nan_to_null=True).cast(kind)
         for name, kind in STATS_SCHEMA.items()
@@ -123,7 +128,7 @@ def _judged(study: Study, cells: ScopeCells, q: np.ndarray, adj_q: np.ndarray) -
                 n=row["n"],
                 varies=bool(varies),
                 lengths=lengths,
-                **{name: row[name] for name in ("dz", "q", "adj_dz", "adj_q", "equivalence_p", "mde80")},
+                **{name: row[name] for name in ("dz", "q", "q_grouped", "adj_dz", "adj_q", "equivalence_p", "mde80")},
                 n_equal_length=row["n_equal_length"],
                 equal_length_dz=row["equal_length_dz"],
             )
@@ -150,7 +155,7 @@ def _about(
     sizes = Counter(study.groups.tolist())
     return {
         "family": family,
-        "corrections": f"Benjamini-Hochberg within a family, {declared}: q from p_wilcoxon, adj_q from adj_p",
+        "corrections": f"Benjamini-Hochberg within a family, {declared}: q from p_wilcoxon, q_grouped from p_grouped, adj_q from adj_p",
         "families": [
             {"family": name, "tests": raw, "adjusted_tests": held}
             for name, raw, held in zip(names, tests, adjusted, strict=True)
