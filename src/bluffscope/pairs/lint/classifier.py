@@ -11,8 +11,8 @@ import numpy as np
 from bluffscope.pairs.lint.draft import count, short, where
 from bluffscope.pairs.lint.findings import Finding, ScopeMeasures
 from bluffscope.pairs.lint.profile import Profile
-from bluffscope.pairs.lint.words import pieces
 from bluffscope.pairs.readers import quoted
+from bluffscope.wordbag import bag_classifier, counted
 
 MARGIN: Final = 0.05
 """The interval must lie above 0.5 by this: an AUROC of 0.55 is an effect of d = 0.18, about the 0.2 within which DESIGN
@@ -33,7 +33,6 @@ TELLING_PAIRS: Final = 10
 CUES: Final = 4
 RARE: Final = 0.005
 """Words in fewer texts than this share are no cues to name, whatever weight chance gave them."""
-CAPITAL: Final = "(a capital first)"
 
 Texts = Mapping[int, tuple[str, str, str]]
 """Id, fact and hallucination of sampled pairs, by position."""
@@ -99,13 +98,6 @@ class Judgement:
     hall_cues: tuple[str, ...]
 
 
-def features_of(text: str) -> list[str]:
-    """Words and punctuation marks, pairs of neighbours, and whether the text begins with a capital."""
-    single = pieces(text)
-    both = [f"{left} {right}" for left, right in zip(single, single[1:], strict=False)]
-    return [*single, *both, *([CAPITAL] if text.lstrip()[:1].isupper() else [])]
-
-
 def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level: float, seed: int) -> Judgement:
     """Cross-validate TF-IDF with logistic regression by group; the interval resamples groups.
 
@@ -117,33 +109,22 @@ def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level:
         seed: of the bootstrap.
     """
     # scikit-learn takes a second to import: only when a linter runs
-    from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.model_selection import GroupKFold
 
     total = len(facts)
     labels = np.repeat([0, 1], total)
     folds = np.tile(np.unique(groups, return_inverse=True)[1], 2)
-    # Counting needs no labels and no other text, so it is done once; weights and idf are learnt inside each fold.
-    vectorizer: Any = CountVectorizer(analyzer=features_of)  # pyright: ignore[reportArgumentType] - or a function
-    counts: Any = vectorizer.fit_transform([*facts, *halls])
+    # Weights and idf are learnt inside each fold.
+    counts, names = counted([*facts, *halls])
     scores = np.empty(2 * total)
     for train, test in GroupKFold(FOLDS).split(counts, labels, folds):
-        model = _classifier().fit(counts[train], labels[train])
+        model = bag_classifier().fit(counts[train], labels[train])
         scores[test] = model.decision_function(counts[test])
     lo, hi = _interval(scores, labels, folds, level, seed)
     clear = np.argsort(scores[:total] - scores[total:], kind="stable")[:TELLING_PAIRS]
-    fact_cues, hall_cues = _cues(counts, labels, vectorizer.get_feature_names_out())
+    fact_cues, hall_cues = _cues(counts, labels, names)
     whole = float(auroc(scores, labels, np.ones((1, 2 * total)))[0])
     return Judgement(whole, lo, hi, np.sort(clear), fact_cues, hall_cues)
-
-
-def _classifier() -> Any:
-    # As slow as in `judge`.
-    from sklearn.feature_extraction.text import TfidfTransformer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    return make_pipeline(TfidfTransformer(), LogisticRegression(C=10.0, max_iter=1000))
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -181,7 +162,7 @@ def _interval(
 
 def _cues(counts: Any, labels: np.ndarray, names: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The features that speak loudest for a fact and for a hallucination, in a fit to all texts."""
-    model = _classifier().fit(counts, labels)
+    model = bag_classifier().fit(counts, labels)
     weighted = model[0].transform(counts)
     balance = np.asarray(weighted[labels == 1].mean(axis=0) - weighted[labels == 0].mean(axis=0)).ravel()
     frequent = np.asarray((counts > 0).sum(axis=0)).ravel() >= max(3, RARE * len(labels))
