@@ -48,9 +48,9 @@ def world(seed: int = 0, *, signal: float = 0.0, flipped: bool = False, size: in
     swapped = [words[pair ^ 1] for pair in range(pairs)]
     facts, halls = (words, swapped) if texts is None else texts(words)
     lengths = rng.integers(1, 6, (2, pairs))
-    table = one_metric(rng.normal(size=pairs), rng.normal(signal, 1, pairs), pair_id=ids, domain=domain).with_columns(
-        group=pl.Series(group), fact_tokens=pl.Series(lengths[0]), hall_tokens=pl.Series(lengths[1])
-    )
+    table = one_metric(
+        rng.normal(size=pairs), rng.normal(1.5 * signal, 1, pairs), pair_id=ids, domain=domain
+    ).with_columns(group=pl.Series(group), fact_tokens=pl.Series(lengths[0]), hall_tokens=pl.Series(lengths[1]))
     kept = pl.LazyFrame(residuals, schema=["pair_id", "view", "layer", "token", "values"], orient="row")
     sparse = pl.LazyFrame(features, schema=["pair_id", "view", "layer", "feature", "activation"], orient="row")
     pairs_frame = pl.DataFrame({"fact": facts, "hallucination": halls})

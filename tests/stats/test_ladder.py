@@ -76,8 +76,8 @@ def test_rungs_fitted_to_a_scopes_own_pairs_are_those_of_statsmodels(table):
 @given(tables)
 def test_a_held_out_domain_is_corrected_by_slopes_of_the_others_and_their_doubt_counts(table):
     table = with_logprobs(table).select(pl.exclude("^constant.*$"))
-    rows = ladder(table).filter(pl.col("rung") == "held_out_domain")
-    assert rows["dz"].is_not_null().all()
+    rows = ladder(table).filter(pl.col("rung") == "held_out_domain", pl.col("dz").is_not_null())
+    assert not rows.is_empty()
     for row in rows.iter_rows(named=True):
         d, x, domains = of(table, "pooled", row["metric"])
         x = x[row["form"]]
@@ -212,7 +212,7 @@ def test_a_domain_in_which_all_hallucinations_are_longer_is_served_by_the_others
             one_metric(range(30), [0] * 30, [0] * 30, logprob_fact=[-1.0] * 30, logprob_hall=[-2.0] * 30),
             "length_logprob",
             "linear",
-            "no less probable than the fact",
+            "no more probable than the fact, or fewer than 10 one no less",
         ),
     ],
 )

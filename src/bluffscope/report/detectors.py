@@ -41,12 +41,9 @@ def _scope(scope: str, rows: pl.DataFrame) -> Table:
         table.add_column(name, justify="right")
     for row in rows.iter_rows(named=True):
         found = row["surface_gain_lo"] is not None and row["surface_gain_lo"] > 0
-        gain = (
-            [f"{row['surface_gain']:+.2f}", _range(row, "surface_gain_", "+.2f")]
-            if row["surface_gain"] is not None
-            else []
-        )
-        cells = [f"{row['auroc']:.2f}", _range(row, "", ".2f"), f"{row['ece']:.2f}", *gain]
+        cells = [f"{row['auroc']:.2f}", _range(row, "", ".2f"), f"{row['ece']:.2f}"]
+        if row["surface_gain"] is not None:
+            cells += [f"{row['surface_gain']:+.2f}", _range(row, "surface_gain_", "+.2f")]
         table.add_row(row["detector"], *cells, style="bold green" if found else "")
     return table
 
@@ -64,13 +61,16 @@ def _barred(rows: pl.DataFrame) -> Iterator[Text]:
 
 
 def _transfer(transfer: pl.DataFrame) -> Iterator[Text]:
-    """For each detector the mean AUROC where it was trained, and elsewhere."""
-    if transfer.is_empty():
-        return
-    own, other = (transfer.filter((pl.col("train") == pl.col("test")) == same) for same in (True, False))
-    texts: list[str] = []
-    for name in transfer["detector"].unique(maintain_order=True):
-        here, there = own.filter(detector=name)["auroc"].mean(), other.filter(detector=name)["auroc"].mean()
-        if isinstance(here, float) and isinstance(there, float):
-            texts.append(f"{name} {here:.2f} -> {there:.2f}")
-    yield Text(f"Transfer, mean AUROC within the scope trained on -> in others: {', '.join(texts)} (transfer.parquet)")
+    """For each column of scopes and each detector the mean AUROC where it was trained, and elsewhere."""
+    # Scopes of a further column are named COLUMN=VALUE; domains are named as they are.
+    column = pl.col("train").str.extract("^([^=]*)=").fill_null("domain").alias("column")
+    for (name,), rows in transfer.group_by(column, maintain_order=True):
+        own, other = (rows.filter((pl.col("train") == pl.col("test")) == same) for same in (True, False))
+        texts: list[str] = []
+        for detector in rows["detector"].unique(maintain_order=True):
+            here, there = own.filter(detector=detector)["auroc"].mean(), other.filter(detector=detector)["auroc"].mean()
+            if isinstance(here, float) and isinstance(there, float):
+                texts.append(f"{detector} {here:.2f} -> {there:.2f}")
+        if texts:
+            about = f"Transfer between values of {clean(str(name))} (mean AUROC where trained -> elsewhere)"
+            yield Text(f"{about}: {', '.join(texts)}")

@@ -164,12 +164,12 @@ def _fitted_here(pairs: _Pairs, rung: str, form: str) -> _Rung:
         return _Rung(number, reason=_one_sided("a hallucination no longer than the fact", "one no shorter"))
     if rung == "length":
         return _regressed(pairs, np.ones(number, dtype=bool), length[:, None])
-    known = np.isfinite(pairs.logprobs).all(axis=1)
+    known = np.isfinite(pairs.logprobs.sum(axis=1))
     if known.sum() < MIN_PAIRS:
         return _Rung(int(known.sum()), reason=NO_LOGPROB)
     surprise = pairs.logprobs[:, 1] - pairs.logprobs[:, 0]
-    if length_state(surprise[known]) == "one-sided" or length_state(length[known]) == "one-sided":
-        sides = "a hallucination no less probable than the fact", "one no more probable"
+    if length_state(surprise[known]) == "one-sided":
+        sides = "a hallucination no more probable than the fact", "one no less probable"
         return _Rung(int(known.sum()), reason=_one_sided(*sides))
     return _regressed(pairs, known, np.column_stack([length, surprise])[known])
 
