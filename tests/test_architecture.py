@@ -27,6 +27,7 @@ LEAVES = {
     "buffers",
     "machine",
     "quiet",
+    "wordbag",
 }
 """What every stage may import, and what imports nothing but each other."""
 STAGES = {"pairs", "plan", "model", "sae", "metrics", "table"}

@@ -36,7 +36,7 @@ def only_row(table: pl.DataFrame, **options) -> dict[str, object]:
 def test_the_columns_are_those_declared_in_their_order():
     rows = analyse_table(one_metric([1.0] * 6, [2.0, 3, 4, 5, 6, 7]), resampling=QUICK).rows
     assert rows.schema == STATS_SCHEMA
-    assert rows.columns == [*SPEC.split(", "), "cv_auroc_gain"]
+    assert rows.columns == [*SPEC.split(", "), "cv_auroc_gain", "p_grouped", "q_grouped"]
 
 
 def test_metrics_are_found_by_the_names_of_their_columns():

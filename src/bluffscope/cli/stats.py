@@ -18,7 +18,8 @@ from bluffscope.errors import InputError
 if TYPE_CHECKING:
     import polars as pl
 
-    from bluffscope.stats import StatsResult
+    from bluffscope.stats import Detection, Resampling, StatsResult
+    from bluffscope.table.reader import Run
 
 _PROGRAM = "bluffscope stats"
 _DESCRIPTION = "Test whether any metric of a run, or of any other table, separates fact from hallucination."
@@ -41,6 +42,10 @@ class StatsOptions:
     """Correct for multiple testing within each scope, or over all metrics and scopes."""
     control: Literal["none", "null", "planted"] = "none"
     """Also test the tool on this table: with labels flipped (what it finds is false), or with an effect planted."""
+    detectors: bool = False
+    """Also fit detectors and baselines, cross-validated by group; a run's folder has what all of them need."""
+    allow_unsound: bool = False
+    """Give verdicts although the run failed its health gate."""
     seed: int = 0
     """Seed of bootstrap, permutations and controls."""
     out: Path | None = None
@@ -67,36 +72,79 @@ def stats(options: StatsOptions) -> int:
     from bluffscope.report.verdicts import render_verdicts
     from bluffscope.stats import Resampling, analyse_table, write_stats
 
-    table, pairs, folder = _opened(options)
+    table, pairs, folder, run = _opened(options)
+    failures = _health(run)
+    withheld = () if options.allow_unsound else failures
     resampling = Resampling(seed=options.seed)
     try:
         result = analyse_table(
-            table, pairs, by=options.by, family=options.family, control=options.control, resampling=resampling
+            table,
+            pairs,
+            by=options.by,
+            family=options.family,
+            control=options.control,
+            resampling=resampling,
+            withheld=withheld,
         )
+        detection = _detection(table, pairs, run, options.by, resampling) if options.detectors else None
     except InputError as error:
         raise InputError(f"{options.table}: {error}") from error
-    files = write_stats(result, options.out or folder, {"table": str(options.table), "pairs_from": options.pairs})
+    source = {"table": str(options.table), "pairs_from": options.pairs, "health": failures}
+    files = write_stats(result, options.out or folder, source, detection)
     console = output_console()
+    if failures:
+        console.print(_banner(failures), style="bold red", markup=False, highlight=False)
     console.print(render_verdicts(result))
+    if detection is not None:
+        from bluffscope.report.detectors import DetectionView
+
+        console.print(DetectionView(detection))
     console.print(_last_line(result, files), markup=False, highlight=False, soft_wrap=True)
-    return 0
+    return 4 if withheld else 0
+
+
+def _health(run: Run | None) -> tuple[str, ...]:
+    """Why the run cannot be trusted; nothing for a table without a manifest."""
+    from bluffscope.table.manifest import health_failures
+
+    return health_failures(run.manifest) if run is not None and (run.path / "manifest.json").exists() else ()
+
+
+def _banner(failures: Sequence[str]) -> str:
+    return f"The run failed its health gate: {'; '.join(failures)}. See bluffscope doctor."
+
+
+def _detection(
+    table: pl.DataFrame, pairs: pl.DataFrame | None, run: Run | None, by: Sequence[str], resampling: Resampling
+) -> Detection:
+    """Every detector that what is known allows."""
+    from bluffscope.stats import Views, build_study, detect
+    from bluffscope.stats.matching import matched_pairs
+
+    matched = None if pairs is None else matched_pairs(table, pairs)[0]
+    views = Views(matched)
+    if run is not None:
+        kept = (run.path / "residuals.parquet").exists()
+        features = run.features if (run.path / "features.parquet").exists() else None
+        views = Views(matched, table["pair_id"], run.residuals if kept else None, features)
+    return detect(build_study(table, pairs, by), views, resampling)
 
 
 def _last_line(result: StatsResult, files: tuple[Path, Path]) -> str:
     return f"Statistics: {files[0]}, {files[1].name} ({result.rows.height} rows)"
 
 
-def _opened(options: StatsOptions) -> tuple[pl.DataFrame, pl.DataFrame | None, Path]:
-    """The table, its pairs where they are known, and the folder that results go to."""
+def _opened(options: StatsOptions) -> tuple[pl.DataFrame, pl.DataFrame | None, Path, Run | None]:
+    """The table, its pairs where they are known, the folder that results go to, and the run."""
     from bluffscope.table import read_run, read_table
 
     path = options.table
     if not path.is_dir():
-        return read_table(path), pairs_frame(options.pairs, options.columns), path.parent
+        return read_table(path), pairs_frame(options.pairs, options.columns), path.parent, None
     run = read_run(path)
     if options.pairs is not None:
-        return run.metrics, pairs_frame(options.pairs, options.columns), path
-    return run.metrics, run.pairs if (path / "pairs.parquet").exists() else None, path
+        return run.metrics, pairs_frame(options.pairs, options.columns), path, run
+    return run.metrics, run.pairs if (path / "pairs.parquet").exists() else None, path, run
 
 
 def pairs_frame(data: str | None, columns: tuple[str, ...] = ()) -> pl.DataFrame | None:

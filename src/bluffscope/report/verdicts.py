@@ -18,7 +18,13 @@ NAME_WIDTH: Final = 26
 CELL_WIDTH: Final = 13
 MOST_REASONS: Final = 12
 
-_STYLES: Final = {"separates": "bold green", "confounded": "yellow", "equivalent": "cyan", "inconclusive": "dim"}
+_STYLES: Final = {
+    "separates": "bold green",
+    "confounded": "yellow",
+    "equivalent": "cyan",
+    "inconclusive": "dim",
+    "withheld": "bold red",
+}
 _PLAIN: Final[dict[str, Any]] = {
     # No box: its separators would cost the width of a whole scope.
     "box": None,
@@ -62,6 +68,8 @@ def headline(rows: pl.DataFrame) -> str:
     found = counts["separates"]
     metrics, scopes = rows["metric"].n_unique(), rows["scope"].n_unique()
     tested = f"{metrics} metric{'s' * (metrics != 1)} in {scopes} scope{'s' * (scopes != 1)}"
+    if (rows["verdict"] == "withheld").any():
+        return f"No verdict: the run failed its health gate ({tested} described)."
     others = ", ".join(f"{counts[name]} {name}" for name in NAMES[1:] if counts[name])
     if not found:
         return f"Nothing separates fact from hallucination at equal lengths: {tested} tested; {others}."

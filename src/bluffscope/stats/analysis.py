@@ -13,6 +13,7 @@ import polars as pl
 from bluffscope.stats.cells import Resampling, ScopeCells, measure_scope
 from bluffscope.stats.controls import null_control, planted_control
 from bluffscope.stats.effects import ALPHA
+from bluffscope.stats.ladder import confound_ladder
 from bluffscope.stats.multiplicity import Family, by_family
 from bluffscope.stats.study import Study, build_study
 from bluffscope.stats.verdicts import Evidence, judge
@@ -52,6 +53,8 @@ STATS_SCHEMA: Final = pl.Schema(
         "verdict": pl.String,
         "reason": pl.String,
         "cv_auroc_gain": pl.Float64,
+        "p_grouped": pl.Float64,
+        "q_grouped": pl.Float64,
     }
 )
 """Columns of the result, one row a metric and scope; docs/statistics.md says what each is."""
@@ -67,6 +70,8 @@ class StatsResult:
     """metric, scope, fact, hall, n: how often shape classes go together; empty where there are none."""
     control: pl.DataFrame | None
     """The control that was asked for: shares with exact 95 % bounds."""
+    ladder: pl.DataFrame
+    """`LADDER_SCHEMA`: what is left of each effect as more is held constant."""
     about: dict[str, Any]
     """Family and corrections, sizes, seeds, and notes on where lengths, groups and scopes come from."""
 
@@ -79,6 +84,7 @@ def analyse_table(
     family: Family = "scope",
     control: Control = "none",
     resampling: Resampling | None = None,
+    withheld: Sequence[str] = (),
 ) -> StatsResult:
     """Test whether any metric of a table separates fact from hallucination (DESIGN section 5).
 
@@ -89,6 +95,8 @@ def analyse_table(
         family: what is corrected together: the metrics of one scope, or every metric in every scope.
         control: also run the tool on the table with labels flipped ("null"), or with an effect "planted".
         resampling: seed, resamples and flips, in place of ``Resampling()``.
+        withheld: why the numbers cannot be trusted (see `bluffscope.table.manifest.health_failures`): every verdict is
+            "withheld" then.
 
     Raises:
         InputError: the table has no rows or no such columns, the pairs do not match it, a column is unknown.
@@ -98,19 +106,24 @@ def analyse_table(
     cells = [measure_scope(study, scope, resampling) for scope in study.scopes]
     q = by_family([scope.values["p_wilcoxon"] for scope in cells], family)
     adj_q = by_family([scope.values["adj_p"] for scope in cells], family)
-    parts = [_judged(study, *scope) for scope in zip(cells, q, adj_q, strict=True)]
+    q_grouped = by_family([scope.values["p_grouped"] for scope in cells], family)
+    parts = [_judged(study, *scope) for scope in zip(cells, q, q_grouped, adj_q, strict=True)]
     found = None
     if control == "null":
         found = null_control(study, family, resampling.seed)
     elif control == "planted":
         found = planted_control(study, family, resampling.seed)
-    about = _about(study, family, resampling, q, adj_q) | {"control": control}
-    return StatsResult(pl.concat(parts), study.cross_tables, found, about)
+    about = _about(study, family, resampling, q, adj_q) | {"control": control, "withheld": list(withheld)}
+    rows = pl.concat(parts)
+    if withheld:
+        why = pl.lit("the run failed its health gate: " + "; ".join(withheld))
+        rows = rows.with_columns(verdict=pl.lit("withheld"), reason=why)
+    return StatsResult(rows, study.cross_tables, found, confound_ladder(study, resampling), about)
 
 
-def _judged(study: Study, cells: ScopeCells, q: np.ndarray, adj_q: np.ndarray) -> pl.DataFrame:
+def _judged(study: Study, cells: ScopeCells, q: np.ndarray, q_grouped: np.ndarray, adj_q: np.ndarray) -> pl.DataFrame:
     """The rows of one scope."""
-    values = cells.values | {"q": q, "adj_q": adj_q}
+    values = cells.values | {"q": q, "q_grouped": q_grouped, "adj_q": adj_q}
     columns = {
         name: pl.Series(name, values[name], dtype=pl.Float64, nan_to_null=True).cast(kind)
         for name, kind in STATS_SCHEMA.items()
@@ -123,7 +136,7 @@ def _judged(study: Study, cells: ScopeCells, q: np.ndarray, adj_q: np.ndarray) -
                 n=row["n"],
                 varies=bool(varies),
                 lengths=lengths,
-                **{name: row[name] for name in ("dz", "q", "adj_dz", "adj_q", "equivalence_p", "mde80")},
+                **{name: row[name] for name in ("dz", "q", "q_grouped", "adj_dz", "adj_q", "equivalence_p", "mde80")},
                 n_equal_length=row["n_equal_length"],
                 equal_length_dz=row["equal_length_dz"],
             )
@@ -150,7 +163,8 @@ def _about(
     sizes = Counter(study.groups.tolist())
     return {
         "family": family,
-        "corrections": f"Benjamini-Hochberg within a family, {declared}: q from p_wilcoxon, adj_q from adj_p",
+        "corrections": f"Benjamini-Hochberg within a family, {declared}: "
+        "q from p_wilcoxon, q_grouped from p_grouped, adj_q from adj_p",
         "families": [
             {"family": name, "tests": raw, "adjusted_tests": held}
             for name, raw, held in zip(names, tests, adjusted, strict=True)

@@ -13,7 +13,7 @@ from bluffscope.stats.effects import hedges_factor, minimum_detectable_dz, varie
 from bluffscope.stats.heldout import heldout_gain
 from bluffscope.stats.length_control import Adjusted, LengthState, adjust, length_state, unadjusted
 from bluffscope.stats.resampling import bootstrap_intervals, sign_flip_p
-from bluffscope.stats.signed_rank import wilcoxon
+from bluffscope.stats.signed_rank import signed_ranks, wilcoxon
 from bluffscope.stats.study import Block, Scope, Study
 from bluffscope.stats.verdicts import MIN_PAIRS
 
@@ -43,6 +43,7 @@ COLUMNS: Final = (
     "equal_length_p",
     "mde80",
     "cv_auroc_gain",
+    "p_grouped",
     "equivalence_p",
 )
 """What `measure_scope` fills; equivalence_p is for the verdict only."""
@@ -54,6 +55,7 @@ _SPREAD_NEEDED: Final = (
     "dz_hi",
     "p_wilcoxon",
     "p_signflip",
+    "p_grouped",
     "adj_mean_diff",
     "adj_dz",
     "adj_lo",
@@ -124,7 +126,9 @@ def _measured(block: Block, scope: Scope, state: LengthState, resampling: Resamp
     if pairs < MIN_PAIRS:
         return found
     differences = block.differences
-    found["p_wilcoxon"] = wilcoxon(differences)
+    ranks, unflipped = signed_ranks(differences), np.ones(pairs)
+    found["p_wilcoxon"] = ranks.p_values(unflipped)
+    found["p_grouped"] = ranks.grouped_p_value(unflipped, block.groups)
     flips = resampling.generator(scope, 1)
     found["p_signflip"] = sign_flip_p(differences, block.groups, resampling.flips, flips)
     intervals = bootstrap_intervals(

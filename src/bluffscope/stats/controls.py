@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from bluffscope.stats.effects import ALPHA, varies
 from bluffscope.stats.length_control import adjust, length_state, unadjusted
 from bluffscope.stats.multiplicity import Family, by_family
-from bluffscope.stats.signed_rank import signed_ranks, wilcoxon
+from bluffscope.stats.signed_rank import signed_ranks
 from bluffscope.stats.study import Block, Scope, Study
 from bluffscope.stats.verdicts import MIN_PAIRS
 
@@ -28,6 +28,8 @@ class Tests(NamedTuple):
 
     p: np.ndarray
     """(draw, metric) of the raw differences."""
+    p_grouped: np.ndarray
+    """(draw, metric) of the raw differences, groups being the units."""
     adj_p: np.ndarray
     """(draw, metric) at equal lengths."""
     same_sign: np.ndarray
@@ -89,10 +91,11 @@ def planted_control(study: Study, family: Family, seed: int, draws: int = PLANTE
 def separating(tests: Sequence[Tests], family: Family) -> list[np.ndarray]:
     """(draw, metric) for each scope: where the verdict would be `separates`."""
     q = by_family([scope.p for scope in tests], family)
+    q_grouped = by_family([scope.p_grouped for scope in tests], family)
     adj_q = by_family([scope.adj_p for scope in tests], family)
     return [
-        (raw < ALPHA) & (adjusted < ALPHA) & scope.same_sign
-        for raw, adjusted, scope in zip(q, adj_q, tests, strict=True)
+        (raw < ALPHA) & (grouped < ALPHA) & (adjusted < ALPHA) & scope.same_sign
+        for raw, grouped, adjusted, scope in zip(q, q_grouped, adj_q, tests, strict=True)
     ]
 
 
@@ -106,7 +109,8 @@ def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: flo
         planted_dz: the effect that is added after flipping, in standard deviations of the differences.
     """
     shape = (len(signs), len(study.metrics))
-    tests = Tests(np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, dtype=bool))
+    p, p_grouped, adj_p = (np.full(shape, np.nan) for _ in range(3))
+    tests = Tests(p, p_grouped, adj_p, np.zeros(shape, dtype=bool))
     for block in study.blocks(scope):
         usable = varies(block.fact, block.hall)
         if len(block.rows) < MIN_PAIRS or not usable.any():
@@ -123,13 +127,16 @@ def _block_tests(block: Block, signs: np.ndarray, planted_dz: float) -> Tests:
     # Flipped differences have mean 0: their spread is the root mean square.
     shift = planted_dz * np.sqrt((differences**2).mean(axis=0))
     # Flips alone leave all ranks as they are; with an effect added each draw has ranks of its own.
-    p = signed_ranks(differences).p_values(signs) if planted_dz == 0 else np.empty((len(signs), len(shift)))
-    adj_p = np.full_like(p, np.nan)
+    unchanged, unflipped = signed_ranks(differences), np.ones(len(differences))
+    p, p_grouped, adj_p = (np.full((len(signs), len(shift)), np.nan) for _ in range(3))
     same_sign = np.zeros(p.shape, dtype=bool)
     for draw, sign in enumerate(signs):
         drawn, drawn_lengths = sign[:, None] * differences + shift, sign * lengths
-        if planted_dz != 0:
-            p[draw] = wilcoxon(drawn)
+        if planted_dz == 0:
+            ranks, flips = unchanged, sign
+        else:
+            ranks, flips = signed_ranks(drawn), unflipped
+        p[draw], p_grouped[draw] = ranks.p_values(flips), ranks.grouped_p_value(flips, block.groups)
         state = length_state(drawn_lengths)
         if state == "adjustable":
             adjusted = adjust(drawn, drawn_lengths)
@@ -139,7 +146,7 @@ def _block_tests(block: Block, signs: np.ndarray, planted_dz: float) -> Tests:
             continue
         adj_p[draw] = adjusted.p
         same_sign[draw] = drawn.mean(axis=0) * adjusted.mean_diff > 0
-    return Tests(p, adj_p, same_sign)
+    return Tests(p, p_grouped, adj_p, same_sign)
 
 
 def _signs(study: Study, unit: Literal["pair", "group"], draws: int, rng: np.random.Generator) -> np.ndarray:

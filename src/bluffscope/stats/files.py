@@ -1,4 +1,4 @@
-"""stats.parquet and stats.json, each written whole or not at all."""
+"""stats.parquet, ladder.parquet, the detectors' tables and stats.json, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bluffscope.stats.analysis import StatsResult
+from bluffscope.stats.detectors import Detection
 from bluffscope.table.atomic import atomic_write, unwritable, write_bytes
 from bluffscope.table.folder import plain
 from bluffscope.table.manifest import package_versions
@@ -16,13 +17,16 @@ STATS_VERSION = 1
 """Version of the columns and of stats.json."""
 
 
-def write_stats(result: StatsResult, folder: Path, source: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Write both files, in place of earlier ones; gives their paths.
+def write_stats(
+    result: StatsResult, folder: Path, source: Mapping[str, Any], detection: Detection | None = None
+) -> tuple[Path, Path]:
+    """Write all files, in place of earlier ones; gives the paths of stats.parquet and stats.json.
 
     Args:
         result: what is written.
         folder: made if need be.
         source: what was analysed (table, pairs), for stats.json.
+        detection: the detectors, where they were asked for: detectors.parquet and transfer.parquet.
 
     Raises:
         RunFolderError: the operating system refused.
@@ -31,14 +35,21 @@ def write_stats(result: StatsResult, folder: Path, source: Mapping[str, Any]) ->
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from error
-    packages = package_versions(("bluffscope", "numpy", "scipy", "polars"))
+    packages = package_versions(("bluffscope", "numpy", "scipy", "scikit-learn", "polars"))
     about = {"stats_version": STATS_VERSION, **source, **result.about, "packages": packages}
     # The family is declared beside the numbers too, so that the Parquet file says it when it travels alone.
     marks = {name: json.dumps(plain(about[name])) for name in ("stats_version", "family", "corrections", "notes")}
     parquet, text = folder / "stats.parquet", folder / "stats.json"
     atomic_write(parquet, lambda temporary: result.rows.write_parquet(temporary, metadata=marks))
+    tables = {"ladder.parquet": result.ladder}
+    if detection is not None:
+        tables |= {"detectors.parquet": detection.rows, "transfer.parquet": detection.transfer}
+    for name, frame in tables.items():
+        atomic_write(folder / name, frame.write_parquet)
     content = {
         **about,
+        "files": [parquet.name, *tables],
+        "detectors": None if detection is None else detection.about | {"rows": detection.rows.to_dicts()},
         "rows": result.rows.to_dicts(),
         "cross_tables": result.cross_tables.to_dicts(),
         "control_rows": [] if result.control is None else result.control.to_dicts(),

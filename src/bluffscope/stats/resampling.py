@@ -65,12 +65,12 @@ def bootstrap_intervals(block: Block, resamples: int, rng: np.random.Generator, 
     drawn: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     step = max(8, _CELLS // len(differences))
     for start in range(0, resamples, step):
-        counts = _drawn_counts(groups, min(step, resamples - start), rng)  # (resample, group)
+        counts = drawn_counts(groups, min(step, resamples - start), rng)  # (resample, group)
         weights = np.ascontiguousarray(counts.T[block.groups])  # (pair, resample)
         areas = np.stack([weighted_auroc(order, weights) for order in orders], axis=1)
         drawn.append((_dz(counts, sums, mean), areas, _adjusted_dz(counts, sums, mean, lengths.mean())))
     dz, areas, adjusted = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    return Intervals(_ends(dz), _ends(areas), _ends(adjusted) if adjustable else nothing)
+    return Intervals(ends(dz), ends(areas), ends(adjusted) if adjustable else nothing)
 
 
 def sign_flip_p(differences: np.ndarray, groups: np.ndarray, flips: int, rng: np.random.Generator) -> np.ndarray:
@@ -86,7 +86,7 @@ def sign_flip_p(differences: np.ndarray, groups: np.ndarray, flips: int, rng: np
         rng: draws them.
     """
     number = int(groups.max()) + 1
-    totals = _by_group(differences, groups, number)
+    totals = by_group(differences, groups, number)
     # What rounding leaves between sums of the same values in another order.
     bound = np.abs(totals.sum(axis=0)) - 1e-12 * np.abs(totals).sum(axis=0)
     exact = number < 60 and 2**number <= flips + 1
@@ -105,7 +105,7 @@ def sign_flip_p(differences: np.ndarray, groups: np.ndarray, flips: int, rng: np
     return (1 + beyond) / (1 + total)
 
 
-def _by_group(values: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray:
+def by_group(values: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray:
     """(group, ...) sums of (pair, ...) values."""
     total = np.zeros((number, *values.shape[1:]))
     np.add.at(total, groups, values)
@@ -114,10 +114,10 @@ def _by_group(values: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray
 
 def _group_sums(d: np.ndarray, x: np.ndarray, groups: np.ndarray, number: int) -> _Sums:
     parts = (np.ones(len(d)), d, d**2, x, x**2, x[:, None] * d)
-    return _Sums(*(_by_group(part, groups, number) for part in parts))
+    return _Sums(*(by_group(part, groups, number) for part in parts))
 
 
-def _drawn_counts(groups: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+def drawn_counts(groups: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """(resample, group) how often each group is drawn."""
     drawn = rng.integers(0, groups, (resamples, groups)) + groups * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * groups).reshape(resamples, groups).astype(float)
@@ -154,7 +154,7 @@ def _positive(squares: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.where(squares > 1e-12 * scale, squares, np.nan)
 
 
-def _ends(drawn: np.ndarray) -> np.ndarray:
+def ends(drawn: np.ndarray) -> np.ndarray:
     """(2, metric) ends of the percentile interval over (resample, metric)."""
     ends = np.full((2, drawn.shape[1]), np.nan)
     defined = np.isfinite(drawn)

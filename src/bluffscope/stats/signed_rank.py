@@ -26,6 +26,24 @@ class SignedRanks(NamedTuple):
         with np.errstate(invalid="ignore", divide="ignore"):
             return 2 * norm.sf(np.abs(flips @ self.signed) / 2 / self.spread)
 
+    def grouped_p_value(self, flips: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """(metric,) the same where the pairs of a group are no independent evidence, NaN where every difference is 0.
+
+        The rank sums of whole groups take the place of single ranks (Rosner, Glynn and Lee 2006): with a group for
+        each pair this is `p_values`, ties included.
+
+        Args:
+            flips: (pair,) of 1 and -1.
+            groups: (pair,) numbers from 0 without gaps.
+        """
+        if len(groups) == int(groups.max(initial=-1)) + 1:
+            return self.p_values(flips)
+        order = np.argsort(groups, kind="stable")
+        starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+        sums = np.add.reduceat((flips[:, None] * self.signed)[order], starts, axis=0)  # (group, metric)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return 2 * norm.sf(np.abs(sums.sum(axis=0)) / np.sqrt((sums**2).sum(axis=0)))
+
 
 def signed_ranks(differences: np.ndarray) -> SignedRanks:
     """Ranks of the differences as Wilcoxon's test of 1945 takes them: zeros dropped, ties share their mean rank.

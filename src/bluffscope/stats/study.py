@@ -29,6 +29,8 @@ class Scope:
     """A domain, "pooled", or COLUMN=VALUE."""
     rows: np.ndarray
     """(pair of the scope,) ascending rows of the table."""
+    column: str = ""
+    """The column whose value makes it: "domain", one of `--by`, or "" for pooled."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class Study:
     length_unit: LengthUnit
     groups: np.ndarray
     """(row,) number of each row's group."""
+    domains: np.ndarray
+    """(row,) number of each row's domain: all 0 where domains are unknown."""
+    logprobs: np.ndarray
+    """(row, 2) log-probabilities of fact and hallucination given the prompt, nats; NaN where unknown."""
     scopes: tuple[Scope, ...]
     """Domains in order of appearance, pooled, then those of further columns."""
     cross_tables: pl.DataFrame
@@ -137,6 +143,8 @@ def build_study(table: pl.DataFrame, pairs: pl.DataFrame | None = None, by: Sequ
         lengths=lengths,
         length_unit=unit,
         groups=groups,
+        domains=_domains(everything),
+        logprobs=_logprobs(table),
         scopes=scopes,
         cross_tables=_cross_tables(table, classes, scopes),
         notes=tuple(notes),
@@ -199,6 +207,20 @@ def _lengths(table: pl.DataFrame, pairs: pl.DataFrame | None) -> tuple[np.ndarra
     return np.full((table.height, 2), np.nan), "unknown", note
 
 
+def _logprobs(table: pl.DataFrame) -> np.ndarray:
+    names = ("logprob_fact", "logprob_hall")
+    if all(name in table.columns and _is_number(table[name]) for name in names):
+        return _values(table, names)
+    return np.full((table.height, 2), np.nan)
+
+
+def _domains(table: pl.DataFrame) -> np.ndarray:
+    if "domain" not in table.columns:
+        return np.zeros(table.height, dtype=np.int64)
+    numbers = table["domain"].cast(pl.String).fill_null("").rank("dense")
+    return numbers.to_numpy().astype(np.int64) - 1
+
+
 def _groups(table: pl.DataFrame, pairs: pl.DataFrame | None) -> tuple[np.ndarray, str | None]:
     """(row,) group numbers; a row without a label is a group of its own."""
     note = None
@@ -256,7 +278,7 @@ def _scopes_of(column: pl.Series, prefix: str) -> list[Scope]:
         if not prefix and name == POOLED:
             name = f"domain={POOLED}"
         same = column.is_null() if value is None else column.eq(value).fill_null(value=False)
-        found.append(Scope(name, np.flatnonzero(same.to_numpy())))
+        found.append(Scope(name, np.flatnonzero(same.to_numpy()), column.name))
     return found
 
 

@@ -26,6 +26,8 @@ class Evidence:
     lengths: LengthState
     dz: float | None = None
     q: float | None = None
+    q_grouped: float | None = None
+    """As `q`, of the same test with groups of pairs as its units."""
     adj_dz: float | None = None
     adj_q: float | None = None
     equivalence_p: float | None = None
@@ -52,14 +54,15 @@ def judge(evidence: Evidence) -> Verdict:
     numbers = f"d_z {dz:+.2f} (q {_p(evidence.q)}), at equal lengths {adj_dz:+.2f} (q {_p(evidence.adj_q)})"
     if evidence.lengths == "equal":
         numbers = f"d_z {dz:+.2f} (q {_p(evidence.q)}), all lengths equal"
-    if raw and adjusted and dz * adj_dz > 0:
+    grouped = _found(evidence.q_grouped)
+    if raw and grouped and adjusted and dz * adj_dz > 0:
         return Verdict("separates", numbers + _stratum(evidence))
     if raw and not adjusted and abs(adj_dz) < abs(dz) / 2:
         return Verdict("confounded", f"length accounts for more than half of it: {numbers}")
     if evidence.equivalence_p is not None and evidence.equivalence_p < ALPHA:
         within = f"the effect at equal lengths lies within {EQUIVALENT_DZ} of 0 (p {_p(evidence.equivalence_p)})"
         return Verdict("equivalent", f"{within}: {numbers}")
-    return Verdict("inconclusive", f"{_undecided(evidence, raw=raw, adjusted=adjusted)}: {numbers}")
+    return Verdict("inconclusive", f"{_undecided(evidence, raw=raw, grouped=grouped, adjusted=adjusted)}: {numbers}")
 
 
 def _unusable(evidence: Evidence) -> str | None:
@@ -92,9 +95,11 @@ def _stratum(evidence: Evidence) -> str:
     return f"; but the {evidence.n_equal_length} pairs of equal length point the other way ({equal:+.2f})"
 
 
-def _undecided(evidence: Evidence, *, raw: bool, adjusted: bool) -> str:
-    if raw and adjusted:
+def _undecided(evidence: Evidence, *, raw: bool, grouped: bool, adjusted: bool) -> str:
+    if raw and adjusted and grouped:
         return "the effect changes its sign when length is held constant"
+    if raw and adjusted:
+        return f"not shown where pairs that share a text count as one (q {_p(evidence.q_grouped)})"
     if raw:
         return "an effect that length neither accounts for nor leaves standing"
     if adjusted:

@@ -11,8 +11,8 @@ import numpy as np
 from bluffscope.pairs.lint.draft import count, short, where
 from bluffscope.pairs.lint.findings import Finding, ScopeMeasures
 from bluffscope.pairs.lint.profile import Profile
-from bluffscope.pairs.lint.words import pieces
 from bluffscope.pairs.readers import quoted
+from bluffscope.wordbag import bag_classifier, counted
 
 MARGIN: Final = 0.05
 """The interval must lie above 0.5 by this: an AUROC of 0.55 is an effect of d = 0.18, about the 0.2 within which DESIGN
@@ -41,7 +41,6 @@ TELLING_PAIRS: Final = 10
 CUES: Final = 4
 RARE: Final = 0.005
 """Words in fewer texts than this share are no cues to name, whatever weight chance gave them."""
-CAPITAL: Final = "(a capital first)"
 
 Texts = Mapping[int, tuple[str, str, str]]
 """Id, fact and hallucination of sampled pairs, by position."""
@@ -109,13 +108,6 @@ class Judgement:
     hall_cues: tuple[str, ...]
 
 
-def features_of(text: str) -> list[str]:
-    """Words and punctuation marks, pairs of neighbours, and whether the text begins with a capital."""
-    single = pieces(text)
-    both = [f"{left} {right}" for left, right in zip(single, single[1:], strict=False)]
-    return [*single, *both, *([CAPITAL] if text.lstrip()[:1].isupper() else [])]
-
-
 def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level: float, seed: int) -> Judgement:
     """Cross-validate TF-IDF with logistic regression by group; the interval resamples groups.
 
@@ -126,17 +118,14 @@ def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level:
         level: confidence of the interval.
         seed: of the bootstrap.
     """
-    from sklearn.feature_extraction.text import CountVectorizer  # a second to import: only when a linter runs
-
     total = len(facts)
     labels = np.repeat([0, 1], total)
     folds = np.tile(np.unique(groups, return_inverse=True)[1], 2)
     # Counting needs no labels and no other text, so it is done once; weights and idf are learnt inside each fold.
-    vectorizer: Any = CountVectorizer(analyzer=features_of)  # pyright: ignore[reportArgumentType] - or a function
-    counts: Any = vectorizer.fit_transform([*facts, *halls])
+    counts, names = counted([*facts, *halls])
     scores = _held_out(counts, labels, folds)
     clear = np.argsort(scores[:total] - scores[total:], kind="stable")[:TELLING_PAIRS]
-    fact_cues, hall_cues = _cues(counts, labels, vectorizer.get_feature_names_out())
+    fact_cues, hall_cues = _cues(counts, labels, names)
     whole = float(auroc(scores, labels, np.ones((1, 2 * total)))[0])
     lo, hi = _interval(scores, labels, folds, level, seed)
     lo, hi = max(0.0, whole - WIDENED * (whole - lo)), min(1.0, whole + WIDENED * (hi - whole))
@@ -146,11 +135,11 @@ def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level:
 
 def _held_out(counts: Any, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """(text,) float64: each text's score by the model that was fitted to the other folds."""
-    from sklearn.model_selection import GroupKFold
+    from sklearn.model_selection import GroupKFold  # a second to import: only when a linter runs
 
     scores = np.empty(len(labels))
     for train, test in GroupKFold(FOLDS).split(counts, labels, groups):
-        scores[test] = _classifier().fit(counts[train], labels[train]).decision_function(counts[test])
+        scores[test] = bag_classifier().fit(counts[train], labels[train]).decision_function(counts[test])
     return scores
 
 
@@ -166,15 +155,6 @@ def _told_by_chance(counts: Any, labels: np.ndarray, groups: np.ndarray, found: 
         if auroc(_held_out(counts, flipped, groups), flipped, once)[0] >= found:
             return True
     return False
-
-
-def _classifier() -> Any:
-    # As slow as in `judge`.
-    from sklearn.feature_extraction.text import TfidfTransformer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    return make_pipeline(TfidfTransformer(), LogisticRegression(C=10.0, max_iter=1000))
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -212,7 +192,7 @@ def _interval(
 
 def _cues(counts: Any, labels: np.ndarray, names: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The features that speak loudest for a fact and for a hallucination, in a fit to all texts."""
-    model = _classifier().fit(counts, labels)
+    model = bagbag_classifier().fit(counts, labels)
     weighted = model[0].transform(counts)
     balance = np.asarray(weighted[labels == 1].mean(axis=0) - weighted[labels == 0].mean(axis=0)).ravel()
     frequent = np.asarray((counts > 0).sum(axis=0)).ravel() >= max(3, RARE * len(labels))

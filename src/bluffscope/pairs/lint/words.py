@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from bluffscope.wordbag import pieces
+
 _WORD: Final = re.compile(r"[^\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}][^\W_]+)*")
-_PIECE: Final = re.compile(r"[^\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}][^\W_]+)*|[^\w\s]|_")
 NEGATIONS: Final = frozenset({"not", "no", "never", "none", "without", "nobody", "nothing", "neither", "nor", "cannot"})
 """English words that deny; forms with n't are recognised besides."""
 
@@ -14,11 +15,6 @@ NEGATIONS: Final = frozenset({"not", "no", "never", "none", "without", "nobody",
 def words(text: str) -> list[str]:
     """The words of a text, casefolded, without punctuation; contractions stay whole."""
     return _WORD.findall(text.casefold())
-
-
-def pieces(text: str) -> list[str]:
-    """The words and the punctuation marks of a text, casefolded: what a bag of words counts."""
-    return _PIECE.findall(text.casefold())
 
 
 def last_piece(text: str) -> str:

@@ -1,0 +1,97 @@
+"""`bluffscope stats --detectors` on the demo, and verdicts that a failed health gate withholds."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+
+import bluffscope
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A run of the embedded model on the bundled pairs, residuals kept."""
+    out = tmp_path_factory.mktemp("runs") / "demo"
+    bluffscope.analyze("bluff200", preset="demo", keep_residuals=True, out=str(out))
+    return out
+
+
+def test_on_the_demo_known_pairs_are_told_apart_from_sae_features_and_unseen_pairs_are_not(call, demo, tmp_path):
+    outcome = call("stats", demo, "--detectors", "--by", "known", "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    rows = pl.read_parquet(tmp_path / "out" / "detectors.parquet")
+    of = {(row["detector"], row["scope"]): row for row in rows.iter_rows(named=True)}
+    known = of["sae", "known=true"]
+    assert known["surface_gain_lo"] > 0.3
+    assert known["gain_lo"] > 0.3
+    assert of["residual", "known=true"]["auroc"] > 0.95
+    assert "--logprob" in of["logprob", "known=true"]["reason"]
+    for name in ("mean_difference", "residual", "metrics", "sae"):
+        unseen = of[name, "known=false"]
+        assert unseen["gain_lo"] <= 0, unseen
+        assert unseen["surface_gain_lo"] <= 0, unseen
+        assert abs(unseen["auroc"] - 0.5) < 0.15, unseen
+    for scope in ("known=true", "known=false"):
+        # Counterbalanced: neither length nor text says anything.
+        assert of["text", scope]["auroc"] == pytest.approx(0.5, abs=0.02)
+        assert of["length", scope]["auroc"] == pytest.approx(0.5, abs=0.02)
+    transfer = pl.read_parquet(tmp_path / "out" / "transfer.parquet").filter(detector="sae")
+    assert transfer.filter(train="known=true", test="known=false")["auroc"].item() == pytest.approx(0.5, abs=0.15)
+    assert transfer.filter(train="entity", test="logical")["auroc"].item() > 0.8
+    said = " ".join(outcome.out.split())
+    assert "Detectors: can a text that stands alone be told to be hallucinated?" in said
+    assert "Transfer between values of known" in said
+    about = json.loads((tmp_path / "out" / "stats.json").read_text())
+    assert about["files"] == ["stats.parquet", "ladder.parquet", "detectors.parquet", "transfer.parquet"]
+    assert about["detectors"]["rows"] == rows.to_dicts()
+    assert (about["detectors"]["pairs"], about["detectors"]["folds"]) == (200, 5)
+
+
+def test_the_demos_null_control_holds_with_whole_groups_flipped(call, demo, tmp_path):
+    outcome = call("stats", demo, "--by", "known", "--control", "null", "--out", tmp_path)
+    assert outcome.code == 0, outcome.err
+    control = json.loads((tmp_path / "stats.json").read_text())["control_rows"]
+    assert {row["flipped"] for row in control} == {"pair", "group"}
+    assert len(control) == 14
+    assert max(row["rate_lo"] for row in control) <= 0.05
+
+
+def test_without_detectors_the_ladder_is_written_all_the_same(call, demo, tmp_path):
+    assert call("stats", demo, "--out", tmp_path).code == 0
+    ladder = pl.read_parquet(tmp_path / "ladder.parquet")
+    assert set(ladder["rung"]) == {"raw", "length", "length_logprob", "equal_length", "held_out_domain"}
+    assert json.loads((tmp_path / "stats.json").read_text())["files"] == ["stats.parquet", "ladder.parquet"]
+    assert not (tmp_path / "detectors.parquet").exists()
+
+
+FAILED = {"status": "failed", "findings": [{"severity": "error", "message": "mean L0 is 1000 where 68 is published"}]}
+
+
+@pytest.mark.parametrize(
+    ("health", "flags", "code", "withheld"),
+    [
+        (FAILED, (), 4, True),
+        (FAILED, ("--allow-unsound",), 0, False),
+        ({"status": "failed"}, (), 4, True),
+        ({"status": "warning", "findings": [{"severity": "warning", "message": "large norms"}]}, (), 0, False),
+        ({"status": "ok", "findings": []}, (), 0, False),
+        ({}, (), 0, False),
+    ],
+)
+def test_a_failed_health_gate_withholds_verdicts(call, demo, copied, tmp_path, health, flags, code, withheld):
+    run = copied(demo)
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"health": health}))
+    outcome = call("stats", run, *flags)
+    assert outcome.code == code
+    rows = pl.read_parquet(run / "stats.parquet")
+    assert (set(rows["verdict"]) == {"withheld"}) == withheld
+    assert rows["dz"].is_not_null().any()
+    said = " ".join(outcome.out.split())
+    assert ("No verdict: the run failed its health gate" in said) == withheld
+    failed = health.get("status") == "failed"
+    assert said.startswith("The run failed its health gate") == failed
+    if health is FAILED:
+        assert "mean L0 is 1000 where 68 is published" in said
