@@ -192,7 +192,7 @@ def _interval(
 
 def _cues(counts: Any, labels: np.ndarray, names: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The features that speak loudest for a fact and for a hallucination, in a fit to all texts."""
-    model = bagbag_classifier().fit(counts, labels)
+    model = bag_classifier().fit(counts, labels)
     weighted = model[0].transform(counts)
     balance = np.asarray(weighted[labels == 1].mean(axis=0) - weighted[labels == 0].mean(axis=0)).ravel()
     frequent = np.asarray((counts > 0).sum(axis=0)).ravel() >= max(3, RARE * len(labels))
