@@ -23,7 +23,7 @@ STEPS: Final = (
     "int8",
 )
 """The ladder, each step on top of those before; the first two are strategies of their own."""
-BATCH_SIZES: Final = (1, 4, 8, 16, 32, 64, 128)
+BATCH_SIZES: Final = (1, 4, 8, 16, 32)
 PAIRS: Final[dict[str, tuple[int, ...]]] = {
     # as few as give a stable rate: of each step of the ladder, in the order of STEPS
     "demo": (10, 20, 40, 40, 40, 200, 1000, 1000, 1000, 1000, 1000, 1000),
@@ -78,11 +78,12 @@ def ladder(shape: str, steps: Sequence[str] = STEPS) -> Iterator[Job]:
 
 
 def batch_sizes(shape: str, sizes: Sequence[int] = BATCH_SIZES, strategies: Sequence[str] = ()) -> Iterator[Job]:
-    """Packed and batched at each number of pairs a forward, each strategy in one process, smallest first."""
+    """Packed and batched at each number of pairs a forward, then as many as are chosen for them; each in one process."""
     least = 200 if shape == "demo" else 32
-    for strategy in _BATCHING:
+    for strategy, most in zip(_BATCHING, (64, 200), strict=True):
         if not strategies or strategy in strategies:
-            times = tuple(Measurement(pairs=max(least, size), batch_size=size) for size in sorted(sizes))
+            times = [Measurement(pairs=max(least, size), batch_size=size) for size in sorted(sizes)]
+            times = (*times, Measurement(pairs=max(least, most)))
             yield Job(shape=shape, step="batch sizes", strategy=strategy, measurements=times)
 
 
