@@ -18,7 +18,7 @@ from bluffscope.records import VIEWS
 from bluffscope.table.atomic import atomic_write
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.reader import Run, read_run
-from bluffscope.table.schema import LAYER_METRICS, Kind, pair_columns
+from bluffscope.table.schema import LAYER_METRICS, Kind, logprob_columns, pair_columns
 
 SCHEMA: Final = {
     "metric": pl.String,
@@ -198,7 +198,7 @@ def _all_cells(config: RunConfig) -> Iterator[_Cells]:
             yield _Cells(metric.name, layer, "text", metric.kind, names)
             if metric.kind == "float":
                 yield _Cells(metric.name, layer, "diff", metric.kind, (f"l{layer}_diff_{metric.name}",))
-    for column in pair_columns(config.measure.noise_sweep):
+    for column in (*pair_columns(config.measure.noise_sweep), *logprob_columns()):
         if (name := column.name.removesuffix("_diff")) != column.name:
             yield _Cells(name, None, "text", column.kind, (f"{name}_fact", f"{name}_hall"))
             yield _Cells(name, None, "diff", column.kind, (column.name,))

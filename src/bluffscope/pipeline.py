@@ -141,6 +141,12 @@ class ShardWorker:
                 return False
             rows.quarantine(pairs[0].pair.index, "the residual stream is not finite (overflow in this dtype?)")
             return True
+        logprobs = activations.logprobs
+        if logprobs is not None and not bool(logprobs.isfinite().all()):
+            if len(pairs) > 1:
+                return False
+            rows.quarantine(pairs[0].pair.index, "the log-probability is not finite (overflow in this dtype?)")
+            return True
         with self.stopwatch.stage("sae"):
             states = {layer: self._encode(layer, residual) for layer, residual in activations.residuals.items()}
         measurement = Measurement(
@@ -150,6 +156,8 @@ class ShardWorker:
             states=states,
             encode=self._encode_only,
             options=self.options,
+            targets=batch.targets,
+            logprobs=None if logprobs is None else logprobs.cpu().double().numpy(),
         )
         with self.stopwatch.stage("geometry"):
             columns = [analysis.function(measurement) for analysis in self.analyses]
