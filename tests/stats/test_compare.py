@@ -306,7 +306,7 @@ def test_undefined_and_constant_metrics_are_null_not_zero(plain, tmp_path):
 
 
 def test_what_cannot_be_compared_is_refused(plain, make, records, tmp_path):
-    with pytest.raises(InputError, match="one run cannot be compared: give two or more"):
+    with pytest.raises(InputError, match="expected two or more runs to compare, got 1: give the folders of all"):
         compare_all([plain])
     with pytest.raises(InputError, match="is given twice"):
         compare_all([plain, bluffscope.read_run(Path(plain.path.parent, "..", plain.path.parent.name, "plain"))])

@@ -117,7 +117,7 @@ def compare_all(runs: Sequence[Run], by: Sequence[str] = ()) -> RunComparison:
         InputError: fewer than two runs, one twice, no pair or no metric in common, an unknown column, a damaged folder.
     """
     if len(runs) < 2:
-        raise InputError("one run cannot be compared: give two or more")
+        raise InputError(f"expected two or more runs to compare, got {len(runs)}: give the folders of all")
     folders = [run.path.resolve() for run in runs]
     if repeated := next((run for place, run in enumerate(runs) if folders.index(folders[place]) < place), None):
         raise InputError(f"{repeated.path} is given twice: give different runs")
