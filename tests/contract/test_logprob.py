@@ -230,3 +230,25 @@ def test_a_batch_with_targets_needs_a_reader_with_a_head(tiny_model, tiny_saes):
     bare = ResidualReader(worker.reader.model, worker.reader.points, worker.reader.style)
     with pytest.raises(ValueError, match="give the reader the model's Head"):
         bare.read(batch)
+
+
+def test_a_layer_behind_the_last_one_read_that_does_not_pack_is_found_at_load(tiny_model, tiny_saes, caplog):
+    worker = measuring.make_worker(tiny_model, tiny_saes, layers=(0,), logprob=True)
+    reader = worker.reader
+    assert reader.packs
+    block = reader.model.blocks[2]
+
+    def forget(module, arguments, options):
+        """Full causal attention, whatever mask is given: branches of a trie see each other."""
+        del module
+        mask = options["attention_mask"]
+        ones = torch.ones(mask.shape[-2:], dtype=torch.bool).tril()
+        return arguments, {**options, "attention_mask": torch.zeros_like(mask).masked_fill(~ones, -1e9)}
+
+    handle = block.register_forward_pre_hook(forget, with_kwargs=True)
+    try:
+        assert ResidualReader.create(reader.model, reader.points).packs  # its residuals do not depend on that layer
+        assert not ResidualReader.create(reader.model, reader.points, reader.head).packs
+    finally:
+        handle.remove()
+    assert "ignores custom attention masks" in caplog.text

@@ -113,6 +113,8 @@ class ResidualReader:
     def _packs_exactly(self) -> bool:
         """Two short texts with a common beginning, packed in one row and each alone: the same residuals?"""
         packed, alone = _check_batches(self.model.network.get_input_embeddings().weight.shape[0])  # pyright: ignore
+        if self.head is not None:  # layers behind the last one read must pack too
+            packed, alone = (replace(batch, targets=_at_reads(batch)) for batch in (packed, alone))
         apart = self.read(alone)  # outside the try: a model that cannot run at all is no matter of masks
         try:
             together = self.read(packed)
@@ -125,7 +127,9 @@ class ResidualReader:
             difference = (residual.double() - expected).norm(dim=1)  # (read,)
             if not bool((difference <= tolerance * expected.norm(dim=1)).all()):
                 return False
-        return True
+        if together.logprobs is None or apart.logprobs is None:
+            return True
+        return torch.allclose(together.logprobs.double(), apart.logprobs.double(), rtol=tolerance, atol=tolerance)
 
 
 def _logprobs(head: Head, hidden: torch.Tensor, targets: Targets | None) -> torch.Tensor | None:
@@ -143,6 +147,12 @@ def _on(device: torch.device, array: np.ndarray) -> torch.Tensor:
     """
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _at_reads(batch: PackedBatch) -> Targets:
+    """Whatever token 0 is, asked for after each read."""
+    token = np.zeros_like(batch.read_slot)
+    return Targets(row=batch.read_row, slot=batch.read_slot, token=token, pair=batch.read_pair, view=batch.read_view)
 
 
 def _check_batches(vocabulary: int) -> tuple[PackedBatch, PackedBatch]:
