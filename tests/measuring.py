@@ -14,7 +14,7 @@ import torch
 
 from bluffscope import reference
 from bluffscope.api import config_from
-from bluffscope.metrics import ANALYSES
+from bluffscope.metrics import ANALYSES, LOGPROB
 from bluffscope.pipeline import ShardWorker
 from bluffscope.records import VIEWS, Pair, Shard
 from bluffscope.reference import ReferenceOptions, Row
@@ -29,8 +29,13 @@ def make_worker(model: Path, saes: Path, **options: Any) -> ShardWorker:
     """A worker with options by the names of `bluffscope analyze`; the CPU and float64 unless given."""
     options = {"dtype": "float64", "device": "cpu", **options}
     config = config_from(model=str(model), sae=str(saes), **options)
+    analyses = (*ANALYSES, LOGPROB) if config.measure.logprob else ANALYSES
+    names = [analysis.name for analysis in analyses]
     worker, _ = build_worker(
-        config, ANALYSES, lambda layers: table_columns(layers, config.measure.noise_sweep), Stopwatch()
+        config,
+        analyses,
+        lambda layers: table_columns(layers, config.measure.noise_sweep, analyses=names),
+        Stopwatch(),
     )
     return worker
 

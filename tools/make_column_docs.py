@@ -10,6 +10,7 @@ from pathlib import Path
 from bluffscope.table.schema import (
     ANALYSES,
     LAYER_METRICS,
+    LOGPROB_METRICS,
     PAIR_COLUMNS,
     PAIR_METRICS,
     SCHEMA_VERSION,
@@ -36,6 +37,11 @@ reconstruction, l1 >= l2 >= ... the eigenvalues of the weighted cloud of active 
 
 SWEEP = """`--noise-sweep S ...` adds `stability_s{S}_{fact|hall|diff}` for each noise level, after all others:
 `stability_s0.3_fact`.
+"""
+
+LOGPROB = """In runs with `--logprob` only. A completion's tokens are those of its whole text beyond the longest token
+prefix it shares with the prompt (`fact_tokens`, `hall_tokens`); null where the first of them is the first of the text,
+which nothing predicts.
 """
 
 CROSS_LAYER = """**`cross_layer_consistency` is not interpretable**: it compares two dictionaries index by index, and
@@ -104,6 +110,7 @@ def page() -> str:
             table((metric for metric in PAIR_METRICS if metric.analysis == analysis), "Metric"),
         ]
         parts += [notes[analysis]] if analysis in notes else []
+    parts += ["## Log-probability: `{metric}_{fact|hall|diff}`\n", table(LOGPROB_METRICS, "Metric"), LOGPROB]
     files = ["| File | Columns | Rows |", "|---|---|---|"]
     files += [f"| `{name}` | {columns} | {rows} |" for name, columns, rows in FILES]
     return "\n".join([*parts, "## The other tables of a run\n", "\n".join(files) + "\n", PROVENANCE])

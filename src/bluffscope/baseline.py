@@ -28,8 +28,9 @@ FUNCTIONS: Final[dict[str, Callable[[Subject], Row]]] = {
     "stability": reference.stability,
     "entropy": reference.entropy,
     "cross_layer": reference.cross_layer,
+    "logprob": reference.logprob,
 }
-"""The reference's analyses by the names of the engine's."""
+"""The reference's analyses by the names of the engine's; the last one runs only where it is asked for."""
 
 
 class Loaded(NamedTuple):
@@ -121,7 +122,7 @@ class BaselineWorker:
         try:
             subject = reference.prepare(pair, loaded.model, loaded.tokenizer, loaded.saes, self.options, self.counts)
             row = reference.token_columns(subject)
-            if len(names) == len(FUNCTIONS):
+            if FUNCTIONS.keys() - {"logprob"} <= set(names):
                 row |= reference.all_analyses(subject)
             else:
                 for name in names:

@@ -68,6 +68,8 @@ class MeasureOptions:
     """Noise draws a text; stability is their mean."""
     noise_sweep: tuple[float, ...] = ()
     """Further values of s, each with its own stability columns (a dose-response curve)."""
+    logprob: bool = False
+    """Also measure the log-probability of each completion: loads all layers and the LM head."""
     seed: int = 0
     """Seed of the noise."""
 

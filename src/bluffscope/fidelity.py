@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,7 +18,7 @@ from bluffscope.records import VIEWS
 from bluffscope.table.atomic import atomic_write
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.reader import Run, read_run
-from bluffscope.table.schema import LAYER_METRICS, Kind, pair_columns
+from bluffscope.table.schema import LAYER_METRICS, Kind, logprob_columns, pair_columns
 
 SCHEMA: Final = {
     "metric": pl.String,
@@ -154,18 +154,21 @@ class _Cells(NamedTuple):
     columns: tuple[str, ...]
 
 
-def compare_runs(run: Run, reference: Run, config: RunConfig) -> pl.DataFrame:
+def compare_runs(run: Run, reference: Run, config: RunConfig, pair_ids: Collection[str] | None = None) -> pl.DataFrame:
     """The table of `SCHEMA`: how a run differs from another over the same pairs in float32.
 
     Args:
         run: the run whose precision is in question; it may hold more pairs.
         reference: its float32 counterpart.
         config: the run's options, for its layers and noise sweep.
+        pair_ids: the pairs that are compared; all that both have unless given.
 
     Raises:
         InputError: the runs have no pair in common.
     """
     ids = reference.metrics.select("pair_id").join(run.metrics.select("pair_id"), on="pair_id", how="semi")
+    if pair_ids is not None:
+        ids = ids.filter(pl.col("pair_id").is_in(list(pair_ids)))
     if ids.is_empty():
         raise InputError("fidelity: none of the pairs chosen could be measured in float32; choose more of them")
     ours = _with_differences(ids.join(run.metrics, on="pair_id", how="left", maintain_order="left"), config)
@@ -198,7 +201,7 @@ def _all_cells(config: RunConfig) -> Iterator[_Cells]:
             yield _Cells(metric.name, layer, "text", metric.kind, names)
             if metric.kind == "float":
                 yield _Cells(metric.name, layer, "diff", metric.kind, (f"l{layer}_diff_{metric.name}",))
-    for column in pair_columns(config.measure.noise_sweep):
+    for column in (*pair_columns(config.measure.noise_sweep), *logprob_columns()):
         if (name := column.name.removesuffix("_diff")) != column.name:
             yield _Cells(name, None, "text", column.kind, (f"{name}_fact", f"{name}_hall"))
             yield _Cells(name, None, "diff", column.kind, (column.name,))

@@ -164,6 +164,12 @@ class ShardWorker:
                 return False
             rows.quarantine(pairs[0].pair.index, "the residual stream is not finite (overflow in this dtype?)")
             return True
+        logprobs = activations.logprobs
+        if logprobs is not None and not bool(logprobs.isfinite().all()):
+            if len(pairs) > 1:
+                return False
+            rows.quarantine(pairs[0].pair.index, "the log-probability is not finite (overflow in this dtype?)")
+            return True
         with self.stopwatch.stage("sae"):
             states = {layer: self._encode(layer, residual) for layer, residual in activations.residuals.items()}
         measurement = Measurement(
@@ -174,6 +180,8 @@ class ShardWorker:
             encode=self._encode_only,
             options=self.options,
             decompose=self.decompose,
+            targets=batch.targets,
+            logprobs=None if logprobs is None else logprobs.cpu().double().numpy(),
         )
         with self.stopwatch.stage("geometry"):
             columns = [analysis.function(measurement) for analysis in self.analyses]

@@ -5,6 +5,7 @@ Axis glossary (used in every jaxtyping shape):
 * ``pair``: pairs of a batch, in the batch's own order.
 * ``view``: the three texts of a pair, in the order of `VIEWS`.
 * ``read``: read positions of a batch; with ``position="last"`` there is one for each pair and view.
+* ``target``: completion tokens whose log-probability is asked for.
 * ``row``, ``token``: rows of a packed batch and the slots of a row.
 * ``layer``: layers measured, in the order the user gave.
 * ``active``: active features of one read; ``d_model``: residual width; ``d_sae``: dictionary width.
@@ -72,6 +73,9 @@ class Sequence:
     """Token ids as the model sees them, a BOS first where one is fed."""
     reads: tuple[int, ...]
     """Indices into `ids` at which the view is measured; never a BOS, never empty."""
+    scored: tuple[int, ...] = ()
+    """Indices into `ids` of the completion's tokens, where their log-probability is asked for; never the first of
+    `ids`, which nothing predicts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,22 @@ class TokenizedPair:
     it has in common with the prompt."""
     read_tokens: tuple[str, str, str]
     """Text of the (last) token read in each view."""
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Completion tokens whose log-probability is asked for, each at the position that predicts it."""
+
+    row: np.ndarray
+    """(target,) int64: row of the node before each token: its parent in the trie."""
+    slot: np.ndarray
+    """(target,) int64: that node's slot."""
+    token: np.ndarray
+    """(target,) int64: id of the token."""
+    pair: np.ndarray
+    """(target,) int64: position of its pair in the batch."""
+    view: np.ndarray
+    """(target,) int64: index into `VIEWS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +137,8 @@ class PackedBatch:
     """(row,) int64: slots of each row that hold a node."""
     branching: bool
     """False where each row is one plain text (strategy ``batched``): no custom mask is needed."""
+    targets: Targets | None = None
+    """Where log-probabilities are read; None where they are not asked for."""
 
     @property
     def distinct_tokens(self) -> int:
@@ -126,10 +148,12 @@ class PackedBatch:
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """Residuals at the read positions, for each layer asked for."""
+    """Residuals at the read positions, for each layer asked for; log-probabilities where they are asked for."""
 
     residuals: Mapping[int, Float[torch.Tensor, "read d_model"]]
     """By layer."""
+    logprobs: Float[torch.Tensor, " target"] | None = None
+    """Of the batch's targets, in nats, in float32 or better."""
 
 
 @dataclass(frozen=True, slots=True)

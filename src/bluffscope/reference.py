@@ -67,6 +67,8 @@ class ReferenceOptions:
     """Seed of the noise."""
     prepend_bos: bool = True
     """Feed one BOS before the text, where the tokenizer has one."""
+    logprob: bool = False
+    """Also the log-probabilities of fact and hallucination: one more forward of each."""
 
 
 @dataclass
@@ -210,12 +212,13 @@ def token_columns(subject: Subject) -> Row:
 
 
 def all_analyses(subject: Subject) -> Row:
-    """The five analyses in one pass: 13 forwards for three layers (see the head of this file)."""
+    """The five analyses in one pass: 13 forwards for three layers (see the head of this file); 15 with `logprob`."""
     prompt: Readings = {"prompt": subject.read("prompt", subject.options.layers)}
     row = layer_sensitivity(subject, prompt) | semantic_misalignment(subject, prompt)
     once: Readings = {view: subject.read(view, [subject.options.layers[0]]) for view in COMPLETIONS}
     row |= stability(subject, once) | entropy(subject, once)
-    return row | cross_layer(subject)
+    row |= cross_layer(subject)
+    return row | logprob(subject) if subject.options.logprob else row
 
 
 def prepare(
@@ -455,6 +458,40 @@ def cross_layer(subject: Subject) -> Row:
             alignment[view] = mean(maths.cosine(a, b) for a, b in zip(here.y, there.y, strict=True))
     row = _compared("cross_layer_consistency", consistency)
     return row | _compared("cross_layer_alignment", alignment)
+
+
+def logprob(subject: Subject) -> Row:
+    """Log-probability of each completion given its prompt, in nats: the sum over its tokens, and that by their number.
+
+    A completion's tokens are those after the longest token prefix its text shares with the prompt. None where its first
+    token is the first of the text: nothing predicts it.
+    """
+    sums: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
+    means: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
+    for view in COMPLETIONS:
+        text = subject.texts[view]
+        first = len(text.ids) - text.tokens
+        if first == 0:
+            continue
+        logits = _logits(subject, view)
+        total = 0.0
+        for position in range(first, len(text.ids)):
+            predicted = torch.log_softmax(logits[position - 1], dim=0)
+            total += float(predicted[text.ids[position]])
+        if not np.isfinite(total):
+            raise PairError(f"pair {subject.pair.id}: the log-probability of the {view} completion is not finite")
+        sums[view], means[view] = total, total / text.tokens
+    return _compared("logprob", sums) | _compared("logprob_per_token", means)
+
+
+def _logits(subject: Subject, view: View) -> torch.Tensor:
+    """One full forward of one unpadded text: its logits (token, vocabulary) as the model itself gives them, float64."""
+    weights = next(subject.model.parameters())
+    ids = torch.tensor([subject.texts[view].ids], device=weights.device)
+    with torch.no_grad(), computing_in(weights.dtype), subject.counts.stopwatch.stage("forward"):
+        output = subject.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    subject.counts.forwards += 1
+    return output.logits[0].cpu().double()
 
 
 def _compared(name: str, values: Mapping[View, float | None]) -> Row:

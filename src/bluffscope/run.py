@@ -24,7 +24,7 @@ from bluffscope.engine import LocalEngine
 from bluffscope.errors import InputError
 from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
 from bluffscope.machine import device_peak
-from bluffscope.metrics import ANALYSES, Analysis
+from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
 from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pairs.lint import lint_source
 from bluffscope.pairs.source import BUNDLED
@@ -155,6 +155,8 @@ def _run(
     stopwatch = Stopwatch()
     config = homes_expanded(config)
     _check_measure(config.measure)
+    if config.measure.logprob and LOGPROB not in analyses:
+        analyses = (*analyses, LOGPROB)
     _check_out(config.output.out)
     with stopwatch.stage("data"):
         source = open_source(config.data)
@@ -269,7 +271,8 @@ def _memory(config: RunConfig, worker: RunWorker, count: int) -> dict[str, int |
     """The most memory held where the model is, as predicted (for strategies that have a model of it) and as it came."""
     device, predicted = config.model.device, None
     if isinstance(worker, ShardWorker):
-        shape = loaded_shape(worker.reader.model, worker.coders.values(), config.model.quantize)
+        model, head = worker.reader.model, config.measure.logprob
+        shape = loaded_shape(model, worker.coders.values(), config.model.quantize, head=head)
         predicted = predicted_peak(config.engine, run_footprint(shape, device, config.measure), count)
     return {"predicted_bytes": predicted, "peak_bytes": device_peak(device)}
 

@@ -41,6 +41,7 @@ def run_shape(
     stored_dtype: torch.dtype | None,
     saes: Iterable[tuple[int, int, float | None]],
     quantize: str = "none",
+    head: bool = False,
 ) -> Shape:
     """The shape of a run.
 
@@ -51,6 +52,7 @@ def run_shape(
         stored_dtype: of the weights in the file, if known.
         saes: (d_in, d_sae, published L0 if known) of each layer's SAE.
         quantize: the option of this name.
+        head: whether the LM head is loaded, for log-probabilities.
     """
     number_bytes = dtype.itemsize
     converted = stored_dtype is not None and stored_dtype != dtype
@@ -65,6 +67,7 @@ def run_shape(
         saes=shapes,
         linear_bytes=_LINEAR_BYTES[quantize],
         file_bytes=stored_dtype.itemsize if stored_dtype is not None and converted else None,
+        head=head,
     )
 
 
@@ -78,7 +81,7 @@ def run_footprint(shape: Shape, device: str, measure: MeasureOptions) -> Footpri
     )
 
 
-def loaded_shape(model: LanguageModel, coders: Iterable[Coder], quantize: str) -> Shape:
+def loaded_shape(model: LanguageModel, coders: Iterable[Coder], quantize: str, *, head: bool = False) -> Shape:
     """The shape of a run whose model and SAEs are loaded."""
     return run_shape(
         model.config,
@@ -87,6 +90,7 @@ def loaded_shape(model: LanguageModel, coders: Iterable[Coder], quantize: str) -
         stored_dtype=model.stored_dtype,
         saes=[(coder.d_in, coder.d_sae, coder.identity.get("published_l0")) for coder in coders],
         quantize=quantize,
+        head=head,
     )
 
 
@@ -101,8 +105,12 @@ class Planned:
     shape: Shape
 
 
-def plan_run(options: ModelOptions) -> Planned:
+def plan_run(options: ModelOptions, *, logprob: bool = False) -> Planned:
     """The shape of a run that was not started: configurations are read, weights are not.
+
+    Args:
+        options: model, SAEs and layers.
+        logprob: whether log-probabilities are asked for, which take all blocks and the LM head.
 
     Raises:
         InputError: a model or SAEs that cannot be found, or do not fit each other.
@@ -125,11 +133,12 @@ def plan_run(options: ModelOptions) -> Planned:
     blocks = 1 + max(HookPoint.parse(sae.hook_name).block for sae in saes.values())
     shape = run_shape(
         config,
-        blocks=min(blocks, int(config.num_hidden_layers)),
+        blocks=int(config.num_hidden_layers) if logprob else min(blocks, int(config.num_hidden_layers)),
         dtype=getattr(torch, dtype),
         stored_dtype=config.dtype if isinstance(config.dtype, torch.dtype) else None,
         saes=[(sae.d_in, sae.d_sae, sae.l0) for sae in saes.values()],
         quantize=options.quantize,
+        head=logprob,
     )
     return Planned(options.model, device, dtype, shape)
 

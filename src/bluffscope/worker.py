@@ -14,7 +14,7 @@ from bluffscope.demo import model_dir, sae_dir
 from bluffscope.errors import InputError
 from bluffscope.hub import hub_or_cache
 from bluffscope.metrics import Analysis
-from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_model
+from bluffscope.model import Head, HookPoint, LanguageModel, ResidualReader, load_model
 from bluffscope.model.load import check_model, choose_device
 from bluffscope.model.quantize import check_quantize
 from bluffscope.pipeline import ShardWorker
@@ -90,7 +90,7 @@ def build_worker(
 
 
 def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
-    """Load the SAEs, and the model as far as they (or, for the reference's strategies, all of it) need it.
+    """Load the SAEs, and the model as far as they need it; all of it for the reference's strategies and `logprob`.
 
     Args:
         config: options with preset, device and dtype resolved.
@@ -104,7 +104,7 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
     dtype = _DTYPES[options.dtype]
     model_name = str(model_dir()) if options.model == DEMO_NAME else options.model
     sae_name = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
-    whole = config.engine.strategy in OF_THE_REFERENCE
+    whole = config.engine.strategy in OF_THE_REFERENCE or config.measure.logprob
     with hub_or_cache([model_name, sae_name.partition(":")[0]]):
         check_model(model_name, options.revision)  # what is plainly wrong is said before gigabytes of SAEs are loaded
         source = find_saes(sae_name, options.layers)
@@ -141,17 +141,21 @@ def assemble(
         position=config.measure.position,
         join=config.data.join,
         context=model.context,
+        logprob=config.measure.logprob,
     )
     if config.engine.strategy in OF_THE_REFERENCE:
         return _baseline(config, parts, tokenizer, analyses, columns, stopwatch), config
     found = run_footprint(
-        loaded_shape(model, coders.values(), config.model.quantize), model.device.type, config.measure
+        loaded_shape(model, coders.values(), config.model.quantize, head=config.measure.logprob),
+        model.device.type,
+        config.measure,
     )
     config = replace(config, engine=_freeze(config.engine, model.device.type, found))
     packs = config.engine.strategy == "packed"
+    head = Head.create(model) if config.measure.logprob else None
     worker = ShardWorker(
         tokenizer=tokenizer,
-        reader=ResidualReader.create(model, points) if packs else ResidualReader(model, points, None),
+        reader=ResidualReader.create(model, points, head) if packs else ResidualReader(model, points, None, head=head),
         coders=coders,
         analyses=analyses,
         columns=columns,
@@ -196,6 +200,7 @@ def _baseline(
             noise_sweep=measure.noise_sweep,
             seed=measure.seed,
             prepend_bos=tokenizer.bos is not None,
+            logprob=measure.logprob,
         ),
         keep_residuals=config.output.keep_residuals,
         counts=Counts(stopwatch=stopwatch),

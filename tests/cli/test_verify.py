@@ -117,6 +117,27 @@ def test_float32_decides_and_half_precision_is_for_information(call, flags, monk
     assert (f"{dtype}: for information, in multiples of what float32 is allowed" in outcome.out) == (code == 0)
 
 
+def test_log_probabilities_are_verified_where_they_are_asked_for(call, flags, monkeypatch):
+    plain, with_them = call("verify", *flags), call("verify", *flags, "--logprob")
+    agreed(plain, "float64", "float32", pairs=5)
+    agreed(with_them, "float64", "float32", pairs=5)
+    columns = [int(re.search(AGREE.format("float64"), outcome.out)[2]) for outcome in (plain, with_them)]
+    assert columns[1] - columns[0] == 6
+    assert "logprob_per_token" in with_them.out
+    assert "logprob" not in plain.out
+    right = tries._targets
+
+    def late(targets):
+        found = right(targets)
+        return dataclasses.replace(found, slot=np.maximum(found.slot - 1, 0))
+
+    monkeypatch.setattr(tries, "_targets", late)  # the position before the one that predicts the token
+    outcome = call("verify", *flags, "--logprob", "--dtype", "float64")
+    assert outcome.code == 1
+    assert "Strategies differ in float64: batched, packed from sequential" in outcome.out
+    assert re.search(r"packed: \d+ cells of 6 columns differ", outcome.out)
+
+
 def test_pairs_that_cannot_be_measured_are_named_and_left_out(call, flags, tmp_path):
     long = {"id": "long", "domain": "geo", "prompt": "Water boils at " * 60, "fact": "a", "hallucination": "b"}
     data = tiny.write_pairs(tmp_path / "more.jsonl", [tiny.PAIRS[0], long, *tiny.PAIRS[1:]])

@@ -8,12 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModel, Gemma2Config
+from transformers import AutoModel, Gemma2Config, LlamaConfig
 
 import tiny
 from bluffscope.metrics import geometry
+from bluffscope.model import head
 from bluffscope.plan import memory
-from bluffscope.plan.memory import GEMMA_2_2B, READS_A_TOKEN, SaeShape, Shape, footprint, pairs
+from bluffscope.plan.memory import GEMMA_2_2B, READS_A_TOKEN, SMALLEST_BATCH, SaeShape, Shape, footprint, pairs
 from bluffscope.sae import coder
 
 SMALL = Shape(
@@ -42,6 +43,7 @@ def test_the_weights_of_an_sae_are_predicted_to_the_byte():
 def test_bounds_are_those_of_the_code_that_they_describe():
     assert memory.DENSE_CELLS == coder._DENSE_CELLS
     assert memory.BLOCK_CELLS == geometry._BLOCK_CELLS
+    assert memory.HEAD_BLOCK == head.SLICE_BYTES
 
 
 def test_gemma_2_2b_is_as_its_configuration_says():
@@ -63,6 +65,16 @@ def test_gemma_2_2b_is_as_its_configuration_says():
     assert found.saes == pytest.approx(0.906e9, rel=0.005)
     assert found.peak(2048, 512) < 1.15 * (found.weights + found.saes + 1e9)
     assert footprint(GEMMA_2_2B["bfloat16"]).weights == found.weights // 2
+
+
+def test_log_probabilities_take_a_head_where_it_has_weights_of_its_own_and_a_slice_of_logits():
+    plain, tied = footprint(SMALL), footprint(replace(SMALL, head=True, tied=True))
+    own = footprint(replace(SMALL, head=True))
+    assert tied.weights == plain.weights
+    assert own.weights - plain.weights == SMALL.vocabulary * SMALL.d_model * SMALL.number_bytes
+    assert tied.needed(SMALLEST_BATCH, 64) > plain.needed(SMALLEST_BATCH, 64) + memory.HEAD_BLOCK / 2
+    whole = Shape.of(LlamaConfig(tie_word_embeddings=True), blocks=1, number_bytes=4, saes=(), head=True)
+    assert (whole.head, whole.tied) == (True, True)
 
 
 def test_attention_that_holds_its_scores_costs_the_square_of_a_row():

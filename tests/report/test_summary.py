@@ -28,7 +28,7 @@ from bluffscope.report.labels import (
     number,
 )
 from bluffscope.table.metric_pairs import metric_pairs
-from bluffscope.table.schema import LAYER_METRICS, PAIR_METRICS, table_columns
+from bluffscope.table.schema import LAYER_METRICS, LOGPROB_METRICS, PAIR_METRICS, table_columns
 
 _SPEC = importlib.util.spec_from_file_location("report_tables", Path(__file__).with_name("tables.py"))
 tables = importlib.util.module_from_spec(_SPEC)
@@ -174,7 +174,8 @@ def test_the_report_groups_metrics_as_the_schema_does():
     titles = {title.casefold().replace("-", "_").replace(" ", "_"): set(names) for title, names in GROUPS}
     for metric in PAIR_METRICS:
         assert metric.name in titles[metric.analysis]
-    assert sum(map(len, titles.values())) == len(PAIR_METRICS)
+    assert titles["log_probability"] == {metric.name for metric in LOGPROB_METRICS}
+    assert sum(map(len, titles.values())) == len(PAIR_METRICS) + len(LOGPROB_METRICS)
     assert group_title("stability_s0.3", None) == "Stability"
     assert group_title("my_own", None) == OTHER_GROUP
     names = [column.name for column in table_columns([0, 11], [0.3])]

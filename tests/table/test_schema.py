@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from bluffscope.errors import InputError
-from bluffscope.table.schema import ANALYSES, METRICS, PAIR_COLUMNS, SHARD_COLUMNS, Column, table_columns
+from bluffscope.table.schema import ANALYSES, LOGPROB, METRICS, PAIR_COLUMNS, SHARD_COLUMNS, Column, table_columns
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,6 +102,15 @@ def test_ranges_of_differences_follow_from_those_of_the_values():
 def test_consistency_is_declared_not_interpretable():
     column = next(c for c in table_columns([0]) if c.name == "cross_layer_consistency_fact")
     assert "not interpretable" in column.doc
+
+
+def test_log_probabilities_are_columns_only_when_asked_for():
+    plain, asked = table_columns([0], [0.1]), table_columns([0], [0.1], analyses=[*ANALYSES, LOGPROB])
+    added = [column for column in asked if column not in plain]
+    parts = ("fact", "hall", "diff")
+    assert [column.name for column in added] == [f"{m}_{p}" for m in ("logprob", "logprob_per_token") for p in parts]
+    assert {column.section for column in added} == {"logprob"}
+    assert [(column.low, column.high) for column in added[:3]] == [(None, 0), (None, 0), (None, None)]
 
 
 @pytest.mark.parametrize("left_out", ANALYSES)

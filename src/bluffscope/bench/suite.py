@@ -78,7 +78,7 @@ def ladder(shape: str, steps: Sequence[str] = STEPS) -> Iterator[Job]:
 
 
 def batch_sizes(shape: str, sizes: Sequence[int] = BATCH_SIZES, strategies: Sequence[str] = ()) -> Iterator[Job]:
-    """Packed and batched at each number of pairs a forward, then as many as are chosen for them; each in one process."""
+    """Packed and batched at each number of pairs a forward, then at as many as auto takes; each in one process."""
     least = 200 if shape == "demo" else 32
     for strategy, most in zip(_BATCHING, (64, 200), strict=True):
         if not strategies or strategy in strategies:

@@ -89,7 +89,7 @@ def _plan(config: RunConfig) -> list[str]:
     from bluffscope.plan.memory import pairs
     from bluffscope.sizing import ROW_TOKENS, SHARE, batch_tokens, gigabytes, plan_run, predicted_peak, run_footprint
 
-    planned = plan_run(config.model)
+    planned = plan_run(config.model, logprob=config.measure.logprob)
     found = run_footprint(planned.shape, planned.device, config.measure)
     rows = config.engine.row_tokens or ROW_TOKENS
     free = free_memory(planned.device)

@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "show the machine, and the batch size and memory of a run on it",
     "lint": "find what is wrong or doubtful with pairs, before any model runs",
     "stats": "test whether any metric of a run or table separates fact from hallucination",
+    "compare": "see which effects of runs over the same pairs agree, and how far they differ",
     "presets": "list the named sets of model, SAEs and layers",
     "verify": "prove on your model and pairs that every strategy gives the same numbers",
 }

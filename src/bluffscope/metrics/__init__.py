@@ -1,7 +1,8 @@
-"""Step 5: the five analyses, one file each, over one shared geometry."""
+"""Step 5: the five analyses, one file each, over one shared geometry; and the log-probability, where asked for."""
 
 from bluffscope.metrics.consistency import cross_layer
 from bluffscope.metrics.entropy import entropy
+from bluffscope.metrics.logprob import logprob
 from bluffscope.metrics.measurement import Analysis, AnalysisFunction, Measurement
 from bluffscope.metrics.misalignment import semantic_misalignment
 from bluffscope.metrics.sensitivity import layer_sensitivity
@@ -16,14 +17,19 @@ ANALYSES: tuple[Analysis, ...] = (
 )
 """The five analyses, in the order of DESIGN section 3 and of the table's columns."""
 
+LOGPROB = Analysis("logprob", logprob)
+"""Runs beside them with ``--logprob``: it needs the whole model and its LM head."""
+
 __all__ = [
     "ANALYSES",
+    "LOGPROB",
     "Analysis",
     "AnalysisFunction",
     "Measurement",
     "cross_layer",
     "entropy",
     "layer_sensitivity",
+    "logprob",
     "semantic_misalignment",
     "stability",
 ]

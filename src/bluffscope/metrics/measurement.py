@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from bluffscope.config import MeasureOptions
 from bluffscope.metrics.geometry import Geometry, measure_geometry
-from bluffscope.records import VIEWS, Features, LayerState
+from bluffscope.records import VIEWS, Features, LayerState, Targets
 
 Values = np.ndarray | list[str | None]
 """One value a pair: float64 with NaN where undefined, or text with None."""
@@ -39,6 +39,10 @@ class Measurement:
     options: MeasureOptions
     decompose: Callable[[Features, torch.Tensor], Geometry] = measure_geometry
     """How the geometry of features over a decoder is computed."""
+    targets: Targets | None = None
+    """The completion tokens of the batch, with ``logprob`` only."""
+    logprobs: np.ndarray | None = None
+    """(target,) float64: log-probability of each of them, in nats."""
     _geometry: dict[int, Geometry] = field(default_factory=dict)
 
     @property
@@ -74,9 +78,13 @@ class Measurement:
 
     def fact_hall_diff(self, name: str, values: Float[np.ndarray, " read"]) -> dict[str, Values]:
         """The three columns `{name}_{fact|hall|diff}` of a metric known at every read; diff is hall - fact."""
-        views = self.by_view(values)
-        fact, hall = views[:, VIEWS.index("fact")], views[:, VIEWS.index("hall")]
-        return {f"{name}_fact": fact, f"{name}_hall": hall, f"{name}_diff": hall - fact}
+        return compared(name, self.by_view(values))
+
+
+def compared(name: str, views: Float[np.ndarray, "pair view"]) -> dict[str, Values]:
+    """The three columns `{name}_{fact|hall|diff}` of a metric known for every view; diff is hall - fact."""
+    fact, hall = views[:, VIEWS.index("fact")], views[:, VIEWS.index("hall")]
+    return {f"{name}_fact": fact, f"{name}_hall": hall, f"{name}_diff": hall - fact}
 
 
 AnalysisFunction = Callable[[Measurement], dict[str, Values]]

@@ -12,11 +12,12 @@ import torch
 
 from bluffscope.buffers import Buffers
 from bluffscope.errors import InputError
+from bluffscope.model.head import Head
 from bluffscope.model.hooks import HookPoint
 from bluffscope.model.load import LanguageModel
 from bluffscope.model.masks import MaskStyle, attention_masks
 from bluffscope.precision import computing_in
-from bluffscope.records import Activations, PackedBatch
+from bluffscope.records import Activations, PackedBatch, Targets
 
 logger = logging.getLogger(__name__)
 
@@ -37,21 +38,23 @@ class ResidualReader:
     """How the model takes custom masks; None where it ignores them, so that batches must be padded."""
     buffers: Buffers = field(default_factory=Buffers)
     """Where the masks live, from batch to batch."""
+    head: Head | None = None
+    """The whole model's LM head, where log-probabilities are asked for."""
 
     @classmethod
-    def create(cls, model: LanguageModel, points: Mapping[int, HookPoint]) -> ResidualReader:
+    def create(cls, model: LanguageModel, points: Mapping[int, HookPoint], head: Head | None = None) -> ResidualReader:
         """Find out how the model takes custom masks and positions, by trying two short texts packed and apart."""
         several_kinds = bool(getattr(model.config, "layer_types", None))
         styles: tuple[MaskStyle, ...] = ("by-kind", "single") if several_kinds else ("single",)
         for style in styles:
-            reader = cls(model, points, style)
+            reader = cls(model, points, style, head=head)
             if reader._packs_exactly():
                 return reader
         logger.warning(
             "%s ignores custom attention masks or positions: each text gets a row of its own (slower, same numbers)",
             model.name,
         )
-        return cls(model, points, None)
+        return cls(model, points, None, head=head)
 
     @property
     def packs(self) -> bool:
@@ -60,7 +63,12 @@ class ResidualReader:
 
     @torch.inference_mode()
     def read(self, batch: PackedBatch) -> Activations:
-        """Residuals of every layer at the batch's reads, in the batch's read order, in the model's dtype."""
+        """Residuals of every layer at the batch's reads, in the batch's read order, in the model's dtype.
+
+        With targets in the batch, their log-probabilities too; the LM head is applied nowhere else.
+        """
+        if batch.targets is not None and self.head is None:
+            raise ValueError("the batch asks for log-probabilities: give the reader the model's Head")
         device = self.model.device
         rows, slots = _on(device, batch.read_row), _on(device, batch.read_slot)
         gathered: dict[int, torch.Tensor] = {}
@@ -74,11 +82,13 @@ class ResidualReader:
         handles = [point.attach(self.model.blocks, receiver(layer)) for layer, point in self.points.items()]
         try:
             with computing_in(self.model.dtype):
-                self.model.network(**self._inputs(batch), use_cache=False)
+                body = self.model.network if self.head is None else self.head.body
+                hidden = body(**self._inputs(batch), use_cache=False)[0]  # (row, token, d_model), after the final norm
+                logprobs = None if self.head is None else _logprobs(self.head, hidden, batch.targets)
         finally:
             for handle in handles:
                 handle.remove()
-        return Activations({layer: gathered[layer] for layer in self.points})
+        return Activations({layer: gathered[layer] for layer in self.points}, logprobs)
 
     def _inputs(self, batch: PackedBatch) -> dict[str, Any]:
         device = self.model.device
@@ -103,6 +113,8 @@ class ResidualReader:
     def _packs_exactly(self) -> bool:
         """Two short texts with a common beginning, packed in one row and each alone: the same residuals?"""
         packed, alone = _check_batches(self.model.network.get_input_embeddings().weight.shape[0])  # pyright: ignore
+        if self.head is not None:  # layers behind the last one read must pack too
+            packed, alone = (replace(batch, targets=_at_reads(batch)) for batch in (packed, alone))
         apart = self.read(alone)  # outside the try: a model that cannot run at all is no matter of masks
         try:
             together = self.read(packed)
@@ -115,7 +127,17 @@ class ResidualReader:
             difference = (residual.double() - expected).norm(dim=1)  # (read,)
             if not bool((difference <= tolerance * expected.norm(dim=1)).all()):
                 return False
-        return True
+        if together.logprobs is None or apart.logprobs is None:
+            return True
+        return torch.allclose(together.logprobs.double(), apart.logprobs.double(), rtol=tolerance, atol=tolerance)
+
+
+def _logprobs(head: Head, hidden: torch.Tensor, targets: Targets | None) -> torch.Tensor | None:
+    """(target,) log-probability of each completion token, at the node before it."""
+    if targets is None:
+        return None
+    rows, slots, tokens = (_on(hidden.device, part) for part in (targets.row, targets.slot, targets.token))
+    return head.logprobs(hidden[rows, slots], tokens)
 
 
 def _on(device: torch.device, array: np.ndarray) -> torch.Tensor:
@@ -125,6 +147,12 @@ def _on(device: torch.device, array: np.ndarray) -> torch.Tensor:
     """
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _at_reads(batch: PackedBatch) -> Targets:
+    """Whatever token 0 is, asked for after each read."""
+    token = np.zeros_like(batch.read_slot)
+    return Targets(row=batch.read_row, slot=batch.read_slot, token=token, pair=batch.read_pair, view=batch.read_view)
 
 
 def _check_batches(vocabulary: int) -> tuple[PackedBatch, PackedBatch]:

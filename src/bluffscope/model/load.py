@@ -123,7 +123,7 @@ def load_model(
         if quantize != "none" and getattr(config, "quantization_config", None):
             raise InputError(f"--quantize {quantize}: {name} is quantised already; leave it out")
         _truncate(config, blocks)
-        more = loading_options(quantize, device, dtype)
+        more = loading_options(quantize, device, dtype, head=head)
         with _as_input_error(name, "tokenizer", revision):
             tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
         with _as_input_error(name, "model", revision):
@@ -134,7 +134,7 @@ def load_model(
                 network, info = _load_network(auto, location, revision, config, dtype, **more)
             network.eval().requires_grad_(False)
             if quantize == "int8":
-                quantize_to_int8(network, device)
+                quantize_to_int8(network.base_model, device)  # the LM head, if any, keeps its dtype
             network.to(device)
     _check_keys(name, info, blocks)
     _check_vocabulary(name, tokenizer, network)

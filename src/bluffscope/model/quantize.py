@@ -37,18 +37,25 @@ def check_quantize(quantize: Quantize, device: torch.device, dtype: torch.dtype)
         raise InputError(f"--quantize {quantize}: it needs {missing}, which is not installed; {_INSTALL}")
 
 
-def loading_options(quantize: Quantize, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+_HEADS = ("lm_head", "embed_out")
+"""Names of LM heads."""
+
+
+def loading_options(quantize: Quantize, device: torch.device, dtype: torch.dtype, *, head: bool) -> dict[str, Any]:
     """What ``from_pretrained`` must be told: for int4, whose layers bitsandbytes puts in place before they are filled.
 
-    Nothing is excepted: transformers would leave out the last module, for the sake of the LM head, which is not
-    loaded here. Without a device map bitsandbytes would take the first device there is.
+    Nothing but the LM head is excepted, where one is loaded: left to itself, transformers would leave out the last
+    module for a head's sake. Without a device map bitsandbytes would take the first device there is.
     """
     if quantize != "int4":
         return {}
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=[]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=list(_HEADS) if head else [],
     )
     return {"quantization_config": config, "device_map": {"": device}}
 

@@ -18,6 +18,8 @@ DENSE_CELLS: Final = 1 << 24
 """Cells of the dense feature matrix held at once (as `bluffscope.sae.coder` bounds it)."""
 BLOCK_CELLS: Final = 1 << 20
 """Cells of the stacked matrices of the geometry held at once (as `bluffscope.metrics.geometry` bounds it)."""
+HEAD_BLOCK: Final = 200 << 20
+"""Bytes of the logits of a slice of the vocabulary (as `bluffscope.model.head` bounds it)."""
 TOKENS_A_PAIR: Final = 16
 """Distinct tokens a pair, its three views together, where the texts are not known: short questions and answers."""
 READS_A_TOKEN: Final = 3 / TOKENS_A_PAIR
@@ -58,7 +60,7 @@ class SaeShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A truncated model and its SAEs as far as memory is concerned; the LM head is not loaded."""
+    """A truncated model and its SAEs as far as memory is concerned."""
 
     blocks: int
     """Blocks loaded."""
@@ -85,6 +87,10 @@ class Shape:
     """Whether attention scores are held as matrices, as where they are capped."""
     masks: int = 1
     """Kinds of attention mask: 2 with sliding windows."""
+    head: bool = False
+    """Whether the LM head is loaded, for log-probabilities."""
+    tied: bool = False
+    """Whether the head has the weights of the embeddings."""
 
     @classmethod
     def of(
@@ -96,6 +102,7 @@ class Shape:
         saes: Sequence[SaeShape],
         linear_bytes: float | None = None,
         file_bytes: int | None = None,
+        head: bool = False,
     ) -> Shape:
         """The shape of a Hugging Face configuration.
 
@@ -106,6 +113,7 @@ class Shape:
             saes: one for each layer measured.
             linear_bytes: of a weight of the blocks, where they are quantised.
             file_bytes: of a weight in the file, where they have to be converted.
+            head: whether the LM head is loaded.
         """
         d_model, heads = int(config.hidden_size), int(config.num_attention_heads)
         family = str(getattr(config, "model_type", ""))
@@ -129,11 +137,13 @@ class Shape:
             experts=experts,
             eager=getattr(config, "attn_logit_softcapping", None) is not None,
             masks=2 if getattr(config, "sliding_window", None) and getattr(config, "layer_types", None) else 1,
+            head=head,
+            tied=head and bool(getattr(config, "tie_word_embeddings", False)),
         )
 
     @property
     def weights(self) -> int:
-        """Bytes of the embeddings and of the blocks loaded."""
+        """Bytes of the embeddings, of the blocks loaded, and of the LM head where it is loaded and has its own."""
         linear = self.number_bytes if self.linear_bytes is None else self.linear_bytes
         return int(self._embeddings * self.number_bytes + self._in_blocks * linear)
 
@@ -144,7 +154,8 @@ class Shape:
 
     @property
     def _embeddings(self) -> int:
-        return (self.vocabulary + self.positions) * self.d_model
+        heads = self.vocabulary if self.head and not self.tied else 0
+        return (self.vocabulary + self.positions + heads) * self.d_model
 
     @property
     def _in_blocks(self) -> int:
@@ -187,6 +198,10 @@ class Footprint:
     """A read while the geometry of its features is computed."""
     geometry_block: int
     """The most that the geometry holds."""
+    head_token: int = 0
+    """A distinct token while log-probabilities are computed: its states after the final norm; 0 where none are."""
+    head_block: int = 0
+    """What the logits hold, whatever the batch."""
 
     def peak(self, batch_tokens: int, row_tokens: int) -> int:
         """The most bytes resident at once.
@@ -229,7 +244,7 @@ class Footprint:
 
     def _forward(self, tokens: int, row: int) -> int:
         moment = max(self.mlp_token, self.attention_token + row * self.score_cell)
-        return tokens * (moment + row * self.mask_cell)
+        return max(tokens * (moment + row * self.mask_cell), tokens * self.head_token + self.head_block)
 
     def _analysis(self, tokens: int) -> int:
         reads = ceil(tokens * self.reads_a_token)
@@ -276,6 +291,9 @@ def footprint(shape: Shape, device: Device = "cpu", *, reads_a_token: float = RE
         dense_block=_DENSE_COPIES * coder * DENSE_CELLS,
         geometry_read=int(stacked * d_model * max((sae.l0 for sae in shape.saes), default=0)),
         geometry_block=stacked * BLOCK_CELLS,
+        # of every token in the model's dtype; of the completions', at most as many, once more in float32
+        head_token=d_model * (2 * number + max(4, number)) if shape.head else 0,
+        head_block=HEAD_BLOCK if shape.head else 0,
     )
 
 

@@ -35,6 +35,8 @@ class TextTokenizer:
     join: str
     context: int | None
     """Most tokens (BOS included) the model can take, or None where it has no limit."""
+    logprob: bool = False
+    """Whether log-probabilities of the completions will be asked for."""
 
     def tokenize(self, pairs: Sequence[Pair]) -> Iterator[TokenizedPair | PairError]:
         """Give, for each pair in turn, its token ids, or the reason it cannot be measured.
@@ -70,6 +72,8 @@ class TextTokenizer:
                 raise PairError(
                     f"the {view} text has {len(ids) + lead} tokens; the model's context holds {self.context}"
                 )
+            # The first token of a text without BOS is predicted by nothing: neither are then its completion's.
+            scored = self.logprob and view != "prompt" and start + lead > 0
             first = start if self.position == "completion-mean" else len(ids) - 1
             sequences.append(
                 TokenSequence(
@@ -77,6 +81,7 @@ class TextTokenizer:
                     view=view,
                     ids=tuple(ids) if self.bos is None else (self.bos, *ids),
                     reads=tuple(range(first + lead, len(ids) + lead)),
+                    scored=tuple(range(start + lead, len(ids) + lead)) if scored else (),
                 )
             )
         prompt_sequence, fact, hall = sequences

@@ -16,7 +16,10 @@ from itertools import accumulate
 import numpy as np
 
 from bluffscope.plan.tokens import common_prefix
-from bluffscope.records import VIEWS, PackedBatch, Sequence
+from bluffscope.records import VIEWS, PackedBatch, Sequence, Targets
+
+_Place = tuple[int, int, int, int, int]
+"""Pair, view, index into the sequence's ids, row, slot (of a target: the slot before it)."""
 
 
 @dataclass
@@ -74,7 +77,8 @@ def pack(
     shared.insert(0, 0)
     limit = _cheapest_limit([len(sequence.ids) for sequence in ordered], shared, row_tokens, cell_cost)
     rows: list[_Row] = [_Row()]
-    reads: list[tuple[int, int, int, int, int]] = []
+    reads: list[_Place] = []
+    targets: list[tuple[_Place, int]] = []
     for sequence, common in zip(ordered, shared, strict=True):
         row = rows[-1]
         if row.ids and len(row.ids) + len(sequence.ids) - common > limit:
@@ -82,9 +86,9 @@ def pack(
             row, common = _Row(), 0
             rows.append(row)
         row.add(sequence.ids, common)
-        reads += _reads(sequence, pair_slot, len(rows) - 1, row.path)
+        _note(sequence, pair_slot, len(rows) - 1, row.path, reads, targets)
     rows[-1].finish()
-    return _batch(rows, reads, branching=True)
+    return _batch(rows, reads, targets, branching=True)
 
 
 def _cheapest_limit(lengths: Sequences[int], shared: Sequences[int], row_tokens: int, cell_cost: float) -> int:
@@ -123,24 +127,32 @@ def _layout(lengths: Sequences[int], ends: Sequences[int], limit: int) -> tuple[
 def pad(sequences: Sequences[Sequence], pair_slot: dict[int, int]) -> PackedBatch:
     """Lay each sequence out as a row of its own, padded on the right (for models without custom masks)."""
     rows: list[_Row] = []
-    reads: list[tuple[int, int, int, int, int]] = []
+    reads: list[_Place] = []
+    targets: list[tuple[_Place, int]] = []
     for sequence in sequences:
         row = _Row()
         row.add(sequence.ids, 0)
-        reads += _reads(sequence, pair_slot, len(rows), row.path)
+        _note(sequence, pair_slot, len(rows), row.path, reads, targets)
         row.finish()
         rows.append(row)
-    return _batch(rows, reads, branching=False)
+    return _batch(rows, reads, targets, branching=False)
 
 
-def _reads(
-    sequence: Sequence, pair_slot: dict[int, int], row: int, path: list[int]
-) -> list[tuple[int, int, int, int, int]]:
+def _note(
+    sequence: Sequence,
+    pair_slot: dict[int, int],
+    row: int,
+    path: list[int],
+    reads: list[_Place],
+    targets: list[tuple[_Place, int]],
+) -> None:
+    """Add the places at which a sequence is read, and those before its scored tokens with these tokens' ids."""
     pair, view = pair_slot[sequence.pair], VIEWS.index(sequence.view)
-    return [(pair, view, index, row, path[index]) for index in sequence.reads]
+    reads += [(pair, view, index, row, path[index]) for index in sequence.reads]
+    targets += [((pair, view, index, row, path[index - 1]), sequence.ids[index]) for index in sequence.scored]
 
 
-def _batch(rows: list[_Row], reads: list[tuple[int, int, int, int, int]], *, branching: bool) -> PackedBatch:
+def _batch(rows: list[_Row], reads: list[_Place], targets: list[tuple[_Place, int]], *, branching: bool) -> PackedBatch:
     lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
     shape = (len(rows), int(lengths.max()))
     input_ids = np.zeros(shape, dtype=np.int64)
@@ -162,4 +174,10 @@ def _batch(rows: list[_Row], reads: list[tuple[int, int, int, int, int]], *, bra
         read_slot=ordered[:, 4],
         row_lengths=lengths,
         branching=branching,
+        targets=_targets(targets) if targets else None,
     )
+
+
+def _targets(targets: list[tuple[_Place, int]]) -> Targets:
+    ordered = np.array([(*place, token) for place, token in sorted(targets)], dtype=np.int64)  # (target, 6)
+    return Targets(row=ordered[:, 3], slot=ordered[:, 4], token=ordered[:, 5], pair=ordered[:, 0], view=ordered[:, 1])

@@ -35,10 +35,10 @@ class FidelityView:
         pairs = f"{len(found.pair_ids)} pairs measured again"
         yield Text(f"\nFidelity: {found.dtype}{weights} against float32, {pairs}", style="bold")
         rows = found.table.to_dicts()
-        yield _feature_table([row for row in rows if row["metric"] == FEATURES])
+        yield feature_table([row for row in rows if row["metric"] == FEATURES], "active in float32")
         others = [row for row in rows if row["metric"] != FEATURES]
         for layer, of_layer in groupby(others, key=lambda row: row["layer"]):
-            yield _metric_table(layer, list(of_layer))
+            yield metric_table(layer, list(of_layer))
         yield Text(
             "|delta|: difference from float32, over all pairs and texts. in sd: in standard deviations of the float32 "
             "values. diff/sd: the same for hallucination - fact. changed: other class, or undefined in one of the two.",
@@ -46,17 +46,24 @@ class FidelityView:
         )
 
 
-def _feature_table(rows: Sequence[dict[str, Any]]) -> Table:
+def feature_table(rows: Sequence[dict[str, Any]], active: str) -> Table:
+    """Survival of active features by layer.
+
+    Args:
+        rows: of `bluffscope.fidelity.SCHEMA`, those that count features.
+        active: head of the column of what was active in the reference.
+    """
     table = Table(title="\nActive features", **_PLAIN, title_style="bold", header_style="underline")
     table.add_column("", min_width=_NAME_WIDTH)
-    for name in ("active in float32", "still active", "of those now: new"):
+    for name in (active, "still active", "of those now: new"):
         table.add_column(Text(name, justify="right"), justify="right")
     for row in rows:
         table.add_row(f"layer {row['layer']}", f"{row['n']:,}", _percent(row["surviving"]), _percent(row["new"]))
     return table
 
 
-def _metric_table(layer: int | None, rows: Sequence[dict[str, Any]]) -> Table:
+def metric_table(layer: int | None, rows: Sequence[dict[str, Any]]) -> Table:
+    """Differences of the metrics of one layer, or of no single one; rows of `bluffscope.fidelity.SCHEMA`."""
     title = "Other metrics" if layer is None else f"{LAYER_GROUP}, layer {layer}"
     table = Table(title=f"\n{title}", **_PLAIN, title_style="bold", header_style="underline")
     table.add_column("", min_width=_NAME_WIDTH)

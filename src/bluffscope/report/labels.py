@@ -12,8 +12,10 @@ GROUPS: Final = (
     ("Stability", ("stability",)),
     ("Entropy", ("entropy",)),
     ("Cross-layer", ("cross_layer_consistency", "cross_layer_alignment")),
+    ("Log-probability", ("logprob", "logprob_per_token")),
 )
-"""Title of each analysis with one value a text, and its metrics; a noise sweep stands with stability."""
+"""Title of each analysis with one value a text, and its metrics; a noise sweep stands with stability. The last is
+there in runs with ``--logprob`` only."""
 
 LAYER_GROUP: Final = "Layer sensitivity"
 OTHER_GROUP: Final = "Further columns"

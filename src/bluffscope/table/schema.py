@@ -25,6 +25,9 @@ SCHEMA_VERSION: Final = 1
 ANALYSES: Final = ("layer_sensitivity", "semantic_misalignment", "stability", "entropy", "cross_layer")
 """The five analyses, in the table's order."""
 
+LOGPROB: Final = "logprob"
+"""Section of the log-probabilities, which are no analysis of the residual stream and are there only when asked for."""
+
 SHARD_COLUMNS: Final = ("_index", "_features", "_residuals", "_reason", "prompt", "fact", "hallucination")
 """Columns of a shard that are not columns of the table: no other column may have these names."""
 
@@ -56,7 +59,7 @@ class Column:
     version: int = 1
     """Version of its definition."""
     section: str = "added"
-    """"pair", the name of an analysis, "added" (an analysis of the user's own) or "carried"."""
+    """"pair", the name of an analysis, "logprob", "added" (an analysis of the user's own) or "carried"."""
 
     @property
     def dtype(self) -> type[pl.DataType]:
@@ -70,7 +73,7 @@ class Metric:
 
     name: str
     analysis: str
-    """One of `ANALYSES`."""
+    """One of `ANALYSES`, or `LOGPROB`."""
     kind: Kind
     unit: str
     low: float | None
@@ -302,8 +305,16 @@ PAIR_METRICS: Final = (
 )
 """One value for the fact and one for the hallucination of a pair, and their difference."""
 
-METRICS: Final = LAYER_METRICS + PAIR_METRICS
-"""Every metric of the five analyses, in the table's order."""
+_LIKELY: Final = "Log-probability of {view} given the prompt"
+
+LOGPROB_METRICS: Final = (
+    Metric("logprob", LOGPROB, "float", "nats", None, 0, f"{_LIKELY}, summed over its completion's tokens"),
+    Metric("logprob_per_token", LOGPROB, "float", "nats", None, 0, f"{_LIKELY}, mean over its completion's tokens"),
+)
+"""Measured with ``--logprob``."""
+
+METRICS: Final = LAYER_METRICS + PAIR_METRICS + LOGPROB_METRICS
+"""Every metric of the five analyses, in the table's order, and the log-probabilities."""
 
 
 def layer_columns(layers: Sequence[int]) -> tuple[Column, ...]:
@@ -326,10 +337,17 @@ def pair_columns(sweep: Sequence[float] = ()) -> tuple[Column, ...]:
     swept = tuple(
         replace(_STABILITY, name=f"stability_s{s:g}", doc=f"{_STABILITY.doc}, at noise s = {s:g}") for s in sweep
     )
+    return _compared(PAIR_METRICS + swept)
+
+
+def logprob_columns() -> tuple[Column, ...]:
+    """Columns ``logprob_{fact|hall|diff}`` and ``logprob_per_token_{fact|hall|diff}``."""
+    return _compared(LOGPROB_METRICS)
+
+
+def _compared(metrics: Iterable[Metric]) -> tuple[Column, ...]:
     return tuple(
-        metric.column(f"{metric.name}_{part}", part)
-        for metric in PAIR_METRICS + swept
-        for part in ("fact", "hall", "diff")
+        metric.column(f"{metric.name}_{part}", part) for metric in metrics for part in ("fact", "hall", "diff")
     )
 
 
@@ -346,16 +364,17 @@ def table_columns(
         layers: layers measured, in the user's order.
         sweep: noise levels of ``--noise-sweep``.
         carried: (name, kind) of the source's further columns.
-        analyses: names of the analyses that ran, out of `ANALYSES`; the columns of the others are left out.
+        analyses: names of the analyses that ran, out of `ANALYSES` and `LOGPROB`; the columns of the others are left
+            out.
         added: columns of analyses that the user supplied.
 
     Raises:
         InputError: An unknown analysis, or a column name that would stand twice in the table.
     """
-    unknown = [name for name in analyses if name not in ANALYSES]
-    if unknown:
-        raise InputError(f"unknown analysis {unknown[0]!r}: expected some of {', '.join(ANALYSES)}")
-    measured = (*layer_columns(layers), *pair_columns(sweep))
+    known = (*ANALYSES, LOGPROB)
+    if unknown := [name for name in analyses if name not in known]:
+        raise InputError(f"unknown analysis {unknown[0]!r}: expected some of {', '.join(known)}")
+    measured = (*layer_columns(layers), *pair_columns(sweep), *logprob_columns())
     extra = [Column(name, kind, "", None, None, "Carried from the input.", 1, "carried") for name, kind in carried]
     columns = (*PAIR_COLUMNS, *(column for column in measured if column.section in analyses), *added, *extra)
     counts = Counter([*SHARD_COLUMNS, *(column.name for column in columns)])

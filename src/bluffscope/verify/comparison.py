@@ -34,6 +34,8 @@ Flips = Mapping[ReadKey, int]
 """Features that are active in one of two tables only."""
 
 ANGLES: Final = ("misalignment_angle", "centroid_drift", "axis_twist")
+LOGPROBS: Final = ("logprob", "logprob_per_token")
+"""Metrics that no feature enters, so that none that flips touches them."""
 FLIPS: Final = 1e-3
 """Share of the active features that may flip."""
 _LAYER_COLUMN = re.compile(r"l(\d+)_(prompt|fact|hall)_(\w+)")
@@ -232,7 +234,7 @@ class _Judge:
         if match := _LAYER_COLUMN.fullmatch(name):
             return {(int(match[1]), match[2])}
         match = _PAIR_COLUMN.fullmatch(name)
-        if match is None or not self.layers or name.endswith("_tokens"):
+        if match is None or not self.layers or name.endswith("_tokens") or match[1] in LOGPROBS:
             return set()
         layers = {self.layers[0]}
         if match[1].startswith("cross_layer"):

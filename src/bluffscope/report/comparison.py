@@ -1,0 +1,171 @@
+"""Runs compared, in a terminal: what differs in their options, which verdicts agree, how effects change, fidelity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from bluffscope.fidelity import FEATURES
+from bluffscope.report.fidelity import feature_table, metric_table
+from bluffscope.report.labels import clean, number
+from bluffscope.stats import RunComparison, RunPair
+from bluffscope.stats.study import POOLED
+
+MOST_NAMES: Final = 12
+"""Effects that are named of those whose verdicts differ, beside the ones over all pairs."""
+NAME_WIDTH: Final = 26
+_NO_MATTER: Final = ("engine", "output")
+"""Parts of the options that change no number."""
+_PLAIN: Final[dict[str, Any]] = {
+    "box": None,
+    "padding": (0, 1, 0, 0),
+    "pad_edge": False,
+    "title_justify": "left",
+    "title_style": "bold",
+    "header_style": "underline",
+}
+
+
+def render_comparison(result: RunComparison) -> ComparisonView:
+    """A comparison of runs, to be printed by a rich console."""
+    return ComparisonView(result)
+
+
+class ComparisonView:
+    """A rich renderable: for each further run its options, agreement, effects over all pairs, and fidelity."""
+
+    def __init__(self, result: RunComparison) -> None:
+        self.result = result
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        del console, options
+        for other in self.result.others:
+            rows = self.result.rows.filter(run=other.run)
+            yield Text(f"{_name(other.run)} against {_name(self.result.first)}: {_shared(other)}", style="bold")
+            yield from _about(other)
+            yield Text(_agreement(rows))
+            yield _effects(rows.filter(scope=POOLED))
+            yield from _elsewhere(rows)
+            yield from _fidelity(other)
+            yield Text("")
+        yield Text(
+            "d_z: mean of hallucination - fact over its sd. change: mean change of hallucination - fact from the first "
+            "run to this one, in sd of the first run's. d_z of it, and q of Wilcoxon's test that it is centred on 0 "
+            "(Benjamini-Hochberg within a scope). r: correlation of the two over the pairs.",
+            style="dim",
+        )
+
+
+def _name(run: str) -> str:
+    return clean(Path(run).name or run, 60)
+
+
+def _shared(other: RunPair) -> str:
+    text = f"{other.shared} shared pairs (of {other.pairs[0]} in the first run and {other.pairs[1]} in this one)"
+    if other.other_texts:
+        text += f"; {other.other_texts} with the same id but other texts are left out"
+    return text
+
+
+def _about(other: RunPair) -> Iterator[Text]:
+    """What differs between the runs, and what is compared with what."""
+    shown = {name: values for name, values in other.differences.items() if name.split(".")[0] not in _NO_MATTER}
+    if not shown:
+        yield Text("Options: the same, as far as they change numbers.")
+    for name, (first, here) in shown.items():
+        yield Text(f"Options: {name} is {_value(here)} here, {_value(first)} in the first run.")
+    if not other.same_model:
+        yield Text("Other models: metrics in activation units or features have other scales; read verdicts and r.")
+    if unequal := [f"{here} with {first}" for first, here in other.layers if first != here]:
+        yield Text(f"Layers: {', '.join(unequal)} of the first run, matched by name and order.")
+    if other.unmatched:
+        some = ", ".join(clean(name) for name in other.unmatched[:6]) + (", ..." if len(other.unmatched) > 6 else "")
+        yield Text(f"Not compared, in one run only: {len(other.unmatched)} metrics ({some}).")
+    for note in other.notes:
+        yield Text(clean(note, 300))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "empty"
+    return "not set" if value is None else clean(repr(value) if isinstance(value, str) else str(value), 60)
+
+
+def _agreement(rows: pl.DataFrame) -> str:
+    """How many verdicts agree, those that show an effect counted apart."""
+    both = rows.filter(verdict_first="separates", verdict_other="separates")
+    counts = {
+        "separate in both with the same sign": both.filter(same_sign=True).height,
+        "separate in both with opposite signs": both.height - both.filter(same_sign=True).height,
+        "in the first run only": rows.filter(pl.col("verdict_other") != "separates", verdict_first="separates").height,
+        "in this one only": rows.filter(pl.col("verdict_first") != "separates", verdict_other="separates").height,
+    }
+    listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+    agree = rows.filter(agrees=True).height
+    return f"Verdicts agree in {agree} of {rows.height} effects (metric x scope): {listed}."
+
+
+def _effects(rows: pl.DataFrame) -> Table:
+    table = Table(title="\nOver all pairs", **_PLAIN)
+    table.add_column("\n", min_width=NAME_WIDTH, max_width=NAME_WIDTH, overflow="fold")
+    for head in ("verdict\nfirst run", "\nthis run"):
+        table.add_column(Text(head), no_wrap=True)
+    for head in ("d_z\nfirst", "\nthis", "change\nin sd", "d_z\nof it", "\nq", "\nr"):
+        table.add_column(Text(head, justify="right"), justify="right", no_wrap=True)
+    for row in rows.iter_rows(named=True):
+        name = row["metric"] if row["metric"] == row["metric_other"] else f"{row['metric']} / {row['metric_other']}"
+        values = [number(row[key], signed=True) for key in ("dz_first", "dz_other", "change_in_sd", "dz_change")]
+        table.add_row(
+            Text(clean(name, 3 * NAME_WIDTH)),
+            row["verdict_first"],
+            Text("same" if row["agrees"] else _disagreement(row), style="dim" if row["agrees"] else "yellow"),
+            *values,
+            number(row["q"]),
+            number(row["pearson"], signed=True),
+        )
+    return table
+
+
+def _disagreement(row: dict[str, Any]) -> str:
+    return "opposite sign" if row["same_verdict"] else str(row["verdict_other"])
+
+
+def _elsewhere(rows: pl.DataFrame) -> Iterator[RenderableType]:
+    """Agreement in the other scopes, and where there is none."""
+    others = rows.filter(pl.col("scope") != POOLED)
+    scopes = others.group_by("scope", maintain_order=True).agg(agree=pl.col("agrees").sum(), all=pl.len())
+    if scopes.is_empty():
+        return
+    counts = ", ".join(f"{clean(name)} {agree} of {total}" for name, agree, total in scopes.iter_rows())
+    yield Text(f"\nVerdicts agree by scope: {counts}.")
+    apart = others.filter(agrees=False).sort(pl.col("dz_first").abs(), descending=True, maintain_order=True)
+    for row in apart.head(MOST_NAMES).iter_rows(named=True):
+        here = f"{_disagreement(row)} ({number(row['dz_other'], signed=True)})"
+        before = f"{row['verdict_first']} ({number(row['dz_first'], signed=True)})"
+        yield Text(f"  {clean(row['metric'])}, {clean(row['scope'])}: {before}, here {here}")
+    if apart.height > MOST_NAMES:
+        yield Text(f"  and {apart.height - MOST_NAMES} more")
+
+
+def _fidelity(other: RunPair) -> Iterator[RenderableType]:
+    if other.fidelity is None:
+        return
+    yield Text("\nFidelity: the same model and SAEs, this run's numbers against the first run's", style="bold")
+    rows = other.fidelity.to_dicts()
+    if features := [row for row in rows if row["metric"] == FEATURES]:
+        yield feature_table(features, "active in the first")
+    others = [row for row in rows if row["metric"] != FEATURES]
+    for layer, of_layer in groupby(others, key=lambda row: row["layer"]):
+        yield metric_table(layer, list(of_layer))
+    yield Text(
+        "|delta|: difference between the runs, over all pairs and texts. in sd: in standard deviations of the first "
+        "run's values. diff/sd: the same for hallucination - fact. changed: other class, or undefined in one of them.",
+        style="dim",
+    )
