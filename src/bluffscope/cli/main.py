@@ -18,6 +18,7 @@ COMMANDS = {
     "analyze": "measure pairs and write a run's folder with tables and figures",
     "doctor": "show the machine, and the batch size and memory of a run on it",
     "lint": "find what is wrong or doubtful with pairs, before any model runs",
+    "report": "write a run's report.html and figures again, from its folder alone",
     "stats": "test whether any metric of a run or table separates fact from hallucination",
     "presets": "list the named sets of model, SAEs and layers",
     "verify": "prove on your model and pairs that every strategy gives the same numbers",

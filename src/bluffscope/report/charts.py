@@ -131,7 +131,7 @@ def scatter(domains: int) -> Spec:
     """
     colours = [DOMAIN_COLOURS[i % len(DOMAIN_COLOURS)] for i in range(domains)]
     shapes = [DOMAIN_SHAPES[i // len(DOMAIN_COLOURS) % len(DOMAIN_SHAPES)] for i in range(domains)]
-    key = {"title": None, "orient": "top", "labelLimit": 110, "columns": 3}
+    key = {"title": None, "orient": "top", "labelLimit": 110, "columns": 4}
     tips = [
         _tip("id", "pair"),
         _tip("domain", "domain"),
@@ -146,7 +146,7 @@ def scatter(domains: int) -> Spec:
         return {
             "field": field,
             "type": "quantitative",
-            "scale": {"zero": False, "nice": False},
+            "scale": {"zero": False, "nice": False, "padding": 8},
             "axis": {"title": title, "tickCount": 6},
         }
 
@@ -187,7 +187,12 @@ def scatter(domains: int) -> Spec:
 
 def dose() -> Spec:
     """Stability by the level of noise. Rows: s, view, mean, lo, hi."""
-    x = {"field": "s", "type": "quantitative", "scale": {"type": "log"}, "axis": {"title": "noise s", "tickCount": 5}}
+    x = {
+        "field": "s",
+        "type": "quantitative",
+        "scale": {"type": "log", "nice": False, "padding": 12},
+        "axis": {"title": "noise s", "tickCount": 5, "grid": False},
+    }
     scale = {"zero": False, "nice": True}
     y = {"field": "mean", "type": "quantitative", "scale": scale, "axis": {"title": "mean Jaccard similarity"}}
     colour = {"field": "view", "type": "nominal", "scale": _VIEWS, "legend": {"title": None, "orient": "top"}}
@@ -246,7 +251,10 @@ def ladder() -> Spec:
         "encoding": {"x": x, "xOffset": offset, "color": colour},
         "layer": [
             {"mark": {"type": "rule", "color": _GREY}, "encoding": _level("y", 0)},
-            {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {"y": {**y, "field": "lo"}, "y2": {"field": "hi"}}},
+            {
+                "mark": {"type": "rule", "strokeWidth": 2},
+                "encoding": {"y": {**y, "field": "lo"}, "y2": {"field": "hi"}},
+            },
             {
                 "mark": {"type": "point", "filled": True, "opacity": 1, "size": 70},
                 "encoding": {"y": y, "shape": {**colour, "scale": {}}, "tooltip": tips},
@@ -344,7 +352,6 @@ def _base(description: str) -> Spec:
         "description": description,
         "data": {"name": "rows"},
         "width": "container",
-        "autosize": {"type": "fit-x", "contains": "padding"},
     }
 
 

@@ -18,6 +18,7 @@ from bluffscope.report import charts, sections
 from bluffscope.report.contents import Contents
 from bluffscope.report.labels import clean
 from bluffscope.report.story import metric_columns, pair_columns, strongest_features
+from bluffscope.stats.study import POOLED
 from bluffscope.table.folder import plain
 
 MOST_POINTS: Final = 2000
@@ -112,9 +113,12 @@ def dose_rows(contents: Contents) -> pl.DataFrame:
     parts: list[pl.DataFrame] = []
     metrics = contents.metrics
     domains = metrics["domain"].unique(maintain_order=True).to_list() if "domain" in metrics.columns else []
-    scopes = [("pooled", metrics)]
+    scopes = [(POOLED, metrics)]
     if len(domains) > 1:
-        scopes += [(str(domain), metrics.filter(pl.col("domain").eq_missing(domain))) for domain in domains]
+        # A domain of that name is called as the statistics call it.
+        names = [f"domain={POOLED}" if domain == POOLED else str(domain) for domain in domains]
+        parted = [metrics.filter(pl.col("domain").eq_missing(domain)) for domain in domains]
+        scopes += list(zip(names, parted, strict=True))
     for pair in contents.measured:
         if not pair.metric.startswith("stability_s") or float(pair.metric.removeprefix("stability_s")) <= 0:
             continue
@@ -170,4 +174,6 @@ def _asset(name: str) -> str:
 @cache
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script."""
-    return vlc.javascript_bundle(vl_version=VEGA_LITE).replace("</script", "<\\/script")
+    return vlc.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE).replace(
+        "</script", "<\\/script"
+    )

@@ -10,7 +10,7 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.report.contents import Contents, definition, health_findings
-from bluffscope.report.labels import LAYER_GROUP, NOT_INTERPRETABLE, distinct, group_title, number
+from bluffscope.report.labels import LAYER_GROUP, NOT_INTERPRETABLE, clean, distinct, group_title
 from bluffscope.report.verdicts import headline
 from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES
@@ -77,12 +77,18 @@ def verdict_table(contents: Contents) -> Values | None:
     layers = {pair.name: pair for pair in contents.measured}
     groups: list[Values] = []
     names = [name for name in rows["metric"].unique(maintain_order=True) if name in layers]
-    for title, members in groupby(names, key=lambda name: _group(layers[name].name, layers[name].layer)):
+    titles = {name: _group(layers[name].name, layers[name].layer) for name in names}
+    # A noise sweep stands after the other analyses in the table, but belongs to stability.
+    order = list(dict.fromkeys(titles.values()))
+    names.sort(key=lambda name: order.index(titles[name]))
+    for title, members in groupby(names, key=lambda name: titles[name]):
         lines: list[Values] = []
         for name in members:
             doc, unit = definition(layers[name].metric)
             line = [_cell(rows, cells.get((name, scope))) for scope in shown]
-            lines.append({"metric": name, "doc": doc, "unit": unit, "cells": line})
+            # Zero-width spaces: long names break after underscores.
+            label = clean(layers[name].metric, 60).replace("_", "_\u200b")
+            lines.append({"metric": name, "label": label, "doc": doc, "unit": unit, "cells": line})
         groups.append({"title": title, "lines": lines})
     sizes = dict(rows.group_by("scope").agg(pl.col("n").max()).iter_rows())
     return {
@@ -102,8 +108,13 @@ def _cell(rows: pl.DataFrame, index: int | None) -> Values | None:
     if index is None:
         return None
     row = rows.row(index, named=True)
-    raw, adjusted = (number(row[name], signed=True) for name in ("dz", "adj_dz"))
+    raw, adjusted = (effect(row[name]) for name in ("dz", "adj_dz"))
     return {"index": index, "verdict": row["verdict"], "sign": SIGNS[row["verdict"]], "dz": raw, "adj_dz": adjusted}
+
+
+def effect(value: float | None) -> str:
+    """An effect size, always with its sign."""
+    return "-" if value is None else f"{value:+.2f}"
 
 
 def doubts(contents: Contents) -> list[Values]:
@@ -150,12 +161,12 @@ def feature_tables(contents: Contents) -> list[Values]:
             {
                 "feature": row["feature"],
                 "link": f"https://neuronpedia.org/{home}/{row['feature']}" if known else None,
-                "fact": f"{100 * row['share_fact']:.1f} %",
-                "hall": f"{100 * row['share_hall']:.1f} %",
+                "fact": f"{100 * row['share_fact']:.0f} %",
+                "hall": f"{100 * row['share_hall']:.0f} %",
                 "width_fact": round(100 * row["share_fact"], 1),
                 "width_hall": round(100 * row["share_hall"], 1),
-                "diff": f"{100 * row['diff']:+.1f}",
-                "p": chance(row["p"]),
+                "diff": f"{100 * row['diff']:+.0f}",
+                "p": f"{row['p']:.1e}",
                 "q": chance(row["q"]),
             }
             for row in part.head(FEATURES_SHOWN).iter_rows(named=True)
@@ -169,7 +180,7 @@ def chance(value: float | None) -> str:
     """A p or q value."""
     if value is None:
         return "-"
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def timings(contents: Contents) -> Values:
@@ -197,7 +208,7 @@ def provenance(contents: Contents) -> list[Values]:
     measure = config.get("measure", {})
     run = {
         "made": manifest.get("created"),
-        "pairs": ", ".join(f"{name} {count}" for name, count in manifest.get("counts", {}).items()),
+        "counts": ", ".join(f"{name} {count}" for name, count in manifest.get("counts", {}).items()),
         "data": manifest.get("data", {}).get("name"),
         "data digest": manifest.get("data", {}).get("digest"),
         "position": measure.get("position"),

@@ -31,7 +31,7 @@ def pair_columns(contents: Contents) -> dict[str, Any]:
     pairs, metrics = contents.pairs, contents.metrics
     limit = _text_limit(pairs)
     texts = {name: pairs[name].cast(pl.String) for name in _TEXTS}
-    longest = max((int(text.str.len_chars().max() or 0) for text in texts.values()), default=0)
+    longest = max((max(text.str.len_chars().fill_null(0).to_list(), default=0) for text in texts.values()), default=0)
     carried = [name for name in pairs.columns if name not in _OWN and not pairs.schema[name].is_nested()]
     return {
         "id": pairs["pair_id"].to_list(),
@@ -50,7 +50,13 @@ def metric_columns(contents: Contents) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for pair in contents.measured:
         doc, unit = definition(pair.metric)
-        entry: dict[str, Any] = {"name": pair.name, "layer": pair.layer, "metric": pair.metric, "doc": doc, "unit": unit}
+        entry: dict[str, Any] = {
+            "name": pair.name,
+            "layer": pair.layer,
+            "metric": pair.metric,
+            "doc": doc,
+            "unit": unit,
+        }
         for side, column in (("fact", pair.fact), ("hall", pair.hall)):
             values = contents.metrics[column].cast(pl.Float64)
             values = values.set(~values.is_finite().fill_null(value=False), None)
@@ -60,8 +66,11 @@ def metric_columns(contents: Contents) -> list[dict[str, Any]]:
 
 
 def strongest_features(contents: Contents) -> dict[str, Any]:
-    """The strongest features of fact and hallucination: ``layers``, and for each pair and layer two lists
-    [feature, activation, ...] (fact, hallucination), most active first; empty where the run has no features."""
+    """The strongest features of fact and hallucination, most active first.
+
+    ``layers``, ``most`` (features a list holds at the most), and ``pairs``: for each pair and layer two lists
+    [feature, activation, feature, ...], of the fact and of the hallucination. No layers where the run has no features.
+    """
     run = contents.run
     count = contents.pairs.height
     if not (run.path / "features.parquet").exists() or not count:

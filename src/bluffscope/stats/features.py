@@ -87,7 +87,7 @@ def different_features(features: pl.LazyFrame, groups: pl.DataFrame) -> pl.DataF
         p=pl.Series(found, dtype=pl.Float64),
     )
     layers = [_corrected(part) for _, part in table.group_by("layer", maintain_order=True)]
-    return pl.concat(layers).cast(dict(FEATURE_SCHEMA)).select(list(FEATURE_SCHEMA))
+    return pl.concat(layers).select(pl.col(name).cast(kind) for name, kind in FEATURE_SCHEMA.items())
 
 
 def _corrected(table: pl.DataFrame) -> pl.DataFrame:
