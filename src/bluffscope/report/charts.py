@@ -26,7 +26,7 @@ _VIEWS: Final = {"domain": ["fact", "hallucination"], "range": [FACT_COLOUR, HAL
 _KINDS: Final = {"domain": ["raw", "at equal lengths"], "range": [FACT_COLOUR, HALL_COLOUR]}
 
 CONFIG: Final[Spec] = {
-    "background": None,
+    "background": "transparent",
     "font": "system-ui, 'DejaVu Sans', Verdana, Arial, sans-serif",
     "view": {"stroke": None},
     "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "gridOpacity": 0.6},
@@ -55,28 +55,39 @@ def forest() -> Spec:
     }
 
     def part(kind: str, value: str, low: str, high: str, shape: str, offset: int) -> list[Spec]:
-        colour = {"datum": kind, "scale": _KINDS, "legend": {"title": None, "orient": "top"}}
+        colour = {
+            "field": "kind",
+            "type": "nominal",
+            "scale": _KINDS,
+            "legend": {"title": None, "orient": "top"},
+        }
+        named = [{"calculate": f"'{kind}'", "as": "kind"}]
         return [
             {
+                "transform": named,
                 "mark": {"type": "rule", "strokeWidth": 1.5, "yOffset": offset},
                 "encoding": {"x": _x(low, "d_z"), "x2": {"field": high}, "color": colour},
             },
             {
+                "transform": named,
                 "mark": {"type": "point", "filled": True, "opacity": 1, "size": 55, "shape": shape, "yOffset": offset},
                 "encoding": {"x": _x(value, "d_z"), "color": colour, "tooltip": tips},
             },
         ]
 
-    return {
-        **_base("Effect size d_z of every metric with 95 % intervals, raw and at equal lengths"),
-        "height": {"step": 26},
-        "encoding": {"y": y},
-        "layer": [
-            {"mark": {"type": "rule", "color": _GREY}, "encoding": {"x": {"datum": 0}, "y": None}},
-            *part("raw", "dz", "dz_lo", "dz_hi", "circle", -4),
-            *part("at equal lengths", "adj_dz", "adj_lo", "adj_hi", "diamond", 5),
-        ],
-    }
+    return _beside_line(
+        {
+            **_base("Effect size d_z of every metric with 95 % intervals, raw and at equal lengths"),
+            "usermeta": {"rows": "metric"},
+            "height": {"step": 26},
+            "encoding": {"y": y},
+            "layer": [
+                {"mark": {"type": "rule", "color": _GREY}, "encoding": {"x": {"datum": 0}}},
+                *part("raw", "dz", "dz_lo", "dz_hi", "circle", -4),
+                *part("at equal lengths", "adj_dz", "adj_lo", "adj_hi", "diamond", 5),
+            ],
+        }
+    )
 
 
 def heat_map() -> Spec:
@@ -99,6 +110,7 @@ def heat_map() -> Spec:
     axis = {"title": None, "labelAngle": -30, "labelLimit": 90, "labelOverlap": False, "ticks": False, "domain": False}
     return {
         **_base("d_z by layer and domain"),
+        "usermeta": {"rows": "layer"},
         "height": {"step": 30},
         "transform": [{"calculate": label, "as": "label"}],
         "encoding": {
@@ -245,22 +257,24 @@ def ladder() -> Spec:
         _tip("n", "pairs"),
     ]
     offset = {"field": "form", "type": "nominal", "sort": None, "scale": {"paddingOuter": 2}}
-    return {
-        **_base("The effect size after each control for confounds"),
-        "height": 260,
-        "encoding": {"x": x, "xOffset": offset, "color": colour},
-        "layer": [
-            {"mark": {"type": "rule", "color": _GREY}, "encoding": _level("y", 0)},
-            {
-                "mark": {"type": "rule", "strokeWidth": 2},
-                "encoding": {"y": {**y, "field": "lo"}, "y2": {"field": "hi"}},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "opacity": 1, "size": 70},
-                "encoding": {"y": y, "shape": {**colour, "scale": {}}, "tooltip": tips},
-            },
-        ],
-    }
+    return _beside_line(
+        {
+            **_base("The effect size after each control for confounds"),
+            "height": 260,
+            "encoding": {"x": x, "xOffset": offset, "color": colour},
+            "layer": [
+                {"mark": {"type": "rule", "color": _GREY}, "encoding": {"y": {"datum": 0}}},
+                {
+                    "mark": {"type": "rule", "strokeWidth": 2},
+                    "encoding": {"y": {**y, "field": "lo"}, "y2": {"field": "hi"}},
+                },
+                {
+                    "mark": {"type": "point", "filled": True, "opacity": 1, "size": 70},
+                    "encoding": {"y": y, "shape": {**colour, "scale": {}}, "tooltip": tips},
+                },
+            ],
+        }
+    )
 
 
 def detectors(value: str, low: str, high: str, title: str, reference: float) -> Spec:
@@ -286,22 +300,25 @@ def detectors(value: str, low: str, high: str, title: str, reference: float) -> 
         _tip("ece", "calibration error (ECE)", ".3f"),
         _tip("n", "pairs"),
     ]
-    return {
-        **_base(f"{title} of each detector with 95 % intervals"),
-        "height": {"step": 26},
-        "encoding": {"y": y},
-        "layer": [
-            {"mark": {"type": "rule", "color": _GREY}, "encoding": {"x": {"datum": reference}, "y": None}},
-            {
-                "mark": {"type": "rule", "strokeWidth": 2, "color": FACT_COLOUR},
-                "encoding": {"x": _x(low, title), "x2": {"field": high}},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "opacity": 1, "size": 70, "color": FACT_COLOUR},
-                "encoding": {"x": _x(value, title), "tooltip": tips},
-            },
-        ],
-    }
+    return _beside_line(
+        {
+            **_base(f"{title} of each detector with 95 % intervals"),
+            "usermeta": {"rows": "detector"},
+            "height": {"step": 26},
+            "encoding": {"y": y},
+            "layer": [
+                {"mark": {"type": "rule", "color": _GREY}, "encoding": {"x": {"datum": reference}}},
+                {
+                    "mark": {"type": "rule", "strokeWidth": 2, "color": FACT_COLOUR},
+                    "encoding": {"x": _x(low, title), "x2": {"field": high}},
+                },
+                {
+                    "mark": {"type": "point", "filled": True, "opacity": 1, "size": 70, "color": FACT_COLOUR},
+                    "encoding": {"x": _x(value, title), "tooltip": tips},
+                },
+            ],
+        }
+    )
 
 
 def transfer() -> Spec:
@@ -325,6 +342,7 @@ def transfer() -> Spec:
     ink = {"condition": {"test": "datum.auroc > 0.75", "value": "#000000"}, "value": "#FFFFFF"}
     return {
         **_base("AUROC by training and test domain"),
+        "usermeta": {"rows": "train"},
         "height": {"step": 34},
         "encoding": {
             "x": {
@@ -359,9 +377,11 @@ def _x(field: str, title: str) -> Spec:
     return {"field": field, "type": "quantitative", "scale": {"zero": False}, "axis": {"title": title, "tickCount": 6}}
 
 
-def _level(channel: str, value: float) -> Spec:
-    other = "x" if channel == "y" else "y"
-    return {channel: {"datum": value}, other: None, f"{other}Offset": None, "color": None}
+def _beside_line(spec: Spec) -> Spec:
+    """The first layer, a line of reference, shares nothing of the encoding of the others."""
+    shared = spec.pop("encoding")
+    line, *others = spec["layer"]
+    return {**spec, "layer": [line, *({**layer, "encoding": shared | layer["encoding"]} for layer in others)]}
 
 
 def _tip(field: str, title: str, style: str | None = None) -> Spec:

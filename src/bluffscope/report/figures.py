@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,7 @@ import vl_convert as vlc
 from bluffscope.report import charts
 from bluffscope.report.charts import Spec
 from bluffscope.report.contents import Contents
-from bluffscope.report.labels import clean
+from bluffscope.report.labels import clean, distinct
 from bluffscope.report.page import MOST_POINTS, VEGA_LITE, dose_rows
 from bluffscope.stats.study import POOLED
 from bluffscope.table.atomic import write_bytes
@@ -54,6 +55,14 @@ def write_figures(contents: Contents, folder: Path) -> list[Path]:
 
 def figures(contents: Contents) -> dict[str, Spec]:
     """The figures that can be drawn, by name, with their numbers in them."""
+    contents = replace(
+        contents,
+        metrics=_labelled(contents.metrics, ("domain",)),
+        stats=_labelled(contents.stats, ("scope",)),
+        ladder=_labelled(contents.ladder, ("scope",)),
+        detectors=_labelled(contents.detectors, ("scope", "detector")),
+        transfer=_labelled(contents.transfer, ("train", "test", "detector")),
+    )
     found: dict[str, Spec | None] = {
         "effects": _effects(contents),
         "heatmaps": _heat_maps(contents),
@@ -69,6 +78,20 @@ def figures(contents: Contents) -> dict[str, Spec]:
     }
 
 
+Table = TypeVar("Table", pl.DataFrame, pl.DataFrame | None)
+
+
+def _labelled(table: Table, columns: tuple[str, ...], width: int = 20) -> Table:
+    """The table with names that an image can hold: a control character in one would end the process that draws it."""
+    for column in columns:
+        if table is not None and column in table.columns:
+            names = table[column].cast(pl.String).fill_null("null")
+            others = [name for name in names.unique(maintain_order=True) if name != POOLED]
+            labels = distinct(others, width, [POOLED]) | {POOLED: POOLED}
+            table = table.with_columns(names.replace_strict(labels, return_dtype=pl.String).alias(column))
+    return table
+
+
 def _effects(contents: Contents) -> Spec | None:
     if contents.stats is None:
         return None
@@ -76,6 +99,7 @@ def _effects(contents: Contents) -> Spec | None:
     largest = rows.sort(pl.col("dz").abs(), descending=True, maintain_order=True).head(MOST_EFFECTS)
     more = f"; the {MOST_EFFECTS} largest of {rows.height}" if rows.height > MOST_EFFECTS else ""
     title = f"Effect sizes over all pairs, 95 % intervals{more}"
+    largest = _labelled(largest, ("metric",), 34)
     return _filled(charts.forest(), largest.to_dicts(), title, 560) if rows.height else None
 
 
@@ -109,7 +133,7 @@ def _scatters(contents: Contents) -> Spec | None:
     for name in [name for name in names if name in columns][:SCATTERS]:
         pair = columns[name]
         both = contents.metrics.select(
-            pl.col("domain").cast(pl.String).fill_null("null"),
+            domain=pl.col("domain") if "domain" in contents.metrics.columns else pl.lit("all"),
             fact=pl.col(pair.fact).cast(pl.Float64),
             hall=pl.col(pair.hall).cast(pl.Float64),
         ).filter(pl.col("fact").is_finite() & pl.col("hall").is_finite())
@@ -174,8 +198,15 @@ def _transfer(contents: Contents) -> Spec | None:
 
 def _filled(spec: Spec, rows: Rows, title: str, width: float) -> Spec:
     """A chart with its numbers, a title and a width that is a number."""
-    spec = copy.deepcopy(spec)
+    spec = _unlimited(copy.deepcopy(spec))
     return {**spec, "data": {"values": rows}, "width": width, "title": {"text": clean(title, 90), "anchor": "start"}}
+
+
+def _unlimited(part: Any) -> Any:
+    """Without limits on labels, which are short already: Vega would cut an emoji in two, and its text would be none."""
+    if isinstance(part, dict):
+        return {key: 0 if key == "labelLimit" else _unlimited(value) for key, value in part.items()}
+    return [_unlimited(item) for item in part] if isinstance(part, list) else part
 
 
 def _together(parts: list[Spec], title: str) -> Spec:

@@ -37,8 +37,12 @@ class Report:
     """The answer that the page opens with."""
 
 
-def write_report(folder: str | Path) -> Report:
+def write_report(folder: str | Path, *, figures: bool = True) -> Report:
     """Writes report.html and figures/ into a run's folder, in place of earlier ones, and its statistics if need be.
+
+    Args:
+        folder: the run's folder.
+        figures: whether figures/ is written; it takes most of the time.
 
     Raises:
         InputError: no finished run, or a file of it is missing or damaged.
@@ -50,7 +54,7 @@ def write_report(folder: str | Path) -> Report:
     contents = read_contents(run.path)
     page = run.path / "report.html"
     write_bytes(page, render_page(contents))
-    return Report(page, tuple(_figures(contents)), answer(contents)["sentence"])
+    return Report(page, tuple(_figures(contents)) if figures else (), answer(contents)["sentence"])
 
 
 def _write_statistics(run: Run) -> None:

@@ -47,7 +47,7 @@
     const home = typeof id === "string" ? byId(id) : id;
     if (!home) return;
     // Vega-Lite fits a chart into the width of its place only where its height is a number.
-    const height = spec.height.step ? spec.height.step * Math.max(1, unique(datasets.rows.map((row) => row[spec.encoding.y.field])).length) : spec.height;
+    const height = spec.height.step ? spec.height.step * Math.max(1, unique(datasets.rows.map((row) => row[spec.usermeta.rows])).length) : spec.height;
     const result = await window.vegaEmbed(home, { ...spec, height, datasets }, options);
     if (clicked) result.view.addEventListener("click", (_, item) => item && item.datum && clicked(item.datum));
   }
