@@ -256,7 +256,7 @@ def ladder() -> Spec:
         _tip("p", "p", ".2g"),
         _tip("n", "pairs"),
     ]
-    offset = {"field": "form", "type": "nominal", "sort": None, "scale": {"paddingOuter": 2}}
+    offset = {"field": "form", "type": "nominal", "sort": None, "scale": {"paddingOuter": 1}}
     return _beside_line(
         {
             **_base("The effect size after each control for confounds"),
@@ -270,7 +270,7 @@ def ladder() -> Spec:
                 },
                 {
                     "mark": {"type": "point", "filled": True, "opacity": 1, "size": 70},
-                    "encoding": {"y": y, "shape": {**colour, "scale": {}}, "tooltip": tips},
+                    "encoding": {"y": y, "shape": {**colour, "scale": {}, "legend": None}, "tooltip": tips},
                 },
             ],
         }

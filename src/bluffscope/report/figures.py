@@ -212,7 +212,8 @@ def _unlimited(part: Any) -> Any:
 def _together(parts: list[Spec], title: str) -> Spec:
     """Charts side by side, each with colours and axes of its own."""
     for part in parts:
-        part.pop("$schema")
+        for name in ("$schema", "usermeta"):  # of whole figures only
+            part.pop(name, None)
     independent = {"scale": {"color": "independent", "shape": "independent", "x": "independent", "y": "independent"}}
     heading = {"text": title, "anchor": "start", "fontSize": 14, "offset": 14}
     return {"title": heading, "columns": _COLUMNS, "concat": parts, "resolve": independent, "spacing": 28}

@@ -218,7 +218,7 @@
     const values = metrics.map((metric) => {
       const [fact, hall] = [metric.fact[i], metric.hall[i]];
       const diff = missing(fact) || missing(hall) ? null : hall - fact;
-      return el("tr", { title: metric.doc || null }, el("th", { scope: "row" }, metric.name), el("td", {}, shown(fact)), el("td", {}, shown(hall)), el("td", {}, shown(diff, true)));
+      return el("tr", { title: metric.doc || null }, el("th", { scope: "row" }, metric.name.replaceAll("_", "_\u200b")), el("td", {}, shown(fact)), el("td", {}, shown(hall)), el("td", {}, shown(diff, true)));
     });
     const parts = [];
     const story = data.features.pairs[i] || [];
@@ -233,7 +233,7 @@
       passage("fact", "fact", pairs.fact[i], tokens("fact_read_token"), tokens("fact_tokens")),
       passage("hall", "hallucination", pairs.hallucination[i], tokens("hall_read_token"), tokens("hall_tokens")),
       el("h3", {}, "Metrics"),
-      el("table", { class: "values" }, el("thead", {}, el("tr", {}, ...["metric", "fact", "hallucination", "difference"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...values)),
+      el("table", { class: "values" }, el("thead", {}, el("tr", {}, ...["metric", "fact", "halluc.", "diff"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...values)),
       parts.length ? el("h3", {}, `Strongest features${data.features.most ? ` (at most ${data.features.most})` : ""}`) : null, 
       parts.length ? el("p", { class: "faint" }, "Index and activation; pale: among the strongest of both texts.") : null, ...parts);
   }
