@@ -76,7 +76,7 @@ def test_out_keeps_the_run_and_without_it_nothing_is_kept(options, tmp_path, mon
     table = bluffscope.analyze(tiny.PAIRS, out=tmp_path / "kept", **options)
     run = bluffscope.read_run(tmp_path / "kept")
     assert_frame_equal(run.metrics, table, check_exact=True)
-    assert (tmp_path / "kept" / "figures" / "dashboard.svg").exists()
+    assert not (tmp_path / "kept" / "report.html").exists()
     with pytest.raises(InputError, match="already holds a run"):
         bluffscope.analyze(tiny.PAIRS, out=str(tmp_path / "kept"), **options)
 

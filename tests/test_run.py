@@ -47,7 +47,7 @@ def test_a_run_leaves_its_files_and_nothing_else(config, tmp_path):
     result = run(config, draw=False)
     assert result.path == tmp_path / "run"
     assert {path.name for path in result.path.iterdir()} == STATED
-    assert result.figures == ()
+    assert result.report is None
     assert (result.merged.rows, result.merged.quarantined) == (5, 0)
     assert result.metrics().equals(pl.read_parquet(result.path / "metrics.parquet"))
     assert pl.read_parquet(result.path / "pairs.parquet")["prompt"].to_list() == [pair["prompt"] for pair in tiny.PAIRS]

@@ -53,7 +53,7 @@ def analyze(
         if not isinstance(data, str | Path):
             data = write_pairs(data, Path(scratch) / "pairs.jsonl")
         config = config_from(data=str(data), out=out if out is not None else Path(scratch) / "run", **options)
-        return run(config, analyses=tuple(analyses), added=tuple(added), draw=out is not None).metrics()
+        return run(config, analyses=tuple(analyses), added=tuple(added), draw=False).metrics()
 
 
 def config_from(**options: Any) -> RunConfig:

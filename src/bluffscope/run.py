@@ -1,4 +1,4 @@
-"""A whole run: options in, a folder with tables, manifest, log and dashboard out."""
+"""A whole run: options in, a folder with tables, manifest, log and report out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 import torch
@@ -40,10 +40,15 @@ from bluffscope.table.shards import MergeResult, merge, write_shard
 from bluffscope.timing import Stopwatch
 from bluffscope.worker import RunWorker, build_worker
 
+if TYPE_CHECKING:
+    from bluffscope.report.write import Report
+
 LINT_PAIRS = 1000
 """Most pairs of a scope that the linter's text classifier sees in a run: `bluffscope lint` takes the time for more."""
 LINT_KEPT = 100
 """Findings of a kind, and pairs of a finding, that the manifest names; `bluffscope lint` names all."""
+
+_log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -80,7 +85,8 @@ class RunResult:
     path: Path
     merged: MergeResult
     manifest: Mapping[str, Any]
-    figures: tuple[Path, ...]
+    report: Report | None = None
+    """The page and figures, where they were asked for and could be drawn."""
     fidelity: Fidelity | None = None
     """What the run's precision changed, where the options ask for it."""
 
@@ -104,7 +110,7 @@ def run(
         analyses: which of the five analyses run.
         added: analyses of the user's own.
         progress: told how many pairs are done.
-        draw: whether the dashboard is drawn (it takes seconds).
+        draw: whether the run is closed with its statistics, report.html and figures (it takes seconds).
 
     Raises:
         InputError: something in the options or the data; nothing is written (but for a run that is complete when its
@@ -112,14 +118,26 @@ def run(
         RunFolderError: the folder cannot be written.
     """
     check_fidelity(config)
-    result = _run(config, analyses, added, progress, draw)
-    if not config.output.fidelity:
-        return result
+    result = _run(config, analyses, added, progress)
+    if config.output.fidelity:
+        try:
+            fidelity = measure_fidelity(result.path, pairs=config.output.fidelity, analyses=analyses)
+        except InputError as error:
+            raise InputError(f"the run is complete in {result.path}, but not its fidelity: {error}") from error
+        result = replace(result, manifest=Run(result.path).manifest, fidelity=fidelity)
+    return replace(result, report=_report(result.path)) if draw else result
+
+
+def _report(path: Path) -> Report | None:
+    """The run's statistics, page and figures; None, and a warning, where they could not be made."""
+    from bluffscope.report.write import REPORT_ERRORS, write_report  # altair and scipy: seconds that no other run pays
+
     try:
-        fidelity = measure_fidelity(result.path, pairs=config.output.fidelity, analyses=analyses)
-    except InputError as error:
-        raise InputError(f"the run is complete in {result.path}, but not its fidelity: {error}") from error
-    return replace(result, manifest=Run(result.path).manifest, fidelity=fidelity)
+        return write_report(path)
+    except REPORT_ERRORS as error:
+        reason = " ".join(str(error).split())
+        _log.warning("the run is complete, but not its report: %s; `bluffscope report %s` tries again", reason, path)
+        return None
 
 
 def measure_fidelity(path: str | Path, *, pairs: int = 20, analyses: tuple[Analysis, ...] = ANALYSES) -> Fidelity:
@@ -140,7 +158,7 @@ def measure_fidelity(path: str | Path, *, pairs: int = 20, analyses: tuple[Analy
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return compare_with_float32(Path(path), pairs, lambda config: _run(config, analyses, (), None, False))
+    return compare_with_float32(Path(path), pairs, lambda config: _run(config, analyses, (), None))
 
 
 def _run(
@@ -148,9 +166,8 @@ def _run(
     analyses: tuple[Analysis, ...],
     added: tuple[UserAnalysis, ...],
     progress: Progress | None,
-    draw: bool,
 ) -> RunResult:
-    """`run` without its fidelity. The model is held by nothing once it returns."""
+    """`run` without its fidelity and report. The model is held by nothing once it returns."""
     started = time.perf_counter()
     stopwatch = Stopwatch()
     config = homes_expanded(config)
@@ -176,11 +193,10 @@ def _run(
         with stopwatch.stage("write"):
             merged = merge(folder, shard_count, worker.columns, _provenance(config, scan), config.output.keep_residuals)
             _log_quarantine(folder)
-            figures = _figures(folder, config) if draw else ()
         timings = {**stopwatch.seconds, "total": time.perf_counter() - started}
         manifest = _manifest(config, source, scan, worker, merged, timings, lint)
         folder.write_manifest(manifest)
-    return RunResult(folder.path, merged, manifest, figures)
+    return RunResult(folder.path, merged, manifest)
 
 
 def homes_expanded(config: RunConfig) -> RunConfig:
@@ -381,17 +397,6 @@ def _provenance(config: RunConfig, scan: Scan) -> dict[str, str]:
 def _log_quarantine(folder: RunFolder) -> None:
     for row in Run(folder.path).quarantine.iter_rows(named=True):
         folder.log("error", row["reason"], [row["pair_id"]])
-
-
-def _figures(folder: RunFolder, config: RunConfig) -> tuple[Path, ...]:
-    """The dashboard; a figure that cannot be drawn is no reason to lose a run."""
-    from bluffscope.report.dashboard import write_dashboard  # altair: seconds that no other command should pay
-
-    metrics = Run(folder.path).metrics
-    if metrics.is_empty():
-        return ()
-    title = f"{_model_name(config)}, layers {' '.join(map(str, config.model.layers))}"
-    return tuple(write_dashboard(metrics, folder.path / "figures", title))
 
 
 class _RunLog(logging.Handler):

@@ -23,14 +23,14 @@ class Outcome:
 
 @pytest.fixture(autouse=True)
 def undrawn(request, monkeypatch):
-    """The dashboard takes a second and a half; tests that need it ask for `drawn`."""
+    """Statistics, page and figures take seconds; tests that need them ask for `drawn`."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(bluffscope.run, "_figures", lambda folder, config: ())
+        monkeypatch.setattr(bluffscope.run, "_report", lambda path: None)
 
 
 @pytest.fixture
 def drawn():
-    """Have the dashboard drawn."""
+    """Have the report written."""
 
 
 @pytest.fixture

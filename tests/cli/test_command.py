@@ -77,7 +77,7 @@ def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder
     assert rate.startswith("Rate: ")
     assert rate.endswith(" samples/sec")
     assert outcome.out.startswith("Summary of 5 pairs")
-    total, stages, memory, png, svg, run = outcome.out.splitlines()[-6:]
+    total, stages, memory, run, report = outcome.out.splitlines()[-5:]
     assert total.startswith("Total time: ")
     assert total.endswith(" pairs/sec once loaded)")
     assert stages.startswith("Seconds by stage: load ")
@@ -89,11 +89,14 @@ def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder
         "sae",
         "geometry",
         "write",
+        "report",
     ]
     assert re.fullmatch(r"Peak memory: \d+\.\d GB \(predicted \d+\.\d\)", memory)
-    assert png == f"Dashboard: {tmp_path / 'run' / 'figures' / 'dashboard.png'}"
-    assert svg.endswith(".svg")
     assert run == f"Run: {tmp_path / 'run'}"
+    assert report == f"Report: {tmp_path / 'run' / 'report.html'}"
+    assert "Nothing separates fact from hallucination at equal lengths" in outcome.out
+    assert (tmp_path / "run" / "report.html").stat().st_size > 500_000
+    assert (tmp_path / "run" / "stats.parquet").exists()
     assert (tmp_path / "run" / "figures" / "dashboard.png").stat().st_size > 10_000
 
 

@@ -131,7 +131,7 @@ def test_nothing_but_progress_is_on_stderr_whatever_the_architecture(tmp_path, t
     script = (
         "import json, sys, bluffscope.run\n"
         "from bluffscope.cli.main import main\n"
-        "bluffscope.run._figures = lambda folder, config: ()\n"
+        "bluffscope.run._report = lambda path: None\n"
         "sys.exit(sum(main(arguments) for arguments in json.loads(sys.argv[1])))\n"
     )
     runs = [

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from rich.text import Text
 
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.main import guarded
@@ -62,38 +65,43 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
     from bluffscope.run import run
 
     messages = message_console()
+    started = time.perf_counter()
     progress = BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)
     try:
         with messages_on(messages):
             result = run(config, analyses=analyses or ANALYSES, progress=progress)
     finally:
         progress.finish()
-    _print(result)
+    _print(result, time.perf_counter() - started)
     return EXIT_QUARANTINED if result.merged.quarantined else EXIT_DONE
 
 
-def _print(result: RunResult) -> None:
-    """The summary, where the time went, what was left out, and where the results are."""
+def _print(result: RunResult, seconds: float) -> None:
+    """The summary, the answer, where the time went, what was left out, and where the results are."""
     from bluffscope.report import render_fidelity, render_summary
 
     console = output_console()
     console.print(render_summary(result.metrics()))
     if result.fidelity is not None:
         console.print(render_fidelity(result.fidelity))
+    if result.report is not None:
+        console.print(Text(f"\n{result.report.sentence}\n", style="bold"))
     timings = result.manifest["timings"]
     stages = " | ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items() if stage != "total")
     pairs = result.merged.rows + result.merged.quarantined
     working = sum(timings[stage] for stage in ("tokenise", "forward", "sae", "geometry"))
     rate = f" ({pairs / working:.0f} pairs/sec once loaded)" if working > 0 else ""
-    lines = [f"Total time: {timings['total']:.1f} s{rate}", f"Seconds by stage: {stages}"]
+    closing = f" | report {seconds - timings['total']:.1f}" if result.report is not None else ""
+    lines = [f"Total time: {seconds:.1f} s{rate}", f"Seconds by stage: {stages}{closing}"]
     lines.append(_memory_line(result.manifest["memory"]))
     if result.merged.quarantined:
         lines.append(f"Quarantined: {result.merged.quarantined} of {pairs} pairs (quarantine.parquet):")
         lines += [f"  {number} x {reason}" for reason, number in list(result.merged.reasons.items())[:5]]
     if lint := result.manifest["lint"].get("headline"):
         lines.append(f"Lint: {lint}; see manifest.json")
-    lines += [f"Dashboard: {figure}" for figure in result.figures]
     lines.append(f"Run: {result.path}")
+    if result.report is not None:
+        lines.append(f"Report: {result.report.path}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

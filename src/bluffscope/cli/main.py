@@ -19,6 +19,7 @@ COMMANDS = {
     "bench": "time every step from the old pattern to the engine, and compare with the machine's limit",
     "doctor": "show the machine, and the batch size and memory of a run on it",
     "lint": "find what is wrong or doubtful with pairs, before any model runs",
+    "report": "write a run's report.html and figures again, from its folder alone",
     "stats": "test whether any metric of a run or table separates fact from hallucination",
     "compare": "see which effects of runs over the same pairs agree, and how far they differ",
     "presets": "list the named sets of model, SAEs and layers",

@@ -1,4 +1,4 @@
-"""What a person reads of a run: the terminal summary (here) and figures (`bluffscope.report.dashboard`)."""
+"""What a person reads of a run: the terminal summary (here), the page and figures (`bluffscope.report.write`)."""
 
 from bluffscope.report.fidelity import render_fidelity
 from bluffscope.report.summary import shape_table, summarize

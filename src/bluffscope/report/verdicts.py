@@ -73,10 +73,10 @@ def headline(rows: pl.DataFrame) -> str:
     others = ", ".join(f"{counts[name]} {name}" for name in NAMES[1:] if counts[name])
     if not found:
         return f"Nothing separates fact from hallucination at equal lengths: {tested} tested; {others}."
-    pooled = rows.filter(scope="pooled")
-    names = pooled.filter(verdict="separates")["metric"].to_list()
+    pooled = rows.filter(scope="pooled", verdict="separates")
+    names = pooled.sort(pl.col("dz").abs(), descending=True, maintain_order=True)["metric"].to_list()
     listed = ", ".join(clean(name) for name in names[:4]) + (", ..." if len(names) > 4 else "")
-    where = f"; over all pairs: {listed}" if names else "; none of them over all pairs"
+    where = f"; strongest over all pairs: {listed}" if names else "; none of them over all pairs"
     rest = f"; {others}" if others else ""
     return f"{found} of {total} effects separate fact from hallucination at equal lengths ({tested}){where}{rest}."
 

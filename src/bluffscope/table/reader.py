@@ -60,15 +60,19 @@ class Run:
         """pair_id, view, layer, token, values: only in runs with ``--keep-residuals``."""
         return self._scan("residuals.parquet")
 
+    def table(self, name: str) -> pl.DataFrame | None:
+        """A table that not every run has (stats.parquet, say), or None where it is not there."""
+        return self._read(name) if (self.path / name).exists() else None
+
+    def document(self, name: str) -> dict[str, Any]:
+        """A JSON file that not every run has (stats.json, say); empty where it is not there."""
+        path = self.path / name
+        return self._json(path) if path.exists() else {}
+
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """manifest.json: what made the numbers."""
-        path = self.path / "manifest.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
-        return _mapping(found, path)
+        return self._json(self.path / "manifest.json")
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -88,6 +92,13 @@ class Run:
             return pl.read_parquet(path, glob=False, hive_partitioning=False)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
+        return _mapping(found, path)
 
     def _scan(self, name: str) -> pl.LazyFrame:
         path = self.path / name

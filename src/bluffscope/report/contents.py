@@ -1,0 +1,107 @@
+"""What a report is made of: everything that a run's folder holds, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from bluffscope.stats.features import FEATURE_SCHEMA, different_features
+from bluffscope.table.metric_pairs import MetricPair, metric_pairs
+from bluffscope.table.reader import Run, read_run
+from bluffscope.table.schema import METRICS
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A run as the report needs it."""
+
+    run: Run
+    metrics: pl.DataFrame
+    """The result table."""
+    pairs: pl.DataFrame
+    """The texts, group and carried columns of the pairs of `metrics`, in its order."""
+    measured: tuple[MetricPair, ...]
+    """Numeric metrics of fact and hallucination, in the table's order."""
+    stats: pl.DataFrame | None
+    """stats.parquet, or None where there is none."""
+    about: dict[str, Any]
+    """stats.json without its rows; empty where there is none."""
+    ladder: pl.DataFrame | None
+    detectors: pl.DataFrame | None
+    transfer: pl.DataFrame | None
+    features: pl.DataFrame
+    """`FEATURE_SCHEMA`; no rows where the run has no features."""
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.run.path
+
+    @property
+    def scopes(self) -> list[str]:
+        """Scopes of the statistics in their order; none where there are no statistics."""
+        return [] if self.stats is None else self.stats["scope"].unique(maintain_order=True).to_list()
+
+    @property
+    def failures(self) -> list[str]:
+        """What the health gate failed on: verdicts are withheld where there is any."""
+        return [text for severity, text in health_findings(self.manifest) if severity == "error"]
+
+
+def read_contents(path: str | Path) -> Contents:
+    """Reads a run's folder.
+
+    Raises:
+        InputError: no finished run, or a file of it is missing or damaged.
+    """
+    run = read_run(path)
+    metrics, pairs = run.metrics, run.pairs
+    # Quarantined pairs are in pairs.parquet too; ids are unique.
+    pairs = metrics.select("pair_id").join(pairs, on="pair_id", how="left", maintain_order="left")
+    measured = tuple(
+        pair
+        for pair in metric_pairs(metrics.columns)
+        if metrics.schema[pair.fact].is_numeric() and metrics.schema[pair.hall].is_numeric()
+    )
+    features = pl.DataFrame(schema=FEATURE_SCHEMA)
+    if (run.path / "features.parquet").exists():
+        features = different_features(run.features, pairs.select("pair_id", "group"))
+    about = run.document("stats.json")
+    return Contents(
+        run=run,
+        metrics=metrics,
+        pairs=pairs,
+        measured=measured,
+        stats=run.table("stats.parquet"),
+        about={key: value for key, value in about.items() if not key.endswith("rows")},
+        ladder=run.table("ladder.parquet"),
+        detectors=run.table("detectors.parquet"),
+        transfer=run.table("transfer.parquet"),
+        features=features,
+        manifest=run.manifest,
+        config=run.config,
+    )
+
+
+def health_findings(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """(severity, sentence) of what the health gate found, errors first."""
+    found: list[tuple[str, str]] = []
+    for item in manifest.get("health", {}).get("findings", ()):
+        severity = "error" if item.get("severity") in ("error", "failure", "failed") else item.get("severity", "info")
+        found.append((str(severity), str(item.get("message", item))))
+    return sorted(found, key=lambda item: item[0] != "error")
+
+
+def definition(metric: str) -> tuple[str, str]:
+    """The sentence that defines a metric (name without its layer) and its unit; empty for one of the user's own."""
+    base = metric.partition("_s")[0] if metric.startswith("stability_s") else metric
+    known = next((item for item in METRICS if item.name == base), None)
+    if known is None:
+        return "", ""
+    level = f", at noise s = {metric.removeprefix('stability_s')}" if base != metric else ""
+    return f"{known.doc.format(view='a text')}{level}.", known.unit

@@ -1,0 +1,240 @@
+"""What the report's page says in words and tables: plain values for the template, which escapes all of them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from itertools import groupby
+from typing import Any, Final
+
+import polars as pl
+
+from bluffscope.report.contents import Contents, definition, health_findings
+from bluffscope.report.labels import LAYER_GROUP, NOT_INTERPRETABLE, clean, distinct, group_title
+from bluffscope.report.verdicts import headline
+from bluffscope.stats.study import POOLED
+from bluffscope.stats.verdicts import NAMES
+
+Values = dict[str, Any]
+
+MOST_SCOPES: Final = 12
+"""Scopes that the verdict table shows; stats.parquet has all."""
+FEATURES_SHOWN: Final = 15
+"""Features of a layer that the page lists."""
+SIGNS: Final = {"separates": "●", "confounded": "◐", "equivalent": "=", "inconclusive": "○"}
+"""A second sign of each verdict, beside its colour."""
+MEANINGS: Final = {
+    "separates": "differs between fact and hallucination, also at equal lengths, after correction",
+    "confounded": "length accounts for more than half of the difference",
+    "equivalent": "shown to be practically zero (|d_z| < 0.2)",
+    "inconclusive": "neither shown nor ruled out",
+}
+_NEURONPEDIA: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+")
+_PROBLEMS: Final = ("error", "warning", "info")
+
+
+def answer(contents: Contents) -> Values:
+    """The sentence that the page opens with, and how many effects got which verdict."""
+    rows = contents.stats
+    if rows is None or rows.is_empty():
+        why = "no effect was tested: " + ("there is no stats.parquet" if rows is None else "no metric is in the table")
+        return {"sentence": why[0].upper() + why[1:] + ".", "kind": "none", "tiles": []}
+    if contents.failures:
+        sentence = f"Verdicts are withheld: the health gate failed ({contents.failures[0].rstrip('.')})."
+        return {"sentence": sentence, "kind": "withheld", "tiles": []}
+    tiles = [
+        {"name": name, "sign": SIGNS[name], "count": rows.filter(verdict=name).height, "meaning": MEANINGS[name]}
+        for name in NAMES
+    ]
+    return {"sentence": headline(rows), "kind": "some" if tiles[0]["count"] else "nothing", "tiles": tiles}
+
+
+def strongest(contents: Contents) -> str | None:
+    """Name of the metric with the largest effect at equal lengths (raw where there is none) over all pairs."""
+    names = [pair.name for pair in contents.measured if pair.name != NOT_INTERPRETABLE]
+    if contents.stats is None:
+        return next(iter(names), None)
+    rows = contents.stats.filter(pl.col("metric").is_in(names), scope=POOLED)
+    rows = rows.with_columns(size=pl.coalesce("adj_dz", "dz").abs()).drop_nulls("size")
+    ranked = rows.sort("size", descending=True, maintain_order=True)["metric"]
+    return ranked[0] if len(ranked) else next(iter(names), None)
+
+
+def verdict_table(contents: Contents) -> Values | None:
+    """Every metric by scope, grouped by analysis; each cell with its verdict and the row of stats that it shows."""
+    rows = contents.stats
+    if rows is None or rows.is_empty():
+        return None
+    scopes = contents.scopes
+    shown = scopes
+    if len(scopes) > MOST_SCOPES:
+        largest = rows.group_by("scope", maintain_order=True).agg(pl.col("n").max())
+        largest = largest.sort(pl.col("scope") == POOLED, "n", descending=True, maintain_order=True)
+        kept = set(largest["scope"].head(MOST_SCOPES))
+        shown = [scope for scope in scopes if scope in kept]
+    labels = distinct(shown, 22)
+    cells = {(row["metric"], row["scope"]): index for index, row in enumerate(rows.iter_rows(named=True))}
+    layers = {pair.name: pair for pair in contents.measured}
+    groups: list[Values] = []
+    names = [name for name in rows["metric"].unique(maintain_order=True) if name in layers]
+    titles = {name: _group(layers[name].name, layers[name].layer) for name in names}
+    # A noise sweep stands after the other analyses in the table, but belongs to stability.
+    order = list(dict.fromkeys(titles.values()))
+    names.sort(key=lambda name: order.index(titles[name]))
+    for title, members in groupby(names, key=lambda name: titles[name]):
+        lines: list[Values] = []
+        for name in members:
+            doc, unit = definition(layers[name].metric)
+            line = [_cell(rows, cells.get((name, scope))) for scope in shown]
+            # Zero-width spaces: long names break after underscores.
+            label = clean(layers[name].metric, 60).replace("_", "_\u200b")
+            lines.append({"metric": name, "label": label, "doc": doc, "unit": unit, "cells": line})
+        groups.append({"title": title, "lines": lines})
+    sizes = dict(rows.group_by("scope").agg(pl.col("n").max()).iter_rows())
+    return {
+        "scopes": [{"label": labels[scope], "n": sizes[scope]} for scope in shown],
+        "groups": groups,
+        "left_out": len(scopes) - len(shown),
+        "faint": NOT_INTERPRETABLE,
+    }
+
+
+def _group(name: str, layer: int | None) -> str:
+    title = group_title(name, layer)
+    return f"{title}, layer {layer}" if title == LAYER_GROUP else title
+
+
+def _cell(rows: pl.DataFrame, index: int | None) -> Values | None:
+    if index is None:
+        return None
+    row = rows.row(index, named=True)
+    raw, adjusted = (effect(row[name]) for name in ("dz", "adj_dz"))
+    return {"index": index, "verdict": row["verdict"], "sign": SIGNS[row["verdict"]], "dz": raw, "adj_dz": adjusted}
+
+
+def effect(value: float | None) -> str:
+    """An effect size, always with its sign."""
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def doubts(contents: Contents) -> list[Values]:
+    """What would make the answer wrong: health, lint, pairs left out, precision; worst first."""
+    found: list[Values] = []
+    for severity, text in health_findings(contents.manifest):
+        found.append({"severity": severity, "source": "health", "text": text, "pairs": []})
+    for item in contents.manifest.get("lint", {}).get("findings", ()):
+        found.append(
+            {
+                "severity": item.get("severity", "info"),
+                "source": "pairs",
+                "text": item.get("message", ""),
+                "pairs": item.get("pairs", [])[:12],
+            }
+        )
+    quarantine = contents.run.quarantine
+    for reason, times in quarantine["reason"].value_counts(sort=True).head(5).iter_rows():
+        ids = quarantine.filter(reason=reason)["pair_id"].head(12).to_list()
+        text = f"{times} pair{'s' * (times != 1)} could not be measured and count nowhere: {reason}"
+        found.append({"severity": "warning", "source": "quarantine", "text": text, "pairs": ids})
+    dtype, quantize = contents.manifest.get("dtype"), contents.manifest.get("quantize", "none")
+    if dtype not in ("float32", "float64") or quantize != "none":
+        weights = "" if quantize == "none" else f", {quantize} weights"
+        text = f"The model ran in {dtype}{weights}; --fidelity N measures what that changes."
+        if contents.manifest.get("fidelity"):
+            text = f"The model ran in {dtype}{weights}; fidelity.parquet says what that changed."
+        found.append({"severity": "info", "source": "precision", "text": text, "pairs": []})
+    if contents.stats is not None and contents.about.get("length_unit") not in ("tokens", None):
+        unit = contents.about["length_unit"]
+        text = f"Lengths are {'unknown' if unit == 'unknown' else f'in {unit}, not tokens'}."
+        found.append({"severity": "warning", "source": "length", "text": text, "pairs": []})
+    order = {severity: place for place, severity in enumerate(_PROBLEMS)}
+    return sorted(found, key=lambda item: order.get(item["severity"], len(order)))
+
+
+def feature_tables(contents: Contents) -> list[Values]:
+    """The features that differ most, by layer, with links to Neuronpedia where the SAE is there."""
+    tables: list[Values] = []
+    for (layer,), part in contents.features.group_by("layer", maintain_order=True):
+        home = contents.manifest.get("saes", {}).get(str(layer), {}).get("neuronpedia_id")
+        known = isinstance(home, str) and _NEURONPEDIA.fullmatch(home) is not None
+        rows = [
+            {
+                "feature": row["feature"],
+                "link": f"https://neuronpedia.org/{home}/{row['feature']}" if known else None,
+                "fact": f"{100 * row['share_fact']:.0f} %",
+                "hall": f"{100 * row['share_hall']:.0f} %",
+                "width_fact": round(100 * row["share_fact"], 1),
+                "width_hall": round(100 * row["share_hall"], 1),
+                "diff": f"{100 * row['diff']:+.0f}",
+                "p": f"{row['p']:.1e}",
+                "q": chance(row["q"]),
+            }
+            for row in part.head(FEATURES_SHOWN).iter_rows(named=True)
+        ]
+        found = int((part["q"] < 0.05).sum())
+        tables.append({"layer": layer, "tested": part.height, "found": found, "rows": rows})
+    return tables
+
+
+def chance(value: float | None) -> str:
+    """A p or q value."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def timings(contents: Contents) -> Values:
+    """Seconds by stage, as a share of the longest, and pairs a second."""
+    taken: dict[str, float] = contents.manifest.get("timings", {})
+    stages = {name: seconds for name, seconds in taken.items() if name != "total"}
+    longest = max(stages.values(), default=0.0) or 1.0
+    working = sum(stages.get(name, 0.0) for name in ("tokenise", "forward", "sae", "geometry"))
+    pairs = contents.manifest.get("counts", {}).get("pairs", 0)
+    memory = contents.manifest.get("memory", {}).get("peak_bytes")
+    return {
+        "stages": [
+            {"name": name, "seconds": f"{seconds:.2f}", "width": round(100 * seconds / longest, 1)}
+            for name, seconds in stages.items()
+        ],
+        "total": f"{taken['total']:.1f}" if "total" in taken else None,
+        "rate": f"{pairs / working:,.0f}" if working > 0 and pairs else None,
+        "memory": f"{memory / 1e9:.1f}" if memory else None,
+    }
+
+
+def provenance(contents: Contents) -> list[Values]:
+    """Everything that made the numbers, as tables of names and values."""
+    manifest, config = contents.manifest, contents.config
+    measure = config.get("measure", {})
+    run = {
+        "made": manifest.get("created"),
+        "counts": ", ".join(f"{name} {count}" for name, count in manifest.get("counts", {}).items()),
+        "data": manifest.get("data", {}).get("name"),
+        "data digest": manifest.get("data", {}).get("digest"),
+        "position": measure.get("position"),
+        "noise": f"{measure.get('noise_std')} ({measure.get('noise_mode')}), {measure.get('noise_draws')} draws",
+        "strategy": manifest.get("strategy"),
+        "device": manifest.get("device"),
+        "precision": manifest.get("dtype"),
+        "quantised": manifest.get("quantize"),
+        "seeds": ", ".join(f"{name} {seed}" for name, seed in manifest.get("seeds", {}).items()),
+        "platform": manifest.get("platform"),
+        "table version": manifest.get("schema_version"),
+    }
+    parts = [("Run", run), ("Model", manifest.get("model", {}))]
+    parts += [(f"SAE of layer {layer}", sae) for layer, sae in manifest.get("saes", {}).items()]
+    parts.append(("Packages", manifest.get("packages", {})))
+    return [
+        {"title": title, "rows": [(name, str(value)) for name, value in values.items() if value is not None]}
+        for title, values in parts
+    ]
+
+
+def repeat(contents: Contents) -> list[str]:
+    """Commands that make the run, its statistics and this page again."""
+    folder = shlex.quote(contents.path.name or ".")
+    return [
+        f"bluffscope analyze --config {folder}/config.yaml",
+        f"bluffscope stats {folder}",
+        f"bluffscope report {folder}",
+    ]

@@ -1,0 +1,111 @@
+"""The pairs as the page's table and stories need them: columns of plain values, cut to a size a browser can bear."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import polars as pl
+
+from bluffscope.report.contents import Contents, definition
+
+TEXT_BUDGET: Final = 6_000_000
+"""Characters of all texts together; longer ones are cut where they would not fit."""
+LONGEST_TEXT: Final = 20_000
+SHORTEST_CUT: Final = 200
+FEATURE_BUDGET: Final = 300_000
+"""Features of all stories together."""
+MOST_FEATURES: Final = 8
+"""Strongest features of a text and layer in a story."""
+
+_TEXTS: Final = ("prompt", "fact", "hallucination")
+_TOKENS: Final = tuple(f"{view}_{what}" for view in ("prompt", "fact", "hall") for what in ("tokens", "read_token"))
+_OWN: Final = ("pair_id", "domain", "complexity", "group", *_TEXTS)
+
+
+def pair_columns(contents: Contents) -> dict[str, Any]:
+    """The pairs, column by column, and what had to be left out (``cut``: longest text kept, or None).
+
+    Numbers have four significant digits: the exact ones are in metrics.parquet.
+    """
+    pairs, metrics = contents.pairs, contents.metrics
+    limit = _text_limit(pairs)
+    texts = {name: pairs[name].cast(pl.String) for name in _TEXTS}
+    longest = max((max(text.str.len_chars().fill_null(0).to_list(), default=0) for text in texts.values()), default=0)
+    carried = [name for name in pairs.columns if name not in _OWN and not pairs.schema[name].is_nested()]
+    return {
+        "id": pairs["pair_id"].to_list(),
+        "domain": pairs["domain"].cast(pl.String).to_list(),
+        "complexity": pairs["complexity"].to_list() if "complexity" in pairs.columns else None,
+        "group": pairs["group"].to_list(),
+        **{name: text.str.head(limit).to_list() for name, text in texts.items()},
+        "tokens": {name: metrics[name].to_list() for name in _TOKENS if name in metrics.columns},
+        "carried": {name: pairs[name].cast(pl.String).str.head(limit).to_list() for name in carried},
+        "cut": limit if longest > limit else None,
+    }
+
+
+def metric_columns(contents: Contents) -> list[dict[str, Any]]:
+    """Each numeric metric: name, layer, definition, unit and the values of both sides, null where undefined."""
+    found: list[dict[str, Any]] = []
+    for pair in contents.measured:
+        doc, unit = definition(pair.metric)
+        entry: dict[str, Any] = {
+            "name": pair.name,
+            "layer": pair.layer,
+            "metric": pair.metric,
+            "doc": doc,
+            "unit": unit,
+        }
+        for side, column in (("fact", pair.fact), ("hall", pair.hall)):
+            values = contents.metrics[column].cast(pl.Float64)
+            values = values.set(~values.is_finite().fill_null(value=False), None)
+            entry[side] = values.round_sig_figs(4).to_list()
+        found.append(entry)
+    return found
+
+
+def strongest_features(contents: Contents) -> dict[str, Any]:
+    """The strongest features of fact and hallucination, most active first.
+
+    ``layers``, ``most`` (features a list holds at the most), and ``pairs``: for each pair and layer two lists
+    [feature, activation, feature, ...], of the fact and of the hallucination. No layers where the run has no features.
+    """
+    run = contents.run
+    count = contents.pairs.height
+    if not (run.path / "features.parquet").exists() or not count:
+        return {"layers": [], "most": 0, "pairs": []}
+    layers: list[int] = run.features.select(pl.col("layer").unique(maintain_order=True)).collect()["layer"].to_list()
+    most = max(1, min(MOST_FEATURES, FEATURE_BUDGET // (2 * max(1, len(layers)) * count)))
+    key = ["pair_id", "layer", "view"]
+    top = (
+        run.features.filter(pl.col("view").is_in(["fact", "hall"]))
+        .sort("activation", "feature", descending=[True, False])
+        .group_by(key, maintain_order=True)
+        .head(most)
+        .with_columns(pl.col("activation").cast(pl.Float64).round_sig_figs(3))
+        .group_by(key)
+        .agg("feature", "activation")
+        .collect()
+    )
+    place = {name: index for index, name in enumerate(contents.pairs["pair_id"])}
+    stories: list[list[list[list[float]]]] = [[[[], []] for _ in layers] for _ in range(count)]
+    for name, layer, view, features, activations in top.iter_rows():
+        if name in place:
+            flat = [value for entry in zip(features, activations, strict=True) for value in entry]
+            stories[place[name]][layers.index(layer)][view == "hall"] = flat
+    return {"layers": layers, "most": most, "pairs": stories}
+
+
+def _text_limit(pairs: pl.DataFrame) -> int:
+    """Characters a text may have so that all of them fit: long texts are cut, never short ones to serve them."""
+    lengths = pl.concat([pairs[name].cast(pl.String).str.len_chars().fill_null(0) for name in _TEXTS]).sort()
+    total, left = len(lengths), TEXT_BUDGET
+    if lengths.clip(0, LONGEST_TEXT).sum() <= left:
+        return LONGEST_TEXT
+    for place, length in enumerate(lengths.to_list()):
+        share = left / (total - place)
+        if length > share:
+            return max(SHORTEST_CUT, math.floor(share))
+        left -= length
+    return LONGEST_TEXT

@@ -1,0 +1,341 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const { pairs, metrics, stats } = data;
+  const count = pairs.id.length;
+  const PAGE = 50;
+  const byId = (id) => document.getElementById(id);
+
+  // Texts only ever become text nodes: nothing of the data is read as markup.
+  function el(tag, attributes, ...children) {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes || {})) {
+      if (name === "onclick") node.addEventListener("click", value);
+      else if (value !== null && value !== undefined) node.setAttribute(name, value);
+    }
+    for (const child of children) if (child !== null && child !== undefined) node.append(child);
+    return node;
+  }
+  const missing = (value) => value === null || value === undefined;
+  function shown(value, signed) {
+    if (missing(value)) return "-";
+    if (typeof value !== "number") return String(value);
+    const size = Math.abs(value);
+    const text = size !== 0 && (size >= 1e6 || size < 1e-4) ? value.toExponential(1) : String(Number(value.toPrecision(4)));
+    return signed && value > 0 ? "+" + text : text;
+  }
+  const chance = (value) => (missing(value) ? "-" : value < 0.001 ? value.toExponential(0) : value.toFixed(3));
+  const short = (text, most) => (text && text.length > most ? text.slice(0, most).trimEnd() + "…" : text || "");
+  const unique = (values) => [...new Set(values)];
+  const metricNamed = new Map(metrics.map((metric) => [metric.name, metric]));
+
+  // ---- rows of the charts: tables arrive column by column
+  function rowsOf(table, keep) {
+    const names = Object.keys(table);
+    const length = names.length ? table[names[0]].length : 0;
+    const rows = [];
+    for (let i = 0; i < length; i++) {
+      const row = {};
+      for (const name of names) row[name] = table[name][i];
+      if (!keep || keep(row)) rows.push(row);
+    }
+    return rows;
+  }
+
+  const options = { renderer: "svg", actions: false, ast: true, tooltip: { theme: "custom" }, config: data.config };
+  async function draw(id, spec, datasets, clicked) {
+    const home = typeof id === "string" ? byId(id) : id;
+    if (!home) return;
+    // Vega-Lite fits a chart into the width of its place only where its height is a number.
+    const height = spec.height.step ? spec.height.step * Math.max(1, unique(datasets.rows.map((row) => row[spec.usermeta.rows])).length) : spec.height;
+    const result = await window.vegaEmbed(home, { ...spec, height, datasets }, options);
+    if (clicked) result.view.addEventListener("click", (_, item) => item && item.datum && clicked(item.datum));
+  }
+  const say = (id, text) => { if (byId(id)) byId(id).textContent = text; };
+
+  // ---- charts: each reads its own choices
+  const lists = {
+    scopes: data.scopes,
+    metrics: metrics.map((metric) => metric.name),
+    ladderMetrics: unique(data.ladder.metric || []),
+    ladderScopes: unique(data.ladder.scope || []),
+    doseScopes: unique(data.dose.scope || []),
+    detectorScopes: unique(data.detectors.scope || []),
+    transferDetectors: unique(data.transfer.detector || []),
+  };
+  const firsts = { scopes: "pooled", metrics: data.first, ladderMetrics: data.first, ladderScopes: "pooled", detectorScopes: "pooled" };
+  const chosen = (chart) =>
+    [...document.querySelectorAll(`[data-choose~="${chart}"]`)].map((select) => select.value);
+
+  const MOST_EFFECTS = 60;
+  const charts = {
+    forest() {
+      const [scope] = chosen("forest");
+      let rows = rowsOf(stats, (row) => row.scope === scope && !missing(row.dz));
+      const largest = [...rows].sort((a, b) => Math.abs(b.dz) - Math.abs(a.dz)).slice(0, MOST_EFFECTS);
+      const all = rows.length;
+      if (byId("forest-order").value === "size") rows = largest;
+      else if (all > MOST_EFFECTS) rows = rows.filter((row) => largest.includes(row));
+      say("forest-note", !all ? "Nothing to show: no effect size is defined here." : all > MOST_EFFECTS ? `The ${MOST_EFFECTS} largest of ${all}.` : "");
+      return draw("forest", data.specs.forest, { rows });
+    },
+    async heat() {
+      const home = byId("heat");
+      home.replaceChildren();
+      const layered = metrics.filter((metric) => metric.layer !== null);
+      const wanted = new Map(layered.map((metric) => [metric.name, metric]));
+      const rows = rowsOf(stats, (row) => wanted.has(row.metric) && !row.scope.includes("="));
+      const scopes = unique(rows.map((row) => row.scope));
+      const most = 10;
+      const kept = new Set([...scopes.filter((scope) => scope !== "pooled").slice(0, most), "pooled"]);
+      for (const name of unique(layered.map((metric) => metric.metric))) {
+        const chart = el("div", { class: "chart", role: "img", "aria-label": `d_z of ${name} by layer and domain` });
+        const cells = rows
+          .filter((row) => wanted.get(row.metric).metric === name && kept.has(row.scope))
+          .map((row) => ({ layer: String(wanted.get(row.metric).layer), scope: row.scope, dz: row.dz, adj_dz: row.adj_dz, verdict: row.verdict, n: row.n }));
+        const doc = metrics.find((metric) => metric.metric === name && metric.layer !== null).doc;
+        home.append(el("figure", {}, el("figcaption", { title: doc }, name), chart));
+        await draw(chart, data.specs.heat, { rows: cells });
+      }
+      if (scopes.length > kept.size) home.append(el("p", { class: "note" }, `The first ${most} of ${scopes.length - 1} domains.`));
+    },
+    ladder() {
+      const [metric, scope] = chosen("ladder");
+      const rows = rowsOf(data.ladder, (row) => row.metric === metric && row.scope === scope);
+      const reasons = unique(rows.filter((row) => missing(row.dz) && row.reason).map((row) => `${row.rung}: ${row.reason}`));
+      say("ladder-note", reasons.length ? `Not computed: ${reasons.join("; ")}.` : "");
+      return draw("ladder", data.specs.ladder, { rows: rows.filter((row) => !missing(row.dz)) });
+    },
+    dose() {
+      const [scope] = chosen("dose");
+      const rows = rowsOf(data.dose, (row) => row.scope === scope);
+      say("dose-note", "Means with 95 % intervals of the mean.");
+      return draw("dose", data.specs.dose, { rows });
+    },
+    scatter() {
+      const [name] = chosen("scatter");
+      const metric = metricNamed.get(name);
+      const usable = [];
+      for (let i = 0; i < count; i++) if (!missing(metric.fact[i]) && !missing(metric.hall[i])) usable.push(i);
+      const some = sample(usable, data.mostPoints);
+      const rows = some.map((i) => ({
+        i, id: pairs.id[i], domain: pairs.domain[i] === null ? "null" : pairs.domain[i], fact: metric.fact[i], hall: metric.hall[i],
+        prompt: short(pairs.prompt[i], 160), fact_text: short(pairs.fact[i], 160), hall_text: short(pairs.hallucination[i], 160),
+      }));
+      const values = rows.flatMap((row) => [row.fact, row.hall]);
+      const low = values.reduce((a, b) => Math.min(a, b), Infinity);
+      const high = values.reduce((a, b) => Math.max(a, b), -Infinity);
+      const ends = values.length ? [low, high].map((end) => ({ x: end, y: end })) : [];
+      const which = some.length < usable.length ? `${some.length.toLocaleString("en")} of ${usable.length.toLocaleString("en")} pairs, drawn at random. ` : "";
+      say("scatter-note", usable.length ? `${which}${metric.doc}` : "No values in this run.");
+      return draw("scatter", data.specs.scatter, { rows, ends }, (datum) => datum.i !== undefined && openPair(datum.i));
+    },
+    auroc() {
+      const [scope] = chosen("auroc");
+      const all = rowsOf(data.detectors, (row) => row.scope === scope);
+      const reasons = all.filter((row) => missing(row.auroc)).map((row) => `${row.detector}${row.reason ? `: ${row.reason}` : ""}`);
+      say("auroc-note", reasons.length ? `Not computed: ${reasons.join("; ")}.` : "");
+      return draw("auroc", data.specs.auroc, { rows: all.filter((row) => !missing(row.auroc)) });
+    },
+    gain() {
+      const [scope] = chosen("gain");
+      return draw("gain", data.specs.gain, { rows: rowsOf(data.detectors, (row) => row.scope === scope && !missing(row.gain)) });
+    },
+    transfer() {
+      const [detector] = chosen("transfer");
+      return draw("transfer", data.specs.transfer, { rows: rowsOf(data.transfer, (row) => row.detector === detector) });
+    },
+  };
+
+  // The same sample at every visit: a linear congruential generator in place of Math.random.
+  function sample(items, most) {
+    if (items.length <= most) return items;
+    const pool = [...items];
+    let state = 1;
+    for (let i = 0; i < most; i++) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      const j = i + Math.floor((state / 4294967296) * (pool.length - i));
+      [pool[i], pool[j]] = [pool[j], pool[i]];
+    }
+    return pool.slice(0, most).sort((a, b) => a - b);
+  }
+
+  function fill(select, values, first) {
+    select.replaceChildren(...values.map((value) => el("option", { value }, short(value, 60))));
+    if (values.includes(first)) select.value = first;
+  }
+
+  // ---- one cell of the verdicts, one pair
+  function open(title, ...parts) {
+    byId("story-title").textContent = title;
+    byId("story-body").replaceChildren(...parts.filter(Boolean));
+    if (!byId("story").open) byId("story").showModal();
+    byId("story").scrollTop = 0;
+  }
+
+  const SENTENCES = [
+    ["pairs", "n", shown], ["mean of facts", "mean_fact", shown], ["mean of hallucinations", "mean_hall", shown],
+    ["mean difference", "mean_diff", (v) => shown(v, true)], ["d_z", "dz", (v) => shown(v, true)], ["95 % interval from", "dz_lo", (v) => shown(v, true)],
+    ["to", "dz_hi", (v) => shown(v, true)], ["p (Wilcoxon)", "p_wilcoxon", chance], ["p (sign flips by group)", "p_signflip", chance], ["q", "q", chance],
+    ["d_z at equal lengths", "adj_dz", (v) => shown(v, true)], ["95 % interval from", "adj_lo", (v) => shown(v, true)], ["to", "adj_hi", (v) => shown(v, true)],
+    ["its p", "adj_p", chance], ["its q", "adj_q", chance], ["pairs of equal length", "n_equal_length", shown],
+    ["d_z of those", "equal_length_dz", (v) => shown(v, true)], ["AUROC", "auroc", shown], ["P(hallucination > fact) within a pair", "p_paired", shown],
+    ["AUROC gained over length alone", "cv_auroc_gain", (v) => shown(v, true)], ["smallest d_z found with 80 % power", "mde80", shown],
+  ];
+  function openStat(index) {
+    const row = {};
+    for (const name of Object.keys(stats)) row[name] = stats[name][index];
+    const metric = metricNamed.get(row.metric);
+    const body = SENTENCES.filter(([, name]) => name in row).map(([label, name, style]) =>
+      el("tr", {}, el("th", { scope: "row" }, label), el("td", {}, style(row[name]))));
+    open(`${row.metric}, ${row.scope}`,
+      el("p", {}, el("span", { class: `badge ${row.verdict}` }, row.verdict), ` ${row.reason}.`),
+      metric && metric.doc ? el("p", { class: "faint" }, metric.doc) : null,
+      el("table", { class: "values" }, el("tbody", {}, ...body)));
+  }
+
+  function passage(kind, label, text, token, tokens) {
+    const facts = [missing(tokens) ? null : `${tokens} token${tokens === 1 ? "" : "s"}`, missing(token) ? null : `read at ${JSON.stringify(token)}`];
+    return el("div", { class: `passage ${kind}` },
+      el("div", { class: "faint" }, [label, ...facts.filter(Boolean)].join(", ")), el("div", { class: "words", dir: "auto" }, text));
+  }
+  function chips(layer, entries, others) {
+    const home = data.neuronpedia[String(layer)];
+    const items = [];
+    for (let k = 0; k < entries.length; k += 2) {
+      const label = `${entries[k]} `;
+      const name = home ? el("a", { href: `${home}/${entries[k]}`, target: "_blank", rel: "noopener noreferrer" }, label) : label;
+      items.push(el("li", { class: others.has(entries[k]) ? "shared" : null }, name, el("span", { class: "faint" }, shown(entries[k + 1]))));
+    }
+    return el("ul", { class: "chips" }, ...(items.length ? items : [el("li", {}, "none active")]));
+  }
+  function openPair(i) {
+    const tokens = (name) => (pairs.tokens[name] ? pairs.tokens[name][i] : null);
+    const about = [`domain ${pairs.domain[i]}`];
+    if (pairs.complexity && !missing(pairs.complexity[i])) about.push(`complexity ${pairs.complexity[i]}`);
+    if (pairs.group && !missing(pairs.group[i])) about.push(`group ${pairs.group[i]}`);
+    for (const [name, values] of Object.entries(pairs.carried)) if (!missing(values[i])) about.push(`${name}: ${values[i]}`);
+    const values = metrics.map((metric) => {
+      const [fact, hall] = [metric.fact[i], metric.hall[i]];
+      const diff = missing(fact) || missing(hall) ? null : hall - fact;
+      return el("tr", { title: metric.doc || null }, el("th", { scope: "row" }, metric.name.replaceAll("_", "_\u200b")), el("td", {}, shown(fact)), el("td", {}, shown(hall)), el("td", {}, shown(diff, true)));
+    });
+    const parts = [];
+    const story = data.features.pairs[i] || [];
+    data.features.layers.forEach((layer, place) => {
+      const [fact, hall] = story[place];
+      const of = (list) => new Set(list.filter((_, k) => k % 2 === 0));
+      parts.push(el("h4", {}, `Layer ${layer}`), el("span", { class: "faint" }, "fact"), chips(layer, fact, of(hall)), el("span", { class: "faint" }, "hallucination"), chips(layer, hall, of(fact)));
+    });
+    open(String(pairs.id[i]),
+      el("p", { class: "faint", dir: "auto" }, about.join("; ")),
+      passage("", "prompt", pairs.prompt[i], tokens("prompt_read_token"), tokens("prompt_tokens")),
+      passage("fact", "fact", pairs.fact[i], tokens("fact_read_token"), tokens("fact_tokens")),
+      passage("hall", "hallucination", pairs.hallucination[i], tokens("hall_read_token"), tokens("hall_tokens")),
+      el("h3", {}, "Metrics"),
+      el("table", { class: "values" }, el("thead", {}, el("tr", {}, ...["metric", "fact", "halluc.", "diff"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...values)),
+      parts.length ? el("h3", {}, `Strongest features${data.features.most ? ` (at most ${data.features.most})` : ""}`) : null, 
+      parts.length ? el("p", { class: "faint" }, "Index and activation; pale: among the strongest of both texts.") : null, ...parts);
+  }
+
+  // ---- the table of pairs: one page of rows in the document at a time
+  const table = { order: [...Array(count).keys()], found: [...Array(count).keys()], page: 0, key: null, down: false };
+  let searchable = null;
+  function columns() {
+    const metric = metricNamed.get(byId("pair-metric") ? byId("pair-metric").value : "");
+    const diff = (i) => (missing(metric.fact[i]) || missing(metric.hall[i]) ? null : metric.hall[i] - metric.fact[i]);
+    const list = [
+      ["pair", (i) => pairs.id[i], ""], ["domain", (i) => pairs.domain[i], "text"], ["prompt", (i) => pairs.prompt[i], "text"],
+      ["fact", (i) => pairs.fact[i], "text"], ["hallucination", (i) => pairs.hallucination[i], "text"],
+    ];
+    if (metric) list.push(["value, fact", (i) => metric.fact[i], "number"], ["value, halluc.", (i) => metric.hall[i], "number"], ["difference", diff, "number"]);
+    return list;
+  }
+  function search() {
+    const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    searchable ??= pairs.id.map((id, i) => [id, pairs.domain[i], pairs.prompt[i], pairs.fact[i], pairs.hallucination[i],
+      ...Object.values(pairs.carried).map((values) => values[i])].join("\n").toLowerCase());
+    table.found = table.order.filter((i) => words.every((word) => searchable[i].includes(word)));
+    table.page = 0;
+    rows();
+  }
+  function sort(key) {
+    table.down = table.key === key ? !table.down : false;
+    table.key = key;
+    const get = columns().find(([name]) => name === key)[1];
+    const sign = table.down ? -1 : 1;
+    const compare = new Intl.Collator("en", { numeric: true }).compare;
+    table.order = [...Array(count).keys()].sort((a, b) => {
+      const [x, y] = [get(a), get(b)];
+      if (missing(x) || missing(y)) return missing(x) - missing(y) || a - b; // undefined last, either way
+      return sign * (typeof x === "number" && typeof y === "number" ? x - y : compare(x, y)) || a - b;
+    });
+    search();
+  }
+  function rows() {
+    const list = columns();
+    const heads = list.map(([name]) => {
+      const on = table.key === name;
+      const head = el("th", { scope: "col", "aria-sort": on ? (table.down ? "descending" : "ascending") : "none" },
+        el("button", { type: "button", onclick: () => { sort(name); focusHead(name); } }, name + (on ? (table.down ? " ▾" : " ▴") : "")));
+      head.dataset.key = name;
+      return head;
+    });
+    byId("pair-table").tHead.replaceChildren(el("tr", {}, ...heads));
+    const pages = Math.max(1, Math.ceil(table.found.length / PAGE));
+    table.page = Math.min(Math.max(0, table.page), pages - 1);
+    const visible = table.found.slice(table.page * PAGE, (table.page + 1) * PAGE);
+    byId("pair-table").tBodies[0].replaceChildren(...visible.map((i) => {
+      const cells = list.map(([, get, kind], place) => {
+        const value = get(i);
+        if (!place) return el("td", {}, el("button", { type: "button", class: "open", onclick: () => openPair(i) }, el("bdi", {}, String(value))));
+        return el("td", { class: kind, dir: kind === "text" ? "auto" : null }, kind === "number" ? shown(value) : short(missing(value) ? "-" : String(value), 160));
+      });
+      return el("tr", {}, ...cells);
+    }));
+    const all = count.toLocaleString("en");
+    say("found", table.found.length === count ? `${all} pairs` : `${table.found.length.toLocaleString("en")} of ${all} pairs`);
+    say("page", `page ${table.page + 1} of ${pages}`);
+    byId("previous").disabled = table.page === 0;
+    byId("next").disabled = table.page >= pages - 1;
+  }
+  const focusHead = (name) => byId("pair-table").tHead.querySelector(`[data-key="${CSS.escape(name)}"] button`).focus();
+
+  // ---- theme: that of the system, until somebody chooses
+  function theme() {
+    const chosenTheme = document.documentElement.dataset.theme;
+    const dark = chosenTheme ? chosenTheme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    byId("theme").setAttribute("aria-pressed", String(dark));
+    return dark;
+  }
+
+  // ---- start
+  for (const select of document.querySelectorAll("[data-choose]")) {
+    fill(select, lists[select.dataset.from], firsts[select.dataset.from]);
+    select.addEventListener("change", () => select.dataset.choose.split(" ").forEach((name) => charts[name]()));
+  }
+  if (byId("forest-order")) byId("forest-order").addEventListener("change", () => charts.forest());
+  if (byId("pair-metric")) {
+    fill(byId("pair-metric"), lists.metrics, data.first);
+    byId("pair-metric").addEventListener("change", () => { table.key = null; rows(); });
+  }
+  byId("search").addEventListener("input", search);
+  byId("previous").addEventListener("click", () => { table.page -= 1; rows(); });
+  byId("next").addEventListener("click", () => { table.page += 1; rows(); });
+  for (const cell of document.querySelectorAll("[data-stat]")) cell.addEventListener("click", () => openStat(Number(cell.dataset.stat)));
+  byId("story").addEventListener("click", (event) => { if (event.target === byId("story")) byId("story").close(); });
+  byId("theme").addEventListener("click", () => {
+    document.documentElement.dataset.theme = theme() ? "light" : "dark";
+    theme();
+  });
+  theme();
+  if (pairs.cut) say("cut-note", `Texts longer than ${pairs.cut.toLocaleString("en")} characters are cut here; pairs.parquet has all of them.`);
+  rows();
+  (async () => {
+    for (const name of Object.keys(charts)) {
+      if (byId(name)) await charts[name]();
+      await new Promise((resolve) => setTimeout(resolve)); // let the page answer between two charts
+    }
+    document.documentElement.dataset.drawn = "true";
+  })();
+})();

@@ -1,0 +1,84 @@
+"""What closes a run: its statistics where they are missing, report.html, and figures/. Needs the folder alone."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import jinja2
+import polars as pl
+
+from bluffscope.errors import BluffscopeError, InputError
+from bluffscope.report.contents import Contents, read_contents
+from bluffscope.report.dashboard import write_dashboard
+from bluffscope.report.figures import write_figures
+from bluffscope.report.page import render_page
+from bluffscope.report.sections import answer
+from bluffscope.stats import analyse_table, write_stats
+from bluffscope.table.atomic import unwritable, write_bytes
+from bluffscope.table.reader import Run, read_run
+
+REPORT_ERRORS: Final = (BluffscopeError, OSError, ValueError, jinja2.TemplateError, pl.exceptions.PolarsError)
+"""What may go wrong while a report is made; the run that it is of is complete already."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written of a run."""
+
+    path: Path
+    """report.html."""
+    figures: tuple[Path, ...]
+    sentence: str
+    """The answer that the page opens with."""
+
+
+def write_report(folder: str | Path, *, figures: bool = True) -> Report:
+    """Writes report.html and figures/ into a run's folder, in place of earlier ones, and its statistics if need be.
+
+    Args:
+        folder: the run's folder.
+        figures: whether figures/ is written; it takes most of the time.
+
+    Raises:
+        InputError: no finished run, or a file of it is missing or damaged.
+        RunFolderError: the folder cannot be written.
+    """
+    run = read_run(folder)
+    if not (run.path / "stats.parquet").exists():
+        _write_statistics(run)
+    contents = read_contents(run.path)
+    page = run.path / "report.html"
+    write_bytes(page, render_page(contents))
+    return Report(page, tuple(_figures(contents)) if figures else (), answer(contents)["sentence"])
+
+
+def _write_statistics(run: Run) -> None:
+    """stats.parquet and stats.json; a table that holds nothing to test is said, and reported without them."""
+    metrics, pairs = run.metrics, run.pairs
+    try:
+        result = analyse_table(metrics, pairs)
+    except InputError as error:
+        _log.warning("no statistics: %s", error)
+        return
+    write_stats(result, run.path, {"table": "metrics.parquet", "pairs_from": None})
+
+
+def _figures(contents: Contents) -> list[Path]:
+    if contents.metrics.is_empty():
+        return []
+    folder = contents.path / "figures"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    model = contents.manifest.get("model", {}).get("name") or "model"
+    layers = " ".join(map(str, contents.config.get("model", {}).get("layers", ())))
+    return [*write_dashboard(contents.metrics, folder, f"{model}, layers {layers}"), *write_figures(contents, folder)]
+
+
+__all__ = ["REPORT_ERRORS", "Report", "write_report"]

@@ -1,0 +1,160 @@
+"""Folders of runs made up without a model, for the tests of what reads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import yaml
+
+STRANGE = (
+    "</script><script>window.hacked = 1</script>",
+    "<img src=x onerror='window.hacked = 2'> & \"quotes\" <b>bold</b>",
+    "שלום עולם \u202eright to left\u202c",
+    "emoji 😀🎉 and \u2028 a line separator, a nul \x00 and ${window.hacked = 3}",
+    "long " * 2000,
+)
+DOMAINS = ("entity", "temporal", "logical")
+METRICS = {"l2_{}_gini": 0.4, "l5_{}_gini": 0.5, "l2_{}_l0_norm": 60.0, "l5_{}_l0_norm": 50.0, "entropy_{}": 3.0}
+
+
+def make_run(
+    folder: Path,
+    pairs: int = 60,
+    *,
+    effect: float = 0.0,
+    texts: tuple[str, ...] = ("The capital of France is",),
+    features: int = 40,
+    manifest: dict[str, Any] | None = None,
+    optional: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Write a run's folder.
+
+    Args:
+        folder: made.
+        pairs: how many.
+        effect: d_z that is planted in the metric "entropy".
+        texts: prompts and completions, in turn.
+        features: features a layer; the first fires in hallucinations alone.
+        manifest: replaces entries of the manifest.
+        optional: also write ladder, detectors, transfer and a noise sweep.
+        seed: of all numbers.
+    """
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    ids = [f"pair-{i:05d}" for i in range(pairs)]
+    domains = [DOMAINS[i % 3] for i in range(pairs)]
+    lengths = rng.integers(1, 4, (pairs, 2))
+    columns: dict[str, Any] = {
+        "pair_id": ids,
+        "domain": domains,
+        "complexity": [None] * pairs,
+        "group": [f"g{i // 2}" for i in range(pairs)],
+        "prompt_tokens": [5] * pairs,
+        "fact_tokens": lengths[:, 0],
+        "hall_tokens": lengths[:, 1],
+        "prompt_read_token": [" is"] * pairs,
+        "fact_read_token": [" </b>"] * pairs,
+        "hall_read_token": [" Rome"] * pairs,
+    }
+    sweep = {f"stability_s{s}_{{}}": 0.9 - s / 4 for s in (0.1, 0.3, 1)} if optional else {}
+    for name, mean in (METRICS | sweep).items():
+        fact = rng.normal(mean, mean / 10, pairs)
+        planted = effect * mean / 10 if name.startswith("entropy") else 0.0
+        hall = fact + rng.normal(planted, mean / 10, pairs)
+        columns |= {name.format("fact"): fact, name.format("hall"): hall}
+    metrics = pl.DataFrame(columns, schema_overrides={"complexity": pl.Int64})
+    metrics = metrics.with_columns(
+        entropy_fact=pl.when(pl.int_range(pl.len()) == 3).then(None).otherwise("entropy_fact")
+    )
+    metrics.write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
+    said = {view: [texts[(i + shift) % len(texts)] for i in range(pairs)] for shift, view in enumerate(_VIEWS)}
+    pl.DataFrame(
+        {"pair_id": ids, "domain": domains, "complexity": columns["complexity"], **said, "group": columns["group"]}
+        | {"source": [f"book {i}" for i in range(pairs)]},
+        schema_overrides={"complexity": pl.Int64},
+    ).write_parquet(folder / "pairs.parquet")
+    _features(rng, ids, features).write_parquet(folder / "features.parquet")
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST | (manifest or {})))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"model": {"layers": [2, 5]}, "measure": {"position": "last"}}))
+    if optional:
+        _optional(folder)
+    return folder
+
+
+_VIEWS = ("prompt", "fact", "hallucination")
+MANIFEST: dict[str, Any] = {
+    "schema_version": 1,
+    "created": "2026-01-02T03:04:05+00:00",
+    "packages": {"python": "3.11", "bluffscope": "0.1.0"},
+    "platform": "Linux",
+    "model": {"name": "made-up", "revision": "abc"},
+    "saes": {"2": {"neuronpedia_id": "gemma-2-2b/2-res"}, "5": {"neuronpedia_id": "javascript:alert(1)//x"}},
+    "device": "cpu",
+    "dtype": "float32",
+    "quantize": "none",
+    "seeds": {"noise": 0},
+    "counts": {"pairs": 60, "measured": 60, "quarantined": 0},
+    "timings": {"load": 1.0, "data": 0.1, "tokenise": 0.1, "forward": 2.0, "sae": 0.5, "total": 4.0},
+    "memory": {"peak_bytes": 2_000_000_000},
+    "health": {},
+    "lint": {"findings": []},
+    "data": {"name": "made-up pairs", "digest": "d"},
+}
+
+
+def _features(rng: np.random.Generator, ids: list[str], features: int) -> pl.DataFrame:
+    """Features 1, 2, ... fire by chance, feature 0 in the hallucinations alone."""
+    parts = []
+    for view in ("fact", "hall"):
+        for layer in (2, 5):
+            fires = rng.random((len(ids), features)) < 0.2
+            fires[:, 0] = view == "hall"
+            pair, feature = np.nonzero(fires)
+            parts.append(
+                pl.DataFrame(
+                    {
+                        "pair_id": pl.Series(ids)[pair],
+                        "view": [view] * len(pair),
+                        "layer": pl.Series([layer] * len(pair), dtype=pl.Int32),
+                        "feature": pl.Series(feature, dtype=pl.Int32),
+                        "activation": pl.Series(rng.exponential(2, len(pair)), dtype=pl.Float32),
+                    }
+                )
+            )
+    return pl.concat(parts)
+
+
+def _optional(folder: Path) -> None:
+    rungs = ("raw", "length", "length + log-probability", "equal-length pairs", "held-out domain")
+    pl.DataFrame(
+        [
+            {"metric": metric, "scope": scope, "rung": rung, "form": form, "n": 60}
+            | {"dz": None if "log" in rung else 0.5 - place / 10, "lo": 0.1, "hi": 0.9, "p": 0.01}
+            | {"reason": "no log-probability in the table" if "log" in rung else None}
+            for metric in ("entropy", "l2_gini")
+            for scope in (*DOMAINS, "pooled")
+            for place, rung in enumerate(rungs)
+            for form in ("linear", "log")
+        ]
+    ).write_parquet(folder / "ladder.parquet")
+    detectors = ("length", "completion text", "SAE features")
+    pl.DataFrame(
+        [
+            {"detector": detector, "scope": scope, "n": 60, "auroc": 0.5 + place / 5, "lo": 0.45, "hi": 0.95}
+            | {"ece": 0.1, "gain": place / 5 - 0.2, "gain_lo": -0.3, "gain_hi": 0.4}
+            for scope in (*DOMAINS, "pooled")
+            for place, detector in enumerate(detectors)
+        ]
+    ).write_parquet(folder / "detectors.parquet")
+    pl.DataFrame(
+        [
+            {"detector": "SAE features", "train": train, "test": test, "n": 20, "auroc": 0.8, "lo": 0.6, "hi": 0.9}
+            for train in DOMAINS
+            for test in DOMAINS
+        ]
+    ).write_parquet(folder / "transfer.parquet")

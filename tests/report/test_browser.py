@@ -1,0 +1,153 @@
+"""The page in a headless Chromium: nothing fetched, nothing complained of, everything that can be pressed works."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bluffscope.report.write import write_report
+from browser import Browser, executable
+from made_runs import STRANGE, make_run
+
+STORY = "document.getElementById('story')"
+ROWS = "[...document.querySelectorAll('#pair-table tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    path = executable()
+    if path is None:
+        reason = "no Chromium or Chrome on this machine: the page is not tested in a browser"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    found = Browser(path, tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    """A report with every section, and texts that try to act."""
+    folder = make_run(tmp_path_factory.mktemp("runs") / "run", 70, effect=1.2, texts=STRANGE, optional=True)
+    return write_report(folder, figures=False).path
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_it_opens_without_a_complaint_a_request_or_a_script_of_the_texts(browser, page, width, dark):
+    browser.open(page, width, dark=dark)
+    assert browser.complaints == []
+    assert browser.requests == [page.resolve().as_uri()]
+    assert browser.run("window.hacked") is None
+    # Only what scrolls on its own may be wider than the window.
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    charts = browser.run(
+        "[...document.querySelectorAll('.chart')].map(chart => chart.querySelectorAll('svg path').length)"
+    )
+    assert len(charts) == 9
+    assert min(charts) > 2
+    ink = "getComputedStyle(document.body).color"
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = ("rgb(26, 29, 33)", "rgb(255, 255, 255)")
+    assert ((browser.run(ink), browser.run(paper)) == light) is not dark
+
+
+def searched(browser, words: str) -> list[list[str]]:
+    browser.run(
+        "((words) => { const box = document.getElementById('search'); box.value = words; "
+        f"box.dispatchEvent(new Event('input')); }})({words!r})"
+    )
+    return browser.run(ROWS)
+
+
+def test_search_finds_texts_ids_and_carried_columns(browser, page):
+    browser.open(page)
+    assert [row[0] for row in searched(browser, "PAIR-00012")] == ["pair-00012"]
+    assert [row[0] for row in searched(browser, "book 33")] == ["pair-00033"]
+    assert searched(browser, "nowhere to be found") == []
+    assert browser.run("document.getElementById('found').textContent") == "0 of 70 pairs"
+
+
+def test_sorting_goes_both_ways_with_undefined_values_last_and_pages_turn(browser, page):
+    browser.open(page)
+    press = "document.querySelector('[data-key=\"value, fact\"] button').click()"
+    browser.run(press)
+    up = browser.run(ROWS)
+    values = [float(row[5]) for row in up]
+    assert values == sorted(values)
+    assert len(up) == 50
+    browser.run(press)
+    assert browser.run("document.querySelector('[data-key=\"value, fact\"]').getAttribute('aria-sort')") == "descending"
+    down = [float(row[5]) for row in browser.run(ROWS)]
+    assert down == sorted(down, reverse=True)
+    browser.run("document.getElementById('next').click()")
+    rest = browser.run(ROWS)
+    assert len(rest) == 20
+    assert (rest[-1][0], rest[-1][5]) == ("pair-00003", "-")
+    assert browser.run("document.getElementById('page').textContent") == "page 2 of 2"
+
+
+def test_a_pair_opens_by_keyboard_with_its_whole_story_and_closes(browser, page):
+    browser.open(page)
+    browser.run("document.querySelector('#pair-table .open').focus()")
+    for kind in ("keyDown", "keyUp"):
+        browser.ask("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", text="\r", windowsVirtualKeyCode=13)
+    browser.wait(f"{STORY}.open")
+    text = browser.run(f"{STORY}.textContent")
+    for words in ("pair-00000", STRANGE[0], STRANGE[1], "read at", "source: book 0", "entropy", "Layer 5", "book 0"):
+        assert words in text
+    assert browser.run(f"{STORY}.querySelectorAll('script, img').length") == 0
+    assert browser.run("window.hacked") is None
+    for kind in ("keyDown", "keyUp"):
+        browser.ask("Input.dispatchKeyEvent", type=kind, key="Escape", code="Escape", windowsVirtualKeyCode=27)
+    browser.wait(f"!{STORY}.open")
+    assert browser.complaints == []
+
+
+def test_a_cell_of_the_verdicts_opens_its_numbers(browser, page):
+    browser.open(page)
+    browser.run("document.querySelector('.cell.separates').click()")
+    text = browser.run(f"{STORY}.textContent")
+    for words in ("entropy", "separates", "q", "d_z at equal lengths", "Entropy of the top-50"):
+        assert words in text
+
+
+def test_the_theme_can_be_turned_and_paper_is_light(browser, page):
+    browser.open(page, dark=True)
+    paper = "getComputedStyle(document.body).backgroundColor"
+    dark = browser.run(paper)
+    browser.run("document.getElementById('theme').click()")
+    assert browser.run(paper) == "rgb(255, 255, 255)"
+    browser.run("document.getElementById('theme').click()")
+    assert browser.run(paper) == dark
+    browser.ask("Emulation.setEmulatedMedia", media="print", features=[])
+    assert browser.run(paper) == "rgb(255, 255, 255)"
+    browser.ask("Emulation.setEmulatedMedia", media="", features=[])
+
+
+def test_choices_redraw_their_charts(browser, page):
+    browser.open(page)
+    browser.run(
+        "(() => { const box = document.querySelector('[data-choose=scatter]'); "
+        "box.value = 'l5_gini'; box.dispatchEvent(new Event('change')); })()"
+    )
+    browser.wait("document.getElementById('scatter-note').textContent.startsWith('Gini')")
+    assert browser.complaints == []
+
+
+def test_ten_thousand_pairs_open_and_answer(browser, tmp_path):
+    folder = make_run(tmp_path / "run", 10_000, texts=("a prompt of some words", "one", "another"))
+    path = write_report(folder, figures=False).path
+    browser.open(path)
+    assert len(browser.run(ROWS)) == 50
+    note = browser.run("document.getElementById('scatter-note').textContent")
+    assert note.startswith(("2,000 of 10,000 pairs, drawn at random", "2,000 of 9,999 pairs, drawn at random"))
+    took = browser.run(
+        "(() => { const start = performance.now(); document.querySelector('[data-key=difference] button').click(); "
+        "return performance.now() - start; })()"
+    )
+    assert took < 2000
+    assert browser.complaints == []

@@ -1,0 +1,330 @@
+"""report.html: what it says, that it needs nothing else, that no text in it can act, and that it stays usable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import struct
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import altair as alt
+import polars as pl
+import pytest
+
+import bluffscope.report.write
+from bluffscope.errors import InputError, RunFolderError
+from bluffscope.report import charts, story
+from bluffscope.report.contents import read_contents
+from bluffscope.report.figures import figures
+from bluffscope.report.page import page_data, render_page
+from bluffscope.report.write import write_report
+from bluffscope.run import run
+from made_runs import DOMAINS, STRANGE, make_run
+
+
+class Parsed(HTMLParser):
+    """The page as a browser reads it: text, scripts, attributes."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self._inside: str | None = None
+        self.feed(page.decode())
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        self._inside = tag if tag in ("script", "style") else self._inside
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag):
+        if tag == self._inside:
+            self._inside = None
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            attributes, content = self.scripts[-1]
+            self.scripts[-1] = (attributes, content + data)
+        elif self._inside is None:
+            self.words.append(data)
+
+    @property
+    def data(self) -> dict:
+        """What the page's script is given."""
+        return json.loads(next(content for attributes, content in self.scripts if attributes.get("id") == "data"))
+
+
+def page_of(folder: Path) -> Parsed:
+    return Parsed(write_report(folder, figures=False).path.read_bytes())
+
+
+def test_the_page_opens_with_the_negative_answer_where_there_is_no_other(tmp_path):
+    page = page_of(make_run(tmp_path / "run"))
+    opening = page.text.index("Does anything separate fact from hallucination?")
+    assert page.text[opening:].startswith(
+        "Does anything separate fact from hallucination? Nothing separates fact from hallucination at equal lengths"
+    )
+
+
+def test_a_planted_effect_leads_and_every_verdict_is_in_the_table(tmp_path):
+    folder = make_run(tmp_path / "run", 90, effect=1.5)
+    page = page_of(folder)
+    assert "separate fact from hallucination at equal lengths" in page.text
+    assert "strongest over all pairs: entropy" in page.text
+    rows = pl.read_parquet(folder / "stats.parquet")
+    cells = [value for tag, name, value in page.attributes if (tag, name) == ("button", "aria-label")]
+    found = [cell.partition(",")[0] for cell in cells if "d_z" in cell]
+    assert sorted(found) == sorted(rows["verdict"].to_list())
+    assert page.data["first"] == "entropy"
+    assert page.data["stats"]["verdict"] == rows["verdict"].to_list()
+
+
+def test_a_failed_health_gate_withholds_the_verdicts_and_says_why(tmp_path):
+    health = {"findings": [{"severity": "error", "message": "mean L0 of layer 2 is 5 times the published one."}]}
+    page = page_of(make_run(tmp_path / "run", 90, effect=1.5, manifest={"health": health}))
+    assert (
+        "Verdicts are withheld: the health gate failed (mean L0 of layer 2 is 5 times the published one)" in page.text
+    )
+    assert "separate fact from hallucination at" not in page.text
+    assert "Verdicts by metric and domain" not in page.text
+
+
+def test_what_could_make_it_wrong_names_lint_quarantine_and_precision(tmp_path):
+    finding = {
+        "severity": "warning",
+        "code": "same-last-word",
+        "message": "3 pairs end in <b>one</b> word.",
+        "pairs": ["p1"],
+    }
+    folder = make_run(tmp_path / "run", manifest={"lint": {"findings": [finding]}, "dtype": "bfloat16"})
+    gone = {"pair_id": ["lost"], "prompt": ["x"], "fact": ["y"], "hallucination": ["z"], "reason": ["too long"]}
+    pl.DataFrame(gone).write_parquet(folder / "quarantine.parquet")
+    page = page_of(folder)
+    for words in ("3 pairs end in <b>one</b> word.", "1 pair could not be measured", "too long", "lost", "bfloat16"):
+        assert words in page.text
+    assert "found nothing wrong" not in page.text
+    clean = page_of(make_run(tmp_path / "clean"))
+    assert "The linter found nothing wrong with the pairs, and no pair was left out." in clean.text
+
+
+def test_the_page_fetches_nothing_and_names_the_only_scripts_that_may_run(tmp_path):
+    page = page_of(make_run(tmp_path / "run", optional=True))
+    assert not [(tag, name) for tag, name, _ in page.attributes if name in ("src", "srcset", "action", "data")]
+    links = {value for _, name, value in page.attributes if name == "href"}
+    assert {link for link in links if not link.startswith("#")} == {"data:,"} | {
+        link for link in links if link.startswith("https://neuronpedia.org/gemma-2-2b/2-res/")
+    }
+    policy = next(
+        value for tag, name, value in page.attributes if tag == "meta" and name == "content" and "default" in value
+    )
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-eval" not in policy
+    assert "unsafe-inline" not in policy.partition("style-src")[0]
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+
+
+def test_texts_of_every_kind_are_text_and_come_back_whole(tmp_path):
+    page = page_of(make_run(tmp_path / "run", texts=STRANGE))
+    # The bundle, the page's own script and the data: no text has become an element.
+    assert len(page.scripts) == 3
+    assert "img" not in {tag for tag, _, _ in page.attributes}
+    pairs = page.data["pairs"]
+    assert pairs["prompt"][: len(STRANGE)] == list(STRANGE)
+    assert set(pairs["fact"]) == set(pairs["hallucination"]) == set(STRANGE)
+    assert pairs["cut"] is None
+    (raw,) = [content for attributes, content in page.scripts if attributes.get("id") == "data"]
+    assert not re.search("[<>&\u2028]", raw)
+
+
+def test_strange_domains_names_and_reasons_are_escaped_too(tmp_path):
+    folder = make_run(tmp_path / "run", manifest={"model": {"name": "<script>window.hacked = 4</script>"}})
+    metrics = pl.read_parquet(folder / "metrics.parquet")
+    strange = pl.Series([STRANGE[i % 4] for i in range(metrics.height)])
+    metrics = metrics.with_columns(domain=strange)
+    metrics.write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
+    page = page_of(folder)
+    assert len(page.scripts) == 3
+    assert "<script>window.hacked = 4</script>" in page.text
+    assert "<img src=x onerror='w" in page.text
+
+
+def test_the_data_of_the_page_are_those_of_the_run(tmp_path):
+    folder = make_run(tmp_path / "run", optional=True)
+    data = page_of(folder).data
+    metrics = pl.read_parquet(folder / "metrics.parquet")
+    entropy = next(metric for metric in data["metrics"] if metric["name"] == "entropy")
+    assert entropy["fact"][3] is None
+    assert entropy["hall"] == pytest.approx(metrics["entropy_hall"].to_list(), rel=1e-3)
+    assert entropy["doc"].startswith("Entropy of the top-50 active magnitudes")
+    assert data["pairs"]["tokens"]["hall_tokens"] == metrics["hall_tokens"].to_list()
+    assert data["pairs"]["carried"]["source"][5] == "book 5"
+    features = pl.read_parquet(folder / "features.parquet").filter(pair_id="pair-00007", view="hall", layer=5)
+    best = features.sort("activation", descending=True)
+    story_of = data["features"]["pairs"][7][data["features"]["layers"].index(5)][1]
+    assert story_of[::2] == best["feature"].head(story.MOST_FEATURES).to_list()
+    dose = pl.DataFrame(data["dose"])
+    assert set(dose["scope"]) == {"pooled", *DOMAINS}
+    row = dose.filter(scope="logical", view="fact", s=0.3).row(0, named=True)
+    values = metrics.filter(domain="logical")["stability_s0.3_fact"]
+    assert row["mean"] == pytest.approx(values.mean(), rel=1e-3)
+    assert row["hi"] - row["mean"] == pytest.approx(1.96 * values.std() / len(values) ** 0.5, rel=0.01)
+
+
+def test_features_link_to_neuronpedia_only_where_the_sae_names_a_page(tmp_path):
+    page = page_of(make_run(tmp_path / "run"))
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href") and value.startswith("http")]
+    assert links[0] == "https://neuronpedia.org/gemma-2-2b/2-res/0"  # fires in hallucinations alone
+    assert page.data["neuronpedia"] == {"2": "https://neuronpedia.org/gemma-2-2b/2-res"}
+    assert not [value for _, _, value in page.attributes if value and value.startswith("javascript")]
+
+
+def test_sections_whose_numbers_are_not_there_are_left_out(tmp_path):
+    ids = {value for _, name, value in page_of(make_run(tmp_path / "bare")).attributes if name == "id"}
+    full = {value for _, name, value in page_of(make_run(tmp_path / "full", optional=True)).attributes if name == "id"}
+    assert full - ids == {
+        *("ladder", "ladder-note", "dose", "dose-note", "detectors", "auroc", "auroc-note", "gain", "transfer")
+    }
+
+
+def test_statistics_that_are_there_are_shown_and_not_computed_again(tmp_path):
+    folder = make_run(tmp_path / "run")
+    write_report(folder, figures=False)
+    rows = pl.read_parquet(folder / "stats.parquet").with_columns(verdict=pl.lit("equivalent"))
+    rows.write_parquet(folder / "stats.parquet")
+    assert set(page_of(folder).data["stats"]["verdict"]) == {"equivalent"}
+
+
+def test_a_run_without_anything_to_test_is_reported_and_says_so(tmp_path, caplog):
+    folder = make_run(tmp_path / "run")
+    metrics = pl.read_parquet(folder / "metrics.parquet")
+    bare = metrics.select("pair_id", "domain", "group")
+    bare.write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
+    with caplog.at_level(logging.WARNING):
+        page = page_of(folder)
+    assert "no statistics: " in caplog.text
+    assert "No effect was tested: there is no stats.parquet." in page.text
+    metrics.head(0).write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
+    assert "0 pairs" in page_of(folder).text
+
+
+def test_ten_thousand_pairs_with_long_texts_stay_within_a_browsers_reach(tmp_path):
+    folder = make_run(tmp_path / "run", 10_000, texts=(*STRANGE, "short"), features=60)
+    contents = read_contents(folder)
+    page = render_page(contents)
+    assert len(page) < 20_000_000
+    data = page_data(contents)
+    cut = data["pairs"]["cut"]
+    assert story.SHORTEST_CUT <= cut < 10_000
+    assert max(map(len, data["pairs"]["fact"])) == cut
+    assert "short" in data["pairs"]["fact"]
+    assert (
+        sum(len(text) for view in ("prompt", "fact", "hallucination") for text in data["pairs"][view])
+        <= story.TEXT_BUDGET
+    )
+    assert 1 <= data["features"]["most"] <= story.MOST_FEATURES
+
+
+def test_all_charts_are_valid_vega_lite(tmp_path):
+    folder = make_run(tmp_path / "run", optional=True)
+    write_report(folder, figures=False)
+    contents = read_contents(folder)
+    for spec in page_data(contents)["specs"].values():
+        alt.Chart.from_dict({**spec, "config": charts.CONFIG}, validate=True)
+    drawn = figures(contents)
+    assert list(drawn) == ["effects", "heatmaps", "scatters", "stability", "ladder", "detectors", "transfer"]
+    for spec in drawn.values():
+        alt.Chart.from_dict(spec, validate=True)
+
+
+def test_figures_are_sharp_png_and_svg_that_name_what_they_show(tmp_path):
+    report = write_report(make_run(tmp_path / "run", effect=1.0))
+    assert {path.name for path in report.figures} == {
+        f"{name}.{kind}" for name in ("dashboard", "effects", "heatmaps", "scatters") for kind in ("png", "svg")
+    }
+    for path in report.figures:
+        content = path.read_bytes()
+        if path.suffix == ".png":
+            assert struct.unpack(">II", content[16:24])[0] > 1200, path
+    text = "".join(ET.fromstring((report.path.parent / "figures" / "effects.svg").read_bytes()).itertext())
+    assert "Effect sizes over all pairs" in text
+    assert "entropy" in text
+
+
+def test_a_folder_that_is_no_run_is_refused_and_one_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="holds no run"):
+        write_report(tmp_path)
+    folder = make_run(tmp_path / "run")
+    (folder / "report.html").mkdir()
+    with pytest.raises(RunFolderError, match="cannot write .*report.html"):
+        write_report(folder)
+    (folder / "report.html").rmdir()
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="manifest.json is damaged"):
+        write_report(folder)
+
+
+def test_a_report_that_cannot_be_made_does_not_lose_the_run(
+    tiny_model, tiny_saes, pairs_file, tmp_path, monkeypatch, caplog
+):
+    from bluffscope.api import config_from
+
+    def fails(contents):
+        raise ValueError("no such mark")
+
+    monkeypatch.setattr(bluffscope.report.write, "render_page", fails)
+    config = config_from(model=tiny_model, sae=tiny_saes, data=str(pairs_file), out=tmp_path / "run")
+    with caplog.at_level(logging.WARNING):
+        result = run(config)
+    assert result.report is None
+    assert "the run is complete, but not its report: no such mark; `bluffscope report" in caplog.text
+    assert result.metrics().height == 5
+    monkeypatch.undo()
+    assert write_report(tmp_path / "run").path.exists()
+
+
+BLOCKED = """
+import sys
+from importlib.machinery import PathFinder
+there = PathFinder.find_spec
+absent = ("torch", "ray", "transformers", "sae_lens", "safetensors")
+PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] in absent else there(name, *rest)
+try:
+    import torch
+except ModuleNotFoundError:
+    from bluffscope.cli.main import main
+    sys.exit(main(["report", sys.argv[1]]))
+sys.exit("torch is still there")
+"""
+
+
+def test_the_report_command_works_where_torch_and_ray_cannot_be_imported(tmp_path):
+    folder = make_run(tmp_path / "run")
+    process = subprocess.run(
+        [sys.executable, "-c", BLOCKED, str(folder)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.startswith("Nothing separates fact from hallucination")
+    assert process.stdout.splitlines()[-1] == f"Report: {folder / 'report.html'}"
+    assert (folder / "stats.json").exists()
+
+
+def test_templates_travel_with_the_package():
+    folder = Path(bluffscope.report.write.__file__).with_name("templates")
+    assert {path.name for path in folder.iterdir()} == {"report.html.j2", "report.css", "report.js"}
+
+
+def test_figures_of_strange_names_are_drawn(tmp_path):
+    folder = make_run(tmp_path / "run")
+    metrics = pl.read_parquet(folder / "metrics.parquet")
+    metrics = metrics.with_columns(domain=pl.Series([STRANGE[i % 5] for i in range(metrics.height)]))
+    metrics = metrics.rename({"entropy_fact": "a\x00<b>_fact", "entropy_hall": "a\x00<b>_hall"})
+    metrics.write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
+    assert len(write_report(folder).figures) == 8
