@@ -50,7 +50,7 @@ def test_where_nothing_fits_one_line_names_what_is_needed_and_the_run_goes_on(fr
         chosen = sized(EngineOptions(), "cpu", GEMMA)
     assert chosen.batch_tokens == 64
     (record,) = caplog.records
-    assert record.getMessage().startswith("this run needs about 11.8 GB of memory and 6.0 GB are free")
+    assert record.getMessage().startswith("this run needs about 11.7 GB of memory and 6.0 GB are free")
 
 
 def test_limits_that_are_given_stay(free):

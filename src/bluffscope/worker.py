@@ -19,7 +19,7 @@ from bluffscope.model.load import check_model, choose_device
 from bluffscope.model.quantize import check_quantize
 from bluffscope.pipeline import ShardWorker
 from bluffscope.plan import BatchLimits, TextTokenizer
-from bluffscope.plan.memory import Footprint
+from bluffscope.plan.memory import Footprint, cell_cost
 from bluffscope.presets import DEMO_NAME
 from bluffscope.reference import Counts, ReferenceOptions
 from bluffscope.sae import Coder, find_saes, load_coders
@@ -38,9 +38,6 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_CELL_FLOPS = 900
-"""What a cell of one head's attention costs besides its products (mask, softmax, capping), in their floating-point
-operations; measured at the Gemma-2-2B shape."""
 OF_THE_REFERENCE = ("sequential", "separate")
 """Strategies that measure with `bluffscope.reference`, which takes one text at a time."""
 
@@ -267,8 +264,6 @@ def _limits(engine: EngineOptions, model: LanguageModel) -> BatchLimits:
 
 
 def _cell_cost(model: LanguageModel) -> float:
-    """Cost of one attention cell (query, key) of a block in all its heads, in tokens through its weights."""
     heads = int(model.config.num_attention_heads)
     head_dim = int(getattr(model.config, "head_dim", None) or model.d_model // heads)
-    weights = sum(parameter.numel() for parameter in model.blocks[0].parameters())
-    return heads * (4 * head_dim + _CELL_FLOPS) / (2 * weights)
+    return cell_cost(heads, head_dim, sum(parameter.numel() for parameter in model.blocks[0].parameters()))

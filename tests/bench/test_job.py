@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bluffscope.bench import suite, tables
-from bluffscope.bench.job import Job, JobFailed, Measurement, run_job
+from bluffscope.bench.job import JobFailed, run_job
+from bluffscope.bench.spec import Job, Measurement
 from bluffscope.bench.texts import pairs
 
 

@@ -84,6 +84,7 @@ def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder
     assert [part.split()[0] for part in stages.removeprefix("Seconds by stage: ").split(" | ")] == [
         "load",
         "data",
+        "lint",
         "tokenise",
         "forward",
         "sae",
@@ -180,7 +181,9 @@ def test_markup_and_slashes_in_the_data_are_printed_as_they_are(call, drawn, tin
     data = tiny.write_pairs(tmp_path / "odd.jsonl", pairs)
     outcome = call("analyze", *tiny_flags[:4], "--data", data, "--out", tmp_path / "[red]a=b[/red]")
     assert outcome.code == 0
-    assert outcome.out.splitlines()[-1] == f"Run: {tmp_path / '[red]a=b[/red]'}"
+    run, report = outcome.out.splitlines()[-2:]
+    assert run == f"Run: {tmp_path / '[red]a=b[/red]'}"
+    assert report == f"Report: {tmp_path / '[red]a=b[/red]' / 'report.html'}"
     for name in names:
         assert name in outcome.out
     table = pl.read_parquet(tmp_path / "[red]a=b[/red]" / "metrics.parquet", glob=False)

@@ -79,10 +79,12 @@ def test_log_probabilities_take_a_head_where_it_has_weights_of_its_own_and_a_sli
 
 def test_attention_that_holds_its_scores_costs_the_square_of_a_row():
     eager, fused = (footprint(replace(SMALL, eager=eager, masks=1)) for eager in (True, False))
-    grown = eager.peak(8192, 1024) - eager.peak(8192, 512)
+    grown = eager.needed(8192, 1024) - eager.needed(8192, 512)
     assert grown >= 8192 * 512 * SMALL.heads * 2 * 4
-    assert fused.peak(8192, 1024) - fused.peak(8192, 512) <= 8192 * 512 * 4
-    assert eager.peak(256, 1024) == eager.peak(256, 256)
+    assert fused.needed(8192, 1024) - fused.needed(8192, 512) <= 8192 * 512 * 4
+    assert eager.needed(256, 1024) == eager.needed(256, 256)
+    usual = eager.usual_row  # such rows are predicted, since the planner makes no longer ones of short texts
+    assert eager.peak(8192, 1024) == eager.peak(8192, usual) < eager.needed(8192, 1024)
 
 
 @given(
@@ -112,7 +114,8 @@ def test_a_file_of_another_dtype_counts_while_it_is_loaded_but_its_pages_need_no
     plain = footprint(SMALL)
     converted = footprint(replace(SMALL, vocabulary=4_000_000, file_bytes=2))
     assert converted.loading == converted.weights // 2
-    assert converted.peak(64, 64) == converted.needed(64, 64) + converted.loading - converted.drawing
+    assert converted.peak(64, 64) == converted.weights + converted.process + converted.loading
+    assert converted.needed(64, 64) < converted.peak(64, 64)
     assert plain.loading == 0
     assert plain.peak(64, 64) == plain.needed(64, 64)
 

@@ -189,9 +189,7 @@ def test_features_link_to_neuronpedia_only_where_the_sae_names_a_page(tmp_path):
 def test_sections_whose_numbers_are_not_there_are_left_out(tmp_path):
     ids = {value for _, name, value in page_of(make_run(tmp_path / "bare")).attributes if name == "id"}
     full = {value for _, name, value in page_of(make_run(tmp_path / "full", optional=True)).attributes if name == "id"}
-    assert full - ids == {
-        *("ladder", "ladder-note", "dose", "dose-note", "detectors", "auroc", "auroc-note", "gain", "transfer")
-    }
+    assert full - ids == {*("dose", "dose-note", "detectors", "auroc", "auroc-note", "gain", "transfer")}
 
 
 def test_statistics_that_are_there_are_shown_and_not_computed_again(tmp_path):
@@ -247,7 +245,9 @@ def test_all_charts_are_valid_vega_lite(tmp_path):
 def test_figures_are_sharp_png_and_svg_that_name_what_they_show(tmp_path):
     report = write_report(make_run(tmp_path / "run", effect=1.0))
     assert {path.name for path in report.figures} == {
-        f"{name}.{kind}" for name in ("dashboard", "effects", "heatmaps", "scatters") for kind in ("png", "svg")
+        f"{name}.{kind}"
+        for name in ("dashboard", "effects", "heatmaps", "ladder", "scatters")
+        for kind in ("png", "svg")
     }
     for path in report.figures:
         content = path.read_bytes()
@@ -327,4 +327,4 @@ def test_figures_of_strange_names_are_drawn(tmp_path):
     metrics = metrics.with_columns(domain=pl.Series([STRANGE[i % 5] for i in range(metrics.height)]))
     metrics = metrics.rename({"entropy_fact": "a\x00<b>_fact", "entropy_hall": "a\x00<b>_hall"})
     metrics.write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
-    assert len(write_report(folder).figures) == 8
+    assert len(write_report(folder).figures) == 10

@@ -101,8 +101,10 @@ def test_the_registry_s_words_are_put_beside_a_release_s_sae():
         "repository": "google/gemma-scope-2b-pt-res",
         "path": "layer_12/width_16k/average_l0_82",
         "published_l0": 82.0,
+        "revision": None,
     }
-    assert loading._registered("someone/saes", "x", {"published_l0": 3}) == {}
+    unknown = loading._registered("someone/saes", "x", {"published_l0": 3})
+    assert unknown == {"repository": "someone/saes", "path": "x", "revision": None}
 
 
 def test_two_saes_with_other_weights_have_other_digests(tmp_path):

@@ -13,10 +13,10 @@ import polars as pl
 import torch
 
 from bluffscope.baseline import BaselineWorker, Loaded
-from bluffscope.bench.job import Job
 from bluffscope.bench.limit import matrix_peak, plain_forward_seconds
 from bluffscope.bench.parts import OneByOne, TextByText, dense_geometry
 from bluffscope.bench.shapes import SHAPES, Shape, build_coders, build_language_model
+from bluffscope.bench.spec import Job
 from bluffscope.buffers import Buffers, kept_heap
 from bluffscope.config import RunConfig
 from bluffscope.engine import LocalEngine

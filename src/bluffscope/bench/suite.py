@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
-from bluffscope.bench.job import Job, Measurement
+from bluffscope.bench.spec import Job, Measurement
 
 STEPS: Final = (
     "separate",

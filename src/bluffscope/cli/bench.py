@@ -14,7 +14,7 @@ from bluffscope.cli.options import parse_options
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
-    from bluffscope.bench.job import Job
+    from bluffscope.bench.spec import Job
     from bluffscope.bench.tables import Table
 
 _DESCRIPTION = """Time every step from the old pattern to the engine, each in a process of its own. Ratios hold within

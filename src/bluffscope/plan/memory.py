@@ -29,8 +29,12 @@ _PROCESS: Final = 550 << 20
 """Python with torch, transformers and sae_lens imported, and a tokenizer."""
 _WORKING: Final = 160 << 20
 """What the first batch adds whatever its size: the libraries' own buffers, tables, and memory freed but kept."""
-_DRAWING: Final = 230 << 20
-"""Merging the tables and drawing the dashboard, when batches are done but weights still there."""
+_DRAWING: Final = 130 << 20
+"""Merging the tables, when batches are done but weights still there."""
+_SHORTEST_USUAL_ROW: Final = 64
+CELL_FLOPS: Final = 900
+"""What a cell of one head's attention costs besides its products (mask, softmax, capping), in their floating-point
+operations; measured at the Gemma-2-2B shape."""
 _VIEWS: Final = 3
 _DENSE_COPIES: Final = 4
 """Of a dense block while SAELens encodes it: before and after the activation, the mask, their product. (SAEs with a
@@ -153,6 +157,11 @@ class Shape:
         return (self._embeddings + self._in_blocks) * (self.file_bytes or 0)
 
     @property
+    def block_weights(self) -> int:
+        """Weights of one block."""
+        return self._in_blocks // self.blocks
+
+    @property
     def _embeddings(self) -> int:
         heads = self.vocabulary if self.head and not self.tied else 0
         return (self.vocabulary + self.positions + heads) * self.d_model
@@ -188,6 +197,8 @@ class Footprint:
     """The attention scores, a pair of slots of a row: each copy that lives at once, of every head."""
     mask_cell: int
     """The masks, a pair of slots of a row."""
+    usual_row: int
+    """Slots of the rows that the planner makes of short texts: attention takes at most a tenth of their time."""
     read: int
     """A read: residuals, reconstructions, noise, centroids and axes of all layers."""
     dense_row: int
@@ -211,7 +222,7 @@ class Footprint:
             row_tokens: slots of a packed row; a batch never fills a row longer than itself.
         """
         held = self.weights + self.saes + self.process
-        return max(held + self.loading, self.needed(batch_tokens, row_tokens))
+        return max(held + self.loading, self.needed(batch_tokens, min(row_tokens, self.usual_row)))
 
     def needed(self, batch_tokens: int, row_tokens: int) -> int:
         """The bytes that must be free: the peak without a file's pages, which the system drops where memory is short.
@@ -285,6 +296,7 @@ def footprint(shape: Shape, device: Device = "cpu", *, reads_a_token: float = RE
         # Softmax's input and output: in float32 at least, to which half precision is converted first.
         score_cell=shape.heads * (2 * number if number >= 4 else number + 8) if shape.eager else 0,
         mask_cell=shape.masks * number,
+        usual_row=max(_SHORTEST_USUAL_ROW, int(0.1 / cell_cost(shape.heads, shape.head_dim, shape.block_weights))),
         # residual twice and reconstruction, centroid and axis, of each layer
         read=d_model * (layers * (number + 2 * coder + 2 * double) + noise),
         dense_row=_DENSE_COPIES * coder * max((sae.d_sae for sae in shape.saes), default=0),
@@ -295,6 +307,11 @@ def footprint(shape: Shape, device: Device = "cpu", *, reads_a_token: float = RE
         head_token=d_model * (2 * number + max(4, number)) if shape.head else 0,
         head_block=HEAD_BLOCK if shape.head else 0,
     )
+
+
+def cell_cost(heads: int, head_dim: int, block_weights: int) -> float:
+    """Cost of one attention cell (query, key) of a block in all its heads, in tokens through its weights."""
+    return heads * (4 * head_dim + CELL_FLOPS) / (2 * block_weights)
 
 
 def _gemma_2_2b(number_bytes: int) -> Shape:
