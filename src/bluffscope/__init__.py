@@ -58,8 +58,8 @@ __all__ = [
     "UserAnalysis",
     "__version__",
     "analyze",
-    "measure_fidelity",
     "lint",
+    "measure_fidelity",
     "read_run",
     "run",
 ]

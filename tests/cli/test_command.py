@@ -180,7 +180,7 @@ def test_markup_and_slashes_in_the_data_are_printed_as_they_are(call, drawn, tin
     data = tiny.write_pairs(tmp_path / "odd.jsonl", pairs)
     outcome = call("analyze", *tiny_flags[:4], "--data", data, "--out", tmp_path / "[red]a=b[/red]")
     assert outcome.code == 0
-    assert outcome.out.splitlines()[-1] == f"Run: {tmp_path / '[red]a=b[/red]'}"
+    assert outcome.out.splitlines()[-2] == f"Run: {tmp_path / '[red]a=b[/red]'}"
     for name in names:
         assert name in outcome.out
     table = pl.read_parquet(tmp_path / "[red]a=b[/red]" / "metrics.parquet", glob=False)

@@ -109,7 +109,7 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(command, start, tmp_path)
     assert "\x1b[2K" in bar[bar.rindex("samples/sec") :]  # and the bar's line is cleared
     assert "Progress:" not in summary
     assert "Summary of 400 pairs" in summary
-    assert CONTROL.sub("", summary).rstrip().splitlines()[-1] == f"Run: {tmp_path / 'run'}"
+    assert CONTROL.sub("", summary).rstrip().splitlines()[-2] == f"Run: {tmp_path / 'run'}"
     assert "Traceback" not in text
 
 
