@@ -22,7 +22,7 @@ demo: $(STAMP) ## the comprehensive analysis of the bundled pairs with the embed
 	$(BIN)/bluffscope analyze --preset demo
 
 test: $(STAMP) ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 soak: $(STAMP) ## the long runs that make test leaves out
 	$(BIN)/python -m pytest -m soak

@@ -7,7 +7,8 @@ import warnings
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# With several workers each has a core of its own; alone, a test run may use two.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 # The reference goes from torch to numpy and back: threads of the one that wait busily would slow down the other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -6,6 +6,7 @@ them, and give the same rows as the engine.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -115,6 +116,7 @@ class BaselineWorker:
         if self.held:
             return self.held.pop()
         with self.stopwatch.stage("load"):
+            gc.collect()  # the last one may hang in cycles: two would not fit into memory
             return self.load()
 
     def _measure_pair(self, rows: ShardRows, loaded: Loaded, pair: Pair, names: Sequence[str], *, keep: bool) -> None:

@@ -8,8 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,7 +22,8 @@ from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.engine import LocalEngine
 from bluffscope.errors import InputError
 from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
-from bluffscope.machine import device_peak
+from bluffscope.hints import slow_hints
+from bluffscope.machine import Watch, device_peak
 from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
 from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pairs.lint import lint_source
@@ -31,6 +31,7 @@ from bluffscope.pairs.source import BUNDLED
 from bluffscope.pipeline import ShardWorker, UserAnalysis, cut_shards
 from bluffscope.presets import resolve
 from bluffscope.records import Shard
+from bluffscope.run_log import RunLog, logging_to
 from bluffscope.sizing import loaded_shape, predicted_peak, run_footprint
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.manifest import assemble_manifest
@@ -179,7 +180,7 @@ def _run(
         source = open_source(config.data)
         scan = source.scan()
     config = replace(config, model=resolve(config.model))
-    with _logging_to(_RunLog()) as log:
+    with logging_to(RunLog()) as log:
         with stopwatch.stage("load"):
             everything = (*analyses, *(Analysis("added", item.function) for item in added))
             worker, config = build_worker(config, everything, _columns(config, scan, analyses, added), stopwatch)
@@ -189,12 +190,15 @@ def _run(
             folder = _folder(config, source)
             log.open(folder)
             folder.write_config(_replayable(config, worker.identity.get("revision")))
-        shard_count = _measure(config, source, scan, worker, folder, stopwatch, progress or _Silent())
+        measuring = time.perf_counter()
+        with Watch() as watch:
+            shard_count = _measure(config, source, scan, worker, folder, stopwatch, progress or _Silent())
+        hints = slow_hints(config, time.perf_counter() - measuring, watch.marks, worker.computed())
         with stopwatch.stage("write"):
             merged = merge(folder, shard_count, worker.columns, _provenance(config, scan), config.output.keep_residuals)
             _log_quarantine(folder)
         timings = {**stopwatch.seconds, "total": time.perf_counter() - started}
-        manifest = _manifest(config, source, scan, worker, merged, timings, lint)
+        manifest = {**_manifest(config, source, scan, worker, merged, timings, lint), "hints": hints}
         folder.write_manifest(manifest)
     return RunResult(folder.path, merged, manifest)
 
@@ -397,38 +401,3 @@ def _provenance(config: RunConfig, scan: Scan) -> dict[str, str]:
 def _log_quarantine(folder: RunFolder) -> None:
     for row in Run(folder.path).quarantine.iter_rows(named=True):
         folder.log("error", row["reason"], [row["pair_id"]])
-
-
-class _RunLog(logging.Handler):
-    """Puts the warnings and errors of a run into its log.jsonl; those that came before the folder, once it is there."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._folder: RunFolder | None = None
-        self._early: list[logging.LogRecord] = []
-
-    def open(self, folder: RunFolder) -> None:
-        self._folder = folder
-        for record in self._early:
-            self.emit(record)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self._folder is None:
-            self._early.append(record)
-        else:
-            self._folder.log("error" if record.levelno >= logging.ERROR else "warning", record.getMessage())
-
-
-@contextmanager
-def _logging_to(log: _RunLog) -> Generator[_RunLog, None, None]:
-    package = logging.getLogger("bluffscope")
-    # Where nobody has set up logging, Python would print warnings; with a handler of ours it would not.
-    last_resort = None if package.hasHandlers() else logging.lastResort
-    handlers = [handler for handler in (log, last_resort) if handler is not None]
-    for handler in handlers:
-        package.addHandler(handler)
-    try:
-        yield log
-    finally:
-        for handler in handlers:
-            package.removeHandler(handler)

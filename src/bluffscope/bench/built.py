@@ -15,7 +15,7 @@ import torch
 from bluffscope.baseline import BaselineWorker, Loaded
 from bluffscope.bench.limit import matrix_peak, plain_forward_seconds
 from bluffscope.bench.parts import OneByOne, TextByText, dense_geometry
-from bluffscope.bench.shapes import SHAPES, Shape, build_coders, build_language_model
+from bluffscope.bench.shapes import SHAPES, build_coders, build_language_model
 from bluffscope.bench.spec import Job
 from bluffscope.buffers import Buffers, kept_heap
 from bluffscope.config import RunConfig
@@ -36,7 +36,7 @@ from bluffscope.timing import Stopwatch
 from bluffscope.worker import OF_THE_REFERENCE, Parts, RunWorker, assemble
 
 
-def build(job: Job) -> Built:
+def build(job: Job) -> Parts:
     """The job's shape, as far as the job needs it."""
     shape = SHAPES[job.shape]
     dtype = getattr(torch, job.dtype)
@@ -45,22 +45,30 @@ def build(job: Job) -> Built:
     if job.quantize != "none":
         quantize_to_int8(model.network, model.device)
     coders = build_coders(shape, torch.promote_types(dtype, torch.float32))
-    return Built(job, shape, Parts(model, coders, shape.name))
+    return Parts(model, coders, shape.name)
 
 
 @dataclass
 class Built:
-    """A model with its SAEs."""
+    """A model with its SAEs, built when it is first needed."""
 
     job: Job
-    shape: Shape
-    parts: Parts
+    _kept: Parts | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """The model and its SAEs."""
+        if self._kept is None:
+            self._kept = build(self.job)
+        return self._kept
 
     def measure(self, config: RunConfig) -> dict[str, Any]:
         """Measure the pairs that the options name, into a run's folder that is removed again; what it took."""
         stopwatch = Stopwatch()
         worker, config = assemble(config, self._parts(), ANALYSES, lambda layers: table_columns(layers), stopwatch)
         worker = self._changed(worker)
+        if self.job.strategy == "separate":
+            self._kept = None  # it loads its own for each analysis: two would not fit
         source = open_source(config.data)
         scan = source.scan()
         assert config.output.out is not None
@@ -81,7 +89,7 @@ class Built:
                 LocalEngine(self.job.depth).run(shards, lambda: worker, commit, lambda _: None)
             with stopwatch.stage("write"):
                 merged = merge(folder, len(committed), worker.columns, {})
-            seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - started - stopwatch.seconds.get("load", 0.0)
         if merged.quarantined:
             raise InputError(
                 f"{merged.quarantined} of the benchmark's pairs cannot be measured: {dict(merged.reasons)}"
@@ -116,7 +124,7 @@ class Built:
 
     def _anew(self) -> Loaded:
         """The same model and SAEs once more: what `separate` does for each analysis."""
-        parts = build(self.job).parts
+        parts = build(self.job)
         saes = {layer: coder.sae for layer, coder in parts.coders.items()}
         return Loaded(parts.model.network, parts.model.tokenizer, saes)
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bluffscope.bench.built import build
+from bluffscope.bench.built import Built
 from bluffscope.bench.shapes import SHAPES
 from bluffscope.bench.spec import Job, Measurement
 from bluffscope.bench.texts import LONG_WORDS, LONG_WORDS_OF_THE_DEMO, write_pairs
@@ -37,7 +37,8 @@ def main() -> int:
 
 def _records(job: Job) -> Iterator[dict[str, Any]]:
     started = time.perf_counter()
-    built = build(job)
+    built = Built(job)
+    layers = len(built.parts.coders)
     load = time.perf_counter() - started
     with tempfile.TemporaryDirectory(prefix="bluffscope-bench-") as scratch:
         for number, measurement in enumerate(job.measurements):
@@ -51,7 +52,9 @@ def _records(job: Job) -> Iterator[dict[str, Any]]:
                 engine=EngineOptions(strategy=job.strategy, batch_size=measurement.batch_size),
                 output=OutputOptions(out=Path(scratch) / f"run-{number}"),
             )
-            if number == 0:  # libraries settle down, weights are touched for the first time
+            if (
+                number == 0 and job.strategy != "separate"
+            ):  # libraries settle down, weights are touched for the first time
                 warm = replace(config.output, out=Path(scratch) / "warm")
                 built.measure(replace(config, output=warm, data=replace(config.data, limit=job.warm_pairs)))
             found = built.measure(config)
@@ -62,7 +65,7 @@ def _records(job: Job) -> Iterator[dict[str, Any]]:
                 "dtype": job.dtype,
                 "quantize": job.quantize,
                 **dataclasses.asdict(measurement),
-                "layers": len(built.parts.coders),
+                "layers": layers,
                 "limit": job.limit,
                 "load_seconds": load,
                 **found,

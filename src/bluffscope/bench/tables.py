@@ -48,7 +48,9 @@ def _baseline_notes(record: Record) -> list[str]:
         return []
     done, pairs = record["computed"], record["pairs"]
     counts = ", ".join(f"{done[name] / pairs:g} {name}" for name in ("forwards", "encodes", "eigendecompositions"))
-    notes = [f"{record['step']}: {counts} a pair; {record['load_seconds']:.0f} s to build the shape once, not counted"]
+    times = "five times" if record["strategy"] == "separate" else "once"
+    built = f"it builds the shape {times} ({record['load_seconds']:.0f} s each), which is not counted"
+    notes = [f"{record['step']}: {counts} a pair; {built}"]
     if "plain_forward_seconds" in record:
         ours, plain = record["baseline_forward_seconds"], record["plain_forward_seconds"]
         notes.append(

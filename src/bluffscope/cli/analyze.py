@@ -99,6 +99,7 @@ def _print(result: RunResult, seconds: float) -> None:
         lines += [f"  {number} x {reason}" for reason, number in list(result.merged.reasons.items())[:5]]
     if lint := result.manifest["lint"].get("headline"):
         lines.append(f"Lint: {lint}; see manifest.json")
+    lines += [f"Hint: {hint}" for hint in result.manifest["hints"]]
     lines.append(f"Run: {result.path}")
     if result.report is not None:
         lines.append(f"Report: {result.report.path}")

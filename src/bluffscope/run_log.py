@@ -1,0 +1,47 @@
+"""The warnings and errors of a run, in its log.jsonl."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from bluffscope.table.folder import RunFolder
+
+
+class RunLog(logging.Handler):
+    """Puts the warnings and errors of a run into its log.jsonl; those that came before the folder, once it is there."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._folder: RunFolder | None = None
+        self._early: list[logging.LogRecord] = []
+
+    def open(self, folder: RunFolder) -> None:
+        """The folder is there."""
+        self._folder = folder
+        for record in self._early:
+            self.emit(record)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or keep it until there is a folder."""
+        if self._folder is None:
+            self._early.append(record)
+        else:
+            self._folder.log("error" if record.levelno >= logging.ERROR else "warning", record.getMessage())
+
+
+@contextmanager
+def logging_to(log: RunLog) -> Generator[RunLog, None, None]:
+    """Inside, what the package logs goes there too."""
+    package = logging.getLogger("bluffscope")
+    # Where nobody has set up logging, Python would print warnings; with a handler of ours it would not.
+    last_resort = None if package.hasHandlers() else logging.lastResort
+    handlers = [handler for handler in (log, last_resort) if handler is not None]
+    for handler in handlers:
+        package.addHandler(handler)
+    try:
+        yield log
+    finally:
+        for handler in handlers:
+            package.removeHandler(handler)
