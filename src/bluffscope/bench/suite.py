@@ -77,14 +77,13 @@ def ladder(shape: str, steps: Sequence[str] = STEPS) -> Iterator[Job]:
             yield replace(job, step=step, measurements=(Measurement(pairs=pairs, batch_size=sized),))
 
 
-def batch_sizes(shape: str, sizes: Sequence[int] = BATCH_SIZES, strategies: Sequence[str] = ()) -> Iterator[Job]:
+def batch_sizes(shape: str, sizes: Sequence[int] = BATCH_SIZES) -> Iterator[Job]:
     """Packed and batched at each number of pairs a forward, then at as many as auto takes; each in one process."""
     least = 200 if shape == "demo" else 32
     for strategy, most in zip(_BATCHING, (64, 200), strict=True):
-        if not strategies or strategy in strategies:
-            times = [Measurement(pairs=max(least, size), batch_size=size) for size in sorted(sizes)]
-            times = (*times, Measurement(pairs=max(least, most)))
-            yield Job(shape=shape, step="batch sizes", strategy=strategy, measurements=times)
+        times = [Measurement(pairs=max(least, size), batch_size=size) for size in sorted(sizes)]
+        times = (*times, Measurement(pairs=max(least, most)))
+        yield Job(shape=shape, step="batch sizes", strategy=strategy, measurements=times)
 
 
 def sharing(shape: str) -> Iterator[Job]:
