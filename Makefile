@@ -25,7 +25,7 @@ test: $(STAMP) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 soak: $(STAMP) ## the long runs that make test leaves out
-	$(BIN)/python -m pytest -m soak
+	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m soak
 
 check: $(STAMP) ## lint, format and types
 	$(BIN)/ruff check .

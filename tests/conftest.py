@@ -18,8 +18,14 @@ with warnings.catch_warnings():
     import sae_lens  # noqa: F401
 
 import pytest
+from hypothesis import settings
 
 import tiny
+
+# The same examples at every run: a change is judged by what it changes. `HYPOTHESIS_PROFILE=explore` tries new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("explore", derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session", params=list(tiny.ARCHITECTURES))

@@ -69,7 +69,10 @@ def test_rungs_fitted_to_a_scopes_own_pairs_are_those_of_statsmodels(table):
             assert (row["dz"], row["p"]) == pytest.approx(expected, **EXACT)
             if (rung, form) == ("length", "linear"):
                 assert (row["dz"], row["p"]) == pytest.approx((cell["adj_dz"], cell["adj_p"]), **EXACT)
-    assert seen == {(rung, form) for rung, form in RUNGS if rung != "held_out_domain"}
+    possible = {(rung, form) for rung, form in RUNGS if rung != "held_out_domain"}
+    if result.rows["equal_length_dz"].is_null().all():  # a small table may hold too few pairs of equal length
+        possible -= {("equal_length", "none")}
+    assert seen == possible
 
 
 @settings(max_examples=5, deadline=None)
