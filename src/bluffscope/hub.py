@@ -7,6 +7,7 @@ once, briefly, before anything is loaded; where it does not answer, the local ca
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0
 """How long the hub may take to answer."""
+
+_USER = re.compile(r"(?<=://)[^/@]*@")
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=Bearer )[^\s'\"]+")
 
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
 """Whether the hub was found not to answer."""
@@ -46,19 +50,20 @@ def hub_or_cache(names: Iterable[str]) -> Generator[None, None, None]:
     try:
         yield
         if silent:
-            logger.warning("%s does not answer: used the local cache of %s", constants.ENDPOINT, " and ".join(away))
+            logger.warning("%s does not answer: used the local cache of %s", hub_address(), " and ".join(away))
     finally:
         constants.HF_HUB_OFFLINE = offline  # pyright: ignore[reportConstantRedefinition]
         _silent.reset(token)
         hub_logging.set_verbosity(verbosity)
 
 
-def refusal(error: BaseException, name: str) -> str | None:
+def refusal(error: BaseException, name: str, revision_as: str = "--revision") -> str | None:
     """What a failed download means and what to do about it; None where the hub had no part in the failure.
 
     Args:
         error: as transformers, SAELens or huggingface_hub raised it.
         name: the repository that was asked for.
+        revision_as: how the user names another revision.
     """
     from huggingface_hub import constants, errors
 
@@ -67,7 +72,7 @@ def refusal(error: BaseException, name: str) -> str | None:
     def found(kind: type[BaseException]) -> BaseException | None:
         return next((cause for cause in causes if isinstance(cause, kind)), None)
 
-    hub = constants.ENDPOINT
+    hub = hub_address()
     if found(errors.GatedRepoError):
         return f"it is gated: accept its licence at {hub}/{name}, then set HF_TOKEN (or run `hf auth login`)"
     if found(errors.RepositoryNotFoundError):
@@ -76,7 +81,7 @@ def refusal(error: BaseException, name: str) -> str | None:
             "or give a folder"
         )
     if found(errors.RevisionNotFoundError):
-        return "it has no such revision; give --revision a branch, tag or commit of it"
+        return f"it has no such revision; give {revision_as} a branch, tag or commit of it"
     if found(errors.HFValidationError):
         return "neither a folder nor a hub id (ORGANISATION/NAME); check the spelling"
     # A file that the hub refuses is then looked for in the cache, and its absence there reported: look deeper first.
@@ -88,6 +93,21 @@ def refusal(error: BaseException, name: str) -> str | None:
     if found(errors.LocalEntryNotFoundError) or found(errors.OfflineModeIsEnabled):
         return not_cached()
     return None
+
+
+def hub_address() -> str:
+    """Where the hub is, without the user and password that HF_ENDPOINT may hold."""
+    from huggingface_hub import constants
+
+    return _USER.sub("", constants.ENDPOINT)
+
+
+def redacted(text: str) -> str:
+    """The text without the token that is sent to the hub, nor anything that looks like one."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    return _TOKEN.sub("***", text.replace(token, "***") if token else text)
 
 
 def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
@@ -123,7 +143,7 @@ def not_cached() -> str:
     """What to do about a file that the cache lacks and the hub did not give."""
     from huggingface_hub import constants
 
-    hub = constants.ENDPOINT
+    hub = hub_address()
     where = "no such folder here, and not (wholly) in the Hugging Face cache"
     if _silent.get():
         return f"{where}; {hub} does not answer: check the name and the network, or give a folder"

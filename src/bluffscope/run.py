@@ -32,6 +32,7 @@ from bluffscope.pipeline import ShardWorker, UserAnalysis, cut_shards
 from bluffscope.presets import resolve
 from bluffscope.records import Shard
 from bluffscope.run_log import RunLog, logging_to
+from bluffscope.sae.find import pinned
 from bluffscope.sizing import loaded_shape, predicted_peak, run_footprint
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.manifest import assemble_manifest
@@ -189,7 +190,7 @@ def _run(
         with stopwatch.stage("write"):
             folder = _folder(config, source)
             log.open(folder)
-            folder.write_config(_replayable(config, worker.identity.get("revision")))
+            folder.write_config(_replayable(config, worker))
         measuring = time.perf_counter()
         with Watch() as watch:
             shard_count = _measure(config, source, scan, worker, folder, stopwatch, progress or _Silent())
@@ -363,16 +364,18 @@ def _check_measure(options: MeasureOptions) -> None:
         raise InputError(f"--seed {options.seed}: give a number that is 0 or more")
 
 
-def _replayable(config: RunConfig, revision: str | None) -> dict[str, Any]:
+def _replayable(config: RunConfig, worker: RunWorker) -> dict[str, Any]:
     """The options as config.yaml holds them: complete, free of what belongs to this run's folder alone.
 
-    Folders are absolute, and a model of the hub stays at the commit that was used.
+    Folders are absolute; a model and SAEs of the hub stay at the commits that were used.
     """
+    sae = _absolute(config.model.sae)
+    commits = {identity.get("revision") for identity in worker.sae_identities.values()} - {None}
     model = replace(
         config.model,
         model=_absolute(config.model.model),
-        sae=_absolute(config.model.sae),
-        revision=revision or config.model.revision,
+        sae=pinned(sae, commits.pop()) if sae and len(commits) == 1 else sae,
+        revision=worker.identity.get("revision") or config.model.revision,
     )
     data = config.data
     if data.data != BUNDLED:
