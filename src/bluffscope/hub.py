@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import re
 import ssl
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from http.client import HTTPException
+from io import StringIO
 from pathlib import Path
 from threading import Thread
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -57,6 +59,32 @@ def hub_or_cache(names: Iterable[str]) -> Generator[None, None, None]:
         hub_logging.set_verbosity(verbosity)
 
 
+@contextmanager
+def downloads_reported(report: Callable[[str], None]) -> Generator[None, None, None]:
+    """Inside, downloads tell `report` how far they are, instead of drawing bars across a display that is there already.
+
+    Only where standard error is a terminal: elsewhere huggingface_hub's bars are off.
+    """
+    from huggingface_hub.utils import tqdm as Bar  # noqa: N812
+
+    def display(bar: Any, msg: str | None = None, pos: int | None = None) -> bool:  # noqa: ARG001
+        bar.leave, bar.fp = False, StringIO()  # closing would write line ends
+        if bar.total and msg is None:
+            done, total = (bar.format_sizeof(size, bar.unit) for size in (bar.n, bar.total))
+            report(f"Downloading {bar.desc.removesuffix(': ')}: {done} of {total}")
+        return True
+
+    kept = Bar.__dict__.get("display")
+    Bar.display = display
+    try:
+        yield
+    finally:
+        if kept is None:
+            del Bar.display
+        else:
+            Bar.display = kept
+
+
 def refusal(error: BaseException, name: str, revision_as: str = "--revision") -> str | None:
     """What a failed download means and what to do about it; None where the hub had no part in the failure.
 
@@ -65,7 +93,7 @@ def refusal(error: BaseException, name: str, revision_as: str = "--revision") ->
         name: the repository that was asked for.
         revision_as: how the user names another revision.
     """
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors, is_offline_mode
 
     causes = list(_chain(error))
 
@@ -90,6 +118,8 @@ def refusal(error: BaseException, name: str, revision_as: str = "--revision") ->
         if status in (401, 403):
             return f"{hub} refuses it ({status}); set HF_TOKEN to a token that may read it"
         return f"{hub} answers with error {status}; check the name, try again later, or give a folder"
+    if not is_offline_mode() and any(_of_network(cause) for cause in causes):
+        return f"the download broke off; run it again: it goes on where it stopped. If {hub} stays away, give a folder"
     if found(errors.LocalEntryNotFoundError) or found(errors.OfflineModeIsEnabled):
         return not_cached()
     return None
@@ -150,6 +180,12 @@ def not_cached() -> str:
     if constants.HF_HUB_OFFLINE:
         return f"{where}, while HF_HUB_OFFLINE forbids to download it; unset that, or give a folder"
     return f"{where}; the download from {hub} failed: check the network and try again, or give a folder"
+
+
+def _of_network(error: BaseException) -> bool:
+    """Whether a connection failed or ended too early; the client's library has changed its name more than once."""
+    client = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "requests")
+    return client or "Consistency check failed" in str(error)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -23,8 +23,8 @@ def file_hashes(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of each file.
 
     A file in the Hugging Face cache bears its hash as the name of its blob, as the hub gave it at the download; it is
-    not read again. Other files are read, up to `HASHED_BYTES` together; of the rest the hash is None, and what identifies
-    them is `weights_digest`.
+    not read again. Other files are read, up to `HASHED_BYTES` together; of the rest the hash is None, and what
+    identifies them is `weights_digest`.
 
     Args:
         files: by the name they are to have in the manifest.

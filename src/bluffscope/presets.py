@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from bluffscope.config import ModelOptions
 from bluffscope.errors import InputError
@@ -59,7 +59,7 @@ class Preset:
 
 DEPTHS: Final = (0.20, 0.46, 0.77)
 """Where in a model its preset's layers lie."""
-_GEMMA_2: Final = {
+_GEMMA_2: Final[dict[str, Any]] = {
     "model_type": "gemma2",
     "head_dim": 256,
     "vocab_size": 256_000,

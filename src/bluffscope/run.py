@@ -370,7 +370,7 @@ def _replayable(config: RunConfig, worker: RunWorker) -> dict[str, Any]:
     Folders are absolute; a model and SAEs of the hub stay at the commits that were used.
     """
     sae = _absolute(config.model.sae)
-    commits = {identity.get("revision") for identity in worker.sae_identities.values()} - {None}
+    commits = {commit for identity in worker.sae_identities.values() if (commit := identity.get("revision"))}
     model = replace(
         config.model,
         model=_absolute(config.model.model),

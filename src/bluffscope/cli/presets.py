@@ -32,13 +32,13 @@ def main(arguments: Sequence[str]) -> int:
     for table in (sizes_table(), names_table()):
         console.print(table)
     gated = [name for name, preset in PRESETS.items() if preset.licence]
-    console.print(
-        "Memory: of a run on a CPU in float32 / bfloat16, up to the last block that is read and without the LM head.\n"
-        "Layers lie at 20, 46 and 77 % of a model's depth; --layers takes others that the release has.\n"
-        f"Gated: {', '.join(gated)}. Accept the licence on the model's page, then set HF_TOKEN to a token of yours\n"
-        "(or run `hf auth login`). The SAEs are open.",
-        highlight=False,
-    )
+    for line in (
+        "Memory: of a run on a CPU in float32 / bfloat16, up to the last block that is read, no LM head.",
+        "Layers: at 20, 46 and 77 % of the model's depth; --layers takes others that the release has.",
+        f"Gated: {', '.join(gated)}. Accept the licence on the model's page,",
+        "then set HF_TOKEN to a token of yours, or run `hf auth login`. The SAEs are open.",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -62,10 +62,11 @@ def sizes_table() -> Table:
 def names_table() -> Table:
     """What every preset is made of: one line for each fact, so that nothing is cut off."""
     table = Table("preset", highlight=False)
-    table.add_column("model, SAEs, licence", overflow="fold")  # a name that is cut off is no name
+    table.add_column("model, SAEs, what they are, licence", overflow="fold")  # a name that is cut off is no name
     for name, preset in PRESETS.items():
-        terms = f"licence: {preset.licence}, at https://huggingface.co/{preset.model}" if preset.licence else ""
-        table.add_row(name, "\n".join(filter(None, (preset.model, preset.sae, preset.note, terms))))
+        terms = f"{preset.licence}: https://huggingface.co/{preset.model}" if preset.licence else ""
+        sae = preset.sae if preset.sae != preset.model else ""
+        table.add_row(name, "\n".join(filter(None, (preset.model, sae, preset.note, terms))))
         table.add_section()
     return table
 
