@@ -138,7 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, repository: str, name: str) -> None:
         path = self.hub.repositories[repository] / name
         if not path.is_file():
-            return self._refuse(404, "EntryNotFound", repository)
+            self._refuse(404, "EntryNotFound", repository)
+            return
         content = path.read_bytes()
         start, end = 0, len(content)
         if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):

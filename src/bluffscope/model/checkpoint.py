@@ -42,7 +42,7 @@ def language_config(name: str, config: PretrainedConfig) -> PretrainedConfig:
 
 
 def renamed_weights(config: PretrainedConfig, *, head: bool) -> dict[str, str]:
-    """The `key_mapping` of transformers from the names in the file to the language model's; empty where they are the same.
+    """The `key_mapping` of transformers, from names in the file to the language model's; empty where they are the same.
 
     Args:
         config: of the language model.
