@@ -62,11 +62,13 @@ def test_split_by_known_every_strong_feature_differs_in_known_pairs_alone(call, 
 
 
 BLOCKED = """
-import polars, sys  # polars looks for torch by itself
-for name in ("torch", "ray", "transformers", "sae_lens", "transformer_lens"):
-    sys.modules[name] = None
+import sys
+from importlib.machinery import PathFinder
+there = PathFinder.find_spec
+absent = ("torch", "ray", "transformers", "sae_lens", "safetensors")
+PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] in absent else there(name, *rest)
 from bluffscope.cli.main import main
-raise SystemExit(main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -77,7 +79,7 @@ def test_it_needs_neither_model_nor_torch_nor_ray(demo, tmp_path):
     assert "Layer 8:" in done.stdout
     assert (tmp_path / "f.csv").exists()
     tokens = subprocess.run([*command, "--tokens"], capture_output=True, text=True, timeout=120)
-    assert "import of torch halted" in tokens.stderr  # the block works
+    assert "No module named 'torch'" in tokens.stderr  # the block works
 
 
 def test_pages_on_neuronpedia_are_named_where_the_sae_knows_its_place(call, tmp_path):
