@@ -18,3 +18,7 @@ class PairError(BluffscopeError, ValueError):
 
 class RunFolderError(BluffscopeError, OSError):
     """The run's folder cannot be written (no space, read-only, input/output error): exit code 2."""
+
+
+class WorkerLostError(BluffscopeError, RuntimeError):
+    """Workers in other processes die faster than anything gets done: exit code 2."""

@@ -8,8 +8,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,27 +20,26 @@ import torch
 from bluffscope import __version__
 from bluffscope.buffers import kept_heap
 from bluffscope.config import MeasureOptions, RunConfig
-from bluffscope.engine import LocalEngine
+from bluffscope.crew import Crew, CrewWorker, crew_of
 from bluffscope.errors import InputError
 from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
 from bluffscope.hints import slow_hints
-from bluffscope.machine import Watch, device_peak
+from bluffscope.machine import Watch
 from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
 from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pairs.lint import lint_source
 from bluffscope.pairs.source import BUNDLED
-from bluffscope.pipeline import ShardWorker, UserAnalysis, cut_shards
+from bluffscope.pipeline import UserAnalysis, cut_shards
 from bluffscope.presets import resolve
 from bluffscope.records import Shard
 from bluffscope.run_log import RunLog, logging_to
-from bluffscope.sizing import loaded_shape, predicted_peak, run_footprint
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.manifest import assemble_manifest
 from bluffscope.table.reader import Run
-from bluffscope.table.schema import Column, table_columns
+from bluffscope.table.schema import table_columns
 from bluffscope.table.shards import MergeResult, merge, write_shard
 from bluffscope.timing import Stopwatch
-from bluffscope.worker import RunWorker, build_worker
+from bluffscope.worker import ColumnsOf
 
 if TYPE_CHECKING:
     from bluffscope.report.write import Report
@@ -180,10 +180,10 @@ def _run(
         source = open_source(config.data)
         scan = source.scan()
     config = replace(config, model=resolve(config.model))
-    with logging_to(RunLog()) as log:
-        with stopwatch.stage("load"):
-            everything = (*analyses, *(Analysis("added", item.function) for item in added))
-            worker, config = build_worker(config, everything, _columns(config, scan, analyses, added), stopwatch)
+    everything = (*analyses, *(Analysis("added", item.function) for item in added))
+    columns_of = _columns(config, scan, analyses, added)
+    with logging_to(RunLog()) as log, crew_of(config, everything, columns_of, stopwatch) as crew:
+        worker, config = crew.worker, crew.config
         with stopwatch.stage("lint"):
             lint = _lint(config, source, worker)
         with stopwatch.stage("write"):
@@ -192,13 +192,14 @@ def _run(
             folder.write_config(_replayable(config, worker.identity.get("revision")))
         measuring = time.perf_counter()
         with Watch() as watch:
-            shard_count = _measure(config, source, scan, worker, folder, stopwatch, progress or _Silent())
+            shard_count = _measure(config, source, scan, crew, folder, stopwatch, progress or _Silent())
         hints = slow_hints(config, time.perf_counter() - measuring, watch.marks, worker.computed())
         with stopwatch.stage("write"):
             merged = merge(folder, shard_count, worker.columns, _provenance(config, scan), config.output.keep_residuals)
             _log_quarantine(folder)
         timings = {**stopwatch.seconds, "total": time.perf_counter() - started}
         manifest = {**_manifest(config, source, scan, worker, merged, timings, lint), "hints": hints}
+        manifest |= {"memory": crew.memory(scan.count), "workers": crew.workers(scan.count)}
         folder.write_manifest(manifest)
     return RunResult(folder.path, merged, manifest)
 
@@ -243,7 +244,7 @@ def _model_name(config: RunConfig) -> str:
     return Path(config.model.model or "model").name
 
 
-def _lint(config: RunConfig, source: Source, worker: RunWorker) -> dict[str, Any]:
+def _lint(config: RunConfig, source: Source, worker: CrewWorker) -> dict[str, Any]:
     """What the linter finds, for the manifest; it stops nothing, and a sample does for its text classifier."""
     report = lint_source(
         source,
@@ -259,7 +260,7 @@ def _manifest(
     config: RunConfig,
     source: Source,
     scan: Scan,
-    worker: RunWorker,
+    worker: CrewWorker,
     merged: MergeResult,
     timings: dict[str, float],
     lint: dict[str, Any],
@@ -281,27 +282,16 @@ def _manifest(
         lint=lint,
     )
     manifest["data"] = {"name": source.name, "digest": scan.digest, "domains": scan.domains}
-    manifest["memory"] = _memory(config, worker, scan.count)
     manifest["strategy"] = worker.strategy
     manifest["quantize"] = config.model.quantize
     return manifest
-
-
-def _memory(config: RunConfig, worker: RunWorker, count: int) -> dict[str, int | None]:
-    """The most memory held where the model is, as predicted (for strategies that have a model of it) and as it came."""
-    device, predicted = config.model.device, None
-    if isinstance(worker, ShardWorker):
-        model, head = worker.reader.model, config.measure.logprob
-        shape = loaded_shape(model, worker.coders.values(), config.model.quantize, head=head)
-        predicted = predicted_peak(config.engine, run_footprint(shape, device, config.measure), count)
-    return {"predicted_bytes": predicted, "peak_bytes": device_peak(device)}
 
 
 def _measure(
     config: RunConfig,
     source: Source,
     scan: Scan,
-    worker: RunWorker,
+    crew: Crew,
     folder: RunFolder,
     stopwatch: Stopwatch,
     progress: Progress,
@@ -319,7 +309,7 @@ def _measure(
         pairs = zip(source.pairs(), scan.groups.tolist(), strict=True)
         shards = _timed(cut_shards(pairs, config.engine.shard_pairs), stopwatch)
         with kept_heap():
-            LocalEngine().run(shards, lambda: worker, commit, progress.advance)
+            crew.run(shards, commit, progress.advance)
     finally:
         progress.finish()
     return next(committed)
@@ -337,17 +327,15 @@ def _timed(shards: Iterator[Shard], stopwatch: Stopwatch) -> Iterator[Shard]:
 
 def _columns(
     config: RunConfig, scan: Scan, analyses: tuple[Analysis, ...], added: tuple[UserAnalysis, ...]
-) -> Callable[[tuple[int, ...]], Sequence[Column]]:
-    def columns_of(layers: tuple[int, ...]) -> Sequence[Column]:
-        return table_columns(
-            layers,
-            config.measure.noise_sweep,
-            [(column.name, column.kind) for column in scan.carried],
-            [analysis.name for analysis in analyses],
-            [column for analysis in added for column in analysis.columns],
-        )
-
-    return columns_of
+) -> ColumnsOf:
+    """The table's columns by layers; without the scan itself, since it may travel to other processes."""
+    return partial(
+        table_columns,
+        sweep=config.measure.noise_sweep,
+        carried=tuple((column.name, column.kind) for column in scan.carried),
+        analyses=tuple(analysis.name for analysis in analyses),
+        added=tuple(column for analysis in added for column in analysis.columns),
+    )
 
 
 def _check_measure(options: MeasureOptions) -> None:
