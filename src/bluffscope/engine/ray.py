@@ -46,6 +46,7 @@ MOST_STILLBORN: Final = 2
 _STORE_BYTES: Final = 1 << 30
 """Most memory for tables on their way from workers; Ray puts the rest on disk."""
 _LEAST_STORE_BYTES: Final = 100 << 20
+_SHARED_MEMORY: Final = Path("/dev/shm")
 _EXIT = re.compile(r"Worker exit type: (\w+)")
 
 
@@ -112,6 +113,11 @@ class RayEngine:
             ray.kill(hand.actor)
         self._hands.clear()
         self._calls.clear()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that are ready, each on its own machine."""
+        return [hand.pid for hand in self._hands if hand.pid is not None]
 
     def hire(self, make_worker: DistantFactory) -> Description:
         """Start all workers; gives what the first of them that is ready has loaded.
@@ -346,22 +352,34 @@ def _this_machine(cores: int) -> Generator[None, None, None]:
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": _secret(), "RAY_AUTH_MODE": None}
     try:
         with environment(settings):
-            ray.init(
-                address="local",
-                num_cpus=cores,
-                object_store_memory=min(_STORE_BYTES, max(_LEAST_STORE_BYTES, memory_available() // 4)),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=False,
-                _temp_dir=folder,
-            )
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=cores,
+                    object_store_memory=_store_bytes(),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    configure_logging=False,
+                    _temp_dir=folder,
+                )
+            except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
+                said = " ".join(str(error).split())
+                raise WorkerLostError(f"--engine ray: Ray did not start on this machine: {said[:300]}") from error
             try:
                 yield
             finally:
                 ray.shutdown()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _store_bytes() -> int:
+    """Room for tables on their way: what Ray would take, a third of the memory, is far more than they need."""
+    free = memory_available()
+    if _SHARED_MEMORY.is_dir():  # in containers often small
+        free = min(free, shutil.disk_usage(_SHARED_MEMORY).free)
+    return max(_LEAST_STORE_BYTES, min(_STORE_BYTES, free // 4))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Where a worker lives in a process of its own: fed with shards, it runs them with the local engine."""
+"""Where a worker lives in a process of its own: fed with shards, it works as the local engine does."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from bluffscope.buffers import kept_heap
 from bluffscope.engine.base import Description, DistantFactory, DistantWorker, Tally
-from bluffscope.engine.local import LocalEngine
+from bluffscope.engine.queues import ahead, behind
 from bluffscope.records import Shard
 
 
@@ -81,7 +81,7 @@ class Station:
         logging.getLogger("bluffscope").addHandler(self._records)
         self._made: Future[DistantWorker] = Future()
         self._lock = Lock()
-        self._inbox: SimpleQueue[Shard] = SimpleQueue()
+        self._inbox: SimpleQueue[Shard | None] = SimpleQueue()
         self._outbox: deque[Future[pl.DataFrame]] = deque()
         self._failure: BaseException | None = None
         self._pairs = 0
@@ -114,23 +114,26 @@ class Station:
             self._made.set_exception(error)
             return
         self._made.set_result(worker)
-
+        prepared = ahead(self._prepared(worker), 1)
         try:
-            with kept_heap():
-                LocalEngine().run(self._shards(), lambda: worker, self._hand_out, self._advance)
+            with kept_heap(), behind(lambda measured: self._hand_out(worker.tabulate(measured)), 1) as hand_on:
+                for ready in prepared:
+                    hand_on(worker.measure(ready, self._advance))
         except BaseException as error:  # raised again by who waits for a shard
             with self._lock:
                 self._failure = error
                 for result in self._outbox:
                     result.set_exception(error)
+        finally:
+            self._inbox.put(None)  # or the thread that prepares would wait for ever, and `close` for it
+            prepared.close()
 
-    def _shards(self) -> Iterator[Shard]:
-        while True:
-            yield self._inbox.get()
+    def _prepared(self, worker: DistantWorker) -> Iterator[Any]:
+        while (shard := self._inbox.get()) is not None:
+            yield worker.prepare(shard)
 
-    def _hand_out(self, shard: Shard, table: pl.DataFrame) -> None:
-        del shard  # tables come in the order of the shards
-        self._outbox.popleft().set_result(table)
+    def _hand_out(self, table: pl.DataFrame) -> None:
+        self._outbox.popleft().set_result(table)  # tables come in the order of the shards
 
     def _advance(self, pairs: int) -> None:
         self._pairs += pairs
