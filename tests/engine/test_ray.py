@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import random
 import signal
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import polars as pl
 import psutil
@@ -18,81 +17,13 @@ import pytest
 from bluffscope.engine.base import Tally
 from bluffscope.engine.placement import Placement
 from bluffscope.errors import InputError, WorkerLostError
-from bluffscope.records import Pair, Shard
 from bluffscope.timing import Stopwatch
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 from bluffscope.engine.ray import RayEngine, cluster  # noqa: E402
+from light_worker import Factory, Worker, frame, shards  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:ray")
-
-
-def shards(number=8, size=4):
-    pairs = [Pair(index, f"p{index}", "all", None, "p", "f", "h") for index in range(number * size)]
-    return [Shard(at, tuple(pairs[at * size : at * size + size]), ("g",) * size) for at in range(number)]
-
-
-@dataclass(frozen=True)
-class Facts:
-    fingerprint: str = "weights"
-
-    def rejected(self, shard, reason):
-        return frame(shard, reason)
-
-
-def frame(shard, reason=None):
-    return pl.DataFrame(
-        {
-            "_index": [pair.index for pair in shard.pairs],
-            "id": [pair.id for pair in shard.pairs],
-            "_reason": pl.Series([reason] * len(shard.pairs), dtype=pl.String),
-        }
-    )
-
-
-@dataclass
-class Worker:
-    """A worker of a test's own: what happens to a pair is decided by the names of `fates`."""
-
-    fates: dict = field(default_factory=dict)
-    seconds: float = 0.0
-    fingerprint: str = "weights"
-    done: int = 0
-
-    def prepare(self, shard):
-        return shard
-
-    def measure(self, prepared, advance):
-        for pair in prepared.pairs:
-            time.sleep(self.seconds)
-            match self.fates.get(pair.id):
-                case "dies":
-                    os._exit(1)
-                case "raises":
-                    raise InputError("the pair says no")
-                case "warns":
-                    logging.getLogger("bluffscope.model").warning("beware")
-            self.done += 1
-            advance(1)
-        return prepared
-
-    def tabulate(self, measured):
-        return frame(measured)
-
-    def describe(self):
-        return Facts(self.fingerprint)
-
-    def tally(self):
-        return Tally({"load": 5.0, "forward": float(self.done)}, {"pairs": self.done}, os.getpid())
-
-
-@dataclass(frozen=True)
-class Factory:
-    fates: dict = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def __call__(self):
-        return Worker(self.fates, self.seconds)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -121,7 +52,7 @@ def run(make_worker, work, workers=2, meanwhile=None):
         assert shard.number not in tables
         tables[shard.number] = table
 
-    with cluster(None) as nodes, RayEngine(Placement(workers, 1), stopwatch, (__name__,)) as engine:
+    with cluster(None) as nodes, RayEngine(Placement(workers, 1), stopwatch, ("light_worker", __name__)) as engine:
         assert nodes
         engine.hire(make_worker)
         if meanwhile:
@@ -154,7 +85,7 @@ def test_shards_are_taken_from_their_source_no_earlier_than_workers_can_have_the
         assert len(taken) <= len(committed) + 4  # two for each of two workers
 
     committed = []
-    with cluster(None), RayEngine(Placement(2, 1), Stopwatch(), (__name__,)) as engine:
+    with cluster(None), RayEngine(Placement(2, 1), Stopwatch(), ("light_worker", __name__)) as engine:
         engine.run(source(), Factory(), commit, lambda pairs: None)
     assert sorted(committed) == list(range(20))
 
@@ -244,7 +175,7 @@ def test_an_error_of_the_driver_ends_the_run_and_the_workers():
     with (
         pytest.raises(OSError, match="disk full"),
         cluster(None),
-        RayEngine(Placement(2, 1), Stopwatch(), (__name__,)) as engine,
+        RayEngine(Placement(2, 1), Stopwatch(), ("light_worker", __name__)) as engine,
     ):
         engine.hire(Factory())
         pids += engine.pids

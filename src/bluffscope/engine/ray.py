@@ -7,6 +7,7 @@ import math
 import re
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -43,6 +44,8 @@ PATIENCE_SECONDS: Final = 60.0
 """How long the first worker may take before the user is told what is waited for."""
 MOST_STILLBORN: Final = 2
 """Workers that may die while they load, one after another, before it is no accident."""
+_ANSWER_SECONDS: Final = 5.0
+"""How long a cluster may take to answer."""
 _STORE_BYTES: Final = 1 << 30
 """Most memory for tables on their way from workers; Ray puts the rest on disk."""
 _LEAST_STORE_BYTES: Final = 100 << 20
@@ -330,11 +333,14 @@ def _nodes() -> list[Node]:
 
 
 def _connect(address: str) -> None:
-    if "://" in address:
+    host, _, port = address.rpartition(":")
+    if address != "auto" and ("://" in address or not host or not port.isdigit()):
         raise InputError(f"--address {address}: give HOST:PORT of the cluster's head, or auto, on a machine of it")
     try:
+        if address != "auto":  # Ray tries for minutes
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError, exceptions.RayError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError, exceptions.RayError) as error:
         said = " ".join(str(error).split())
         raise InputError(
             f"--address {address}: no Ray cluster answers there ({said[:150]}); start one with `ray start --head`, or "
