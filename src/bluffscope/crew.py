@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,6 +33,8 @@ from bluffscope.worker import OF_THE_REFERENCE, ColumnsOf, RunWorker, build_work
 
 if TYPE_CHECKING:
     from bluffscope.engine.ray import RayEngine
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,7 @@ def crew_of(
     """
     options = config.engine
     if options.engine == "local":
-        _refuse_for_local(options)
+        _warn_of_rays_own(options)
         with stopwatch.stage("load"):
             worker, config = build_worker(config, analyses, columns_of, stopwatch)
         yield Crew(lambda shards, *told: LocalEngine().run(shards, lambda: worker, *told), worker, config)
@@ -252,10 +255,11 @@ def crew_of(
         yield Crew(lambda shards, *told: engine.run(shards, factory, *told), remote, loaded.config)
 
 
-def _refuse_for_local(options: EngineOptions) -> None:
+def _warn_of_rays_own(options: EngineOptions) -> None:
+    """No refusal: a run on Ray may be resumed here, and its options say so still."""
     for flag, given in (("--workers", options.workers != "auto"), ("--address", options.address is not None)):
         if given:
-            raise InputError(f"{flag}: the local engine has one worker, in this process; add --engine ray")
+            logger.warning("%s: the local engine has one worker, in this process; add --engine ray", flag)
 
 
 def _ray_engine() -> Any:

@@ -108,7 +108,7 @@ def test_workers_killed_at_random_moments_cost_no_row_and_double_none(seed, capl
     assert outcome.engine.lost >= 1
     assert outcome.table.equals(pl.concat(map(frame, shards(20, 8))))
     assert sum(outcome.told) == 160
-    assert min(outcome.told) > 0
+    assert min(outcome.told) >= 0
     assert "its pairs are measured again" in caplog.text
 
 
@@ -202,7 +202,7 @@ def test_work_and_seconds_are_summed_over_workers_and_loading_is_the_drivers():
 
 def test_progress_is_told_while_a_shard_is_in_work():
     outcome = run(Factory(seconds=0.05), shards(1, 40), 1)
-    assert len(outcome.told) > 1
+    assert sum(pairs > 0 for pairs in outcome.told) > 1
     assert sum(outcome.told) == 40
 
 

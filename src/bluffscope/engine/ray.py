@@ -5,17 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import re
-import secrets
-import shutil
-import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from types import TracebackType
 from typing import Any, Final
 
@@ -24,13 +19,13 @@ from ray import cloudpickle, exceptions
 from ray._private import worker as internals
 
 from bluffscope.engine.base import Commit, Description, DistantFactory, Tally
+from bluffscope.engine.launch import check_address, starting
 from bluffscope.engine.ledger import Account, Ledger
 from bluffscope.engine.placement import Node, Placement
 from bluffscope.engine.retries import Backlog, Task
 from bluffscope.engine.station import Measured, News, Station, unpacked
-from bluffscope.errors import InputError, WorkerLostError
+from bluffscope.errors import InputError, RunStopped, WorkerLostError
 from bluffscope.machine import cores_granted, memory_available
-from bluffscope.quiet import environment
 from bluffscope.records import Shard
 from bluffscope.timing import Stopwatch
 
@@ -44,12 +39,7 @@ PATIENCE_SECONDS: Final = 60.0
 """How long the first worker may take before the user is told what is waited for."""
 MOST_STILLBORN: Final = 2
 """Workers that may die while they load, one after another, before it is no accident."""
-_ANSWER_SECONDS: Final = 5.0
-"""How long a cluster may take to answer."""
-_STORE_BYTES: Final = 1 << 30
-"""Most memory for tables on their way from workers; Ray puts the rest on disk."""
-_LEAST_STORE_BYTES: Final = 100 << 20
-_SHARED_MEMORY: Final = Path("/dev/shm")
+_SILENT: Final[dict[str, Any]] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 _EXIT = re.compile(r"Worker exit type: (\w+)")
 
 
@@ -104,6 +94,7 @@ class RayEngine:
         self._backlog = Backlog(())
         self._commit: Commit | None = None
         self._ledger = Ledger()
+        self._counted: dict[str, float] = {}
         self._stillborn = self._in_a_row = self._largest = 0
 
     def __enter__(self) -> RayEngine:
@@ -148,15 +139,27 @@ class RayEngine:
             self.hire(make_worker)
         self._backlog, self._commit, self._ledger.advance = Backlog(shards), commit, advance
         begun = asked = time.monotonic()
-        while self._busy():
-            self._step()
-            if time.monotonic() - asked >= NEWS_SECONDS:
-                asked = time.monotonic()
-                self._ask()
-        self.seconds += time.monotonic() - begun
-        for stage, seconds in self.tally().seconds.items():
-            if stage != "load":  # that of the driver, which waited for it, counts
-                self._stopwatch.seconds[stage] = self._stopwatch.seconds.get(stage, 0.0) + seconds
+        try:
+            while self._busy():
+                self._step()
+                if time.monotonic() - asked >= NEWS_SECONDS:
+                    asked = time.monotonic()
+                    self._ask()
+                    advance(0)  # who wants the run to stop says so there
+        except RunStopped:
+            self._keep_what_came()
+            raise
+        finally:
+            self.seconds += time.monotonic() - begun
+
+    def _keep_what_came(self) -> None:
+        """Commit the shards whose tables are here already: nothing has gone wrong, the run is only to end."""
+        self._ledger.advance = None
+        came, _ = ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)
+        for answer in came:
+            call = self._calls.pop(answer)
+            with suppress(exceptions.RayError):
+                call.take(ray.get(answer))
 
     def tally(self) -> Tally:
         """What all workers have done together."""
@@ -216,7 +219,15 @@ class RayEngine:
         self._ledger.heard(hand.account, answer.news)
         hand.account.finished += len(task.part.pairs)
         self._in_a_row = 0
+        self._count_seconds()
         self._finish(task, unpacked(answer.table))
+
+    def _count_seconds(self) -> None:
+        for stage, seconds in self.tally().seconds.items():
+            if stage != "load":  # that of the driver, which waited for it, counts
+                more = seconds - self._counted.get(stage, 0.0)
+                self._stopwatch.seconds[stage] = self._stopwatch.seconds.get(stage, 0.0) + more
+                self._counted[stage] = seconds
 
     def _finish(self, task: Task, table: Any) -> None:
         assert self._commit is not None  # `run` was called, or there would be no task
@@ -333,14 +344,12 @@ def _nodes() -> list[Node]:
 
 
 def _connect(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if address != "auto" and ("://" in address or not host or not port.isdigit()):
-        raise InputError(f"--address {address}: give HOST:PORT of the cluster's head, or auto, on a machine of it")
     try:
-        if address != "auto":  # Ray tries for minutes
-            socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        check_address(address)
+        ray.init(address=address, **_SILENT)
     except (OSError, OverflowError, ValueError, RuntimeError, exceptions.RayError) as error:
+        if isinstance(error, InputError):
+            raise
         said = " ".join(str(error).split())
         raise InputError(
             f"--address {address}: no Ray cluster answers there ({said[:150]}); start one with `ray start --head`, or "
@@ -350,48 +359,16 @@ def _connect(address: str) -> None:
 
 @contextmanager
 def _this_machine(cores: int) -> Generator[None, None, None]:
-    """A cluster of this machine, in a folder of its own, that nobody without this process's secret can talk to."""
-    # Names of sockets have about 100 characters at most: the temporary folder of some systems is too long.
-    parent = "/tmp" if Path("/tmp").is_dir() else None
-    folder = tempfile.mkdtemp(prefix="bluffscope-", dir=parent)
-    # With a token there, Ray makes none in the user's home. It sets RAY_AUTH_MODE itself, which is undone here too.
-    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": _secret(), "RAY_AUTH_MODE": None}
-    try:
-        with environment(settings):
-            try:
-                ray.init(
-                    address="local",
-                    num_cpus=cores,
-                    object_store_memory=_store_bytes(),
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    configure_logging=False,
-                    _temp_dir=folder,
-                )
-            except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
-                said = " ".join(str(error).split())
-                raise WorkerLostError(f"--engine ray: Ray did not start on this machine: {said[:300]}") from error
-            try:
-                yield
-            finally:
-                ray.shutdown()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _store_bytes() -> int:
-    """Room for tables on their way: what Ray would take, a third of the memory, is far more than they need."""
-    free = memory_available()
-    if _SHARED_MEMORY.is_dir():  # in containers often small
-        free = min(free, shutil.disk_usage(_SHARED_MEMORY).free)
-    return max(_LEAST_STORE_BYTES, min(_STORE_BYTES, free // 4))
-
-
-@cache
-def _secret() -> str:
-    """Ray keeps to the first one that a process gives it."""
-    return secrets.token_hex(32)
+    with starting() as settings:
+        try:
+            ray.init(address="local", num_cpus=cores, **settings, **_SILENT)
+        except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
+            said = " ".join(str(error).split())
+            raise WorkerLostError(f"--engine ray: Ray did not start on this machine: {said[:300]}") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
