@@ -78,6 +78,12 @@ class MeasureOptions:
 class EngineOptions:
     """How the work is done and cut up; every strategy gives the same table."""
 
+    engine: Literal["local", "ray"] = "local"
+    """Measure in this process, or with Ray on several cores, GPUs or machines (extra `ray`)."""
+    workers: Literal["auto"] | int = "auto"
+    """Processes of --engine ray, each with its own model: auto is one a GPU, or one for every 4 cores."""
+    address: str | None = None
+    """Ray cluster to use, HOST:PORT or auto (default: Ray is started on this machine)."""
     strategy: Literal["packed", "batched", "sequential", "separate"] = "packed"
     """Token tries in packed rows; padded batches; one text at a time; or one pass for each analysis."""
     batch_size: Literal["auto"] | int = "auto"

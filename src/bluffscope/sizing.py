@@ -148,10 +148,17 @@ def batch_tokens(found: Footprint, device: str, rows: int, budget: int) -> int:
     return min(MOST_BATCH_TOKENS[device], found.largest_batch_tokens(budget, rows) // _STEP * _STEP)
 
 
-def sized(engine: EngineOptions, device: str, found: Footprint) -> EngineOptions:
-    """The options with the batch's limits filled in, from what this machine has free; warns where nothing fits."""
+def sized(engine: EngineOptions, device: str, found: Footprint, free: int | None = None) -> EngineOptions:
+    """The options with the batch's limits filled in; warns where nothing fits.
+
+    Args:
+        engine: the options; what they say already stays.
+        device: "cpu", "mps" or "cuda".
+        found: the memory model of the run.
+        free: bytes that a worker may have in all; None: what this process can have on this machine.
+    """
     rows = engine.row_tokens or ROW_TOKENS
-    free = free_memory(device)
+    free = free_memory(device) if free is None else free
     chosen = batch_tokens(found, device, rows, int(free * SHARE))
     if not chosen:
         logger.warning(

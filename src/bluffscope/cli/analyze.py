@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.text import Text
 
@@ -95,9 +95,13 @@ def _print(result: RunResult, seconds: float) -> None:
     stages = " | ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items() if stage != "total")
     pairs = result.merged.rows + result.merged.quarantined
     working = sum(timings[stage] for stage in ("tokenise", "forward", "sae", "geometry"))
-    rate = f" ({pairs / working:.0f} pairs/sec once loaded)" if working > 0 else ""
+    workers = result.manifest["workers"]
+    # Of several workers the seconds are summed: that rate would be one worker's.
+    rate = f" ({pairs / working:.0f} pairs/sec once loaded)" if working > 0 and workers is None else ""
     closing = f" | report {seconds - timings['total']:.1f}" if result.report is not None else ""
     lines = [f"Total time: {seconds:.1f} s{rate}", f"Seconds by stage: {stages}{closing}"]
+    if workers is not None:
+        lines.append(_workers_line(workers))
     lines.append(_memory_line(result.manifest["memory"]))
     if result.merged.quarantined:
         lines.append(f"Quarantined: {result.merged.quarantined} of {pairs} pairs (quarantine.parquet):")
@@ -110,6 +114,15 @@ def _print(result: RunResult, seconds: float) -> None:
         lines.append(f"Report: {result.report.path}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _workers_line(workers: Mapping[str, Any]) -> str:
+    """`Workers: 2, each with 1 thread, 61.2 pairs/sec (1 died on the way)`."""
+    number, threads, rate = workers["number"], workers["threads"], workers["pairs_per_second_each"]
+    each = f"{threads} thread{'s' if threads > 1 else ''}" + (" and a GPU" if workers["gpu"] else "")
+    speed = "" if rate is None else f", {rate:.1f} pairs/sec"
+    lost = f" ({workers['lost']} died on the way)" if workers["lost"] else ""
+    return f"Workers: {number}, each with {each}{speed}{lost}"
 
 
 def _memory_line(memory: Mapping[str, int | None]) -> str:
