@@ -316,7 +316,7 @@ def _measure(
 
     progress.start(scan.count)
     try:
-        pairs = zip(source.pairs(), scan.groups.tolist(), strict=True)
+        pairs = zip(source.pairs(), scan.groups, strict=True)
         shards = _timed(cut_shards(pairs, config.engine.shard_pairs), stopwatch)
         with kept_heap():
             LocalEngine().run(shards, lambda: worker, commit, progress.advance)

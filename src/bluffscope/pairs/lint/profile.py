@@ -127,7 +127,7 @@ class _Builder:
         return Profile(
             rows=self.count + len(faults),
             faults=faults,
-            groups=np.unique(self._groups.labels(), return_inverse=True)[1],
+            groups=self._groups.groups().numbers(),
             domains=tuple(self._domains),
             domain=np.array(self._domain),
             ids=self._groups.id_hashes,
