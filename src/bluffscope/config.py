@@ -103,6 +103,18 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForecastOptions:
+    """Whether a run is only foretold, and for which GPUs; no part of a run's configuration."""
+
+    dry_run: bool = False
+    """Print what the run would take (tokens, operations, memory, time) and do nothing else."""
+    gpus: int = 1
+    """With --dry-run and --gpu-kind: how many GPUs."""
+    gpu_kind: str | None = None
+    """With --dry-run: foretell the time on GPUs of this kind too: h100, a100, l4, rtx4090..."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """A whole run of `bluffscope analyze`."""
 

@@ -26,7 +26,7 @@ from bluffscope.hints import slow_hints
 from bluffscope.machine import Watch, device_peak
 from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
 from bluffscope.pairs import Scan, Source, open_source
-from bluffscope.pairs.lint import lint_source
+from bluffscope.pairs.lint import GroupSample, lint_source
 from bluffscope.pairs.source import BUNDLED
 from bluffscope.pipeline import ShardWorker, UserAnalysis, cut_shards
 from bluffscope.presets import resolve
@@ -44,6 +44,8 @@ from bluffscope.worker import RunWorker, build_worker
 if TYPE_CHECKING:
     from bluffscope.report.write import Report
 
+LINT_ROWS = 20_000
+"""Pairs that the linter looks at in a run; of more, whole groups are drawn at random, and manifest and messages say so."""
 LINT_PAIRS = 1000
 """Most pairs of a scope that the linter's text classifier sees in a run: `bluffscope lint` takes the time for more."""
 LINT_KEPT = 100
@@ -245,14 +247,15 @@ def _model_name(config: RunConfig) -> str:
 
 def _lint(config: RunConfig, source: Source, worker: RunWorker) -> dict[str, Any]:
     """What the linter finds, for the manifest; it stops nothing, and a sample does for its text classifier."""
+    sample = GroupSample(source, LINT_ROWS, config.measure.seed) if source.scan().count > LINT_ROWS else None
     report = lint_source(
-        source,
+        sample or source,
         tokenize=worker.tokenizer.tokenize,
         tokenizer=config.model.model,
         most_judged=LINT_PAIRS,
         seed=config.measure.seed,
     )
-    return report.as_dict(LINT_KEPT)
+    return report.as_dict(LINT_KEPT) | ({} if sample is None else {"rows_in_all": sample.total})
 
 
 def _manifest(

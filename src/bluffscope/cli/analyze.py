@@ -79,9 +79,13 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
 def _print(result: RunResult, seconds: float) -> None:
     """The summary, the answer, where the time went, what was left out, and where the results are."""
     from bluffscope.report import render_fidelity, render_summary
+    from bluffscope.stats.sampling import drawn_from, read_metrics
 
     console = output_console()
-    console.print(render_summary(result.metrics()))
+    metrics, total = read_metrics(result.path)
+    console.print(render_summary(metrics))
+    if note := drawn_from(metrics.height, total):
+        console.print(note, markup=False, highlight=False)
     if result.fidelity is not None:
         console.print(render_fidelity(result.fidelity))
     if result.report is not None:
@@ -97,8 +101,10 @@ def _print(result: RunResult, seconds: float) -> None:
     if result.merged.quarantined:
         lines.append(f"Quarantined: {result.merged.quarantined} of {pairs} pairs (quarantine.parquet):")
         lines += [f"  {number} x {reason}" for reason, number in list(result.merged.reasons.items())[:5]]
-    if lint := result.manifest["lint"].get("headline"):
-        lines.append(f"Lint: {lint}; see manifest.json")
+    lint = result.manifest["lint"]
+    if lint.get("headline"):
+        of = f" of {lint['rows']:,} pairs in whole groups drawn at random" if "rows_in_all" in lint else ""
+        lines.append(f"Lint{of}: {lint['headline']}; see manifest.json")
     lines += [f"Hint: {hint}" for hint in result.manifest["hints"]]
     lines.append(f"Run: {result.path}")
     if result.report is not None:

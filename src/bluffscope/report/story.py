@@ -80,6 +80,7 @@ def strongest_features(contents: Contents) -> dict[str, Any]:
     key = ["pair_id", "layer", "view"]
     top = (
         run.features.filter(pl.col("view").is_in(["fact", "hall"]))
+        .join(contents.pairs.lazy().select("pair_id"), on="pair_id", how="semi", maintain_order="left")
         .sort("activation", "feature", descending=[True, False])
         .group_by(key, maintain_order=True)
         .head(most)

@@ -28,6 +28,11 @@ class Run:
         return self._read("metrics.parquet")
 
     @cached_property
+    def rows(self) -> int:
+        """Pairs that were measured."""
+        return int(self._scan("metrics.parquet").select(pl.len()).collect().item())
+
+    @cached_property
     def metadata(self) -> dict[str, str]:
         """Provenance in the metadata of metrics.parquet, as the merge was given it."""
         path = self.path / "metrics.parquet"
