@@ -10,9 +10,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
 from bluffscope.errors import InputError
 
 Options = TypeVar("Options")
+MOST_YAML = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +157,30 @@ class LintConfig:
     data: DataOptions = field(default_factory=DataOptions)
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
     output: LintOutputOptions = field(default_factory=LintOutputOptions)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, by which a few lines can stand for more than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="an alias", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML text of plain values.
+
+    Raises:
+        yaml.YAMLError: no YAML, an alias in it, or nested too deeply.
+        ValueError: longer than `MOST_YAML` characters, or a value that is none.
+    """
+    if len(text) > MOST_YAML:
+        raise ValueError(f"longer than {MOST_YAML:,} characters")
+    try:
+        return yaml.load(text, _PlainLoader)
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deeply") from error
 
 
 def run_config(content: Mapping[Any, Any], where: str) -> RunConfig:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from bluffscope.report.write import Report
 
 LINT_ROWS = 20_000
-"""Pairs that the linter looks at in a run; of more, whole groups are drawn at random, and manifest and messages say so."""
+"""Pairs that the linter looks at in a run; of more, whole groups are drawn at random, and the manifest says so."""
 LINT_PAIRS = 1000
 """Most pairs of a scope that the linter's text classifier sees in a run: `bluffscope lint` takes the time for more."""
 LINT_KEPT = 100

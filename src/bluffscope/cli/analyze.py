@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Literal
 from rich.text import Text
 
 from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.dry_run import dry_run
 from bluffscope.cli.main import guarded
-from bluffscope.cli.options import parse_run
+from bluffscope.cli.options import parse_analysis, parse_run
 from bluffscope.cli.progress import BarProgress, LineProgress
-from bluffscope.config import EngineOptions, RunConfig
+from bluffscope.config import EngineOptions, ForecastOptions, RunConfig
+from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
     from bluffscope.metrics import Analysis
@@ -27,7 +29,15 @@ _DESCRIPTION = """Measure pairs (prompt, fact, hallucination) in a language mode
 
 def main(arguments: Sequence[str]) -> int:
     """Parse the options, run, print the summary; gives the exit code."""
-    return analyze(parse_run(arguments, "bluffscope analyze", _DESCRIPTION))
+    config, foretold = parse_analysis(arguments, "bluffscope analyze", _DESCRIPTION)
+    return dry_run(config, foretold) if foretold.dry_run else analyze(_only(config, foretold))
+
+
+def _only(config: RunConfig, foretold: ForecastOptions) -> RunConfig:
+    """The options of a run that is no forecast; refuses what speaks of a forecast only."""
+    if foretold != ForecastOptions():
+        raise InputError("--gpus and --gpu-kind foretell a run: give --dry-run with them, or leave them out")
+    return config
 
 
 def experiment(

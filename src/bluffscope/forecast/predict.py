@@ -75,9 +75,13 @@ class Prediction:
     @property
     def slowest(self) -> str:
         """The part that takes the most time."""
-        parts = {"the forward": self.forward, "encoding": self.sae, "geometry and noise on the processor": self.geometry}
+        parts = {
+            "the forward": self.forward,
+            "encoding": self.sae,
+            "geometry, noise": self.geometry,
+        }
         parts |= {"tokenising": self.tokenise, "rows and shards": self.write}
-        parts |= {"the one driver (reading and merging)": self.driver, "loading": self.start}
+        parts |= {"the one driver": self.driver, "loading": self.start}
         return max(parts, key=lambda part: parts[part])
 
 
@@ -113,7 +117,7 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     engine = sized(config.engine, planned.device, found)
     counted = count_sample(source, _tokenizer(config), _limits(engine, planned.shape), engine)
     if counted.refused == counted.pairs:
-        raise InputError(f"--dry-run: none of the {counted.pairs} pairs of the sample can be measured; see bluffscope lint")
+        raise InputError(f"--dry-run: none of {counted.pairs} sampled pairs can be measured; see bluffscope lint")
     work = whole_work(counted, scan.count, planned.shape, config.measure)
     host = measured_rates(planned.shape, dtype)
     peak = predicted_peak(engine, found, scan.count) or 0
@@ -136,15 +140,11 @@ def _check(options: ForecastOptions) -> None:
         raise InputError(f"--gpu-kind {options.gpu_kind}: unknown; choose from {', '.join(GPUS)}")
 
 
-def _predicted(
-    work: Work, counted: Counted, shape: Shape, rates: Rates, workers: int, reading: float
-) -> Prediction:
+def _predicted(work: Work, counted: Counted, shape: Shape, rates: Rates, workers: int, reading: float) -> Prediction:
     """Seconds of the work where each worker takes its share."""
-    # A cell of attention costs more than its products (`cell_cost` counts it in tokens).
-    cells = work.attention / (shape.blocks * shape.heads * 4 * shape.head_dim)
-    more = cells * cell_cost(shape.heads, shape.head_dim, shape.block_weights) * 2 * shape.block_weights * shape.blocks
-    attention = work.attention if rates.apart else more
-    forward = (work.products + attention) / rates.products + work.forwards * shape.blocks * rates.forward_seconds
+    cells = work.attention / (4 * shape.head_dim)  # of all heads and blocks
+    forward = (work.products + work.attention) / rates.products + cells * rates.cell_seconds
+    forward += work.forwards * shape.blocks * rates.forward_seconds
     loaded = shape.weights + sum(sae.weights for sae in shape.saes)
     geometry = work.reads * len(shape.saes) * rates.geometry_seconds + work.noise / rates.noise_numbers
     rows = work.pairs * PAIR_SECONDS + work.features * FEATURE_SECONDS

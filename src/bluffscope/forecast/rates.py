@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bluffscope.metrics.geometry import measure_geometry
-from bluffscope.plan.memory import Shape
+from bluffscope.plan.memory import CELL_FLOPS, Shape
 from bluffscope.records import Features
 
 ROWS: Final = 1024
@@ -32,6 +32,8 @@ class Rates:
     """Floating-point operations of the blocks' matrix products."""
     encode: float
     """The same of the SAEs', which are float32 at least."""
+    cell_seconds: float
+    """Of a query-key cell of one head in one block, its products apart: mask, softmax, capping."""
     forward_seconds: float
     """Of one block in one forward, whatever its size: launches and Python."""
     geometry_seconds: float
@@ -77,8 +79,12 @@ CPU_ENCODE_SHARE: Final = 0.8
 """The same of encoding (docs/speed.md: 85 % and 79 %)."""
 CPU_FORWARD_SECONDS: Final = 6e-4
 """Of a block's Python and small operations in a forward, measured with blocks of 16 dimensions."""
+CPU_CELL_SECONDS: Final = CELL_FLOPS / 150e9
+"""`CELL_FLOPS` was measured where products ran at 150 GFLOP/s."""
 GPU_SHARE: Final = 0.4
-"""Assumed of a GPU's published peak: what well-kept training and inference code reports, eager attention's masks less."""
+"""Assumed of a GPU's published peak: what well-kept training and inference code reports."""
+GPU_CELL_SECONDS: Final = 4e-11
+"""Assumed: a cell in a few numbers of 4 bytes, written and read ten times at 1 TB/s."""
 GPU_FORWARD_SECONDS: Final = 4e-4
 """Assumed: about forty launches of 10 microseconds a block."""
 LOAD_BYTES_A_SECOND: Final = 1e9
@@ -89,12 +95,13 @@ def measured_rates(shape: Shape, dtype: torch.dtype) -> Rates:
     width = min(shape.d_mlp, max(64, MOST_WEIGHTS // shape.d_model))
     queries = min(shape.heads * shape.head_dim, max(64, MOST_WEIGHTS // shape.d_model))
     sizes = ((shape.d_model, width), (width, shape.d_model), (shape.d_model, queries))
-    first = shape.saes[0]
+    first, threads = shape.saes[0], torch.get_num_threads()
     features = min(first.d_sae, max(64, MOST_WEIGHTS // first.d_in))
     return Rates(
-        name=f"this processor, {torch.get_num_threads()} threads",
+        name=f"this processor, {threads} thread{'' if threads == 1 else 's'}",
         products=_product_rate(sizes, dtype) * CPU_SHARE,
         encode=_product_rate(((first.d_in, features),), torch.promote_types(dtype, torch.float32)) * CPU_ENCODE_SHARE,
+        cell_seconds=CPU_CELL_SECONDS,
         forward_seconds=CPU_FORWARD_SECONDS,
         geometry_seconds=_geometry_seconds(shape),
         noise_numbers=_NUMBERS / _best(lambda: np.random.Generator(np.random.Philox(0)).standard_normal(_NUMBERS)),
@@ -111,6 +118,7 @@ def gpu_rates(kind: str, host: Rates, dtype: torch.dtype) -> Rates:
         name=kind,
         products=(gpu.half if half else gpu.single) * GPU_SHARE,
         encode=gpu.single * GPU_SHARE,
+        cell_seconds=GPU_CELL_SECONDS,
         forward_seconds=GPU_FORWARD_SECONDS,
         geometry_seconds=host.geometry_seconds,
         noise_numbers=host.noise_numbers,

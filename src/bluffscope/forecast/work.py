@@ -121,6 +121,7 @@ def whole_work(counted: Counted, pairs: int, shape: Shape, measure: MeasureOptio
     draws = measure.noise_draws * (1 + len(measure.noise_sweep))
     noisy = draws * reads * 2 / 3
     first = shape.saes[0]
+    active = [min(sae.l0, sae.d_sae) for sae in shape.saes]
     head = counted.targets * share * 2 * shape.d_model * shape.vocabulary if shape.head else 0.0
     return Work(
         pairs=pairs,
@@ -129,11 +130,11 @@ def whole_work(counted: Counted, pairs: int, shape: Shape, measure: MeasureOptio
         reads=reads,
         forwards=counted.forwards * share,
         noise=noisy * first.d_in,
-        features=stored * sum(sae.l0 for sae in shape.saes),
+        features=stored * sum(active),
         products=slots * 2 * shape.block_weights * shape.blocks + head,
         attention=counted.cells * share * shape.blocks * shape.heads * 4 * shape.head_dim,
         encode=reads * sum(2 * sae.d_in * sae.d_sae for sae in shape.saes) + noisy * 2 * first.d_in * first.d_sae,
-        geometry=reads * sum(2 * min(sae.l0, sae.d_in) * sae.l0 * sae.d_in for sae in shape.saes),
+        geometry=reads * sum(2 * min(n, sae.d_in) * n * sae.d_in for n, sae in zip(active, shape.saes, strict=True)),
     )
 
 

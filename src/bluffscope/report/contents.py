@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from bluffscope.report.damage import ABOUT, CONFIG, MANIFEST, checked, table_errors
 from bluffscope.stats.features import FEATURE_SCHEMA, different_features
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.table.metric_pairs import MetricPair, metric_pairs
@@ -77,9 +78,11 @@ def read_contents(path: str | Path) -> Contents:
     )
     features, features_from = pl.DataFrame(schema=FEATURE_SCHEMA), None
     if (run.path / "features.parquet").exists():
-        drawn = pairs.select("pair_id", "group").filter(draw_groups(pairs["group"], FEATURE_PAIRS))
-        features, features_from = different_features(run.features, drawn), drawn_from(drawn.height, total)
-    about = run.document("stats.json")
+        with table_errors(run.path / "pairs.parquet"):
+            drawn = pairs.select("pair_id", "group").filter(draw_groups(pairs["group"], FEATURE_PAIRS))
+        with table_errors(run.path / "features.parquet"):
+            features, features_from = different_features(run.features, drawn), drawn_from(drawn.height, total)
+    about = checked(run.document("stats.json"), ABOUT, run.path / "stats.json")
     return Contents(
         run=run,
         metrics=metrics,
@@ -91,8 +94,8 @@ def read_contents(path: str | Path) -> Contents:
         detectors=run.table("detectors.parquet"),
         transfer=run.table("transfer.parquet"),
         features=features,
-        manifest=run.manifest,
-        config=run.config,
+        manifest=checked(run.manifest, MANIFEST, run.path / "manifest.json"),
+        config=checked(run.config, CONFIG, run.path / "config.yaml"),
         total=total,
         features_from=features_from,
     )

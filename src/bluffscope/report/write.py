@@ -68,7 +68,9 @@ def _write_statistics(run: Run) -> None:
     except InputError as error:
         _log.warning("no statistics: %s", error)
         return
-    write_stats(noted(result, drawn_from(metrics.height, total)), run.path, {"table": "metrics.parquet", "pairs_from": None})
+    write_stats(
+        noted(result, drawn_from(metrics.height, total)), run.path, {"table": "metrics.parquet", "pairs_from": None}
+    )
 
 
 def _figures(contents: Contents) -> list[Path]:

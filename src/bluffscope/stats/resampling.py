@@ -20,8 +20,8 @@ _CELLS: Final = 250_000
 _FEWEST_DEFINED: Final = 0.5
 """Share of the resamples in which a statistic must be defined for an interval to be given."""
 MOST_UNITS: Final = 4000
-"""Groups that are drawn or flipped; of more, random ones are joined. An interval's width is then known to 1 %, less than
-2000 resamples leave open, and its cost no longer grows with the table."""
+"""Groups that are drawn or flipped; of more, random ones are joined. An interval's width is then known to 1 %, which
+is less than 2000 resamples leave open, and its cost no longer grows with the table."""
 FEW_PAIRS: Final = 4000
 """Up to this many pairs each resample's AUROC is counted out, pair by pair."""
 FEW_UNITS: Final = 200
