@@ -18,7 +18,7 @@ from bluffscope.machine import free_memory
 from bluffscope.model.load import load_tokenizer
 from bluffscope.pairs import open_source
 from bluffscope.plan import BatchLimits, TextTokenizer
-from bluffscope.plan.memory import Shape, cell_cost
+from bluffscope.plan.memory import SMALLEST_BATCH, Footprint, Shape, cell_cost
 from bluffscope.presets import DEMO_NAME, resolve
 from bluffscope.sizing import ROW_TOKENS, SHARE, Planned, batch_tokens, plan_run, predicted_peak, run_footprint, sized
 
@@ -114,7 +114,7 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     planned = plan_run(config.model, logprob=config.measure.logprob, weights=False)
     dtype: torch.dtype = getattr(torch, planned.dtype)
     found = run_footprint(planned.shape, planned.device, config.measure)
-    engine = sized(config.engine, planned.device, found)
+    engine, there_memory = _batches(config, planned, found, options.gpu_kind)
     counted = count_sample(source, _tokenizer(config), _limits(engine, planned.shape), engine)
     if counted.refused == counted.pairs:
         raise InputError(f"--dry-run: none of {counted.pairs} sampled pairs can be measured; see bluffscope lint")
@@ -126,10 +126,8 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     there = None
     if options.gpu_kind is not None:
         rates = gpu_rates(options.gpu_kind, host, dtype)
-        memory, tokens = _on_gpu(config, planned.shape, options.gpu_kind)
-        fewer = replace(work, forwards=min(work.forwards, max(1.0, work.slots / max(1, tokens))))
-        there = _predicted(fewer, counted, planned.shape, rates, options.gpus, reading)
-        there = replace(there, memory=memory, memory_there=GPUS[options.gpu_kind].memory)
+        there = _predicted(work, counted, planned.shape, rates, options.gpus, reading)
+        there = replace(there, memory=there_memory, memory_there=GPUS[options.gpu_kind].memory)
     return Forecast(planned, counted, work, here, there)
 
 
@@ -191,9 +189,13 @@ def _limits(engine: EngineOptions, shape: Shape) -> BatchLimits:
     )
 
 
-def _on_gpu(config: RunConfig, shape: Shape, kind: str) -> tuple[int, int]:
-    """Peak memory of a worker on a GPU of this kind, and the tokens of its batches."""
-    found = run_footprint(shape, "cuda", config.measure)
+def _batches(config: RunConfig, planned: Planned, found: Footprint, kind: str | None) -> tuple[EngineOptions, int]:
+    """The options with the batches' limits filled in, for the GPU that is named or else for here; its peak memory."""
+    if kind is None:
+        return sized(config.engine, planned.device, found), 0
+    beside = run_footprint(planned.shape, "cuda", config.measure)
     rows = config.engine.row_tokens or ROW_TOKENS
-    tokens = config.engine.batch_tokens or batch_tokens(found, "cuda", rows, int(GPUS[kind].memory * SHARE))
-    return (found.peak(tokens, rows), tokens) if tokens else (found.least_needed(rows), 1)
+    fitting = batch_tokens(beside, "cuda", rows, int(GPUS[kind].memory * SHARE))
+    tokens = config.engine.batch_tokens or fitting or SMALLEST_BATCH
+    peak = beside.peak(tokens, rows) if fitting else beside.least_needed(rows)
+    return replace(config.engine, batch_tokens=tokens, row_tokens=rows), peak
