@@ -92,6 +92,11 @@ def _print(result: RunResult, seconds: float) -> None:
     from bluffscope.stats.sampling import drawn_from, read_metrics
 
     console = output_console()
+    if result.untouched:
+        tables = len(result.merged.tables)
+        line = f"Nothing to do: {result.path} is complete, and its {tables} tables hold what was written"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
     metrics, total = read_metrics(result.path)
     console.print(render_summary(metrics))
     if note := drawn_from(metrics.height, total):

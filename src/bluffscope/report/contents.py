@@ -10,6 +10,7 @@ import polars as pl
 
 from bluffscope.report.damage import ABOUT, CONFIG, MANIFEST, checked, table_errors
 from bluffscope.stats.features import FEATURE_SCHEMA, different_features
+from bluffscope.stats.ghosts import layer_ghosts
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.table.metric_pairs import MetricPair, metric_pairs
 from bluffscope.table.reader import Run, read_run
@@ -39,6 +40,8 @@ class Contents:
     transfer: pl.DataFrame | None
     features: pl.DataFrame
     """`FEATURE_SCHEMA`; no rows where the run has no features."""
+    ghosts: dict[int, dict[str, Any]]
+    """`LAYER_GHOSTS` by layer; empty where the run has no features."""
     manifest: dict[str, Any]
     config: dict[str, Any]
     total: int
@@ -76,12 +79,13 @@ def read_contents(path: str | Path) -> Contents:
         for pair in metric_pairs(metrics.columns)
         if metrics.schema[pair.fact].is_numeric() and metrics.schema[pair.hall].is_numeric()
     )
-    features, features_from = pl.DataFrame(schema=FEATURE_SCHEMA), None
+    features, features_from, ghosts = pl.DataFrame(schema=FEATURE_SCHEMA), None, {}
     if (run.path / "features.parquet").exists():
         with table_errors(run.path / "pairs.parquet"):
-            drawn = pairs.select("pair_id", "group").filter(draw_groups(pairs["group"], FEATURE_PAIRS))
+            drawn = pairs.filter(draw_groups(pairs["group"], FEATURE_PAIRS))
         with table_errors(run.path / "features.parquet"):
             features, features_from = different_features(run.features, drawn), drawn_from(drawn.height, total)
+            ghosts = layer_ghosts(run.features, drawn)
     about = checked(run.document("stats.json"), ABOUT, run.path / "stats.json")
     return Contents(
         run=run,
@@ -94,6 +98,7 @@ def read_contents(path: str | Path) -> Contents:
         detectors=run.table("detectors.parquet"),
         transfer=run.table("transfer.parquet"),
         features=features,
+        ghosts=ghosts,
         manifest=checked(run.manifest, MANIFEST, run.path / "manifest.json"),
         config=checked(run.config, CONFIG, run.path / "config.yaml"),
         total=total,
