@@ -28,7 +28,7 @@ def test_short_texts_are_read_as_many_at_once_as_ever(tmp_path):
 
 
 def test_texts_without_a_dictionary_are_bounded_by_what_they_unpack_to(tmp_path, monkeypatch):
-    monkeypatch.setattr("bluffscope.pairs.parquet_limits.MOST_BYTES", 100_000)
+    monkeypatch.setattr("bluffscope.pairs.parquet_limits.LARGE_COLUMN", 100_000)
     table = pa.table({"prompt": ["x" * 1000 + str(i) for i in range(600)]})
     pq.write_table(table, tmp_path / "plain.parquet", use_dictionary=False)
     assert rows_at_once(tmp_path / "plain.parquet", pq.read_metadata(tmp_path / "plain.parquet"), 512) == 16

@@ -250,7 +250,7 @@ class CarriedKinds:
         """Widen each column's type by one pair's values; `textual` is the record's."""
         if len(extra) > MOST_CARRIED or len(self._kinds) > MOST_CARRIED:
             raise InputError(
-                f"the pairs have more than {MOST_CARRIED:,} further fields (such as {quoted(next(reversed(extra)))}); "
+                f"the pairs have more than {MOST_CARRIED:,} further fields (such as {quoted(list(extra or self._kinds)[-1])}); "
                 "drop those that are not needed"
             )
         for name, value in extra.items():

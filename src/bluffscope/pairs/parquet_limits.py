@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-MOST_BYTES: Final = 128 * 1024**2
-"""Of one column's unpacked texts."""
+MOST_BYTES: Final = 64 * 1024**2
+"""Of one column's texts that are unpacked at a time."""
+LARGE_COLUMN: Final = 256 * 1024**2
+"""Of one column in one row group: below it nothing without a dictionary can be too much."""
 FEW_ROWS: Final = 16
-"""Rows at a time where a column of a row group unpacks to more than `MOST_BYTES`."""
+"""Rows at a time beyond `LARGE_COLUMN`."""
 _I32: Final = 5
 """Code of the type in Thrift's compact protocol."""
 
@@ -35,7 +37,7 @@ def rows_at_once(path: Path, metadata: pq.FileMetaData, most: int) -> int:
                 column = metadata.row_group(group).column(number)
                 if column.physical_type not in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"):
                     continue
-                if column.total_uncompressed_size > MOST_BYTES:
+                if column.total_uncompressed_size > LARGE_COLUMN:
                     rows = min(rows, FEW_ROWS)
                 if column.dictionary_page_offset is not None:
                     size = _unpacked_size(file, column.dictionary_page_offset)
