@@ -24,9 +24,12 @@ from bluffscope.table.folder import plain
 from hostile import Opener
 from made_runs import make_run
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits the memory as Linux does")
-
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "explore"
+"""`make soak`: new and more examples at every run."""
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="limits the memory as Linux does"),
+    *([pytest.mark.soak] if LONG else []),
+]
 EXAMPLES = 1500 if LONG else 60
 FUZZ = settings(
     max_examples=EXAMPLES,

@@ -249,9 +249,9 @@ class CarriedKinds:
     def observe(self, extra: Mapping[str, Any], *, textual: bool) -> None:
         """Widen each column's type by one pair's values; `textual` is the record's."""
         if len(extra) > MOST_CARRIED or len(self._kinds) > MOST_CARRIED:
+            last = quoted(list(extra or self._kinds)[-1])
             raise InputError(
-                f"the pairs have more than {MOST_CARRIED:,} further fields (such as {quoted(list(extra or self._kinds)[-1])}); "
-                "drop those that are not needed"
+                f"the pairs have more than {MOST_CARRIED:,} further fields (such as {last}); drop those not needed"
             )
         for name, value in extra.items():
             before = self._kinds.setdefault(name, None)

@@ -256,15 +256,21 @@ def _registered(release: str, sae_id: str, published: dict[str, Any]) -> dict[st
     entry = registry().get(release)
     if entry is None:
         return {"repository": release, "path": sae_id, "revision": cached_commit(release)}
-    path = entry.saes_map[sae_id]
-    in_path = _L0_IN_PATH.search(path)  # of Gemma Scope's canonical SAEs, the table's column holds 0
-    l0 = entry.expected_l0.get(sae_id) or (float(in_path[1]) if in_path else None)
     return {
         "repository": entry.repo_id,
-        "path": path,
+        "path": entry.saes_map[sae_id],
         "revision": cached_commit(entry.repo_id),
-        "published_l0": published["published_l0"] or l0,
+        "published_l0": published["published_l0"] or registered_l0(release, sae_id),
     }
+
+
+def registered_l0(release: str, sae_id: str) -> float | None:
+    """Mean L0 of an SAE in SAELens's table of pretrained SAEs; None where it says nothing."""
+    entry = registry().get(release)
+    if entry is None or sae_id not in entry.saes_map:
+        return None
+    in_path = _L0_IN_PATH.search(entry.saes_map[sae_id])  # of Gemma Scope's canonical SAEs, the table's column holds 0
+    return entry.expected_l0.get(sae_id) or (float(in_path[1]) if in_path else None)
 
 
 def _refuse_transcoder(sae: SAE[Any], where: str) -> None:
