@@ -145,7 +145,8 @@ def open_scorer(
     analyses: tuple[Analysis, ...] = ANALYSES if on == "metrics" else ()
     _refuse_versions(detector, _columns(config, stored.model.layers, ANALYSES))
     parts = load_parts(config)
-    refuse_others(detector.about, parts, f"the detector {detector.path}")
+    cure = "say where those are with --model, --revision and --sae"
+    refuse_others(detector.about, parts, f"the detector {detector.path}", cure)
     if config.measure.logprob:  # loaded whole, so that its hash is that of the training; the head has done its part
         body: Any = parts.model.network.base_model
         parts = replace(parts, model=replace(parts.model, network=body))

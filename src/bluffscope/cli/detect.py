@@ -106,6 +106,7 @@ def _score_options(arguments: Sequence[str]) -> ScoreOptions:
 def train(options: TrainOptions) -> int:
     """Fit, judge, keep; 1 where it was not good enough to be kept."""
     # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
+    from bluffscope.report.damage import table_errors
     from bluffscope.report.training import TrainedView, verdict
     from bluffscope.stats.detector_files import check_new, write_detector
     from bluffscope.stats.selection import matching, pairs_of
@@ -124,7 +125,8 @@ def train(options: TrainOptions) -> int:
         )
     pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
     try:
-        trained = fit(run, matching(pairs, options.where), options.on, options.seed)
+        with table_errors(run.path):
+            trained = fit(run, matching(pairs, options.where), options.on, options.seed)
     except InputError as error:
         raise InputError(f"{options.run}: {error}") from error
     console = output_console()

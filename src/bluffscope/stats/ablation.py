@@ -97,7 +97,7 @@ def _intervals(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator)
 
 def _conclusion(effects: AblationEffects) -> str:
     """What the comparison says, in a sentence; a negative result as plainly as a positive one."""
-    if effects.removed == (0.0, 0.0) and not effects.rows["mean"].any():
+    if effects.removed == (0.0, 0.0) and not (effects.rows["mean"] != 0).any():
         return "Nothing was removed, and nothing changed."
     contrast = effects.of("top - random", "difference")
     mean, lo, hi = contrast["mean"], contrast["lo"], contrast["hi"]
