@@ -15,7 +15,7 @@ def never_loads(monkeypatch):
     def build(*arguments):
         raise AssertionError("the model was loaded first")
 
-    monkeypatch.setattr(bluffscope.run, "build_worker", build)
+    monkeypatch.setattr(bluffscope.crew, "build_worker", build)
 
 
 @pytest.mark.usefixtures("never_loads")
