@@ -322,7 +322,10 @@ def detectors(value: str, low: str, high: str, title: str, reference: float) -> 
 
 
 def transfer() -> Spec:
-    """AUROC of one detector trained on one domain and tested on another. Rows: train, test, auroc, lo, hi, n."""
+    """AUROC of one detector trained on one domain and tested on another. Rows: those of transfer.parquet.
+
+    Pale where nothing was learnt from the training domain, so that what comes of it elsewhere is chance.
+    """
     tips = [
         _tip("train", "trained on"),
         _tip("test", "tested on"),
@@ -338,8 +341,16 @@ def transfer() -> Spec:
         "scale": {"scheme": "viridis", "domain": [0.5, 1], "clamp": True},
         "legend": None,
     }
+    unlearnt = "datum.learnt === false"
     # Viridis is dark at chance and light at 1.
-    ink = {"condition": {"test": "datum.auroc > 0.75", "value": "#000000"}, "value": "#FFFFFF"}
+    ink = {
+        "condition": [
+            {"test": unlearnt, "value": "#808080"},
+            {"test": "datum.auroc > 0.75", "value": "#000000"},
+        ],
+        "value": "#FFFFFF",
+    }
+    opacity = {"condition": {"test": unlearnt, "value": 0.15}, "value": 1}
     return {
         **_base("AUROC by training and test domain"),
         "usermeta": {"rows": "train"},
@@ -355,7 +366,10 @@ def transfer() -> Spec:
             "tooltip": tips,
         },
         "layer": [
-            {"mark": {"type": "rect", "stroke": "white", "strokeWidth": 1}, "encoding": {"color": colour}},
+            {
+                "mark": {"type": "rect", "stroke": "white", "strokeWidth": 1},
+                "encoding": {"color": colour, "opacity": opacity},
+            },
             {
                 "mark": {"type": "text", "fontSize": 12},
                 "encoding": {"text": {"field": "auroc", "format": ".2f", "type": "quantitative"}, "color": ink},

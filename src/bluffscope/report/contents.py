@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from bluffscope.stats.features import FEATURE_SCHEMA, different_features
+from bluffscope.table.health import Health, read_health
 from bluffscope.table.metric_pairs import MetricPair, metric_pairs
 from bluffscope.table.reader import Run, read_run
 from bluffscope.table.schema import METRICS
@@ -47,10 +49,17 @@ class Contents:
         """Scopes of the statistics in their order; none where there are no statistics."""
         return [] if self.stats is None else self.stats["scope"].unique(maintain_order=True).to_list()
 
+    @cached_property
+    def health(self) -> Health:
+        """What the health gate found; allowed also where the statistics were told to allow it."""
+        health = read_health(self.manifest)
+        return replace(health, allowed=health.allowed or bool(self.about.get("allowed_unsound")))
+
     @property
-    def failures(self) -> list[str]:
-        """What the health gate failed on: verdicts are withheld where there is any."""
-        return [text for severity, text in health_findings(self.manifest) if severity == "error"]
+    def withheld(self) -> bool:
+        """Whether no verdict may be shown: the gate failed, or the statistics were made when it had."""
+        judged = self.stats is None or not (self.stats["verdict"] == "withheld").any()
+        return bool(self.health.withheld) or not judged
 
 
 def read_contents(path: str | Path) -> Contents:
@@ -86,15 +95,6 @@ def read_contents(path: str | Path) -> Contents:
         manifest=run.manifest,
         config=run.config,
     )
-
-
-def health_findings(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """(severity, sentence) of what the health gate found, errors first."""
-    found: list[tuple[str, str]] = []
-    for item in manifest.get("health", {}).get("findings", ()):
-        severity = "error" if item.get("severity") in ("error", "failure", "failed") else item.get("severity", "info")
-        found.append((str(severity), str(item.get("message", item))))
-    return sorted(found, key=lambda item: item[0] != "error")
 
 
 def definition(metric: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from bluffscope.report.contents import Contents, definition, health_findings
+from bluffscope.report.contents import Contents, definition
 from bluffscope.report.labels import LAYER_GROUP, NOT_INTERPRETABLE, clean, distinct, group_title
 from bluffscope.report.verdicts import headline
 from bluffscope.stats.study import POOLED
@@ -38,15 +38,27 @@ def answer(contents: Contents) -> Values:
     rows = contents.stats
     if rows is None or rows.is_empty():
         why = "no effect was tested: " + ("there is no stats.parquet" if rows is None else "no metric is in the table")
-        return {"sentence": why[0].upper() + why[1:] + ".", "kind": "none", "tiles": []}
-    if contents.failures:
-        sentence = f"Verdicts are withheld: the health gate failed ({contents.failures[0].rstrip('.')})."
-        return {"sentence": sentence, "kind": "withheld", "tiles": []}
+        return {"sentence": why[0].upper() + why[1:] + ".", "kind": "none", "tiles": [], "banner": _banner(contents)}
+    if contents.withheld:
+        failures = list(contents.health.failures) or ["as its statistics say"]
+        more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
+        sentence = f"Verdicts are withheld: the health gate failed ({failures[0].rstrip('.')}{more})."
+        return {"sentence": sentence, "kind": "withheld", "tiles": [], "banner": None}
     tiles = [
         {"name": name, "sign": SIGNS[name], "count": rows.filter(verdict=name).height, "meaning": MEANINGS[name]}
         for name in NAMES
     ]
-    return {"sentence": headline(rows), "kind": "some" if tiles[0]["count"] else "nothing", "tiles": tiles}
+    kind = "some" if tiles[0]["count"] else "nothing"
+    return {"sentence": headline(rows), "kind": kind, "tiles": tiles, "banner": _banner(contents)}
+
+
+def _banner(contents: Contents) -> str | None:
+    """What stands above verdicts that were asked for although the health gate failed."""
+    failures = contents.health.failures
+    if not failures:
+        return None
+    listed = "; ".join(failure.rstrip(".") for failure in failures)
+    return f"The health gate failed: {listed}. The verdicts below were asked for all the same; do not rely on them."
 
 
 def strongest(contents: Contents) -> str | None:
@@ -120,8 +132,9 @@ def effect(value: float | None) -> str:
 def doubts(contents: Contents) -> list[Values]:
     """What would make the answer wrong: health, lint, pairs left out, precision; worst first."""
     found: list[Values] = []
-    for severity, text in health_findings(contents.manifest):
-        found.append({"severity": severity, "source": "health", "text": text, "pairs": []})
+    for item in contents.health.findings:
+        text = " ".join(part for part in (item.message, item.means, item.do) if part)
+        found.append({"severity": item.severity, "source": "health", "text": text, "pairs": []})
     for item in contents.manifest.get("lint", {}).get("findings", ()):
         found.append(
             {
@@ -235,6 +248,18 @@ def repeat(contents: Contents) -> list[str]:
     folder = shlex.quote(contents.path.name or ".")
     return [
         f"bluffscope analyze --config {folder}/config.yaml",
-        f"bluffscope stats {folder}",
+        statistics(contents, detectors=contents.detectors is not None),
         f"bluffscope report {folder}",
     ]
+
+
+def statistics(contents: Contents, *, detectors: bool) -> str:
+    """The command that makes the statistics, with the choices that those of the page were made with."""
+    about = contents.about
+    words = ["bluffscope", "stats", contents.path.name or "."]
+    if about.get("by"):
+        words += ["--by", *about["by"]]
+    for name, default in (("family", "scope"), ("seed", 0)):
+        if about.get(name, default) != default:
+            words += [f"--{name}", str(about[name])]
+    return shlex.join([*words, *(["--detectors"] if detectors else [])])

@@ -100,7 +100,7 @@ def analyse_table(
         family: what is corrected together: the metrics of one scope, or every metric in every scope.
         control: also run the tool on the table with labels flipped ("null"), or with an effect "planted".
         resampling: seed, resamples and flips, in place of ``Resampling()``.
-        withheld: why the numbers cannot be trusted (see `bluffscope.table.manifest.health_failures`): every verdict is
+        withheld: why the numbers cannot be trusted (see `bluffscope.table.health.read_health`): every verdict is
             "withheld" then.
 
     Raises:

@@ -111,7 +111,8 @@ def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: flo
         planted_dz: the effect that is added after flipping, in standard deviations of the differences.
     """
     shape = (len(signs), len(study.metrics))
-    tests = Tests(*(np.full(shape, np.nan) for _ in range(4)), np.zeros(shape, dtype=bool))
+    p, p_grouped, adj_p, adj_p_grouped = (np.full(shape, np.nan) for _ in range(4))
+    tests = Tests(p, p_grouped, adj_p, adj_p_grouped, np.zeros(shape, dtype=bool))
     for block in study.blocks(scope):
         usable = varies(block.fact, block.hall)
         if len(block.rows) < MIN_PAIRS or not usable.any():

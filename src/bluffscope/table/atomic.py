@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +52,19 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a whole file atomically; see `atomic_write`."""
     atomic_write(path, lambda temporary: _fill(temporary, content))
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Removes files that are there.
+
+    Raises:
+        RunFolderError: The operating system refused.
+    """
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(path, error) from error
 
 
 def sync_folder(folder: Path) -> None:
