@@ -29,7 +29,13 @@ CONFIG: Final[Spec] = {
     "background": "transparent",
     "font": "system-ui, 'DejaVu Sans', Verdana, Arial, sans-serif",
     "view": {"stroke": None},
-    "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "gridOpacity": 0.6},
+    "axis": {
+        "labelFontSize": 12,
+        "labelSeparation": 6,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "gridOpacity": 0.6,
+    },
     "legend": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "symbolOpacity": 1},
     "header": {"labelFontSize": 12},
 }

@@ -29,6 +29,7 @@ MEANINGS: Final = {
     "equivalent": "shown to be practically zero (|d_z| < 0.2)",
     "inconclusive": "neither shown nor ruled out",
 }
+BASELINE_NAMES: Final = {"length": "length", "logprob": "log-probability", "text": "completion text"}
 _NEURONPEDIA: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+")
 _PROBLEMS: Final = ("error", "warning", "info")
 
@@ -38,18 +39,44 @@ def answer(contents: Contents) -> Values:
     rows = contents.stats
     if rows is None or rows.is_empty():
         why = "no effect was tested: " + ("there is no stats.parquet" if rows is None else "no metric is in the table")
-        return {"sentence": why[0].upper() + why[1:] + ".", "kind": "none", "tiles": [], "banner": _banner(contents)}
+        return {
+            "sentence": why[0].upper() + why[1:] + ".",
+            "kind": "none",
+            "tiles": [],
+            "banner": _banner(contents),
+            "alone": None,
+        }
     if contents.withheld:
         failures = list(contents.health.failures) or ["as its statistics say"]
         more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
         sentence = f"Verdicts are withheld: the health gate failed ({failures[0].rstrip('.')}{more})."
-        return {"sentence": sentence, "kind": "withheld", "tiles": [], "banner": None}
+        return {"sentence": sentence, "kind": "withheld", "tiles": [], "banner": None, "alone": None}
     tiles = [
         {"name": name, "sign": SIGNS[name], "count": rows.filter(verdict=name).height, "meaning": MEANINGS[name]}
         for name in NAMES
     ]
     kind = "some" if tiles[0]["count"] else "nothing"
-    return {"sentence": headline(rows), "kind": kind, "tiles": tiles, "banner": _banner(contents)}
+    said = {"sentence": headline(rows), "banner": _banner(contents), "alone": _alone(contents)}
+    return said | {"kind": kind, "tiles": tiles}
+
+
+def _alone(contents: Contents) -> str | None:
+    """What one text without its partner tells, by its SAE features: the one detector that is fixed beforehand."""
+    if contents.detectors is None:
+        return None
+    rows = contents.detectors.filter(pl.col("auroc").is_not_null(), scope=POOLED)
+    found = rows.filter(pl.col("gain_lo").is_not_null(), detector="sae")
+    if found.is_empty():
+        return None
+    row = found.row(0, named=True)
+    known = [BASELINE_NAMES[name] for name in rows["detector"] if name in BASELINE_NAMES]
+    best = f"the best of {', '.join(known[:-1])} and {known[-1]}" if len(known) > 1 else "chance"
+    beaten = "more than" if row["gain_lo"] > 0 else "not shown to be more than"
+    return (
+        f"From one text alone, SAE features tell a hallucination with AUROC {row['auroc']:.2f} "
+        f"({row['lo']:.2f} to {row['hi']:.2f}): {beaten} {best} "
+        f"({row['gain']:+.2f}, {row['gain_lo']:+.2f} to {row['gain_hi']:+.2f})."
+    )
 
 
 def _banner(contents: Contents) -> str | None:
