@@ -88,6 +88,8 @@ class EngineOptions:
     """Slots of a packed row; attention costs grow with its square (default: by the model's width)."""
     shard_pairs: int = 256
     """Pairs that are measured and committed together."""
+    max_quarantine: int | None = None
+    """Stop the run once more than N pairs could not be measured; --resume goes on from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,8 @@ class OutputOptions:
 
     out: Path | None = None
     """The run's own folder; it must not hold a run yet (default: runs/<utc time>-<name>)."""
+    resume: Path | None = None
+    """Go on with the run in this folder, with its own options: only what is missing or damaged is done."""
     keep_residuals: bool = False
     """Also write residuals.parquet."""
     fidelity: int = 0

@@ -79,6 +79,13 @@ def test_every_planted_fault_is_found_by_pair_id(faulty, code):
         assert pairs == expected[code]
 
 
+def test_every_code_of_the_linter_is_planted_in_words_or_in_tokens():
+    told = {"not-judged"}  # an info about too few pairs, which plants nothing: see below
+    in_tokens = {"same-last-token", "boundary-merge", "token-length-imbalance", "no-token"}
+    assert set(planted()[1]) | in_tokens | told == set(CODES)
+    assert not set(planted()[1]) & in_tokens
+
+
 def test_the_planted_rest_is_left_alone_and_pooled_findings_name_the_same_pairs(faulty):
     report, expected = faulty
     assert codes(report) <= set(expected) | {"not-judged"}

@@ -30,8 +30,9 @@ from bluffscope.records import Shard
 from bluffscope.reference import tokenise
 from bluffscope.sizing import loaded_shape, predicted_peak, run_footprint
 from bluffscope.table.folder import RunFolder
+from bluffscope.table.merge import merge
 from bluffscope.table.schema import table_columns
-from bluffscope.table.shards import merge, write_shard
+from bluffscope.table.shards import write_shard
 from bluffscope.timing import Stopwatch
 from bluffscope.worker import OF_THE_REFERENCE, Parts, RunWorker, assemble
 
@@ -77,7 +78,7 @@ class Built:
 
         def commit(shard: Shard, frame: pl.DataFrame) -> None:
             with stopwatch.stage("write"):
-                write_shard(folder.shard_path(shard.number), frame)
+                write_shard(folder.shards, shard.number, frame)
             committed.append(shard.number)
 
         reset_peak_rss()

@@ -81,6 +81,11 @@ def _print(result: RunResult, seconds: float) -> None:
     from bluffscope.report import render_fidelity, render_summary
 
     console = output_console()
+    if result.untouched:
+        tables = len(result.merged.tables)
+        line = f"Nothing to do: {result.path} is complete, and its {tables} tables hold what was written"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
     console.print(render_summary(result.metrics()))
     if result.fidelity is not None:
         console.print(render_fidelity(result.fidelity))

@@ -40,8 +40,13 @@ def parse_run(arguments: Sequence[str], program: str, description: str, default:
         SystemExit: 0, for --help.
     """
     refuse_repeated(arguments)
-    arguments, path = _take_config(list(arguments))
+    arguments, path = _take(list(arguments), "--config", "a run's config.yaml")
     default = load_config(path) if path is not None else default or RunConfig()
+    arguments, resumed = _take(arguments, "--resume", "the folder of a run that was started")
+    if resumed is not None:
+        if path is not None:
+            raise InputError(f"--config {path}: not with --resume, which has the options of its run")
+        default = _resumed(resumed, default)
     if any(argument.partition("=")[0] == "--preset" for argument in arguments):
         # The file names model, SAEs and layers outright; a preset given beside it would change nothing.
         default = replace(default, model=replace(default.model, model=None, revision=None, sae=None, layers=()))
@@ -171,19 +176,27 @@ def refuse_repeated(arguments: Sequence[str]) -> None:
         raise InputError(f"{repeated}: given twice; give it once, with all its values behind it")
 
 
-def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """Take --config FILE out of the arguments."""
+def _resumed(folder: Path, default: RunConfig) -> RunConfig:
+    """The options of the run in a folder, or the default where it was killed before it wrote them."""
+    from bluffscope.resume import saved_options  # torch: seconds that no other command line should take
+
+    default = saved_options(folder.expanduser()) or default
+    return replace(default, output=replace(default.output, resume=folder))
+
+
+def _take(arguments: list[str], flag: str, what: str) -> tuple[list[str], Path | None]:
+    """Take a flag and its path out of the arguments."""
     rest: list[str] = []
     found: str | None = None
     waiting = iter(arguments)
     for argument in waiting:
         name, equals, path = argument.partition("=")
-        if name == "--config":
+        if name == flag:
             found = path if equals else next(waiting, "")
         else:
             rest.append(argument)
     if found is None:
         return rest, None
     if not found or found.startswith("--"):
-        raise InputError("--config: give a run's config.yaml")
+        raise InputError(f"{flag}: give {what}")
     return rest, Path(found)

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from bluffscope.stats.features import FEATURE_SCHEMA, different_features
+from bluffscope.stats.ghosts import layer_ghosts
 from bluffscope.table.health import Health, read_health
 from bluffscope.table.metric_pairs import MetricPair, metric_pairs
 from bluffscope.table.reader import Run, read_run
@@ -36,6 +37,8 @@ class Contents:
     transfer: pl.DataFrame | None
     features: pl.DataFrame
     """`FEATURE_SCHEMA`; no rows where the run has no features."""
+    ghosts: dict[int, dict[str, Any]]
+    """`LAYER_GHOSTS` by layer; empty where the run has no features."""
     manifest: dict[str, Any]
     config: dict[str, Any]
 
@@ -77,9 +80,10 @@ def read_contents(path: str | Path) -> Contents:
         for pair in metric_pairs(metrics.columns)
         if metrics.schema[pair.fact].is_numeric() and metrics.schema[pair.hall].is_numeric()
     )
-    features = pl.DataFrame(schema=FEATURE_SCHEMA)
+    features, ghosts = pl.DataFrame(schema=FEATURE_SCHEMA), {}
     if (run.path / "features.parquet").exists():
         features = different_features(run.features, pairs.select("pair_id", "group"))
+        ghosts = layer_ghosts(run.features, pairs)
     about = run.document("stats.json")
     return Contents(
         run=run,
@@ -92,6 +96,7 @@ def read_contents(path: str | Path) -> Contents:
         detectors=run.table("detectors.parquet"),
         transfer=run.table("transfer.parquet"),
         features=features,
+        ghosts=ghosts,
         manifest=run.manifest,
         config=run.config,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from itertools import groupby
 from typing import Any, Final
@@ -10,7 +9,9 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.report.contents import Contents, definition
+from bluffscope.report.features import ghost_sentence
 from bluffscope.report.labels import LAYER_GROUP, NOT_INTERPRETABLE, clean, distinct, group_title
+from bluffscope.report.neuronpedia import feature_pages
 from bluffscope.report.verdicts import headline
 from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES
@@ -30,7 +31,6 @@ MEANINGS: Final = {
     "inconclusive": "neither shown nor ruled out",
 }
 BASELINE_NAMES: Final = {"length": "length", "logprob": "log-probability", "text": "completion text"}
-_NEURONPEDIA: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+")
 _PROBLEMS: Final = ("error", "warning", "info")
 
 
@@ -195,12 +195,11 @@ def feature_tables(contents: Contents) -> list[Values]:
     """The features that differ most, by layer, with links to Neuronpedia where the SAE is there."""
     tables: list[Values] = []
     for (layer,), part in contents.features.group_by("layer", maintain_order=True):
-        home = contents.manifest.get("saes", {}).get(str(layer), {}).get("neuronpedia_id")
-        known = isinstance(home, str) and _NEURONPEDIA.fullmatch(home) is not None
+        page = feature_pages(contents.manifest, int(str(layer)))
         rows = [
             {
                 "feature": row["feature"],
-                "link": f"https://neuronpedia.org/{home}/{row['feature']}" if known else None,
+                "link": f"{page}/{row['feature']}" if page else None,
                 "fact": f"{100 * row['share_fact']:.0f} %",
                 "hall": f"{100 * row['share_hall']:.0f} %",
                 "width_fact": round(100 * row["share_fact"], 1),
@@ -212,7 +211,8 @@ def feature_tables(contents: Contents) -> list[Values]:
             for row in part.head(FEATURES_SHOWN).iter_rows(named=True)
         ]
         found = int((part["q"] < 0.05).sum())
-        tables.append({"layer": layer, "tested": part.height, "found": found, "rows": rows})
+        ghosts = ghost_sentence(contents.ghosts[int(str(layer))])
+        tables.append({"layer": layer, "tested": part.height, "found": found, "rows": rows, "ghosts": ghosts})
     return tables
 
 

@@ -123,7 +123,9 @@ def read_run(path: str | Path) -> Run:
         raise InputError(f"{path} is {'a file' if path.exists() else 'missing'}: expected the folder of a run")
     if not (path / "metrics.parquet").exists():
         if (path / "shards").exists():
-            raise InputError(f"{path} holds a run that did not finish (no metrics.parquet): run the analysis again")
+            raise InputError(
+                f"{path} holds a run that did not finish (no metrics.parquet): bluffscope analyze --resume {path}"
+            )
         raise InputError(f"{path} holds no run (no metrics.parquet): expected a folder that bluffscope analyze wrote")
     run = Run(path)
     found = run.metadata.get("schema_version", "")
