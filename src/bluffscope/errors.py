@@ -27,6 +27,10 @@ class RunFolderError(BluffscopeError, OSError):
     """The run's folder cannot be written (no space, read-only, input/output error): exit code 2."""
 
 
+class WorkerLostError(BluffscopeError, RuntimeError):
+    """Workers in other processes die faster than anything gets done: exit code 2."""
+
+
 class QuarantineLimitError(BluffscopeError):
     """More pairs are in quarantine than --max-quarantine allows: exit code 2; committed shards are kept."""
 

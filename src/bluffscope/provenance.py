@@ -10,16 +10,13 @@ from typing import Any, Final
 
 from bluffscope import __version__
 from bluffscope.config import RunConfig
-from bluffscope.machine import device_peak
+from bluffscope.crew import Crew, CrewWorker
 from bluffscope.pairs import Scan, Source
-from bluffscope.pipeline import ShardWorker
-from bluffscope.sizing import loaded_shape, predicted_peak, run_footprint
 from bluffscope.table.checksums import TableFile
 from bluffscope.table.folder import plain
 from bluffscope.table.manifest import assemble_manifest, metric_versions
 from bluffscope.table.merge import MergeResult
 from bluffscope.table.schema import SCHEMA_VERSION
-from bluffscope.worker import RunWorker
 
 FREE: Final = frozenset(
     {
@@ -68,7 +65,7 @@ class Identity:
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def identity_of(config: RunConfig, worker: RunWorker, scan: Scan) -> Identity:
+def identity_of(config: RunConfig, worker: CrewWorker, scan: Scan) -> Identity:
     """The identity of a run whose model and SAEs are loaded and whose options are complete."""
     return Identity(
         options=result_options(config),
@@ -111,12 +108,13 @@ def run_manifest(
     config: RunConfig,
     source: Source,
     scan: Scan,
-    worker: RunWorker,
+    crew: Crew,
     merged: MergeResult,
     sessions: Sequence[Mapping[str, Any]],
     lint: dict[str, Any],
 ) -> dict[str, Any]:
     """The content of manifest.json; timings and work are summed over the sessions."""
+    worker = crew.worker
     manifest = assemble_manifest(
         columns=worker.columns,
         model=worker.identity,
@@ -134,7 +132,8 @@ def run_manifest(
         lint=lint,
     )
     manifest["data"] = {"name": source.name, "digest": scan.digest, "domains": scan.domains}
-    manifest["memory"] = _memory(config, worker, scan.count)
+    manifest["memory"] = crew.memory(scan.count)
+    manifest["workers"] = crew.workers(sessions[-1]["pairs"])
     manifest["strategy"] = worker.strategy
     manifest["quantize"] = config.model.quantize
     manifest["sessions"] = list(sessions)
@@ -152,13 +151,3 @@ def _summed(parts: Any) -> dict[str, Any]:
         for name, value in part.items():
             total[name] = total.get(name, 0) + value
     return total
-
-
-def _memory(config: RunConfig, worker: RunWorker, count: int) -> dict[str, int | None]:
-    """The most memory held where the model is, as predicted (for strategies that have a model of it) and as it came."""
-    device, predicted = config.model.device, None
-    if isinstance(worker, ShardWorker):
-        model, head = worker.reader.model, config.measure.logprob
-        shape = loaded_shape(model, worker.coders.values(), config.model.quantize, head=head)
-        predicted = predicted_peak(config.engine, run_footprint(shape, device, config.measure), count)
-    return {"predicted_bytes": predicted, "peak_bytes": device_peak(device)}

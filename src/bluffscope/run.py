@@ -7,9 +7,10 @@ import logging
 import shlex
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +19,7 @@ import torch
 
 from bluffscope.buffers import kept_heap
 from bluffscope.config import RunConfig
-from bluffscope.engine import LocalEngine
+from bluffscope.crew import CrewWorker, crew_of
 from bluffscope.errors import InputError, QuarantineLimitError, RunFolderError, RunStopped
 from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
 from bluffscope.hints import slow_hints
@@ -26,7 +27,7 @@ from bluffscope.machine import Watch
 from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
 from bluffscope.options import check_out, check_values, homes_expanded, replayable
 from bluffscope.pairs import Scan, Source, open_source
-from bluffscope.pairs.lint import lint_source
+from bluffscope.pairs.lint import GroupSample, lint_source
 from bluffscope.pipeline import UserAnalysis
 from bluffscope.presets import resolve
 from bluffscope.provenance import identity_of, run_manifest, table_metadata
@@ -49,14 +50,16 @@ from bluffscope.table.journal import Journal
 from bluffscope.table.lock import locked
 from bluffscope.table.merge import MergeResult, merge, remove_shards
 from bluffscope.table.reader import Run
-from bluffscope.table.schema import Column, table_columns
+from bluffscope.table.schema import table_columns
 from bluffscope.table.space import bytes_a_pair, check_space
 from bluffscope.timing import Stopwatch
-from bluffscope.worker import RunWorker, build_worker
+from bluffscope.worker import ColumnsOf
 
 if TYPE_CHECKING:
     from bluffscope.report.write import Report
 
+LINT_ROWS = 20_000
+"""Pairs that the linter looks at in a run; of more, whole groups are drawn at random, and the manifest says so."""
 LINT_PAIRS = 1000
 """Most pairs of a scope that the linter's text classifier sees in a run: `bluffscope lint` takes the time for more."""
 LINT_KEPT = 100
@@ -207,14 +210,13 @@ def _run(
             source = open_source(config.data)
             scan = source.scan()
         config = replace(config, model=resolve(config.model))
-        with session.stopwatch.stage("load"):
-            everything = (*analyses, *(Analysis("added", item.function) for item in added))
-            columns_of = _columns(config, scan, analyses, added)
-            session.worker, config = build_worker(config, everything, columns_of, session.stopwatch)
-        session.config = config
+        everything = (*analyses, *(Analysis("added", item.function) for item in added))
+        columns_of = _columns(config, scan, analyses, added)
+        crew = held.enter_context(crew_of(config, everything, columns_of, session.stopwatch))
+        session.worker, session.config = crew.worker, (config := crew.config)
         with session.stopwatch.stage("lint"):
-            lint = _lint(config, source, session.worker)
-        work = Work(session, config, source, scan, session.worker, identity_of(config, session.worker, scan))
+            lint = _lint(config, source, crew.worker)
+        work = Work(session, config, source, scan, crew, identity_of(config, crew.worker, scan))
         with session.stopwatch.stage("write"):
             folder = _folder(work, previous, held, log)
         with _resumable(folder):
@@ -293,7 +295,7 @@ def _finish(
                 merged = merge(folder, count, worker.columns, metadata, config.output.keep_residuals, check)
                 _log_quarantine(folder)
     sessions = session.among(merged.sessions)
-    manifest = run_manifest(config, work.source, work.scan, worker, merged, sessions, lint)
+    manifest = run_manifest(config, work.source, work.scan, work.crew, merged, sessions, lint)
     manifest = folder.write_manifest({**manifest, "hints": hints})
     remove_shards(folder)
     return RunResult(folder.path, merged, manifest)
@@ -325,7 +327,7 @@ def _measure(work: Work, folder: RunFolder, resumed: bool, progress: Progress, c
     try:
         shards = _timed(journal.missing(work.shards()), session.stopwatch)
         with kept_heap():
-            LocalEngine().run(shards, lambda: work.worker, commit, advance)
+            work.crew.run(shards, commit, advance)
     finally:
         progress.finish()
 
@@ -340,16 +342,17 @@ def _refuse_quarantine(journal: Journal, limit: int | None, folder: RunFolder) -
         )
 
 
-def _lint(config: RunConfig, source: Source, worker: RunWorker) -> dict[str, Any]:
+def _lint(config: RunConfig, source: Source, worker: CrewWorker) -> dict[str, Any]:
     """What the linter finds, for the manifest; it stops nothing, and a sample does for its text classifier."""
+    sample = GroupSample(source, LINT_ROWS, config.measure.seed) if source.scan().count > LINT_ROWS else None
     report = lint_source(
-        source,
+        sample or source,
         tokenize=worker.tokenizer.tokenize,
         tokenizer=config.model.model,
         most_judged=LINT_PAIRS,
         seed=config.measure.seed,
     )
-    return report.as_dict(LINT_KEPT)
+    return report.as_dict(LINT_KEPT) | ({} if sample is None else {"rows_in_all": sample.total})
 
 
 def _timed(shards: Iterator[Shard], stopwatch: Stopwatch) -> Iterator[Shard]:
@@ -364,17 +367,15 @@ def _timed(shards: Iterator[Shard], stopwatch: Stopwatch) -> Iterator[Shard]:
 
 def _columns(
     config: RunConfig, scan: Scan, analyses: tuple[Analysis, ...], added: tuple[UserAnalysis, ...]
-) -> Callable[[tuple[int, ...]], Sequence[Column]]:
-    def columns_of(layers: tuple[int, ...]) -> Sequence[Column]:
-        return table_columns(
-            layers,
-            config.measure.noise_sweep,
-            [(column.name, column.kind) for column in scan.carried],
-            [analysis.name for analysis in analyses],
-            [column for analysis in added for column in analysis.columns],
-        )
-
-    return columns_of
+) -> ColumnsOf:
+    """The table's columns by layers; without the scan itself, since it may travel to other processes."""
+    return partial(
+        table_columns,
+        sweep=config.measure.noise_sweep,
+        carried=tuple((column.name, column.kind) for column in scan.carried),
+        analyses=tuple(analysis.name for analysis in analyses),
+        added=tuple(column for analysis in added for column in analysis.columns),
+    )
 
 
 def _log_quarantine(folder: RunFolder) -> None:

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bluffscope.config import RunConfig
+from bluffscope.crew import Crew, CrewWorker
 from bluffscope.pairs import Scan, Source
 from bluffscope.pipeline import cut_shards
 from bluffscope.provenance import Identity
 from bluffscope.records import Shard
 from bluffscope.timing import Stopwatch
-from bluffscope.worker import RunWorker
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Session:
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     start: float = field(default_factory=time.perf_counter)
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
-    worker: RunWorker | None = None
+    worker: CrewWorker | None = None
 
     def said(self) -> dict[str, Any]:
         """What is known of it by now."""
@@ -53,10 +53,15 @@ class Work:
     config: RunConfig
     source: Source
     scan: Scan
-    worker: RunWorker
+    crew: Crew
     identity: Identity
+
+    @property
+    def worker(self) -> CrewWorker:
+        """What measures, as far as the rest of a run has to know it."""
+        return self.crew.worker
 
     def shards(self) -> Iterator[Shard]:
         """All shards of the input."""
-        pairs = zip(self.source.pairs(), self.scan.groups.tolist(), strict=True)
+        pairs = zip(self.source.pairs(), self.scan.groups, strict=True)
         return cut_shards(pairs, self.config.engine.shard_pairs)

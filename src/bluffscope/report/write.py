@@ -17,7 +17,9 @@ from bluffscope.report.figures import write_figures
 from bluffscope.report.page import render_page
 from bluffscope.report.sections import answer
 from bluffscope.stats import analyse_table, write_stats
+from bluffscope.stats.analysis import noted
 from bluffscope.stats.run_detectors import detect_in, quick_to_detect
+from bluffscope.stats.sampling import drawn_from, pairs_of, read_metrics
 from bluffscope.table.atomic import unwritable, write_bytes
 from bluffscope.table.health import read_health
 from bluffscope.table.reader import Run, read_run
@@ -61,7 +63,8 @@ def write_report(folder: str | Path, *, figures: bool = True) -> Report:
 
 def _write_statistics(run: Run) -> None:
     """All of `bluffscope stats`; a table that holds nothing to test is said, and reported without them."""
-    metrics, pairs, health = run.metrics, run.pairs, read_health(run.manifest)
+    metrics, total = read_metrics(run.path)
+    pairs, health = pairs_of(run.path, metrics), read_health(run.manifest)
     try:
         result = analyse_table(metrics, pairs, withheld=health.withheld)
         detection = detect_in(metrics, pairs, run) if quick_to_detect(metrics) else None
@@ -69,6 +72,7 @@ def _write_statistics(run: Run) -> None:
         _log.warning("no statistics: %s", error)
         return
     source = {"table": "metrics.parquet", "pairs_from": None, "by": [], "health": health.failures}
+    result = noted(result, drawn_from(metrics.height, total))
     write_stats(result, run.path, source | {"allowed_unsound": health.allowed}, detection)
 
 
