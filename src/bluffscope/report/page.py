@@ -51,6 +51,7 @@ def render_page(contents: Contents) -> bytes:
         version=__version__,
         answer=sections.answer(contents),
         about=contents.about,
+        detector_notes=contents.about.get("detectors", {}).get("notes", ()),
         doubts=sections.doubts(contents),
         gated=contents.health.ran,
         linted=bool(contents.manifest.get("lint")),

@@ -12,6 +12,7 @@ import polars as pl
 
 from bluffscope.errors import BluffscopeError, InputError
 from bluffscope.report.contents import Contents, read_contents
+from bluffscope.report.damage import MANIFEST, checked
 from bluffscope.report.dashboard import write_dashboard
 from bluffscope.report.figures import write_figures
 from bluffscope.report.page import render_page
@@ -64,7 +65,10 @@ def write_report(folder: str | Path, *, figures: bool = True) -> Report:
 def _write_statistics(run: Run) -> None:
     """All of `bluffscope stats`; a table that holds nothing to test is said, and reported without them."""
     metrics, total = read_metrics(run.path)
-    pairs, health = pairs_of(run.path, metrics), read_health(run.manifest)
+    pairs, health = (
+        pairs_of(run.path, metrics),
+        read_health(checked(run.manifest, MANIFEST, run.path / "manifest.json")),
+    )
     try:
         result = analyse_table(metrics, pairs, withheld=health.withheld)
         detection = detect_in(metrics, pairs, run) if quick_to_detect(metrics) else None
