@@ -65,10 +65,8 @@ def write_report(folder: str | Path, *, figures: bool = True) -> Report:
 def _write_statistics(run: Run) -> None:
     """All of `bluffscope stats`; a table that holds nothing to test is said, and reported without them."""
     metrics, total = read_metrics(run.path)
-    pairs, health = (
-        pairs_of(run.path, metrics),
-        read_health(checked(run.manifest, MANIFEST, run.path / "manifest.json")),
-    )
+    pairs = pairs_of(run.path, metrics)
+    health = read_health(checked(run.manifest, MANIFEST, run.path / "manifest.json"))
     try:
         result = analyse_table(metrics, pairs, withheld=health.withheld)
         detection = detect_in(metrics, pairs, run) if quick_to_detect(metrics) else None
