@@ -1,7 +1,7 @@
 """What mkdocs is told beyond `mkdocs.yml`: pages that live outside `docs/`, and the order of the navigation.
 
-A hook of mkdocs (https://www.mkdocs.org/user-guide/configuration/#hooks). A new page in `docs/` needs nothing: it stands
-under "More" until it is named in `SECTIONS`.
+A hook of mkdocs (https://www.mkdocs.org/user-guide/configuration/#hooks). A new page in `docs/` needs nothing: it
+stands under "More" until it is named in `SECTIONS`.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(refused, tmp_path, flags, sa
 
 
 def test_a_failed_health_gate_is_said_and_sets_the_exit_code(call, tmp_path):
-    health = {"status": "failed", "findings": [{"severity": "error", "message": "L0 is 1000"}]}
+    health = {"status": "unsound", "findings": [{"severity": "error", "message": "L0 is 1000"}]}
     run = make_run(tmp_path / "run", manifest={"health": health})
     outcome = call("features", run)
     assert outcome.code == 4

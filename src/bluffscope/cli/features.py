@@ -96,7 +96,7 @@ def features(options: FeaturesOptions) -> int:
     from bluffscope.stats import feature_effects
     from bluffscope.table import read_run
     from bluffscope.table.exports import as_json, check_export, export_table
-    from bluffscope.table.manifest import health_failures
+    from bluffscope.table.health import read_health
 
     if options.out is not None:
         check_export(options.out)
@@ -110,7 +110,9 @@ def features(options: FeaturesOptions) -> int:
     with messages_on(message_console()):
         promoted = _promoted(run, study, options) if options.tokens else {}
         ablations = [] if options.ablate is None else _ablated(run, pairs, study, options)
-    failures = health_failures(run.manifest)
+    health = read_health(run.manifest)
+    failures = health.failures
+    withheld = () if options.allow_unsound else health.withheld
     table = _exported(study, pages, promoted)
     document = _document(options, study, table, failures, ablations)
     if options.out is not None:
@@ -118,7 +120,7 @@ def features(options: FeaturesOptions) -> int:
     if options.format == "json":
         shown = table.group_by("layer", maintain_order=True).head(options.top)
         sys.stdout.write(as_json(document | {"rows": shown.to_dicts()}))
-        return 4 if failures and not options.allow_unsound else 0
+        return 4 if withheld else 0
     console = output_console()
     if failures:
         banner = f"The run failed its health gate: {'; '.join(failures)}. See bluffscope doctor."
@@ -131,7 +133,7 @@ def features(options: FeaturesOptions) -> int:
     if options.out is not None:
         last = f"Features: {options.out} ({table.height:,} rows)"
         console.print(last, markup=False, highlight=False, soft_wrap=True)
-    return 4 if failures and not options.allow_unsound else 0
+    return 4 if withheld else 0
 
 
 def _chosen(run: Run, options: FeaturesOptions) -> pl.DataFrame:

@@ -23,11 +23,12 @@ Values = np.ndarray | list[str | None]
 class Measurement:
     """One batch of pairs, encoded: everything an analysis may look at.
 
-    Reads are ordered by pair, view and token; with ``position="last"`` there is one for each pair
-    and view, else one for each token of the completion (and one for the prompt).
+    Reads are ordered by pair, view and token. There is one for each pair and view; with ``position="completion-mean"`` one
+    for each token of the completion (and one for the prompt).
     """
 
     pair_ids: Sequence[str]
+    """Of the batch's pairs, in its order."""
     read_pair: np.ndarray
     """(read,) position of the pair in this batch."""
     read_view: np.ndarray

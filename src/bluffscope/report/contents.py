@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from bluffscope.report.damage import ABOUT, CONFIG, MANIFEST, checked, table_err
 from bluffscope.stats.features import FEATURE_SCHEMA, different_features
 from bluffscope.stats.ghosts import layer_ghosts
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
+from bluffscope.table.health import Health, read_health
 from bluffscope.table.metric_pairs import MetricPair, metric_pairs
 from bluffscope.table.reader import Run, read_run
 from bluffscope.table.schema import METRICS
@@ -59,10 +61,17 @@ class Contents:
         """Scopes of the statistics in their order; none where there are no statistics."""
         return [] if self.stats is None else self.stats["scope"].unique(maintain_order=True).to_list()
 
+    @cached_property
+    def health(self) -> Health:
+        """What the health gate found; allowed also where the statistics were told to allow it."""
+        health = read_health(self.manifest)
+        return replace(health, allowed=health.allowed or bool(self.about.get("allowed_unsound")))
+
     @property
-    def failures(self) -> list[str]:
-        """What the health gate failed on: verdicts are withheld where there is any."""
-        return [text for severity, text in health_findings(self.manifest) if severity == "error"]
+    def withheld(self) -> bool:
+        """Whether no verdict may be shown: the gate failed, or the statistics were made when it had."""
+        judged = self.stats is None or not (self.stats["verdict"] == "withheld").any()
+        return bool(self.health.withheld) or not judged
 
 
 def read_contents(path: str | Path) -> Contents:
@@ -104,15 +113,6 @@ def read_contents(path: str | Path) -> Contents:
         total=total,
         features_from=features_from,
     )
-
-
-def health_findings(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """(severity, sentence) of what the health gate found, errors first."""
-    found: list[tuple[str, str]] = []
-    for item in manifest.get("health", {}).get("findings", ()):
-        severity = "error" if item.get("severity") in ("error", "failure", "failed") else item.get("severity", "info")
-        found.append((str(severity), str(item.get("message", item))))
-    return sorted(found, key=lambda item: item[0] != "error")
 
 
 def definition(metric: str) -> tuple[str, str]:

@@ -31,7 +31,7 @@ MANIFEST: Final[dict[str, Any]] = {
     "counts": {"*": _NUMBER},
     "timings": {"*": _NUMBER},
     "memory": {"peak_bytes": _NUMBER},
-    "health": {"status": _TEXT, "findings": [{"severity": str, "message": _TEXT}]},
+    "health": {"status": _TEXT, "findings": [{"severity": str, "message": _TEXT, "means": _TEXT, "do": _TEXT}]},
     "lint": {
         "headline": str,
         "rows": int,
@@ -52,6 +52,9 @@ ABOUT: Final[dict[str, Any]] = {
     "largest_group": int,
     "bootstrap": str,
     "seed": int,
+    "family": str,
+    "by": [str],
+    "detectors": {"notes": [str]},
     "notes": [str],
     "length_unit": str,
 }

@@ -51,9 +51,11 @@ def render_page(contents: Contents) -> bytes:
         version=__version__,
         answer=sections.answer(contents),
         about=contents.about,
+        detector_notes=contents.about.get("detectors", {}).get("notes", ()),
         doubts=sections.doubts(contents),
+        gated=contents.health.ran,
         linted=bool(contents.manifest.get("lint")),
-        verdicts=None if contents.failures else sections.verdict_table(contents),
+        verdicts=None if contents.withheld else sections.verdict_table(contents),
         has={
             "stats": contents.stats is not None and not contents.stats.is_empty(),
             "ladder": _filled(contents.ladder),
@@ -67,6 +69,7 @@ def render_page(contents: Contents) -> bytes:
         timings=sections.timings(contents),
         provenance=sections.provenance(contents),
         repeat=sections.repeat(contents),
+        detect=sections.statistics(contents, detectors=True),
         full_colour=charts.FULL_COLOUR,
         # These are the package's own or already escaped for where they stand.
         style=_asset("report.css"),

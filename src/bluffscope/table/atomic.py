@@ -9,7 +9,7 @@ import io
 import os
 import re
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -184,6 +184,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     with writing(path), AtomicFile(path.parent, path.name) as file:
         file.write(content)
         file.commit()
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Removes files that are there.
+
+    Raises:
+        RunFolderError: The operating system refused.
+    """
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(path, error) from error
 
 
 def sync_folder(folder: Path) -> None:
