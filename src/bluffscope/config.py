@@ -132,13 +132,18 @@ class ForecastOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A whole run of `bluffscope analyze`."""
+    """A whole run of `bluffscope analyze`: what may be left out is filled in when the run starts."""
 
     data: DataOptions = field(default_factory=DataOptions)
+    """Which pairs."""
     model: ModelOptions = field(default_factory=ModelOptions)
+    """Which model and SAEs, and where they run."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
+    """What is measured, and at which tokens."""
     engine: EngineOptions = field(default_factory=EngineOptions)
+    """How the work is done."""
     output: OutputOptions = field(default_factory=OutputOptions)
+    """Where the results go."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,10 +31,13 @@ Advance = Callable[[int], None]
 
 
 class UserAnalysis(NamedTuple):
-    """An analysis of the user's own: a function of a `Measurement`, and the columns it gives."""
+    """An analysis of the user's own, for `bluffscope.analyze(added=[...])` (docs/own-analysis.md)."""
 
     function: AnalysisFunction
+    """Called once a batch with its `Measurement`; gives, by column, one value a pair in the batch's order: numbers, NaN
+    where undefined, or text, None where undefined."""
     columns: tuple[Column, ...]
+    """Every column that the function gives; one it did not declare, or of another length, ends the run (ValueError)."""
 
 
 @dataclass

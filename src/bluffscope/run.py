@@ -100,8 +100,11 @@ class RunResult:
     """What a run left behind."""
 
     path: Path
+    """The run's folder."""
     merged: MergeResult
+    """How many pairs are in the table and in quarantine."""
     manifest: Mapping[str, Any]
+    """What manifest.json holds."""
     report: Report | None = None
     """The page and figures, where they were asked for and could be drawn."""
     fidelity: Fidelity | None = None
