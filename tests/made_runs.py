@@ -17,6 +17,22 @@ STRANGE = (
     "emoji 😀🎉 and \u2028 a line separator, a nul \x00 and ${window.hacked = 3}",
     "long " * 2000,
 )
+UNSOUND = {
+    "status": "unsound",
+    "allowed": False,
+    "findings": [
+        {
+            "check": "l0",
+            "severity": "error",
+            "expected": "68",
+            "seen": "340",
+            "means": "The features are wrong.",
+            "do": "Compare the model's revision.",
+            "message": "mean L0 of layer 2 is 5 times the published one.",
+        }
+    ],
+}
+"""The manifest's `health` of a run whose gate failed."""
 DOMAINS = ("entity", "temporal", "logical")
 METRICS = {"l2_{}_gini": 0.4, "l5_{}_gini": 0.5, "l2_{}_l0_norm": 60.0, "l5_{}_l0_norm": 50.0, "entropy_{}": 3.0}
 
@@ -41,7 +57,7 @@ def make_run(
         texts: prompts and completions, in turn.
         features: features a layer; the first fires in hallucinations alone.
         manifest: replaces entries of the manifest.
-        optional: also write ladder, detectors, transfer and a noise sweep.
+        optional: with a noise sweep.
         seed: of all numbers.
     """
     folder.mkdir(parents=True)
@@ -81,8 +97,6 @@ def make_run(
     _features(rng, ids, features).write_parquet(folder / "features.parquet")
     (folder / "manifest.json").write_text(json.dumps(MANIFEST | (manifest or {})))
     (folder / "config.yaml").write_text(yaml.safe_dump({"model": {"layers": [2, 5]}, "measure": {"position": "last"}}))
-    if optional:
-        _optional(folder)
     return folder
 
 
@@ -127,34 +141,3 @@ def _features(rng: np.random.Generator, ids: list[str], features: int) -> pl.Dat
                 )
             )
     return pl.concat(parts)
-
-
-def _optional(folder: Path) -> None:
-    rungs = ("raw", "length", "length + log-probability", "equal-length pairs", "held-out domain")
-    pl.DataFrame(
-        [
-            {"metric": metric, "scope": scope, "rung": rung, "form": form, "n": 60}
-            | {"dz": None if "log" in rung else 0.5 - place / 10, "lo": 0.1, "hi": 0.9, "p": 0.01}
-            | {"reason": "no log-probability in the table" if "log" in rung else None}
-            for metric in ("entropy", "l2_gini")
-            for scope in (*DOMAINS, "pooled")
-            for place, rung in enumerate(rungs)
-            for form in ("linear", "log")
-        ]
-    ).write_parquet(folder / "ladder.parquet")
-    detectors = ("length", "completion text", "SAE features")
-    pl.DataFrame(
-        [
-            {"detector": detector, "scope": scope, "n": 60, "auroc": 0.5 + place / 5, "lo": 0.45, "hi": 0.95}
-            | {"ece": 0.1, "gain": place / 5 - 0.2, "gain_lo": -0.3, "gain_hi": 0.4}
-            for scope in (*DOMAINS, "pooled")
-            for place, detector in enumerate(detectors)
-        ]
-    ).write_parquet(folder / "detectors.parquet")
-    pl.DataFrame(
-        [
-            {"detector": "SAE features", "train": train, "test": test, "n": 20, "auroc": 0.8, "lo": 0.6, "hi": 0.9}
-            for train in DOMAINS
-            for test in DOMAINS
-        ]
-    ).write_parquet(folder / "transfer.parquet")

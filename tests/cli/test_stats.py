@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -168,33 +166,3 @@ def test_nine_hundred_pairs_and_a_hundred_metrics_in_five_scopes_take_seconds(tm
     started = time.process_time()
     assert len(analyse_table(pl.DataFrame(columns)).rows) == 500
     assert time.process_time() - started < 60
-
-
-BLOCKED = """
-import sys
-from importlib.machinery import PathFinder
-
-there = PathFinder.find_spec
-absent = ("torch", "ray", "transformers", "sae_lens", "safetensors")
-PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] in absent else there(name, *rest)
-try:
-    import torch
-except ModuleNotFoundError:
-    pass
-else:
-    sys.exit("torch is still there")
-from bluffscope.cli.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_it_works_where_torch_and_ray_cannot_be_imported(run, foreign):
-    for arguments in ([run], [foreign, "--pairs", "bluff200"]):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", BLOCKED, "stats", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "fact from hallucination" in done.stdout

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 
 import polars as pl
 import pytest
 
 import bluffscope
+from bluffscope.report.write import write_report
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A run of the embedded model on the bundled pairs, residuals kept."""
+    """A run of the embedded model on the bundled pairs, residuals kept, log-probabilities measured."""
     out = tmp_path_factory.mktemp("runs") / "demo"
-    bluffscope.analyze("bluff200", preset="demo", keep_residuals=True, out=str(out))
+    bluffscope.analyze("bluff200", preset="demo", logprob=True, keep_residuals=True, out=str(out))
     return out
 
 
@@ -25,9 +27,10 @@ def test_on_the_demo_known_pairs_are_told_apart_from_sae_features_and_unseen_pai
     of = {(row["detector"], row["scope"]): row for row in rows.iter_rows(named=True)}
     known = of["sae", "known=true"]
     assert known["surface_gain_lo"] > 0.3
-    assert known["gain_lo"] > 0.3
+    # Shown beside it: what reads the residual or the log-probability does as well, and nothing is gained over that.
     assert of["residual", "known=true"]["auroc"] > 0.95
-    assert "--logprob" in of["logprob", "known=true"]["reason"]
+    assert of["logprob", "known=true"]["auroc"] > 0.95
+    assert abs(known["gain"]) < 0.05
     for name in ("mean_difference", "residual", "metrics", "sae"):
         unseen = of[name, "known=false"]
         assert unseen["gain_lo"] <= 0, unseen
@@ -39,10 +42,16 @@ def test_on_the_demo_known_pairs_are_told_apart_from_sae_features_and_unseen_pai
         assert of["length", scope]["auroc"] == pytest.approx(0.5, abs=0.02)
     transfer = pl.read_parquet(tmp_path / "out" / "transfer.parquet").filter(detector="sae")
     assert transfer.filter(train="known=true", test="known=false")["auroc"].item() == pytest.approx(0.5, abs=0.15)
+    assert dict(transfer.filter(pl.col("train") == pl.col("test")).select("train", "learnt").iter_rows()) == {
+        **dict.fromkeys(("entity", "temporal", "logical", "adversarial", "known=true"), True),
+        "known=false": False,
+    }
     assert transfer.filter(train="entity", test="logical")["auroc"].item() > 0.8
     said = " ".join(outcome.out.split())
     assert "Detectors: can a text that stands alone be told to be hallucinated?" in said
     assert "Transfer between values of known" in said
+    for name in ("length", "logprob", "text", "residual", "sae"):
+        assert re.search(rf"known=true, n = 152 .*{name} +[01]\.\d\d", said), name
     about = json.loads((tmp_path / "out" / "stats.json").read_text())
     assert about["files"] == ["stats.parquet", "ladder.parquet", "detectors.parquet", "transfer.parquet"]
     assert about["detectors"]["rows"] == rows.to_dicts()
@@ -58,6 +67,22 @@ def test_the_demos_null_control_holds_with_whole_groups_flipped(call, demo, tmp_
     assert max(row["rate_lo"] for row in control) <= 0.05
 
 
+def test_detectors_of_an_earlier_call_do_not_outlive_its_statistics(call, demo, copied):
+    run = copied(demo)
+    write_report(run, figures=False)
+    assert (run / "detectors.parquet").exists()  # a run of so few pairs is closed with them
+    outcome = call("stats", run, "--by", "known")
+    assert outcome.code == 0, outcome.err
+    assert not (run / "detectors.parquet").exists()
+    assert not (run / "transfer.parquet").exists()
+    assert "No detectors were fitted: --detectors does that." in outcome.out
+    assert f"The report still shows what was there before: bluffscope report {run} writes it again." in outcome.out
+    assert "None were fitted here." in write_report(run, figures=False).path.read_text("utf-8")
+    call("stats", run, "--by", "known", "--detectors")
+    assert (run / "detectors.parquet").exists()
+    assert "None were fitted here." not in write_report(run, figures=False).path.read_text("utf-8")
+
+
 def test_without_detectors_the_ladder_is_written_all_the_same(call, demo, tmp_path):
     assert call("stats", demo, "--out", tmp_path).code == 0
     ladder = pl.read_parquet(tmp_path / "ladder.parquet")
@@ -66,7 +91,21 @@ def test_without_detectors_the_ladder_is_written_all_the_same(call, demo, tmp_pa
     assert not (tmp_path / "detectors.parquet").exists()
 
 
-FAILED = {"status": "failed", "findings": [{"severity": "error", "message": "mean L0 is 1000 where 68 is published"}]}
+FAILED = {
+    "status": "unsound",
+    "allowed": False,
+    "findings": [
+        {
+            "check": "l0",
+            "severity": "error",
+            "expected": "68",
+            "seen": "1000",
+            "means": "Pad tokens were read.",
+            "do": "Compare the tokenizer.",
+            "message": "mean L0 is 1000 where 68 is published",
+        }
+    ],
+}
 
 
 @pytest.mark.parametrize(
@@ -74,9 +113,10 @@ FAILED = {"status": "failed", "findings": [{"severity": "error", "message": "mea
     [
         (FAILED, (), 4, True),
         (FAILED, ("--allow-unsound",), 0, False),
-        ({"status": "failed"}, (), 4, True),
-        ({"status": "warning", "findings": [{"severity": "warning", "message": "large norms"}]}, (), 0, False),
-        ({"status": "ok", "findings": []}, (), 0, False),
+        (FAILED | {"allowed": True}, (), 0, False),
+        ({"status": "unsound", "allowed": False, "findings": []}, (), 4, True),
+        ({"status": "healthy", "findings": [{"severity": "warning", "message": "large norms"}]}, (), 0, False),
+        ({"status": "healthy", "allowed": False, "findings": []}, (), 0, False),
         ({}, (), 0, False),
     ],
 )
@@ -91,7 +131,7 @@ def test_a_failed_health_gate_withholds_verdicts(call, demo, copied, tmp_path, h
     assert rows["dz"].is_not_null().any()
     said = " ".join(outcome.out.split())
     assert ("No verdict: the run failed its health gate" in said) == withheld
-    failed = health.get("status") == "failed"
+    failed = health.get("status") == "unsound"
     assert said.startswith("The run failed its health gate") == failed
     if health is FAILED:
         assert "mean L0 is 1000 where 68 is published" in said

@@ -107,6 +107,16 @@ def test_a_pair_opens_by_keyboard_with_its_whole_story_and_closes(browser, page)
     assert browser.complaints == []
 
 
+@pytest.mark.parametrize("press", ["#pair-table .open", ".cell.separates"])
+def test_what_opens_on_a_phone_is_no_wider_than_the_phone(browser, page, press):
+    browser.open(page, 390, 844)
+    browser.run(f"document.querySelector('{press}').click()")
+    browser.run(
+        f"{STORY}.querySelectorAll('th').forEach((head) => head.append('_\u200bwith_\u200ba_\u200blonger_\u200bname'))"
+    )
+    assert browser.run(f"{STORY}.scrollWidth - {STORY}.clientWidth") == 0
+
+
 def test_a_cell_of_the_verdicts_opens_its_numbers(browser, page):
     browser.open(page)
     browser.run("document.querySelector('.cell.separates').click()")
@@ -141,8 +151,11 @@ def test_choices_redraw_their_charts(browser, page):
 def test_ten_thousand_pairs_open_and_answer(browser, tmp_path):
     folder = make_run(tmp_path / "run", 10_000, texts=("a prompt of some words", "one", "another"))
     path = write_report(folder, figures=False).path
+    assert path.stat().st_size < 20_000_000
     browser.open(path)
     assert len(browser.run(ROWS)) == 50
+    assert [row[0] for row in searched(browser, "pair-09999")] == ["pair-09999"]
+    assert len(searched(browser, "")) == 50
     note = browser.run("document.getElementById('scatter-note').textContent")
     assert note.startswith(("2,000 of 10,000 pairs, drawn at random", "2,000 of 9,999 pairs, drawn at random"))
     took = browser.run(

@@ -19,7 +19,9 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from bluffscope.stats import Resampling, analyse_table
+from bluffscope.stats.analysis import CORRECTED
 from bluffscope.stats.effects import hedges_factor, minimum_detectable_dz
+from bluffscope.stats.grouped_error import grouped_error
 from bluffscope.stats.heldout import grouped_folds, heldout_gain
 from bluffscope.stats.length_control import adjust, unadjusted
 from bluffscope.stats.multiplicity import benjamini_hochberg
@@ -112,6 +114,45 @@ def test_length_control_is_that_of_statsmodels(table):
         assert row["adj_p"] == pytest.approx(fit.pvalues[0], rel=1e-9, abs=1e-11)
 
 
+@settings(max_examples=8, deadline=None)
+@given(tables, st.integers(3, 25))
+def test_the_grouped_error_is_that_of_fits_without_one_group_at_a_time(table, groups):
+    table = table.with_columns(group=pl.int_range(pl.len()) % groups)
+    rows = analyse_table(table, resampling=QUICK).rows.filter(pl.col("adj_p_grouped").is_not_null())
+    assert not rows.is_empty()
+    for row in rows.iter_rows(named=True):
+        fact, hall, lengths = both_sides(table, row["metric"], row["scope"])
+        part = table if row["scope"] == "pooled" else table.filter(domain=row["scope"])
+        finite = part[f"{row['metric']}_fact"].is_finite() & part[f"{row['metric']}_hall"].is_finite()
+        label = part.filter(finite)["group"].to_numpy()
+        d, design = hall - fact, add_constant(lengths, has_constant="add")
+        whole = OLS(d, design).fit().params[0]
+        others = [OLS(d[label != one], design[label != one]).fit().params[0] for one in np.unique(label)]
+        t = whole / np.sqrt(((np.array(others) - whole) ** 2).sum())
+        expected = 2 * stats.t.sf(abs(t), len(others) - 2)
+        assert row["adj_p_grouped"] == pytest.approx(expected, rel=1e-9, abs=1e-11)
+
+
+@settings(max_examples=8, deadline=None)
+@given(tables)
+def test_with_a_group_for_each_pair_the_grouped_error_is_hc3(table):
+    rows = analyse_table(table.drop("group"), resampling=QUICK).rows
+    assert rows["adj_p_grouped"].to_list() == rows["adj_p"].to_list()
+    d = (table["normal0_hall"] - table["normal0_fact"]).to_numpy()
+    lengths = (table["hall_tokens"] - table["fact_tokens"]).to_numpy().astype(float)
+    error = grouped_error(d[:, None], lengths[:, None], np.arange(len(d)))
+    fit = OLS(d, add_constant(lengths)).fit(cov_type="HC3", use_t=True)
+    assert error[0] == pytest.approx(fit.bse[0], **EXACT)
+
+
+def test_one_group_that_alone_holds_the_differences_in_length_leaves_nothing_to_compare():
+    d, groups = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) // 10
+    lengths = np.where(groups == 1, np.arange(30.0) % 3, 0.0)[:, None]
+    assert np.isnan(grouped_error(d, lengths, groups)).all()
+    assert np.isnan(grouped_error(d, lengths, np.zeros(30, dtype=int))).all()
+    assert np.isfinite(grouped_error(d, np.empty((30, 0)), groups)).all()
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(10, 200), st.floats(-0.5, 0.5))
 def test_the_equivalence_test_is_two_t_tests_of_the_intercept(seed, pairs, effect):
@@ -124,12 +165,29 @@ def test_the_equivalence_test_is_two_t_tests_of_the_intercept(seed, pairs, effec
     one_sided = [fit.t_test(([1, 0], bound * sd)) for bound in (-0.2, 0.2)]
     above = stats.t.sf(one_sided[0].tvalue.item(), pairs - 2)
     below = stats.t.cdf(one_sided[1].tvalue.item(), pairs - 2)
-    assert adjust(d, lengths).equivalence_p[0] == pytest.approx(max(above, below), **EXACT)
-    plain = unadjusted(d, np.array([0.5]))
+    alone = np.arange(pairs)
+    assert adjust(d, lengths, alone).equivalence_p[0] == pytest.approx(max(above, below), **EXACT)
+    plain = unadjusted(d, alone, np.array([0.5]), np.array([0.5]))
     sd = d.std(ddof=1)
     above = stats.ttest_1samp(d[:, 0], -0.2 * sd, alternative="greater").pvalue
     below = stats.ttest_1samp(d[:, 0], 0.2 * sd, alternative="less").pvalue
     assert plain.equivalence_p[0] == pytest.approx(max(above, below), **EXACT)
+
+
+def test_pairs_that_repeat_each_other_are_no_evidence_of_equivalence():
+    rng = np.random.default_rng(4)
+    groups = np.repeat(np.arange(20), 15)
+    lengths = rng.integers(-2, 3, 300).astype(float)
+    alone = np.arange(300)
+    apart = {"pairs": 0, "groups": 0}
+    for _ in range(100):
+        # The effect of the groups drawn varies by 0.22 sd: 300 pairs of 20 groups cannot place it within 0.2.
+        d = rng.normal(size=(20, 1))[groups] + 0.2 * rng.normal(size=(300, 1))
+        none = np.array([0.5])
+        apart["pairs"] += adjust(d, lengths, alone).equivalence_p[0] < 0.05
+        apart["groups"] += adjust(d, lengths, groups).equivalence_p[0] < 0.05
+        assert unadjusted(d, groups, none, none).equivalence_p[0] >= unadjusted(d, alone, none, none).equivalence_p[0]
+    assert apart["groups"] == 0 < 20 < apart["pairs"]
 
 
 @given(st.lists(st.one_of(st.floats(0, 1), st.just(float("nan"))), min_size=1, max_size=30))
@@ -149,9 +207,9 @@ def test_q_and_adjusted_q_are_corrected_within_the_declared_family(family):
     scopes = [result.rows] if family == "all" else result.rows.partition_by("scope")
     assert len(scopes) == len(result.about["families"])
     for rows, declared in zip(scopes, result.about["families"], strict=True):
-        for p, q, tests in (("p_wilcoxon", "q", "tests"), ("adj_p", "adj_q", "adjusted_tests")):
+        for q, p in CORRECTED.items():
             tested = rows.filter(pl.col(p).is_not_null())
-            assert len(tested) == declared[tests] > 0
+            assert len(tested) == declared["adjusted_tests" if q.startswith("adj") else "tests"] > 0
             assert tested[q].to_numpy() == pytest.approx(multipletests(tested[p], method="fdr_bh")[1], **EXACT)
             assert rows[q].null_count() == len(rows) - len(tested)
 
@@ -250,7 +308,7 @@ def test_bootstrap_intervals_of_independent_pairs_are_those_of_scipy():
 def test_an_interval_depends_on_the_seed_and_on_nothing_else_in_the_table():
     table = random_table(4, 60, kinds=("normal", "nulls"))
     alone = table.select("domain", "group", "fact_tokens", "hall_tokens", "normal1_fact", "normal1_hall")
-    of_the_family = ["q", "q_grouped", "adj_q", "verdict", "reason"]
+    of_the_family = [*CORRECTED, "verdict", "reason"]
     whole = analyse_table(table, resampling=QUICK).rows.filter(metric="normal1").drop(of_the_family)
     assert_frame_equal(whole, analyse_table(alone, resampling=QUICK).rows.drop(of_the_family))
     other = analyse_table(alone, resampling=Resampling(resamples=20, flips=99, seed=1)).rows

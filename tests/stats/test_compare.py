@@ -250,6 +250,18 @@ def test_what_one_run_lacks_is_named(plain, make):
     assert "logprob" not in result.rows["metric"]
 
 
+def test_what_one_run_lacks_does_not_count_in_the_family_of_the_other(plain, tmp_path):
+    shutil.copytree(plain.path, tmp_path / "fewer")
+    kept = [name for name in plain.metrics.columns if not name.startswith("l3_")]
+    fewer = plain.metrics.select(kept)
+    fewer.write_parquet(tmp_path / "fewer" / "metrics.parquet", metadata=plain.metadata)
+    result = compare_all([plain, Run(tmp_path / "fewer")])
+    assert any(name.startswith("l3_") for name in only(result).unmatched)
+    assert result.rows["agrees"].all()
+    wanted = {(r["metric"], r["scope"]): r["verdict"] for r in analyse_table(fewer, plain.pairs).rows.to_dicts()}
+    assert all(r["verdict_first"] == wanted[r["metric"], r["scope"]] for r in result.rows.to_dicts())
+
+
 def test_every_further_run_is_compared_with_the_first(plain, half, make):
     seed = make("seed", seed=9)
     together, apart = compare_all([plain, half, seed]), compare_all([plain, seed])

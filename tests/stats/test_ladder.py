@@ -134,7 +134,7 @@ def test_resamples_from_sums_are_those_of_the_pairs_themselves():
 def test_one_regressor_is_the_length_control_and_collinear_ones_give_nothing():
     rng = np.random.default_rng(0)
     x, d = rng.integers(-2, 3, 50).astype(float), rng.normal(size=(50, 3))
-    one, known = intercepts(d, x[:, None]), adjust(d, x)
+    one, known = intercepts(d, x[:, None]), adjust(d, x, np.arange(50))
     assert one.dz == pytest.approx(known.dz, **EXACT)
     assert one.p == pytest.approx(known.p, **EXACT)
     assert np.isnan(intercepts(d, np.column_stack([x, 2 * x])).dz).all()

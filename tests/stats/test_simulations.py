@@ -46,6 +46,14 @@ def nothing(rng) -> pl.DataFrame:
     return one_metric(rng.normal(size=PAIRS), rng.normal(size=PAIRS), lengths)
 
 
+def length_alone_in_groups(rng) -> pl.DataFrame:
+    """As `length_alone`, but four pairs share their fact, whose value is in all four differences."""
+    groups = np.repeat(np.arange(PAIRS // 4), 4)
+    lengths = rng.normal(1, 2, PAIRS).round()
+    fact = rng.normal(size=PAIRS // 4)[groups]
+    return one_metric(fact, lengths + rng.normal(size=PAIRS), lengths, group=groups)
+
+
 def at_most(share: float, seeds: int) -> float:
     """The count that a true rate of `share` exceeds once in ten thousand times."""
     return binom.isf(1e-4, seeds, share)
@@ -59,6 +67,16 @@ def test_a_difference_that_length_alone_makes_is_called_confounded(seeds):
         assert found["confounded"] >= 920
     assert found["separates"] <= at_most(0.07, seeds)
     assert seeds - found["confounded"] <= at_most(0.08, seeds)
+
+
+@pytest.mark.parametrize("seeds", [150, pytest.param(1000, marks=SOAK)])
+def test_pairs_that_share_a_fact_do_not_make_a_length_effect_look_like_more(seeds):
+    tables = [length_alone_in_groups(np.random.default_rng([seed, 77])) for seed in range(seeds)]
+    rows = pl.concat(analyse_table(table, resampling=QUICK).rows for table in tables)
+    assert (rows["adj_p_grouped"] < 0.05).sum() <= at_most(0.05, seeds)
+    assert (rows["verdict"] == "separates").sum() <= at_most(0.05, seeds)
+    # HC3 alone takes the four for independent.
+    assert (rows["adj_p"] < 0.05).mean() > 0.1
 
 
 @pytest.mark.parametrize("seeds", [100, pytest.param(1000, marks=SOAK)])

@@ -18,7 +18,8 @@ from bluffscope.errors import InputError
 if TYPE_CHECKING:
     import polars as pl
 
-    from bluffscope.stats import Detection, Resampling, StatsResult
+    from bluffscope.stats import StatsResult
+    from bluffscope.table.health import Health
     from bluffscope.table.reader import Run
 
 _PROGRAM = "bluffscope stats"
@@ -71,10 +72,15 @@ def stats(options: StatsOptions) -> int:
     # Polars and scipy take a second to import: --help and a mistyped flag should not.
     from bluffscope.report.verdicts import render_verdicts
     from bluffscope.stats import Resampling, analyse_table, write_stats
+    from bluffscope.stats.analysis import noted
+    from bluffscope.stats.run_detectors import detect_in
+    from bluffscope.stats.sampling import drawn_from
 
     table, pairs, folder, run = _opened(options)
-    failures = _health(run)
-    withheld = () if options.allow_unsound else failures
+    note = None if run is None else drawn_from(table.height, run.rows)
+    health = _health(run)
+    allowed = options.allow_unsound or health.allowed
+    withheld = () if allowed else health.failures
     resampling = Resampling(seed=options.seed)
     try:
         result = analyse_table(
@@ -86,65 +92,67 @@ def stats(options: StatsOptions) -> int:
             resampling=resampling,
             withheld=withheld,
         )
-        detection = _detection(table, pairs, run, options.by, resampling) if options.detectors else None
+        detection = None
+        if options.detectors:
+            detection = detect_in(table, pairs, run, by=options.by, resampling=resampling)
     except InputError as error:
         raise InputError(f"{options.table}: {error}") from error
-    source = {"table": str(options.table), "pairs_from": options.pairs, "health": failures}
+    source = {
+        "table": str(options.table),
+        "pairs_from": options.pairs,
+        "by": options.by,
+        "health": health.failures,
+        "allowed_unsound": allowed,
+    }
+    result = noted(result, note)
     files = write_stats(result, options.out or folder, source, detection)
     console = output_console()
-    if failures:
-        console.print(_banner(failures), style="bold red", markup=False, highlight=False)
+    if health.failures:
+        console.print(_banner(health.failures), style="bold red", markup=False, highlight=False)
     console.print(render_verdicts(result))
     if detection is not None:
         from bluffscope.report.detectors import DetectionView
 
         console.print(DetectionView(detection))
-    console.print(_last_line(result, files), markup=False, highlight=False, soft_wrap=True)
+    if note is not None:
+        console.print(note, markup=False, highlight=False)
+    for line in _last_lines(options, result, files, run):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 4 if withheld else 0
 
 
-def _health(run: Run | None) -> tuple[str, ...]:
-    """Why the run cannot be trusted; nothing for a table without a manifest."""
-    from bluffscope.table.manifest import health_failures
+def _health(run: Run | None) -> Health:
+    """What the run's health gate found; nothing for a table without a manifest."""
+    from bluffscope.table.health import read_health
 
-    return health_failures(run.manifest) if run is not None and (run.path / "manifest.json").exists() else ()
+    return read_health(run.manifest if run is not None and (run.path / "manifest.json").exists() else {})
 
 
 def _banner(failures: Sequence[str]) -> str:
     return f"The run failed its health gate: {'; '.join(failures)}. See bluffscope doctor."
 
 
-def _detection(
-    table: pl.DataFrame, pairs: pl.DataFrame | None, run: Run | None, by: Sequence[str], resampling: Resampling
-) -> Detection:
-    """Every detector that what is known allows."""
-    from bluffscope.stats import Views, build_study, detect
-    from bluffscope.stats.matching import matched_pairs
-
-    matched = None if pairs is None else matched_pairs(table, pairs)[0]
-    views = Views(matched)
-    if run is not None:
-        kept = (run.path / "residuals.parquet").exists()
-        features = run.features if (run.path / "features.parquet").exists() else None
-        views = Views(matched, table["pair_id"], run.residuals if kept else None, features)
-    return detect(build_study(table, pairs, by), views, resampling)
-
-
-def _last_line(result: StatsResult, files: tuple[Path, Path]) -> str:
-    return f"Statistics: {files[0]}, {files[1].name} ({result.rows.height} rows)"
+def _last_lines(options: StatsOptions, result: StatsResult, files: tuple[Path, Path], run: Run | None) -> Iterator[str]:
+    yield f"Statistics: {files[0]}, {files[1].name} ({result.rows.height} rows)"
+    if run is not None and not options.detectors:
+        yield "No detectors were fitted: --detectors does that."
+    if run is not None and options.out is None and (run.path / "report.html").exists():
+        yield f"The report still shows what was there before: bluffscope report {run.path} writes it again."
 
 
 def _opened(options: StatsOptions) -> tuple[pl.DataFrame, pl.DataFrame | None, Path, Run | None]:
     """The table, its pairs where they are known, the folder that results go to, and the run."""
+    from bluffscope.stats.sampling import pairs_of, read_metrics
     from bluffscope.table import read_run, read_table
 
     path = options.table
     if not path.is_dir():
         return read_table(path), pairs_frame(options.pairs, options.columns), path.parent, None
     run = read_run(path)
+    table, _ = read_metrics(path)
     if options.pairs is not None:
-        return run.metrics, pairs_frame(options.pairs, options.columns), path, run
-    return run.metrics, run.pairs if (path / "pairs.parquet").exists() else None, path, run
+        return table, pairs_frame(options.pairs, options.columns), path, run
+    return table, pairs_of(path, table) if (path / "pairs.parquet").exists() else None, path, run
 
 
 def pairs_frame(data: str | None, columns: tuple[str, ...] = ()) -> pl.DataFrame | None:

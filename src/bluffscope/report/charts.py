@@ -29,7 +29,13 @@ CONFIG: Final[Spec] = {
     "background": "transparent",
     "font": "system-ui, 'DejaVu Sans', Verdana, Arial, sans-serif",
     "view": {"stroke": None},
-    "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "gridOpacity": 0.6},
+    "axis": {
+        "labelFontSize": 12,
+        "labelSeparation": 6,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "gridOpacity": 0.6,
+    },
     "legend": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "symbolOpacity": 1},
     "header": {"labelFontSize": 12},
 }
@@ -322,7 +328,10 @@ def detectors(value: str, low: str, high: str, title: str, reference: float) -> 
 
 
 def transfer() -> Spec:
-    """AUROC of one detector trained on one domain and tested on another. Rows: train, test, auroc, lo, hi, n."""
+    """AUROC of one detector trained on one domain and tested on another. Rows: those of transfer.parquet.
+
+    Pale where nothing was learnt from the training domain, so that what comes of it elsewhere is chance.
+    """
     tips = [
         _tip("train", "trained on"),
         _tip("test", "tested on"),
@@ -338,8 +347,16 @@ def transfer() -> Spec:
         "scale": {"scheme": "viridis", "domain": [0.5, 1], "clamp": True},
         "legend": None,
     }
+    unlearnt = "datum.learnt === false"
     # Viridis is dark at chance and light at 1.
-    ink = {"condition": {"test": "datum.auroc > 0.75", "value": "#000000"}, "value": "#FFFFFF"}
+    ink = {
+        "condition": [
+            {"test": unlearnt, "value": "#808080"},
+            {"test": "datum.auroc > 0.75", "value": "#000000"},
+        ],
+        "value": "#FFFFFF",
+    }
+    opacity = {"condition": {"test": unlearnt, "value": 0.15}, "value": 1}
     return {
         **_base("AUROC by training and test domain"),
         "usermeta": {"rows": "train"},
@@ -355,7 +372,10 @@ def transfer() -> Spec:
             "tooltip": tips,
         },
         "layer": [
-            {"mark": {"type": "rect", "stroke": "white", "strokeWidth": 1}, "encoding": {"color": colour}},
+            {
+                "mark": {"type": "rect", "stroke": "white", "strokeWidth": 1},
+                "encoding": {"color": colour, "opacity": opacity},
+            },
             {
                 "mark": {"type": "text", "fontSize": 12},
                 "encoding": {"text": {"field": "auroc", "format": ".2f", "type": "quantitative"}, "color": ink},

@@ -61,16 +61,21 @@ def _barred(rows: pl.DataFrame) -> Iterator[Text]:
 
 
 def _transfer(transfer: pl.DataFrame) -> Iterator[Text]:
-    """For each column of scopes and each detector the mean AUROC where it was trained, and elsewhere."""
+    """For each column of scopes and each detector the mean AUROC where it was trained, and elsewhere.
+
+    A detector that learnt nothing where it was trained points somewhere by chance, and far off from there it may well
+    rank every text the wrong way round: it has no say elsewhere.
+    """
     # Scopes of a further column are named COLUMN=VALUE; domains are named as they are.
     column = pl.col("train").str.extract("^([^=]*)=").fill_null("domain").alias("column")
     for (name,), rows in transfer.group_by(column, maintain_order=True):
         own, other = (rows.filter((pl.col("train") == pl.col("test")) == same) for same in (True, False))
+        other = other.filter("learnt")
         texts: list[str] = []
         for detector in rows["detector"].unique(maintain_order=True):
             here, there = own.filter(detector=detector)["auroc"].mean(), other.filter(detector=detector)["auroc"].mean()
-            if isinstance(here, float) and isinstance(there, float):
-                texts.append(f"{detector} {here:.2f} -> {there:.2f}")
+            if isinstance(here, float):
+                texts.append(f"{detector} {here:.2f} -> {f'{there:.2f}' if isinstance(there, float) else '-'}")
         if texts:
-            about = f"Transfer between values of {clean(str(name))} (mean AUROC where trained -> elsewhere)"
-            yield Text(f"{about}: {', '.join(texts)}")
+            about = f"Transfer between values of {clean(str(name))} (mean AUROC where trained -> elsewhere, "
+            yield Text(f"{about}from where it learnt something): {', '.join(texts)}")

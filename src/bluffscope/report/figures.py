@@ -17,8 +17,9 @@ from bluffscope.report.contents import Contents
 from bluffscope.report.labels import clean, distinct
 from bluffscope.report.page import MOST_POINTS, VEGA_LITE, dose_rows
 from bluffscope.stats.study import POOLED
-from bluffscope.table.atomic import write_bytes
+from bluffscope.table.atomic import remove, write_bytes
 
+NAMES: Final = ("effects", "heatmaps", "scatters", "stability", "ladder", "detectors", "transfer")
 MOST_EFFECTS: Final = 60
 """Metrics of the forest plot; of more the largest are drawn."""
 MOST_DOMAINS: Final = 10
@@ -41,7 +42,10 @@ def write_figures(contents: Contents, folder: Path) -> list[Path]:
         RunFolderError: a file cannot be written.
     """
     written: list[Path] = []
-    for name, spec in figures(contents).items():
+    drawn = figures(contents)
+    # What a run or its statistics no longer hold must not be shown by an earlier figure.
+    remove(folder / f"{name}.{kind}" for name in NAMES if name not in drawn for kind in ("png", "svg"))
+    for name, spec in drawn.items():
         # No base URL is allowed: whatever a text holds, nothing is fetched.
         svg = vlc.vegalite_to_svg(spec, vl_version=VEGA_LITE, allowed_base_urls=[])
         for path, content in (
@@ -63,15 +67,8 @@ def figures(contents: Contents) -> dict[str, Spec]:
         detectors=_labelled(contents.detectors, ("scope", "detector")),
         transfer=_labelled(contents.transfer, ("train", "test", "detector")),
     )
-    found: dict[str, Spec | None] = {
-        "effects": _effects(contents),
-        "heatmaps": _heat_maps(contents),
-        "scatters": _scatters(contents),
-        "stability": _stability(contents),
-        "ladder": _ladder(contents),
-        "detectors": _detectors(contents),
-        "transfer": _transfer(contents),
-    }
+    draw = (_effects, _heat_maps, _scatters, _stability, _ladder, _detectors, _transfer)
+    found = {name: made(contents) for name, made in zip(NAMES, draw, strict=True)}
     config = {**charts.CONFIG, "background": "white", "font": "DejaVu Sans, Verdana, Arial, sans-serif", "padding": 12}
     return {
         name: {**spec, "$schema": charts.SCHEMA, "config": config} for name, spec in found.items() if spec is not None
@@ -189,9 +186,11 @@ def _transfer(contents: Contents) -> Spec | None:
     if contents.transfer is None:
         return None
     rows = contents.transfer.filter(pl.col("auroc").is_not_null())
+    # Scopes of a further column are named COLUMN=VALUE: they make a matrix of their own.
+    column = pl.col("train").str.extract("^([^=]*)=").alias("column")
     parts = [
         _filled(charts.transfer(), part.to_dicts(), str(name), 62 * part["test"].n_unique())
-        for (name,), part in rows.group_by("detector", maintain_order=True)
+        for (name, _), part in rows.group_by("detector", column, maintain_order=True)
     ]
     return _together(parts, "AUROC of detectors trained on one domain, tested on another") if parts else None
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from itertools import groupby
 from typing import Any, Final
 
 import polars as pl
 
-from bluffscope.report.contents import Contents, definition, health_findings
+from bluffscope.report.contents import Contents, definition
+from bluffscope.report.features import ghost_sentence
 from bluffscope.report.labels import LAYER_GROUP, NOT_INTERPRETABLE, clean, distinct, group_title
+from bluffscope.report.neuronpedia import feature_pages
 from bluffscope.report.verdicts import headline
 from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES
@@ -29,7 +30,7 @@ MEANINGS: Final = {
     "equivalent": "shown to be practically zero (|d_z| < 0.2)",
     "inconclusive": "neither shown nor ruled out",
 }
-_NEURONPEDIA: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+")
+BASELINE_NAMES: Final = {"length": "length", "logprob": "log-probability", "text": "completion text"}
 _PROBLEMS: Final = ("error", "warning", "info")
 
 
@@ -38,15 +39,53 @@ def answer(contents: Contents) -> Values:
     rows = contents.stats
     if rows is None or rows.is_empty():
         why = "no effect was tested: " + ("there is no stats.parquet" if rows is None else "no metric is in the table")
-        return {"sentence": why[0].upper() + why[1:] + ".", "kind": "none", "tiles": []}
-    if contents.failures:
-        sentence = f"Verdicts are withheld: the health gate failed ({contents.failures[0].rstrip('.')})."
-        return {"sentence": sentence, "kind": "withheld", "tiles": []}
+        return {
+            "sentence": why[0].upper() + why[1:] + ".",
+            "kind": "none",
+            "tiles": [],
+            "banner": _banner(contents),
+            "alone": None,
+        }
+    if contents.withheld:
+        failures = list(contents.health.failures) or ["as its statistics say"]
+        more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
+        sentence = f"Verdicts are withheld: the health gate failed ({failures[0].rstrip('.')}{more})."
+        return {"sentence": sentence, "kind": "withheld", "tiles": [], "banner": None, "alone": None}
     tiles = [
         {"name": name, "sign": SIGNS[name], "count": rows.filter(verdict=name).height, "meaning": MEANINGS[name]}
         for name in NAMES
     ]
-    return {"sentence": headline(rows), "kind": "some" if tiles[0]["count"] else "nothing", "tiles": tiles}
+    kind = "some" if tiles[0]["count"] else "nothing"
+    said = {"sentence": headline(rows), "banner": _banner(contents), "alone": _alone(contents)}
+    return said | {"kind": kind, "tiles": tiles}
+
+
+def _alone(contents: Contents) -> str | None:
+    """What one text without its partner tells, by its SAE features: the one detector that is fixed beforehand."""
+    if contents.detectors is None:
+        return None
+    rows = contents.detectors.filter(pl.col("auroc").is_not_null(), scope=POOLED)
+    found = rows.filter(pl.col("gain_lo").is_not_null(), detector="sae")
+    if found.is_empty():
+        return None
+    row = found.row(0, named=True)
+    known = [BASELINE_NAMES[name] for name in rows["detector"] if name in BASELINE_NAMES]
+    best = f"the best of {', '.join(known[:-1])} and {known[-1]}" if len(known) > 1 else "chance"
+    beaten = "more than" if row["gain_lo"] > 0 else "not shown to be more than"
+    return (
+        f"From one text alone, SAE features tell a hallucination with AUROC {row['auroc']:.2f} "
+        f"({row['lo']:.2f} to {row['hi']:.2f}): {beaten} {best} "
+        f"({row['gain']:+.2f}, {row['gain_lo']:+.2f} to {row['gain_hi']:+.2f})."
+    )
+
+
+def _banner(contents: Contents) -> str | None:
+    """What stands above verdicts that were asked for although the health gate failed."""
+    failures = contents.health.failures
+    if not failures:
+        return None
+    listed = "; ".join(failure.rstrip(".") for failure in failures)
+    return f"The health gate failed: {listed}. The verdicts below were asked for all the same; do not rely on them."
 
 
 def strongest(contents: Contents) -> str | None:
@@ -120,9 +159,14 @@ def effect(value: float | None) -> str:
 def doubts(contents: Contents) -> list[Values]:
     """What would make the answer wrong: health, lint, pairs left out, precision; worst first."""
     found: list[Values] = []
-    for severity, text in health_findings(contents.manifest):
-        found.append({"severity": severity, "source": "health", "text": text, "pairs": []})
-    for item in contents.manifest.get("lint", {}).get("findings", ()):
+    for item in contents.health.findings:
+        text = " ".join(part for part in (item.message, item.means, item.do) if part)
+        found.append({"severity": item.severity, "source": "health", "text": text, "pairs": []})
+    lint = contents.manifest.get("lint", {})
+    if "rows_in_all" in lint:
+        text = f"Of {lint['rows_in_all']:,} pairs, {lint['rows']:,} were linted: whole groups drawn at random."
+        found.append({"severity": "info", "source": "pairs", "text": f"{text} bluffscope lint takes all.", "pairs": []})
+    for item in lint.get("findings", ()):
         found.append(
             {
                 "severity": item.get("severity", "info"),
@@ -155,12 +199,11 @@ def feature_tables(contents: Contents) -> list[Values]:
     """The features that differ most, by layer, with links to Neuronpedia where the SAE is there."""
     tables: list[Values] = []
     for (layer,), part in contents.features.group_by("layer", maintain_order=True):
-        home = contents.manifest.get("saes", {}).get(str(layer), {}).get("neuronpedia_id")
-        known = isinstance(home, str) and _NEURONPEDIA.fullmatch(home) is not None
+        page = feature_pages(contents.manifest, int(str(layer)))
         rows = [
             {
                 "feature": row["feature"],
-                "link": f"https://neuronpedia.org/{home}/{row['feature']}" if known else None,
+                "link": f"{page}/{row['feature']}" if page else None,
                 "fact": f"{100 * row['share_fact']:.0f} %",
                 "hall": f"{100 * row['share_hall']:.0f} %",
                 "width_fact": round(100 * row["share_fact"], 1),
@@ -172,7 +215,8 @@ def feature_tables(contents: Contents) -> list[Values]:
             for row in part.head(FEATURES_SHOWN).iter_rows(named=True)
         ]
         found = int((part["q"] < 0.05).sum())
-        tables.append({"layer": layer, "tested": part.height, "found": found, "rows": rows})
+        ghosts = ghost_sentence(contents.ghosts[int(str(layer))])
+        tables.append({"layer": layer, "tested": part.height, "found": found, "rows": rows, "ghosts": ghosts})
     return tables
 
 
@@ -235,6 +279,18 @@ def repeat(contents: Contents) -> list[str]:
     folder = shlex.quote(contents.path.name or ".")
     return [
         f"bluffscope analyze --config {folder}/config.yaml",
-        f"bluffscope stats {folder}",
+        statistics(contents, detectors=contents.detectors is not None),
         f"bluffscope report {folder}",
     ]
+
+
+def statistics(contents: Contents, *, detectors: bool) -> str:
+    """The command that makes the statistics, with the choices that those of the page were made with."""
+    about = contents.about
+    words = ["bluffscope", "stats", contents.path.name or "."]
+    if about.get("by"):
+        words += ["--by", *about["by"]]
+    for name, default in (("family", "scope"), ("seed", 0)):
+        if about.get(name, default) != default:
+            words += [f"--{name}", str(about[name])]
+    return shlex.join([*words, *(["--detectors"] if detectors else [])])

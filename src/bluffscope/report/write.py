@@ -12,12 +12,17 @@ import polars as pl
 
 from bluffscope.errors import BluffscopeError, InputError
 from bluffscope.report.contents import Contents, read_contents
+from bluffscope.report.damage import MANIFEST, checked
 from bluffscope.report.dashboard import write_dashboard
 from bluffscope.report.figures import write_figures
 from bluffscope.report.page import render_page
 from bluffscope.report.sections import answer
 from bluffscope.stats import analyse_table, write_stats
+from bluffscope.stats.analysis import noted
+from bluffscope.stats.run_detectors import detect_in, quick_to_detect
+from bluffscope.stats.sampling import drawn_from, pairs_of, read_metrics
 from bluffscope.table.atomic import unwritable, write_bytes
+from bluffscope.table.health import read_health
 from bluffscope.table.reader import Run, read_run
 
 REPORT_ERRORS: Final = (BluffscopeError, OSError, ValueError, jinja2.TemplateError, pl.exceptions.PolarsError)
@@ -58,14 +63,19 @@ def write_report(folder: str | Path, *, figures: bool = True) -> Report:
 
 
 def _write_statistics(run: Run) -> None:
-    """stats.parquet and stats.json; a table that holds nothing to test is said, and reported without them."""
-    metrics, pairs = run.metrics, run.pairs
+    """All of `bluffscope stats`; a table that holds nothing to test is said, and reported without them."""
+    metrics, total = read_metrics(run.path)
+    pairs = pairs_of(run.path, metrics)
+    health = read_health(checked(run.manifest, MANIFEST, run.path / "manifest.json"))
     try:
-        result = analyse_table(metrics, pairs)
+        result = analyse_table(metrics, pairs, withheld=health.withheld)
+        detection = detect_in(metrics, pairs, run) if quick_to_detect(metrics) else None
     except InputError as error:
         _log.warning("no statistics: %s", error)
         return
-    write_stats(result, run.path, {"table": "metrics.parquet", "pairs_from": None})
+    source = {"table": "metrics.parquet", "pairs_from": None, "by": [], "health": health.failures}
+    result = noted(result, drawn_from(metrics.height, total))
+    write_stats(result, run.path, source | {"allowed_unsound": health.allowed}, detection)
 
 
 def _figures(contents: Contents) -> list[Path]:

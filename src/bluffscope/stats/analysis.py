@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from bluffscope.stats.controls import null_control, planted_control
 from bluffscope.stats.effects import ALPHA
 from bluffscope.stats.ladder import confound_ladder
 from bluffscope.stats.multiplicity import Family, by_family
+from bluffscope.stats.resampling import MOST_UNITS
 from bluffscope.stats.study import Study, build_study
 from bluffscope.stats.verdicts import Evidence, judge
 
@@ -55,9 +56,14 @@ STATS_SCHEMA: Final = pl.Schema(
         "cv_auroc_gain": pl.Float64,
         "p_grouped": pl.Float64,
         "q_grouped": pl.Float64,
+        "adj_p_grouped": pl.Float64,
+        "adj_q_grouped": pl.Float64,
     }
 )
 """Columns of the result, one row a metric and scope; docs/statistics.md says what each is."""
+
+CORRECTED: Final = {"q": "p_wilcoxon", "q_grouped": "p_grouped", "adj_q": "adj_p", "adj_q_grouped": "adj_p_grouped"}
+"""Each q value and the p value that it corrects."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ def analyse_table(
         family: what is corrected together: the metrics of one scope, or every metric in every scope.
         control: also run the tool on the table with labels flipped ("null"), or with an effect "planted".
         resampling: seed, resamples and flips, in place of ``Resampling()``.
-        withheld: why the numbers cannot be trusted (see `bluffscope.table.manifest.health_failures`): every verdict is
+        withheld: why the numbers cannot be trusted (see `bluffscope.table.health.read_health`): every verdict is
             "withheld" then.
 
     Raises:
@@ -104,16 +110,20 @@ def analyse_table(
     resampling = resampling or Resampling()
     study = build_study(table, pairs, by)
     cells = [measure_scope(study, scope, resampling) for scope in study.scopes]
-    q = by_family([scope.values["p_wilcoxon"] for scope in cells], family)
-    adj_q = by_family([scope.values["adj_p"] for scope in cells], family)
-    q_grouped = by_family([scope.values["p_grouped"] for scope in cells], family)
-    parts = [_judged(study, *scope) for scope in zip(cells, q, q_grouped, adj_q, strict=True)]
+    corrected = {name: by_family([scope.values[p] for scope in cells], family) for name, p in CORRECTED.items()}
+    parts = [
+        _judged(study, scope, {name: values[place] for name, values in corrected.items()})
+        for place, scope in enumerate(cells)
+    ]
     found = None
     if control == "null":
         found = null_control(study, family, resampling.seed)
     elif control == "planted":
         found = planted_control(study, family, resampling.seed)
-    about = _about(study, family, resampling, q, adj_q) | {"control": control, "withheld": list(withheld)}
+    about = _about(study, family, resampling, corrected["q"], corrected["adj_q"]) | {
+        "control": control,
+        "withheld": list(withheld),
+    }
     rows = pl.concat(parts)
     if withheld:
         why = pl.lit("the run failed its health gate: " + "; ".join(withheld))
@@ -121,9 +131,16 @@ def analyse_table(
     return StatsResult(rows, study.cross_tables, found, confound_ladder(study, resampling), about)
 
 
-def _judged(study: Study, cells: ScopeCells, q: np.ndarray, q_grouped: np.ndarray, adj_q: np.ndarray) -> pl.DataFrame:
+def noted(result: StatsResult, note: str | None) -> StatsResult:
+    """The result with a further sentence that a reader must know; as it is where there is none."""
+    if note is None:
+        return result
+    return replace(result, about=result.about | {"notes": [note, *result.about["notes"]]})
+
+
+def _judged(study: Study, cells: ScopeCells, corrected: dict[str, np.ndarray]) -> pl.DataFrame:
     """The rows of one scope."""
-    values = cells.values | {"q": q, "q_grouped": q_grouped, "adj_q": adj_q}
+    values = cells.values | corrected
     columns = {
         name: pl.Series(name, values[name], dtype=pl.Float64, nan_to_null=True).cast(kind)
         for name, kind in STATS_SCHEMA.items()
@@ -136,7 +153,7 @@ def _judged(study: Study, cells: ScopeCells, q: np.ndarray, q_grouped: np.ndarra
                 n=row["n"],
                 varies=bool(varies),
                 lengths=lengths,
-                **{name: row[name] for name in ("dz", "q", "q_grouped", "adj_dz", "adj_q", "equivalence_p", "mde80")},
+                **{name: row[name] for name in ("dz", "adj_dz", *CORRECTED, "equivalence_p", "mde80")},
                 n_equal_length=row["n_equal_length"],
                 equal_length_dz=row["equal_length_dz"],
             )
@@ -164,7 +181,7 @@ def _about(
     return {
         "family": family,
         "corrections": f"Benjamini-Hochberg within a family, {declared}: "
-        "q from p_wilcoxon, q_grouped from p_grouped, adj_q from adj_p",
+        + ", ".join(f"{q} from {p}" for q, p in CORRECTED.items()),
         "families": [
             {"family": name, "tests": raw, "adjusted_tests": held}
             for name, raw, held in zip(names, tests, adjusted, strict=True)
@@ -176,7 +193,8 @@ def _about(
         "length_unit": study.length_unit,
         "groups": len(sizes),
         "largest_group": max(sizes.values()),
-        "bootstrap": f"percentile, 95 %, {resampling.resamples} resamples of groups",
+        "bootstrap": f"percentile, 95 %, {resampling.resamples} resamples of groups"
+        + (f" (more than {MOST_UNITS:,}: of {MOST_UNITS:,} random unions of them)" if len(sizes) > MOST_UNITS else ""),
         "sign_flips": resampling.flips,
         "seed": resampling.seed,
         "notes": list(study.notes),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from bluffscope.stats.auroc import auroc, paired_share
 from bluffscope.stats.effects import hedges_factor, minimum_detectable_dz, varies
 from bluffscope.stats.heldout import heldout_gain
 from bluffscope.stats.length_control import Adjusted, LengthState, adjust, length_state, unadjusted
-from bluffscope.stats.resampling import bootstrap_intervals, sign_flip_p
+from bluffscope.stats.resampling import bootstrap_intervals, sign_flip_p, units
 from bluffscope.stats.signed_rank import signed_ranks, wilcoxon
 from bluffscope.stats.study import Block, Scope, Study
 from bluffscope.stats.verdicts import MIN_PAIRS
@@ -44,6 +44,7 @@ COLUMNS: Final = (
     "mde80",
     "cv_auroc_gain",
     "p_grouped",
+    "adj_p_grouped",
     "equivalence_p",
 )
 """What `measure_scope` fills; equivalence_p is for the verdict only."""
@@ -61,6 +62,7 @@ _SPREAD_NEEDED: Final = (
     "adj_lo",
     "adj_hi",
     "adj_p",
+    "adj_p_grouped",
     "equal_length_dz",
     "equal_length_p",
     "equivalence_p",
@@ -130,19 +132,21 @@ def _measured(block: Block, scope: Scope, state: LengthState, resampling: Resamp
     found["p_wilcoxon"] = ranks.p_values(unflipped)
     found["p_grouped"] = ranks.grouped_p_value(unflipped, block.groups)
     flips = resampling.generator(scope, 1)
-    found["p_signflip"] = sign_flip_p(differences, block.groups, resampling.flips, flips)
+    resampled = replace(block, groups=units(block.groups))
+    found["p_signflip"] = sign_flip_p(differences, resampled.groups, resampling.flips, flips)
     intervals = bootstrap_intervals(
-        block, resampling.resamples, resampling.generator(scope, 0), adjustable=state == "adjustable"
+        resampled, resampling.resamples, resampling.generator(scope, 0), adjustable=state == "adjustable"
     )
     found["dz_lo"], found["dz_hi"] = intervals.dz
     found["auroc_lo"], found["auroc_hi"] = intervals.auroc
-    adjusted = _adjusted(block, state, found["p_wilcoxon"])
+    adjusted = _adjusted(block, state, found["p_wilcoxon"], found["p_grouped"])
     if adjusted is not None:
         found["adj_lo"], found["adj_hi"] = intervals.adj_dz if state == "adjustable" else intervals.dz
         found |= {
             "adj_mean_diff": adjusted.mean_diff,
             "adj_dz": adjusted.dz,
             "adj_p": adjusted.p,
+            "adj_p_grouped": adjusted.p_grouped,
             "equivalence_p": adjusted.equivalence_p,
         }
     if known:
@@ -172,10 +176,10 @@ def _described(block: Block) -> dict[str, np.ndarray]:
     }
 
 
-def _adjusted(block: Block, state: LengthState, p_wilcoxon: np.ndarray) -> Adjusted | None:
+def _adjusted(block: Block, state: LengthState, p_wilcoxon: np.ndarray, p_grouped: np.ndarray) -> Adjusted | None:
     if state == "adjustable":
-        return adjust(block.differences, block.length_differences)
-    return unadjusted(block.differences, p_wilcoxon) if state == "equal" else None
+        return adjust(block.differences, block.length_differences, block.groups)
+    return unadjusted(block.differences, block.groups, p_wilcoxon, p_grouped) if state == "equal" else None
 
 
 def _equal_length(block: Block) -> dict[str, np.ndarray]:

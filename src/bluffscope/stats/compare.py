@@ -6,7 +6,7 @@ layers as `match_layers` says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -207,7 +207,9 @@ def _same_metrics(
 def _rows(
     run: str, matched: _Matched, studies: Sequence[Study], columns: Sequence[tuple[str, str]], by: Sequence[str]
 ) -> pl.DataFrame:
-    tested = [analyse_table(table, matched.pairs, by=by, resampling=_NEEDS_NO_CHANCE).rows for table in matched.tables]
+    # One family on both sides: q of the same numbers must not differ because one run measured more.
+    tables = [_only(table, {names[side] for names in columns}) for side, table in enumerate(matched.tables)]
+    tested = [analyse_table(table, matched.pairs, by=by, resampling=_NEEDS_NO_CHANCE).rows for table in tables]
     judged = [{(row["metric"], row["scope"]): row for row in rows.iter_rows(named=True)} for rows in tested]
     differences = [
         (study.hall - study.fact)[:, [study.metrics.index(names[side]) for names in columns]]  # (pair, metric)
@@ -227,6 +229,12 @@ def _rows(
             )
     frame = pl.DataFrame(rows, schema=COMPARE_SCHEMA)
     return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _only(table: pl.DataFrame, metrics: Collection[str]) -> pl.DataFrame:
+    """The table without the metrics that are not compared."""
+    others = [pair for pair in metric_pairs(table.columns) if pair.name not in metrics]
+    return table.drop(name for pair in others for name in (pair.fact, pair.hall))
 
 
 def _change(first: np.ndarray, other: np.ndarray) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class Tests(NamedTuple):
     """(draw, metric) of the raw differences, groups being the units."""
     adj_p: np.ndarray
     """(draw, metric) at equal lengths."""
+    adj_p_grouped: np.ndarray
+    """(draw, metric) at equal lengths, groups being the units."""
     same_sign: np.ndarray
     """(draw, metric) whether both effects point the same way."""
 
@@ -90,13 +92,13 @@ def planted_control(study: Study, family: Family, seed: int, draws: int = PLANTE
 
 def separating(tests: Sequence[Tests], family: Family) -> list[np.ndarray]:
     """(draw, metric) for each scope: where the verdict would be `separates`."""
-    q = by_family([scope.p for scope in tests], family)
-    q_grouped = by_family([scope.p_grouped for scope in tests], family)
-    adj_q = by_family([scope.adj_p for scope in tests], family)
-    return [
-        (raw < ALPHA) & (grouped < ALPHA) & (adjusted < ALPHA) & scope.same_sign
-        for raw, grouped, adjusted, scope in zip(q, q_grouped, adj_q, tests, strict=True)
-    ]
+    found = [scope.same_sign for scope in tests]
+    for p_values in zip(
+        *((scope.p, scope.p_grouped, scope.adj_p, scope.adj_p_grouped) for scope in tests), strict=True
+    ):
+        corrected = by_family(p_values, family)
+        found = [so_far & (q < ALPHA) for so_far, q in zip(found, corrected, strict=True)]
+    return found
 
 
 def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: float = 0.0) -> Tests:
@@ -109,8 +111,8 @@ def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: flo
         planted_dz: the effect that is added after flipping, in standard deviations of the differences.
     """
     shape = (len(signs), len(study.metrics))
-    p, p_grouped, adj_p = (np.full(shape, np.nan) for _ in range(3))
-    tests = Tests(p, p_grouped, adj_p, np.zeros(shape, dtype=bool))
+    p, p_grouped, adj_p, adj_p_grouped = (np.full(shape, np.nan) for _ in range(4))
+    tests = Tests(p, p_grouped, adj_p, adj_p_grouped, np.zeros(shape, dtype=bool))
     for block in study.blocks(scope):
         usable = varies(block.fact, block.hall)
         if len(block.rows) < MIN_PAIRS or not usable.any():
@@ -128,7 +130,7 @@ def _block_tests(block: Block, signs: np.ndarray, planted_dz: float) -> Tests:
     shift = planted_dz * np.sqrt((differences**2).mean(axis=0))
     # Flips alone leave all ranks as they are; with an effect added each draw has ranks of its own.
     unchanged, unflipped = signed_ranks(differences), np.ones(len(differences))
-    p, p_grouped, adj_p = (np.full((len(signs), len(shift)), np.nan) for _ in range(3))
+    p, p_grouped, adj_p, adj_p_grouped = (np.full((len(signs), len(shift)), np.nan) for _ in range(4))
     same_sign = np.zeros(p.shape, dtype=bool)
     for draw, sign in enumerate(signs):
         drawn, drawn_lengths = sign[:, None] * differences + shift, sign * lengths
@@ -139,14 +141,14 @@ def _block_tests(block: Block, signs: np.ndarray, planted_dz: float) -> Tests:
         p[draw], p_grouped[draw] = ranks.p_values(flips), ranks.grouped_p_value(flips, block.groups)
         state = length_state(drawn_lengths)
         if state == "adjustable":
-            adjusted = adjust(drawn, drawn_lengths)
+            adjusted = adjust(drawn, drawn_lengths, block.groups)
         elif state == "equal":
-            adjusted = unadjusted(drawn, p[draw])
+            adjusted = unadjusted(drawn, block.groups, p[draw], p_grouped[draw])
         else:
             continue
-        adj_p[draw] = adjusted.p
+        adj_p[draw], adj_p_grouped[draw] = adjusted.p, adjusted.p_grouped
         same_sign[draw] = drawn.mean(axis=0) * adjusted.mean_diff > 0
-    return Tests(p, p_grouped, adj_p, same_sign)
+    return Tests(p, p_grouped, adj_p, adj_p_grouped, same_sign)
 
 
 def _signs(study: Study, unit: Literal["pair", "group"], draws: int, rng: np.random.Generator) -> np.ndarray:

@@ -39,9 +39,11 @@ TRANSFER_SCHEMA: Final = pl.Schema(
         "test": pl.String(),
         "n": pl.Int64(),
         **dict.fromkeys(("auroc", "lo", "hi"), _FLOAT),
+        "learnt": pl.Boolean(),
     }
 )
-"""One row a detector and an ordered pair of scopes of one column; the diagonal is cross-validated."""
+"""One row a detector and an ordered pair of scopes of one column; the diagonal is cross-validated. `learnt`: whether
+that of the scope trained on lies above chance, its interval included."""
 
 FEWEST_GROUPS: Final = 10
 """Two groups a fold; with fewer neither fits nor intervals mean anything."""
@@ -98,6 +100,9 @@ def detect(study: Study, views: Views, resampling: Resampling) -> Detection:
     columns = {part.scope.name: part.scope.column for part in parts}
     crossed = {column for column in columns.values() if column and list(columns.values()).count(column) > 1}
     transfer = [*(row for row in diagonal if columns[row["train"]] in crossed), *across]
+    learnt = {(row["detector"], row["train"]): row["lo"] > CHANCE for row in diagonal}
+    for row in transfer:
+        row["learnt"] = learnt.get((row["detector"], row["train"]), False)
     places = {name: place for place, name in enumerate(columns)}
     transfer.sort(key=lambda row: (list(DETECTORS).index(row["detector"]), places[row["train"]], places[row["test"]]))
     return Detection(

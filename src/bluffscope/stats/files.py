@@ -11,7 +11,7 @@ from typing import Any
 from bluffscope.stats.analysis import StatsResult
 from bluffscope.stats.compare import RunComparison
 from bluffscope.stats.detectors import Detection
-from bluffscope.table.atomic import atomic_write, unwritable, write_bytes
+from bluffscope.table.atomic import atomic_write, remove, unwritable, write_bytes
 from bluffscope.table.folder import plain
 from bluffscope.table.manifest import package_versions
 
@@ -19,6 +19,7 @@ STATS_VERSION = 1
 """Version of the columns and of stats.json."""
 COMPARE_VERSION = 1
 """Version of the columns and of compare.json."""
+_OPTIONAL = ("detectors.parquet", "transfer.parquet")
 _PACKAGES = ("bluffscope", "numpy", "scipy", "scikit-learn", "polars")
 
 
@@ -26,6 +27,8 @@ def write_stats(
     result: StatsResult, folder: Path, source: Mapping[str, Any], detection: Detection | None = None
 ) -> tuple[Path, Path]:
     """Write all files, in place of earlier ones; gives the paths of stats.parquet and stats.json.
+
+    The files of a folder belong together: where no detectors are given, those of an earlier call are removed.
 
     Args:
         result: what is written.
@@ -47,6 +50,7 @@ def write_stats(
         tables |= {"detectors.parquet": detection.rows, "transfer.parquet": detection.transfer}
     for name, frame in tables.items():
         atomic_write(folder / name, frame.write_parquet)
+    remove(folder / name for name in _OPTIONAL if name not in tables)
     content = {
         **about,
         "files": [parquet.name, *tables],

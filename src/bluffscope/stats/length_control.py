@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import t
 
 from bluffscope.stats.effects import NO_SPREAD
+from bluffscope.stats.grouped_error import grouped_error
 
 MIN_EACH_SIDE: Final = 10
 """Pairs that are needed at dL <= 0, and at dL >= 0: else the intercept is an extrapolation."""
@@ -34,8 +35,11 @@ class Adjusted(NamedTuple):
     """a / sqrt(RSS / (n - 2))."""
     p: np.ndarray
     """Two-sided p of a = 0: HC3 standard error, t with n - 2 degrees of freedom."""
+    p_grouped: np.ndarray
+    """The same with groups of pairs as the units: CR3 standard error, t with groups - 2 degrees of freedom; `p` where
+    each pair is its own group."""
     equivalence_p: np.ndarray
-    """The larger p of the two one-sided tests of |adjusted d_z| < `EQUIVALENT_DZ`."""
+    """The larger p of the two one-sided tests of |adjusted d_z| < `EQUIVALENT_DZ`, and of pairs or groups as units."""
 
 
 def length_state(lengths: np.ndarray) -> LengthState:
@@ -53,12 +57,13 @@ def length_state(lengths: np.ndarray) -> LengthState:
     return "adjustable"
 
 
-def adjust(differences: np.ndarray, lengths: np.ndarray) -> Adjusted:
+def adjust(differences: np.ndarray, lengths: np.ndarray, groups: np.ndarray) -> Adjusted:
     """Ordinary least squares d = a + b dL, and the test of a with HC3 errors (MacKinnon and White 1985).
 
     Args:
         differences: (pair, metric) finite.
         lengths: (pair,) dL, not all equal.
+        groups: (pair,) numbers from 0 without gaps.
     """
     pairs = len(differences)
     centre = lengths.mean()
@@ -78,25 +83,34 @@ def adjust(differences: np.ndarray, lengths: np.ndarray) -> Adjusted:
         known = np.zeros_like(known)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.sqrt(((weights / (1 - leverage)) ** 2) @ residuals**2)
-        p = 2 * t.sf(np.abs(intercept / error), pairs - 2)
+        p = p_grouped = 2 * t.sf(np.abs(intercept / error), pairs - 2)
         equivalence = _equivalence(intercept, error, sd, pairs - 2)
+        if (number := int(groups.max()) + 1) < pairs:
+            error = grouped_error(differences, lengths[:, None], groups)
+            p_grouped = 2 * t.sf(np.abs(intercept / error), number - 2)
+            equivalence = np.maximum(equivalence, _equivalence(intercept, error, sd, number - 2))
         dz = intercept / sd
-    return Adjusted(intercept, *(np.where(known, value, np.nan) for value in (dz, p, equivalence)))
+    return Adjusted(intercept, *(np.where(known, value, np.nan) for value in (dz, p, p_grouped, equivalence)))
 
 
-def unadjusted(differences: np.ndarray, p_wilcoxon: np.ndarray) -> Adjusted:
+def unadjusted(differences: np.ndarray, groups: np.ndarray, p_wilcoxon: np.ndarray, p_grouped: np.ndarray) -> Adjusted:
     """Where all lengths are equal there is nothing to adjust: the raw effect and its own p.
 
     Args:
         differences: (pair, metric) finite, at least two pairs, of which not all are equal.
+        groups: (pair,) numbers from 0 without gaps.
         p_wilcoxon: (metric,) p values of the raw test.
+        p_grouped: (metric,) those with groups as the units.
     """
     pairs = len(differences)
     mean, sd = differences.mean(axis=0), differences.std(axis=0, ddof=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         dz = mean / sd
         equivalence = _equivalence(mean, sd / np.sqrt(pairs), sd, pairs - 1)
-    return Adjusted(mean, dz, p_wilcoxon, equivalence)
+        if (number := int(groups.max()) + 1) < pairs:
+            error = grouped_error(differences, np.empty((pairs, 0)), groups)
+            equivalence = np.maximum(equivalence, _equivalence(mean, error, sd, number - 1))
+    return Adjusted(mean, dz, p_wilcoxon, p_grouped, equivalence)
 
 
 def _equivalence(effect: np.ndarray, error: np.ndarray, sd: np.ndarray, freedom: int) -> np.ndarray:

@@ -30,6 +30,8 @@ class Evidence:
     """As `q`, of the same test with groups of pairs as its units."""
     adj_dz: float | None = None
     adj_q: float | None = None
+    adj_q_grouped: float | None = None
+    """As `adj_q`, with groups of pairs as the units."""
     equivalence_p: float | None = None
     mde80: float | None = None
     n_equal_length: int | None = None
@@ -54,15 +56,18 @@ def judge(evidence: Evidence) -> Verdict:
     numbers = f"d_z {dz:+.2f} (q {_p(evidence.q)}), at equal lengths {adj_dz:+.2f} (q {_p(evidence.adj_q)})"
     if evidence.lengths == "equal":
         numbers = f"d_z {dz:+.2f} (q {_p(evidence.q)}), all lengths equal"
-    grouped = _found(evidence.q_grouped)
-    if raw and grouped and adjusted and dz * adj_dz > 0:
+    grouped = _found(evidence.q_grouped) and _found(evidence.adj_q_grouped)
+    if raw and adjusted and grouped and dz * adj_dz > 0:
         return Verdict("separates", numbers + _stratum(evidence))
     if raw and not adjusted and abs(adj_dz) < abs(dz) / 2:
         return Verdict("confounded", f"length accounts for more than half of it: {numbers}")
     if evidence.equivalence_p is not None and evidence.equivalence_p < ALPHA:
         within = f"the effect at equal lengths lies within {EQUIVALENT_DZ} of 0 (p {_p(evidence.equivalence_p)})"
         return Verdict("equivalent", f"{within}: {numbers}")
-    return Verdict("inconclusive", f"{_undecided(evidence, raw=raw, grouped=grouped, adjusted=adjusted)}: {numbers}")
+    same_sign = dz * adj_dz > 0
+    return Verdict(
+        "inconclusive", f"{_undecided(evidence, raw=raw, adjusted=adjusted, same_sign=same_sign)}: {numbers}"
+    )
 
 
 def _unusable(evidence: Evidence) -> str | None:
@@ -95,11 +100,13 @@ def _stratum(evidence: Evidence) -> str:
     return f"; but the {evidence.n_equal_length} pairs of equal length point the other way ({equal:+.2f})"
 
 
-def _undecided(evidence: Evidence, *, raw: bool, grouped: bool, adjusted: bool) -> str:
-    if raw and adjusted and grouped:
+def _undecided(evidence: Evidence, *, raw: bool, adjusted: bool, same_sign: bool) -> str:
+    if raw and adjusted and not same_sign:
         return "the effect changes its sign when length is held constant"
-    if raw and adjusted:
+    if raw and adjusted and not _found(evidence.q_grouped):
         return f"not shown where pairs that share a text count as one (q {_p(evidence.q_grouped)})"
+    if raw and adjusted:
+        return f"not shown at equal lengths where pairs that share a text count as one (q {_p(evidence.adj_q_grouped)})"
     if raw:
         return "an effect that length neither accounts for nor leaves standing"
     if adjusted:

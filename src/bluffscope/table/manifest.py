@@ -36,18 +36,6 @@ def metric_versions(columns: Sequence[Column]) -> dict[str, int]:
     return {column.name: column.version for column in columns if column.section not in ("pair", "carried")}
 
 
-def health_failures(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """Why a run failed its health gate, a sentence each; nothing where it passed or the gate did not run.
-
-    The manifest's ``health`` holds ``status`` ("ok", "warning" or "failed") and ``findings``, each with ``severity``
-    ("info", "warning" or "error") and ``message``.
-    """
-    health = manifest.get("health") or {}
-    findings = health.get("findings") or []
-    errors = tuple(str(finding.get("message")) for finding in findings if finding.get("severity") == "error")
-    return errors or (("the health gate failed",) if health.get("status") == "failed" else ())
-
-
 def assemble_manifest(
     *,
     columns: Sequence[Column],
@@ -72,7 +60,7 @@ def assemble_manifest(
         seeds: every seed of the run, by what it was for.
         counts: pairs read, measured and quarantined, tokens and whatever else was counted.
         timings: seconds by stage, out of `STAGES`; stages without an entry are 0. A key "total" is kept.
-        health: what the health gate found, as `health_failures` reads it; empty where it did not run.
+        health: what the health gate found, as `bluffscope.table.health` reads it; empty where it did not run.
         lint: findings of the dataset linter; empty where it did not run.
 
     Raises:

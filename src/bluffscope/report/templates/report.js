@@ -51,6 +51,8 @@
     const result = await window.vegaEmbed(home, { ...spec, height, datasets }, options);
     if (clicked) result.view.addEventListener("click", (_, item) => item && item.datum && clicked(item.datum));
   }
+  // Scopes of a further column are named COLUMN=VALUE; domains are named as they are.
+  const columnOf = (scope) => (scope.includes("=") ? scope.slice(0, scope.indexOf("=")) : "domain");
   const say = (id, text) => { if (byId(id)) byId(id).textContent = text; };
 
   // ---- charts: each reads its own choices
@@ -62,8 +64,9 @@
     doseScopes: unique(data.dose.scope || []),
     detectorScopes: unique(data.detectors.scope || []),
     transferDetectors: unique(data.transfer.detector || []),
+    transferColumns: unique((data.transfer.train || []).map(columnOf)),
   };
-  const firsts = { scopes: "pooled", metrics: data.first, ladderMetrics: data.first, ladderScopes: "pooled", detectorScopes: "pooled" };
+  const firsts = { scopes: "pooled", metrics: data.first, ladderMetrics: data.first, ladderScopes: "pooled", detectorScopes: "pooled", transferDetectors: "sae" };
   const chosen = (chart) =>
     [...document.querySelectorAll(`[data-choose~="${chart}"]`)].map((select) => select.value);
 
@@ -142,8 +145,10 @@
       return draw("gain", data.specs.gain, { rows: rowsOf(data.detectors, (row) => row.scope === scope && !missing(row.gain)) });
     },
     transfer() {
-      const [detector] = chosen("transfer");
-      return draw("transfer", data.specs.transfer, { rows: rowsOf(data.transfer, (row) => row.detector === detector) });
+      const [detector, column] = chosen("transfer");
+      const rows = rowsOf(data.transfer, (row) => row.detector === detector && columnOf(row.train) === column);
+      say("transfer-note", rows.some((row) => row.learnt === false) ? "Pale: nothing was learnt where it was trained, so its direction, and what comes of it elsewhere, is chance." : "");
+      return draw("transfer", data.specs.transfer, { rows });
     },
   };
 
@@ -177,8 +182,9 @@
     ["pairs", "n", shown], ["mean of facts", "mean_fact", shown], ["mean of hallucinations", "mean_hall", shown],
     ["mean difference", "mean_diff", (v) => shown(v, true)], ["d_z", "dz", (v) => shown(v, true)], ["95 % interval from", "dz_lo", (v) => shown(v, true)],
     ["to", "dz_hi", (v) => shown(v, true)], ["p (Wilcoxon)", "p_wilcoxon", chance], ["p (sign flips by group)", "p_signflip", chance], ["q", "q", chance],
+    ["q, pairs that share a text as one", "q_grouped", chance],
     ["d_z at equal lengths", "adj_dz", (v) => shown(v, true)], ["95 % interval from", "adj_lo", (v) => shown(v, true)], ["to", "adj_hi", (v) => shown(v, true)],
-    ["its p", "adj_p", chance], ["its q", "adj_q", chance], ["pairs of equal length", "n_equal_length", shown],
+    ["its p", "adj_p", chance], ["its q", "adj_q", chance], ["its q, pairs that share a text as one", "adj_q_grouped", chance], ["pairs of equal length", "n_equal_length", shown],
     ["d_z of those", "equal_length_dz", (v) => shown(v, true)], ["AUROC", "auroc", shown], ["P(hallucination > fact) within a pair", "p_paired", shown],
     ["AUROC gained over length alone", "cv_auroc_gain", (v) => shown(v, true)], ["smallest d_z found with 80 % power", "mde80", shown],
   ];

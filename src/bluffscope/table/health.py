@@ -1,0 +1,63 @@
+"""What a run's health gate found, read from its manifest: one reading for statistics, report and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+UNSOUND: Final = "unsound"
+
+
+@dataclass(frozen=True)
+class HealthFinding:
+    """One thing that a check noticed."""
+
+    severity: str
+    """"error" (what makes a run unsound) or "warning"."""
+    message: str
+    """A sentence: what was expected and what was seen."""
+    means: str = ""
+    """What it means for the numbers."""
+    do: str = ""
+    """What to do."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """The health gate of a run."""
+
+    ran: bool = False
+    unsound: bool = False
+    allowed: bool = False
+    """Verdicts were asked for all the same (``--allow-unsound``)."""
+    findings: tuple[HealthFinding, ...] = ()
+    """Errors first."""
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why the gate failed, a sentence each; nothing where it passed or did not run."""
+        errors = tuple(finding.message for finding in self.findings if finding.severity == "error")
+        return (errors or ("the health gate failed",)) if self.unsound else ()
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """`failures`, where they stop verdicts."""
+        return () if self.allowed else self.failures
+
+
+def read_health(manifest: Mapping[str, Any]) -> Health:
+    """The health gate of a run.
+
+    Args:
+        manifest: its ``health`` holds ``status`` ("healthy" or "unsound"), ``allowed``, and ``findings``, each with
+            ``check, severity, expected, seen, means, do, message``; empty where the gate did not run.
+    """
+    health: Mapping[str, Any] = manifest.get("health") or {}
+    findings = [
+        HealthFinding(*(str(item.get(name) or "") for name in ("severity", "message", "means", "do")))
+        for item in health.get("findings") or ()
+    ]
+    findings.sort(key=lambda finding: finding.severity != "error")
+    status = health.get("status")
+    return Health(status is not None, status == UNSOUND, bool(health.get("allowed")), tuple(findings))
