@@ -66,7 +66,8 @@ def test_a_notebook_is_stored_whole_and_without_outputs(path):
 def test_first_steps_find_the_planted_structure(tmp_path):
     notebook = run(DEMO, tmp_path, {})
     shown = "\n".join(printed(notebook))
-    assert "warning: The answer" in shown or "error: " in shown or "warning: " in shown
+    assert "warning, answer-in-prompt: " in shown
+    assert "warning, same-last-word: " in shown
     assert "(200, " in shown
     verdicts = next(
         output["data"]["text/plain"]
