@@ -256,7 +256,8 @@ def _folder(work: Work, previous: Previous | None, held: ExitStack, log: RunLog)
         held.enter_context(locked(folder.path))
         log.open(folder)
     if previous is None or previous.config is None:
-        folder.write_config(replayable(config, work.worker.identity.get("revision")))
+        model = work.worker.identity
+        folder.write_config(replayable(config, model.get("revision"), work.worker.sae_identities))
     write_identity(folder, work.identity)
     return folder
 
