@@ -85,7 +85,6 @@ class RayEngine:
         """Workers that died."""
         self.seconds = 0.0
         """That measuring took."""
-        self._stopwatch = stopwatch
         self._by_value = by_value
         self._start: Callable[[], _Hand] | None = None
         self._description: Description | None = None
@@ -93,8 +92,7 @@ class RayEngine:
         self._calls: dict[Any, _Call] = {}
         self._backlog = Backlog(())
         self._commit: Commit | None = None
-        self._ledger = Ledger()
-        self._counted: dict[str, float] = {}
+        self._ledger = Ledger(stopwatch)
         self._stillborn = self._in_a_row = self._largest = 0
 
     def __enter__(self) -> RayEngine:
@@ -219,15 +217,7 @@ class RayEngine:
         self._ledger.heard(hand.account, answer.news)
         hand.account.finished += len(task.part.pairs)
         self._in_a_row = 0
-        self._count_seconds()
         self._finish(task, unpacked(answer.table))
-
-    def _count_seconds(self) -> None:
-        for stage, seconds in self.tally().seconds.items():
-            if stage != "load":  # that of the driver, which waited for it, counts
-                more = seconds - self._counted.get(stage, 0.0)
-                self._stopwatch.seconds[stage] = self._stopwatch.seconds.get(stage, 0.0) + more
-                self._counted[stage] = seconds
 
     def _finish(self, task: Task, table: Any) -> None:
         assert self._commit is not None  # `run` was called, or there would be no task
