@@ -135,13 +135,13 @@ def test_a_run_that_was_stopped_is_finished_on_the_other_engine_with_the_same_ta
     first, then, options, local, tmp_path
 ):
     workers = {"local": {}, "ray": {"workers": 3}}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with pytest.raises(RunStopped):
         run(config_from(**options, engine=first, **workers[first], out=tmp_path / "run"), progress=Interrupting())
     committed = len(list((tmp_path / "run" / "shards").glob("*.parquet")))
     assert 0 < committed < NUMBER // 4
     saved = saved_options(tmp_path / "run")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     engine = replace(saved.engine, engine=then, workers=workers[then].get("workers", "auto"))
     result = run(replace(saved, engine=engine, output=replace(saved.output, resume=tmp_path / "run")), draw=False)
     torch.set_num_threads(threads)

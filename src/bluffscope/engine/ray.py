@@ -237,7 +237,7 @@ class RayEngine:
     def _step(self) -> None:
         """Take the answers that have come, or wait a moment for one."""
         done, _ = ray.wait(list(self._calls), timeout=NEWS_SECONDS)
-        for answer in done:
+        for answer in done:  # one at most
             call = self._calls.pop(answer)
             try:
                 given = ray.get(answer)
