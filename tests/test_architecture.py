@@ -28,6 +28,7 @@ LEAVES = {
     "machine",
     "quiet",
     "wordbag",
+    "redaction",
 }
 """What every stage may import, and what imports nothing but each other."""
 STAGES = {"pairs", "plan", "model", "sae", "metrics", "table"}

@@ -10,9 +10,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
 from bluffscope.errors import InputError
 
 Options = TypeVar("Options")
+MOST_YAML = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,18 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForecastOptions:
+    """Whether a run is only foretold, and for which GPUs; no part of a run's configuration."""
+
+    dry_run: bool = False
+    """Print what the run would take (tokens, operations, memory, time) and do nothing else."""
+    gpus: int = 1
+    """With --dry-run and --gpu-kind: how many GPUs."""
+    gpu_kind: str | None = None
+    """With --dry-run: foretell the time on GPUs of this kind too: h100, a100, l4, rtx4090..."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """A whole run of `bluffscope analyze`."""
 
@@ -152,6 +167,30 @@ class LintConfig:
     data: DataOptions = field(default_factory=DataOptions)
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
     output: LintOutputOptions = field(default_factory=LintOutputOptions)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, by which a few lines can stand for more than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="an alias", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML text of plain values.
+
+    Raises:
+        yaml.YAMLError: no YAML, an alias in it, or nested too deeply.
+        ValueError: longer than `MOST_YAML` characters, or a value that is none.
+    """
+    if len(text) > MOST_YAML:
+        raise ValueError(f"longer than {MOST_YAML:,} characters")
+    try:
+        return yaml.load(text, _PlainLoader)
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deeply") from error
 
 
 def run_config(content: Mapping[Any, Any], where: str) -> RunConfig:

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from bluffscope.config import RunConfig, run_config
 from bluffscope.errors import InputError
 from bluffscope.provenance import Identity, placeless, result_options
-from bluffscope.table.atomic import remove_leftovers, write_bytes, writing
+from bluffscope.table.atomic import is_leftover, remove_leftovers, write_bytes, writing
 from bluffscope.table.checksums import CHECKSUMS, Finished, TableFile, inspect, write_checksums
 from bluffscope.table.folder import RUN_MARKS, RunFolder
 from bluffscope.table.lock import LOCK
@@ -55,8 +55,9 @@ def look_for_run(path: Path) -> None:
     if not path.is_dir():
         what = "is a file" if path.exists() else "no such folder"
         raise InputError(f"--resume {path}: {what}; give the folder of a run that was started")
-    known = (*RUN_MARKS, LOCK)
-    if any(path.iterdir()) and not any((path / mark).exists() for mark in known):
+    # A run that was killed as it started left an empty folder, or hidden files.
+    others = [file for file in path.iterdir() if not is_leftover(file)]
+    if others and not any((path / mark).exists() for mark in (*RUN_MARKS, LOCK)):
         raise InputError(f"--resume {path}: no run in this folder; give the folder of a run that was started")
 
 

@@ -27,7 +27,7 @@ from bluffscope.machine import Watch
 from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
 from bluffscope.options import check_out, check_values, homes_expanded, replayable
 from bluffscope.pairs import Scan, Source, open_source
-from bluffscope.pairs.lint import lint_source
+from bluffscope.pairs.lint import GroupSample, lint_source
 from bluffscope.pipeline import UserAnalysis
 from bluffscope.presets import resolve
 from bluffscope.provenance import identity_of, run_manifest, table_metadata
@@ -58,6 +58,8 @@ from bluffscope.worker import ColumnsOf
 if TYPE_CHECKING:
     from bluffscope.report.write import Report
 
+LINT_ROWS = 20_000
+"""Pairs that the linter looks at in a run; of more, whole groups are drawn at random, and the manifest says so."""
 LINT_PAIRS = 1000
 """Most pairs of a scope that the linter's text classifier sees in a run: `bluffscope lint` takes the time for more."""
 LINT_KEPT = 100
@@ -342,14 +344,15 @@ def _refuse_quarantine(journal: Journal, limit: int | None, folder: RunFolder) -
 
 def _lint(config: RunConfig, source: Source, worker: CrewWorker) -> dict[str, Any]:
     """What the linter finds, for the manifest; it stops nothing, and a sample does for its text classifier."""
+    sample = GroupSample(source, LINT_ROWS, config.measure.seed) if source.scan().count > LINT_ROWS else None
     report = lint_source(
-        source,
+        sample or source,
         tokenize=worker.tokenizer.tokenize,
         tokenizer=config.model.model,
         most_judged=LINT_PAIRS,
         seed=config.measure.seed,
     )
-    return report.as_dict(LINT_KEPT)
+    return report.as_dict(LINT_KEPT) | ({} if sample is None else {"rows_in_all": sample.total})
 
 
 def _timed(shards: Iterator[Shard], stopwatch: Stopwatch) -> Iterator[Shard]:

@@ -63,5 +63,5 @@ class Work:
 
     def shards(self) -> Iterator[Shard]:
         """All shards of the input."""
-        pairs = zip(self.source.pairs(), self.scan.groups.tolist(), strict=True)
+        pairs = zip(self.source.pairs(), self.scan.groups, strict=True)
         return cut_shards(pairs, self.config.engine.shard_pairs)

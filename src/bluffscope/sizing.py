@@ -105,12 +105,13 @@ class Planned:
     shape: Shape
 
 
-def plan_run(options: ModelOptions, *, logprob: bool = False) -> Planned:
+def plan_run(options: ModelOptions, *, logprob: bool = False, weights: bool = True) -> Planned:
     """The shape of a run that was not started: configurations are read, weights are not.
 
     Args:
         options: model, SAEs and layers.
         logprob: whether log-probabilities are asked for, which take all blocks and the LM head.
+        weights: whether a folder must have them, though they are not read.
 
     Raises:
         InputError: a model or SAEs that cannot be found, or do not fit each other.
@@ -122,7 +123,7 @@ def plan_run(options: ModelOptions, *, logprob: bool = False) -> Planned:
     model_name = str(model_dir()) if options.model == DEMO_NAME else options.model
     sae_name = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
     with hub_or_cache([model_name, sae_name.partition(":")[0]]):
-        config = check_model(model_name, options.revision)
+        config = check_model(model_name, options.revision, weights=weights)
         saes = read_sae_configs(find_saes(sae_name, options.layers))
     for layer, sae in saes.items():
         if sae.d_in != config.hidden_size:

@@ -84,7 +84,7 @@ class Built:
         reset_peak_rss()
         with Watch() as watch:
             started = time.perf_counter()
-            pairs = zip(source.pairs(), scan.groups.tolist(), strict=True)
+            pairs = zip(source.pairs(), scan.groups, strict=True)
             shards = cut_shards(pairs, config.engine.shard_pairs)
             with kept_heap() if self.job.pooled else nullcontext():
                 LocalEngine(self.job.depth).run(shards, lambda: worker, commit, lambda _: None)

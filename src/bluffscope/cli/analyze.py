@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.text import Text
 
 from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.dry_run import dry_run
 from bluffscope.cli.main import guarded
-from bluffscope.cli.options import parse_run
+from bluffscope.cli.options import parse_analysis, parse_run
 from bluffscope.cli.progress import BarProgress, LineProgress
-from bluffscope.config import EngineOptions, RunConfig
+from bluffscope.config import EngineOptions, ForecastOptions, RunConfig
+from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
     from bluffscope.metrics import Analysis
@@ -27,7 +29,15 @@ _DESCRIPTION = """Measure pairs (prompt, fact, hallucination) in a language mode
 
 def main(arguments: Sequence[str]) -> int:
     """Parse the options, run, print the summary; gives the exit code."""
-    return analyze(parse_run(arguments, "bluffscope analyze", _DESCRIPTION))
+    config, foretold = parse_analysis(arguments, "bluffscope analyze", _DESCRIPTION)
+    return dry_run(config, foretold) if foretold.dry_run else analyze(_only(config, foretold))
+
+
+def _only(config: RunConfig, foretold: ForecastOptions) -> RunConfig:
+    """The options of a run that is no forecast; refuses what speaks of a forecast only."""
+    if foretold != ForecastOptions():
+        raise InputError("--gpus and --gpu-kind foretell a run: give --dry-run with them, or leave them out")
+    return config
 
 
 def experiment(
@@ -79,6 +89,7 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
 def _print(result: RunResult, seconds: float) -> None:
     """The summary, the answer, where the time went, what was left out, and where the results are."""
     from bluffscope.report import render_fidelity, render_summary
+    from bluffscope.stats.sampling import drawn_from, read_metrics
 
     console = output_console()
     if result.untouched:
@@ -86,7 +97,10 @@ def _print(result: RunResult, seconds: float) -> None:
         line = f"Nothing to do: {result.path} is complete, and its {tables} tables hold what was written"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
         return
-    console.print(render_summary(result.metrics()))
+    metrics, total = read_metrics(result.path)
+    console.print(render_summary(metrics))
+    if note := drawn_from(metrics.height, total):
+        console.print(note, markup=False, highlight=False)
     if result.fidelity is not None:
         console.print(render_fidelity(result.fidelity))
     if result.report is not None:
@@ -106,8 +120,10 @@ def _print(result: RunResult, seconds: float) -> None:
     if result.merged.quarantined:
         lines.append(f"Quarantined: {result.merged.quarantined} of {pairs} pairs (quarantine.parquet):")
         lines += [f"  {number} x {reason}" for reason, number in list(result.merged.reasons.items())[:5]]
-    if lint := result.manifest["lint"].get("headline"):
-        lines.append(f"Lint: {lint}; see manifest.json")
+    lint = result.manifest["lint"]
+    if lint.get("headline"):
+        of = f" of {lint['rows']:,} pairs in whole groups drawn at random" if "rows_in_all" in lint else ""
+        lines.append(f"Lint{of}: {lint['headline']}; see manifest.json")
     lines += [f"Hint: {hint}" for hint in result.manifest["hints"]]
     lines.append(f"Run: {result.path}")
     if result.report is not None:

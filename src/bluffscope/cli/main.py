@@ -14,6 +14,7 @@ from importlib import import_module
 
 from bluffscope import __version__
 from bluffscope.errors import BluffscopeError, RunStopped
+from bluffscope.redaction import redacted
 
 COMMANDS = {
     "analyze": "measure pairs and write a run's folder with tables and figures",
@@ -54,7 +55,7 @@ def guarded(program: str, action: Callable[[], int]) -> int:
     except SystemExit as stop:  # --help
         return _flushed(stop.code if isinstance(stop.code, int) else EXIT_DONE)
     except BluffscopeError as error:
-        _say(f"{program}: {_one_line(str(error))}")
+        _say(f"{program}: {_one_line(redacted(str(error)))}")
         return EXIT_USAGE
     except RunStopped as stop:
         again = "" if stop.path is None else f"; go on with: {program} --resume {shlex.quote(str(stop.path))}"

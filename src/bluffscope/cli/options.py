@@ -14,7 +14,7 @@ from typing import Annotated, TypeVar, get_type_hints
 import tyro
 import yaml
 
-from bluffscope.config import Options, RunConfig, expectation, run_config
+from bluffscope.config import ForecastOptions, Options, RunConfig, expectation, read_yaml, run_config
 from bluffscope.errors import InputError
 
 Parsed = TypeVar("Parsed")
@@ -39,17 +39,7 @@ def parse_run(arguments: Sequence[str], program: str, description: str, default:
         InputError: a flag is wrong, or the file given with --config cannot be used.
         SystemExit: 0, for --help.
     """
-    refuse_repeated(arguments)
-    arguments, path = _take(list(arguments), "--config", "a run's config.yaml")
-    default = load_config(path) if path is not None else default or RunConfig()
-    arguments, resumed = _take(arguments, "--resume", "the folder of a run that was started")
-    if resumed is not None:
-        if path is not None:
-            raise InputError(f"--config {path}: not with --resume, which has the options of its run")
-        default = _resumed(resumed, default)
-    if any(argument.partition("=")[0] == "--preset" for argument in arguments):
-        # The file names model, SAEs and layers outright; a preset given beside it would change nothing.
-        default = replace(default, model=replace(default.model, model=None, revision=None, sae=None, layers=()))
+    arguments, default = _defaults(arguments, default)
 
     def gather(
         replay: Annotated[_Replay, tyro.conf.arg(name="")],
@@ -59,6 +49,38 @@ def parse_run(arguments: Sequence[str], program: str, description: str, default:
         return run
 
     return parsed(gather, arguments, program, description, expectation)
+
+
+def parse_analysis(arguments: Sequence[str], program: str, description: str) -> tuple[RunConfig, ForecastOptions]:
+    """The options of a run, and whether it is only to be foretold; see `parse_run`."""
+    arguments, default = _defaults(arguments, None)
+
+    def gather(
+        replay: Annotated[_Replay, tyro.conf.arg(name="")],
+        foretold: Annotated[ForecastOptions, tyro.conf.arg(name="")],
+        run: Annotated[RunConfig, tyro.conf.arg(name="")] = default,
+    ) -> tuple[RunConfig, ForecastOptions]:
+        del replay
+        return run, foretold
+
+    groups = (ForecastOptions, *get_type_hints(RunConfig).values())
+    return parsed(gather, arguments, program, description, partial(expectation, groups=groups))
+
+
+def _defaults(arguments: Sequence[str], default: RunConfig | None) -> tuple[list[str], RunConfig]:
+    """The flags without --config and --resume, and what holds for those that are not given."""
+    refuse_repeated(arguments)
+    rest, path = _take(list(arguments), "--config", "a run's config.yaml")
+    default = load_config(path) if path is not None else default or RunConfig()
+    rest, resumed = _take(rest, "--resume", "the folder of a run that was started")
+    if resumed is not None:
+        if path is not None:
+            raise InputError(f"--config {path}: not with --resume, which has the options of its run")
+        default = _resumed(resumed, default)
+    if any(argument.partition("=")[0] == "--preset" for argument in rest):
+        # The file names model, SAEs and layers outright; a preset given beside it would change nothing.
+        default = replace(default, model=replace(default.model, model=None, revision=None, sae=None, layers=()))
+    return rest, default
 
 
 def parse_options(kind: type[Options], arguments: Sequence[str], program: str, description: str) -> Options:
@@ -154,7 +176,7 @@ def load_config(path: Path) -> RunConfig:
     """
     where = f"--config {path}"
     try:
-        content = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+        content = read_yaml(path.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{where}: cannot be read ({error.strerror}); give a run's config.yaml") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

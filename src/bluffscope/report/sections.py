@@ -122,7 +122,11 @@ def doubts(contents: Contents) -> list[Values]:
     found: list[Values] = []
     for severity, text in health_findings(contents.manifest):
         found.append({"severity": severity, "source": "health", "text": text, "pairs": []})
-    for item in contents.manifest.get("lint", {}).get("findings", ()):
+    lint = contents.manifest.get("lint", {})
+    if "rows_in_all" in lint:
+        text = f"Of {lint['rows_in_all']:,} pairs, {lint['rows']:,} were linted: whole groups drawn at random."
+        found.append({"severity": "info", "source": "pairs", "text": f"{text} bluffscope lint takes all.", "pairs": []})
+    for item in lint.get("findings", ()):
         found.append(
             {
                 "severity": item.get("severity", "info"),

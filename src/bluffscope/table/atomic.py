@@ -29,6 +29,9 @@ _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 _LEFT_BEHIND: Final = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 """Hidden names that files have while they are being written."""
 
+_BUFFER: Final = 1 << 20
+"""Bytes that are held before the disk is asked to take them."""
+
 
 class AtomicFile(io.RawIOBase):
     """A file that stands under its name only once it is whole: filled under a hidden name, synced, renamed.
@@ -43,13 +46,14 @@ class AtomicFile(io.RawIOBase):
         self.size: int = 0
         """Bytes written."""
         self._digest = hashlib.sha256()
+        self._waiting = bytearray()
         self._temporary: Path = hidden(self.path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         self._descriptor: int | None = os.open(self._temporary, flags, 0o666)
 
     @property
     def sha256(self) -> str:
-        """Of what was written, 64 hex digits."""
+        """Of what was committed, 64 hex digits."""
         return self._digest.hexdigest()
 
     def writable(self) -> bool:
@@ -61,19 +65,15 @@ class AtomicFile(io.RawIOBase):
         return self.size
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write all of it: a disk that is nearly full takes a part first, and says why only when asked for the rest."""
+        """Take all of it."""
         if self._descriptor is None:
-            raise ValueError(f"{self.path} is committed: nothing can be added")
-        waiting = memoryview(data).cast("B")
-        total = len(waiting)
-        while waiting:
-            written = os.write(self._descriptor, waiting)
-            if written < 1:
-                raise OSError(errno.EIO, "the disk takes no more bytes")
-            self._digest.update(waiting[:written])
-            self.size += written
-            waiting = waiting[written:]
-        return total
+            raise ValueError(f"{self.path} is closed: nothing can be added")
+        added = memoryview(data).cast("B")
+        self._waiting += added
+        self.size += len(added)
+        if len(self._waiting) >= _BUFFER:
+            self._drain(self._descriptor)
+        return len(added)
 
     def commit(self, name: str | None = None) -> Path:
         """Put the file in its place, in one step; gives its path.
@@ -82,8 +82,9 @@ class AtomicFile(io.RawIOBase):
             name: replaces the name that was given first: it may hold the content's checksum.
         """
         if self._descriptor is None:
-            raise ValueError(f"{self.path} is committed already")
+            raise ValueError(f"{self.path} is closed: it cannot be committed")
         self.path = self.path if name is None else self.path.with_name(name)
+        self._drain(self._descriptor)
         os.fsync(self._descriptor)
         if (held := os.fstat(self._descriptor).st_size) != self.size:
             raise OSError(errno.EIO, f"{held} of {self.size} bytes are on the disk")
@@ -92,6 +93,17 @@ class AtomicFile(io.RawIOBase):
         os.replace(self._temporary, self.path)
         sync_folder(self.path.parent)
         return self.path
+
+    def _drain(self, descriptor: int) -> None:
+        """Have the disk take what waits: one that is nearly full takes a part, and says why only when asked again."""
+        waiting = memoryview(bytes(self._waiting))
+        self._waiting.clear()
+        self._digest.update(waiting)
+        while waiting:
+            written = os.write(descriptor, waiting)
+            if written < 1:
+                raise OSError(errno.EIO, "the disk takes no more bytes")
+            waiting = waiting[written:]
 
     def close(self) -> None:
         """Remove what was not committed."""
@@ -120,10 +132,15 @@ def hidden(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether a name is that of a file that is being written, or was when its writer died."""
+    return _LEFT_BEHIND.fullmatch(path.name) is not None
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process left of files that it had not finished. Nobody else may be writing there."""
     for path in folder.iterdir():
-        if _LEFT_BEHIND.fullmatch(path.name) and path.is_file():
+        if is_leftover(path) and path.is_file():
             _remove(path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
 import math
@@ -19,7 +18,7 @@ import numpy as np
 import yaml
 
 from bluffscope.errors import InputError, RunFolderError
-from bluffscope.table.atomic import unwritable, write_bytes, writing
+from bluffscope.table.atomic import hidden, unwritable, write_bytes, writing
 
 RUN_MARKS: Final = ("config.yaml", "manifest.json", "metrics.parquet", "shards")
 """Any of these in a folder means that it holds a run."""
@@ -54,9 +53,11 @@ class RunFolder:
                 if not folder.exists():
                     folder.mkdir(exist_ok=True)
                     made.append(folder)
-            probe = path / ".writable"
-            write_bytes(probe, b"")
-            probe.unlink(missing_ok=True)
+            probe = hidden(path / "probe")
+            try:
+                write_bytes(probe, b"")
+            finally:
+                probe.unlink(missing_ok=True)
             # Fails where another run has taken the folder since we looked.
             (path / "shards").mkdir()
         except FileExistsError as error:
@@ -140,8 +141,8 @@ class RunFolder:
         with writing(path):
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                if os.write(descriptor, line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                while line:  # once, but on a disk that is nearly full
+                    line = line[os.write(descriptor, line) :]
             finally:
                 os.close(descriptor)
 

@@ -6,6 +6,7 @@ cut off at any moment can simply be run again. The shards stay until the caller 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -131,6 +132,7 @@ class _Table:
         self.path = folder.path / f"{name}.parquet"
         with writing(self.path):
             self._file = held.enter_context(AtomicFile(self.path.parent, self.path.name))
+        held.callback(self._abandon)
 
     def add(self, frame: pl.DataFrame) -> None:
         """Rows that follow; the first call fixes the columns."""
@@ -148,6 +150,13 @@ class _Table:
             self._writer.close()
             self._file.commit()
         return TableFile(self._file.sha256, self._file.size, self._rows)
+
+    def _abandon(self) -> None:
+        """Where the merge did not get this far: a writer that is left open would write when it is collected."""
+        if self._writer is not None and self._writer.is_open:
+            with contextlib.suppress(OSError):
+                self._writer.close()
+            self._writer.is_open = False
 
     def _flush(self) -> None:
         if not self._waiting:

@@ -57,12 +57,12 @@ def check_space(folder: Path, pairs: int, a_pair: float, held: int = 0) -> None:
         InputError: Less is free than will be needed.
     """
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(there).free
+    disk = shutil.disk_usage(there)
     needed = int(COPIES * pairs * a_pair) - held
-    if free < needed:
+    if disk.total and disk.free < needed:  # file systems of the kernel's own have no size
         raise InputError(
             f"{folder}: {pairs:,} pairs need about {_size(needed)} of disk ({_size(a_pair)} a pair, in the shards and "
-            f"once more in the tables), and {_size(free)} are free: free space, or choose another disk with --out"
+            f"once more in the tables), and {_size(disk.free)} are free: free space, or choose another disk with --out"
         )
 
 
