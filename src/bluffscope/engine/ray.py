@@ -279,7 +279,7 @@ class RayEngine:
     def _retry(self, hand: _Hand, how: str) -> None:
         self._in_a_row += 1
         # To find one fatal pair takes two deaths of its shard and one of each half of a half.
-        most = (8 + 2 * math.ceil(math.log2(max(2, self._largest)))) * self.placement.workers
+        most = (4 + 2 * math.ceil(math.log2(max(2, self._largest)))) * self.placement.workers
         if self._in_a_row > most:
             raise WorkerLostError(
                 f"--engine ray: {self._in_a_row} workers died one after another without finishing anything ({how}); "
