@@ -171,7 +171,7 @@ def test_a_run_on_ray_whose_driver_is_killed_leaves_no_process_and_is_finished_h
         processes = psutil.Process(driver.pid).children(recursive=True)
     finally:
         driver.send_signal(signal.SIGKILL)
-        driver.wait()
+        driver.wait(timeout=30)
     assert processes
     committed = len(list(out.glob("shards/*.parquet")))
     assert 0 < committed < NUMBER
