@@ -15,6 +15,8 @@ import yaml
 from bluffscope.errors import InputError
 
 Options = TypeVar("Options")
+Position = Literal["last", "first-completion", "divergence", "completion-mean"]
+"""Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
 MOST_YAML = 1_000_000
 
 
@@ -61,8 +63,9 @@ class ModelOptions:
 class MeasureOptions:
     """What is measured, and at which tokens."""
 
-    position: Literal["last", "completion-mean"] = "last"
-    """Read the last token of each text, or average the metrics over the completion's tokens."""
+    position: Position = "last"
+    """Read each text's last token, its completion's first, the first in which fact and hallucination differ, or average
+    the metrics over the completion's tokens."""
     noise_std: float = 0.1
     """Standard deviation s of the stability noise."""
     noise_mode: Literal["absolute", "relative"] = "absolute"
