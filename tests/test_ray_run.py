@@ -155,7 +155,7 @@ def running(process):
         return False
 
 
-def test_a_run_on_ray_whose_driver_is_killed_leaves_no_process_and_is_finished_here_with_the_same_tables(
+def test_a_run_on_ray_whose_driver_is_killed_leaves_no_worker_and_is_finished_here_with_the_same_tables(
     options, tmp_path
 ):
     out = tmp_path / "run"
@@ -168,11 +168,13 @@ def test_a_run_on_ray_whose_driver_is_killed_leaves_no_process_and_is_finished_h
         deadline = time.monotonic() + 100
         while not list(out.glob("shards/*.parquet")) and time.monotonic() < deadline and driver.poll() is None:
             time.sleep(0.02)
+        # Ray's own agents end a minute later, once they have given up on telling somebody.
         processes = psutil.Process(driver.pid).children(recursive=True)
+        workers = [process for process in processes if "Station" in " ".join(process.cmdline())]
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait(timeout=30)
-    assert processes
+    assert workers
     committed = len(list(out.glob("shards/*.parquet")))
     assert 0 < committed < NUMBER
     saved = saved_options(out)
@@ -184,7 +186,7 @@ def test_a_run_on_ray_whose_driver_is_killed_leaves_no_process_and_is_finished_h
     torch.set_num_threads(threads)
     same_tables(whole.path, result.path)
     assert result.manifest["sessions"][0]["pairs"] == committed
-    deadline = time.monotonic() + 60
-    while any(map(running, processes)) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 30
+    while any(map(running, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not any(map(running, processes))
+    assert not any(map(running, workers))
