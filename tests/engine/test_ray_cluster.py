@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+
 import polars as pl
 import pytest
 
@@ -20,13 +23,13 @@ def machines(monkeypatch):
     """A head and two further machines with a core each, outside this process."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    played = cluster_utils.Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False},
-    )
+    folder = tempfile.mkdtemp(prefix="bluffscope-ray-", dir="/tmp")  # pytest's are too long for names of sockets
+    head = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False, "temp_dir": folder}
+    played = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     others = [played.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
     yield played, others
     played.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_machine_that_is_lost_costs_no_row(machines):
