@@ -166,10 +166,11 @@ def test_the_command_line_is_on_top():
 
 
 def test_the_reference_shares_nothing_with_the_engine_it_is_to_check():
-    allowed = LEAVES | {"reference_geometry", "reference", ""}
+    ours = {"reference", "reference_geometry", "reference_model"}
+    allowed = LEAVES | ours | {""}
     assert {part(name) for name in loaded_by("bluffscope.reference") if name.startswith("bluffscope")} <= allowed
-    for name in ("reference", "reference_geometry"):
-        assert parts_imported(name) <= LEAVES | {"reference_geometry"}
+    for name in sorted(ours):
+        assert parts_imported(name) <= LEAVES | ours - {"reference"}
         assert not {"importlib", "runpy"} & {item.name for item in imports(f"bluffscope.{name}")}
 
 
@@ -254,6 +255,8 @@ def test_public_names_are_found_lazily_and_unknown_ones_refused():
     for name in bluffscope.__all__:
         assert getattr(bluffscope, name) is not None
     assert dir(bluffscope) == bluffscope.__all__
+    # Importing a module of the package binds its name there, in place of a public object of that name.
+    assert not set(bluffscope.__all__) & {name.split(".")[1] for name in MODULES if "." in name}
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = bluffscope.nonsense
 

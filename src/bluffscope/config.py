@@ -15,6 +15,8 @@ import yaml
 from bluffscope.errors import InputError
 
 Options = TypeVar("Options")
+Position = Literal["last", "first-completion", "divergence", "completion-mean"]
+"""Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
 MOST_YAML = 1_000_000
 
 
@@ -61,8 +63,9 @@ class ModelOptions:
 class MeasureOptions:
     """What is measured, and at which tokens."""
 
-    position: Literal["last", "completion-mean"] = "last"
-    """Read the last token of each text, or average the metrics over the completion's tokens."""
+    position: Position = "last"
+    """Read each text's last token, its completion's first, the first in which fact and hallucination differ, or average
+    the metrics over the completion's tokens."""
     noise_std: float = 0.1
     """Standard deviation s of the stability noise."""
     noise_mode: Literal["absolute", "relative"] = "absolute"
@@ -129,13 +132,18 @@ class ForecastOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A whole run of `bluffscope analyze`."""
+    """A whole run of `bluffscope analyze`: what may be left out is filled in when the run starts."""
 
     data: DataOptions = field(default_factory=DataOptions)
+    """Which pairs."""
     model: ModelOptions = field(default_factory=ModelOptions)
+    """Which model and SAEs, and where they run."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
+    """What is measured, and at which tokens."""
     engine: EngineOptions = field(default_factory=EngineOptions)
+    """How the work is done."""
     output: OutputOptions = field(default_factory=OutputOptions)
+    """Where the results go."""
 
 
 @dataclass(frozen=True, kw_only=True)

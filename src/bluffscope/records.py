@@ -4,7 +4,7 @@ Axis glossary (used in every jaxtyping shape):
 
 * ``pair``: pairs of a batch, in the batch's own order.
 * ``view``: the three texts of a pair, in the order of `VIEWS`.
-* ``read``: read positions of a batch; with ``position="last"`` there is one for each pair and view.
+* ``read``: read positions of a batch: one for each pair and view, more with ``position="completion-mean"``.
 * ``target``: completion tokens whose log-probability is asked for.
 * ``row``, ``token``: rows of a packed batch and the slots of a row.
 * ``layer``: layers measured, in the order the user gave.

@@ -100,8 +100,11 @@ class RunResult:
     """What a run left behind."""
 
     path: Path
+    """The run's folder."""
     merged: MergeResult
+    """How many pairs are in the table and in quarantine."""
     manifest: Mapping[str, Any]
+    """What manifest.json holds."""
     report: Report | None = None
     """The page and figures, where they were asked for and could be drawn."""
     fidelity: Fidelity | None = None
@@ -253,13 +256,14 @@ def _folder(work: Work, previous: Previous | None, held: ExitStack, log: RunLog)
         held.enter_context(locked(folder.path))
         log.open(folder)
     if previous is None or previous.config is None:
-        folder.write_config(replayable(config, work.worker.identity.get("revision")))
+        model = work.worker.identity
+        folder.write_config(replayable(config, model.get("revision"), work.worker.sae_identities))
     write_identity(folder, work.identity)
     return folder
 
 
 def _bytes_a_pair(work: Work) -> int:
-    reads = 1.0 if work.config.measure.position == "last" else 4.0
+    reads = 4.0 if work.config.measure.position == "completion-mean" else 1.0
     saes, keep = work.worker.sae_identities, work.config.output.keep_residuals
     return bytes_a_pair(work.worker.columns, saes, reads=reads, keep_residuals=keep)
 

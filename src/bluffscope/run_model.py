@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from bluffscope.config import RunConfig, run_config
@@ -17,6 +16,7 @@ from bluffscope.table.reader import Run
 from bluffscope.worker import Parts, load_parts
 
 _LAYER: Final = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+_SHOWN: Final = 3
 _SAE_PARTS: Final = ("architecture", "hook_name", "d_in", "d_sae", "weights")
 
 
@@ -24,7 +24,7 @@ def config_of(run: Run) -> RunConfig:
     """The options of a run, as its folder has them.
 
     Raises:
-        InputError: config.yaml is damaged, or the run was made by a strategy that leaves no such model.
+        InputError: config.yaml is damaged.
     """
     return run_config(run.config, str(run.path / "config.yaml"))
 
@@ -44,28 +44,26 @@ def load_whole(run: Run, layers: Iterable[int], device: str) -> tuple[Parts, Run
     model = replace(config.model, device=choose_device(device).type, layers=tuple(layers))
     config = replace(config, model=model, measure=replace(config.measure, logprob=True))
     parts = load_parts(config)
-    refuse_others(run.manifest, parts, f"the run {run.path}")
+    refuse_others(run.manifest, parts, f"the run {run.path}", "they have changed since; run the analysis again")
     return parts, config
 
 
-def refuse_others(identity: Mapping[str, Any], parts: Parts, whose: str) -> None:
+def refuse_others(identity: Mapping[str, Any], parts: Parts, whose: str, cure: str) -> None:
     """Refuse a model or SAEs that are not those of `identity`.
 
     Args:
         identity: `model` and `saes` (by layer, as text) as in a run's manifest.
         parts: what was loaded.
         whose: for the message.
+        cure: what to do, likewise.
 
     Raises:
         InputError: saying what differs.
     """
     differences = list(_differences(identity, parts))
     if differences:
-        raise InputError(
-            f"model and SAEs are not those of {whose}: {'; '.join(differences)}; give the same with --model and --sae"
-            if len(differences) < 4
-            else f"model and SAEs are not those of {whose}: {'; '.join(differences[:3])}; and more"
-        )
+        more = "; and more" if len(differences) > _SHOWN else ""
+        raise InputError(f"not the model and SAEs of {whose}: {'; '.join(differences[:_SHOWN])}{more}; {cure}")
 
 
 def _differences(identity: Mapping[str, Any], parts: Parts) -> Iterable[str]:
@@ -96,9 +94,3 @@ def weights_as_loaded(model: LanguageModel, identity: Mapping[str, Any]) -> str:
         for name, tensor in body.state_dict().items()
         if (match := _LAYER.search(name)) is None or int(match[1]) < blocks
     )
-
-
-def path_or_name(value: str) -> str:
-    """A folder's absolute path, or the name as it is."""
-    path = Path(value).expanduser()
-    return str(path.resolve()) if path.exists() else value

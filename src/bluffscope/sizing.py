@@ -77,7 +77,7 @@ def run_footprint(shape: Shape, device: str, measure: MeasureOptions) -> Footpri
         shape,
         cast("Device", device),
         # Where completions are read as a whole, about every other token belongs to one.
-        reads_a_token=READS_A_TOKEN if measure.position == "last" else 0.5,
+        reads_a_token=0.5 if measure.position == "completion-mean" else READS_A_TOKEN,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 
@@ -139,6 +140,12 @@ def test_the_identity_changes_with_the_weights_and_the_depth(tmp_path):
         "layers_loaded": 4,
         "d_model": 16,
         "weights": one.identity["weights"],
+        "files": {
+            "model.safetensors": {
+                "bytes": (tmp_path / "one" / "model.safetensors").stat().st_size,
+                "sha256": hashlib.sha256((tmp_path / "one" / "model.safetensors").read_bytes()).hexdigest(),
+            }
+        },
     }
 
 

@@ -94,17 +94,25 @@ def test_a_model_loaded_specially_for_training_is_warned_of(tmp_path, caplog):
 
 
 def test_the_registry_s_words_are_put_beside_a_release_s_sae():
-    known = loading._registered(
-        "gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical", {"published_l0": None}
-    )
-    assert known == {
+    sae_id = "layer_12/width_16k/canonical"
+    source = find_saes(f"gemma-scope-2b-pt-res-canonical:{sae_id}", (12,))
+    assert loading._registered(source, sae_id) == {
+        "release": "gemma-scope-2b-pt-res-canonical",
+        "id": sae_id,
         "repository": "google/gemma-scope-2b-pt-res",
         "path": "layer_12/width_16k/average_l0_82",
         "published_l0": 82.0,
         "revision": None,
     }
-    unknown = loading._registered("someone/saes", "x", {"published_l0": 3})
-    assert unknown == {"repository": "someone/saes", "path": "x", "revision": None}
+    unknown = loading._registered(find_saes("someone/saes@v1:x", (0,)), "x")
+    assert unknown == {
+        "release": "someone/saes",
+        "id": "x",
+        "repository": "someone/saes",
+        "path": "x",
+        "published_l0": None,
+        "revision": None,
+    }
 
 
 def test_two_saes_with_other_weights_have_other_digests(tmp_path):

@@ -27,7 +27,7 @@ from bluffscope.model.quantize import quantize_to_int8
 from bluffscope.pairs import open_source
 from bluffscope.pipeline import ShardWorker, cut_shards
 from bluffscope.records import Shard
-from bluffscope.reference import tokenise
+from bluffscope.reference_model import tokenise
 from bluffscope.sizing import loaded_shape, predicted_peak, run_footprint
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.merge import merge

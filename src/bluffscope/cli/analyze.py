@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,14 +72,16 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
         analyses: which analyses run, or None for all five.
     """
     # Torch and polars take seconds to import: --help and a mistyped flag should not.
+    from bluffscope.hub import downloads_reported
     from bluffscope.metrics import ANALYSES
     from bluffscope.run import run
 
     messages = message_console()
     started = time.perf_counter()
     progress = BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)
+    downloads = downloads_reported(progress.loading) if isinstance(progress, BarProgress) else nullcontext()
     try:
-        with messages_on(messages):
+        with messages_on(messages), downloads:
             result = run(config, analyses=analyses or ANALYSES, progress=progress)
     finally:
         progress.finish()

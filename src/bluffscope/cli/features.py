@@ -90,6 +90,7 @@ def main(arguments: Sequence[str]) -> int:
 def features(options: FeaturesOptions) -> int:
     """Look at a run's features and say what was found."""
     # Polars and scipy take a second to import: --help and a mistyped flag should not.
+    from bluffscope.report.damage import table_errors
     from bluffscope.report.features import FeaturesView
     from bluffscope.report.neuronpedia import feature_pages
     from bluffscope.stats import feature_effects
@@ -101,9 +102,10 @@ def features(options: FeaturesOptions) -> int:
         check_export(options.out)
     run = read_run(options.run)
     pairs = _chosen(run, options)
-    study = feature_effects(
-        run.features, pairs, layers=options.layer, by=options.by, family=options.family, seed=options.seed
-    )
+    with table_errors(run.path / "features.parquet"):
+        study = feature_effects(
+            run.features, pairs, layers=options.layer, by=options.by, family=options.family, seed=options.seed
+        )
     pages = {layer: page for layer in study.layers["layer"] if (page := feature_pages(run.manifest, layer))}
     with messages_on(message_console()):
         promoted = _promoted(run, study, options) if options.tokens else {}

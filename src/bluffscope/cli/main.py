@@ -19,6 +19,7 @@ from bluffscope.redaction import redacted
 COMMANDS = {
     "analyze": "measure pairs and write a run's folder with tables and figures",
     "bench": "time every step from the old pattern to the engine, and compare with the machine's limit",
+    "detect": "train a detector on a run and keep it (train), or score texts with one (score)",
     "doctor": "show the machine, and the batch size and memory of a run on it",
     "features": "see which SAE features differ, what they promote, and what removing them changes",
     "lint": "find what is wrong or doubtful with pairs, before any model runs",

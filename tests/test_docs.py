@@ -1,0 +1,164 @@
+"""Every Python block of the documentation runs; the site is built without a warning and fetches nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bluffscope
+import tiny
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[str]:
+    return _BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_the_python_of_a_page_runs_block_after_block(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": page.stem}
+    for block in blocks(page):
+        exec(compile(block, page.name, "exec"), namespace)
+
+
+def test_pages_with_python_are_found():
+    assert {"library.md", "own-analysis.md"} <= {page.name for page in PAGES if blocks(page)}
+
+
+def test_the_page_on_own_analyses_shows_the_example_as_it_is():
+    example = (ROOT / "examples" / "own_analysis.py").read_text(encoding="utf-8")
+    function, columns, _ = blocks(ROOT / "docs" / "own-analysis.md")
+    assert function.partition("\n\n\n")[2] in example
+    assert columns in example
+
+
+def test_the_example_s_analysis_is_what_the_kept_features_give(tiny_model, tiny_saes, tmp_path):
+    example = runpy.run_path(str(ROOT / "examples" / "own_analysis.py"))
+    layers = (0, 1, 3)
+    added = [bluffscope.UserAnalysis(example["novelty"], example["declared"](layers))]
+    for position in ("last", "divergence"):
+        table = bluffscope.analyze(
+            tiny.PAIRS,
+            model=tiny_model,
+            sae=tiny_saes,
+            position=position,
+            added=added,
+            analyses=(),
+            out=tmp_path / position,
+        )
+        features = bluffscope.read_run(tmp_path / position).features.collect()
+        for layer in layers:
+            at = features.filter(layer=layer)
+            for view in ("fact", "hall"):
+                of_view = at.filter(view=view)
+                new = of_view.join(at.filter(view="prompt"), on=["pair_id", "feature"], how="anti")
+                share = {
+                    pair: new.filter(pair_id=pair)["activation"].sum()
+                    / of_view.filter(pair_id=pair)["activation"].sum()
+                    for pair in table["pair_id"]
+                }
+                assert table[f"l{layer}_{view}_novelty"].to_list() == pytest.approx(list(share.values()), rel=1e-5)
+                assert 0 < np.mean(list(share.values())) < 1
+
+
+def test_the_example_runs_and_tests_its_metric_on_the_demo(capsys):
+    runpy.run_path(str(ROOT / "examples" / "own_analysis.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["l2_novelty", "l5_novelty", "l8_novelty"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the built site."""
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return folder
+
+
+class _Page(HTMLParser):
+    """What a page loads, and its paragraphs."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.paragraphs: list[str] = []
+        self._inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag in ("script", "img", "iframe", "source") and given.get("src"):
+            self.loaded.append(str(given["src"]))
+        if tag == "link" and given.get("rel") in ("stylesheet", "icon", "preconnect", "preload"):
+            self.loaded.append(str(given["href"]))
+        if tag == "p":
+            self._inside = True
+            self.paragraphs.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = self._inside and tag != "p"
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.paragraphs[-1] += data
+
+
+def test_the_site_holds_every_page_and_loads_nothing_from_elsewhere(site):
+    built = {str(path.relative_to(site)) for path in site.rglob("*.html")}
+    expected = {f"{page.stem}.html" for page in PAGES if page.name != "README.md"}
+    expected |= {f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert built >= expected | {
+        "index.html",
+        "contributing.html",
+        "changelog.html",
+        "model-card.html",
+        "benchmark.html",
+    }
+    for name in built:
+        page = _Page((site / name).read_text(encoding="utf-8"))
+        assert page.loaded
+        assert not [source for source in page.loaded if re.match(r"(https?:)?//", source)], name
+
+
+def test_no_list_or_table_is_left_in_a_paragraph_by_the_site_s_markdown(site):
+    for path in site.rglob("*.html"):
+        page = _Page(path.read_text(encoding="utf-8"))
+        lost = [text for text in page.paragraphs if re.search(r"(?:^|\n)(?:[-*] |\d+\. |\|)", text)]
+        assert not lost, f"{path.name}: {lost[0]!r}; a blank line is missing before a list or table"
+
+
+def test_pages_named_in_the_text_are_links(site):
+    text = (site / "library.html").read_text(encoding="utf-8")
+    assert '<a href="run-folder.html"><code>docs/run-folder.md</code></a>' in text
+    assert 'href="contributing.html"' in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_every_public_name_has_its_place_in_the_reference(site):
+    reference = (site / "api.html").read_text(encoding="utf-8")
+    for name in bluffscope.__all__:
+        home = getattr(bluffscope, name)
+        place = f"{bluffscope._HOMES[name]}.{name}" if name in bluffscope._HOMES else None
+        if place is not None:
+            assert f'id="bluffscope.{name}"' in reference or f'id="{place}"' in reference, name
+        if callable(home):
+            assert home.__doc__, name
