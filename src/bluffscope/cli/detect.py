@@ -123,6 +123,11 @@ def train(options: TrainOptions) -> int:
         raise InputError(
             f"{options.run} failed its health gate ({failures[0]}); see bluffscope doctor, or --allow-unsound"
         )
+    if (run.config.get("measure") or {}).get("position") == "divergence":
+        raise InputError(
+            f"{options.run} was read where fact and hallucination part, which a text that stands alone does not have; "
+            "analyze with another --position"
+        )
     pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
     try:
         with table_errors(run.path):
