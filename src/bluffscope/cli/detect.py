@@ -123,7 +123,8 @@ def train(options: TrainOptions) -> int:
         raise InputError(
             f"{options.run} failed its health gate ({failures[0]}); see bluffscope doctor, or --allow-unsound"
         )
-    if (run.config.get("measure") or {}).get("position") == "divergence":
+    measure = run.config.get("measure")
+    if isinstance(measure, dict) and measure.get("position") == "divergence":
         raise InputError(
             f"{options.run} was read where fact and hallucination part, which a text that stands alone does not have; "
             "analyze with another --position"

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from bluffscope.ablation import Ablation  # with torch, which reports do without
+    from bluffscope.ablation import Ablation
 
 _PLAIN: Final[dict[str, Any]] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False, "header_style": "underline"}
 _SHOWN: Final = 12
@@ -51,4 +51,4 @@ class AblationView:
 def _cell(row: dict[str, Any]) -> str:
     if row["lo"] is None:
         return f"{row['mean']:+.3f}"
-    return f"{row['mean']:+.3f} ({row['lo']:+.3f} to {row['hi']:+.3f})"
+    return f"{row['mean']:+.3f}\n{row['lo']:+.3f} to {row['hi']:+.3f}"
