@@ -295,7 +295,8 @@ def _forward(subject: Subject, view: View, layers: tuple[int, ...]) -> dict[int,
     caught: dict[int, torch.Tensor] = {}
 
     def catch(layer: int, hidden: torch.Tensor) -> None:
-        caught[layer] = hidden[0, text.reads]
+        read = hidden[0, text.reads]
+        caught[layer] = read - read.mean(dim=1, keepdim=True) if _centres(subject, layer) else read
 
     handles: list[RemovableHandle] = []
     try:
@@ -314,6 +315,18 @@ def _forward(subject: Subject, view: View, layers: tuple[int, ...]) -> dict[int,
         if not bool(torch.isfinite(residual).all()):
             raise PairError(f"pair {subject.pair.id}: the {view} text's activation at layer {layer} is not finite")
     return caught
+
+
+def _centres(subject: Subject, layer: int) -> bool:
+    """Whether the SAE is of a model with centred writing weights: its residual stream has mean 0 over d_model.
+
+    TransformerLens centres models with LayerNorm only, whose norms take the mean off anyway.
+    """
+    asked: Any = subject.saes[layer].cfg.metadata.model_from_pretrained_kwargs
+    if not (asked or {}).get("center_writing_weights"):
+        return False
+    norms = [module for module in subject.model.modules() if "Norm" in type(module).__name__]
+    return all(isinstance(norm, torch.nn.LayerNorm) for norm in norms)
 
 
 def _hook(model: torch.nn.Module, hook_name: str, store: Callable[[torch.Tensor], None]) -> RemovableHandle:

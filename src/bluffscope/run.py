@@ -22,6 +22,7 @@ from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.engine import LocalEngine
 from bluffscope.errors import InputError
 from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
+from bluffscope.health import Health, examine, sampled
 from bluffscope.hints import slow_hints
 from bluffscope.machine import Watch, device_peak
 from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
@@ -197,8 +198,11 @@ def _run(
         with stopwatch.stage("write"):
             merged = merge(folder, shard_count, worker.columns, _provenance(config, scan), config.output.keep_residuals)
             _log_quarantine(folder)
+        with stopwatch.stage("health"):
+            health = _health(config, source, scan, worker, folder, merged)
         timings = {**stopwatch.seconds, "total": time.perf_counter() - started}
         manifest = {**_manifest(config, source, scan, worker, merged, timings, lint), "hints": hints}
+        manifest["health"] = health.entry()
         folder.write_manifest(manifest)
     return RunResult(folder.path, merged, manifest)
 
@@ -253,6 +257,24 @@ def _lint(config: RunConfig, source: Source, worker: RunWorker) -> dict[str, Any
         seed=config.measure.seed,
     )
     return report.as_dict(LINT_KEPT)
+
+
+def _health(
+    config: RunConfig, source: Source, scan: Scan, worker: RunWorker, folder: RunFolder, merged: MergeResult
+) -> Health:
+    """The health gate, on the finished tables and on a few texts read again."""
+    run = Run(folder.path)
+    return examine(
+        config.model,
+        worker,
+        sampled(source.pairs(), scan.count),
+        run.metrics,
+        run.features,
+        merged.reasons,
+        identity=worker.identity,
+        saes=worker.sae_identities,
+        allowed=config.output.allow_unsound,
+    )
 
 
 def _manifest(

@@ -39,12 +39,7 @@ def parse_run(arguments: Sequence[str], program: str, description: str, default:
         InputError: a flag is wrong, or the file given with --config cannot be used.
         SystemExit: 0, for --help.
     """
-    refuse_repeated(arguments)
-    arguments, path = _take_config(list(arguments))
-    default = load_config(path) if path is not None else default or RunConfig()
-    if any(argument.partition("=")[0] == "--preset" for argument in arguments):
-        # The file names model, SAEs and layers outright; a preset given beside it would change nothing.
-        default = replace(default, model=replace(default.model, model=None, revision=None, sae=None, layers=()))
+    arguments, default = _with_defaults(arguments, default)
 
     def gather(
         replay: Annotated[_Replay, tyro.conf.arg(name="")],
@@ -54,6 +49,45 @@ def parse_run(arguments: Sequence[str], program: str, description: str, default:
         return run
 
     return parsed(gather, arguments, program, description, expectation)
+
+
+def parse_run_and(
+    kind: type[Parsed], arguments: Sequence[str], program: str, description: str
+) -> tuple[RunConfig, Parsed]:
+    """The options of a run, and a command's own beside them.
+
+    Raises:
+        InputError: a flag is wrong, or the file given with --config cannot be used.
+        SystemExit: 0, for --help.
+    """
+    arguments, default = _with_defaults(arguments, None)
+
+    def gather(
+        own: Annotated[kind, tyro.conf.arg(name="")],
+        replay: Annotated[_Replay, tyro.conf.arg(name="")],
+        run: Annotated[RunConfig, tyro.conf.arg(name="")] = default,
+    ) -> tuple[RunConfig, Parsed]:
+        del replay  # taken out before: its file gives the defaults of all others
+        return run, own
+
+    # tyro reads the annotations at run time, and those of this module are texts.
+    gather.__annotations__["own"] = Annotated[kind, tyro.conf.arg(name="")]
+
+    def expected(name: str) -> str | None:
+        return expectation(name) or expectation(name, (kind,))
+
+    return parsed(gather, arguments, program, description, expected)
+
+
+def _with_defaults(arguments: Sequence[str], default: RunConfig | None) -> tuple[list[str], RunConfig]:
+    """The arguments without --config, and what holds for options that they leave open."""
+    refuse_repeated(arguments)
+    rest, path = _take_config(list(arguments))
+    default = load_config(path) if path is not None else default or RunConfig()
+    if any(argument.partition("=")[0] == "--preset" for argument in rest):
+        # The file names model, SAEs and layers outright; a preset given beside it would change nothing.
+        default = replace(default, model=replace(default.model, model=None, revision=None, sae=None, layers=()))
+    return rest, default
 
 
 def parse_options(kind: type[Options], arguments: Sequence[str], program: str, description: str) -> Options:
