@@ -8,15 +8,16 @@ from typing import Final, NamedTuple
 import torch
 from jaxtyping import Float
 
-from bluffscope.health.check import Check
+from bluffscope.health.check import Check, Severity
 from bluffscope.health.subject import AFTER_NORM, Plain, Subject, site_of
 from bluffscope.model.hooks import HookPoint
 from bluffscope.sae import Coder
 
 LEAST_EXPLAINED: Final = (0.5, 0.2)
 """Explained variance below which there is a warning, and an error."""
-FITS_BETTER: Final = 0.7
-"""Another site fits better where its unexplained variance is below this share of the one at the SAE's own."""
+FITS_BETTER: Final = (0.9, 0.75)
+"""Another site fits better where its unexplained variance is below these shares of the one at the SAE's own: warning
+and error. Neighbouring blocks of a deep model differ little, and an SAE is trained to be best at its own."""
 FEWEST_TOKENS: Final = 20
 """Fewer say little about a variance: then nothing is concluded from it."""
 MOST_TOKENS: Final = 256
@@ -121,11 +122,12 @@ def _check_sites(subject: Subject, layer: int, plain: Sequence[Plain]) -> Check:
         return Check(**row, severity="note", seen="nowhere else to try it")
     best = max(rivals, key=lambda site: rivals[site].explained)
     there = f"{rivals[best].explained:.2f} at {best}, {here.explained:.2f} here"
-    if rivals[best].explained < LEAST_EXPLAINED[0] or not _better(rivals[best], here):
+    severity = _better(rivals[best], here)
+    if severity == "ok":
         return Check(**row, seen=f"next best {there}")
     return Check(
         **row,
-        severity="error",
+        severity=severity,
         seen=f"explained variance {there}",
         means=f"The SAE fits {_described(best)} better than {_described(own)}, which it is given",
         do="Give the SAE that was trained at this hook point, or correct layer and hook_name",
@@ -139,9 +141,13 @@ def _rivals(point: HookPoint, sites: Mapping[str, torch.Tensor]) -> list[str]:
     return [site for site in sites if site in (own, AFTER_NORM) or site.endswith(kinds)]
 
 
-def _better(there: Fit, here: Fit) -> bool:
-    """Whether clearly more is explained there."""
-    return not here.explained == here.explained or 1 - there.explained < FITS_BETTER * (1 - here.explained)
+def _better(there: Fit, here: Fit) -> Severity:
+    """How much it matters what is explained there, where that is something at all; "ok" if not clearly more than here."""
+    if there.explained < LEAST_EXPLAINED[0]:
+        return "ok"
+    ratio = (1 - there.explained) / (1 - here.explained)
+    warn, fail = FITS_BETTER
+    return "error" if not ratio >= fail else "warning" if ratio < warn else "ok"
 
 
 def _name(site: str, point: HookPoint) -> str:
@@ -166,11 +172,12 @@ def _check_bos(subject: Subject, layer: int, plain: Sequence[Plain], other: Sequ
     otherwise = "without BOS" if plain[0].bos else "with a BOS"
     row = {"check": "BOS as in training", "layer": layer, "expected": f"the better fit {fed}"}
     seen = f"explained variance {here.explained:.2f} {fed}, {there.explained:.2f} {otherwise}"
-    if not _better(there, here):
+    severity = _better(there, here)
+    if severity == "ok":
         return Check(**row, seen=seen)
     return Check(
         **row,
-        severity="error" if _better(there, here) and there.explained >= LEAST_EXPLAINED[0] else "note",
+        severity=severity,
         seen=seen,
         means=f"The SAE fits texts {otherwise} better: it was probably trained on such",
         do="Correct prepend_bos in the SAE's metadata",

@@ -135,13 +135,13 @@ def _check_layout(
             for one in plain
             if (one.pair.index, one.view) in found[layer]
         ]
-        expected = f"{site_of(point)} of the plain forward, within {tolerance:g}"
+        expected = f"the plain forward's, within {tolerance:g}"
         if not reads:
             yield Check(check=name, layer=layer, severity="note", expected=expected, seen="no text to compare")
             continue
         apart = [_apart(read.states, _expected(read.plain, point)) for read in reads]
         if max(apart) <= tolerance:
-            seen = f"largest relative difference {max(apart):.1e} in {len(reads)} texts"
+            seen = f"{max(apart):.1e} apart in {len(reads)} texts"
             yield Check(check=name, layer=layer, expected=expected, seen=seen)
             continue
         wrong = [read for read, difference in zip(reads, apart, strict=True) if not difference <= tolerance]
@@ -150,7 +150,7 @@ def _check_layout(
             layer=layer,
             severity="error",
             expected=expected,
-            seen=f"{len(wrong)} of {len(reads)} texts differ (largest {max(apart):.2g}): {_whose(wrong[0], point)}",
+            seen=f"{len(wrong)} of {len(reads)} texts differ (by up to {max(apart):.2g}): {_whose(wrong[0], point)}",
             means="What is measured is not what the SAE was trained to read",
             do="Try --strategy batched and --device cpu; report this with the model's name",
         )

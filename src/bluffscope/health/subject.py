@@ -19,6 +19,7 @@ from bluffscope.precision import computing_in
 from bluffscope.records import Pair, TokenizedPair, View
 from bluffscope.reference import ReferenceOptions, tokenise
 from bluffscope.sae import Coder
+from bluffscope.sae.load import CENTRED
 
 TEXTS: Final = 8
 """Texts that go through the model once more, each alone, as plainly as transformers can."""
@@ -40,6 +41,7 @@ class Subject:
     dtype: torch.dtype
     coders: Mapping[int, Coder]
     points: Mapping[int, HookPoint]
+    """Where each SAE says it belongs, whatever the run's reader hooks."""
     options: ReferenceOptions
     """How texts are put together and read, for the reference's own tokenising."""
     bos: int | None
@@ -85,7 +87,7 @@ def _of_shards(worker: ShardWorker, model: LanguageModel) -> Subject:
         device=model.device,
         dtype=model.dtype,
         coders=worker.coders,
-        points=worker.reader.points,
+        points=_points(worker.coders, model.network),
         options=options,
         bos=texts.bos,
         worker=worker,
@@ -102,6 +104,7 @@ def _of_baseline(worker: BaselineWorker) -> Subject:
             sae,
             str(sae.cfg.metadata.hook_name),
             prepend_bos=sae.cfg.metadata.get("prepend_bos") is not False,
+            centred=bool((sae.cfg.metadata.get("model_from_pretrained_kwargs") or {}).get(CENTRED)),
             identity=worker.sae_identities[layer],
         )
         for layer, sae in held.saes.items()
@@ -113,14 +116,18 @@ def _of_baseline(worker: BaselineWorker) -> Subject:
         device=weights.device,
         dtype=weights.dtype,
         coders=coders,
-        points={
-            layer: HookPoint.parse(coder.hook_name, centred=coder.centred and ignores_mean(network))
-            for layer, coder in coders.items()
-        },
+        points=_points(coders, network),
         options=worker.options,
         bos=worker.tokenizer.bos,
         worker=None,
     )
+
+
+def _points(coders: Mapping[int, Coder], network: nn.Module) -> dict[int, HookPoint]:
+    applies = ignores_mean(network)
+    return {
+        layer: HookPoint.parse(coder.hook_name, centred=coder.centred and applies) for layer, coder in coders.items()
+    }
 
 
 @dataclass(frozen=True)
