@@ -141,7 +141,9 @@ class ShardWorker:
         """The rows of one forward: token tries, or one padded row a text."""
         sequences = [sequence for pair in pairs for sequence in pair.sequences]
         slots = {pair.pair.index: slot for slot, pair in enumerate(pairs)}
-        return pack(sequences, slots, self.limits.row_tokens, self.limits.cell_cost) if packed else pad(sequences, slots)
+        if packed:
+            return pack(sequences, slots, self.limits.row_tokens, self.limits.cell_cost)
+        return pad(sequences, slots)
 
     def _done(self, batch: Sequence[TokenizedPair], rows: ShardRows) -> bool:
         """Measure a batch; False, with nothing kept of it, if its halves must be measured instead."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 import yaml
@@ -63,14 +63,14 @@ def parse_run_and(
     arguments, default = _with_defaults(arguments, None)
 
     def gather(
-        own: Annotated[kind, tyro.conf.arg(name="")],
+        own: Any,
         replay: Annotated[_Replay, tyro.conf.arg(name="")],
         run: Annotated[RunConfig, tyro.conf.arg(name="")] = default,
-    ) -> tuple[RunConfig, Parsed]:
+    ) -> Any:
         del replay  # taken out before: its file gives the defaults of all others
         return run, own
 
-    # tyro reads the annotations at run time, and those of this module are texts.
+    # Only here is it known what `kind` is; annotations of this module are texts that tyro would look up in it.
     gather.__annotations__["own"] = Annotated[kind, tyro.conf.arg(name="")]
 
     def expected(name: str) -> str | None:

@@ -20,7 +20,7 @@ from bluffscope.records import Pair, Shard
 from bluffscope.sizing import SHARE, batch_tokens, plan_run, run_footprint
 from bluffscope.table.schema import Column, table_columns
 from bluffscope.timing import Stopwatch
-from bluffscope.worker import RunWorker, build_worker, load_whole
+from bluffscope.worker import ColumnsOf, RunWorker, build_worker, load_whole
 
 PAIRS: Final = 48
 """Pairs that are measured, spread evenly over the input."""
@@ -50,7 +50,7 @@ def diagnose(config: RunConfig) -> Health:
     return replace(health, checks=(*health.checks, _check_whole(whole, source)))
 
 
-def _columns_of(scan: Scan):
+def _columns_of(scan: Scan) -> ColumnsOf:
     def columns_of(layers: tuple[int, ...]) -> Sequence[Column]:
         carried = [(column.name, column.kind) for column in scan.carried]
         return table_columns(layers, (), carried, [analysis.name for analysis in _SENSITIVITY], [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -39,7 +39,7 @@ class Fit(NamedTuple):
 def explained_variance(
     x: Float[torch.Tensor, "token d_model"], y: Float[torch.Tensor, "token d_model"]
 ) -> Float[torch.Tensor, ""]:
-    """Explained variance of reconstructions: 1 - sum ||x - y||^2 / sum ||x - mean(x)||^2, over all tokens and dimensions.
+    """Explained variance of reconstructions, over all tokens and dimensions: 1 - sum ||x - y||^2 / sum ||x - mean||^2.
 
     The mean is that of each dimension over the tokens. Not the mean of per-dimension or per-token ratios, which weigh
     dimensions without variance as much as those with all of it. x = [[2,0],[0,4]], y = [[2,1],[0,3]] gives 0.8.
@@ -98,14 +98,14 @@ def _check_explained(layer: int, coder: Coder, here: Fit) -> Check:
     warn, fail = LEAST_EXPLAINED
     published = coder.identity.get("trained_on", {}).get("model_name")
     severity = "error" if here.explained < fail else "warning" if here.explained < warn else "ok"
-    trained = f"it says it was trained on {published} at {coder.hook_name}" if published else f"it names {coder.hook_name}"
+    trained = f"it names {published or 'no model'}, {coder.hook_name}"
     return Check(
         check="explained variance",
         layer=layer,
         severity=severity,
         expected=f"at least {warn:g}",
         seen=f"{here.explained:.2f} over {here.tokens} tokens",
-        means="" if severity == "ok" else "The SAE does not reconstruct what it reads: its features say little about it",
+        means="" if severity == "ok" else "The SAE does not reconstruct what it reads: its features say little of it",
         do="" if severity == "ok" else f"Check model, layer and hook point of the SAE ({trained})",
     )
 
@@ -117,7 +117,11 @@ def _check_sites(subject: Subject, layer: int, plain: Sequence[Plain]) -> Check:
     tried = {site: fit(coder, _stacked(plain, site, point, MOST_TRIED)) for site in _rivals(point, plain[0].sites)}
     here = tried.pop(own)
     rivals = {site: found for site, found in tried.items() if _enough(found)}
-    row = {"check": "hook point", "layer": layer, "expected": f"no better fit than at {_name(own, point)}"}
+    row: dict[str, Any] = {
+        "check": "hook point",
+        "layer": layer,
+        "expected": f"no better fit than at {_name(own, point)}",
+    }
     if not rivals:
         return Check(**row, severity="note", seen="nowhere else to try it")
     best = max(rivals, key=lambda site: rivals[site].explained)
@@ -142,7 +146,7 @@ def _rivals(point: HookPoint, sites: Mapping[str, torch.Tensor]) -> list[str]:
 
 
 def _better(there: Fit, here: Fit) -> Severity:
-    """How much it matters what is explained there, where that is something at all; "ok" if not clearly more than here."""
+    """How much it matters what is explained there; "ok" if it is next to nothing, or not clearly more than here."""
     if there.explained < LEAST_EXPLAINED[0]:
         return "ok"
     ratio = (1 - there.explained) / (1 - here.explained)
@@ -170,7 +174,7 @@ def _check_bos(subject: Subject, layer: int, plain: Sequence[Plain], other: Sequ
     there = fit(coder, _stacked(other, site_of(point), point, MOST_TOKENS))
     fed = "with a BOS" if plain[0].bos else "without BOS"
     otherwise = "without BOS" if plain[0].bos else "with a BOS"
-    row = {"check": "BOS as in training", "layer": layer, "expected": f"the better fit {fed}"}
+    row: dict[str, Any] = {"check": "BOS as in training", "layer": layer, "expected": f"the better fit {fed}"}
     seen = f"explained variance {here.explained:.2f} {fed}, {there.explained:.2f} {otherwise}"
     severity = _better(there, here)
     if severity == "ok":

@@ -87,13 +87,10 @@ def _check_texts(subject: Subject | None, tokenizer: Any, pairs: Sequence[Pair])
 
 
 def _unchecked(why: str, severity: Severity = "note") -> Check:
-    return Check(
-        check="reading and fit", severity=severity, expected="a few texts read again", seen=f"not done: {why}"
-    )
+    return Check(check="reading and fit", severity=severity, expected="a few texts read again", seen=f"not done: {why}")
 
 
 def _bos_text(subject: Subject | None) -> str | None:
     if subject is None or subject.tokenizer.bos_token_id is None:
         return None
     return str(subject.tokenizer.decode([subject.tokenizer.bos_token_id]))
-

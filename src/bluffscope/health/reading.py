@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 
@@ -39,7 +39,11 @@ def check_tokens(subject: Subject, tokenized: Sequence[TokenizedPair], plain: Se
     texts = {(pair.pair.index, s.view): s for pair in tokenized for s in pair.sequences}
     yield _check_bos_fed(subject, bos, [text.ids for text in texts.values()])
     read = [text for text in texts.values() if bos is not None and any(text.ids[i] == bos for i in text.reads)]
-    row = {"check": "BOS not read", "expected": "no BOS at a read position", "seen": f"{len(read)} of {len(texts)}"}
+    row: dict[str, Any] = {
+        "check": "BOS not read",
+        "expected": "no BOS at a read position",
+        "seen": f"{len(read)} of {len(texts)}",
+    }
     if read:
         yield Check(
             **row,
@@ -156,7 +160,9 @@ def _check_layout(
         )
 
 
-def _read(worker: ShardWorker, tokenized: Sequence[TokenizedPair], *, packed: bool) -> dict[int, dict[Key, torch.Tensor]]:
+def _read(
+    worker: ShardWorker, tokenized: Sequence[TokenizedPair], *, packed: bool
+) -> dict[int, dict[Key, torch.Tensor]]:
     """What the run reads of every text, by layer, in batches as the run makes them."""
     found: dict[int, dict[Key, torch.Tensor]] = {layer: {} for layer in worker.coders}
     for pairs in plan_batches(tokenized, worker.limits, packed=packed):
@@ -218,7 +224,7 @@ def _check_finite(subject: Subject, plain: Sequence[Plain]) -> Iterator[Check]:
             else:
                 largest = max(largest, float(states.abs().max()))
     name = str(subject.dtype).removeprefix("torch.")
-    row = {"check": "finite values", "expected": "every activation finite"}
+    row: dict[str, Any] = {"check": "finite values", "expected": "every activation finite"}
     if bad:
         do = "Use --dtype bfloat16 or float32" if subject.dtype is torch.float16 else "Check the model's weights"
         yield Check(
@@ -239,4 +245,3 @@ def _check_finite(subject: Subject, plain: Sequence[Plain]) -> Iterator[Check]:
         means=f"float16 ends at {FLOAT16_MAX:g}: longer or stranger texts may overflow" if near == "warning" else "",
         do="Use --dtype bfloat16 or float32" if near == "warning" else "",
     )
-

@@ -49,7 +49,12 @@ def check_setup(
 def _check_layer(layer: int, sae: Mapping[str, Any]) -> Check:
     """The SAE's own hook point against the layer that the user named."""
     name = str(sae.get("hook_name"))
-    row = {"check": "layer", "layer": layer, "expected": f"an SAE that reads layer {layer}", "seen": name}
+    row: dict[str, Any] = {
+        "check": "layer",
+        "layer": layer,
+        "expected": f"an SAE that reads layer {layer}",
+        "seen": name,
+    }
     try:
         point = HookPoint.parse(name)
     except InputError:
@@ -69,7 +74,7 @@ def _check_name(options: ModelOptions, layer: int, sae: Mapping[str, Any], *, do
     """The model that an SAE says it was trained on. A folder's name proves nothing: it is held against a poor fit."""
     trained = sae.get("trained_on", {}).get("model_name")
     given = str(options.model)
-    row = {"check": "trained on this model", "layer": layer, "expected": _model_name(given)}
+    row: dict[str, Any] = {"check": "trained on this model", "layer": layer, "expected": _model_name(given)}
     if not trained:
         return Check(**row, severity="note", seen="the SAE names no model")
     ours, theirs = (re.sub(r"[^a-z0-9]", "", _model_name(name).lower()) for name in (given, str(trained)))
@@ -95,7 +100,7 @@ def _model_name(name: str) -> str:
 
 def _check_architecture(layer: int, sae: Mapping[str, Any]) -> Check:
     loaded, trained = str(sae.get("architecture")), sae.get("trained_on", {}).get("architecture")
-    row = {"check": "architecture", "layer": layer, "expected": trained or "not stated"}
+    row: dict[str, Any] = {"check": "architecture", "layer": layer, "expected": trained or "not stated"}
     if trained is None or loaded in _LOADED_AS.get(trained, (trained,)):
         return Check(**row, seen=loaded)
     return Check(
@@ -137,7 +142,7 @@ def _check_vocabulary(subject: Subject) -> Check:
     network: Any = subject.network
     rows = int(network.get_input_embeddings().weight.shape[0])
     tokens = len(subject.tokenizer)
-    row = {"check": "tokenizer = model", "expected": f"at most {rows} ids (rows of the embedding)"}
+    row: dict[str, Any] = {"check": "tokenizer = model", "expected": f"at most {rows} ids (rows of the embedding)"}
     if tokens > rows:
         return Check(
             **row,

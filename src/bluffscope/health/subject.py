@@ -160,9 +160,7 @@ def site_of(point: HookPoint) -> str:
     return f"blocks.{point.block}.{point.point}"
 
 
-def plain_forwards(
-    subject: Subject, texts: Sequence[tuple[Pair, View]], *, bos: bool | None = None
-) -> Iterator[Plain]:
+def plain_forwards(subject: Subject, texts: Sequence[tuple[Pair, View]], *, bos: bool | None = None) -> Iterator[Plain]:
     """Each text alone, unpadded, no custom mask, no positions; those that cannot be tokenised are left out.
 
     Args:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 
 from bluffscope.health.check import Check, Severity
@@ -65,7 +66,7 @@ def check_table(
             seen = "layer sensitivity was not measured"
             yield Check(check="L0", layer=layer, severity="note", expected="a measured L0", seen=seen)
             continue
-        yield check_l0(layer, float(l0.mean() or 0), sae)  # pyright: ignore[reportArgumentType]
+        yield check_l0(layer, _mean(l0), sae)
         yield _check_empty(layer, l0)
         yield from _check_errors(metrics, layer)
         yield _check_always_on(layer, constant.get(layer, 0), l0)
@@ -77,6 +78,12 @@ def _of_texts(metrics: pl.DataFrame, layer: int, name: str) -> pl.Series | None:
     if not set(columns) <= set(metrics.columns):
         return None
     return pl.concat([metrics[column].cast(pl.Float64).alias(name) for column in columns])
+
+
+def _mean(values: pl.Series) -> float:
+    """Mean of the values that are defined; 0 where there is none."""
+    defined = values.drop_nulls().cast(pl.Float64).to_numpy()
+    return float(defined.mean()) if defined.size else 0.0
 
 
 def check_l0(layer: int, measured: float, sae: Mapping[str, Any]) -> Check:
@@ -119,7 +126,7 @@ def _graded(value: float, limits: tuple[float, float], *, inclusive: bool = Fals
 
 
 def _check_empty(layer: int, l0: pl.Series) -> Check:
-    share = float((l0 == 0).mean() or 0)
+    share = _mean(l0 == 0)
     severity = _graded(share, EMPTY_SHARE)
     return Check(
         check="texts without features",
@@ -137,7 +144,7 @@ def _check_errors(metrics: pl.DataFrame, layer: int) -> Iterator[Check]:
     distance = _of_texts(metrics, layer, "reconstruction_error")
     if relative is None or distance is None:
         return
-    mean = float(relative.mean() or 0)  # pyright: ignore[reportArgumentType]
+    mean = _mean(relative)
     severity = _graded(mean, MOST_ERROR)
     yield Check(
         check="relative error",
@@ -153,14 +160,15 @@ def _check_errors(metrics: pl.DataFrame, layer: int) -> Iterator[Check]:
     norms = norms.filter(norms.is_finite())
     if norms.is_empty():
         return
-    median = float(norms.median())  # pyright: ignore[reportArgumentType]
-    outliers = int((norms > OUTLIER * median).sum())
+    sizes = norms.to_numpy()
+    median = float(np.median(sizes))
+    outliers = int((sizes > OUTLIER * median).sum())
     yield Check(
         check="norms at read positions",
         layer=layer,
         severity="error" if outliers > 0.01 * len(norms) else "warning" if outliers else "ok",
         expected=f"at most {OUTLIER:g} times the median",
-        seen=f"{float(norms.max()) / median:.1f} times at most, {outliers} beyond",  # pyright: ignore
+        seen=f"{sizes.max() / median:.1f} times at most, {outliers} beyond",
         means="Such norms belong to tokens that hold no text, like BOS" if outliers else "",
         do="Look at the read_token columns of these pairs" if outliers else "",
     )
@@ -175,8 +183,12 @@ def _always_on(features: pl.LazyFrame, texts: int) -> dict[int, int]:
 
 def _check_always_on(layer: int, constant: int, l0: pl.Series) -> Check:
     """How much of what is on is on whatever the text says: at a BOS or a pad it is nearly all."""
-    row = {"check": "features always on", "layer": layer, "expected": f"at most {ALWAYS_SHARE[0]:.0%} of the mean L0"}
-    mean = float(l0.mean() or 0)  # pyright: ignore[reportArgumentType]
+    row: dict[str, Any] = {
+        "check": "features always on",
+        "layer": layer,
+        "expected": f"at most {ALWAYS_SHARE[0]:.0%} of the mean L0",
+    }
+    mean = _mean(l0)
     if len(l0) < FEWEST_TEXTS or mean == 0:
         return Check(**row, severity="note", seen=f"only {len(l0)} texts to tell")
     share = constant / mean
