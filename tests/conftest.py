@@ -20,6 +20,7 @@ with warnings.catch_warnings():
 import pytest
 from hypothesis import settings
 
+import soak_table
 import tiny
 
 # The same examples at every run: a change is judged by what it changes. `HYPOTHESIS_PROFILE=explore` tries new ones.
@@ -50,3 +51,11 @@ def tiny_saes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pairs_file(tmp_path: Path) -> Path:
     """Five pairs: shared prompts, unicode, uneven lengths."""
     return tiny.write_pairs(tmp_path / "pairs.jsonl", tiny.PAIRS)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What `make soak` found, as a table (docs/reliability.md)."""
+    if soak_table.ROWS:
+        terminalreporter.section("faults injected")
+        for line in soak_table.lines(soak_table.ROWS):
+            terminalreporter.write_line(line)

@@ -207,7 +207,7 @@ def test_some_analyses_and_completion_mean_compare_what_they_have(options, tmp_p
 
 def test_the_run_s_own_model_is_gone_before_the_next_is_loaded(options, tmp_path, monkeypatch):
     models, alive = [], []
-    build = bluffscope.run.build_worker
+    build = bluffscope.crew.build_worker
 
     def watched(*arguments):
         alive.append([model() is not None for model in models])
@@ -215,7 +215,7 @@ def test_the_run_s_own_model_is_gone_before_the_next_is_loaded(options, tmp_path
         models.append(weakref.ref(worker.reader.model.network))
         return worker, config
 
-    monkeypatch.setattr(bluffscope.run, "build_worker", watched)
+    monkeypatch.setattr(bluffscope.crew, "build_worker", watched)
     run(config_from(**options, dtype="bfloat16", fidelity=2, out=tmp_path / "run"), draw=False)
     gc.collect()
     assert alive == [[], [False]]

@@ -12,14 +12,15 @@ import pytest
 import yaml
 
 import bluffscope
-import bluffscope.run
 import tiny
 from bluffscope.api import config_from
 from bluffscope.errors import InputError
 from bluffscope.run import run
+from bluffscope.table.journal import Journal
 from bluffscope.table.manifest import STAGES
 
-STATED = {"config.yaml", "manifest.json", "pairs.parquet", "metrics.parquet", "features.parquet"}
+TABLES = {"pairs.parquet", "metrics.parquet", "features.parquet"}
+STATED = {"config.yaml", "manifest.json", "checksums.txt", *TABLES}
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_progress_is_over_even_where_the_run_fails(config, monkeypatch):
     def fails(*arguments):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(bluffscope.run, "write_shard", fails)
+    monkeypatch.setattr(Journal, "commit", fails)
     told = Told()
     with pytest.raises(OSError, match="the disk is gone"):
         run(config, progress=told, draw=False)

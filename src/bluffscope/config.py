@@ -10,9 +10,14 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
 from bluffscope.errors import InputError
 
 Options = TypeVar("Options")
+Position = Literal["last", "first-completion", "divergence", "completion-mean"]
+"""Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
+MOST_YAML = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +63,9 @@ class ModelOptions:
 class MeasureOptions:
     """What is measured, and at which tokens."""
 
-    position: Literal["last", "completion-mean"] = "last"
-    """Read the last token of each text, or average the metrics over the completion's tokens."""
+    position: Position = "last"
+    """Read each text's last token, its completion's first, the first in which fact and hallucination differ, or average
+    the metrics over the completion's tokens."""
     noise_std: float = 0.1
     """Standard deviation s of the stability noise."""
     noise_mode: Literal["absolute", "relative"] = "absolute"
@@ -78,6 +84,12 @@ class MeasureOptions:
 class EngineOptions:
     """How the work is done and cut up; every strategy gives the same table."""
 
+    engine: Literal["local", "ray"] = "local"
+    """Measure in this process, or with Ray on several cores, GPUs or machines (extra `ray`)."""
+    workers: Literal["auto"] | int = "auto"
+    """Processes of --engine ray, each with its own model: auto is one a GPU, or one for every 4 cores."""
+    address: str | None = None
+    """Ray cluster to use, HOST:PORT or auto (default: Ray is started on this machine)."""
     strategy: Literal["packed", "batched", "sequential", "separate"] = "packed"
     """Token tries in packed rows; padded batches; one text at a time; or one pass for each analysis."""
     batch_size: Literal["auto"] | int = "auto"
@@ -88,6 +100,8 @@ class EngineOptions:
     """Slots of a packed row; attention costs grow with its square (default: by the model's width)."""
     shard_pairs: int = 256
     """Pairs that are measured and committed together."""
+    max_quarantine: int | None = None
+    """Stop the run once more than N pairs could not be measured; --resume goes on from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +110,26 @@ class OutputOptions:
 
     out: Path | None = None
     """The run's own folder; it must not hold a run yet (default: runs/<utc time>-<name>)."""
+    resume: Path | None = None
+    """Go on with the run in this folder, with its own options: only what is missing or damaged is done."""
     keep_residuals: bool = False
     """Also write residuals.parquet."""
     fidelity: int = 0
     """Measure N pairs again in float32 and report what the run's precision changed."""
     allow_unsound: bool = False
     """Give verdicts (and exit code 0) although the health gate failed; the report still opens with what is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastOptions:
+    """Whether a run is only foretold, and for which GPUs; no part of a run's configuration."""
+
+    dry_run: bool = False
+    """Print what the run would take (tokens, operations, memory, time) and do nothing else."""
+    gpus: int = 1
+    """With --dry-run and --gpu-kind: how many GPUs."""
+    gpu_kind: str | None = None
+    """With --dry-run: foretell the time on GPUs of this kind too: h100, a100, l4, rtx4090..."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +172,30 @@ class LintConfig:
     data: DataOptions = field(default_factory=DataOptions)
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
     output: LintOutputOptions = field(default_factory=LintOutputOptions)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, by which a few lines can stand for more than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="an alias", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML text of plain values.
+
+    Raises:
+        yaml.YAMLError: no YAML, an alias in it, or nested too deeply.
+        ValueError: longer than `MOST_YAML` characters, or a value that is none.
+    """
+    if len(text) > MOST_YAML:
+        raise ValueError(f"longer than {MOST_YAML:,} characters")
+    try:
+        return yaml.load(text, _PlainLoader)
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deeply") from error
 
 
 def run_config(content: Mapping[Any, Any], where: str) -> RunConfig:

@@ -1,5 +1,12 @@
 """The few named exceptions of Bluffscope: each says what was expected, what came, and what to do."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 class BluffscopeError(Exception):
     """Base of every error that Bluffscope raises on purpose."""
@@ -18,3 +25,26 @@ class PairError(BluffscopeError, ValueError):
 
 class RunFolderError(BluffscopeError, OSError):
     """The run's folder cannot be written (no space, read-only, input/output error): exit code 2."""
+
+
+class WorkerLostError(BluffscopeError, RuntimeError):
+    """Workers in other processes die faster than anything gets done: exit code 2."""
+
+
+class QuarantineLimitError(BluffscopeError):
+    """More pairs are in quarantine than --max-quarantine allows: exit code 2; committed shards are kept."""
+
+
+class RunStopped(KeyboardInterrupt):  # noqa: N818 - no error
+    """A signal (Ctrl-C, SIGTERM) ended a run; what was committed is kept, and --resume goes on from there."""
+
+    def __init__(self, signal_number: int, path: Path | None = None) -> None:
+        super().__init__(signal_number, path)
+        self.signal_number = signal_number
+        self.path = path
+        """The run's folder, once it is known."""
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number, as shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self.signal_number

@@ -79,6 +79,13 @@ def read_machine() -> Machine:
     )
 
 
+def cores_granted() -> int:
+    """Cores that this process can keep busy: hyper-threads counted once, its control group's limit included."""
+    limit = _core_limit()
+    cores = _physical_cores(_allowed_processors())
+    return cores if limit is None else max(1, min(cores, round(limit)))
+
+
 def memory_available() -> int:
     """Bytes of main memory that this process can still have without swapping, its control group's limit included."""
     available = int(psutil.virtual_memory().available)
@@ -336,6 +343,7 @@ __all__ = [
     "Accelerator",
     "Machine",
     "Watch",
+    "cores_granted",
     "device_peak",
     "free_memory",
     "memory_available",

@@ -17,7 +17,7 @@ from bluffscope.config import MeasureOptions
 from bluffscope.metrics import Analysis, AnalysisFunction, Measurement
 from bluffscope.metrics.geometry import Geometry, measure_geometry
 from bluffscope.model import ResidualReader
-from bluffscope.plan import BatchLimits, TextTokenizer, pack, pad, plan_batches
+from bluffscope.plan import BatchLimits, TextTokenizer, as_far_as_read, pack, pad, plan_batches
 from bluffscope.records import Activations, Features, LayerState, PackedBatch, Pair, Shard, TokenizedPair
 from bluffscope.rows import ShardRows
 from bluffscope.sae import Coder
@@ -115,7 +115,7 @@ class ShardWorker:
             tokenized: list[TokenizedPair] = []
             for pair, result in zip(shard.pairs, self.tokenizer.tokenize(shard.pairs), strict=True):
                 if isinstance(result, TokenizedPair):
-                    tokenized.append(result)
+                    tokenized.append(as_far_as_read(result))
                 else:
                     rows.quarantine(pair.index, str(result))
             return PreparedShard(rows, list(plan_batches(tokenized, self.limits, packed=self.reader.packs)))

@@ -1,11 +1,12 @@
-"""Other libraries' chatter while they start up: kept from the user, since what matters in it is checked here."""
+"""Other libraries while they start up: their chatter kept from the user, and settings they read for that time only."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 # What they say is of compiled extras that this machine's torch does not fit, and of each other's deprecations.
 # transformers imports the first two wherever they are installed, asked for or not.
@@ -25,3 +26,22 @@ def libraries_quiet() -> Generator[None, None, None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def environment(settings: Mapping[str, str | None]) -> Generator[None, None, None]:
+    """Inside, these environment variables are set, or not there where the value is None; then all is as before."""
+    before = {name: os.environ.get(name) for name in settings}
+    _set(settings)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(settings: Mapping[str, str | None]) -> None:
+    for name, value in settings.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,7 +1,8 @@
 """The slow, obvious implementation of DESIGN sections 2 and 3: one text and one layer at a time.
 
 It is the oracle of the tests and the baseline of the benchmark, and shares no code with the engine's plan, model, sae
-and metrics (a test checks the imports). It follows the pattern of one script per analysis, so per pair, for three
+and metrics (a test checks the imports). `reference_model` holds its tokens and forwards, `reference_geometry` its
+mathematics. It follows the pattern of one script per analysis, so per pair, for three
 layers, it makes 13 full forwards of one text, LM head included: fact and hall for each layer (layer sensitivity, 6);
 prompt, fact and hall (semantic misalignment, 3; the prompt's forward also gives the prompt's residuals at every layer);
 fact and hall (stability and entropy, 2); fact and hall with both layers hooked (cross-layer, 2). Beyond that no
@@ -12,12 +13,9 @@ The five analyses are functions of a `Subject`; called alone, each makes all the
 
 from __future__ import annotations
 
-import operator
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -26,77 +24,19 @@ from jaxtyping import Float
 from bluffscope import reference_geometry as maths
 from bluffscope.errors import InputError, PairError
 from bluffscope.noise import unit_noise
-from bluffscope.precision import computing_in
 from bluffscope.records import VIEWS, Pair, View
 from bluffscope.reference_geometry import Geometry, mean
-from bluffscope.timing import Stopwatch
+from bluffscope.reference_model import Counts, ReferenceOptions, Text, forward, logits, tokenise
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-    from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedTokenizerBase
 else:  # sae_lens takes seconds to import, and its objects are only handed through
-    SAE = PreTrainedTokenizerBase = RemovableHandle = Any
+    SAE = PreTrainedTokenizerBase = Any
 
 Row = dict[str, float | int | str | None]
 """Column name to value; None is undefined."""
 COMPLETIONS: tuple[View, View] = ("fact", "hall")
-_BLOCK_LISTS = ("model.layers", "model.language_model.layers", "transformer.h", "gpt_neox.layers")
-_HOOK_NAME = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post|mlp_out|attn_out)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReferenceOptions:
-    """What is measured; the same meanings and defaults as the run's own options."""
-
-    layers: tuple[int, ...]
-    """Layers in the order of the user; the first is that of misalignment, stability and entropy."""
-    join: str = " "
-    """Text between prompt and completion."""
-    position: Literal["last", "completion-mean"] = "last"
-    """Read the last token, or every token of the completion (the prompt: its last) and average the metrics."""
-    noise_std: float = 0.1
-    """s of the stability noise."""
-    noise_mode: Literal["absolute", "relative"] = "absolute"
-    """s in activation units, or times the root mean square of the residual."""
-    noise_draws: int = 8
-    """Draws of noise for each text and s."""
-    noise_sweep: tuple[float, ...] = ()
-    """Further s, each with columns stability_s{S}_*."""
-    seed: int = 0
-    """Seed of the noise."""
-    prepend_bos: bool = True
-    """Feed one BOS before the text, where the tokenizer has one."""
-    logprob: bool = False
-    """Also the log-probabilities of fact and hallucination: one more forward of each."""
-
-
-@dataclass
-class Counts:
-    """How much work was done; hand one in to have it counted."""
-
-    forwards: int = 0
-    """Full forward passes of one text."""
-    encodes: int = 0
-    """Calls of `sae.encode`: one for each text, layer, analysis and noise draw, whatever the number of reads."""
-    eigendecompositions: int = 0
-    """Decompositions of a d x d matrix; reads with fewer than two active features need none."""
-    stopwatch: Stopwatch = field(default_factory=Stopwatch, compare=False, repr=False)
-    """Seconds in the three, as the stages forward, sae and geometry."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """One view as the model sees it."""
-
-    ids: list[int]
-    """Token ids, BOS first where one is fed."""
-    reads: list[int]
-    """Positions in `ids` at which the view is measured: never BOS, never empty."""
-    tokens: int
-    """Prompt: its tokens without BOS. Fact, hall: tokens after the longest token prefix in common with the prompt."""
-    read_token: str
-    """Text of the (last) token read; as the vocabulary writes it where it is no whole character."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +73,13 @@ class Subject:
     def read(self, view: View, layers: Iterable[int]) -> dict[int, Reading]:
         """One forward of one text; its residuals at these layers, encoded and decoded."""
         readings: dict[int, Reading] = {}
-        for layer, residual in _forward(self, view, tuple(layers)).items():
+        names = {k: self.saes[k].cfg.metadata.hook_name or f"blocks.{k}.hook_resid_post" for k in layers}
+        for layer, residual in forward(self.model, self.texts[view], names, self.counts).items():
+            if not bool(torch.isfinite(residual).all()):
+                raise PairError(f"pair {self.pair.id}: the {view} text's activation at layer {layer} is not finite")
             sae = self.saes[layer]
+            if _centres(self.model, sae):
+                residual = residual - residual.mean(dim=1, keepdim=True)
             x = residual.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
             with torch.no_grad(), self.counts.stopwatch.stage("sae"):
                 a = sae.encode(x)
@@ -161,6 +106,18 @@ class Subject:
         active = np.flatnonzero(features > 0)
         decoder = self.saes[layer].W_dec.detach()
         return features[active], decoder[torch.from_numpy(active).to(decoder.device)].double().cpu().numpy()
+
+
+def _centres(model: torch.nn.Module, sae: SAE) -> bool:
+    """Whether an SAE is of a model with centred writing weights: its residual stream has mean 0 over d_model.
+
+    TransformerLens centres models with LayerNorm only, whose norms take the mean off anyway.
+    """
+    asked: Any = sae.cfg.metadata.model_from_pretrained_kwargs
+    if not (asked or {}).get("center_writing_weights"):
+        return False
+    norms = [module for module in model.modules() if "Norm" in type(module).__name__]
+    return all(isinstance(norm, torch.nn.LayerNorm) for norm in norms)
 
 
 def analyse(
@@ -252,127 +209,6 @@ def prepare(
         raise PairError(f"pair {pair.id}: {longest} tokens are more than the model's context of {context}")
     counts = Counts() if counts is None else counts
     return Subject(pair=pair, texts=texts, model=model, saes=saes, options=options, counts=counts)
-
-
-def tokenise(pair: Pair, tokenizer: PreTrainedTokenizerBase, options: ReferenceOptions) -> dict[View, Text]:
-    """Token ids and reads of the three views.
-
-    The whole text of a view is tokenised at once, so tokens may merge across the border of prompt and completion, and
-    text that looks like a special token stays text. Exactly one BOS is put in front where `prepend_bos` is set and the
-    tokenizer has one. With "completion-mean" fact and hall are read at each token after the longest token prefix they
-    share with the prompt.
-
-    Raises:
-        PairError: A view has no tokens, or its completion none where they are to be read.
-    """
-    bos: list[Any] = [tokenizer.bos_token_id] if options.prepend_bos and tokenizer.bos_token_id is not None else []
-    prompt: list[int] = []
-    texts: dict[View, Text] = {}
-    for view in VIEWS:
-        encoded: Any = tokenizer(pair.text(view, options.join), add_special_tokens=False, split_special_tokens=True)
-        ids: list[int] = list(encoded["input_ids"])
-        if not ids:
-            raise PairError(f"pair {pair.id}: the {view} text has no tokens")
-        if view == "prompt":
-            prompt = ids
-        shared = 0
-        while view != "prompt" and shared < min(len(ids), len(prompt)) and ids[shared] == prompt[shared]:
-            shared += 1
-        start = shared if view != "prompt" and options.position == "completion-mean" else len(ids) - 1
-        if shared == len(ids):
-            raise PairError(f"pair {pair.id}: the {view} completion adds no token to the prompt")
-        reads = [len(bos) + i for i in range(start, len(ids))]
-        word = str(tokenizer.decode([ids[-1]]))
-        if "\ufffd" in word:
-            word = str(tokenizer.convert_ids_to_tokens(ids[-1]))
-        texts[view] = Text(ids=bos + ids, reads=reads, tokens=len(ids) - shared, read_token=word)
-    return texts
-
-
-def _forward(subject: Subject, view: View, layers: tuple[int, ...]) -> dict[int, torch.Tensor]:
-    """One full forward of one unpadded text; by layer the (read, d_model) activation at the SAE's hook point."""
-    text = subject.texts[view]
-    caught: dict[int, torch.Tensor] = {}
-
-    def catch(layer: int, hidden: torch.Tensor) -> None:
-        read = hidden[0, text.reads]
-        caught[layer] = read - read.mean(dim=1, keepdim=True) if _centres(subject, layer) else read
-
-    handles: list[RemovableHandle] = []
-    try:
-        for layer in layers:
-            hook_name = subject.saes[layer].cfg.metadata.hook_name or f"blocks.{layer}.hook_resid_post"
-            handles.append(_hook(subject.model, str(hook_name), partial(catch, layer)))
-        weights = next(subject.model.parameters())
-        ids = torch.tensor([text.ids], device=weights.device)
-        with torch.no_grad(), computing_in(weights.dtype), subject.counts.stopwatch.stage("forward"):
-            subject.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    subject.counts.forwards += 1
-    for layer, residual in caught.items():
-        if not bool(torch.isfinite(residual).all()):
-            raise PairError(f"pair {subject.pair.id}: the {view} text's activation at layer {layer} is not finite")
-    return caught
-
-
-def _centres(subject: Subject, layer: int) -> bool:
-    """Whether the SAE is of a model with centred writing weights: its residual stream has mean 0 over d_model.
-
-    TransformerLens centres models with LayerNorm only, whose norms take the mean off anyway.
-    """
-    asked: Any = subject.saes[layer].cfg.metadata.model_from_pretrained_kwargs
-    if not (asked or {}).get("center_writing_weights"):
-        return False
-    norms = [module for module in subject.model.modules() if "Norm" in type(module).__name__]
-    return all(isinstance(norm, torch.nn.LayerNorm) for norm in norms)
-
-
-def _hook(model: torch.nn.Module, hook_name: str, store: Callable[[torch.Tensor], None]) -> RemovableHandle:
-    """Call `store` with the activation (batch, token, d_model) at a hook point, by its TransformerLens name.
-
-    `hook_mlp_out` and `hook_attn_out` are what the sublayer adds to the residual stream: where the block has norms
-    after its sublayers (Gemma-2, Gemma-3), the output of those norms.
-    """
-    match = _HOOK_NAME.fullmatch(hook_name)
-    if match is None:
-        known = "blocks.K.hook_resid_pre, hook_resid_post, hook_mlp_out or hook_attn_out"
-        raise InputError(f"SAE hook point {hook_name!r} is not known; use an SAE trained at {known}")
-    number, point = int(match[1]), match[2]
-    blocks = _blocks(model)
-    if number >= len(blocks):
-        raise InputError(f"SAE hook point {hook_name}: the model has {len(blocks)} blocks; use an SAE of this model")
-    block = blocks[number]
-
-    def of_input(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        store(args[0] if args else kwargs["hidden_states"])
-
-    def of_output(_module: torch.nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        store(output[0] if isinstance(output, tuple) else output)
-
-    if point == "resid_pre":
-        return block.register_forward_pre_hook(of_input, with_kwargs=True)
-    if point == "resid_post":
-        return block.register_forward_hook(of_output)
-    if point == "mlp_out":
-        names = ("post_feedforward_layernorm", "mlp")
-    elif hasattr(block, "post_feedforward_layernorm"):  # elsewhere post_attention_layernorm is the norm BEFORE the MLP
-        names = ("post_attention_layernorm",)
-    else:
-        names = ("self_attn", "attn", "attention")
-    sublayer = next(getattr(block, name) for name in names if hasattr(block, name))
-    return sublayer.register_forward_hook(of_output)
-
-
-def _blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
-    """The model's transformer blocks, in order."""
-    for path in _BLOCK_LISTS:
-        try:
-            return operator.attrgetter(path)(model)
-        except AttributeError:
-            continue
-    raise InputError(f"{type(model).__name__}: its list of blocks is none of {', '.join(_BLOCK_LISTS)}; not supported")
 
 
 def layer_sensitivity(subject: Subject, prompt: Readings | None = None) -> Row:
@@ -486,25 +322,15 @@ def logprob(subject: Subject) -> Row:
         first = len(text.ids) - text.tokens
         if first == 0:
             continue
-        logits = _logits(subject, view)
+        predictions = logits(subject.model, text, subject.counts)
         total = 0.0
         for position in range(first, len(text.ids)):
-            predicted = torch.log_softmax(logits[position - 1], dim=0)
+            predicted = torch.log_softmax(predictions[position - 1], dim=0)
             total += float(predicted[text.ids[position]])
         if not np.isfinite(total):
             raise PairError(f"pair {subject.pair.id}: the log-probability of the {view} completion is not finite")
         sums[view], means[view] = total, total / text.tokens
     return _compared("logprob", sums) | _compared("logprob_per_token", means)
-
-
-def _logits(subject: Subject, view: View) -> torch.Tensor:
-    """One full forward of one unpadded text: its logits (token, vocabulary) as the model itself gives them, float64."""
-    weights = next(subject.model.parameters())
-    ids = torch.tensor([subject.texts[view].ids], device=weights.device)
-    with torch.no_grad(), computing_in(weights.dtype), subject.counts.stopwatch.stage("forward"):
-        output = subject.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    subject.counts.forwards += 1
-    return output.logits[0].cpu().double()
 
 
 def _compared(name: str, values: Mapping[View, float | None]) -> Row:

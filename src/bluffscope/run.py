@@ -3,48 +3,64 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import logging
-import math
-import os
+import shlex
+import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 import torch
 
-from bluffscope import __version__
 from bluffscope.buffers import kept_heap
-from bluffscope.config import MeasureOptions, RunConfig
-from bluffscope.engine import LocalEngine
-from bluffscope.errors import InputError
+from bluffscope.config import RunConfig
+from bluffscope.crew import CrewWorker, crew_of
+from bluffscope.errors import InputError, QuarantineLimitError, RunFolderError, RunStopped
 from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
 from bluffscope.health import Health, examine, sampled
 from bluffscope.hints import slow_hints
-from bluffscope.machine import Watch, device_peak
+from bluffscope.machine import Watch
 from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
+from bluffscope.options import check_out, check_values, homes_expanded, replayable
 from bluffscope.pairs import Scan, Source, open_source
-from bluffscope.pairs.lint import lint_source
-from bluffscope.pairs.source import BUNDLED
-from bluffscope.pipeline import ShardWorker, UserAnalysis, cut_shards
+from bluffscope.pairs.lint import GroupSample, lint_source
+from bluffscope.pipeline import UserAnalysis
 from bluffscope.presets import resolve
+from bluffscope.provenance import identity_of, run_manifest, table_metadata
 from bluffscope.records import Shard
+from bluffscope.resume import (
+    Previous,
+    completed,
+    look_for_run,
+    merged_before,
+    read_previous,
+    refuse_changed_identity,
+    refuse_changed_options,
+    write_identity,
+)
 from bluffscope.run_log import RunLog, logging_to
-from bluffscope.sizing import loaded_shape, predicted_peak, run_footprint
+from bluffscope.session import Session, Work
+from bluffscope.stopping import Check, stoppable
 from bluffscope.table.folder import RunFolder
-from bluffscope.table.manifest import assemble_manifest
+from bluffscope.table.journal import Journal
+from bluffscope.table.lock import locked
+from bluffscope.table.merge import MergeResult, merge, remove_shards
 from bluffscope.table.reader import Run
-from bluffscope.table.schema import Column, table_columns
-from bluffscope.table.shards import MergeResult, merge, write_shard
+from bluffscope.table.schema import table_columns
+from bluffscope.table.space import bytes_a_pair, check_space
 from bluffscope.timing import Stopwatch
-from bluffscope.worker import RunWorker, build_worker
+from bluffscope.worker import ColumnsOf
 
 if TYPE_CHECKING:
     from bluffscope.report.write import Report
 
+LINT_ROWS = 20_000
+"""Pairs that the linter looks at in a run; of more, whole groups are drawn at random, and the manifest says so."""
 LINT_PAIRS = 1000
 """Most pairs of a scope that the linter's text classifier sees in a run: `bluffscope lint` takes the time for more."""
 LINT_KEPT = 100
@@ -91,6 +107,8 @@ class RunResult:
     """The page and figures, where they were asked for and could be drawn."""
     fidelity: Fidelity | None = None
     """What the run's precision changed, where the options ask for it."""
+    untouched: bool = False
+    """Whether the run was complete already: its files were compared with their checksums, and nothing was measured."""
 
     def metrics(self) -> pl.DataFrame:
         """The result table, read from the folder."""
@@ -105,7 +123,7 @@ def run(
     progress: Progress | None = None,
     draw: bool = True,
 ) -> RunResult:
-    """Measure the pairs that the options name and write the run's folder.
+    """Measure the pairs that the options name and write the run's folder; or go on with a run, see ``output.resume``.
 
     Args:
         config: all options; whatever is left open is filled in from the preset, the model and the device.
@@ -118,16 +136,19 @@ def run(
         InputError: something in the options or the data; nothing is written (but for a run that is complete when its
             fidelity cannot be measured).
         RunFolderError: the folder cannot be written.
+        QuarantineLimitError: more pairs are in quarantine than ``engine.max_quarantine`` allows.
+        RunStopped: Ctrl-C or SIGTERM came; what was committed is kept, and can be resumed.
     """
     check_fidelity(config)
     result = _run(config, analyses, added, progress)
-    if config.output.fidelity:
+    if config.output.fidelity and "fidelity" not in result.manifest:
         try:
             fidelity = measure_fidelity(result.path, pairs=config.output.fidelity, analyses=analyses)
         except InputError as error:
             raise InputError(f"the run is complete in {result.path}, but not its fidelity: {error}") from error
         result = replace(result, manifest=Run(result.path).manifest, fidelity=fidelity)
-    return replace(result, report=_report(result.path)) if draw else result
+    drawn = result.untouched and (result.path / "report.html").exists()
+    return replace(result, report=_report(result.path)) if draw and not drawn else result
 
 
 def _report(path: Path) -> Report | None:
@@ -170,181 +191,187 @@ def _run(
     progress: Progress | None,
 ) -> RunResult:
     """`run` without its fidelity and report. The model is held by nothing once it returns."""
-    started = time.perf_counter()
-    stopwatch = Stopwatch()
     config = homes_expanded(config)
-    _check_measure(config.measure)
+    session = Session(config)
+    check_values(config)
     if config.measure.logprob and LOGPROB not in analyses:
         analyses = (*analyses, LOGPROB)
-    _check_out(config.output.out)
-    with stopwatch.stage("data"):
-        source = open_source(config.data)
-        scan = source.scan()
-    config = replace(config, model=resolve(config.model))
-    with logging_to(RunLog()) as log:
-        with stopwatch.stage("load"):
-            everything = (*analyses, *(Analysis("added", item.function) for item in added))
-            worker, config = build_worker(config, everything, _columns(config, scan, analyses, added), stopwatch)
-        with stopwatch.stage("lint"):
-            lint = _lint(config, source, worker)
-        with stopwatch.stage("write"):
-            folder = _folder(config, source)
-            log.open(folder)
-            folder.write_config(_replayable(config, worker.identity.get("revision")))
-        measuring = time.perf_counter()
-        with Watch() as watch:
-            shard_count = _measure(config, source, scan, worker, folder, stopwatch, progress or _Silent())
-        hints = slow_hints(config, time.perf_counter() - measuring, watch.marks, worker.computed())
-        with stopwatch.stage("write"):
-            merged = merge(folder, shard_count, worker.columns, _provenance(config, scan), config.output.keep_residuals)
-            _log_quarantine(folder)
-        with stopwatch.stage("health"):
-            health = _health(config, source, scan, worker, folder, merged)
-        timings = {**stopwatch.seconds, "total": time.perf_counter() - started}
-        manifest = {**_manifest(config, source, scan, worker, merged, timings, lint), "hints": hints}
-        manifest["health"] = health.entry()
-        folder.write_manifest(manifest)
+    with ExitStack() as held:
+        previous = None
+        log = held.enter_context(logging_to(RunLog()))
+        if config.output.resume is None:
+            check_out(config.output.out)
+        else:
+            previous = _continued(config, held, log)
+            if previous.complete:
+                assert previous.finished is not None and previous.finished.manifest is not None
+                merged = completed(previous)
+                return RunResult(previous.folder.path, merged, previous.finished.manifest, untouched=True)
+        with session.stopwatch.stage("data"):
+            source = open_source(config.data)
+            scan = source.scan()
+        config = replace(config, model=resolve(config.model))
+        everything = (*analyses, *(Analysis("added", item.function) for item in added))
+        columns_of = _columns(config, scan, analyses, added)
+        crew = held.enter_context(crew_of(config, everything, columns_of, session.stopwatch))
+        session.worker, session.config = crew.worker, (config := crew.config)
+        with session.stopwatch.stage("lint"):
+            lint = _lint(config, source, crew.worker)
+        work = Work(session, config, source, scan, crew, identity_of(config, crew.worker, scan))
+        with session.stopwatch.stage("write"):
+            folder = _folder(work, previous, held, log)
+        with _resumable(folder):
+            return _finish(work, folder, previous, lint, progress or _Silent())
+
+
+def _continued(config: RunConfig, held: ExitStack, log: RunLog) -> Previous:
+    """The run to go on with, its folder locked and its options compared; what is damaged in it is said."""
+    assert config.output.resume is not None
+    path = config.output.resume
+    if config.output.out is not None:
+        raise InputError(f"--out {config.output.out}: not with --resume, which goes on in the run's own folder")
+    look_for_run(path)
+    held.enter_context(locked(path))
+    log.open(RunFolder(path))
+    previous = read_previous(path)
+    refuse_changed_options(previous, config)
+    for fault in () if previous.finished is None else previous.finished.damaged:
+        _log.warning("%s: made again", fault)
+    return previous
+
+
+def _folder(work: Work, previous: Previous | None, held: ExitStack, log: RunLog) -> RunFolder:
+    """The run's folder, locked, with its options and what its results depend on written down."""
+    config = work.config
+    if previous is not None:
+        refuse_changed_identity(previous, work.identity)
+        folder = previous.folder
+    else:
+        out = config.output.out
+        check_space(out or Path("runs"), work.scan.count, _bytes_a_pair(work))
+        name = f"{Path(config.model.model or 'model').name}-{work.source.name}"
+        folder = RunFolder.create_default(name) if out is None else RunFolder.create(out)
+        held.enter_context(locked(folder.path))
+        log.open(folder)
+    if previous is None or previous.config is None:
+        folder.write_config(replayable(config, work.worker.identity.get("revision")))
+    write_identity(folder, work.identity)
+    return folder
+
+
+def _bytes_a_pair(work: Work) -> int:
+    reads = 1.0 if work.config.measure.position == "last" else 4.0
+    saes, keep = work.worker.sae_identities, work.config.output.keep_residuals
+    return bytes_a_pair(work.worker.columns, saes, reads=reads, keep_residuals=keep)
+
+
+@contextmanager
+def _resumable(folder: RunFolder) -> Generator[None, None, None]:
+    """Inside, whatever ends the run says how to go on."""
+    again = f"bluffscope analyze --resume {shlex.quote(str(folder.path))}"
+    try:
+        yield
+    except RunFolderError as error:
+        raise RunFolderError(f"{error}; what is committed is kept: {again}") from error
+    except KeyboardInterrupt as stop:
+        raise RunStopped(getattr(stop, "signal_number", signal.SIGINT), folder.path) from stop
+
+
+def _finish(
+    work: Work, folder: RunFolder, previous: Previous | None, lint: dict[str, Any], progress: Progress
+) -> RunResult:
+    """Measure what is missing, merge, write the manifest; the shards go last."""
+    config, session, worker = work.config, work.session, work.worker
+    merged = None if previous is None else merged_before(previous, work.identity)
+    hints: Sequence[str] = ()
+    with stoppable() as check:
+        if merged is None:
+            measuring = time.perf_counter()
+            with Watch() as watch:
+                _measure(work, folder, previous is not None, progress, check)
+            hints = slow_hints(config, time.perf_counter() - measuring, watch.marks, worker.computed())
+            with session.stopwatch.stage("write"):
+                count = -(-work.scan.count // config.engine.shard_pairs)
+                metadata = table_metadata(config, work.identity)
+                merged = merge(folder, count, worker.columns, metadata, config.output.keep_residuals, check)
+                _log_quarantine(folder)
+    with session.stopwatch.stage("health"):
+        health = _health(work, folder, merged)
+    sessions = session.among(merged.sessions)
+    manifest = run_manifest(config, work.source, work.scan, work.crew, merged, sessions, lint)
+    manifest = folder.write_manifest({**manifest, "hints": hints, "health": health.entry()})
+    remove_shards(folder)
     return RunResult(folder.path, merged, manifest)
 
 
-def homes_expanded(config: RunConfig) -> RunConfig:
-    """The options with ~ replaced in paths: shells do so only where it begins a word."""
-    data, model, output = config.data, config.model, config.output
-    return replace(
-        config,
-        data=replace(data, data=str(_expanded(data.data))),
-        model=replace(model, model=_expanded(model.model), sae=_expanded(model.sae)),
-        output=replace(output, out=None if output.out is None else output.out.expanduser()),
-    )
-
-
-def _expanded(path: str | None) -> str | None:
-    try:
-        return str(Path(path).expanduser()) if path is not None and path.startswith("~") else path
-    except RuntimeError as error:  # no such user
-        raise InputError(f"{path}: {error}".rstrip(".") + "; give the whole path") from error
-
-
-def _check_out(out: Path | None) -> None:
-    """Refuse a folder that cannot be made, before seconds or minutes go into loading a model."""
-    if out is not None:
-        RunFolder.check(out)
-    path = (out or Path("runs")).absolute()
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
-    if not there.is_dir():
-        raise InputError(f"--out {out or path}: {there} is a file; choose another folder with --out")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"--out {out or path}: {there} cannot be written; choose another folder with --out")
-
-
-def _folder(config: RunConfig, source: Source) -> RunFolder:
-    if config.output.out is not None:
-        return RunFolder.create(config.output.out)
-    return RunFolder.create_default(f"{_model_name(config)}-{source.name}")
-
-
-def _model_name(config: RunConfig) -> str:
-    return Path(config.model.model or "model").name
-
-
-def _lint(config: RunConfig, source: Source, worker: RunWorker) -> dict[str, Any]:
-    """What the linter finds, for the manifest; it stops nothing, and a sample does for its text classifier."""
-    report = lint_source(
-        source,
-        tokenize=worker.tokenizer.tokenize,
-        tokenizer=config.model.model,
-        most_judged=LINT_PAIRS,
-        seed=config.measure.seed,
-    )
-    return report.as_dict(LINT_KEPT)
-
-
-def _health(
-    config: RunConfig, source: Source, scan: Scan, worker: RunWorker, folder: RunFolder, merged: MergeResult
-) -> Health:
-    """The health gate, on the finished tables and on a few texts read again."""
-    run = Run(folder.path)
+def _health(work: Work, folder: RunFolder, merged: MergeResult) -> Health:
+    """The health gate, on the finished tables and on a few texts read again where the model is at hand."""
+    run, worker = Run(folder.path), work.worker
     return examine(
-        config.model,
+        work.config.model,
         worker,
-        sampled(source.pairs(), scan.count),
+        sampled(work.source.pairs(), work.scan.count),
         run.metrics,
         run.features,
         merged.reasons,
         identity=worker.identity,
         saes=worker.sae_identities,
-        allowed=config.output.allow_unsound,
+        allowed=work.config.output.allow_unsound,
     )
 
 
-def _manifest(
-    config: RunConfig,
-    source: Source,
-    scan: Scan,
-    worker: RunWorker,
-    merged: MergeResult,
-    timings: dict[str, float],
-    lint: dict[str, Any],
-) -> dict[str, Any]:
-    manifest = assemble_manifest(
-        columns=worker.columns,
-        model=worker.identity,
-        saes={str(layer): identity for layer, identity in worker.sae_identities.items()},
-        device=config.model.device,
-        dtype=config.model.dtype,
-        seeds={"noise": config.measure.seed},
-        counts={
-            "pairs": scan.count,
-            "measured": merged.rows,
-            "quarantined": merged.quarantined,
-            **worker.computed(),
-        },
-        timings=timings,
-        lint=lint,
-    )
-    manifest["data"] = {"name": source.name, "digest": scan.digest, "domains": scan.domains}
-    manifest["memory"] = _memory(config, worker, scan.count)
-    manifest["strategy"] = worker.strategy
-    manifest["quantize"] = config.model.quantize
-    return manifest
-
-
-def _memory(config: RunConfig, worker: RunWorker, count: int) -> dict[str, int | None]:
-    """The most memory held where the model is, as predicted (for strategies that have a model of it) and as it came."""
-    device, predicted = config.model.device, None
-    if isinstance(worker, ShardWorker):
-        model, head = worker.reader.model, config.measure.logprob
-        shape = loaded_shape(model, worker.coders.values(), config.model.quantize, head=head)
-        predicted = predicted_peak(config.engine, run_footprint(shape, device, config.measure), count)
-    return {"predicted_bytes": predicted, "peak_bytes": device_peak(device)}
-
-
-def _measure(
-    config: RunConfig,
-    source: Source,
-    scan: Scan,
-    worker: RunWorker,
-    folder: RunFolder,
-    stopwatch: Stopwatch,
-    progress: Progress,
-) -> int:
-    """Run and commit every shard; gives their number."""
-    committed = itertools.count()
+def _measure(work: Work, folder: RunFolder, resumed: bool, progress: Progress, check: Check) -> None:
+    """Run and commit every shard that is not committed yet."""
+    session, scan, limit = work.session, work.scan, work.config.engine.max_quarantine
+    journal = Journal(folder, work.identity.digest())
+    with session.stopwatch.stage("data"):
+        journal.recover(work.shards())
+    for fault in journal.dropped:
+        _log.warning("%s: measured again", fault)
+    if resumed:
+        a_pair = journal.bytes / journal.pairs if journal.pairs else _bytes_a_pair(work)
+        check_space(folder.path, scan.count, a_pair, journal.bytes)
+    _refuse_quarantine(journal, limit, folder)
 
     def commit(shard: Shard, frame: pl.DataFrame) -> None:
-        with stopwatch.stage("write"):
-            write_shard(folder.shard_path(shard.number), frame)
-        next(committed)
+        with session.stopwatch.stage("write"):
+            journal.commit(shard, frame, session.said())
+        _refuse_quarantine(journal, limit, folder)
 
-    progress.start(scan.count)
+    def advance(pairs: int) -> None:
+        progress.advance(pairs)
+        check()
+
+    progress.start(scan.count - journal.pairs)
     try:
-        pairs = zip(source.pairs(), scan.groups.tolist(), strict=True)
-        shards = _timed(cut_shards(pairs, config.engine.shard_pairs), stopwatch)
+        shards = _timed(journal.missing(work.shards()), session.stopwatch)
         with kept_heap():
-            LocalEngine().run(shards, lambda: worker, commit, progress.advance)
+            work.crew.run(shards, commit, advance)
     finally:
         progress.finish()
-    return next(committed)
+
+
+def _refuse_quarantine(journal: Journal, limit: int | None, folder: RunFolder) -> None:
+    if limit is not None and journal.quarantined > limit:
+        reason, number = journal.reasons.most_common(1)[0]
+        raise QuarantineLimitError(
+            f"stopped: {journal.quarantined} of {journal.pairs} pairs are in quarantine, --max-quarantine is {limit} "
+            f"({number} x {reason}); what is measured is kept: "
+            f"bluffscope analyze --resume {shlex.quote(str(folder.path))} --max-quarantine N"
+        )
+
+
+def _lint(config: RunConfig, source: Source, worker: CrewWorker) -> dict[str, Any]:
+    """What the linter finds, for the manifest; it stops nothing, and a sample does for its text classifier."""
+    sample = GroupSample(source, LINT_ROWS, config.measure.seed) if source.scan().count > LINT_ROWS else None
+    report = lint_source(
+        sample or source,
+        tokenize=worker.tokenizer.tokenize,
+        tokenizer=config.model.model,
+        most_judged=LINT_PAIRS,
+        seed=config.measure.seed,
+    )
+    return report.as_dict(LINT_KEPT) | ({} if sample is None else {"rows_in_all": sample.total})
 
 
 def _timed(shards: Iterator[Shard], stopwatch: Stopwatch) -> Iterator[Shard]:
@@ -359,65 +386,15 @@ def _timed(shards: Iterator[Shard], stopwatch: Stopwatch) -> Iterator[Shard]:
 
 def _columns(
     config: RunConfig, scan: Scan, analyses: tuple[Analysis, ...], added: tuple[UserAnalysis, ...]
-) -> Callable[[tuple[int, ...]], Sequence[Column]]:
-    def columns_of(layers: tuple[int, ...]) -> Sequence[Column]:
-        return table_columns(
-            layers,
-            config.measure.noise_sweep,
-            [(column.name, column.kind) for column in scan.carried],
-            [analysis.name for analysis in analyses],
-            [column for analysis in added for column in analysis.columns],
-        )
-
-    return columns_of
-
-
-def _check_measure(options: MeasureOptions) -> None:
-    if options.noise_draws < 1:
-        raise InputError(f"--noise-draws {options.noise_draws}: give at least 1")
-    for name, value in [("--noise-std", options.noise_std), *(("--noise-sweep", s) for s in options.noise_sweep)]:
-        if not (math.isfinite(value) and value >= 0):
-            raise InputError(f"{name} {value}: give a number that is 0 or more")
-    sweep = options.noise_sweep
-    if repeated := next((value for value in sweep if sweep.count(value) > 1), None):
-        raise InputError(f"--noise-sweep: {repeated:g} is given twice; name each value once")
-    if options.seed < 0:
-        raise InputError(f"--seed {options.seed}: give a number that is 0 or more")
-
-
-def _replayable(config: RunConfig, revision: str | None) -> dict[str, Any]:
-    """The options as config.yaml holds them: complete, free of what belongs to this run's folder alone.
-
-    Folders are absolute, and a model of the hub stays at the commit that was used.
-    """
-    model = replace(
-        config.model,
-        model=_absolute(config.model.model),
-        sae=_absolute(config.model.sae),
-        revision=revision or config.model.revision,
+) -> ColumnsOf:
+    """The table's columns by layers; without the scan itself, since it may travel to other processes."""
+    return partial(
+        table_columns,
+        sweep=config.measure.noise_sweep,
+        carried=tuple((column.name, column.kind) for column in scan.carried),
+        analyses=tuple(analysis.name for analysis in analyses),
+        added=tuple(column for analysis in added for column in analysis.columns),
     )
-    data = config.data
-    if data.data != BUNDLED:
-        data = replace(data, data=str(Path(data.data).resolve()))
-    return asdict(replace(config, model=model, data=data, output=replace(config.output, out=None)))
-
-
-def _absolute(name: str | None) -> str | None:
-    return str(Path(name).resolve()) if name is not None and Path(name).is_dir() else name
-
-
-def _provenance(config: RunConfig, scan: Scan) -> dict[str, str]:
-    return {
-        "bluffscope": __version__,
-        "model": str(config.model.model),
-        "sae": str(config.model.sae),
-        "layers": " ".join(map(str, config.model.layers)),
-        "position": config.measure.position,
-        "dtype": config.model.dtype,
-        "quantize": config.model.quantize,
-        "seed": str(config.measure.seed),
-        "data_digest": scan.digest,
-    }
 
 
 def _log_quarantine(folder: RunFolder) -> None:

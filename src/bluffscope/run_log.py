@@ -6,6 +6,7 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from bluffscope.redaction import redacted
 from bluffscope.table.folder import RunFolder
 
 
@@ -28,7 +29,7 @@ class RunLog(logging.Handler):
         if self._folder is None:
             self._early.append(record)
         else:
-            self._folder.log("error" if record.levelno >= logging.ERROR else "warning", record.getMessage())
+            self._folder.log("error" if record.levelno >= logging.ERROR else "warning", redacted(record.getMessage()))
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def run_footprint(shape: Shape, device: str, measure: MeasureOptions) -> Footpri
         shape,
         cast("Device", device),
         # Where completions are read as a whole, about every other token belongs to one.
-        reads_a_token=READS_A_TOKEN if measure.position == "last" else 0.5,
+        reads_a_token=0.5 if measure.position == "completion-mean" else READS_A_TOKEN,
     )
 
 
@@ -105,12 +105,13 @@ class Planned:
     shape: Shape
 
 
-def plan_run(options: ModelOptions, *, logprob: bool = False) -> Planned:
+def plan_run(options: ModelOptions, *, logprob: bool = False, weights: bool = True) -> Planned:
     """The shape of a run that was not started: configurations are read, weights are not.
 
     Args:
         options: model, SAEs and layers.
         logprob: whether log-probabilities are asked for, which take all blocks and the LM head.
+        weights: whether a folder must have them, though they are not read.
 
     Raises:
         InputError: a model or SAEs that cannot be found, or do not fit each other.
@@ -122,7 +123,7 @@ def plan_run(options: ModelOptions, *, logprob: bool = False) -> Planned:
     model_name = str(model_dir()) if options.model == DEMO_NAME else options.model
     sae_name = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
     with hub_or_cache([model_name, sae_name.partition(":")[0]]):
-        config = check_model(model_name, options.revision)
+        config = check_model(model_name, options.revision, weights=weights)
         saes = read_sae_configs(find_saes(sae_name, options.layers))
     for layer, sae in saes.items():
         if sae.d_in != config.hidden_size:
@@ -148,10 +149,17 @@ def batch_tokens(found: Footprint, device: str, rows: int, budget: int) -> int:
     return min(MOST_BATCH_TOKENS[device], found.largest_batch_tokens(budget, rows) // _STEP * _STEP)
 
 
-def sized(engine: EngineOptions, device: str, found: Footprint) -> EngineOptions:
-    """The options with the batch's limits filled in, from what this machine has free; warns where nothing fits."""
+def sized(engine: EngineOptions, device: str, found: Footprint, free: int | None = None) -> EngineOptions:
+    """The options with the batch's limits filled in; warns where nothing fits.
+
+    Args:
+        engine: the options; what they say already stays.
+        device: "cpu", "mps" or "cuda".
+        found: the memory model of the run.
+        free: bytes that a worker may have in all; None: what this process can have on this machine.
+    """
     rows = engine.row_tokens or ROW_TOKENS
-    free = free_memory(device)
+    free = free_memory(device) if free is None else free
     chosen = batch_tokens(found, device, rows, int(free * SHARE))
     if not chosen:
         logger.warning(

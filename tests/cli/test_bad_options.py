@@ -40,7 +40,10 @@ from bluffscope.errors import InputError
         (["--fidelity", "x"], "--fidelity: expected a whole number, got x"),
         (["--fidelity", "3"], "the run is in float32 without quantisation, so there is nothing to compare"),
         (["--device", "cuda"], "--device cuda: not available here; use --device cpu or auto"),
-        (["--position", "first"], "--position: expected last or completion-mean, got first"),
+        (
+            ["--position", "first"],
+            "--position: expected last or first-completion or divergence or completion-mean, got first",
+        ),
         (["--modle", "x"], ("--modle: no such option", "did you mean --model?")),
         (["stray"], "stray: no such option"),
         (["--preset", "nope"], "--preset nope: unknown; choose from demo, gemma-2-2b"),

@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 import tiny
+from bluffscope.errors import InputError
+from bluffscope.sae.load import no_pickle
 
 
 @pytest.fixture
@@ -219,7 +221,7 @@ def arrays(**changes):
         ({"threshold": np.array(["a"] * 48)}, "threshold is 1-dimensional <U1; expected floating point numbers"),
         ({"b_enc": np.zeros(48, complex)}, "b_enc is 1-dimensional complex128"),
         ({"W_enc": np.zeros(3)}, "W_enc is 1-dimensional"),
-        ({"W_dec": np.zeros((3, 4))}, "size mismatch for W_dec"),
+        ({"W_dec": np.zeros((3, 4))}, "W_dec has shape (3, 4), which does not go with W_enc's 16 x 48"),
         ({"b_dec": np.full(16, np.nan, np.float32)}, "b_dec holds values that are not finite"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -248,8 +250,8 @@ def test_a_damaged_archive_is_refused(saes_refused, archive, tmp_path, damage):
 @pytest.mark.parametrize(
     ("shape", "says"),
     [
-        ((10**7, 10**7), "it needs more memory than there is"),
-        ((10**12, 10**12), "it needs more memory than there is"),
+        ((10**7, 10**7), "the weights file is damaged"),
+        ((10**12, 10**12), "the weights file is damaged"),
         ((40_000, 40_000), "the weights file is damaged"),
         ((-1, 4), "the weights file is damaged"),
     ],
@@ -262,3 +264,19 @@ def test_an_archive_that_claims_more_than_it_holds_is_refused(saes_refused, arch
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr("W_enc.npy", member.getvalue())
     saes_refused(tmp_path / "scope", "layer 0", says)
+
+
+def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_refused_unread(saes_refused, archive, tmp_path):
+    bomb = {"W_enc": np.zeros((2304, 16_384), np.float32), "W_dec": np.zeros((16_384, 2304), np.float32)}
+    vectors = {name: np.zeros(16_384, np.float32) for name in ("b_enc", "threshold")}
+    np.savez_compressed(archive, **bomb, **vectors, b_dec=np.zeros(2304, np.float32))
+    assert archive.stat().st_size < 1 << 20
+    saes_refused(tmp_path / "scope", "layer 0", "would unpack to 0.2 GB from 0.3 MB")
+
+
+def test_a_release_whose_weights_are_a_pickle_is_refused_with_the_conversion_to_run(tmp_path):
+    torch.save({"W": torch.zeros(1)}, tmp_path / "ae.pt")
+    before = torch.load
+    with pytest.raises(InputError, match="its weights are a pickle.*save_model"), no_pickle("--sae old-release:ae"):
+        torch.load(tmp_path / "ae.pt")
+    assert torch.load is before

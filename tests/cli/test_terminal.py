@@ -200,6 +200,6 @@ def test_a_stop_before_the_first_pair_is_one_line_too(call, monkeypatch, tiny_fl
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bluffscope.run.build_worker", interrupted)
+    monkeypatch.setattr("bluffscope.crew.build_worker", interrupted)
     outcome = call("analyze", *tiny_flags)
     assert (outcome.code, outcome.err) == (130, "bluffscope analyze: stopped before it was done\n")

@@ -94,7 +94,14 @@ def test_nothing_is_left_behind(call, flags, tmp_path, monkeypatch):
     assert list((tmp_path / "cwd").iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [["--position", "completion-mean", "--join", ""], ["--batch-size", "2"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--position", "completion-mean", "--join", ""],
+        ["--position", "divergence", "--logprob"],
+        ["--position", "first-completion", "--batch-size", "2"],
+    ],
+)
 def test_options_of_model_data_and_measurement_hold(call, flags, options):
     agreed(call("verify", *flags, *options, "--layers", "1", "3"), "float64", "float32", pairs=5)
 

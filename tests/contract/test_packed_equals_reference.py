@@ -53,6 +53,31 @@ def test_in_float64_every_column_is_the_reference_s(any_model, tiny_saes, positi
     assert result.worst.ratio < 1e-3  # the arithmetic is the same; a wrong term, however small, would show
 
 
+@pytest.mark.usefixtures("exact_softmax")
+@pytest.mark.parametrize("strategy", ["packed", "batched"])
+@pytest.mark.parametrize("position", ["first-completion", "divergence"])
+def test_texts_read_before_their_end_are_the_reference_s_too(any_model, tiny_saes, position, strategy):
+    # Joined by nothing, prompts and completions merge; "Paris" is the beginning of "Paris, Paris": they never part.
+    pairs = measuring.as_pairs([*random_pairs(SEED + 7), *tiny.PAIRS])
+    asked = {"position": position, "join": "", "noise_draws": 1}
+    worker = measuring.make_worker(any_model, tiny_saes, strategy=strategy, **asked)
+    table = measuring.measure(worker, pairs)
+    oracle = measuring.load_oracle(any_model, tiny_saes)
+    refused = set(table.filter(table["_reason"].is_not_null())["pair_id"])
+    assert len(refused) == (1 if position == "divergence" else 0)
+    for pair in pairs:
+        if pair.id in refused:
+            with pytest.raises(PairError, match="ends before it differs"):
+                oracle.rows([pair], **asked)
+    expected = oracle.rows([pair for pair in pairs if pair.id not in refused], **asked)
+    result = assert_same(table.filter(table["_reason"].is_null()), expected, "float64", position=position, draws=1)
+    assert result.left_out == 0
+    assert result.worst.ratio < 1e-3
+    last = oracle.rows([pair for pair in pairs if pair.id not in refused], **{**asked, "position": "last"})
+    moved = [a["l0_fact_gini"] != b["l0_fact_gini"] for a, b in zip(expected, last, strict=True)]
+    assert sum(moved) > 8, "hardly a text is longer than the token it is read at"
+
+
 @pytest.mark.parametrize(("position", "join"), [("last", " "), ("completion-mean", "")])
 def test_in_float32_every_column_is_the_reference_s(any_model, tiny_saes, position, join):
     pairs = measuring.as_pairs(random_pairs(SEED + 1))

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 import tiny
+from bluffscope.api import config_from
 from bluffscope.model import HookPoint, ResidualReader, load_model
 from bluffscope.model.hooks import ignores_mean
 from bluffscope.plan import pack
 from bluffscope.records import VIEWS, Sequence
+from bluffscope.run import run
 
 TEXT = [1, *range(40, 300, 17)]
 _ORACLE = """
@@ -87,3 +89,22 @@ def test_only_layer_norm_ignores_the_mean(tmp_path, family, expected):
     folder = tiny.save_model(tmp_path / family, family)
     model = load_model(str(folder), revision=None, blocks=4, device=torch.device("cpu"), dtype=torch.float32)
     assert ignores_mean(model.network) is expected
+
+
+def test_the_engine_and_the_reference_centre_alike(gpt2, tmp_path, pairs_file):
+    saes = tiny.save_saes(tmp_path / "saes", (0, 2))
+    for layer in (0, 2):
+        file = saes / f"layer_{layer}" / "cfg.json"
+        config = json.loads(file.read_text())
+        config["metadata"]["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
+        file.write_text(json.dumps(config))
+
+    def table(strategy):
+        options = config_from(
+            model=str(gpt2), sae=str(saes), data=str(pairs_file), strategy=strategy, out=tmp_path / strategy
+        )
+        return run(options, draw=False).metrics()
+
+    ours, reference = table("packed"), table("sequential")
+    for column in ("l0_fact_reconstruction_error", "l2_hall_reconstruction_error", "l2_prompt_relative_error"):
+        np.testing.assert_allclose(ours[column].to_numpy(), reference[column].to_numpy(), rtol=1e-4)

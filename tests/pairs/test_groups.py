@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bluffscope.pairs.groups import GroupBuilder, connected_components, label_names
+from bluffscope.pairs.groups import GroupBuilder, Groups, connected_components
 
 WORDS = ["Paris", "paris ", "PARIS", "Rome", "St  Gallen", "st\tgallen", "Straße", "STRASSE", "Tokyo", "Ω"]
 TEXT_TRIPLES = st.lists(
@@ -27,7 +27,7 @@ def labels_of(pairs) -> list[str]:
     builder = GroupBuilder()
     for pair_id, prompt, fact, hallucination in pairs:
         builder.add(pair_id, prompt, fact, hallucination)
-    return builder.labels().tolist()
+    return builder.groups().labels()
 
 
 def naive_partition(pairs) -> set[frozenset[str]]:
@@ -96,8 +96,20 @@ def test_a_label_is_g_and_twelve_hex_digits_of_the_smallest_id_hash():
 
 
 def test_labels_that_agree_in_twelve_digits_are_told_apart():
-    names = label_names(np.array([0x123456789ABC0000, 0x123456789ABC0001, 5], dtype=np.uint64))
-    assert names.tolist() == ["g123456789abc0000", "g123456789abc0001", "g0000000000000005"]
+    groups = Groups.of(np.array([0x123456789ABC0000, 0x123456789ABC0001, 5], dtype=np.uint64))
+    assert groups.labels() == ["g123456789abc0000", "g123456789abc0001", "g0000000000000005"]
+
+
+def test_labels_come_one_by_one_as_they_come_all_at_once():
+    groups = Groups.of(np.random.default_rng(0).integers(0, 2**64, 10_000, dtype=np.uint64))
+    assert list(groups) == groups.labels() == groups.tolist()
+    assert groups.labels(4090, 4100) == groups.labels()[4090:4100]
+
+
+def test_numbers_and_labels_make_the_same_groups():
+    groups = Groups.of(np.random.default_rng(0).integers(0, 300, 1000, dtype=np.uint64) << np.uint64(20))
+    ordered = sorted(set(groups))
+    assert [ordered[number] for number in groups.numbers()] == groups.labels()
 
 
 def test_long_chains_are_one_component_in_reasonable_time():

@@ -18,7 +18,7 @@ import yaml
 from bluffscope.config import RunConfig
 from bluffscope.errors import InputError, RunFolderError
 from bluffscope.table import folder as folder_module
-from bluffscope.table.folder import RUN_MARKS, RunFolder, default_run_path, plain
+from bluffscope.table.folder import RUN_MARKS, RunFolder, default_run_path, manifest_checksum, plain
 from bluffscope.table.manifest import STAGES, assemble_manifest, package_versions
 from bluffscope.table.schema import table_columns
 
@@ -26,7 +26,7 @@ from bluffscope.table.schema import table_columns
 def test_a_new_folder_is_made_with_its_parents_and_is_empty_but_for_shards(tmp_path):
     folder = RunFolder.create(tmp_path / "a" / "b")
     assert [path.name for path in folder.path.iterdir()] == ["shards"]
-    assert folder.shard_path(3) == tmp_path / "a" / "b" / "shards" / "000003.parquet"
+    assert folder.shards == tmp_path / "a" / "b" / "shards"
 
 
 def test_an_existing_folder_without_a_run_is_accepted_and_its_files_stay(tmp_path):
@@ -38,7 +38,7 @@ def test_an_existing_folder_without_a_run_is_accepted_and_its_files_stay(tmp_pat
 @pytest.mark.parametrize("mark", RUN_MARKS)
 def test_a_folder_that_holds_a_run_is_refused(tmp_path, mark):
     (tmp_path / mark).mkdir() if mark == "shards" else (tmp_path / mark).write_text("")
-    with pytest.raises(InputError, match=f"already holds a run \\({mark}\\): give --out another folder"):
+    with pytest.raises(InputError, match=f"already holds a run \\({mark}\\): give --out another folder, or .*--resume"):
         RunFolder.create(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [mark]
 
@@ -173,6 +173,15 @@ def test_the_manifest_says_what_made_the_numbers_and_nothing_of_the_environment(
     assert found["health"] == {} and found["lint"] == {} and found["counts"]["quarantined"] == 1
     assert found["metric_versions"]["entropy_fact"] == 1 and "note" not in found["metric_versions"]
     assert "hf_secret_value" not in text and str(Path.home()) not in text
+
+
+def test_the_manifest_has_a_checksum_of_what_it_says(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    written = folder.write_manifest({"b": "Ω \udc80", "a": [1, 0.1, float("nan")]})
+    found = json.loads((folder.path / "manifest.json").read_text(encoding="utf-8"))
+    assert found == written and found["checksum"] == manifest_checksum(found)
+    assert manifest_checksum(found | {"a": [1, 0.1, 0]}) != found["checksum"]
+    assert folder.write_manifest(found) == written
 
 
 def test_a_timing_of_no_stage_is_refused():

@@ -10,17 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from bluffscope.errors import InputError, RunFolderError
-from bluffscope.table import shards as shards_module
+from bluffscope.table import merge as merge_module
+from bluffscope.table.atomic import AtomicFile
 from bluffscope.table.folder import RunFolder
+from bluffscope.table.merge import merge, remove_shards
 from bluffscope.table.reader import read_run
 from bluffscope.table.schema import table_columns
-from bluffscope.table.shards import merge, shard_schema, write_shard
+from bluffscope.table.shards import committed_shards, shard_schema, write_shard
 
 COLUMNS = table_columns([5], [], [("note", "str"), ("weight", "float")])
 METADATA = {"model": "demo", "ключ": 'a "quoted" Ω\nline'}
@@ -60,14 +63,26 @@ def frame(rows: list[dict], residuals: bool = False) -> pl.DataFrame:
 def run_with(path: Path, groups: list[list[dict]], residuals: bool = False) -> RunFolder:
     folder = RunFolder.create(path)
     for number, rows in enumerate(groups):
-        write_shard(folder.shard_path(number), frame(rows, residuals))
+        write_shard(folder.shards, number, frame(rows, residuals))
     return folder
+
+
+def shard_path(folder: RunFolder, number: int) -> Path:
+    return next(file.path for file in committed_shards(folder.shards) if file.number == number)
+
+
+def rewrite(folder: RunFolder, number: int, table: pl.DataFrame) -> None:
+    """Another table in the place of a shard's."""
+    shard_path(folder, number).unlink()
+    write_shard(folder.shards, number, table)
 
 
 def test_the_tables_hold_every_pair_once_and_in_order_with_its_provenance(tmp_path):
     rows = [row(i, quarantined=i in (2, 5)) for i in range(9)]
     folder = run_with(tmp_path / "run", [rows[:4], rows[4:5], rows[5:]])
     result = merge(folder, 3, COLUMNS, METADATA)
+    assert len(list(folder.shards.iterdir())) == 3
+    remove_shards(folder)
     assert (result.rows, result.quarantined, result.reasons) == (7, 2, {REASON: 2})
 
     run = read_run(folder.path)
@@ -91,6 +106,7 @@ def test_the_tables_hold_every_pair_once_and_in_order_with_its_provenance(tmp_pa
         for i in (2, 5)
     ]
     assert sorted(path.name for path in folder.path.iterdir()) == [
+        "checksums.txt",
         "features.parquet",
         "metrics.parquet",
         "pairs.parquet",
@@ -150,10 +166,12 @@ def test_a_folder_with_glob_characters_or_hive_names_in_its_path_works(tmp_path)
     assert "domain" not in run.features.collect_schema().names()
 
 
-def test_a_shard_written_twice_replaces_itself(tmp_path):
-    folder = run_with(tmp_path / "run", [[row(0)], [row(1)]])
-    write_shard(folder.shard_path(1), frame([row(1)]))
-    assert merge(folder, 2, COLUMNS, {}).rows == 2
+def test_shards_may_come_in_any_order_and_twice(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    for number in (2, 0, 1, 0):
+        write_shard(folder.shards, number, frame([row(number)]))
+    assert merge(folder, 3, COLUMNS, {}).rows == 3
+    assert read_run(folder.path).metrics["pair_id"].to_list() == ["p0", "p1", "p2"]
 
 
 @pytest.mark.parametrize(
@@ -174,9 +192,9 @@ def test_pairs_that_stand_twice_are_missing_or_out_of_order_are_found(tmp_path, 
 
 def test_missing_and_foreign_shards_are_named(tmp_path):
     folder = run_with(tmp_path / "run", [[row(0)], [row(1)]])
-    with pytest.raises(RunFolderError, match="lacks 1 of 3 shards .first 000002.parquet"):
+    with pytest.raises(RunFolderError, match="lacks 1 of 3 shards .first number 2"):
         merge(folder, 3, COLUMNS, {})
-    with pytest.raises(RunFolderError, match="not of this run .first 000001.parquet"):
+    with pytest.raises(RunFolderError, match="not of this run .first 000001."):
         merge(folder, 1, COLUMNS, {})
     assert len(list(folder.shards.iterdir())) == 2
 
@@ -185,7 +203,15 @@ def test_what_a_killed_process_left_half_written_is_not_merged(tmp_path):
     folder = run_with(tmp_path / "run", [[row(0)]])
     (folder.shards / ".000001.parquet.1234.tmp").write_bytes(b"half")
     assert merge(folder, 1, COLUMNS, {}).rows == 1
+    remove_shards(folder)
     assert not folder.shards.exists()
+
+
+def test_a_stranger_among_the_shards_is_named(tmp_path):
+    folder = run_with(tmp_path / "run", [[row(0)]])
+    (folder.shards / "000001.parquet").write_bytes(b"")
+    with pytest.raises(RunFolderError, match="no shards of this run .first 000001.parquet"):
+        merge(folder, 1, COLUMNS, {})
 
 
 def cut(content: bytes) -> bytes:
@@ -201,9 +227,11 @@ def zeroed(content: bytes) -> bytes:
 def test_a_damaged_shard_is_named_in_one_line_and_nothing_half_made_stays(tmp_path, damage):
     rows = [row(i, features=300) for i in range(12)]
     folder = run_with(tmp_path / "run", [rows[:4], rows[4:8], rows[8:]])
-    bad = folder.shard_path(1)
+    bad = shard_path(folder, 1)
     bad.write_bytes(damage(bad.read_bytes()))
-    with pytest.raises(RunFolderError, match="shard .*000001.parquet is damaged .*: delete it and run") as caught:
+    with pytest.raises(
+        RunFolderError, match="shard .*000001.* is damaged: its .* are not what was committed"
+    ) as caught:
         merge(folder, 3, COLUMNS, {})
     assert "\n" not in str(caught.value)
     assert len(list(folder.shards.iterdir())) == 3
@@ -212,17 +240,17 @@ def test_a_damaged_shard_is_named_in_one_line_and_nothing_half_made_stays(tmp_pa
 
 def test_a_shard_with_other_columns_is_named(tmp_path):
     folder = run_with(tmp_path / "run", [[row(0)], [row(1)]])
-    write_shard(folder.shard_path(1), frame([row(1)]).drop("l5_fact_gini"))
-    with pytest.raises(RunFolderError, match="shard .*000001.parquet has no column 'l5_fact_gini'"):
+    rewrite(folder, 1, frame([row(1)]).drop("l5_fact_gini"))
+    with pytest.raises(RunFolderError, match="shard .*000001.* has no column 'l5_fact_gini'"):
         merge(folder, 2, COLUMNS, {})
-    write_shard(folder.shard_path(1), frame([row(1)]).with_columns(l5_fact_gini=pl.lit("x")))
-    with pytest.raises(RunFolderError, match="000001.parquet has String in column 'l5_fact_gini', expected Float64"):
+    rewrite(folder, 1, frame([row(1)]).with_columns(l5_fact_gini=pl.lit("x")))
+    with pytest.raises(RunFolderError, match="000001.* has String in column 'l5_fact_gini', expected Float64"):
         merge(folder, 2, COLUMNS, {})
 
 
 def test_a_shard_without_its_own_columns_is_refused(tmp_path):
     with pytest.raises(ValueError, match="_features"):
-        write_shard(tmp_path / "s.parquet", frame([row(0)]).drop("_features"))
+        write_shard(tmp_path, 0, frame([row(0)]).drop("_features"))
     assert not list(tmp_path.iterdir())
 
 
@@ -247,22 +275,40 @@ def test_a_merge_that_fails_anywhere_can_be_run_again(tmp_path, monkeypatch, fai
     assert len(read_run(folder.path).metrics) == 3
 
 
-def test_a_table_that_comes_back_short_is_noticed_before_the_shards_go(tmp_path, monkeypatch):
+def test_a_table_that_the_disk_did_not_keep_is_noticed_before_the_shards_go(tmp_path, monkeypatch):
     folder = run_with(tmp_path / "run", [[row(0), row(1)]])
-    write = shards_module._write
-    monkeypatch.setattr(shards_module, "_write", lambda f, name, table, *rest: write(f, name, table.head(1), *rest))
+    commit = AtomicFile.commit
+
+    def lossy(file, name=None):
+        path = commit(file, name)
+        path.write_bytes(zeroed(path.read_bytes()))
+        return path
+
+    monkeypatch.setattr(AtomicFile, "commit", lossy)
+    with pytest.raises(RunFolderError, match="metrics.parquet is cut off or altered as soon as it was written"):
+        merge(folder, 1, COLUMNS, {})
+    assert folder.shards.exists()
+
+
+def test_a_table_that_lacks_rows_is_noticed_before_the_shards_go(tmp_path, monkeypatch):
+    folder = run_with(tmp_path / "run", [[row(0), row(1)]])
+    concat = merge_module.pl.concat
+    monkeypatch.setattr(merge_module.pl, "concat", lambda frames: concat(frames).head(1))
     with pytest.raises(RunFolderError, match="metrics.parquet holds 1 rows, expected 2"):
         merge(folder, 1, COLUMNS, {})
     assert folder.shards.exists()
 
 
-def test_a_table_in_another_order_is_noticed_before_the_shards_go(tmp_path, monkeypatch):
-    folder = run_with(tmp_path / "run", [[row(0), row(1)]])
-    write = shards_module._write
-    monkeypatch.setattr(shards_module, "_write", lambda f, name, table, *rest: write(f, name, table.reverse(), *rest))
-    with pytest.raises(RunFolderError, match="metrics.parquet does not hold the pairs in the order of the input"):
-        merge(folder, 1, COLUMNS, {})
-    assert folder.shards.exists()
+def test_row_groups_are_bounded_and_change_nothing(tmp_path, monkeypatch):
+    groups = [[row(i, quarantined=i % 5 == 1)] for i in range(9)]
+    whole, cut_up = run_with(tmp_path / "whole", groups), run_with(tmp_path / "cut", groups)
+    merge(whole, 9, COLUMNS, {})
+    monkeypatch.setattr(merge_module, "GROUP_BYTES", 1)
+    merge(cut_up, 9, COLUMNS, {})
+    assert pq.ParquetFile(cut_up.path / "metrics.parquet").num_row_groups > 1
+    for name in ("metrics", "pairs", "quarantine"):
+        assert_frame_equal(getattr(read_run(whole.path), name), getattr(read_run(cut_up.path), name), check_exact=True)
+    assert_frame_equal(read_run(whole.path).features.collect(), read_run(cut_up.path).features.collect())
 
 
 def test_numbers_survive_bit_for_bit(tmp_path):
@@ -278,6 +324,7 @@ def finished(path: Path) -> Path:
     folder.write_config({"seed": 0})
     folder.write_manifest({"device": "cpu"})
     merge(folder, 1, COLUMNS, {})
+    remove_shards(folder)
     return path
 
 
@@ -286,7 +333,7 @@ def test_a_finished_run_is_read_lazily(tmp_path):
     (path / "features.parquet").write_bytes(b"broken")
     run = read_run(str(path))
     assert len(run.metrics) == 2 and run.metrics is run.metrics
-    assert run.manifest == {"device": "cpu"} and run.config == {"seed": 0}
+    assert run.manifest["device"] == "cpu" and run.config == {"seed": 0}
     with pytest.raises(InputError, match="features.parquet is damaged"):
         _ = run.features
 

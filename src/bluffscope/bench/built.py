@@ -27,11 +27,12 @@ from bluffscope.model.quantize import quantize_to_int8
 from bluffscope.pairs import open_source
 from bluffscope.pipeline import ShardWorker, cut_shards
 from bluffscope.records import Shard
-from bluffscope.reference import tokenise
+from bluffscope.reference_model import tokenise
 from bluffscope.sizing import loaded_shape, predicted_peak, run_footprint
 from bluffscope.table.folder import RunFolder
+from bluffscope.table.merge import merge
 from bluffscope.table.schema import table_columns
-from bluffscope.table.shards import merge, write_shard
+from bluffscope.table.shards import write_shard
 from bluffscope.timing import Stopwatch
 from bluffscope.worker import OF_THE_REFERENCE, Parts, RunWorker, assemble
 
@@ -77,13 +78,13 @@ class Built:
 
         def commit(shard: Shard, frame: pl.DataFrame) -> None:
             with stopwatch.stage("write"):
-                write_shard(folder.shard_path(shard.number), frame)
+                write_shard(folder.shards, shard.number, frame)
             committed.append(shard.number)
 
         reset_peak_rss()
         with Watch() as watch:
             started = time.perf_counter()
-            pairs = zip(source.pairs(), scan.groups.tolist(), strict=True)
+            pairs = zip(source.pairs(), scan.groups, strict=True)
             shards = cut_shards(pairs, config.engine.shard_pairs)
             with kept_heap() if self.job.pooled else nullcontext():
                 LocalEngine(self.job.depth).run(shards, lambda: worker, commit, lambda _: None)

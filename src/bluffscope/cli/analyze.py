@@ -6,16 +6,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.text import Text
 
 from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.dry_run import dry_run
 from bluffscope.cli.health import headline, print_findings, withheld
 from bluffscope.cli.main import guarded
-from bluffscope.cli.options import parse_run
+from bluffscope.cli.options import parse_analysis, parse_run
 from bluffscope.cli.progress import BarProgress, LineProgress
-from bluffscope.config import EngineOptions, RunConfig
+from bluffscope.config import EngineOptions, ForecastOptions, RunConfig
+from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
     from bluffscope.metrics import Analysis
@@ -29,7 +31,15 @@ _DESCRIPTION = """Measure pairs (prompt, fact, hallucination) in a language mode
 
 def main(arguments: Sequence[str]) -> int:
     """Parse the options, run, print the summary; gives the exit code."""
-    return analyze(parse_run(arguments, "bluffscope analyze", _DESCRIPTION))
+    config, foretold = parse_analysis(arguments, "bluffscope analyze", _DESCRIPTION)
+    return dry_run(config, foretold) if foretold.dry_run else analyze(_only(config, foretold))
+
+
+def _only(config: RunConfig, foretold: ForecastOptions) -> RunConfig:
+    """The options of a run that is no forecast; refuses what speaks of a forecast only."""
+    if foretold != ForecastOptions():
+        raise InputError("--gpus and --gpu-kind foretell a run: give --dry-run with them, or leave them out")
+    return config
 
 
 def experiment(
@@ -85,9 +95,18 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
 def _print(result: RunResult, seconds: float) -> None:
     """The summary, the answer, where the time went, what was left out, and where the results are."""
     from bluffscope.report import render_fidelity, render_summary
+    from bluffscope.stats.sampling import drawn_from, read_metrics
 
     console = output_console()
-    console.print(render_summary(result.metrics()))
+    if result.untouched:
+        tables = len(result.merged.tables)
+        line = f"Nothing to do: {result.path} is complete, and its {tables} tables hold what was written"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
+    metrics, total = read_metrics(result.path)
+    console.print(render_summary(metrics))
+    if note := drawn_from(metrics.height, total):
+        console.print(note, markup=False, highlight=False)
     if result.fidelity is not None:
         console.print(render_fidelity(result.fidelity))
     if result.report is not None:
@@ -96,15 +115,21 @@ def _print(result: RunResult, seconds: float) -> None:
     stages = " | ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items() if stage != "total")
     pairs = result.merged.rows + result.merged.quarantined
     working = sum(timings[stage] for stage in ("tokenise", "forward", "sae", "geometry"))
-    rate = f" ({pairs / working:.0f} pairs/sec once loaded)" if working > 0 else ""
+    workers = result.manifest["workers"]
+    # Of several workers the seconds are summed: that rate would be one worker's.
+    rate = f" ({pairs / working:.0f} pairs/sec once loaded)" if working > 0 and workers is None else ""
     closing = f" | report {seconds - timings['total']:.1f}" if result.report is not None else ""
     lines = [f"Total time: {seconds:.1f} s{rate}", f"Seconds by stage: {stages}{closing}"]
+    if workers is not None:
+        lines.append(_workers_line(workers))
     lines.append(_memory_line(result.manifest["memory"]))
     if result.merged.quarantined:
         lines.append(f"Quarantined: {result.merged.quarantined} of {pairs} pairs (quarantine.parquet):")
         lines += [f"  {number} x {reason}" for reason, number in list(result.merged.reasons.items())[:5]]
-    if lint := result.manifest["lint"].get("headline"):
-        lines.append(f"Lint: {lint}; see manifest.json")
+    lint = result.manifest["lint"]
+    if lint.get("headline"):
+        of = f" of {lint['rows']:,} pairs in whole groups drawn at random" if "rows_in_all" in lint else ""
+        lines.append(f"Lint{of}: {lint['headline']}; see manifest.json")
     print_findings(console, result.manifest["health"])
     lines.append(headline(result.manifest["health"]))
     lines += [f"Hint: {hint}" for hint in result.manifest["hints"]]
@@ -113,6 +138,15 @@ def _print(result: RunResult, seconds: float) -> None:
         lines.append(f"Report: {result.report.path}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _workers_line(workers: Mapping[str, Any]) -> str:
+    """`Workers: 2, each with 1 thread, 61.2 pairs/sec (1 died on the way)`."""
+    number, threads, rate = workers["number"], workers["threads"], workers["pairs_per_second_each"]
+    each = f"{threads} thread{'s' if threads > 1 else ''}" + (" and a GPU" if workers["gpu"] else "")
+    speed = "" if rate is None else f", {rate:.1f} pairs/sec"
+    lost = f" ({workers['lost']} died on the way)" if workers["lost"] else ""
+    return f"Workers: {number}, each with {each}{speed}{lost}"
 
 
 def _memory_line(memory: Mapping[str, int | None]) -> str:

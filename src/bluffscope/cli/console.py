@@ -9,6 +9,8 @@ from collections.abc import Generator
 
 from rich.console import Console
 
+from bluffscope.redaction import redacted
+
 PLAIN_WIDTH = 100
 """Columns of what is printed where there is no terminal to ask."""
 
@@ -41,7 +43,7 @@ class _MessageHandler(logging.Handler):
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(f"{record.levelname.lower()}: {record.getMessage()}".split())
+        text = redacted(" ".join(f"{record.levelname.lower()}: {record.getMessage()}".split()))
         if self._once and text in self._said:
             return
         self._said.add(text)

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from bluffscope import __version__
-from bluffscope.errors import BluffscopeError
+from bluffscope.errors import BluffscopeError, RunStopped
+from bluffscope.redaction import redacted
 
 COMMANDS = {
     "analyze": "measure pairs and write a run's folder with tables and figures",
     "bench": "time every step from the old pattern to the engine, and compare with the machine's limit",
+    "detect": "train a detector on a run and keep it (train), or score texts with one (score)",
     "doctor": "check that model, SAEs and reading belong together, and what the machine can do",
+    "features": "see which SAE features differ, what they promote, and what removing them changes",
     "lint": "find what is wrong or doubtful with pairs, before any model runs",
     "report": "write a run's report.html and figures again, from its folder alone",
     "stats": "test whether any metric of a run or table separates fact from hallucination",
@@ -56,8 +60,12 @@ def guarded(program: str, action: Callable[[], int]) -> int:
     except SystemExit as stop:  # --help
         return _flushed(stop.code if isinstance(stop.code, int) else EXIT_DONE)
     except BluffscopeError as error:
-        _say(f"{program}: {_one_line(str(error))}")
+        _say(f"{program}: {_one_line(redacted(str(error)))}")
         return EXIT_USAGE
+    except RunStopped as stop:
+        again = "" if stop.path is None else f"; go on with: {program} --resume {shlex.quote(str(stop.path))}"
+        _say(_one_line(f"{program}: stopped; what is committed is kept{again}"))
+        return stop.exit_code
     except KeyboardInterrupt:
         _say(f"{program}: stopped before it was done")
         return EXIT_STOPPED

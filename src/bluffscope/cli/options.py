@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 import yaml
 
-from bluffscope.config import Options, RunConfig, expectation, run_config
+from bluffscope.config import ForecastOptions, Options, RunConfig, expectation, read_yaml, run_config
 from bluffscope.errors import InputError
 
 Parsed = TypeVar("Parsed")
@@ -39,7 +39,7 @@ def parse_run(arguments: Sequence[str], program: str, description: str, default:
         InputError: a flag is wrong, or the file given with --config cannot be used.
         SystemExit: 0, for --help.
     """
-    arguments, default = _with_defaults(arguments, default)
+    arguments, default = _defaults(arguments, default)
 
     def gather(
         replay: Annotated[_Replay, tyro.conf.arg(name="")],
@@ -60,7 +60,7 @@ def parse_run_and(
         InputError: a flag is wrong, or the file given with --config cannot be used.
         SystemExit: 0, for --help.
     """
-    arguments, default = _with_defaults(arguments, None)
+    arguments, default = _defaults(arguments, None)
 
     def gather(
         own: Any,
@@ -79,11 +79,32 @@ def parse_run_and(
     return parsed(gather, arguments, program, description, expected)
 
 
-def _with_defaults(arguments: Sequence[str], default: RunConfig | None) -> tuple[list[str], RunConfig]:
-    """The arguments without --config, and what holds for options that they leave open."""
+def parse_analysis(arguments: Sequence[str], program: str, description: str) -> tuple[RunConfig, ForecastOptions]:
+    """The options of a run, and whether it is only to be foretold; see `parse_run`."""
+    arguments, default = _defaults(arguments, None)
+
+    def gather(
+        replay: Annotated[_Replay, tyro.conf.arg(name="")],
+        foretold: Annotated[ForecastOptions, tyro.conf.arg(name="")],
+        run: Annotated[RunConfig, tyro.conf.arg(name="")] = default,
+    ) -> tuple[RunConfig, ForecastOptions]:
+        del replay
+        return run, foretold
+
+    groups = (ForecastOptions, *get_type_hints(RunConfig).values())
+    return parsed(gather, arguments, program, description, partial(expectation, groups=groups))
+
+
+def _defaults(arguments: Sequence[str], default: RunConfig | None) -> tuple[list[str], RunConfig]:
+    """The flags without --config and --resume, and what holds for those that are not given."""
     refuse_repeated(arguments)
-    rest, path = _take_config(list(arguments))
+    rest, path = _take(list(arguments), "--config", "a run's config.yaml")
     default = load_config(path) if path is not None else default or RunConfig()
+    rest, resumed = _take(rest, "--resume", "the folder of a run that was started")
+    if resumed is not None:
+        if path is not None:
+            raise InputError(f"--config {path}: not with --resume, which has the options of its run")
+        default = _resumed(resumed, default)
     if any(argument.partition("=")[0] == "--preset" for argument in rest):
         # The file names model, SAEs and layers outright; a preset given beside it would change nothing.
         default = replace(default, model=replace(default.model, model=None, revision=None, sae=None, layers=()))
@@ -183,7 +204,7 @@ def load_config(path: Path) -> RunConfig:
     """
     where = f"--config {path}"
     try:
-        content = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+        content = read_yaml(path.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{where}: cannot be read ({error.strerror}); give a run's config.yaml") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -205,19 +226,27 @@ def refuse_repeated(arguments: Sequence[str]) -> None:
         raise InputError(f"{repeated}: given twice; give it once, with all its values behind it")
 
 
-def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """Take --config FILE out of the arguments."""
+def _resumed(folder: Path, default: RunConfig) -> RunConfig:
+    """The options of the run in a folder, or the default where it was killed before it wrote them."""
+    from bluffscope.resume import saved_options  # torch: seconds that no other command line should take
+
+    default = saved_options(folder.expanduser()) or default
+    return replace(default, output=replace(default.output, resume=folder))
+
+
+def _take(arguments: list[str], flag: str, what: str) -> tuple[list[str], Path | None]:
+    """Take a flag and its path out of the arguments."""
     rest: list[str] = []
     found: str | None = None
     waiting = iter(arguments)
     for argument in waiting:
         name, equals, path = argument.partition("=")
-        if name == "--config":
+        if name == flag:
             found = path if equals else next(waiting, "")
         else:
             rest.append(argument)
     if found is None:
         return rest, None
     if not found or found.startswith("--"):
-        raise InputError("--config: give a run's config.yaml")
+        raise InputError(f"{flag}: give {what}")
     return rest, Path(found)

@@ -71,8 +71,11 @@ def stats(options: StatsOptions) -> int:
     # Polars and scipy take a second to import: --help and a mistyped flag should not.
     from bluffscope.report.verdicts import render_verdicts
     from bluffscope.stats import Resampling, analyse_table, write_stats
+    from bluffscope.stats.analysis import noted
+    from bluffscope.stats.sampling import drawn_from
 
     table, pairs, folder, run = _opened(options)
+    note = None if run is None else drawn_from(table.height, run.rows)
     failures = _health(run)
     withheld = () if options.allow_unsound else failures
     resampling = Resampling(seed=options.seed)
@@ -90,6 +93,7 @@ def stats(options: StatsOptions) -> int:
     except InputError as error:
         raise InputError(f"{options.table}: {error}") from error
     source = {"table": str(options.table), "pairs_from": options.pairs, "health": failures}
+    result = noted(result, note)
     files = write_stats(result, options.out or folder, source, detection)
     console = output_console()
     if failures:
@@ -99,6 +103,8 @@ def stats(options: StatsOptions) -> int:
         from bluffscope.report.detectors import DetectionView
 
         console.print(DetectionView(detection))
+    if note is not None:
+        console.print(note, markup=False, highlight=False)
     console.print(_last_line(result, files), markup=False, highlight=False, soft_wrap=True)
     return 4 if withheld else 0
 
@@ -136,15 +142,17 @@ def _last_line(result: StatsResult, files: tuple[Path, Path]) -> str:
 
 def _opened(options: StatsOptions) -> tuple[pl.DataFrame, pl.DataFrame | None, Path, Run | None]:
     """The table, its pairs where they are known, the folder that results go to, and the run."""
+    from bluffscope.stats.sampling import pairs_of, read_metrics
     from bluffscope.table import read_run, read_table
 
     path = options.table
     if not path.is_dir():
         return read_table(path), pairs_frame(options.pairs, options.columns), path.parent, None
     run = read_run(path)
+    table, _ = read_metrics(path)
     if options.pairs is not None:
-        return run.metrics, pairs_frame(options.pairs, options.columns), path, run
-    return run.metrics, run.pairs if (path / "pairs.parquet").exists() else None, path, run
+        return table, pairs_frame(options.pairs, options.columns), path, run
+    return table, pairs_of(path, table) if (path / "pairs.parquet").exists() else None, path, run
 
 
 def pairs_frame(data: str | None, columns: tuple[str, ...] = ()) -> pl.DataFrame | None:

@@ -30,6 +30,7 @@ they must be equal, then in the run's own precision. Nothing is kept."""
 _FIXED = {
     "--strategy": "all strategies run",
     "--out": "nothing is kept",
+    "--resume": "nothing is kept",
     "--keep-residuals": "nothing is kept",
     "--no-keep-residuals": "nothing is kept",
     "--fidelity": "the run's own precision is compared anyway",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import polars as pl
@@ -40,3 +41,53 @@ class Engine(Protocol):
     ) -> None:
         """Measure every shard and commit its table."""
         ...
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a worker has done since it was made; sums over workers are of the same kind."""
+
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    """By stage."""
+    work: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Forwards, tokens, ..."""
+    peak_bytes: int = 0
+    """The most memory held where the model is; of several workers, the largest."""
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            _summed(self.seconds, other.seconds), _summed(self.work, other.work), max(self.peak_bytes, other.peak_bytes)
+        )
+
+
+def _summed(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: left.get(name, 0) + right.get(name, 0) for name in {**left, **right}}
+
+
+class Description(Protocol):
+    """What a worker in another process says of itself; it travels between processes."""
+
+    @property
+    def fingerprint(self) -> Any:
+        """Equal for workers that give the same numbers: which weights were loaded."""
+        ...
+
+    def rejected(self, shard: Shard, reason: str) -> pl.DataFrame:
+        """The table of a shard of which every pair is quarantined for this reason."""
+        ...
+
+
+class DistantWorker(Worker, Protocol):
+    """A worker in another process: what the driver would otherwise see of it, it has to say."""
+
+    def describe(self) -> Description:
+        """What it loaded."""
+        ...
+
+    def tally(self) -> Tally:
+        """What it has done so far."""
+        ...
+
+
+DistantFactory = Callable[[], DistantWorker]
+"""Travels between processes too, so it can be pickled."""

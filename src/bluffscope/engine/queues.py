@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from bluffscope.errors import RunStopped
+
 Item = TypeVar("Item")
 _POLL_SECONDS = 0.1
 """How often a thread that waits for room looks whether it is still wanted."""
@@ -109,7 +111,8 @@ def behind(take: Callable[[Item], None], depth: int) -> Generator[Callable[[Item
     """A function that hands items on to `take`, which runs in a thread behind, at most `depth` items late.
 
     Leaving the block waits for the last item and raises what `take` raised. If the block itself fails, the item in
-    work is finished, those still waiting are dropped, and the block's error stands. With depth 0 there is no thread.
+    work is finished, those still waiting are dropped, and the block's error stands; but for a `RunStopped` they are
+    done too, since nothing has gone wrong. With depth 0 there is no thread.
     """
     if depth < 1:
         yield take
@@ -117,6 +120,9 @@ def behind(take: Callable[[Item], None], depth: int) -> Generator[Callable[[Item
     worker = Behind(take, depth)
     try:
         yield worker.put
+    except RunStopped:
+        worker.finish(drain=True)
+        raise
     except BaseException:
         worker.finish(drain=False)
         raise

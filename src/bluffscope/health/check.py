@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -91,8 +91,3 @@ class Health:
             "findings": [check.entry() for check in self.findings],
             "checks": [check.entry() for check in self.checks],
         }
-
-
-def worst(severities: Sequence[Severity]) -> Severity:
-    """The gravest of some severities; "ok" of none."""
-    return min(severities, key=_ORDER.index, default="ok")

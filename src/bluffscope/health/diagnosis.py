@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
@@ -52,7 +52,7 @@ def diagnose(config: RunConfig) -> Health:
 
 def _columns_of(scan: Scan) -> ColumnsOf:
     def columns_of(layers: tuple[int, ...]) -> Sequence[Column]:
-        carried = [(column.name, column.kind) for column in scan.carried]
+        carried: list[tuple[str, Any]] = [(column.name, column.kind) for column in scan.carried]
         return table_columns(layers, (), carried, [analysis.name for analysis in _SENSITIVITY], [])
 
     return columns_of

@@ -13,11 +13,11 @@ from torch import nn
 from bluffscope.baseline import BaselineWorker
 from bluffscope.errors import PairError
 from bluffscope.model import HookPoint, LanguageModel
-from bluffscope.model.hooks import find_blocks, ignores_mean
+from bluffscope.model.hooks import Point, find_blocks, ignores_mean
 from bluffscope.pipeline import ShardWorker
 from bluffscope.precision import computing_in
 from bluffscope.records import Pair, TokenizedPair, View
-from bluffscope.reference import ReferenceOptions, tokenise
+from bluffscope.reference_model import ReferenceOptions, tokenise
 from bluffscope.sae import Coder
 from bluffscope.sae.load import CENTRED
 
@@ -185,7 +185,11 @@ def _sites(subject: Subject, ids: Sequence[int]) -> dict[str, torch.Tensor]:
     before_norm: list[torch.Tensor] = []
     others: dict[str, torch.Tensor] = {}
     handles = [_watch_end(subject, before_norm)]
-    kinds = {point.point for point in subject.points.values()} - {"hook_resid_pre", "hook_resid_post"}
+    kinds: set[Point] = {
+        point.point
+        for point in subject.points.values()
+        if point.point not in ("hook_resid_pre", "hook_resid_post")
+    }
     for kind in sorted(kinds):
         for block in range(len(subject.blocks)):
             point = HookPoint(block, kind)
@@ -224,7 +228,9 @@ def chosen_texts(tokenized: Sequence[TokenizedPair]) -> list[tuple[Pair, View]]:
     pairs = short or sorted(tokenized, key=lambda pair: max(len(view.ids) for view in pair.sequences))[:2]
     chosen = [pairs[place].pair for place in spread(len(pairs), TEXTS)]
     views: tuple[View, View] = ("fact", "hall")
-    rounds = [[(pair, views[(number + turn) % 2]) for number, pair in enumerate(chosen)] for turn in (0, 1)]
+    rounds: list[list[tuple[Pair, View]]] = [
+        [(pair, views[(number + turn) % 2]) for number, pair in enumerate(chosen)] for turn in (0, 1)
+    ]
     return [*rounds[0], *rounds[1]][:TEXTS]
 
 

@@ -69,6 +69,25 @@ class HookPoint:
             )
         return self._module(block).register_forward_hook(lambda _module, _args, output: hand(_tensor(output)))
 
+    def alter(
+        self, blocks: nn.ModuleList, change: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.utils.hooks.RemovableHandle:
+        """Have this point's (row, token, d_model) activations replaced by what `change` makes of them."""
+        block = blocks[self.block]
+        if self.point == "hook_resid_pre":
+
+            def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+                if args:
+                    return (change(args[0]), *args[1:]), kwargs
+                return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+
+            return block.register_forward_pre_hook(before, with_kwargs=True)
+
+        def after(_module: nn.Module, _args: Any, output: Any) -> Any:
+            return change(output) if isinstance(output, torch.Tensor) else (change(output[0]), *output[1:])
+
+        return self._module(block).register_forward_hook(after)
+
     def _module(self, block: nn.Module) -> nn.Module:
         if self.point == "hook_resid_post":
             return block

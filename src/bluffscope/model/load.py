@@ -169,17 +169,18 @@ class ModelTokenizer:
     """Most tokens of one text, or None where the model sets no limit."""
 
 
-def load_tokenizer(name: str, revision: str | None) -> ModelTokenizer:
+def load_tokenizer(name: str, revision: str | None, *, weights: bool = True) -> ModelTokenizer:
     """Load a causal language model's tokenizer and no weights.
 
     Args:
         name: hub id, or a folder in Hugging Face layout.
         revision: branch, tag or commit on the hub.
+        weights: whether a folder must have them too.
 
     Raises:
         InputError: one line that says what is missing and what to do.
     """
-    location = check_folder(name)
+    location = check_folder(name, weights=weights)
     from transformers import AutoTokenizer  # seconds-slow: only when a model is named
 
     with _library_silence():
@@ -190,8 +191,13 @@ def load_tokenizer(name: str, revision: str | None) -> ModelTokenizer:
     return ModelTokenizer(tokenizer, int(limit) if limit else None)
 
 
-def check_model(name: str, revision: str | None) -> PretrainedConfig:
+def check_model(name: str, revision: str | None, *, weights: bool = True) -> PretrainedConfig:
     """Refuse what is plainly no causal language model, or may not be downloaded, before gigabytes are loaded.
+
+    Args:
+        name: hub id, or a folder in Hugging Face layout.
+        revision: branch, tag or commit on the hub.
+        weights: whether a folder must have them too.
 
     Returns:
         Its configuration.
@@ -199,7 +205,7 @@ def check_model(name: str, revision: str | None) -> PretrainedConfig:
     Raises:
         InputError: as `load_model`, as far as folder and config.json can tell.
     """
-    location = check_folder(name)
+    location = check_folder(name, weights=weights)
     with _library_silence():
         return _load_config(name, location, revision)
 
@@ -274,11 +280,12 @@ def _load_network(
     raise AssertionError("unreachable")
 
 
-def check_folder(name: str) -> str:
+def check_folder(name: str, *, weights: bool = True) -> str:
     """Refuse a folder without the files needed, before any seconds-slow import.
 
     Args:
         name: hub id, or a folder in Hugging Face layout.
+        weights: whether it must have them.
 
     Returns:
         What transformers is to be given: the folder's path, or the hub id.
@@ -296,7 +303,7 @@ def check_folder(name: str) -> str:
     if not (path / "config.json").is_file():
         raise InputError(f"--model {name}: no config.json in this folder; give a folder in Hugging Face layout")
     _check_config(name, path / "config.json")
-    if not any(path.glob("*.safetensors")):
+    if weights and not any(path.glob("*.safetensors")):
         pickles = [file for file in sorted(path.iterdir()) if file.suffix in (".bin", ".pt", ".pth", ".ckpt")]
         if pickles:
             raise InputError(

@@ -14,11 +14,14 @@ from functools import lru_cache
 from typing import Any, Final, Literal, cast
 
 from bluffscope.errors import InputError
-from bluffscope.pairs.readers import Record, quoted
+from bluffscope.pairs.readers import MAX_LINE_BYTES, Record, quoted
 from bluffscope.records import VIEWS, Pair
 
 Kind = Literal["str", "int", "float", "bool"]
 KEYS: Final = ("id", "domain", "complexity", "prompt", "fact", "hallucination")
+
+MOST_CARRIED: Final = 1000
+"""Further columns of a source: every row of the tables has all of them."""
 
 _RESULT_COLUMNS: Final = frozenset(
     {"pair_id", "index", "group", "view", "layer", "feature", "activation"}
@@ -186,7 +189,9 @@ def _described(value: object) -> str:
 
 
 def _sound(text: str, name: str) -> str:
-    """The text, if it can be written as UTF-8 to every format."""
+    """The text, if it can be written as UTF-8 to every format and is of a length that texts have."""
+    if len(text) > MAX_LINE_BYTES:
+        raise _FieldError(f"field {quoted(name)} has {len(text):,} characters; a text may have {MAX_LINE_BYTES:,}")
     if "\0" in text:
         raise _FieldError(f"field {quoted(name)} has a NUL character; remove it")
     # isascii first: it is a flag of the string, and spares most texts the encoding.
@@ -243,6 +248,11 @@ class CarriedKinds:
 
     def observe(self, extra: Mapping[str, Any], *, textual: bool) -> None:
         """Widen each column's type by one pair's values; `textual` is the record's."""
+        if len(extra) > MOST_CARRIED or len(self._kinds) > MOST_CARRIED:
+            last = quoted(list(extra or self._kinds)[-1])
+            raise InputError(
+                f"the pairs have more than {MOST_CARRIED:,} further fields (such as {last}); drop those not needed"
+            )
         for name, value in extra.items():
             before = self._kinds.setdefault(name, None)
             if value is None or before == "str":

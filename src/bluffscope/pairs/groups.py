@@ -4,8 +4,52 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+
+_LABELLED_TOGETHER: Final = 4096
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The group of each pair, 8 bytes a pair; labels are made where they are asked for."""
+
+    smallest: np.ndarray
+    """(pair,) uint64: the smallest id hash of each pair's group, in input order."""
+    digits: int
+    """Hex digits of a label."""
+
+    @classmethod
+    def of(cls, smallest: np.ndarray) -> Groups:
+        """Groups whose labels are "g" and the first 12 hex digits of a hash.
+
+        Should two groups agree in those, all labels have 16 digits: groups are never merged by name.
+        """
+        known = np.unique(smallest)
+        return cls(smallest, 12 if len(np.unique(known >> np.uint64(16))) == len(known) else 16)
+
+    def __len__(self) -> int:
+        return len(self.smallest)
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _LABELLED_TOGETHER):
+            yield from self.labels(start, start + _LABELLED_TOGETHER)
+
+    def labels(self, start: int = 0, stop: int | None = None) -> list[str]:
+        """The labels of some pairs in a row, of all unless told."""
+        text = self.smallest[start:stop].astype(">u8").tobytes().hex()
+        return [f"g{text[place : place + self.digits]}" for place in range(0, len(text), 16)]
+
+    def tolist(self) -> list[str]:
+        """The labels of all pairs."""
+        return self.labels()
+
+    def numbers(self) -> np.ndarray:
+        """(pair,) int64: each pair's group, numbered from 0 in the order of the labels."""
+        return np.unique(self.smallest, return_inverse=True)[1]
 
 
 def normalised(text: str) -> str:
@@ -47,20 +91,18 @@ class GroupBuilder:
         """(pair, 2) uint64: `hash64` of each normalised fact and hallucination."""
         return np.array(self._completions, dtype=np.uint64).reshape(-1, 2)
 
-    def labels(self) -> np.ndarray:
-        """(pair,) unicode: each pair's group; the same pairs in another order get the same labels."""
+    def groups(self) -> Groups:
+        """Each pair's group; the same pairs in another order get the same ones."""
         count = len(self._ids)
-        pairs = np.arange(count)
-        edges = [
-            _neighbours(np.array(self._prompts, dtype=np.uint64), pairs),
-            _neighbours(np.array(self._completions, dtype=np.uint64), np.repeat(pairs, 2)),
-        ]
-        component = connected_components(count, np.concatenate(edges, axis=1))
+        # A view of an array lives only as long as nothing is appended; here nothing is.
+        ids = np.frombuffer(self._ids, dtype=np.uint64)
+        pairs = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
+        edges = _neighbours(np.frombuffer(self._prompts, dtype=np.uint64), pairs)
+        more = _neighbours(np.frombuffer(self._completions, dtype=np.uint64), np.repeat(pairs, 2))
+        component = connected_components(count, np.concatenate([edges, more], axis=1))
         smallest = np.full(count, np.iinfo(np.uint64).max, dtype=np.uint64)
-        np.minimum.at(smallest, component, self.id_hashes)
-        roots, group = np.unique(component, return_inverse=True)
-        names = label_names(smallest[roots])
-        return names[group]
+        np.minimum.at(smallest, component, ids)
+        return Groups.of(smallest[component])
 
 
 def hash64(text: str) -> int:
@@ -68,27 +110,17 @@ def hash64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def label_names(smallest: np.ndarray) -> np.ndarray:
-    """(group,) unicode: "g" and the first 12 hex digits of each group's smallest id hash.
-
-    Should two groups agree in those, all labels have 16 digits: groups are never merged by name.
-    """
-    digits = 12 if len(np.unique(smallest >> np.uint64(16))) == len(smallest) else 16
-    hexes = np.frombuffer(smallest.astype(">u8").tobytes().hex().encode(), dtype="S16")
-    return np.char.add("g", hexes.astype(f"S{digits}").astype(f"U{digits}"))
-
-
 def connected_components(count: int, edges: np.ndarray) -> np.ndarray:
-    """(count,) int64: the smallest node of each node's component.
+    """(count,) the smallest node of each node's component.
 
     Each round hooks every root to its smallest neighbouring root and then shortens all paths, so the
     number of roots that are not done halves in two rounds: no chain of pairs, however long, is slow.
 
     Args:
         count: Number of nodes.
-        edges: (2, edge) int64, the ends of each edge.
+        edges: (2, edge) of whole numbers, the ends of each edge.
     """
-    root = np.arange(count)
+    root = np.arange(count, dtype=edges.dtype)
     while True:
         one, other = root[edges[0]], root[edges[1]]
         apart = one != other
@@ -101,7 +133,7 @@ def connected_components(count: int, edges: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(keys: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """(2, edge) int64: edges that chain the pairs that have the same key."""
+    """(2, edge): edges that chain the pairs that have the same key."""
     order = np.argsort(keys, kind="stable")
     keys, pairs = keys[order], pairs[order]
     same = keys[1:] == keys[:-1]

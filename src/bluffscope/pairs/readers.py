@@ -1,13 +1,14 @@
 """Files to records, one reader a format: a record is what the file holds, before any field is looked at.
 
-JSONL, CSV and Parquet stream; a JSON list is held while it is read. Whatever bytes a file holds, a
-reader yields records or raises one `InputError`.
+JSONL, CSV and Parquet stream; of a JSON list the text is held while it is read. Whatever bytes a file holds, a
+reader yields records or raises one `InputError`, and holds no more than the limits below allow.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,12 +17,16 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from bluffscope.errors import InputError
+from bluffscope.pairs.parquet_limits import rows_at_once
 
-MAX_JSON_BYTES: Final = 2 * 1000**3
-MAX_LINE_BYTES: Final = 64 * 1024**2
+MAX_JSON_BYTES: Final = 200 * 1000**2
+"""Of a JSON list, whose text is held: up to four times as much in memory."""
+MAX_LINE_BYTES: Final = 16 * 1024**2
+"""Of a line: longer than any model's context by far, and parsed it stays below half a GB."""
 PARQUET_ROWS: Final = 512
-"""Rows of a Parquet file that are held at a time."""
+"""Rows of a Parquet file that are held at a time; fewer where they may be long."""
 PARQUET_BUFFER_BYTES: Final = 64 * 1024
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
 BOM: Final = "\ufeff"
 
 
@@ -82,7 +87,7 @@ def _read_errors(path: Path) -> Generator[None]:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{shown(path)}: cannot be read ({reason}); check the path and its permissions") from error
     except MemoryError as error:
-        raise InputError(f"{shown(path)}: too large for this machine's memory; give it as JSONL or Parquet") from error
+        raise InputError(f"{shown(path)}: needs more memory than there is; give it as JSONL") from error
 
 
 def _read_json(path: Path) -> Iterator[Record]:
@@ -90,16 +95,41 @@ def _read_json(path: Path) -> Iterator[Record]:
     size = path.stat().st_size
     if size > MAX_JSON_BYTES:
         raise InputError(
-            f"{name}: {size / 1e9:.1f} GB is too large for a JSON list, which is read whole (at most "
-            f"{MAX_JSON_BYTES / 1e9:.0f} GB); give it as JSONL, one object a line"
+            f"{name}: {size / 1e6:.0f} MB is too large for a JSON list, which is read whole (at most "
+            f"{MAX_JSON_BYTES / 1e6:.0f} MB); give it as JSONL, one object a line"
         )
-    items = _parse_json(_whole_text(path), name)
-    if not isinstance(items, list):
+    text = _whole_text(path)
+    if not text.lstrip().startswith("["):
+        items = _parse_json(text, name)
         raise InputError(f"{name}: expected a list of objects, got {_json_type(items)}{_list_hint(items)}")
-    for number, item in enumerate(cast("list[object]", items)):
+    for number, item in enumerate(_items(text, name)):
         if not isinstance(item, dict):
             raise InputError(f"{name}: item {number}: expected an object with a pair's fields, got {_json_type(item)}")
         yield Record(name, "item", number, cast("dict[str, Any]", item), textual=False)
+
+
+def _items(text: str, name: str) -> Iterator[object]:
+    """The items of a JSON list, each parsed when it is asked for: parsed, they take several times their text."""
+    decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)
+    place = _past_space(text, text.index("[") + 1)
+    ended = text.startswith("]", place)
+    while not ended:
+        with _json_errors(name, None):
+            item, place = decoder.raw_decode(text, place)
+            place = _past_space(text, place)
+            ended = text.startswith("]", place)
+            if not ended and not text.startswith(",", place):
+                raise json.JSONDecodeError("Expecting ',' delimiter", text, place)
+        yield item
+        place = place if ended else _past_space(text, place + 1)
+    if (place := _past_space(text, place + 1)) < len(text):
+        with _json_errors(name, None):
+            raise json.JSONDecodeError("Extra data", text, place)
+
+
+def _past_space(text: str, place: int) -> int:
+    found = _SPACE.match(text, place)
+    return place if found is None else found.end()
 
 
 def _whole_text(path: Path) -> str:
@@ -140,9 +170,15 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
 
 def _parse_json(text: str, name: str, line: int | None = None) -> object:
     """The value of a JSON text; `line` is where it stands if it is one line of a file."""
+    with _json_errors(name, line):
+        return json.loads(text, object_pairs_hook=_unique_keys)
+
+
+@contextmanager
+def _json_errors(name: str, line: int | None) -> Generator[None]:
     place = name if line is None else f"{name}: line {line}"
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys)
+        yield
     except json.JSONDecodeError as error:
         hint = "; is this one object a line? then name it .jsonl" if line is None and "Extra" in error.msg else ""
         raise InputError(
@@ -269,7 +305,8 @@ def _read_parquet(path: Path) -> Iterator[Record]:
     try:
         with pq.ParquetFile(str(path), pre_buffer=False, buffer_size=PARQUET_BUFFER_BYTES) as file:
             _check_names(list(file.schema_arrow.names), name)
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS, use_threads=False):
+            rows = rows_at_once(path, file.metadata, PARQUET_ROWS)
+            for batch in file.iter_batches(batch_size=rows, use_threads=False):
                 for fields in batch.to_pylist():
                     yield Record(name, "row", number, fields, textual=False)
                     number += 1

@@ -16,7 +16,7 @@ import numpy as np
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
 from bluffscope.pairs.fields import CarriedColumn, CarriedKinds, FieldMap, PairDigest, RowError, converted
-from bluffscope.pairs.groups import GroupBuilder, hash64
+from bluffscope.pairs.groups import GroupBuilder, Groups, hash64
 from bluffscope.pairs.readers import READERS, Record, quoted, read_records, shown
 from bluffscope.records import Pair
 
@@ -30,8 +30,8 @@ class Scan:
 
     count: int
     """Number of pairs, at least 1."""
-    groups: np.ndarray
-    """(pair,) unicode: the label of each pair's group, in input order."""
+    groups: Groups
+    """The group of each pair, in input order."""
     carried: tuple[CarriedColumn, ...]
     """The further columns, in first-seen order."""
     domains: dict[str, int]
@@ -173,7 +173,7 @@ class Source:
             digest.add(pair)
             domains[pair.domain] += 1
         self._refuse_repeated_ids(groups.id_hashes)
-        return Scan(domains.total(), groups.labels(), kinds.columns(), dict(domains), digest.hexdigest())
+        return Scan(domains.total(), groups.groups(), kinds.columns(), dict(domains), digest.hexdigest())
 
     def _checked(self) -> Iterator[tuple[Record, Pair]]:
         for index, (file, record) in enumerate(islice(self._records(), self._limit)):

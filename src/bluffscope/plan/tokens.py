@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from bluffscope.config import Position
 from bluffscope.errors import PairError
 from bluffscope.records import VIEWS, Pair, TokenizedPair
 from bluffscope.records import Sequence as TokenSequence
@@ -24,6 +25,15 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     return min(len(left), len(right))
 
 
+def as_far_as_read(pair: TokenizedPair) -> TokenizedPair:
+    """The pair without the tokens behind the last that is read or scored: attention looks back only."""
+    prompt, fact, hall = (
+        replace(sequence, ids=sequence.ids[: max(*sequence.reads, *sequence.scored, 0) + 1])
+        for sequence in pair.sequences
+    )
+    return replace(pair, sequences=(prompt, fact, hall))
+
+
 @dataclass(frozen=True)
 class TextTokenizer:
     """Turns pairs into token ids exactly as the model will see them."""
@@ -31,7 +41,7 @@ class TextTokenizer:
     tokenizer: PreTrainedTokenizerBase
     bos: int | None
     """The id put in front of every text, once; None where none is fed."""
-    position: Literal["last", "completion-mean"]
+    position: Position
     join: str
     context: int | None
     """Most tokens (BOS included) the model can take, or None where it has no limit."""
@@ -61,9 +71,12 @@ class TextTokenizer:
     def _tokenized(self, pair: Pair, views: Sequence[list[int]]) -> TokenizedPair:
         prompt = views[0]
         starts = (len(prompt) - 1, common_prefix(prompt, views[1]), common_prefix(prompt, views[2]))
+        differ = common_prefix(views[1], views[2])
+        # Where a merge across the border makes one completion start later, the other's first token is not its own.
+        partings = (starts[0], max(differ, starts[1]), max(differ, starts[2]))
         lead = 0 if self.bos is None else 1
         sequences: list[TokenSequence] = []
-        for view, ids, start in zip(VIEWS, views, starts, strict=True):
+        for view, ids, start, parting in zip(VIEWS, views, starts, partings, strict=True):
             if not ids:
                 raise PairError(f"the {view} text gives no token")
             if view != "prompt" and start == len(ids):
@@ -72,26 +85,44 @@ class TextTokenizer:
                 raise PairError(
                     f"the {view} text has {len(ids) + lead} tokens; the model's context holds {self.context}"
                 )
+            if view != "prompt" and self.position == "divergence" and differ == len(ids):
+                raise PairError(
+                    f"the {view} text's tokens end before fact and hallucination differ: there is no token to read"
+                )
             # The first token of a text without BOS is predicted by nothing: neither are then its completion's.
             scored = self.logprob and view != "prompt" and start + lead > 0
-            first = start if self.position == "completion-mean" else len(ids) - 1
+            reads = self._reads(len(ids), start, parting)
             sequences.append(
                 TokenSequence(
                     pair=pair.index,
                     view=view,
                     ids=tuple(ids) if self.bos is None else (self.bos, *ids),
-                    reads=tuple(range(first + lead, len(ids) + lead)),
+                    reads=tuple(index + lead for index in reads),
                     scored=tuple(range(start + lead, len(ids) + lead)) if scored else (),
                 )
             )
         prompt_sequence, fact, hall = sequences
+        shown = [sequence.ids[sequence.reads[-1]] for sequence in sequences]
         return TokenizedPair(
             pair=pair,
             sequences=(prompt_sequence, fact, hall),
             prompt_tokens=len(prompt),
             completion_tokens=(len(views[1]) - starts[1], len(views[2]) - starts[2]),
-            read_tokens=(self._text(prompt[-1]), self._text(views[1][-1]), self._text(views[2][-1])),
+            read_tokens=(self._text(shown[0]), self._text(shown[1]), self._text(shown[2])),
         )
+
+    def _reads(self, tokens: int, start: int, parting: int) -> range:
+        """Where a view is read.
+
+        Args:
+            tokens: number of the view's tokens.
+            start: index of its completion's first token; of the prompt's last.
+            parting: index of its completion's first token that is not the other's; of the prompt's last.
+        """
+        if self.position == "completion-mean":
+            return range(start, tokens)
+        first = {"last": tokens - 1, "first-completion": start, "divergence": parting}[self.position]
+        return range(first, first + 1)
 
     def _text(self, token: int) -> str:
         """A token as text; its vocabulary piece where it is only a part of a character."""

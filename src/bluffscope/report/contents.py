@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
+from bluffscope.report.damage import ABOUT, CONFIG, MANIFEST, checked, table_errors
 from bluffscope.stats.features import FEATURE_SCHEMA, different_features
+from bluffscope.stats.ghosts import layer_ghosts
+from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.table.metric_pairs import MetricPair, metric_pairs
 from bluffscope.table.reader import Run, read_run
 from bluffscope.table.schema import METRICS
+
+FEATURE_PAIRS: Final = 10_000
+"""Pairs whose features are counted: each has hundreds of rows in features.parquet."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class Contents:
 
     run: Run
     metrics: pl.DataFrame
-    """The result table."""
+    """The result table; of a large one a sample (`total` says of how many)."""
     pairs: pl.DataFrame
     """The texts, group and carried columns of the pairs of `metrics`, in its order."""
     measured: tuple[MetricPair, ...]
@@ -34,8 +40,14 @@ class Contents:
     transfer: pl.DataFrame | None
     features: pl.DataFrame
     """`FEATURE_SCHEMA`; no rows where the run has no features."""
+    ghosts: dict[int, dict[str, Any]]
+    """`LAYER_GHOSTS` by layer; empty where the run has no features."""
     manifest: dict[str, Any]
     config: dict[str, Any]
+    total: int
+    """Pairs of the run's table, whether they were read or not."""
+    features_from: str | None = None
+    """Of which pairs the features were counted, where not of all."""
 
     @property
     def path(self) -> Path:
@@ -60,18 +72,21 @@ def read_contents(path: str | Path) -> Contents:
         InputError: no finished run, or a file of it is missing or damaged.
     """
     run = read_run(path)
-    metrics, pairs = run.metrics, run.pairs
-    # Quarantined pairs are in pairs.parquet too; ids are unique.
-    pairs = metrics.select("pair_id").join(pairs, on="pair_id", how="left", maintain_order="left")
+    metrics, total = read_metrics(run.path)
+    pairs = pairs_of(run.path, metrics)
     measured = tuple(
         pair
         for pair in metric_pairs(metrics.columns)
         if metrics.schema[pair.fact].is_numeric() and metrics.schema[pair.hall].is_numeric()
     )
-    features = pl.DataFrame(schema=FEATURE_SCHEMA)
+    features, features_from, ghosts = pl.DataFrame(schema=FEATURE_SCHEMA), None, {}
     if (run.path / "features.parquet").exists():
-        features = different_features(run.features, pairs.select("pair_id", "group"))
-    about = run.document("stats.json")
+        with table_errors(run.path / "pairs.parquet"):
+            drawn = pairs.filter(draw_groups(pairs["group"], FEATURE_PAIRS))
+        with table_errors(run.path / "features.parquet"):
+            features, features_from = different_features(run.features, drawn), drawn_from(drawn.height, total)
+            ghosts = layer_ghosts(run.features, drawn)
+    about = checked(run.document("stats.json"), ABOUT, run.path / "stats.json")
     return Contents(
         run=run,
         metrics=metrics,
@@ -83,8 +98,11 @@ def read_contents(path: str | Path) -> Contents:
         detectors=run.table("detectors.parquet"),
         transfer=run.table("transfer.parquet"),
         features=features,
-        manifest=run.manifest,
-        config=run.config,
+        ghosts=ghosts,
+        manifest=checked(run.manifest, MANIFEST, run.path / "manifest.json"),
+        config=checked(run.config, CONFIG, run.path / "config.yaml"),
+        total=total,
+        features_from=features_from,
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
 import jinja2
+import numpy as np
 import polars as pl
 import vl_convert as vlc
 
@@ -18,9 +20,12 @@ from bluffscope.report import charts, sections
 from bluffscope.report.contents import Contents
 from bluffscope.report.labels import clean
 from bluffscope.report.story import metric_columns, pair_columns, strongest_features
+from bluffscope.stats.sampling import SEED
 from bluffscope.stats.study import POOLED
 from bluffscope.table.folder import plain
 
+MOST_PAIRS: Final = 10_000
+"""Pairs that the page holds with their texts and numbers; of more a sample is drawn, and the page says so."""
 MOST_POINTS: Final = 2000
 """Points of a scatter; of more pairs a sample is drawn, and the page says so."""
 VEGA_LITE: Final = "6.1"
@@ -40,7 +45,9 @@ def render_page(contents: Contents) -> bytes:
     text = environment.from_string(_asset("report.html.j2")).render(
         title=f"{name} on {data_name}",
         layers=" ".join(map(str, contents.config.get("model", {}).get("layers", ()))),
-        pairs=contents.metrics.height,
+        pairs=contents.total,
+        held=min(MOST_PAIRS, contents.metrics.height),
+        features_from=contents.features_from,
         version=__version__,
         answer=sections.answer(contents),
         about=contents.about,
@@ -74,10 +81,11 @@ def render_page(contents: Contents) -> bytes:
 def page_data(contents: Contents) -> dict[str, Any]:
     """What the page's script shows: pairs, metrics, statistics and the charts' specifications."""
     domains = contents.metrics["domain"].n_unique() if "domain" in contents.metrics.columns else 1
+    held = _held(contents)
     return {
-        "pairs": pair_columns(contents),
-        "metrics": metric_columns(contents),
-        "features": strongest_features(contents),
+        "pairs": pair_columns(held),
+        "metrics": metric_columns(held),
+        "features": strongest_features(held),
         "neuronpedia": {
             str(table["layer"]): table["rows"][0]["link"].rpartition("/")[0]
             for table in sections.feature_tables(contents)
@@ -103,6 +111,15 @@ def page_data(contents: Contents) -> dict[str, Any]:
             "transfer": charts.transfer(),
         },
     }
+
+
+def _held(contents: Contents) -> Contents:
+    """With no more pairs than a page can bear: a sample of single pairs, always the same, in their order."""
+    rows = contents.metrics.height
+    if rows <= MOST_PAIRS:
+        return contents
+    drawn = np.sort(np.random.default_rng(SEED).choice(rows, MOST_PAIRS, replace=False))
+    return replace(contents, metrics=contents.metrics[drawn], pairs=contents.pairs[drawn])
 
 
 def dose_rows(contents: Contents) -> pl.DataFrame:

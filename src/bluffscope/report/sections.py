@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from itertools import groupby
 from typing import Any, Final
@@ -10,7 +9,9 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.report.contents import Contents, definition, health_findings
+from bluffscope.report.features import ghost_sentence
 from bluffscope.report.labels import LAYER_GROUP, NOT_INTERPRETABLE, clean, distinct, group_title
+from bluffscope.report.neuronpedia import feature_pages
 from bluffscope.report.verdicts import headline
 from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES
@@ -29,7 +30,6 @@ MEANINGS: Final = {
     "equivalent": "shown to be practically zero (|d_z| < 0.2)",
     "inconclusive": "neither shown nor ruled out",
 }
-_NEURONPEDIA: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+")
 _PROBLEMS: Final = ("error", "warning", "info")
 
 
@@ -122,7 +122,11 @@ def doubts(contents: Contents) -> list[Values]:
     found: list[Values] = []
     for severity, text in health_findings(contents.manifest):
         found.append({"severity": severity, "source": "health", "text": text, "pairs": []})
-    for item in contents.manifest.get("lint", {}).get("findings", ()):
+    lint = contents.manifest.get("lint", {})
+    if "rows_in_all" in lint:
+        text = f"Of {lint['rows_in_all']:,} pairs, {lint['rows']:,} were linted: whole groups drawn at random."
+        found.append({"severity": "info", "source": "pairs", "text": f"{text} bluffscope lint takes all.", "pairs": []})
+    for item in lint.get("findings", ()):
         found.append(
             {
                 "severity": item.get("severity", "info"),
@@ -155,12 +159,11 @@ def feature_tables(contents: Contents) -> list[Values]:
     """The features that differ most, by layer, with links to Neuronpedia where the SAE is there."""
     tables: list[Values] = []
     for (layer,), part in contents.features.group_by("layer", maintain_order=True):
-        home = contents.manifest.get("saes", {}).get(str(layer), {}).get("neuronpedia_id")
-        known = isinstance(home, str) and _NEURONPEDIA.fullmatch(home) is not None
+        page = feature_pages(contents.manifest, int(str(layer)))
         rows = [
             {
                 "feature": row["feature"],
-                "link": f"https://neuronpedia.org/{home}/{row['feature']}" if known else None,
+                "link": f"{page}/{row['feature']}" if page else None,
                 "fact": f"{100 * row['share_fact']:.0f} %",
                 "hall": f"{100 * row['share_hall']:.0f} %",
                 "width_fact": round(100 * row["share_fact"], 1),
@@ -172,7 +175,8 @@ def feature_tables(contents: Contents) -> list[Values]:
             for row in part.head(FEATURES_SHOWN).iter_rows(named=True)
         ]
         found = int((part["q"] < 0.05).sum())
-        tables.append({"layer": layer, "tested": part.height, "found": found, "rows": rows})
+        ghosts = ghost_sentence(contents.ghosts[int(str(layer))])
+        tables.append({"layer": layer, "tested": part.height, "found": found, "rows": rows, "ghosts": ghosts})
     return tables
 
 

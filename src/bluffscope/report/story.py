@@ -8,6 +8,7 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.report.contents import Contents, definition
+from bluffscope.report.damage import table_errors
 
 TEXT_BUDGET: Final = 6_000_000
 """Characters of all texts together; longer ones are cut where they would not fit."""
@@ -75,19 +76,11 @@ def strongest_features(contents: Contents) -> dict[str, Any]:
     count = contents.pairs.height
     if not (run.path / "features.parquet").exists() or not count:
         return {"layers": [], "most": 0, "pairs": []}
-    layers: list[int] = run.features.select(pl.col("layer").unique(maintain_order=True)).collect()["layer"].to_list()
-    most = max(1, min(MOST_FEATURES, FEATURE_BUDGET // (2 * max(1, len(layers)) * count)))
-    key = ["pair_id", "layer", "view"]
-    top = (
-        run.features.filter(pl.col("view").is_in(["fact", "hall"]))
-        .sort("activation", "feature", descending=[True, False])
-        .group_by(key, maintain_order=True)
-        .head(most)
-        .with_columns(pl.col("activation").cast(pl.Float64).round_sig_figs(3))
-        .group_by(key)
-        .agg("feature", "activation")
-        .collect()
-    )
+    with table_errors(run.path / "features.parquet"):
+        unique = run.features.select(pl.col("layer").unique(maintain_order=True))
+        layers: list[int] = unique.collect()["layer"].to_list()
+        most = max(1, min(MOST_FEATURES, FEATURE_BUDGET // (2 * max(1, len(layers)) * count)))
+        top = _top(contents, most)
     place = {name: index for index, name in enumerate(contents.pairs["pair_id"])}
     stories: list[list[list[list[float]]]] = [[[[], []] for _ in layers] for _ in range(count)]
     for name, layer, view, features, activations in top.iter_rows():
@@ -95,6 +88,23 @@ def strongest_features(contents: Contents) -> dict[str, Any]:
             flat = [value for entry in zip(features, activations, strict=True) for value in entry]
             stories[place[name]][layers.index(layer)][view == "hall"] = flat
     return {"layers": layers, "most": most, "pairs": stories}
+
+
+def _top(contents: Contents, most: int) -> pl.DataFrame:
+    """pair_id, layer, view, and lists of the strongest features and their activations."""
+    key = ["pair_id", "layer", "view"]
+    return (
+        contents.run.features.filter(pl.col("view").is_in(["fact", "hall"]))
+        .join(contents.pairs.lazy().select("pair_id"), on="pair_id", how="semi", maintain_order="left")
+        .sort("activation", "feature", descending=[True, False])
+        .group_by(key, maintain_order=True)
+        .head(most)
+        .with_columns(pl.col("activation").cast(pl.Float64).round_sig_figs(3))
+        .group_by(key)
+        .agg("feature", "activation")
+        .select(*key, "feature", "activation")
+        .collect()
+    )
 
 
 def _text_limit(pairs: pl.DataFrame) -> int:

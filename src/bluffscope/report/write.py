@@ -17,6 +17,8 @@ from bluffscope.report.figures import write_figures
 from bluffscope.report.page import render_page
 from bluffscope.report.sections import answer
 from bluffscope.stats import analyse_table, write_stats
+from bluffscope.stats.analysis import noted
+from bluffscope.stats.sampling import drawn_from, pairs_of, read_metrics
 from bluffscope.table.atomic import unwritable, write_bytes
 from bluffscope.table.reader import Run, read_run
 
@@ -59,13 +61,16 @@ def write_report(folder: str | Path, *, figures: bool = True) -> Report:
 
 def _write_statistics(run: Run) -> None:
     """stats.parquet and stats.json; a table that holds nothing to test is said, and reported without them."""
-    metrics, pairs = run.metrics, run.pairs
+    metrics, total = read_metrics(run.path)
+    pairs = pairs_of(run.path, metrics)
     try:
         result = analyse_table(metrics, pairs)
     except InputError as error:
         _log.warning("no statistics: %s", error)
         return
-    write_stats(result, run.path, {"table": "metrics.parquet", "pairs_from": None})
+    write_stats(
+        noted(result, drawn_from(metrics.height, total)), run.path, {"table": "metrics.parquet", "pairs_from": None}
+    )
 
 
 def _figures(contents: Contents) -> list[Path]:

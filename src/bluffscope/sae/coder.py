@@ -80,6 +80,11 @@ class Coder:
         return _concatenate(parts, self.d_sae), torch.cat(reconstructions)
 
     @property
+    def affine(self) -> bool:
+        """Whether its reconstruction is b_dec plus each active feature's activation times its row of W_dec."""
+        return self._decodes_sparsely
+
+    @property
     def _decodes_sparsely(self) -> bool:
         cfg = self.sae.cfg
         return (

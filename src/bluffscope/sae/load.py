@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import re
 import zipfile
 import zlib
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _L0_IN_PATH = re.compile(r"average_l0_(\d+)")
+MOST_UNPACKED = 100
+"""Times its own size that an archive may unpack to."""
 _ARRAYS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
 CENTRED = "center_writing_weights"
 """TransformerLens's option that centres every weight that writes to the residual stream; it is applied."""
@@ -93,7 +96,31 @@ def _from_folder(folder: Path, device: str, dtype: torch.dtype) -> SAE[Any]:
 def _from_release(release: str, sae_id: str, device: str, dtype: torch.dtype) -> SAE[Any]:
     from sae_lens import SAE
 
-    return SAE.from_pretrained(release, sae_id, device=device, dtype=str(dtype).removeprefix("torch."))
+    with no_pickle(f"--sae {release}:{sae_id}"):
+        return SAE.from_pretrained(release, sae_id, device=device, dtype=str(dtype).removeprefix("torch."))
+
+
+@contextlib.contextmanager
+def no_pickle(where: str) -> Generator[None, None, None]:
+    """Inside, `torch.load` refuses: SAELens opens the weights of some older releases with it, whatever is inside.
+
+    Args:
+        where: how messages name the SAE.
+    """
+    import torch
+
+    def refuse(*_: object, **__: object) -> None:
+        raise InputError(
+            f"{where}: its weights are a pickle, which can run code when opened and is refused; convert it where you "
+            "trust it: SAE.from_pretrained(RELEASE, ID).save_model(DIR), of SAELens, writes safetensors"
+        )
+
+    load = torch.load
+    torch.load = refuse
+    try:
+        yield
+    finally:
+        torch.load = load
 
 
 def _from_archive(path: Path, layer: int, device: str, dtype: torch.dtype) -> SAE[Any]:
@@ -142,6 +169,7 @@ def _archive_arrays(path: Path) -> dict[str, torch.Tensor]:
 
     if path.stat().st_size and not zipfile.is_zipfile(path):
         raise zipfile.BadZipFile(f"{path.name} is no npz archive")
+    _check_sizes(path)
     arrays: dict[str, torch.Tensor] = {}
     with np.load(path, allow_pickle=False) as archive:
         for name in _ARRAYS:
@@ -157,6 +185,36 @@ def _archive_arrays(path: Path) -> dict[str, torch.Tensor]:
                 raise ValueError(f"{name} is {array.ndim}-dimensional {array.dtype}; expected floating point numbers")
             arrays[name] = torch.from_numpy(array)
     return arrays
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse an archive that unpacks to what no weights do, from its directory and headers, before any is read.
+
+    Weights hardly compress: what claims a hundred times its file's size would only fill the memory.
+    """
+    from numpy.lib import format as npy
+
+    packed = path.stat().st_size
+    shapes: dict[str, tuple[int, ...]] = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in set(_ARRAYS) & {member.removesuffix(".npy") for member in archive.namelist()}:
+            size = archive.getinfo(f"{name}.npy").file_size
+            if size > MOST_UNPACKED * packed + (1 << 20):
+                raise zipfile.BadZipFile(f"{name} would unpack to {size / 1e9:.1f} GB from {packed / 1e6:.1f} MB")
+            with archive.open(f"{name}.npy") as file:
+                reader = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+                shape, _, dtype = reader(file)
+            if dtype.hasobject or dtype.kind != "f" or len(shape) != (2 if name.startswith("W") else 1):
+                continue  # said of the array itself
+            if min(shape) < 0 or math.prod(shape) * dtype.itemsize > size:
+                raise zipfile.BadZipFile(f"{name} claims shape {shape}, more than the archive holds")
+            shapes[name] = shape
+    if "W_enc" in shapes:
+        d_in, d_sae = shapes["W_enc"]
+        fitting = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+        for name, shape in shapes.items():
+            if shape != fitting.get(name, (d_sae,)):
+                raise ValueError(f"{name} has shape {shape}, which does not go with W_enc's {d_in} x {d_sae}")
 
 
 def as_coder(sae: SAE[Any], layer: int, origin: dict[str, str], where: str) -> Coder:
@@ -255,15 +313,21 @@ def _registered(release: str, sae_id: str, published: dict[str, Any]) -> dict[st
     entry = registry().get(release)
     if entry is None:
         return {"repository": release, "path": sae_id, "revision": cached_commit(release)}
-    path = entry.saes_map[sae_id]
-    in_path = _L0_IN_PATH.search(path)  # of Gemma Scope's canonical SAEs, the table's column holds 0
-    l0 = entry.expected_l0.get(sae_id) or (float(in_path[1]) if in_path else None)
     return {
         "repository": entry.repo_id,
-        "path": path,
+        "path": entry.saes_map[sae_id],
         "revision": cached_commit(entry.repo_id),
-        "published_l0": published["published_l0"] or l0,
+        "published_l0": published["published_l0"] or registered_l0(release, sae_id),
     }
+
+
+def registered_l0(release: str, sae_id: str) -> float | None:
+    """Mean L0 of an SAE in SAELens's table of pretrained SAEs; None where it says nothing."""
+    entry = registry().get(release)
+    if entry is None or sae_id not in entry.saes_map:
+        return None
+    in_path = _L0_IN_PATH.search(entry.saes_map[sae_id])  # of Gemma Scope's canonical SAEs, the table's column holds 0
+    return entry.expected_l0.get(sae_id) or (float(in_path[1]) if in_path else None)
 
 
 def _refuse_transcoder(sae: SAE[Any], where: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from bluffscope.errors import InputError
 from bluffscope.quiet import libraries_quiet
 from bluffscope.sae.find import SaeSource
-from bluffscope.sae.load import sae_errors
+from bluffscope.sae.load import no_pickle, registered_l0, sae_errors
 
 
 class SaeConfig(NamedTuple):
@@ -70,7 +70,9 @@ def _of_archive(path: Path, layer: int) -> dict[str, Any]:
 def _of_release(release: str, sae_id: str) -> dict[str, Any]:
     from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface  # seconds-slow
 
-    said = load_sae_config_from_huggingface(release, sae_id, device="cpu")
+    with no_pickle(f"--sae {release}:{sae_id}"):
+        said = load_sae_config_from_huggingface(release, sae_id, device="cpu")
     if not said.get("d_in") or not said.get("d_sae"):
         raise InputError(f"--sae {release}: the configuration of {sae_id} names no widths; give a folder instead")
-    return said
+    metadata = dict(said.get("metadata") or {})
+    return {**said, "metadata": metadata | {"l0": metadata.get("l0") or registered_l0(release, sae_id)}}

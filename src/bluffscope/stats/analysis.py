@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from bluffscope.stats.controls import null_control, planted_control
 from bluffscope.stats.effects import ALPHA
 from bluffscope.stats.ladder import confound_ladder
 from bluffscope.stats.multiplicity import Family, by_family
+from bluffscope.stats.resampling import MOST_UNITS
 from bluffscope.stats.study import Study, build_study
 from bluffscope.stats.verdicts import Evidence, judge
 
@@ -121,6 +122,13 @@ def analyse_table(
     return StatsResult(rows, study.cross_tables, found, confound_ladder(study, resampling), about)
 
 
+def noted(result: StatsResult, note: str | None) -> StatsResult:
+    """The result with a further sentence that a reader must know; as it is where there is none."""
+    if note is None:
+        return result
+    return replace(result, about=result.about | {"notes": [note, *result.about["notes"]]})
+
+
 def _judged(study: Study, cells: ScopeCells, q: np.ndarray, q_grouped: np.ndarray, adj_q: np.ndarray) -> pl.DataFrame:
     """The rows of one scope."""
     values = cells.values | {"q": q, "q_grouped": q_grouped, "adj_q": adj_q}
@@ -176,7 +184,8 @@ def _about(
         "length_unit": study.length_unit,
         "groups": len(sizes),
         "largest_group": max(sizes.values()),
-        "bootstrap": f"percentile, 95 %, {resampling.resamples} resamples of groups",
+        "bootstrap": f"percentile, 95 %, {resampling.resamples} resamples of groups"
+        + (f" (more than {MOST_UNITS:,}: of {MOST_UNITS:,} random unions of them)" if len(sizes) > MOST_UNITS else ""),
         "sign_flips": resampling.flips,
         "seed": resampling.seed,
         "notes": list(study.notes),

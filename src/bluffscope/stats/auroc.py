@@ -59,3 +59,34 @@ def weighted_auroc(order: Ordering, weights: np.ndarray) -> np.ndarray:
     below = running[order.below]
     twice = 2 * below if np.array_equal(order.below, order.upto) else below + running[order.upto]
     return np.einsum("pr,pr->r", weights, twice) / (2 * running[-1] ** 2)
+
+
+def group_kernel(fact: np.ndarray, hall: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray:
+    """(group, group) of one metric: pairs of a hallucination (row) and a fact (column) with hall > fact, ties half.
+
+    Where groups are drawn c times, c' K c is what `weighted_auroc` sums up pair by pair.
+
+    Args:
+        fact: (pair,) finite.
+        hall: (pair,) finite.
+        groups: (pair,) numbers from 0.
+        number: of groups.
+    """
+    kernel = np.empty((number, number))
+    for group in range(number):
+        values = np.sort(fact[groups == group])
+        twice = np.searchsorted(values, hall, "left") + np.searchsorted(values, hall, "right")
+        kernel[:, group] = np.bincount(groups, weights=twice, minlength=number) / 2
+    return kernel
+
+
+def placements(fact: np.ndarray, hall: np.ndarray) -> np.ndarray:
+    """(pair,) what each pair adds to one metric's AUROC to first order: the derivative by its weight, less its mean.
+
+    A hallucination's share of facts below it, and a fact's share of hallucinations above it (DeLong et al. 1988).
+    """
+    pairs = len(fact)
+    _, below, upto = ordering(fact, hall)
+    _, under, upto_fact = ordering(hall, fact)
+    placed = (below + upto) / (2 * pairs) + 1 - (under + upto_fact) / (2 * pairs)
+    return placed - placed.mean()

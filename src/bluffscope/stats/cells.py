@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from bluffscope.stats.auroc import auroc, paired_share
 from bluffscope.stats.effects import hedges_factor, minimum_detectable_dz, varies
 from bluffscope.stats.heldout import heldout_gain
 from bluffscope.stats.length_control import Adjusted, LengthState, adjust, length_state, unadjusted
-from bluffscope.stats.resampling import bootstrap_intervals, sign_flip_p
+from bluffscope.stats.resampling import bootstrap_intervals, sign_flip_p, units
 from bluffscope.stats.signed_rank import signed_ranks, wilcoxon
 from bluffscope.stats.study import Block, Scope, Study
 from bluffscope.stats.verdicts import MIN_PAIRS
@@ -130,9 +130,10 @@ def _measured(block: Block, scope: Scope, state: LengthState, resampling: Resamp
     found["p_wilcoxon"] = ranks.p_values(unflipped)
     found["p_grouped"] = ranks.grouped_p_value(unflipped, block.groups)
     flips = resampling.generator(scope, 1)
-    found["p_signflip"] = sign_flip_p(differences, block.groups, resampling.flips, flips)
+    resampled = replace(block, groups=units(block.groups))
+    found["p_signflip"] = sign_flip_p(differences, resampled.groups, resampling.flips, flips)
     intervals = bootstrap_intervals(
-        block, resampling.resamples, resampling.generator(scope, 0), adjustable=state == "adjustable"
+        resampled, resampling.resamples, resampling.generator(scope, 0), adjustable=state == "adjustable"
     )
     found["dz_lo"], found["dz_hi"] = intervals.dz
     found["auroc_lo"], found["auroc_hi"] = intervals.auroc

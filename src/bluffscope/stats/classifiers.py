@@ -41,15 +41,21 @@ def probabilities(detector: str, train: Any, labels: np.ndarray, test: Any) -> n
         direction = train[labels == 1].mean(axis=0) - train[labels == 0].mean(axis=0)
         train, test = (train @ direction)[:, None], (test @ direction)[:, None]
     elif detector == "sae":
-        used = np.asarray((train > 0).sum(axis=0)).ravel() >= FEWEST_ACTIVE
+        used = active_enough(train)
         if not used.any():
             return np.full(test.shape[0], 0.5)
         train, test = train[:, used], test[:, used]
-    model = _model(detector).fit(train, labels)
+    model = classifier(detector).fit(train, labels)
     return model.predict_proba(test)[:, 1]
 
 
-def _model(detector: str) -> Any:
+def active_enough(train: Any) -> np.ndarray:
+    """(feature,) whether each SAE feature is active in enough training texts to be used."""
+    return np.asarray((train > 0).sum(axis=0)).ravel() >= FEWEST_ACTIVE
+
+
+def classifier(detector: str) -> Any:
+    """The scikit-learn pipeline of a detector, to be fitted."""
     # scikit-learn takes a second to import: only where a detector is fitted
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression

@@ -102,19 +102,25 @@ def _texts(views: Views, rows: np.ndarray) -> Any:
     return counted([*texts["fact"], *texts["hallucination"]])[0]
 
 
-def _metrics(study: Study, rows: np.ndarray) -> np.ndarray | str:
+def used_metrics(study: Study, rows: np.ndarray) -> np.ndarray:
+    """(metric,) places of the metrics that detectors look at: those with a value, log-probabilities aside."""
     # The log-probability is a baseline of its own.
-    places = np.array([not name.startswith("logprob") for name in study.metrics], dtype=bool)
+    asked = np.array([not name.startswith("logprob") for name in study.metrics], dtype=bool)
+    valued = (np.isfinite(study.fact[rows]) | np.isfinite(study.hall[rows])).any(axis=0)
+    return np.flatnonzero(asked & valued)
+
+
+def _metrics(study: Study, rows: np.ndarray) -> np.ndarray | str:
+    places = used_metrics(study, rows)
     values = np.concatenate([study.fact[rows][:, places], study.hall[rows][:, places]])
-    used = np.isfinite(values).any(axis=0)
-    return values[:, used] if used.any() else "no metric has a value"
+    return values if len(places) else "no metric has a value"
 
 
 def _residuals(views: Views, rows: np.ndarray) -> np.ndarray | str:
     """(text, all layers' d_model) float32, the mean over tokens where several were kept."""
     if views.residuals is None or views.ids is None:
         return "no residuals: analyze with --keep-residuals"
-    frame = _of_texts(views.residuals, views.ids, rows).sort("layer", maintain_order=True)
+    frame = of_texts(views.residuals, views.ids, rows).sort("layer", maintain_order=True)
     layers: list[np.ndarray] = []
     for layer in frame.partition_by("layer"):
         values = layer["values"].explode().cast(pl.Float32).to_numpy().reshape(layer.height, -1)
@@ -134,7 +140,7 @@ def _features(views: Views, rows: np.ndarray) -> Any:
 
     if views.features is None or views.ids is None:
         return "no SAE features: only a run's folder has them"
-    frame = _of_texts(views.features, views.ids, rows)
+    frame = of_texts(views.features, views.ids, rows)
     if frame.is_empty():
         return "features.parquet holds none of the table's pairs"
     column = frame.select(pl.struct("layer", "feature").rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
@@ -143,7 +149,7 @@ def _features(views: Views, rows: np.ndarray) -> Any:
     return csr_matrix((frame["activation"].cast(pl.Float64).to_numpy(), places), shape=shape)
 
 
-def _of_texts(frame: pl.LazyFrame, ids: pl.Series, rows: np.ndarray) -> pl.DataFrame:
+def of_texts(frame: pl.LazyFrame, ids: pl.Series, rows: np.ndarray) -> pl.DataFrame:
     """The rows of facts and hallucinations, with the place of each one's text as `text`."""
     chosen = ids.cast(pl.String).gather(rows).alias("pair_id")
     places = pl.concat(

@@ -14,7 +14,7 @@ from bluffscope.stats.effects import varies
 from bluffscope.stats.intercepts import Moments, drawn_dz, intercepts
 from bluffscope.stats.length_control import MIN_EACH_SIDE, length_state
 from bluffscope.stats.other_domains import FEWEST_OTHERS, Resampled, slopes_known, transferred
-from bluffscope.stats.resampling import drawn_counts, ends
+from bluffscope.stats.resampling import drawn_counts, ends, units
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import POOLED, Block, Scope, Study
 from bluffscope.stats.verdicts import MIN_PAIRS
@@ -84,13 +84,13 @@ class _Pairs:
     domains: np.ndarray
     """(pair,)"""
     groups: np.ndarray
-    """(pair,)"""
+    """(pair,) what is resampled whole."""
 
     @classmethod
     def of(cls, study: Study, block: Block) -> _Pairs:
         spread, rows = varies(block.fact, block.hall), block.rows
         logprobs, domains = study.logprobs[rows], study.domains[rows]
-        return cls(block.differences, spread, block.lengths, logprobs, domains, block.groups)
+        return cls(block.differences, spread, block.lengths, logprobs, domains, units(block.groups))
 
     def length(self, form: str) -> np.ndarray | str:
         """(pair,) the difference of lengths, or of their logarithms; a sentence where it cannot be had."""
@@ -122,7 +122,7 @@ def _of_scope(study: Study, scope: Scope, resampling: Resampling) -> pl.DataFram
     reasons: list[list[str | None]] = [[None] * rungs for _ in range(metrics)]
 
     def fill(block: Block, pairs: _Pairs, places: Sequence[int], found: Sequence[_Rung]) -> None:
-        intervals = _intervals(found, int(block.groups.max(initial=-1)) + 1, scope, resampling)
+        intervals = _intervals(found, int(pairs.groups.max(initial=-1)) + 1, scope, resampling)
         for place, rung, (lo, hi) in zip(places, found, intervals, strict=True):
             values["n"][block.metrics, place] = rung.n
             for column, metric in enumerate(block.metrics):

@@ -5,11 +5,13 @@ A group is drawn, or flipped, whole: pairs that share a prompt or a completion a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
-from bluffscope.stats.auroc import ordering, weighted_auroc
+from bluffscope.stats.auroc import auroc, group_kernel, ordering, placements, weighted_auroc
 from bluffscope.stats.study import Block
 
 LEVEL: Final = 0.95
@@ -17,6 +19,17 @@ _CELLS: Final = 250_000
 """Pairs x resamples that are held at once: their arrays stay in the cache of a core."""
 _FEWEST_DEFINED: Final = 0.5
 """Share of the resamples in which a statistic must be defined for an interval to be given."""
+MOST_UNITS: Final = 4000
+"""Groups that are drawn or flipped; of more, random ones are joined. An interval's width is then known to 1 %, which
+is less than 2000 resamples leave open, and its cost no longer grows with the table."""
+FEW_PAIRS: Final = 4000
+"""Up to this many pairs each resample's AUROC is counted out, pair by pair."""
+FEW_UNITS: Final = 200
+"""Above `FEW_PAIRS`: up to this many groups AUROC is counted out group by group, above to first order (its error is of
+the order of the interval's width over the root of the number of groups)."""
+
+Areas = Callable[[np.ndarray], np.ndarray]
+"""(resample, metric) AUROC, given (resample, group) how often each group is drawn."""
 
 
 class Intervals(NamedTuple):
@@ -61,16 +74,52 @@ def bootstrap_intervals(block: Block, resamples: int, rng: np.random.Generator, 
     mean = differences.mean(axis=0)
     lengths = block.length_differences if adjustable else np.zeros(len(differences))
     sums = _group_sums(differences - mean, lengths - lengths.mean(), block.groups, groups)
-    orders = [ordering(block.fact[:, metric], block.hall[:, metric]) for metric in range(metrics)]
+    areas = _areas(block, groups)
     drawn: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    step = max(8, _CELLS // len(differences))
+    step = max(8, _CELLS // (len(differences) if len(differences) <= FEW_PAIRS else groups))
     for start in range(0, resamples, step):
         counts = drawn_counts(groups, min(step, resamples - start), rng)  # (resample, group)
-        weights = np.ascontiguousarray(counts.T[block.groups])  # (pair, resample)
-        areas = np.stack([weighted_auroc(order, weights) for order in orders], axis=1)
-        drawn.append((_dz(counts, sums, mean), areas, _adjusted_dz(counts, sums, mean, lengths.mean())))
-    dz, areas, adjusted = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    return Intervals(ends(dz), ends(areas), ends(adjusted) if adjustable else nothing)
+        drawn.append((_dz(counts, sums, mean), areas(counts), _adjusted_dz(counts, sums, mean, lengths.mean())))
+    dz, area, adjusted = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    return Intervals(ends(dz), ends(area), ends(adjusted) if adjustable else nothing)
+
+
+def units(groups: np.ndarray) -> np.ndarray:
+    """(pair,) what is drawn or flipped whole: the groups, or where there are more than `MOST_UNITS`, random unions.
+
+    A union of independent groups is as independent as they are: the sums that are resampled keep their variance, and
+    flips of unions are flips of groups.
+
+    Args:
+        groups: (pair,) numbers from 0 without gaps.
+    """
+    number = int(groups.max(initial=-1)) + 1
+    if number <= MOST_UNITS:
+        return groups
+    # Always the same unions for so many groups: an interval must not change with what else is asked of the table.
+    return (np.random.default_rng(number).permutation(number) % MOST_UNITS)[groups]
+
+
+def _areas(block: Block, groups: int) -> Areas:
+    """How AUROC is found for resamples of a block's groups."""
+    sides = list(zip(block.fact.T, block.hall.T, strict=True))
+    if len(block.fact) <= FEW_PAIRS:
+        orders = [ordering(fact, hall) for fact, hall in sides]
+
+        def counted(counts: np.ndarray) -> np.ndarray:
+            weights = np.ascontiguousarray(counts.T[block.groups])  # (pair, resample)
+            return np.stack([weighted_auroc(order, weights) for order in orders], axis=1)
+
+        return counted
+    pairs = np.bincount(block.groups, minlength=groups).astype(float)
+    if groups <= FEW_UNITS:
+        kernels = [group_kernel(fact, hall, block.groups, groups) for fact, hall in sides]
+        return lambda counts: np.stack(
+            [((counts @ kernel) * counts).sum(axis=1) / (counts @ pairs) ** 2 for kernel in kernels], axis=1
+        )
+    centre = auroc(block.fact, block.hall)
+    shares = by_group(np.stack([placements(fact, hall) for fact, hall in sides], axis=1), block.groups, groups)
+    return lambda counts: centre + counts @ shares / (counts @ pairs)[:, None]
 
 
 def sign_flip_p(differences: np.ndarray, groups: np.ndarray, flips: int, rng: np.random.Generator) -> np.ndarray:
@@ -107,9 +156,9 @@ def sign_flip_p(differences: np.ndarray, groups: np.ndarray, flips: int, rng: np
 
 def by_group(values: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray:
     """(group, ...) sums of (pair, ...) values."""
-    total = np.zeros((number, *values.shape[1:]))
-    np.add.at(total, groups, values)
-    return total
+    pairs = len(values)
+    membership = csr_array((np.ones(pairs), (groups, np.arange(pairs))), shape=(number, pairs))
+    return np.asarray(membership @ values.reshape(pairs, -1)).reshape(number, *values.shape[1:])
 
 
 def _group_sums(d: np.ndarray, x: np.ndarray, groups: np.ndarray, number: int) -> _Sums:

@@ -2,22 +2,152 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
+import io
 import os
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from bluffscope.errors import RunFolderError
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 _NO_DIRECTORY_SYNC: Final = (errno.EINVAL, errno.ENOTSUP)
 """What file systems answer that cannot fsync a folder (some network mounts): nothing more can be done there."""
 
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
+
+_LEFT_BEHIND: Final = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+"""Hidden names that files have while they are being written."""
+
+_BUFFER: Final = 1 << 20
+"""Bytes that are held before the disk is asked to take them."""
+
+
+class AtomicFile(io.RawIOBase):
+    """A file that stands under its name only once it is whole: filled under a hidden name, synced, renamed.
+
+    A context manager: what was not committed when the block ends is removed. Errors of the operating system come as
+    they are; `writing` makes one clear line of them.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__()
+        self.path: Path = folder / name
+        self.size: int = 0
+        """Bytes written."""
+        self._digest = hashlib.sha256()
+        self._waiting = bytearray()
+        self._temporary: Path = hidden(self.path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        self._descriptor: int | None = os.open(self._temporary, flags, 0o666)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was committed, 64 hex digits."""
+        return self._digest.hexdigest()
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes written."""
+        return self.size
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Take all of it."""
+        if self._descriptor is None:
+            raise ValueError(f"{self.path} is closed: nothing can be added")
+        added = memoryview(data).cast("B")
+        self._waiting += added
+        self.size += len(added)
+        if len(self._waiting) >= _BUFFER:
+            self._drain(self._descriptor)
+        return len(added)
+
+    def commit(self, name: str | None = None) -> Path:
+        """Put the file in its place, in one step; gives its path.
+
+        Args:
+            name: replaces the name that was given first: it may hold the content's checksum.
+        """
+        if self._descriptor is None:
+            raise ValueError(f"{self.path} is closed: it cannot be committed")
+        self.path = self.path if name is None else self.path.with_name(name)
+        self._drain(self._descriptor)
+        os.fsync(self._descriptor)
+        if (held := os.fstat(self._descriptor).st_size) != self.size:
+            raise OSError(errno.EIO, f"{held} of {self.size} bytes are on the disk")
+        descriptor, self._descriptor = self._descriptor, None
+        os.close(descriptor)
+        os.replace(self._temporary, self.path)
+        sync_folder(self.path.parent)
+        return self.path
+
+    def _drain(self, descriptor: int) -> None:
+        """Have the disk take what waits: one that is nearly full takes a part, and says why only when asked again."""
+        waiting = memoryview(bytes(self._waiting))
+        self._waiting.clear()
+        self._digest.update(waiting)
+        while waiting:
+            written = os.write(descriptor, waiting)
+            if written < 1:
+                raise OSError(errno.EIO, "the disk takes no more bytes")
+            waiting = waiting[written:]
+
+    def close(self) -> None:
+        """Remove what was not committed."""
+        if not self.closed:
+            if self._descriptor is not None:
+                descriptor, self._descriptor = self._descriptor, None
+                with contextlib.suppress(OSError):  # the error that brought us here says more
+                    os.close(descriptor)
+            _remove(self._temporary)
+        super().close()
+
+
+@contextmanager
+def writing(path: Path) -> Generator[None, None, None]:
+    """Inside, what the operating system refuses becomes the one clear line of `unwritable`."""
+    try:
+        yield
+    except RunFolderError:
+        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def hidden(path: Path) -> Path:
+    """A name in the same folder for a file that is not whole yet."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a name is that of a file that is being written, or was when its writer died."""
+    return _LEFT_BEHIND.fullmatch(path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left of files that it had not finished. Nobody else may be writing there."""
+    for path in folder.iterdir():
+        if is_leftover(path) and path.is_file():
+            _remove(path)
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
@@ -30,7 +160,7 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         RunFolderError: The operating system refused (no space, read-only, input/output error).
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = hidden(path)
     try:
         write(temporary)
         _sync_file(temporary)
@@ -51,7 +181,9 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a whole file atomically; see `atomic_write`."""
-    atomic_write(path, lambda temporary: _fill(temporary, content))
+    with writing(path), AtomicFile(path.parent, path.name) as file:
+        file.write(content)
+        file.commit()
 
 
 def sync_folder(folder: Path) -> None:
@@ -82,11 +214,6 @@ def unreadable(path: Path, error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
     kind = "is damaged" if isinstance(error, pl.exceptions.PolarsError | ValueError) else "cannot be read"
     return f"{path} {kind} ({reason})"
-
-
-def _fill(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
 
 
 def _sync_file(path: Path) -> None:

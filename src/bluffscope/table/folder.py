@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import numpy as np
 import yaml
 
 from bluffscope.errors import InputError, RunFolderError
-from bluffscope.table.atomic import unwritable, write_bytes
+from bluffscope.table.atomic import hidden, unwritable, write_bytes, writing
 
 RUN_MARKS: Final = ("config.yaml", "manifest.json", "metrics.parquet", "shards")
 """Any of these in a folder means that it holds a run."""
@@ -52,9 +53,11 @@ class RunFolder:
                 if not folder.exists():
                     folder.mkdir(exist_ok=True)
                     made.append(folder)
-            probe = path / ".writable"
-            write_bytes(probe, b"")
-            probe.unlink(missing_ok=True)
+            probe = hidden(path / "probe")
+            try:
+                write_bytes(probe, b"")
+            finally:
+                probe.unlink(missing_ok=True)
             # Fails where another run has taken the folder since we looked.
             (path / "shards").mkdir()
         except FileExistsError as error:
@@ -100,10 +103,6 @@ class RunFolder:
         """Where shards are committed; gone once they are merged."""
         return self.path / "shards"
 
-    def shard_path(self, number: int) -> Path:
-        """The file of a shard: its number decides its name, so a repeated shard replaces itself."""
-        return self.shards / f"{number:06d}.parquet"
-
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes config.yaml, the resolved options. Paths become text, tuples lists.
 
@@ -113,14 +112,19 @@ class RunFolder:
         text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
         write_bytes(self.path / "config.yaml", text.encode())
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Writes manifest.json; numbers that are not finite become null.
+    def write_manifest(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes manifest.json with a checksum of its own, and gives what it holds; see `manifest_checksum`.
+
+        Numbers that are not finite become null.
 
         Raises:
             RunFolderError: The file cannot be written.
         """
-        text = json.dumps(plain(manifest), indent=2, ensure_ascii=False, allow_nan=False)
+        content = plain(manifest)
+        content["checksum"] = manifest_checksum(content)
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         write_bytes(self.path / "manifest.json", _encode(text + "\n"))
+        return content
 
     def log(self, level: Level, message: str, pair_ids: Sequence[str] = ()) -> None:
         """Appends one line to log.jsonl: time (UTC), level, message, ids of the pairs concerned.
@@ -133,14 +137,20 @@ class RunFolder:
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = {"time": time, "level": level, "message": message, "pair_ids": list(pair_ids)}
         path = self.path / "log.jsonl"
-        try:
+        line = _encode(json.dumps(record, ensure_ascii=False) + "\n")
+        with writing(path):
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                os.write(descriptor, _encode(json.dumps(record, ensure_ascii=False) + "\n"))
+                while line:  # once, but on a disk that is nearly full
+                    line = line[os.write(descriptor, line) :]
             finally:
                 os.close(descriptor)
-        except OSError as error:
-            raise unwritable(path, error) from error
+
+
+def manifest_checksum(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 over what a manifest says, however it is written down, its own checksum left out."""
+    content = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def default_run_path(name: str, parent: Path = Path("runs")) -> Path:
@@ -190,7 +200,9 @@ def _refuse_run(path: Path) -> None:
     except OSError as error:
         raise unwritable(path, error) from error
     if held is not None:
-        raise InputError(f"{path} already holds a run ({held}): give --out another folder")
+        raise InputError(
+            f"{path} already holds a run ({held}): give --out another folder, or go on with that run: --resume {path}"
+        )
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

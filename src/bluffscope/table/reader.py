@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import polars as pl
 import yaml
 
+from bluffscope.config import read_yaml
 from bluffscope.errors import InputError
 from bluffscope.table.atomic import unreadable
 from bluffscope.table.schema import SCHEMA_VERSION
@@ -26,6 +27,11 @@ class Run:
     def metrics(self) -> pl.DataFrame:
         """One row for each pair that was measured, in input order (metrics.parquet)."""
         return self._read("metrics.parquet")
+
+    @cached_property
+    def rows(self) -> int:
+        """Pairs that were measured."""
+        return int(self._scan("metrics.parquet").select(pl.len()).collect().item())
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -79,7 +85,7 @@ class Run:
         """config.yaml: the resolved options."""
         path = self.path / "config.yaml"
         try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+            found = read_yaml(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
         except yaml.YAMLError as error:
@@ -98,6 +104,8 @@ class Run:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
+        except RecursionError as error:
+            raise InputError(f"{path} is damaged (nested too deeply): run the analysis again") from error
         return _mapping(found, path)
 
     def _scan(self, name: str) -> pl.LazyFrame:
@@ -123,7 +131,9 @@ def read_run(path: str | Path) -> Run:
         raise InputError(f"{path} is {'a file' if path.exists() else 'missing'}: expected the folder of a run")
     if not (path / "metrics.parquet").exists():
         if (path / "shards").exists():
-            raise InputError(f"{path} holds a run that did not finish (no metrics.parquet): run the analysis again")
+            raise InputError(
+                f"{path} holds a run that did not finish (no metrics.parquet): bluffscope analyze --resume {path}"
+            )
         raise InputError(f"{path} holds no run (no metrics.parquet): expected a folder that bluffscope analyze wrote")
     run = Run(path)
     found = run.metadata.get("schema_version", "")

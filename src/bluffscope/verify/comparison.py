@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 
 import polars as pl
 
+from bluffscope.config import Position
 from bluffscope.errors import InputError
 from bluffscope.records import VIEWS
 from bluffscope.reference_geometry import shape_class
@@ -108,7 +109,7 @@ def compare(
     expected: Table,
     precision: Precision,
     *,
-    position: Literal["last", "completion-mean"] = "last",
+    position: Position = "last",
     draws: int = 8,
     gaps: Gaps | None = None,
     flips: Flips | None = None,
@@ -204,7 +205,7 @@ class _Judge:
             name = f"l{layer}_{view}_l0_norm"
             if expected.get(name) is None or got[name] is None:
                 continue
-            reads = 1 if view == "prompt" or self.position == "last" else expected[f"{view}_tokens"]
+            reads = 1 if view == "prompt" or self.position != "completion-mean" else expected[f"{view}_tokens"]
             self.result.active += round(expected[name] * reads)
             flips = max(round(abs(expected[name] - got[name]) * reads), self.flips.get((pair, layer, view), 0))
             self.result.flips += flips
@@ -226,7 +227,7 @@ class _Judge:
 
     def _count_swaps(self, name: str, got: float, expected: Mapping[str, Any]) -> None:
         if not name.endswith("_diff"):
-            reads = 1 if self.position == "last" else expected[f"{name.rpartition('_')[2]}_tokens"]
+            reads = 1 if self.position != "completion-mean" else expected[f"{name.rpartition('_')[2]}_tokens"]
             self.result.flips += math.ceil(abs(got - expected[name]) * reads * self.draws / _LARGEST_STEP)
 
     def _where(self, name: str) -> set[tuple[int, str]]:
@@ -282,7 +283,7 @@ class _Judge:
         gaps = [1.0]
         for layer, view in self._where(name):
             elongation = expected.get(f"l{layer}_{view}_elongation")
-            single = view == "prompt" or self.position == "last" or expected[f"{view}_tokens"] == 1
+            single = view == "prompt" or self.position != "completion-mean" or expected[f"{view}_tokens"] == 1
             if self.gaps is not None and (pair, layer, view) in self.gaps:
                 gaps.append(self.gaps[pair, layer, view])
             elif single:

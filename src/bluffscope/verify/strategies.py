@@ -14,7 +14,8 @@ import torch
 
 from bluffscope.config import OutputOptions, RunConfig
 from bluffscope.model.load import choose_device
-from bluffscope.run import homes_expanded, run
+from bluffscope.options import homes_expanded
+from bluffscope.run import run
 from bluffscope.table.reader import read_run
 from bluffscope.verify.comparison import Cell, Comparison, Flips, Precision, compare
 from bluffscope.verify.memory import check_memory

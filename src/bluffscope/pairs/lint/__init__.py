@@ -2,5 +2,6 @@
 
 from bluffscope.pairs.lint.check import lint_source
 from bluffscope.pairs.lint.findings import CODES, SEVERITIES, Finding, LintReport, ScopeMeasures, Severity
+from bluffscope.pairs.lint.sample import GroupSample
 
-__all__ = ["CODES", "SEVERITIES", "Finding", "LintReport", "ScopeMeasures", "Severity", "lint_source"]
+__all__ = ["CODES", "SEVERITIES", "Finding", "GroupSample", "LintReport", "ScopeMeasures", "Severity", "lint_source"]

@@ -25,6 +25,7 @@ from bluffscope.pairs.lint.repeats import (
     duplicate_prompts,
     same_completions,
 )
+from bluffscope.pairs.lint.sample import Rows
 from bluffscope.pairs.lint.wording import (
     answers_in_prompts,
     merged_boundaries,
@@ -34,7 +35,6 @@ from bluffscope.pairs.lint.wording import (
 )
 from bluffscope.pairs.lint.words import last_piece
 from bluffscope.pairs.readers import quoted
-from bluffscope.pairs.source import Source
 
 PAIR_CHECKS: Final[tuple[Callable[[Profile], Iterator[Draft]], ...]] = (
     duplicate_ids,
@@ -58,7 +58,7 @@ SCOPE_CHECKS: Final[tuple[Callable[[Profile, Sequence[ScopeMeasures]], Iterator[
 
 
 def lint_source(
-    source: Source,
+    source: Rows,
     *,
     tokenize: Tokenize | None = None,
     tokenizer: str | None = None,
@@ -103,7 +103,7 @@ def lint_source(
 class _LookUp:
     """Ids, rows and texts of the pairs that drafts and the sample name, from a second pass over the source."""
 
-    def __init__(self, source: Source, drafts: Sequence[Draft], sampled: np.ndarray) -> None:
+    def __init__(self, source: Rows, drafts: Sequence[Draft], sampled: np.ndarray) -> None:
         self.rows: dict[int, int] = {}
         self.texts: dict[int, tuple[str, str, str]] = {}
         self._ids: dict[int, str] = {}

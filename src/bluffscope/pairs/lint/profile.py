@@ -13,8 +13,8 @@ import numpy as np
 from bluffscope.errors import PairError
 from bluffscope.pairs.fields import RowError
 from bluffscope.pairs.groups import GroupBuilder
+from bluffscope.pairs.lint.sample import Rows
 from bluffscope.pairs.lint.words import holds, last_piece, negated
-from bluffscope.pairs.source import Source
 from bluffscope.records import Pair, TokenizedPair
 
 Tokenize = Callable[[Sequence[Pair]], Iterator[TokenizedPair | PairError]]
@@ -75,7 +75,7 @@ class Profile:
             yield from zip(self.domains, np.split(order, ends[:-1]), strict=True)
 
 
-def take_profile(source: Source, tokenize: Tokenize | None) -> Profile:
+def take_profile(source: Rows, tokenize: Tokenize | None) -> Profile:
     """Read all rows once; about 100 bytes a pair are held.
 
     Raises:
@@ -127,7 +127,7 @@ class _Builder:
         return Profile(
             rows=self.count + len(faults),
             faults=faults,
-            groups=np.unique(self._groups.labels(), return_inverse=True)[1],
+            groups=self._groups.groups().numbers(),
             domains=tuple(self._domains),
             domain=np.array(self._domain),
             ids=self._groups.id_hashes,

@@ -48,7 +48,7 @@ def _same_last(what: str, number: int, total: int, found: Sequence[Excerpt]) -> 
     return (
         f"Both completions end in the same {what} in {count(number)} ({percent(number / total)}; in {first.id}: "
         f"{first.ending}): read at the last token they differ by context alone; "
-        "--position completion-mean reads them whole."
+        "--position divergence reads them where they part, completion-mean reads them whole."
     )
 
 

@@ -1,0 +1,204 @@
+"""`bluffscope detect`: keep a detector that was trained on a run, and score texts with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.options import parsed, refuse_repeated
+from bluffscope.config import expectation
+from bluffscope.errors import InputError
+
+if TYPE_CHECKING:
+    from bluffscope.detecting import Score, Scorer
+
+_TRAIN = """Fit a detector to a run's features, metrics or residuals, cross-validated by group, and keep it if it beats
+what length, text and log-probability alone can do. Needs no model."""
+_SCORE = """Give texts the probability that they are hallucinated, with the detector's own model and SAEs."""
+_USAGE = "give train or score: bluffscope detect train RUN --out DIR, bluffscope detect score DIR --text TEXT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What is fitted to which pairs."""
+
+    run: tyro.conf.Positional[Path]
+    """A run's folder."""
+    out: Path
+    """The detector's folder; it must not hold one yet."""
+    on: Literal["sae", "metrics", "residual"] = "sae"
+    """What the detector looks at: SAE features, the run's metrics, or residuals (analyze --keep-residuals)."""
+    where: tuple[str, ...] = ()
+    """Train on the pairs with these values only, as COLUMN=VALUE: known=true; it is tried on the others."""
+    allow_weak: bool = False
+    """Keep it although it does not beat the baselines."""
+    allow_unsound: bool = False
+    """Train although the run failed its health gate."""
+    seed: int = 0
+    """Seed of folds and resamples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """What is scored, and with which model."""
+
+    detector: tyro.conf.Positional[Path]
+    """A folder that bluffscope detect train wrote."""
+    text: tuple[str, ...] = ()
+    """Texts to score, each read at its last token."""
+    prompt: str | None = None
+    """A prompt, with --completion: the text is the prompt, the join of the training, and the completion."""
+    completion: str | None = None
+    """The completion that is judged."""
+    data: Path | None = None
+    """JSONL to score, line by line: objects with text, or with prompt and completion; - is standard input."""
+    out: Path | None = None
+    """Where the lines of --data go, each with probability and logit added (default: standard output)."""
+    model: str | None = None
+    """Where the model is, if no longer where it was at the training."""
+    sae: str | None = None
+    """Where the SAEs are, if no longer where they were."""
+    revision: str | None = None
+    """Branch, tag or commit of the model on the hub."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the model runs."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train or score; gives the exit code."""
+    name, *rest = arguments or ("",)
+    if name == "train":
+        return train(_train_options(rest))
+    if name == "score":
+        return score(_score_options(rest))
+    if name in ("-h", "--help"):
+        sys.stdout.write(f"usage: bluffscope detect train|score ...\n\ntrain: {_TRAIN}\n\nscore: {_SCORE}\n")
+        return 0
+    raise InputError(_USAGE)
+
+
+def _train_options(arguments: Sequence[str]) -> TrainOptions:
+    refuse_repeated(arguments)
+
+    def gather(options: Annotated[TrainOptions, tyro.conf.arg(name="")]) -> TrainOptions:
+        return options
+
+    return parsed(gather, arguments, "bluffscope detect train", _TRAIN, partial(expectation, groups=(TrainOptions,)))
+
+
+def _score_options(arguments: Sequence[str]) -> ScoreOptions:
+    refuse_repeated(arguments)
+
+    def gather(options: Annotated[ScoreOptions, tyro.conf.arg(name="")]) -> ScoreOptions:
+        return options
+
+    return parsed(gather, arguments, "bluffscope detect score", _SCORE, partial(expectation, groups=(ScoreOptions,)))
+
+
+def train(options: TrainOptions) -> int:
+    """Fit, judge, keep; 1 where it was not good enough to be kept."""
+    # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
+    from bluffscope.report.damage import table_errors
+    from bluffscope.report.training import TrainedView, verdict
+    from bluffscope.stats.detector_files import check_new, write_detector
+    from bluffscope.stats.selection import matching, pairs_of
+    from bluffscope.stats.training import train as fit
+    from bluffscope.table import read_run
+    from bluffscope.table.manifest import health_failures
+
+    if options.seed < 0:
+        raise InputError(f"--seed {options.seed}: give a number from 0")
+    check_new(options.out)
+    run = read_run(options.run)
+    failures = health_failures(run.manifest)
+    if failures and not options.allow_unsound:
+        raise InputError(
+            f"{options.run} failed its health gate ({failures[0]}); see bluffscope doctor, or --allow-unsound"
+        )
+    pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
+    try:
+        with table_errors(run.path):
+            trained = fit(run, matching(pairs, options.where), options.on, options.seed)
+    except InputError as error:
+        raise InputError(f"{options.run}: {error}") from error
+    console = output_console()
+    console.print(TrainedView(trained, options.where))
+    if not trained.beats and not options.allow_weak:
+        last = f"Not kept: {verdict(trained)}. --allow-weak keeps it all the same."
+        console.print(last, style="bold red", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    paths = write_detector(options.out, trained, run, options.where)
+    last = f"Detector: {paths[0]}, {paths[1].name}"
+    console.print(last, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def score(options: ScoreOptions) -> int:
+    """Score texts; 3 where some of a file's could not be scored."""
+    _check_asked(options)
+    from bluffscope.stats.detector_files import read_detector
+
+    detector = read_detector(options.detector)
+    position = detector.position
+    if options.text and (detector.keys.on == "metrics" or position != "last"):
+        why = "looks at metrics of prompt and completion" if position == "last" else f"reads at {position}"
+        raise InputError(f"--text: this detector {why}; give --prompt and --completion")
+    from bluffscope.detecting import open_scorer  # torch: seconds that a mistyped flag should not take
+
+    with messages_on(message_console()):
+        scorer = open_scorer(
+            detector, model=options.model, sae=options.sae, revision=options.revision, device=options.device
+        )
+        if options.data is not None:
+            from bluffscope.score_lines import score_file
+
+            return score_file(scorer, options.data, options.out, whole_texts=position == "last")
+        return _given(scorer, options)
+
+
+def _check_asked(options: ScoreOptions) -> None:
+    pair = options.prompt is not None or options.completion is not None
+    if pair and (options.prompt is None or options.completion is None):
+        raise InputError("--prompt and --completion: give both")
+    if bool(options.text) + pair + (options.data is not None) != 1:
+        raise InputError("give one of --text, --prompt with --completion, and --data")
+    if options.out is not None and options.data is None:
+        raise InputError("--out: only with --data")
+    if options.out is not None and (options.out.is_dir() or not options.out.absolute().parent.is_dir()):
+        raise InputError(
+            f"--out {options.out}: {'a folder' if options.out.is_dir() else 'no such folder'}; give a file"
+        )
+
+
+def _given(scorer: Scorer, options: ScoreOptions) -> int:
+    """Score what stands on the command line."""
+    from bluffscope.detecting import Text
+
+    texts = [Text(str(number), text) for number, text in enumerate(options.text)]
+    if options.prompt is not None:
+        texts = [Text("0", options.prompt, options.completion)]
+    console = output_console()
+    failed = False
+    for text, found in zip(texts, scorer.scores(texts), strict=True):
+        failed |= found.reason is not None
+        whole = text.prompt if text.completion is None else text.prompt + scorer.join + text.completion
+        console.print(_line(found, whole), markup=False, highlight=False, soft_wrap=True)
+    return 3 if failed else 0
+
+
+def _line(found: Score, text: str) -> str:
+    shown = json.dumps(text, ensure_ascii=False)
+    if found.probability is None:
+        return f"not scored ({found.reason}): {shown}"
+    return f"{found.probability:.3f} {shown}"
+
+
+__all__ = ["ScoreOptions", "TrainOptions", "main", "score", "train"]

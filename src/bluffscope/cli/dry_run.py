@@ -1,0 +1,117 @@
+"""`bluffscope analyze --dry-run`: what a run would take, as a table; nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.config import ForecastOptions, RunConfig
+
+if TYPE_CHECKING:
+    from bluffscope.forecast import Forecast, Prediction
+
+
+def dry_run(config: RunConfig, options: ForecastOptions) -> int:
+    """Count, measure, predict and print; gives the exit code."""
+    # Torch takes seconds to import: --help and a mistyped flag should not.
+    from bluffscope.forecast import forecast
+
+    console = output_console()
+    with messages_on(message_console()):
+        found = forecast(config, options)
+    for line in _work_lines(found):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    console.print(_table(found))
+    for line in _closing(found, config):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _work_lines(found: Forecast) -> Iterator[str]:
+    planned, counted, work = found.planned, found.counted, found.work
+    loaded = f"{planned.shape.blocks} blocks and {len(planned.shape.saes)} SAEs"
+    yield f"Model: {planned.name}, {loaded} on {planned.device} in {planned.dtype} (configurations only)"
+    sample = "all of them" if counted.pairs == work.pairs else f"extrapolated from {counted.pairs:,}, in whole shards"
+    yield f"Pairs: {work.pairs:,}; tokens below: {sample}"
+    refused = f"; {counted.refused:,} of {counted.pairs:,} would be quarantined" if counted.refused else ""
+    each = work.tokens / work.pairs
+    yield f"Distinct tokens: {work.tokens:,.0f} in {work.slots:,.0f} slots, {each:.1f} a pair{refused}"
+    yield (
+        f"Operations: {_scaled(work.total)}FLOP (blocks {_scaled(work.products)}, attention {_scaled(work.attention)}, "
+        f"encoding {_scaled(work.encode)}, geometry {_scaled(work.geometry)})"
+    )
+    yield f"Feature rows: about {work.features:,.0f}"
+
+
+def _table(found: Forecast) -> Table:
+    columns = [found.here, *([found.there] if found.there else [])]
+    table = Table(title="Predicted", title_justify="left")
+    table.add_column("")
+    for prediction in columns:
+        many = f"{prediction.workers} x " if found.there is prediction else ""
+        table.add_column(f"{many}{prediction.name}", justify="right")
+    rows = (
+        ("start and load", "start"),
+        ("forward", "forward"),
+        ("SAE", "sae"),
+        ("geometry, noise", "geometry"),
+        ("tokenise", "tokenise"),
+        ("rows, shards", "write"),
+        ("read, merge", "driver"),
+        ("measuring", "measuring"),
+        ("total", "total"),
+    )
+    for label, name in rows:
+        table.add_row(label, *(duration(getattr(prediction, name)) for prediction in columns))
+    rates = [found.work.pairs / prediction.measuring for prediction in columns]
+    table.add_row("pairs a second", *(f"{rate:,.3g}" if rate < 100 else f"{rate:,.0f}" for rate in rates))
+    table.add_row("memory a worker", *map(_memory, columns))
+    table.add_row("most time goes into", *(prediction.slowest for prediction in columns))
+    return table
+
+
+def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
+    yield "Measured here: matrix products, geometry, noise, tokenising and reading; linter and report are not counted."
+    if found.there:
+        from bluffscope.forecast.rates import GPU_SHARE
+
+        yield (
+            f"Assumed of {found.there.name}: {GPU_SHARE:.0%} of its published peak for {found.planned.dtype}, "
+            "and a processor like this one for each."
+        )
+        if found.planned.dtype == "float32":
+            yield "float32 keeps off the tensor cores; --dtype bfloat16 uses them."
+    if config.engine.batch_size != "auto":
+        yield f"With --batch-size {config.engine.batch_size}, as asked."
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 min`, `3.5 h`, `12 days`."""
+    if 0 < seconds < 0.05:
+        return "< 0.1 s"
+    for limit, size, unit in ((100, 1, "s"), (6000, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            value = seconds / size
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{seconds / 86_400:,.1f} days"
+
+
+def _memory(prediction: Prediction) -> str:
+    fits = "" if prediction.fits else ": does not fit"
+    return f"{prediction.memory / 1e9:.1f} of {prediction.memory_there / 1e9:.0f} GB{fits}"
+
+
+def _scaled(value: float) -> str:
+    """With the SI prefix: `1.2 T`."""
+    for prefix in ("", "k", "M", "G", "T", "P", "E", "Z"):
+        if value < 1000:
+            return f"{value:.3g} {prefix}"
+        value /= 1000
+    return f"{value:.3g} Y"
+
+
+__all__ = ["dry_run", "duration"]

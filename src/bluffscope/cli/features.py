@@ -1,0 +1,199 @@
+"""`bluffscope features`: which SAE features of a run differ between fact and hallucination."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.options import parsed, refuse_repeated
+from bluffscope.config import expectation
+from bluffscope.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from bluffscope.ablation import Ablation
+    from bluffscope.stats import FeatureStudy
+    from bluffscope.table.reader import Run
+
+_PROGRAM = "bluffscope features"
+_DESCRIPTION = """Which SAE features of a run differ between fact and hallucination. From the run's folder alone; only
+--tokens and --ablate load the model."""
+
+Promoted = Mapping[tuple[int, int], list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesOptions:
+    """Which features of which pairs, and what is shown of them."""
+
+    run: tyro.conf.Positional[Path]
+    """A run's folder."""
+    layer: tuple[int, ...] = ()
+    """Layers to look at (default: all of the run)."""
+    domain: tuple[str, ...] = ()
+    """Look at the pairs of these domains only."""
+    where: tuple[str, ...] = ()
+    """Look at the pairs with these values only, as COLUMN=VALUE: known=true."""
+    by: str = "domain"
+    """Test the features found in each value of this column too."""
+    top: int = 10
+    """Features shown of each layer; --out has all that were tested."""
+    family: Literal["layer", "all"] = "layer"
+    """Correct for multiple testing within each layer, or over all layers."""
+    tokens: bool = False
+    """Also show the tokens that a feature promotes through the LM head (loads model and SAEs)."""
+    ablate: int | None = None
+    """Run the pairs again with the K strongest features of a layer removed, and with K random ones."""
+    limit: int | None = None
+    """With --ablate: use N pairs only, spread evenly over those looked at."""
+    sets: int = 5
+    """With --ablate: sets of random features to compare with."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the model runs with --tokens and --ablate."""
+    seed: int = 0
+    """Seed of the flips, and of the random features."""
+    allow_unsound: bool = False
+    """Exit with 0 although the run failed its health gate."""
+    format: Literal["text", "json"] = "text"
+    """What is printed: text to read, or one JSON object."""
+    out: Path | None = None
+    """Also write every tested feature into this file: .csv, .parquet or .json."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse the options, look at the features, print and write; gives the exit code."""
+    refuse_repeated(arguments)
+
+    def gather(options: Annotated[FeaturesOptions, tyro.conf.arg(name="")]) -> FeaturesOptions:
+        return options
+
+    expected = partial(expectation, groups=(FeaturesOptions,))
+    options = parsed(gather, arguments, _PROGRAM, _DESCRIPTION, expected)
+    least = {"top": 1, "sets": 2, "limit": 1, "ablate": 0, "seed": 0}
+    for name, low in least.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise InputError(f"--{name} {value}: give at least {low}")
+    if options.limit is not None and options.ablate is None:
+        raise InputError("--limit: only with --ablate; --where and --domain choose pairs")
+    return features(options)
+
+
+def features(options: FeaturesOptions) -> int:
+    """Look at a run's features and say what was found."""
+    # Polars and scipy take a second to import: --help and a mistyped flag should not.
+    from bluffscope.report.damage import table_errors
+    from bluffscope.report.features import FeaturesView
+    from bluffscope.report.neuronpedia import feature_pages
+    from bluffscope.stats import feature_effects
+    from bluffscope.table import read_run
+    from bluffscope.table.exports import as_json, check_export, export_table
+    from bluffscope.table.manifest import health_failures
+
+    if options.out is not None:
+        check_export(options.out)
+    run = read_run(options.run)
+    pairs = _chosen(run, options)
+    with table_errors(run.path / "features.parquet"):
+        study = feature_effects(
+            run.features, pairs, layers=options.layer, by=options.by, family=options.family, seed=options.seed
+        )
+    pages = {layer: page for layer in study.layers["layer"] if (page := feature_pages(run.manifest, layer))}
+    with messages_on(message_console()):
+        promoted = _promoted(run, study, options) if options.tokens else {}
+        ablations = [] if options.ablate is None else _ablated(run, pairs, study, options)
+    failures = health_failures(run.manifest)
+    table = _exported(study, pages, promoted)
+    document = _document(options, study, table, failures, ablations)
+    if options.out is not None:
+        export_table(options.out, table, document)
+    if options.format == "json":
+        shown = table.group_by("layer", maintain_order=True).head(options.top)
+        sys.stdout.write(as_json(document | {"rows": shown.to_dicts()}))
+        return 4 if failures and not options.allow_unsound else 0
+    console = output_console()
+    if failures:
+        banner = f"The run failed its health gate: {'; '.join(failures)}. See bluffscope doctor."
+        console.print(banner, style="bold red", markup=False, highlight=False)
+    console.print(FeaturesView(study, options.top, pages, promoted))
+    for ablation in ablations:
+        from bluffscope.report.ablation import AblationView
+
+        console.print(AblationView(ablation))
+    if options.out is not None:
+        last = f"Features: {options.out} ({table.height:,} rows)"
+        console.print(last, markup=False, highlight=False, soft_wrap=True)
+    return 4 if failures and not options.allow_unsound else 0
+
+
+def _chosen(run: Run, options: FeaturesOptions) -> pl.DataFrame:
+    """The pairs looked at."""
+    from bluffscope.stats.selection import matching, pairs_of
+
+    pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
+    conditions = [*(f"domain={name}" for name in options.domain), *options.where]
+    try:
+        return pairs.filter(matching(pairs, conditions))
+    except InputError as error:
+        raise InputError(f"{options.run}: {error}") from error
+
+
+def _promoted(run: Run, study: FeatureStudy, options: FeaturesOptions) -> Promoted:
+    """Tokens of the features shown."""
+    from bluffscope.promoted import promoted_tokens
+
+    shown = study.rows.group_by("layer", maintain_order=True).head(options.top)
+    wanted = {layer: rows["feature"].to_list() for (layer,), rows in shown.group_by("layer", maintain_order=True)}
+    return promoted_tokens(run, wanted, options.device)
+
+
+def _ablated(run: Run, pairs: pl.DataFrame, study: FeatureStudy, options: FeaturesOptions) -> list[Ablation]:
+    """One ablation for each layer."""
+    from bluffscope.ablation import ablate
+
+    assert options.ablate is not None
+    chosen = {"limit": options.limit, "sets": options.sets, "seed": options.seed}
+    return ablate(run, pairs, study, options.ablate, device=options.device, **chosen)
+
+
+def _exported(study: FeatureStudy, pages: Mapping[int, str], promoted: Promoted) -> pl.DataFrame:
+    """Every tested feature, with its page and tokens where they are known."""
+    import polars as pl
+
+    rows = study.rows
+    keys = list(zip(rows["layer"].to_list(), rows["feature"].to_list(), strict=True))
+    page = [f"{pages[layer]}/{feature}" if layer in pages else None for layer, feature in keys]
+    columns = [pl.Series("page", page, dtype=pl.String)]
+    if promoted:
+        columns.append(pl.Series("promotes", [promoted.get(key) for key in keys], dtype=pl.List(pl.String)))
+    return rows.with_columns(columns)
+
+
+def _document(
+    options: FeaturesOptions,
+    study: FeatureStudy,
+    table: pl.DataFrame,
+    failures: Sequence[str],
+    ablations: Sequence[Ablation],
+) -> dict[str, Any]:
+    return {
+        "run": str(options.run),
+        "health": list(failures),
+        "where": [*(f"domain={name}" for name in options.domain), *options.where],
+        "about": study.about,
+        "layers": study.layers.to_dicts(),
+        "rows": table.to_dicts(),
+        "ghosts": study.ghosts.to_dicts(),
+        "ablations": [ablation.as_dict() for ablation in ablations],
+    }
+
+
+__all__ = ["FeaturesOptions", "features", "main"]

@@ -1,0 +1,87 @@
+"""How many workers a cluster gets, and how many cores each: one a GPU, or one a group of cores that memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from bluffscope.errors import InputError
+
+CORES_A_WORKER: Final = 4
+"""Cores of a worker with `--workers auto` on CPUs: fewer keep more copies of the SAEs, more wait for each other."""
+CORES_A_GPU: Final = 8
+"""Most cores of a worker that has a GPU: they tokenise and write, and compute what stays in main memory."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster."""
+
+    cores: int
+    gpus: int
+    memory: int
+    """Bytes that workers may have in all."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """The memory of workers on one machine."""
+
+    each: int = 0
+    """Bytes that every worker has for itself."""
+    shared: int = 0
+    """Bytes that all workers of a machine have together: weights that are read in place from their file."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The workers of a run."""
+
+    workers: int
+    cores: int
+    """Of each worker, and its threads: the same for all, so that each gives the same numbers."""
+    gpu: bool = False
+    """Whether each worker has a GPU to itself."""
+
+
+def place(nodes: Sequence[Node], workers: Literal["auto"] | int, need: Need, *, gpu: bool) -> Placement:
+    """Spread workers over machines.
+
+    Args:
+        nodes: what the cluster has.
+        workers: how many, or "auto": one a GPU, or one for each `CORES_A_WORKER` cores as far as memory goes.
+        need: the memory of workers, where they run on CPUs; GPUs have their own.
+        gpu: whether workers are to have GPUs.
+
+    Raises:
+        InputError: the cluster has no cores, no GPU although one is asked for, or too few for so many workers.
+    """
+    if workers != "auto" and workers < 1:
+        raise InputError(f"--workers {workers}: give auto or at least 1")
+    total = sum(node.gpus if gpu else node.cores for node in nodes)
+    kind = "GPUs" if gpu else "cores"
+    if not total:
+        raise InputError(f"--engine ray: the cluster has no {kind}" + ("; use --device cpu" if gpu else ""))
+    if workers != "auto" and _slots(nodes, 1, gpu) < workers:
+        advice = "one worker takes a whole GPU" if gpu else "a worker takes a core at least"
+        raise InputError(f"--workers {workers}: the cluster has {total} {kind}, and {advice}; give at most {total}")
+    if workers == "auto":
+        most = sum(_fitting(node, need, gpu=gpu) for node in nodes)
+        workers = max(1, min(most, _slots(nodes, 1, gpu)))
+    limit = CORES_A_GPU if gpu else max(node.cores for node in nodes)
+    cores = next(cores for cores in range(limit, 0, -1) if _slots(nodes, cores, gpu) >= workers)
+    return Placement(workers, cores, gpu)
+
+
+def _slots(nodes: Sequence[Node], cores: int, gpu: bool) -> int:
+    """Workers of so many cores that the cluster can hold."""
+    return sum(min(node.cores // cores, node.gpus) if gpu else node.cores // cores for node in nodes)
+
+
+def _fitting(node: Node, need: Need, *, gpu: bool) -> int:
+    """Workers that do well on a machine."""
+    if gpu:
+        return node.gpus
+    groups = max(1, node.cores // CORES_A_WORKER) if node.cores else 0
+    return min(groups, max(0, node.memory - need.shared) // need.each) if need.each else groups

@@ -1,0 +1,50 @@
+"""A part of a large source to lint: whole groups, so that repeats and contradictions inside it are all there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from bluffscope.pairs.fields import RowError
+from bluffscope.pairs.source import Source
+from bluffscope.records import Pair
+
+
+class Rows(Protocol):
+    """What the linter reads, twice: a `Source`, or a part of one."""
+
+    name: str
+
+    def rows(self) -> Iterator[tuple[str, Pair | RowError]]:
+        """Each record in input order: its place, and its pair or why it is none."""
+        ...
+
+
+class GroupSample:
+    """Whole groups of a source's pairs, drawn at random until they hold as many pairs as are wanted.
+
+    Pairs that share a prompt or a completion are of one group: what the linter finds between pairs, it finds in a
+    sample of groups as in the whole. The source is still read from end to end, but nothing is done with the others.
+    """
+
+    def __init__(self, source: Source, most: int, seed: int) -> None:
+        self.name = source.name
+        self._source = source
+        scan = source.scan()
+        self.total = scan.count
+        """Pairs of the source."""
+        numbers = scan.groups.numbers()
+        sizes = np.bincount(numbers)
+        order = np.random.default_rng(seed).permutation(len(sizes))
+        taken = max(1, int(np.searchsorted(np.cumsum(sizes[order]), most, side="right")))
+        chosen = np.zeros(len(sizes), dtype=bool)
+        chosen[order[:taken]] = True
+        self._wanted = chosen[numbers]
+
+    def rows(self) -> Iterator[tuple[str, Pair | RowError]]:
+        """As `Source.rows`, of the pairs drawn; their places in the input are as they are."""
+        for wanted, found in zip(self._wanted.tolist(), self._source.rows(), strict=True):
+            if wanted:
+                yield found

@@ -1,0 +1,117 @@
+"""Files of a run that are not what a run writes: said in one line, before a page is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, cast
+
+import polars as pl
+
+from bluffscope.errors import InputError
+from bluffscope.table.atomic import unreadable
+
+_NUMBER: Final = (int, float)
+_TEXT: Final = (str, int, float)
+
+_NAMES: Final[dict[Any, str]] = {
+    str: "text",
+    int: "a whole number",
+    _NUMBER: "a number",
+    _TEXT: "text or a number",
+}
+
+MANIFEST: Final[dict[str, Any]] = {
+    "model": {"name": _TEXT},
+    "data": {"name": _TEXT, "digest": _TEXT},
+    "saes": {"*": {}},
+    "packages": {},
+    "seeds": {},
+    "counts": {"*": _NUMBER},
+    "timings": {"*": _NUMBER},
+    "memory": {"peak_bytes": _NUMBER},
+    "health": {"status": _TEXT, "findings": [{"severity": str, "message": _TEXT}]},
+    "lint": {
+        "headline": str,
+        "rows": int,
+        "rows_in_all": int,
+        "findings": [{"severity": str, "message": _TEXT, "pairs": [_TEXT]}],
+    },
+    "dtype": str,
+    "quantize": str,
+}
+"""What a report reads of manifest.json; what is null or not there is left out. "*" is any key, {} any object."""
+CONFIG: Final[dict[str, Any]] = {"model": {"layers": [int]}, "measure": {}, "data": {}, "engine": {}, "output": {}}
+"""The same of config.yaml."""
+ABOUT: Final[dict[str, Any]] = {
+    "corrections": str,
+    "families": [{"family": _TEXT, "tests": int}],
+    "pairs": int,
+    "groups": int,
+    "largest_group": int,
+    "bootstrap": str,
+    "seed": int,
+    "notes": [str],
+    "length_unit": str,
+}
+"""The same of stats.json."""
+
+
+def checked(found: Mapping[str, Any], shape: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """What a file holds, without nulls where the report looks.
+
+    Args:
+        found: its content.
+        shape: what is expected, such as `MANIFEST`.
+        file: for the message.
+
+    Raises:
+        InputError: a value of another kind.
+    """
+    return _object(found, shape, file, "")
+
+
+def _object(found: Any, shape: Mapping[str, Any], file: Path, where: str) -> dict[str, Any]:
+    if not isinstance(found, Mapping):
+        raise _damaged(file, where, "an object")
+    kept: dict[str, Any] = {}
+    for key, value in cast("Mapping[Any, Any]", found).items():
+        expected = shape.get(str(key), shape.get("*"))
+        if expected is None or value is None:
+            if value is not None or expected is None:
+                kept[str(key)] = value
+            continue
+        kept[str(key)] = _value(value, expected, file, f"{where}.{key}".lstrip("."))
+    return kept
+
+
+def _value(value: Any, expected: Any, file: Path, where: str) -> Any:
+    if isinstance(expected, dict):
+        return _object(value, cast("dict[str, Any]", expected), file, where)
+    if isinstance(expected, list):
+        if not isinstance(value, list):
+            raise _damaged(file, where, "a list")
+        (inner,) = cast("list[Any]", expected)
+        return [_value(item, inner, file, where) for item in cast("list[Any]", value) if item is not None]
+    if isinstance(value, bool) or not isinstance(value, expected):
+        raise _damaged(file, where, _NAMES[expected])
+    return value
+
+
+def _damaged(file: Path, where: str, expected: str) -> InputError:
+    return InputError(f"{file} is damaged ({where[:60] or 'it'} is not {expected}): run the analysis again")
+
+
+@contextmanager
+def table_errors(file: Path, again: str = "run the analysis again") -> Generator[None]:
+    """Inside, what a table's damage makes polars say becomes one line.
+
+    Args:
+        file: the table.
+        again: how it is made anew.
+    """
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{unreadable(file, error)}: {again}") from error

@@ -1,0 +1,100 @@
+"""The features of one layer as arrays: a cell for each feature and pair in which it fires, fact and hallucination."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+
+@dataclass(frozen=True)
+class FeatureCells:
+    """Cells in the order of feature and pair; a pair without a cell has activation 0 in both texts."""
+
+    features: np.ndarray
+    """(feature,) indices in the dictionary, ascending: those that fire in some text."""
+    starts: np.ndarray
+    """(feature + 1,) borders of each feature's cells."""
+    pair: np.ndarray
+    """(cell,) place of the pair."""
+    in_fact: np.ndarray
+    """(cell,) activation in the fact, 0 where it does not fire."""
+    in_hall: np.ndarray
+    """(cell,) activation in the hallucination."""
+
+    @property
+    def fact(self) -> np.ndarray:
+        """(cell,) whether it fires in the fact."""
+        return self.in_fact > 0
+
+    @property
+    def hall(self) -> np.ndarray:
+        """(cell,) whether it fires in the hallucination."""
+        return self.in_hall > 0
+
+    def per_feature(self, values: np.ndarray) -> np.ndarray:
+        """(feature,) sums of (cell,) values."""
+        return segment_sums(values, self.starts)
+
+    @property
+    def feature_of(self) -> np.ndarray:
+        """(cell,) place of its feature."""
+        return np.repeat(np.arange(len(self.features)), np.diff(self.starts))
+
+
+def layer_cells(features: pl.LazyFrame, pair_ids: pl.Series, layer: int) -> FeatureCells:
+    """Read one layer of a run's features for some pairs; no other layer is held in memory.
+
+    Args:
+        features: `pair_id, view, layer, feature, activation`.
+        pair_ids: the pairs; their places are those of the cells.
+        layer: which.
+    """
+    places = pl.DataFrame({"pair_id": pair_ids.cast(pl.String), "pair": np.arange(len(pair_ids), dtype=np.uint32)})
+    frame = (
+        features.filter(pl.col("layer") == layer, pl.col("view").is_in(["fact", "hall"]))
+        .join(places.lazy(), on="pair_id", how="inner")
+        .select("pair", pl.col("feature").cast(pl.UInt32), "activation", hall=pl.col("view") == "hall")
+        .collect(engine="streaming")
+    )
+    key = frame["feature"].to_numpy().astype(np.int64) * max(1, len(pair_ids)) + frame["pair"].to_numpy()
+    cells, cell = np.unique(key, return_inverse=True)
+    hall, activation = frame["hall"].to_numpy(), frame["activation"].cast(pl.Float64).to_numpy()
+    sides = [np.bincount(cell[side], activation[side], len(cells)) for side in (~hall, hall)]
+    feature, pair = np.divmod(cells, max(1, len(pair_ids)))
+    names, starts = np.unique(feature, return_index=True)
+    return FeatureCells(names, np.append(starts, len(cells)), pair, *sides)
+
+
+def group_numbers(labels: pl.Series) -> np.ndarray:
+    """(pair,) groups numbered from 0 without gaps; pairs without a label share one."""
+    return labels.cast(pl.String).fill_null("").rank("dense").to_numpy().astype(np.int64) - 1
+
+
+def segment_sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """(segment,) float64 sums of consecutive segments, empty ones 0.
+
+    Args:
+        values: (cell,)
+        starts: (segment + 1,) their borders.
+    """
+    # Differences of one running sum would lose the small sums behind large ones.
+    segment = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    return np.bincount(segment, values, len(starts) - 1)
+
+
+def in_groups(cells: FeatureCells, groups: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of hallucination - fact by feature and group, and the borders of each feature's sums.
+
+    Args:
+        cells: a layer's.
+        groups: (pair,) number of each pair's group.
+        used: (pair,) whether it counts.
+    """
+    kept = used[cells.pair]
+    number = int(groups.max(initial=0)) + 1
+    key = cells.feature_of[kept] * number + groups[cells.pair[kept]]
+    found, place = np.unique(key, return_inverse=True)
+    sums = np.bincount(place, (cells.in_hall - cells.in_fact)[kept], len(found))
+    return sums, np.searchsorted(found // number, np.arange(len(cells.features) + 1))

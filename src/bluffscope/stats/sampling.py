@@ -1,0 +1,91 @@
+"""Samples of large tables: whole groups at random, so that what stays together in a test stays together in a sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from bluffscope.errors import InputError
+from bluffscope.table.atomic import unreadable
+
+MOST_TESTED: Final = 200_000
+"""Rows of a run that statistics and summaries look at: effects of d_z 0.006 are in their reach."""
+SEED: Final = 0
+
+
+def draw_groups(groups: pl.Series, most: int, seed: int = SEED) -> np.ndarray:
+    """(row,) whether a row is drawn: all, or whole groups at random as long as they hold at most so many rows.
+
+    Rows without a group are groups of their own. The first group drawn is taken whatever its size.
+
+    Args:
+        groups: each row's group.
+        most: rows that are wanted at most.
+        seed: of the choice.
+    """
+    if len(groups) <= most:
+        return np.ones(len(groups), dtype=bool)
+    alone = groups.is_null().to_numpy()
+    numbers = groups.rank("dense").fill_null(0).to_numpy().astype(np.int64)
+    numbers[alone] = numbers.max(initial=0) + 1 + np.arange(int(alone.sum()))
+    numbers = np.unique(numbers, return_inverse=True)[1].ravel()
+    sizes = np.bincount(numbers)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    taken = max(1, int(np.searchsorted(np.cumsum(sizes[order]), most, side="right")))
+    chosen = np.zeros(len(sizes), dtype=bool)
+    chosen[order[:taken]] = True
+    return chosen[numbers]
+
+
+def drawn_from(drawn: int, total: int, seed: int = SEED) -> str | None:
+    """A sentence that says what was sampled; None where everything was taken."""
+    if drawn == total:
+        return None
+    return f"Of {total:,} pairs, {drawn:,} were looked at: whole groups drawn at random, seed {seed}."
+
+
+def read_metrics(path: Path, most: int = MOST_TESTED) -> tuple[pl.DataFrame, int]:
+    """A run's metrics.parquet, or of a larger one whole groups drawn at random; and how many rows it has in all.
+
+    Memory is bounded by what is drawn, but for a column of groups.
+
+    Args:
+        path: the run's folder.
+        most: rows that are wanted at most.
+
+    Raises:
+        InputError: the table is damaged.
+    """
+    file = path / "metrics.parquet"
+    scan = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+    try:
+        rows = int(scan.select(pl.len()).collect().item())
+        if rows <= most:
+            return pl.read_parquet(file, glob=False, hive_partitioning=False), rows
+        known = "group" in scan.collect_schema().names()
+        groups = scan.select("group").collect()["group"] if known else pl.Series(np.arange(rows))
+        drawn = pl.DataFrame({"_row": np.flatnonzero(draw_groups(groups, most))}, schema={"_row": pl.UInt32})
+        # A join and no filter by a mask: it streams.
+        found = scan.with_row_index("_row").join(drawn.lazy(), on="_row", how="semi", maintain_order="left")
+        return found.drop("_row").collect(engine="streaming"), rows
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{unreadable(file, error)}: run the analysis again") from error
+
+
+def pairs_of(path: Path, metrics: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a run's pairs.parquet that belong to these rows of its table, in their order.
+
+    Raises:
+        InputError: the table is damaged.
+    """
+    file = path / "pairs.parquet"
+    try:
+        # Quarantined pairs are in pairs.parquet too; ids are unique.
+        found = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+        found = found.join(metrics.lazy().select("pair_id"), on="pair_id", how="semi").collect(engine="streaming")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{unreadable(file, error)}: run the analysis again") from error
+    return metrics.select("pair_id").join(found, on="pair_id", how="left", maintain_order="left")

@@ -1,0 +1,70 @@
+"""A table as a file that the user names: Parquet, JSON, or CSV that is safe to open in a spreadsheet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from bluffscope.errors import InputError
+from bluffscope.table.atomic import atomic_write, write_bytes
+from bluffscope.table.folder import plain
+
+SUFFIXES: Final = (".csv", ".parquet", ".json")
+_FORMULA: Final = r"^(\s*[=+\-@]|[\t\r\n])"
+"""How a cell begins that a spreadsheet would run as a formula."""
+
+
+def check_export(path: Path) -> None:
+    """Refuse a path that cannot be written, before minutes go into its content.
+
+    Raises:
+        InputError: another kind of file, a folder, or a folder that is not there.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"--out {path}: give a file that ends in {', '.join(SUFFIXES)}")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"--out {path}: {'a folder' if path.is_dir() else 'no such folder'}; give a file's path")
+
+
+def export_table(path: Path, table: pl.DataFrame, document: Mapping[str, Any]) -> None:
+    """Write a table whole, in place of an earlier file; of JSON the whole document.
+
+    Args:
+        path: as `check_export` allows.
+        table: the rows of CSV and Parquet.
+        document: what JSON holds.
+
+    Raises:
+        RunFolderError: the operating system refused.
+    """
+    writers: dict[str, Callable[[], None]] = {
+        ".csv": lambda: atomic_write(path, safe_for_spreadsheets(table).write_csv),
+        ".parquet": lambda: atomic_write(path, table.write_parquet),
+        ".json": lambda: write_bytes(path, as_json(document).encode("utf-8", "backslashreplace")),
+    }
+    writers[path.suffix.lower()]()
+
+
+def as_json(document: Mapping[str, Any]) -> str:
+    """The document as JSON text; numbers that JSON does not have are null."""
+    return json.dumps(plain(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def safe_for_spreadsheets(table: pl.DataFrame) -> pl.DataFrame:
+    """Lists as text, and an apostrophe before text that a spreadsheet would take for a formula."""
+    texts = [
+        pl.col(name).list.eval(pl.element().cast(pl.String)).list.join("; ").alias(name)
+        for name, kind in table.schema.items()
+        if isinstance(kind, pl.List)
+    ]
+    table = table.with_columns(texts)
+    risky = [
+        pl.when(pl.col(name).str.contains(_FORMULA)).then("'" + pl.col(name)).otherwise(name).alias(name)
+        for name, kind in table.schema.items()
+        if kind == pl.String
+    ]
+    return table.with_columns(risky)

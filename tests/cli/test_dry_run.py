@@ -1,0 +1,161 @@
+"""`bluffscope analyze --dry-run`: what a run would take, from configurations and a sample, and nothing written."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+import hub_cache
+import tiny
+from bluffscope.cli.dry_run import duration
+from bluffscope.config import DataOptions, EngineOptions, ForecastOptions, MeasureOptions, ModelOptions, RunConfig
+from bluffscope.forecast import forecast
+from bluffscope.forecast.rates import GPUS
+from bluffscope.run import run
+
+
+@pytest.fixture
+def dry(call, tiny_model, tiny_saes, pairs_file):
+    """Foretell a run of the tiny model."""
+
+    def told(*flags: object) -> str:
+        outcome = call(
+            *("analyze", "--dry-run", "--model", tiny_model, "--sae", tiny_saes, "--data", pairs_file), *flags
+        )
+        assert outcome.code == 0, outcome
+        return outcome.out
+
+    return told
+
+
+def test_it_says_what_the_run_takes_and_writes_nothing(dry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    said = dry()
+    for part in (
+        "Pairs: 5",
+        "Distinct tokens:",
+        "Operations:",
+        "FLOP",
+        "memory a worker",
+        "measuring",
+        "this processor",
+    ):
+        assert part in said
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_gpus_of_a_kind_stand_beside_this_machine_with_what_is_assumed(dry):
+    said = dry("--gpus", 8, "--gpu-kind", "a100", "--dtype", "bfloat16")
+    assert "8 x a100" in said
+    assert "Assumed of a100: 40% of its published peak for bfloat16" in said
+
+
+def test_gpus_without_a_dry_run_and_unknown_kinds_are_refused(refused, tiny_model, tiny_saes, pairs_file):
+    flags = ("--model", tiny_model, "--sae", tiny_saes, "--data", pairs_file)
+    refused("analyze", *flags, "--gpus", 8, says="give --dry-run with them")
+    refused("analyze", *flags, "--dry-run", "--gpu-kind", "abacus", says="--gpu-kind abacus: unknown; choose from b200")
+    refused("analyze", *flags, "--dry-run", "--gpus", 0, "--gpu-kind", "l4", says="--gpus 0: give at least 1")
+    refused("analyze", *flags, "--dry-run", "--strategy", "separate", says="no forecast for --strategy separate")
+
+
+def planned(model, saes, pairs, **options) -> RunConfig:
+    return RunConfig(
+        data=DataOptions(data=str(pairs)),
+        model=ModelOptions(model=str(model), sae=str(saes), device="cpu"),
+        engine=EngineOptions(shard_pairs=options.pop("shard_pairs", 256)),
+        measure=MeasureOptions(**options),
+    )
+
+
+def numbered(path, count: int):
+    """Pairs whose prompts come in twos."""
+    pairs = [
+        {"id": f"p{i}", "prompt": f"The number {i // 2} is", "fact": f"even {i}", "hallucination": f"odd {i}"}
+        for i in range(count)
+    ]
+    return tiny.write_pairs(path, pairs)
+
+
+def test_the_tokens_of_a_whole_input_are_those_that_the_run_computes(tiny_model, tiny_saes, tmp_path):
+    config = planned(tiny_model, tiny_saes, numbered(tmp_path / "pairs.jsonl", 300), shard_pairs=64)
+    found = forecast(config, ForecastOptions())
+    result = run(replace(config, output=replace(config.output, out=tmp_path / "run")), draw=False)
+    counts = result.manifest["counts"]
+    work = found.work
+    assert (work.tokens, work.slots, work.reads, work.forwards) == tuple(
+        counts[name] for name in ("tokens", "slots", "reads", "forwards")
+    )
+    assert found.here.memory == result.manifest["memory"]["predicted_bytes"]
+
+
+def test_a_sample_of_whole_shards_stands_for_the_rest(tiny_model, tiny_saes, tmp_path, monkeypatch):
+    config = planned(tiny_model, tiny_saes, numbered(tmp_path / "pairs.jsonl", 1200), shard_pairs=32)
+    whole = forecast(config, ForecastOptions())
+    monkeypatch.setattr("bluffscope.forecast.work.count_sample.__defaults__", (200,))
+    some = forecast(config, ForecastOptions())
+    assert whole.counted.pairs == 1200
+    assert 160 <= some.counted.pairs <= 200
+    assert some.work.tokens == pytest.approx(whole.work.tokens, rel=0.05)
+    assert some.work.total == pytest.approx(whole.work.total, rel=0.05)
+
+
+def test_more_draws_longer_texts_and_more_gpus_change_what_they_should(tiny_model, tiny_saes, pairs_file):
+    plain = forecast(planned(tiny_model, tiny_saes, pairs_file), ForecastOptions())
+    noisy = forecast(planned(tiny_model, tiny_saes, pairs_file, noise_draws=80), ForecastOptions())
+    assert noisy.work.encode > 2 * plain.work.encode
+    assert noisy.work.products == plain.work.products
+    one, eight = (
+        forecast(planned(tiny_model, tiny_saes, pairs_file), ForecastOptions(gpus=n, gpu_kind="l4")).there
+        for n in (1, 8)
+    )
+    assert one is not None
+    assert eight is not None
+    assert eight.forward == pytest.approx(one.forward / 8)
+
+
+def test_pairs_that_nothing_can_be_made_of_are_said(refused, tiny_model, tiny_saes, tmp_path):
+    long = {"prompt": "word " * 400, "fact": "a", "hallucination": "b"}
+    data = tiny.write_pairs(tmp_path / "long.jsonl", [long])
+    says = "none of 1 sampled pairs can be measured"
+    refused("analyze", "--dry-run", "--model", tiny_model, "--sae", tiny_saes, "--data", data, says=says)
+
+
+def test_a_folder_without_weights_is_enough(dry, call, tiny_model, tiny_saes, pairs_file, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_model, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    outcome = call("analyze", "--dry-run", "--model", bare, "--sae", tiny_saes, "--data", pairs_file)
+    assert outcome.code == 0, outcome
+    assert "Distinct tokens" in outcome.out
+
+
+def test_a_preset_by_its_name_needs_configuration_and_tokenizer_only(tmp_path):
+    model = tiny.save_model(tmp_path / "model", "gemma2", hidden_size=hub_cache.D_MODEL_2B, num_hidden_layers=22)
+    for weights in model.glob("*.safetensors*"):
+        weights.unlink()
+    hub_cache.add_repository(tmp_path / "home", hub_cache.GEMMA_2_2B, model)
+    done = subprocess.run(
+        [sys.executable, "-m", "bluffscope", "analyze", "--dry-run", "--preset", "gemma-2-2b", "--limit", "20"],
+        env=hub_cache.offline(tmp_path / "home"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Model: google/gemma-2-2b, 21 blocks and 3 SAEs" in done.stdout
+
+
+def test_durations_are_read_at_a_glance():
+    shown = [duration(seconds) for seconds in (0.0, 0.01, 0.5, 12, 720, 86_400, 10 * 86_400)]
+    assert shown == ["0.0 s", "< 0.1 s", "0.5 s", "12 s", "12 min", "24 h", "10.0 days"]
+
+
+def test_half_precision_is_the_faster_one_on_every_gpu():
+    assert all(re.fullmatch(r"[a-z0-9]+", kind) for kind in GPUS)
+    assert all(gpu.half >= gpu.single for gpu in GPUS.values())

@@ -1,0 +1,214 @@
+"""Going on with a run: only with the same options, model and data; one process at a time; after Ctrl-C too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+import crashing
+import tiny
+from bluffscope.api import config_from
+from bluffscope.provenance import BY_IDENTITY, FREE
+from faults import Fault, killed
+
+HALF = crashing.PAIRS // 2
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory, options) -> Path:
+    """A run that died when half of its pairs were committed."""
+    folder = tmp_path_factory.mktemp("runs") / "started"
+    assert crashing.start(options, folder, killed("replace", r"^000002\.", "after")).code == -signal.SIGKILL
+    return folder
+
+
+@pytest.fixture
+def half(started, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(started, tmp_path / "run"))
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """Of its files, by name: those of a run, not what goes when it is over."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+CHANGES = {
+    "--seed 1": "--seed: the run has 0, not 1",
+    "--noise-std 0.2": "--noise-std: the run has 0.1, not 0.2",
+    "--noise-sweep 0.3 1": "--noise-sweep: the run has none, not 0.3 1.0",
+    "--layers 1 3": "--layers: the run has 0 1 3, not 1 3",
+    "--dtype float64": "--dtype: the run has 'float32', not 'float64'",
+    "--position completion-mean": "--position: the run has 'last', not 'completion-mean'",
+    "--join ,": "--join: the run has ' ', not ','",
+    "--limit 5": "--limit: the run has None, not 5",
+    "--shard-pairs 3": "--shard-pairs: the run has 2, not 3",
+    "--strategy batched": "--strategy: the run has 'packed', not 'batched'",
+    "--logprob": "--logprob: the run has False, not True",
+    "--keep-residuals": "--keep-residuals: the run has False, not True",
+    "--out elsewhere": "--out elsewhere: not with --resume",
+    "--config x.yaml": "--config x.yaml: ",
+    "--max-quarantine -1": "--max-quarantine -1: give a number that is 0 or more",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_value_of_an_option_is_refused_by_name(call, half, change):
+    before = listing(half)
+    outcome = call("analyze", "--resume", half, *change.split(" "))
+    assert outcome.code == 2
+    assert CHANGES[change] in outcome.said and len(outcome.said.splitlines()) == 1
+    assert listing(half) == before
+
+
+def test_an_option_left_open_that_comes_out_otherwise_is_refused(call, options, tmp_path):
+    swept = [*options, "--noise-sweep", "0.3"]
+    crashing.start(swept, tmp_path / "run", killed("replace", r"^000002\."))
+    outcome = call("analyze", "--resume", tmp_path / "run", "--noise-sweep")
+    assert outcome.code == 2 and "--noise-sweep: the run has 0.3, not none" in outcome.said
+
+
+def test_other_pairs_other_weights_and_other_saes_are_refused(call, half, options, tiny_model, tiny_saes, tmp_path):
+    other = tiny.write_pairs(tmp_path / "other.jsonl", tiny.PAIRS)
+    outcome = call("analyze", "--resume", half, "--data", other)
+    assert outcome.code == 2 and "--data: its pairs are not those of the run (digest " in outcome.said
+
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    weights = load_file(model / "model.safetensors")
+    weights["model.embed_tokens.weight"][0, 0] += 1
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    outcome = call("analyze", "--resume", half, "--model", model)
+    assert outcome.code == 2 and "--model: its weights are not those of the run (" in outcome.said
+
+    saes = tiny.save_saes(tmp_path / "saes", seed=9)
+    outcome = call("analyze", "--resume", half, "--sae", saes)
+    assert outcome.code == 2 and "--sae, layer 0: its weights are not those of the run (" in outcome.said
+
+
+def test_data_that_changed_in_their_place_are_refused(call, tiny_model, tiny_saes, tmp_path):
+    data = crashing.write_pairs(tmp_path / "pairs.jsonl")
+    options = crashing.flags(tiny_model, tiny_saes, data)
+    crashing.start(options, tmp_path / "run", killed("replace", r"^000002\."))
+    data.write_text(data.read_text().replace("Rome", "Roma"))
+    outcome = call("analyze", "--resume", tmp_path / "run")
+    assert outcome.code == 2 and "--data: its pairs are not those of the run" in outcome.said
+
+
+def test_model_saes_and_data_may_have_moved_and_batches_may_be_smaller(
+    call, half, whole, tiny_model, tiny_saes, tmp_path
+):
+    moved = {
+        "--model": shutil.copytree(tiny_model, tmp_path / "model"),
+        "--sae": shutil.copytree(tiny_saes, tmp_path / "saes"),
+        "--data": crashing.write_pairs(tmp_path / "moved.jsonl"),
+    }
+    flags = [word for pair in moved.items() for word in pair]
+    outcome = call("analyze", "--resume", half, *flags, "--device", "cpu", "--row-tokens", 512)
+    assert outcome.code == 3, outcome.said
+    crashing.check_equal(half, whole.folder)
+    assert call("analyze", "--resume", half, "--batch-size", 1).out.startswith("Nothing to do")
+
+
+def test_every_option_that_may_change_exists_or_is_of_the_other_engine():
+    parts = config_from()
+    known = {name for part in vars(parts).values() for name in vars(part)}
+    assert known >= BY_IDENTITY
+    assert FREE - known <= {"engine", "workers", "address", "allow_unsound", "dry_run"}
+
+
+def test_what_is_no_run_is_refused(call, tmp_path):
+    for path, says in ((tmp_path / "gone", "no such folder"), (tmp_path / "file", "is a file")):
+        (tmp_path / "file").write_text("x")
+        outcome = call("analyze", "--resume", path)
+        assert outcome.code == 2 and f"--resume {path}: {says}" in outcome.said
+    outcome = call("analyze", "--resume", tmp_path)
+    assert outcome.code == 2 and "no run in this folder" in outcome.said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+    assert (
+        call("analyze", "--resume").said == "bluffscope analyze: --resume: give the folder of a run that was started\n"
+    )
+
+
+def test_two_processes_do_not_write_one_run(call, options, whole, tmp_path):
+    folder = tmp_path / "run"
+    first = crashing.Child(
+        ["analyze", *options, "--out", folder], folder, Fault(signal=signal.SIGSTOP, call="replace", name=r"^000002\.")
+    )
+    first.await_stop()
+    outcome = call("analyze", "--resume", folder)
+    assert outcome.code == 2
+    assert outcome.said == (
+        f"bluffscope analyze: {folder} is being written by another process: wait for it, or stop it and use --resume "
+        "then\n"
+    )
+    assert "already holds a run" in call("analyze", *options, "--out", folder).said
+    assert first.end(kill_after=0).code == -signal.SIGKILL  # and the lock is gone with it
+    assert call("analyze", "--resume", folder).code == 3
+    crashing.check_equal(folder, whole.folder)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_run_after_its_batch_and_says_how_to_go_on(options, whole, tmp_path, number, code):
+    folder = tmp_path / "a run"
+    ended = crashing.start(options, folder, Fault(signal=number, call="replace", name=r"^000001\.", moment="after"))
+    assert ended.code == code, ended.said
+    last = ended.said.splitlines()[-1]
+    assert last == (
+        f"bluffscope analyze: stopped; what is committed is kept; go on with: bluffscope analyze --resume '{folder}'"
+    )
+    assert not (folder / "metrics.parquet").exists()
+    kept = len(list((folder / "shards").glob("*.parquet")))
+    assert kept >= 2
+    ended = crashing.resume(folder)
+    assert ended.code == 3, ended.said
+    assert crashing.manifest(folder)["sessions"][0]["pairs"] == kept * crashing.SHARD_PAIRS
+    crashing.check_equal(folder, whole.folder)
+
+
+def test_a_signal_during_the_merge_stops_it_too(options, whole, tmp_path):
+    folder = tmp_path / "run"
+    ended = crashing.start(options, folder, Fault(signal=signal.SIGINT, call="open", name=r"^\.metrics\."))
+    assert ended.code == 130, ended.said
+    assert not list(folder.glob("*.parquet")) and not list(folder.glob(".*"))
+    assert crashing.resume(folder).code == 3
+    crashing.check_equal(folder, whole.folder)
+
+
+def test_quarantine_beyond_the_limit_stops_the_run_and_a_larger_limit_goes_on(call, options, whole, tmp_path):
+    folder = tmp_path / "run"
+    outcome = call("analyze", *options, "--max-quarantine", 0, "--out", folder)
+    assert outcome.code == 2 and len(outcome.said.splitlines()) == 1
+    assert "1 of 4 pairs are in quarantine, --max-quarantine is 0 (1 x the prompt text has " in outcome.said
+    assert f"--resume {folder} --max-quarantine N" in outcome.said
+    again = call("analyze", "--resume", folder)  # the limit is the run's own
+    assert again.code == 2 and "--max-quarantine is 0" in again.said
+    assert call("analyze", "--resume", folder, "--max-quarantine", 1).code == 3
+    crashing.check_equal(folder, whole.folder)
+    assert sum(session["pairs"] for session in crashing.manifest(folder)["sessions"]) == crashing.PAIRS
+
+
+def test_what_the_shards_depend_on_is_written_again_where_it_is_damaged(call, half, whole):
+    (half / "shards" / "run.json").write_text("{")
+    outcome = call("analyze", "--resume", half)
+    assert outcome.code == 3 and "run.json is damaged" in " ".join(outcome.said.split())
+    assert [session["pairs"] for session in crashing.manifest(half)["sessions"]] == [HALF, HALF]
+    crashing.check_equal(half, whole.folder)
+
+
+def test_shards_of_another_run_are_not_taken_over(call, half, options, whole, tmp_path):
+    crashing.start([*options, "--seed", "7"], tmp_path / "other", killed("replace", r"^000005\."))
+    foreign = sorted((tmp_path / "other" / "shards").glob("00000[34]*"))
+    assert len(foreign) == 2
+    for path in foreign:
+        shutil.copy(path, half / "shards" / path.name)
+    outcome = call("analyze", "--resume", half)
+    assert outcome.code == 3
+    assert (half / "log.jsonl").read_text().count("holds other pairs, or results of other options") == 2
+    assert json.loads((half / "manifest.json").read_text())["counts"]["pairs"] == crashing.PAIRS
+    crashing.check_equal(half, whole.folder)

@@ -1,0 +1,240 @@
+"""Shards on Ray: each once, whatever dies; errors, warnings and progress as if it all happened here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from dataclasses import dataclass
+
+import polars as pl
+import psutil
+import pytest
+
+from bluffscope.engine.base import Tally
+from bluffscope.engine.placement import Placement
+from bluffscope.errors import InputError, WorkerLostError
+from bluffscope.timing import Stopwatch
+
+pytest.importorskip("ray")
+from bluffscope.engine.ray import RayEngine, cluster  # noqa: E402
+from light_worker import Factory, Worker, frame, shards  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:ray")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine():
+    """Ray on this machine, once for all tests: it takes seconds to start."""
+    with cluster(None, 4):
+        yield
+
+
+@dataclass
+class Outcome:
+    tables: dict
+    told: list
+    engine: RayEngine
+    stopwatch: Stopwatch
+
+    @property
+    def table(self):
+        return pl.concat(self.tables[number] for number in sorted(self.tables))
+
+
+def run(make_worker, work, workers=2, meanwhile=None):
+    tables, told, stopwatch = {}, [], Stopwatch()
+
+    def commit(shard, table):
+        assert shard.number not in tables
+        tables[shard.number] = table
+
+    with cluster(None) as nodes, RayEngine(Placement(workers, 1), stopwatch, ("light_worker", __name__)) as engine:
+        assert nodes
+        engine.hire(make_worker)
+        if meanwhile:
+            threading.Thread(target=meanwhile, args=(engine,), daemon=True).start()
+        engine.run(iter(work), make_worker, commit, told.append)
+    return Outcome(tables, told, engine, stopwatch)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_every_shard_is_committed_once_whatever_the_number_of_workers(workers):
+    outcome = run(Factory(), shards(), workers)
+    assert outcome.table.equals(pl.concat(map(frame, shards())))
+    assert sum(outcome.told) == 32
+
+
+def test_a_source_without_shards_is_done_at_once():
+    assert run(Factory(), []).tables == {}
+
+
+def test_shards_are_taken_from_their_source_no_earlier_than_workers_can_have_them():
+    taken = []
+
+    def source():
+        for shard in shards(20):
+            taken.append(shard.number)
+            yield shard
+
+    def commit(shard, table):
+        committed.append(shard.number)
+        assert len(taken) <= len(committed) + 4  # two for each of two workers
+
+    committed = []
+    with cluster(None), RayEngine(Placement(2, 1), Stopwatch(), ("light_worker", __name__)) as engine:
+        engine.run(source(), Factory(), commit, lambda pairs: None)
+    assert sorted(committed) == list(range(20))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_workers_killed_at_random_moments_cost_no_row_and_double_none(seed, caplog):
+    generator = random.Random(seed)
+    killed = []
+
+    def kill(engine):
+        for _ in range(3):
+            time.sleep(generator.uniform(0.05, 0.4))
+            if pids := engine.pids:
+                killed.append(generator.choice(pids))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(killed[-1], signal.SIGKILL)
+
+    outcome = run(Factory(seconds=0.01), shards(20, 8), meanwhile=kill)
+    assert killed
+    assert outcome.engine.lost >= 1
+    assert outcome.table.equals(pl.concat(map(frame, shards(20, 8))))
+    assert sum(outcome.told) == 160
+    assert min(outcome.told) >= 0
+    assert "its pairs are measured again" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_pair_that_kills_its_worker_is_found_and_given_up_and_all_others_are_measured(workers, capfd):
+    outcome = run(Factory({"p13": "dies"}), shards(4, 8), workers)
+    table = outcome.table
+    assert table["_index"].to_list() == list(range(32))
+    given_up = table.filter(pl.col("_reason").is_not_null())
+    assert given_up["id"].to_list() == ["p13"]
+    assert given_up["_reason"].item() == "the worker's process died whenever it measured this pair (SYSTEM_ERROR)"
+    # Its shard twice, then halves of 4, 2 and 1; once more where the shard before it had not been handed over yet.
+    assert outcome.engine.lost in (5, 6)
+    assert sum(outcome.told) == 32
+    assert capfd.readouterr().out == ""  # Ray would print the deaths there
+
+
+def test_several_fatal_pairs_are_all_found():
+    fatal = {"p3": "dies", "p4": "dies"}
+    table = run(Factory(fatal), shards(2, 4)).table
+    assert table["_index"].to_list() == list(range(8))
+    assert table.filter(pl.col("_reason").is_not_null())["id"].to_list() == list(fatal)
+
+
+def test_workers_that_die_of_every_pair_end_the_run():
+    with pytest.raises(WorkerLostError, match="workers died one after another without finishing anything"):
+        run(Factory({f"p{index}": "dies" for index in range(16)}), shards(4, 4), 1)
+
+
+def test_an_error_raised_in_a_worker_arrives_as_itself():
+    with pytest.raises(InputError) as caught:
+        run(Factory({"p9": "raises"}), shards())
+    assert str(caught.value) == "the pair says no"
+
+
+@dataclass(frozen=True)
+class Unmakable:
+    """A factory whose worker cannot be made."""
+
+    fatal: bool
+
+    def __call__(self):
+        if self.fatal:
+            os._exit(1)
+        raise InputError("no such model")
+
+
+def test_an_error_while_a_worker_is_made_arrives_as_itself():
+    with pytest.raises(InputError) as caught:
+        run(Unmakable(fatal=False), shards())
+    assert str(caught.value) == "no such model"
+
+
+def test_workers_that_die_while_they_are_made_are_not_replaced_for_ever():
+    with pytest.raises(WorkerLostError, match="workers die while they load"):
+        run(Unmakable(fatal=True), shards())
+
+
+def test_an_error_of_the_driver_ends_the_run_and_the_workers():
+    def commit(shard, table):
+        raise OSError("disk full")
+
+    pids = []
+    with (
+        pytest.raises(OSError, match="disk full"),
+        cluster(None),
+        RayEngine(Placement(2, 1), Stopwatch(), ("light_worker", __name__)) as engine,
+    ):
+        engine.hire(Factory())
+        pids += engine.pids
+        engine.run(shards(), Factory(), commit, lambda pairs: None)
+    deadline = time.monotonic() + 20
+    while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert pids
+    assert not any(map(psutil.pid_exists, pids))
+
+
+def test_a_warning_of_all_workers_is_shown_once(caplog):
+    run(Factory({f"p{index}": "warns" for index in range(32)}), shards())
+    assert [record.getMessage() for record in caplog.records] == ["beware"]
+    assert caplog.records[0].name == "bluffscope.model"
+
+
+def test_work_and_seconds_are_summed_over_workers_and_loading_is_the_drivers():
+    outcome = run(Factory(), shards(), 2)
+    assert outcome.engine.tally().work == {"pairs": 32}
+    assert outcome.stopwatch.seconds == {"forward": 32.0}
+    assert outcome.engine.seconds > 0
+
+
+def test_progress_is_told_while_a_shard_is_in_work():
+    outcome = run(Factory(seconds=0.05), shards(1, 40), 1)
+    assert sum(pairs > 0 for pairs in outcome.told) > 1
+    assert sum(outcome.told) == 40
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """Every worker loads other weights."""
+
+    def __call__(self):
+        return Worker(fingerprint=str(os.getpid()), seconds=0.05)
+
+
+def test_workers_that_load_different_weights_are_refused():
+    with pytest.raises(InputError, match="different weights under the same name"):
+        run(Unlike(), shards(), 2)
+
+
+def test_no_thread_is_started_beyond_those_of_a_worker():
+    outcome = run(Threads(), shards(), 1)
+    assert outcome.engine.tally().work["polars"] == 1
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Its worker says how many threads polars takes."""
+
+    def __call__(self):
+        worker = Worker()
+        worker.tally = lambda: Tally({}, {"polars": pl.thread_pool_size()})
+        return worker
+
+
+def test_a_process_that_is_connected_already_refuses_another_cluster():
+    said = "--address 127.0.0.1:1: this process is connected to the cluster at"
+    with pytest.raises(InputError, match=said), cluster("127.0.0.1:1"):
+        pass
