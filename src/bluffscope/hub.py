@@ -119,7 +119,7 @@ def refusal(error: BaseException, name: str, revision_as: str = "--revision") ->
             return f"{hub} refuses it ({status}); set HF_TOKEN to a token that may read it"
         return f"{hub} answers with error {status}; check the name, try again later, or give a folder"
     if not is_offline_mode() and any(_of_network(cause) for cause in causes):
-        return f"the download broke off; run it again: it goes on where it stopped. If {hub} stays away, give a folder"
+        return f"the download from {hub} broke off: run it again, what is complete is kept; or give a folder"
     if found(errors.LocalEntryNotFoundError) or found(errors.OfflineModeIsEnabled):
         return not_cached()
     return None

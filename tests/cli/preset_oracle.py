@@ -38,7 +38,13 @@ def plain_residuals(job: dict[str, Any]) -> dict[int, np.ndarray]:
             states = model(token_ids(tokenizer, text), output_hidden_states=True).hidden_states
         for layer in rows:
             rows[layer].append(states[layer + shift][0, -1].numpy())
-    return {layer: np.stack(found) for layer, found in rows.items()}
+    return {layer: stacked(found, job) for layer, found in rows.items()}
+
+
+def stacked(rows: list[np.ndarray], job: dict[str, Any]) -> np.ndarray:
+    """(text, d_model); less its mean where the SAEs were trained on a model with centred writing weights."""
+    residual = np.stack(rows)
+    return residual - residual.mean(axis=1, keepdims=True) if job["centred"] else residual
 
 
 def bridged_residuals(job: dict[str, Any]) -> dict[int, np.ndarray]:
@@ -51,7 +57,7 @@ def bridged_residuals(job: dict[str, Any]) -> dict[int, np.ndarray]:
             _, cache = bridge.run_with_cache(token_ids(tokenizer, text), return_type=None)  # pyright: ignore
         for layer in rows:
             rows[layer].append(cache[f"blocks.{layer}.{job['point']}"][0, -1].float().numpy())
-    return {layer: np.stack(found) for layer, found in rows.items()}
+    return {layer: stacked(found, job) for layer, found in rows.items()}
 
 
 def load_sae(release: str, sae_id: str) -> SAE[Any]:

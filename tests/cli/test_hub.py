@@ -184,7 +184,7 @@ def test_with_the_token_a_gated_model_is_had_and_the_token_is_written_nowhere(hu
         "refused": analyze(base, folder, "x", "org/forbidden"),
     }
     before = len(hub.requests)
-    hub.breaks[f"org/flaky/{WEIGHTS}"] = [KEPT + 1000] + [0] * (ATTEMPTS - 1)
+    hub.breaks[f"org/flaky/{WEIGHTS}"] = [KEPT + 1000] + [0] * (ATTEMPTS - 1) + [KEPT + 1000]
     said = calls(runs, folder / "home-token", hub.url, HF_TOKEN=TOKEN)
     assert [said[name][0] for name in runs] == [0, 2, 0, 2], said
     assert any(request.authorization == f"Bearer {TOKEN}" for request in hub.requests[before:])
@@ -196,10 +196,12 @@ def test_with_the_token_a_gated_model_is_had_and_the_token_is_written_nowhere(hu
 
     (line,) = said["broken"][2].splitlines()
     assert line.startswith("bluffscope analyze: --model org/flaky: ")
-    assert "the download broke off" in line
+    assert f"the download from {hub.url} broke off: run it again, what is complete is kept" in line
     ranges = [request.range for request in hub.downloads(WEIGHTS) if request.path.startswith("/org/flaky/")]
-    # the second run does not ask for what the first one got
-    assert ranges == [None] + [f"bytes={KEPT}-"] * ATTEMPTS
+    # What a run has got it does not ask for again; the next one has to, of a file that was not complete.
+    assert ranges == [None] + [f"bytes={KEPT}-"] * (ATTEMPTS - 1) + [None, f"bytes={KEPT}-"]
+    assert len([request for request in hub.requests[before:] if request.path.endswith("layer_0/cfg.json")]) > 1
+    assert len([request for request in hub.downloads("layer_0/cfg.json") if request in hub.requests[before:]]) == 1
     manifest = json.loads((folder / "resumed" / "manifest.json").read_text())
     path = folder / "repositories" / "flaky" / WEIGHTS
     assert manifest["model"]["files"][WEIGHTS]["sha256"] == _sha256(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,15 @@ import pytest
 import hub_cache
 import preset_cache
 import tiny
+from bluffscope.model import HookPoint
 from bluffscope.presets import PRESETS
+from bluffscope.sae.find import registry
 
 NAMES = [name for name in PRESETS if name != "demo"]
 LIMIT = 3
 VIEWS = ("prompt", "fact", "hall")
+CENTRES = "centred" in {field.name for field in fields(HookPoint)}
+"""Whether what SAEs read is centred where they ask for centred writing weights; else a warning says that it is not."""
 
 # The hub's constants are read at import, so the runs have a process of their own.
 SCRIPT = """
@@ -88,7 +93,14 @@ def oracle(home, commits):
         preset = PRESETS[name]
         release, _, template = preset.sae.partition(":")
         saes = {layer: (release, template.format(layer=layer)) for layer in preset.layers}
-        jobs[name] = {"model": preset.model, "point": preset.point, "texts": texts, "saes": saes}
+        asked = (registry()[release].config_overrides or {}).get("model_from_pretrained_kwargs", {})
+        jobs[name] = {
+            "model": preset.model,
+            "point": preset.point,
+            "texts": texts,
+            "saes": saes,
+            "centred": CENTRES and asked.get("center_writing_weights", False),
+        }
     (home.parent / "jobs.json").write_text(json.dumps(jobs))
     script = Path(__file__).with_name("preset_oracle.py")
     python([str(script), str(home.parent / "jobs.json"), str(home.parent / "oracle.npz")], home)

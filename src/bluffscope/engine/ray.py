@@ -85,7 +85,6 @@ class RayEngine:
         """Workers that died."""
         self.seconds = 0.0
         """That measuring took."""
-        self._stopwatch = stopwatch
         self._by_value = by_value
         self._start: Callable[[], _Hand] | None = None
         self._description: Description | None = None
@@ -93,8 +92,7 @@ class RayEngine:
         self._calls: dict[Any, _Call] = {}
         self._backlog = Backlog(())
         self._commit: Commit | None = None
-        self._ledger = Ledger()
-        self._counted: dict[str, float] = {}
+        self._ledger = Ledger(stopwatch)
         self._stillborn = self._in_a_row = self._largest = 0
 
     def __enter__(self) -> RayEngine:
@@ -219,15 +217,7 @@ class RayEngine:
         self._ledger.heard(hand.account, answer.news)
         hand.account.finished += len(task.part.pairs)
         self._in_a_row = 0
-        self._count_seconds()
         self._finish(task, unpacked(answer.table))
-
-    def _count_seconds(self) -> None:
-        for stage, seconds in self.tally().seconds.items():
-            if stage != "load":  # that of the driver, which waited for it, counts
-                more = seconds - self._counted.get(stage, 0.0)
-                self._stopwatch.seconds[stage] = self._stopwatch.seconds.get(stage, 0.0) + more
-                self._counted[stage] = seconds
 
     def _finish(self, task: Task, table: Any) -> None:
         assert self._commit is not None  # `run` was called, or there would be no task
@@ -247,7 +237,7 @@ class RayEngine:
     def _step(self) -> None:
         """Take the answers that have come, or wait a moment for one."""
         done, _ = ray.wait(list(self._calls), timeout=NEWS_SECONDS)
-        for answer in done:
+        for answer in done:  # one at most
             call = self._calls.pop(answer)
             try:
                 given = ray.get(answer)
@@ -289,7 +279,7 @@ class RayEngine:
     def _retry(self, hand: _Hand, how: str) -> None:
         self._in_a_row += 1
         # To find one fatal pair takes two deaths of its shard and one of each half of a half.
-        most = (8 + 2 * math.ceil(math.log2(max(2, self._largest)))) * self.placement.workers
+        most = (4 + 2 * math.ceil(math.log2(max(2, self._largest)))) * self.placement.workers
         if self._in_a_row > most:
             raise WorkerLostError(
                 f"--engine ray: {self._in_a_row} workers died one after another without finishing anything ({how}); "
