@@ -118,7 +118,7 @@ def train(options: TrainOptions) -> int:
         raise InputError(f"--seed {options.seed}: give a number from 0")
     check_new(options.out)
     run = read_run(options.run)
-    failures = read_health(run.manifest).failures
+    failures = read_health(run.manifest).withheld
     if failures and not options.allow_unsound:
         raise InputError(
             f"{options.run} failed its health gate ({failures[0]}); see bluffscope doctor, or --allow-unsound"
