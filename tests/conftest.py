@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import warnings
 from pathlib import Path
@@ -51,6 +52,12 @@ def tiny_saes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pairs_file(tmp_path: Path) -> Path:
     """Five pairs: shared prompts, unicode, uneven lengths."""
     return tiny.write_pairs(tmp_path / "pairs.jsonl", tiny.PAIRS)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Soak tests may take longer than the time after which a test counts as hanging."""
+    if item.get_closest_marker("soak"):
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

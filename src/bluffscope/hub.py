@@ -75,7 +75,7 @@ def downloads_reported(report: Callable[[str], None]) -> Generator[None, None, N
         return True
 
     kept = Bar.__dict__.get("display")
-    Bar.display = display
+    Bar.display = display  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:

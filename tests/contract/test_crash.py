@@ -120,30 +120,33 @@ def test_many_runs_killed_at_random_moments(tmp_path, whole, options):
     soak_table.ROWS.append(soak_table.Row("kill -9 at a random moment", injected, runs, lost, again, seconds))
 
 
+STEPS_OF_A_COMMIT = {
+    "before a file is opened": ("open", "before", 3),
+    "in the middle of a write": ("write", "half", 3),
+    "before a sync": ("fsync", "before", 3),
+    "before a rename": ("replace", "before", 1),
+    "after a rename": ("replace", "after", 1),
+}
+"""Each with how many calls are passed over: files are opened, written and synced in the same way again and again."""
+
+
 @pytest.mark.soak
-def test_every_step_of_every_commit(tmp_path, whole, options):
-    """The process dies before and after every rename, and before or within every third of the other calls."""
+@pytest.mark.parametrize("step", STEPS_OF_A_COMMIT)
+def test_every_step_of_every_commit(tmp_path, whole, options, step):
     started = time.perf_counter()
+    call, moment, stride = STEPS_OF_A_COMMIT[step]
     injected = runs = lost = again = 0
-    for call, moment in (
-        ("open", "before"),
-        ("write", "half"),
-        ("fsync", "before"),
-        ("replace", "before"),
-        ("replace", "after"),
-    ):
-        nth = 1
-        while True:
-            folder = tmp_path / f"{call}-{moment}-{nth}"
-            fault = Fault(signal=signal.SIGKILL, call=call, moment=moment, nth=nth)
-            runs += 1
-            if crashing.start(options, folder, fault).code != -signal.SIGKILL:
-                break
-            ended = crashing.resume(folder, *options) if folder.exists() else crashing.start(options, folder)
-            assert ended.code == 3, ended.said
-            crashing.check_equal(folder, whole.folder)
-            gone, twice = crashing.missing_and_repeated(folder)
-            injected, runs, lost, again = injected + 1, runs + 1, lost + gone, again + twice
-            nth += 1 if call == "replace" else 3
+    nth = 1
+    while True:
+        folder = tmp_path / f"run{nth}"
+        runs += 1
+        fault = Fault(signal=signal.SIGKILL, call=call, moment=moment, nth=nth)
+        if crashing.start(options, folder, fault).code != -signal.SIGKILL:
+            break
+        ended = crashing.resume(folder, *options) if folder.exists() else crashing.start(options, folder)
+        assert ended.code == 3, ended.said
+        crashing.check_equal(folder, whole.folder)
+        gone, twice = crashing.missing_and_repeated(folder)
+        injected, runs, lost, again, nth = injected + 1, runs + 1, lost + gone, again + twice, nth + stride
     seconds = time.perf_counter() - started
-    soak_table.ROWS.append(soak_table.Row("kill -9 at a step of a commit", injected, runs, lost, again, seconds))
+    soak_table.ROWS.append(soak_table.Row(f"kill -9 {step}", injected, runs, lost, again, seconds))

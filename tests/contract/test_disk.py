@@ -112,19 +112,17 @@ def test_a_run_that_will_not_fit_is_refused_before_it_starts(call, options, monk
     assert not (tmp_path / "run").exists()
 
 
+WAYS = {"no space": errno.ENOSPC, "read-only": errno.EROFS, "I/O error": errno.EIO, SHORT: SHORT}
+
+
 @pytest.mark.soak
-def test_every_call_fails_in_every_way(call, few, tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_every_call_fails_in_every_way(call, few, tmp_path, way):
     started = time.perf_counter()
-    for kind, name in (
-        (errno.ENOSPC, "no space"),
-        (errno.EROFS, "read-only"),
-        (errno.EIO, "I/O error"),
-        (SHORT, SHORT),
-    ):
-        nth = 1
-        lost = again = 0
-        while strike(call, *few, tmp_path / f"{name}-{nth}", nth, kind):
-            gone, twice = crashing.missing_and_repeated(tmp_path / f"{name}-{nth}", PAIRS)
-            lost, again, nth = lost + gone, again + twice, nth + 1
-        seconds, started = time.perf_counter() - started, time.perf_counter()
-        soak_table.ROWS.append(soak_table.Row(f"disk: {name}", nth - 1, 2 * nth - 1, lost, again, seconds))
+    nth = 1
+    lost = again = 0
+    while strike(call, *few, tmp_path / f"run{nth}", nth, WAYS[way]):
+        gone, twice = crashing.missing_and_repeated(tmp_path / f"run{nth}", PAIRS)
+        lost, again, nth = lost + gone, again + twice, nth + 1
+    row = soak_table.Row(f"disk: {way}", nth - 1, 2 * nth - 1, lost, again, time.perf_counter() - started)
+    soak_table.ROWS.append(row)

@@ -82,15 +82,24 @@ def test_a_config_of_saelens_before_version_6_is_read(tmp_path):
     assert torch.equal(coder.sae.encode(X), before)
 
 
-def test_a_model_loaded_specially_for_training_is_warned_of(tmp_path, caplog):
-    file = tiny.save_sae(tmp_path, 0) / "cfg.json"
+def trained_with(folder, **options):
+    file = tiny.save_sae(folder, 0) / "cfg.json"
     config = json.loads(file.read_text())
-    config["metadata"]["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
+    config["metadata"]["model_from_pretrained_kwargs"] = options
     file.write_text(json.dumps(config))
-    coders(tmp_path)
-    (message,) = caplog.messages
-    assert "center_writing_weights" in message
-    assert "its errors and L0 may be off" in message
+    return coders(folder)[0]
+
+
+def test_centred_writing_weights_are_asked_for_and_what_changes_nothing_is_not(tmp_path):
+    coder = trained_with(tmp_path, center_writing_weights=True, fold_ln=True, center_unembed=True, dtype="float32")
+    assert coder.centred
+    assert coder.identity["trained_on"]["processing"] == {"center_writing_weights": True}
+    assert not trained_with(tmp_path / "without", center_writing_weights=False, fold_ln=False).centred
+
+
+def test_a_model_that_was_changed_otherwise_for_training_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"layer 0: .*checkpoint_index=3, which cannot be applied here; give SAEs"):
+        trained_with(tmp_path, checkpoint_index=3)
 
 
 def test_the_registry_s_words_are_put_beside_a_release_s_sae():

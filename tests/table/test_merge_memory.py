@@ -44,7 +44,7 @@ if job == "write":
             *(pl.lit("text").alias(name) for name in ("prompt", "fact", "hallucination")),
             _features=pl.lit([], dtype=schema["_features"]), _reason=pl.lit(None, dtype=pl.String),
         )
-        write_shard(folder.shards, number, frame.select(schema), session={"started": "now"})
+        write_shard(folder.shards, number, frame.select(list(schema)), session={"started": "now"})
     print(json.dumps({}))
 else:
     started = time.perf_counter()

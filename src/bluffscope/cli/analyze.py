@@ -13,6 +13,7 @@ from rich.text import Text
 
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.dry_run import dry_run
+from bluffscope.cli.health import headline, print_findings, withheld
 from bluffscope.cli.main import guarded
 from bluffscope.cli.options import parse_analysis, parse_run
 from bluffscope.cli.progress import BarProgress, LineProgress
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 EXIT_DONE = 0
 EXIT_QUARANTINED = 3
+EXIT_UNSOUND = 4
 _DESCRIPTION = """Measure pairs (prompt, fact, hallucination) in a language model and write a run's folder."""
 
 
@@ -65,7 +67,9 @@ def experiment(
 
 
 def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> int:
-    """Run with progress on the terminal and print what came of it; 3 if pairs had to be quarantined.
+    """Run with progress on the terminal and print what came of it; gives the exit code.
+
+    4 if the health gate failed and verdicts are withheld, else 3 if pairs had to be quarantined.
 
     Args:
         config: the options.
@@ -86,6 +90,8 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
     finally:
         progress.finish()
     _print(result, time.perf_counter() - started)
+    if withheld(result.manifest["health"]):
+        return EXIT_UNSOUND
     return EXIT_QUARANTINED if result.merged.quarantined else EXIT_DONE
 
 
@@ -127,6 +133,8 @@ def _print(result: RunResult, seconds: float) -> None:
     if lint.get("headline"):
         of = f" of {lint['rows']:,} pairs in whole groups drawn at random" if "rows_in_all" in lint else ""
         lines.append(f"Lint{of}: {lint['headline']}; see manifest.json")
+    print_findings(console, result.manifest["health"])
+    lines.append(headline(result.manifest["health"]))
     lines += [f"Hint: {hint}" for hint in result.manifest["hints"]]
     lines.append(f"Run: {result.path}")
     if result.report is not None:

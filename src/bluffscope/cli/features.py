@@ -167,9 +167,9 @@ def _ablated(run: Run, pairs: pl.DataFrame, study: FeatureStudy, options: Featur
         pairs,
         study,
         options.ablate,
+        device=options.device,
         limit=options.limit,
         sets=options.sets,
-        device=options.device,
         seed=options.seed,
     )
 

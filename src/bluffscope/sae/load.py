@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import math
 import re
 import zipfile
@@ -29,12 +28,23 @@ if TYPE_CHECKING:
     import torch
     from sae_lens import SAE
 
-logger = logging.getLogger(__name__)
-
 _L0_IN_PATH = re.compile(r"average_l0_(\d+)")
 MOST_UNPACKED = 100
 """Times its own size that an archive may unpack to."""
 _ARRAYS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
+CENTRED = "center_writing_weights"
+"""TransformerLens's option that centres every weight that writes to the residual stream; it is applied."""
+REVISION = "revision"
+"""The commit of the model; `--revision` must name the same."""
+_HARMLESS = (
+    # of TransformerLens: they change how the same residual stream is computed, or what reads it
+    *("fold_ln", "center_unembed", "fold_value_biases", "refactor_factored_attn_matrices"),
+    *("default_padding_side", "default_prepend_bos", "n_ctx", "n_devices", "device", "move_to_device"),
+    # of transformers: where and how it is loaded
+    *("dtype", "torch_dtype", "device_map", "attn_implementation", "low_cpu_mem_usage", "trust_remote_code"),
+    *("cache_dir", "local_files_only", "token", "use_safetensors", "hf_model", "tokenizer"),
+)
+"""Options of `from_pretrained` under which the SAE reads what it reads here as well."""
 _UNSUITABLE = {
     "temporal": "it encodes a whole text at once, but single residuals are measured",
     "abstopk": "its features can be negative, but the analyses are defined for activations of 0 and more",
@@ -236,22 +246,67 @@ def as_coder(sae: SAE[Any], layer: int, origin: Mapping[str, Any], where: str) -
     if reason := _UNSUITABLE.get(sae.cfg.architecture()):
         raise InputError(f"{where}: architecture {sae.cfg.architecture()}: {reason}; give SAEs of another one")
     _refuse_nonfinite(sae, where)
-    if asked := metadata.get("model_from_pretrained_kwargs"):
-        logger.warning(
-            "%s was trained on a model loaded with %s, which is not applied: its errors and L0 may be off", where, asked
-        )
+    asked = _processing(metadata.get("model_from_pretrained_kwargs"), where)
     identity = {
         **origin,
         "architecture": sae.cfg.architecture(),
         "hook_name": hook_name,
         "d_in": sae.cfg.d_in,
         "d_sae": sae.cfg.d_sae,
-        "published_l0": metadata.get("l0") or origin.get("published_l0"),
+        "published_l0": _published_l0(metadata, origin),
         "neuronpedia_id": metadata.get("neuronpedia_id"),
         "weights": weights_digest(sae.state_dict().items()),
+        "trained_on": {
+            "model_name": metadata.get("model_name"),
+            "architecture": metadata.get("training_architecture"),
+            "k": _trained_k(metadata),
+            "processing": asked,
+        },
     }
     prepend_bos = metadata.get("prepend_bos")
-    return Coder(layer, sae, hook_name, True if prepend_bos is None else bool(prepend_bos), identity)
+    return Coder(
+        layer,
+        sae,
+        hook_name,
+        True if prepend_bos is None else bool(prepend_bos),
+        centred=bool(asked.get(CENTRED)),
+        identity=identity,
+    )
+
+
+def _processing(asked: Any, where: str) -> dict[str, Any]:
+    """How the model was processed that an SAE was trained on, as far as it changes what the SAE reads.
+
+    Raises:
+        InputError: something in it changes the residual stream and cannot be applied here.
+    """
+    if asked is not None and not isinstance(asked, Mapping):
+        raise InputError(f"{where}: model_from_pretrained_kwargs holds no options; copy or save the SAE again")
+    chosen = {str(name): value for name, value in (asked or {}).items()}
+    effective = {name: value for name, value in chosen.items() if name not in _HARMLESS and value is not False}
+    for name, value in effective.items():
+        if name not in (CENTRED, REVISION):
+            raise InputError(
+                f"{where}: it was trained on a model loaded with {name}={value!r}, which cannot be applied here; give "
+                "SAEs that were trained on the model as it is"
+            )
+    return {name: value for name, value in effective.items() if value is not None}
+
+
+def _published_l0(metadata: Any, origin: Mapping[str, Any]) -> float | None:
+    """The mean L0 that an SAE's metadata, its release, or the path it lies at states."""
+    if stated := metadata.get("l0") or origin.get("published_l0"):
+        return float(stated)
+    path = str(Path(origin["folder"]).resolve()) if "folder" in origin else str(origin.get("path", ""))
+    in_path = _L0_IN_PATH.search(path)
+    return float(in_path[1]) if in_path else None
+
+
+def _trained_k(metadata: Any) -> float | None:
+    """How many features a TopK SAE was trained to have on."""
+    details = metadata.get("training_architecture_details")
+    k = details.get("k") if isinstance(details, Mapping) else None
+    return float(k) if isinstance(k, int | float) and k > 0 else None
 
 
 def _registered(source: SaeSource, sae_id: str) -> dict[str, Any]:
