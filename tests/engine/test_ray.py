@@ -205,8 +205,9 @@ def test_a_run_that_is_to_stop_keeps_the_shards_that_have_come():
 
 def test_a_warning_of_all_workers_is_shown_once(caplog):
     run(Factory({f"p{index}": "warns" for index in range(32)}), shards())
-    assert [record.getMessage() for record in caplog.records] == ["beware"]
-    assert caplog.records[0].name == "bluffscope.model"
+    # Ray's own logger may still tell of workers of other tests.
+    said = [(record.name, record.getMessage()) for record in caplog.records if record.name.startswith("bluffscope")]
+    assert said == [("bluffscope.model", "beware")]
 
 
 def test_work_and_seconds_are_summed_over_workers_and_loading_is_the_drivers():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
@@ -176,7 +178,9 @@ class RayEngine:
                 max_task_retries=0,
                 max_concurrency=IN_FLIGHT + 2,
                 scheduling_strategy="SPREAD",
-            ).remote(make_worker, placement.cores)
+                # polars counts its threads once, in some processes before anything of ours runs
+                runtime_env={"env_vars": {"POLARS_MAX_THREADS": str(placement.cores)}},
+            ).remote(make_worker)
         finally:
             for module in self._by_value:
                 cloudpickle.unregister_pickle_by_value(sys.modules[module])
@@ -336,7 +340,8 @@ def _nodes() -> list[Node]:
 def _connect(address: str) -> None:
     try:
         check_address(address)
-        ray.init(address=address, **_SILENT)
+        with _handlers_kept():
+            ray.init(address=address, **_SILENT)
     except (OSError, OverflowError, ValueError, RuntimeError, exceptions.RayError) as error:
         if isinstance(error, InputError):
             raise
@@ -351,7 +356,8 @@ def _connect(address: str) -> None:
 def _this_machine(cores: int) -> Generator[None, None, None]:
     with starting() as settings:
         try:
-            ray.init(address="local", num_cpus=cores, **settings, **_SILENT)
+            with _handlers_kept():
+                ray.init(address="local", num_cpus=cores, **settings, **_SILENT)
         except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
             said = " ".join(str(error).split())
             raise WorkerLostError(f"--engine ray: Ray did not start on this machine: {said[:300]}") from error
@@ -359,6 +365,17 @@ def _this_machine(cores: int) -> Generator[None, None, None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _handlers_kept() -> Generator[None, None, None]:
+    """Ray exits at SIGTERM from its start on, for as long as the process lives: a run stops in its own way instead."""
+    kept = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and kept is not None:
+            signal.signal(signal.SIGTERM, kept)
 
 
 @contextmanager
