@@ -60,8 +60,8 @@ outside = faults()
 with kept_heap() as kept:
     with kept_heap():
         faults()
-    # Still kept: the inner block was not the outermost. Until glibc's cache of small blocks is full (seven of a size), what
-    # was freed can be too tight by a few bytes.
+    # Still kept: the inner block was not the outermost. Until glibc's cache of small blocks is full (seven of a
+    # size), what was freed can be too tight by a few bytes.
     inside = min(faults() for _ in range(16))
 print(int(kept), outside, inside, faults())
 """

@@ -77,7 +77,10 @@ def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder
     assert rate.startswith("Rate: ")
     assert rate.endswith(" samples/sec")
     assert outcome.out.startswith("Summary of 5 pairs")
-    total, stages, memory, run, report = outcome.out.splitlines()[-5:]
+    total, stages, memory, health, run, report = outcome.out.splitlines()[-6:]
+    assert health.startswith("Health: UNSOUND: ") and health.endswith(
+        "verdicts are given all the same (--allow-unsound)"
+    )
     assert total.startswith("Total time: ")
     assert total.endswith(" pairs/sec once loaded)")
     assert stages.startswith("Seconds by stage: load ")
@@ -90,6 +93,7 @@ def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder
         "sae",
         "geometry",
         "write",
+        "health",
         "report",
     ]
     assert re.fullmatch(r"Peak memory: \d+\.\d GB \(predicted \d+\.\d\)", memory)
