@@ -2,9 +2,9 @@
 
     python bench/features.py --pairs 10000 --folder /tmp/features-run
 
-writes a run's folder with three layers of 16384 features, of which about 70 fire in a text as unequally often as features
-do (Zipf), 30 of them three times as often in hallucinations; then runs the command in a process of its own and prints its
-seconds and peak memory.
+writes a run's folder with three layers of 16384 features, of which about 70 fire in a text as unequally often as
+features do (Zipf), 30 of them three times as often in hallucinations; then runs the command in a process of its own
+and prints its seconds and peak memory.
 """
 
 from __future__ import annotations

@@ -255,6 +255,8 @@ def test_public_names_are_found_lazily_and_unknown_ones_refused():
     for name in bluffscope.__all__:
         assert getattr(bluffscope, name) is not None
     assert dir(bluffscope) == bluffscope.__all__
+    # Importing a module of the package binds its name there, in place of a public object of that name.
+    assert not set(bluffscope.__all__) & {name.split(".")[1] for name in MODULES if "." in name}
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = bluffscope.nonsense
 

@@ -60,7 +60,9 @@ outside = faults()
 with kept_heap() as kept:
     with kept_heap():
         faults()
-    inside = faults()  # still kept: the inner block was not the outermost
+    # Still kept: the inner block was not the outermost. Until glibc's cache of small blocks is full (seven of a size), what
+    # was freed can be too tight by a few bytes.
+    inside = min(faults() for _ in range(16))
 print(int(kept), outside, inside, faults())
 """
 

@@ -1,4 +1,4 @@
-"""Every Python block of the documentation runs; the site is built without a warning and asks the network for nothing."""
+"""Every Python block of the documentation runs; the site is built without a warning and fetches nothing."""
 
 from __future__ import annotations
 

@@ -66,16 +66,15 @@ def test_a_notebook_is_stored_whole_and_without_outputs(path):
 def test_first_steps_find_the_planted_structure(tmp_path):
     notebook = run(DEMO, tmp_path, {})
     shown = "\n".join(printed(notebook))
-    assert "warning: The answer" in shown or "error: " in shown or "warning: " in shown
+    assert "warning, answer-in-prompt: " in shown
+    assert "warning, same-last-word: " in shown
     assert "(200, " in shown
-    verdicts = next(
-        output["data"]["text/plain"]
-        for cell in notebook.cells
-        if cell.cell_type == "code" and "pivot" in cell.source
-        for output in cell.outputs
-    )
-    rows = {line.split("┆")[0].strip(" │"): line for line in verdicts.splitlines() if "known" in line}
-    assert len(rows) == 2, verdicts
+    table = next(text for text in printed(notebook) if "known=true" in text)
+    lines = [[cell.strip() for cell in line.strip("│").split("┆")] for line in table.splitlines() if "┆" in line]
+    known, unseen = (next(line for line in lines if line[0] == scope) for scope in ("known=true", "known=false"))
+    separates = lines[0].index("separates")
+    assert int(known[separates]) >= 15
+    assert int(unseen[separates]) <= 1
     images = [
         output for cell in notebook.cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})
     ]

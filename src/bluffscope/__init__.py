@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bluffscope.metrics import ANALYSES, Analysis, Measurement
     from bluffscope.pairs.lint import Finding, LintReport
     from bluffscope.pipeline import UserAnalysis
-    from bluffscope.run import RunResult, measure_fidelity, run
+    from bluffscope.run import RunResult, measure_fidelity
     from bluffscope.table.reader import read_run
     from bluffscope.table.schema import Column
 
@@ -39,7 +39,6 @@ _HOMES = {
     "measure_fidelity": "bluffscope.run",
     "lint": "bluffscope.linting",
     "read_run": "bluffscope.table.reader",
-    "run": "bluffscope.run",
 }
 
 __all__ = [
@@ -61,7 +60,6 @@ __all__ = [
     "lint",
     "measure_fidelity",
     "read_run",
-    "run",
 ]
 
 

@@ -24,7 +24,7 @@ from bluffscope.stats.feature_effects import FeatureStudy
 from bluffscope.table.reader import Run
 from bluffscope.table.schema import table_columns
 from bluffscope.timing import Stopwatch
-from bluffscope.worker import assemble, hook_points
+from bluffscope.worker import assemble
 
 _NEIGHBOURS: Final = 10
 """Features of the most similar firing rate, of which a random one is drawn."""
@@ -93,7 +93,7 @@ def ablate(
     tokenized, groups = _tokenized(worker, pairs)
     if not tokenized:
         raise InputError("--ablate: no completion has a log-probability")
-    points = hook_points(str(run.path), worker.coders)
+    points = worker.reader.points
     whole = list(_batches(worker, tokenized))
     untouched = _logprobs(worker, whole, len(tokenized), None)
     found: list[Ablation] = []
@@ -141,7 +141,8 @@ class Removal:
 
     def _contribution(self, residual: torch.Tensor) -> torch.Tensor:
         """(position, d_model) sum of a_i W_dec[i] over the features."""
-        features = self.coder.encode(residual)
+        read = residual - residual.mean(dim=1, keepdim=True) if self.point.centred else residual
+        features = self.coder.encode(read)
         column = torch.full((self.coder.d_sae,), -1, dtype=torch.long, device=residual.device)
         column[self.features] = torch.arange(len(self.features), device=residual.device)
         position = torch.repeat_interleave(torch.arange(len(residual), device=residual.device), features.counts)

@@ -116,6 +116,8 @@ class OutputOptions:
     """Also write residuals.parquet."""
     fidelity: int = 0
     """Measure N pairs again in float32 and report what the run's precision changed."""
+    allow_unsound: bool = False
+    """Give verdicts (and exit code 0) although the health gate failed; the report still opens with what is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +134,18 @@ class ForecastOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A whole run of `bluffscope analyze`."""
+    """A whole run of `bluffscope analyze`: what may be left out is filled in when the run starts."""
 
     data: DataOptions = field(default_factory=DataOptions)
+    """Which pairs."""
     model: ModelOptions = field(default_factory=ModelOptions)
+    """Which model and SAEs, and where they run."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
+    """What is measured, and at which tokens."""
     engine: EngineOptions = field(default_factory=EngineOptions)
+    """How the work is done."""
     output: OutputOptions = field(default_factory=OutputOptions)
+    """Where the results go."""
 
 
 @dataclass(frozen=True, kw_only=True)

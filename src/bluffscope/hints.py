@@ -29,13 +29,15 @@ def slow_hints(config: RunConfig, seconds: float, marks: Sequence[str], computed
     if seconds < SLOW_SECONDS:
         return []
     found: list[str] = []
-    for mark in marks:
+    # Workers of a cluster are not this process's children: their load looks like that of others.
+    for mark in marks if config.engine.address is None else ():
         if mark == "swapping":
             found.append("the machine was swapping: use a smaller --batch-size, --dtype bfloat16 or a smaller model")
         else:
             found.append(f"{mark} beside this run: close other programs for the machine's full speed")
     engine, device = config.engine, config.model.device
-    if device == "cpu" and (torch.cuda.is_available() or torch.backends.mps.is_available()):
+    here = engine.engine == "local" and device == "cpu"
+    if here and (torch.cuda.is_available() or torch.backends.mps.is_available()):
         found.append("this machine's GPU was not used: --device auto takes it")
     if engine.strategy in ("sequential", "separate"):
         found.append(f"--strategy {engine.strategy} measures one text at a time: packed gives the same table faster")

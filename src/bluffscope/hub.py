@@ -7,13 +7,16 @@ once, briefly, before anything is loaded; where it does not answer, the local ca
 from __future__ import annotations
 
 import logging
+import re
 import ssl
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from http.client import HTTPException
+from io import StringIO
 from pathlib import Path
 from threading import Thread
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -21,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0
 """How long the hub may take to answer."""
+
+_USER = re.compile(r"(?<=://)[^/@]*@")
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=Bearer )[^\s'\"]+")
 
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
 """Whether the hub was found not to answer."""
@@ -46,28 +52,55 @@ def hub_or_cache(names: Iterable[str]) -> Generator[None, None, None]:
     try:
         yield
         if silent:
-            logger.warning("%s does not answer: used the local cache of %s", constants.ENDPOINT, " and ".join(away))
+            logger.warning("%s does not answer: used the local cache of %s", hub_address(), " and ".join(away))
     finally:
         constants.HF_HUB_OFFLINE = offline  # pyright: ignore[reportConstantRedefinition]
         _silent.reset(token)
         hub_logging.set_verbosity(verbosity)
 
 
-def refusal(error: BaseException, name: str) -> str | None:
+@contextmanager
+def downloads_reported(report: Callable[[str], None]) -> Generator[None, None, None]:
+    """Inside, downloads tell `report` how far they are, instead of drawing bars across a display that is there already.
+
+    Only where standard error is a terminal: elsewhere huggingface_hub's bars are off.
+    """
+    from huggingface_hub.utils import tqdm as Bar  # noqa: N812
+
+    def display(bar: Any, msg: str | None = None, pos: int | None = None) -> bool:  # noqa: ARG001
+        bar.leave, bar.fp = False, StringIO()  # closing would write line ends
+        if bar.total and msg is None:
+            done, total = (bar.format_sizeof(size, bar.unit) for size in (bar.n, bar.total))
+            report(f"Downloading {bar.desc.removesuffix(': ')}: {done} of {total}")
+        return True
+
+    kept = Bar.__dict__.get("display")
+    Bar.display = display  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        if kept is None:
+            del Bar.display
+        else:
+            Bar.display = kept
+
+
+def refusal(error: BaseException, name: str, revision_as: str = "--revision") -> str | None:
     """What a failed download means and what to do about it; None where the hub had no part in the failure.
 
     Args:
         error: as transformers, SAELens or huggingface_hub raised it.
         name: the repository that was asked for.
+        revision_as: how the user names another revision.
     """
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors, is_offline_mode
 
     causes = list(_chain(error))
 
     def found(kind: type[BaseException]) -> BaseException | None:
         return next((cause for cause in causes if isinstance(cause, kind)), None)
 
-    hub = constants.ENDPOINT
+    hub = hub_address()
     if found(errors.GatedRepoError):
         return f"it is gated: accept its licence at {hub}/{name}, then set HF_TOKEN (or run `hf auth login`)"
     if found(errors.RepositoryNotFoundError):
@@ -76,7 +109,7 @@ def refusal(error: BaseException, name: str) -> str | None:
             "or give a folder"
         )
     if found(errors.RevisionNotFoundError):
-        return "it has no such revision; give --revision a branch, tag or commit of it"
+        return f"it has no such revision; give {revision_as} a branch, tag or commit of it"
     if found(errors.HFValidationError):
         return "neither a folder nor a hub id (ORGANISATION/NAME); check the spelling"
     # A file that the hub refuses is then looked for in the cache, and its absence there reported: look deeper first.
@@ -85,9 +118,26 @@ def refusal(error: BaseException, name: str) -> str | None:
         if status in (401, 403):
             return f"{hub} refuses it ({status}); set HF_TOKEN to a token that may read it"
         return f"{hub} answers with error {status}; check the name, try again later, or give a folder"
+    if not is_offline_mode() and any(_of_network(cause) for cause in causes):
+        return f"the download from {hub} broke off: run it again, what is complete is kept; or give a folder"
     if found(errors.LocalEntryNotFoundError) or found(errors.OfflineModeIsEnabled):
         return not_cached()
     return None
+
+
+def hub_address() -> str:
+    """Where the hub is, without the user and password that HF_ENDPOINT may hold."""
+    from huggingface_hub import constants
+
+    return _USER.sub("", constants.ENDPOINT)
+
+
+def redacted(text: str) -> str:
+    """The text without the token that is sent to the hub, nor anything that looks like one."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    return _TOKEN.sub("***", text.replace(token, "***") if token else text)
 
 
 def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
@@ -123,13 +173,19 @@ def not_cached() -> str:
     """What to do about a file that the cache lacks and the hub did not give."""
     from huggingface_hub import constants
 
-    hub = constants.ENDPOINT
+    hub = hub_address()
     where = "no such folder here, and not (wholly) in the Hugging Face cache"
     if _silent.get():
         return f"{where}; {hub} does not answer: check the name and the network, or give a folder"
     if constants.HF_HUB_OFFLINE:
         return f"{where}, while HF_HUB_OFFLINE forbids to download it; unset that, or give a folder"
     return f"{where}; the download from {hub} failed: check the network and try again, or give a folder"
+
+
+def _of_network(error: BaseException) -> bool:
+    """Whether a connection failed or ended too early; the client's library has changed its name more than once."""
+    client = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "requests")
+    return client or "Consistency check failed" in str(error)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 SAMPLED = 1 << 16
 """Most elements of one tensor that enter its fingerprint."""
+
+HASHED_BYTES = 1 << 30
+"""Most bytes of one model's or SAE's files that are read for their hashes: a second or two."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def file_hashes(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of each file.
+
+    A file in the Hugging Face cache bears its hash as the name of its blob, as the hub gave it at the download; it is
+    not read again. Other files are read, up to `HASHED_BYTES` together; of the rest the hash is None, and what
+    identifies them is `weights_digest`.
+
+    Args:
+        files: by the name they are to have in the manifest.
+    """
+    left = HASHED_BYTES
+    found: dict[str, dict[str, Any]] = {}
+    for name, path in files.items():
+        size = path.stat().st_size
+        blob = path.resolve()
+        sha256 = blob.name if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) else None
+        if sha256 is None and size <= left:
+            left -= size
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        found[name] = {"bytes": size, "sha256": sha256}
+    return found
 
 
 def weights_digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:

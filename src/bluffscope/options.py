@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.errors import InputError
 from bluffscope.pairs.source import BUNDLED
+from bluffscope.sae.find import pinned
 from bluffscope.table.folder import RunFolder
 
 
@@ -69,15 +71,22 @@ def _check_measure(options: MeasureOptions) -> None:
         raise InputError(f"--seed {options.seed}: give a number that is 0 or more")
 
 
-def replayable(config: RunConfig, revision: str | None) -> dict[str, Any]:
+def replayable(config: RunConfig, revision: str | None, saes: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     """The options as config.yaml holds them: complete, free of what belongs to this run's folder alone.
 
-    Folders are absolute, and a model of the hub stays at the commit that was used.
+    Folders are absolute; a model and SAEs of the hub stay at the commits that were used.
+
+    Args:
+        config: the options of the run.
+        revision: commit of the model.
+        saes: identity of each layer's SAE.
     """
+    sae = _absolute(config.model.sae)
+    commits = {commit for identity in saes.values() if (commit := identity.get("revision"))}
     model = replace(
         config.model,
         model=_absolute(config.model.model),
-        sae=_absolute(config.model.sae),
+        sae=pinned(sae, commits.pop()) if sae and len(commits) == 1 else sae,
         revision=revision or config.model.revision,
     )
     data = config.data

@@ -31,10 +31,13 @@ Advance = Callable[[int], None]
 
 
 class UserAnalysis(NamedTuple):
-    """An analysis of the user's own: a function of a `Measurement`, and the columns it gives."""
+    """An analysis of the user's own, for `bluffscope.analyze(added=[...])` (docs/own-analysis.md)."""
 
     function: AnalysisFunction
+    """Called once a batch with its `Measurement`; gives, by column, one value a pair in the batch's order: numbers, NaN
+    where undefined, or text, None where undefined."""
     columns: tuple[Column, ...]
+    """Every column that the function gives; one it did not declare, or of another length, ends the run (ValueError)."""
 
 
 @dataclass
@@ -137,6 +140,14 @@ class ShardWorker:
         with self.stopwatch.stage("write"):
             return measured.frame()
 
+    def lay_out(self, pairs: Sequence[TokenizedPair], *, packed: bool) -> PackedBatch:
+        """The rows of one forward: token tries, or one padded row a text."""
+        sequences = [sequence for pair in pairs for sequence in pair.sequences]
+        slots = {pair.pair.index: slot for slot, pair in enumerate(pairs)}
+        if packed:
+            return pack(sequences, slots, self.limits.row_tokens, self.limits.cell_cost)
+        return pad(sequences, slots)
+
     def _done(self, batch: Sequence[TokenizedPair], rows: ShardRows) -> bool:
         """Measure a batch; False, with nothing kept of it, if its halves must be measured instead."""
         try:
@@ -193,12 +204,7 @@ class ShardWorker:
 
     def _forward(self, pairs: Sequence[TokenizedPair]) -> tuple[PackedBatch, Activations]:
         with self.stopwatch.stage("tokenise"):
-            sequences = [sequence for pair in pairs for sequence in pair.sequences]
-            slots = {pair.pair.index: slot for slot, pair in enumerate(pairs)}
-            if self.reader.packs:
-                batch = pack(sequences, slots, self.limits.row_tokens, self.limits.cell_cost)
-            else:
-                batch = pad(sequences, slots)
+            batch = self.lay_out(pairs, packed=self.reader.packs)
         with self.stopwatch.stage("forward"):
             activations = self.reader.read(batch)
         self.work.forwards += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from bluffscope.config import ModelOptions
 from bluffscope.errors import InputError
@@ -12,25 +12,192 @@ DEMO_NAME: Final = "bluffscope-demo"
 """Name of the embedded model and its SAEs, wherever the package is installed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A model's config.json, under the same names, as far as sizes follow from it: known without a download."""
+
+    model_type: str
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    parameters: int
+    """Of the whole language model, its tied LM head counted once."""
+    stored_bytes: int
+    """Of a weight in the published files: 4 for float32, 2 for bfloat16."""
+    tie_word_embeddings: bool = True
+    max_position_embeddings: int = 0
+    attn_logit_softcapping: float | None = None
+    sliding_window: int | None = None
+    layer_types: bool = False
+    """Whether some layers have sliding windows and others have none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preset:
     """A model with the SAEs that were trained on it."""
 
     model: str
     sae: str
     layers: tuple[int, ...]
+    """At 20, 46 and 77 % of the model's depth (`DEPTHS`)."""
     note: str
+    architecture: Architecture
+    d_sae: int
+    l0: tuple[float, ...]
+    """Published mean active features of each layer's SAE, as far as known; the memory model asks."""
+    point: str = "hook_resid_post"
+    """The hook point that the SAEs read."""
+    licence: str | None = None
+    """What has to be accepted on the model's page before it may be downloaded; None for open models."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the model on the hub."""
 
+
+DEPTHS: Final = (0.20, 0.46, 0.77)
+"""Where in a model its preset's layers lie."""
+_GEMMA_2: Final[dict[str, Any]] = {
+    "model_type": "gemma2",
+    "head_dim": 256,
+    "vocab_size": 256_000,
+    "stored_bytes": 4,
+    "attn_logit_softcapping": 50.0,
+    "sliding_window": 4096,
+    "layer_types": True,
+}
+_GEMMA_LICENCE: Final = "Gemma Terms of Use"
 
 PRESETS: Final[dict[str, Preset]] = {
     "demo": Preset(
-        DEMO_NAME, DEMO_NAME, (2, 5, 8), "the embedded model organism with a planted truth signal; needs no download"
+        model=DEMO_NAME,
+        sae=DEMO_NAME,
+        layers=(2, 5, 8),
+        note="the embedded model organism with a planted truth signal; needs no download",
+        architecture=Architecture(
+            model_type="gemma2",
+            num_hidden_layers=10,
+            hidden_size=128,
+            intermediate_size=256,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=32,
+            vocab_size=2560,
+            parameters=1_807_488,
+            stored_bytes=2,
+            attn_logit_softcapping=50.0,
+            sliding_window=128,
+            layer_types=True,
+        ),
+        d_sae=2048,
+        l0=(30, 30, 30),
     ),
     "gemma-2-2b": Preset(
-        "google/gemma-2-2b",
-        "gemma-scope-2b-pt-res-canonical:layer_{layer}/width_16k/canonical",
-        (5, 12, 20),
-        "Gemma 2 2B with Gemma Scope's canonical 16k residual-stream SAEs; needs the licence and HF_TOKEN",
+        model="google/gemma-2-2b",
+        sae="gemma-scope-2b-pt-res-canonical:layer_{layer}/width_16k/canonical",
+        layers=(5, 12, 20),
+        note="Gemma 2 2B with Gemma Scope's canonical residual-stream SAEs",
+        architecture=Architecture(
+            **_GEMMA_2,
+            num_hidden_layers=26,
+            hidden_size=2304,
+            intermediate_size=9216,
+            num_attention_heads=8,
+            num_key_value_heads=4,
+            parameters=2_614_341_888,
+        ),
+        d_sae=16_384,
+        l0=(68, 82, 71),
+        licence=_GEMMA_LICENCE,
+    ),
+    "gemma-2-9b": Preset(
+        model="google/gemma-2-9b",
+        sae="gemma-scope-9b-pt-res-canonical:layer_{layer}/width_16k/canonical",
+        layers=(8, 19, 32),
+        note="Gemma 2 9B with Gemma Scope's canonical residual-stream SAEs",
+        architecture=Architecture(
+            **_GEMMA_2,
+            num_hidden_layers=42,
+            hidden_size=3584,
+            intermediate_size=14_336,
+            num_attention_heads=16,
+            num_key_value_heads=8,
+            parameters=9_241_705_984,
+        ),
+        d_sae=16_384,
+        l0=(99, 132, 111),
+        licence=_GEMMA_LICENCE,
+    ),
+    "gemma-3-4b": Preset(
+        model="google/gemma-3-4b-pt",
+        sae="gemma-scope-2-4b-pt-res-all:layer_{layer}_width_16k_l0_big",
+        layers=(7, 16, 26),
+        note="the language model of Gemma 3 4B with Gemma Scope 2's residual-stream SAEs of L0 near 100",
+        architecture=Architecture(
+            model_type="gemma3_text",
+            num_hidden_layers=34,
+            hidden_size=2560,
+            intermediate_size=10_240,
+            num_attention_heads=8,
+            num_key_value_heads=4,
+            head_dim=256,
+            vocab_size=262_208,
+            parameters=3_880_263_168,
+            stored_bytes=2,
+            sliding_window=1024,
+            layer_types=True,
+        ),
+        d_sae=16_384,
+        l0=(97, 120, 120),
+        licence=_GEMMA_LICENCE,
+    ),
+    "llama-3.1-8b": Preset(
+        model="meta-llama/Llama-3.1-8B",
+        sae="llama_scope_lxr_8x:l{layer}r_8x",
+        layers=(6, 15, 25),
+        note="Llama 3.1 8B with Llama Scope's residual-stream SAEs of eight times its width",
+        architecture=Architecture(
+            model_type="llama",
+            num_hidden_layers=32,
+            hidden_size=4096,
+            intermediate_size=14_336,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            head_dim=128,
+            vocab_size=128_256,
+            parameters=8_030_261_248,
+            stored_bytes=2,
+            tie_word_embeddings=False,
+        ),
+        d_sae=32_768,
+        l0=(50, 50, 50),
+        licence="Llama 3.1 Community License",
+        aliases=("meta-llama/Meta-Llama-3.1-8B",),
+    ),
+    "gpt2-small": Preset(
+        model="openai-community/gpt2",
+        sae="gpt2-small-res-jb:blocks.{layer}.hook_resid_pre",
+        layers=(2, 6, 9),
+        note="GPT-2 small with Joseph Bloom's SAEs; they read hook_resid_pre: layer K is what enters block K",
+        architecture=Architecture(
+            model_type="gpt2",
+            num_hidden_layers=12,
+            hidden_size=768,
+            intermediate_size=3072,
+            num_attention_heads=12,
+            num_key_value_heads=12,
+            head_dim=64,
+            vocab_size=50_257,
+            max_position_embeddings=1024,
+            parameters=124_439_808,
+            stored_bytes=4,
+        ),
+        d_sae=24_576,
+        l0=(18, 51, 70),
+        point="hook_resid_pre",
+        aliases=("gpt2",),
     ),
 }
 
@@ -45,7 +212,9 @@ def resolve(options: ModelOptions) -> ModelOptions:
         raise InputError(f"--preset {options.preset}: unknown; choose from {', '.join(PRESETS)}")
     name = options.preset
     if name is None and options.model is not None:
-        name = next((name for name, preset in PRESETS.items() if preset.model == options.model), None)
+        name = next(
+            (name for name, preset in PRESETS.items() if options.model in (preset.model, *preset.aliases)), None
+        )
     elif name is None and options.sae is None:
         name = "demo"
     if name is None:
@@ -55,12 +224,14 @@ def resolve(options: ModelOptions) -> ModelOptions:
             raise InputError(f"--model {options.model}: give its SAEs with --sae (a SAELens release or a folder)")
         return _checked(options)
     preset = PRESETS[name]
-    own_sae = options.sae is None or options.sae == preset.sae.partition(":")[0]
+    release, colon, template = preset.sae.partition(":")
+    named = options.sae or release
+    own_sae = ":" not in named and named.partition("@")[0] == release  # of whatever revision
     return _checked(
         replace(
             options,
             model=options.model or preset.model,
-            sae=preset.sae if own_sae else options.sae,
+            sae=f"{named}{colon}{template}" if own_sae else options.sae,
             layers=options.layers or (preset.layers if own_sae else ()),
         )
     )

@@ -78,6 +78,8 @@ class Subject:
             if not bool(torch.isfinite(residual).all()):
                 raise PairError(f"pair {self.pair.id}: the {view} text's activation at layer {layer} is not finite")
             sae = self.saes[layer]
+            if _centres(self.model, sae):
+                residual = residual - residual.mean(dim=1, keepdim=True)
             x = residual.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
             with torch.no_grad(), self.counts.stopwatch.stage("sae"):
                 a = sae.encode(x)
@@ -104,6 +106,18 @@ class Subject:
         active = np.flatnonzero(features > 0)
         decoder = self.saes[layer].W_dec.detach()
         return features[active], decoder[torch.from_numpy(active).to(decoder.device)].double().cpu().numpy()
+
+
+def _centres(model: torch.nn.Module, sae: SAE) -> bool:
+    """Whether an SAE is of a model with centred writing weights: its residual stream has mean 0 over d_model.
+
+    TransformerLens centres models with LayerNorm only, whose norms take the mean off anyway.
+    """
+    asked: Any = sae.cfg.metadata.model_from_pretrained_kwargs
+    if not (asked or {}).get("center_writing_weights"):
+        return False
+    norms = [module for module in model.modules() if "Norm" in type(module).__name__]
+    return all(isinstance(norm, torch.nn.LayerNorm) for norm in norms)
 
 
 def analyse(

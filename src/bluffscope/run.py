@@ -22,6 +22,7 @@ from bluffscope.config import RunConfig
 from bluffscope.crew import CrewWorker, crew_of
 from bluffscope.errors import InputError, QuarantineLimitError, RunFolderError, RunStopped
 from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
+from bluffscope.health import Health, examine, sampled
 from bluffscope.hints import slow_hints
 from bluffscope.machine import Watch
 from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
@@ -100,8 +101,11 @@ class RunResult:
     """What a run left behind."""
 
     path: Path
+    """The run's folder."""
     merged: MergeResult
+    """How many pairs are in the table and in quarantine."""
     manifest: Mapping[str, Any]
+    """What manifest.json holds."""
     report: Report | None = None
     """The page and figures, where they were asked for and could be drawn."""
     fidelity: Fidelity | None = None
@@ -253,7 +257,8 @@ def _folder(work: Work, previous: Previous | None, held: ExitStack, log: RunLog)
         held.enter_context(locked(folder.path))
         log.open(folder)
     if previous is None or previous.config is None:
-        folder.write_config(replayable(config, work.worker.identity.get("revision")))
+        model = work.worker.identity
+        folder.write_config(replayable(config, model.get("revision"), work.worker.sae_identities))
     write_identity(folder, work.identity)
     return folder
 
@@ -294,11 +299,29 @@ def _finish(
                 metadata = table_metadata(config, work.identity)
                 merged = merge(folder, count, worker.columns, metadata, config.output.keep_residuals, check)
                 _log_quarantine(folder)
+    with session.stopwatch.stage("health"):
+        health = _health(work, folder, merged)
     sessions = session.among(merged.sessions)
     manifest = run_manifest(config, work.source, work.scan, work.crew, merged, sessions, lint)
-    manifest = folder.write_manifest({**manifest, "hints": hints})
+    manifest = folder.write_manifest({**manifest, "hints": hints, "health": health.entry()})
     remove_shards(folder)
     return RunResult(folder.path, merged, manifest)
+
+
+def _health(work: Work, folder: RunFolder, merged: MergeResult) -> Health:
+    """The health gate, on the finished tables and on a few texts read again where the model is at hand."""
+    run, worker = Run(folder.path), work.worker
+    return examine(
+        work.config.model,
+        worker,
+        sampled(work.source.pairs(), work.scan.count),
+        run.metrics,
+        run.features,
+        merged.reasons,
+        identity=worker.identity,
+        saes=worker.sae_identities,
+        allowed=work.config.output.allow_unsound,
+    )
 
 
 def _measure(work: Work, folder: RunFolder, resumed: bool, progress: Progress, check: Check) -> None:

@@ -15,6 +15,7 @@ from bluffscope.errors import InputError
 from bluffscope.hub import hub_or_cache
 from bluffscope.metrics import Analysis
 from bluffscope.model import Head, HookPoint, LanguageModel, ResidualReader, load_model
+from bluffscope.model.hooks import ignores_mean
 from bluffscope.model.load import check_model, choose_device
 from bluffscope.model.quantize import check_quantize
 from bluffscope.pipeline import ShardWorker
@@ -124,12 +125,36 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
     return Parts(model, coders, source.name)
 
 
+def load_whole(config: RunConfig) -> LanguageModel:
+    """The whole causal language model of a run, LM head included, as transformers gives it.
+
+    Args:
+        config: options with preset, device and dtype resolved.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    options = config.model
+    assert options.model is not None  # presets.resolve sees to it
+    name = str(model_dir()) if options.model == DEMO_NAME else options.model
+    with hub_or_cache([name]):
+        return load_model(
+            name,
+            revision=options.revision,
+            blocks=None,
+            device=torch.device(options.device),
+            dtype=_DTYPES[options.dtype],
+            head=True,
+            quantize=options.quantize,
+        )
+
+
 def assemble(
     config: RunConfig, parts: Parts, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
 ) -> tuple[RunWorker, RunConfig]:
     """A worker of these parts, and the options with the batch plan frozen in; see `build_worker`."""
     model, coders = parts.model, parts.coders
-    points = hook_points(parts.sae, coders)
+    points = centred_points(hook_points(parts.sae, coders), coders, model)
     _check_fit(model, parts.sae, coders, points)
     columns = columns_of(tuple(coders))
     tokenizer = TextTokenizer(
@@ -218,6 +243,17 @@ def hook_points(sae: str, coders: Mapping[int, Coder]) -> dict[int, HookPoint]:
         except InputError as error:
             raise InputError(f"--sae {sae}, layer {layer}: {error}") from error
     return points
+
+
+def centred_points(
+    points: Mapping[int, HookPoint], coders: Mapping[int, Coder], model: LanguageModel
+) -> dict[int, HookPoint]:
+    """The hook points as they are read: centred for SAEs of a model whose writing weights were centred.
+
+    TransformerLens centres models with LayerNorm only: elsewhere the mean matters, and the option does nothing.
+    """
+    applies = ignores_mean(model.network)
+    return {layer: replace(point, centred=coders[layer].centred and applies) for layer, point in points.items()}
 
 
 def _check_fit(model: LanguageModel, sae: str, coders: Mapping[int, Coder], points: Mapping[int, HookPoint]) -> None:

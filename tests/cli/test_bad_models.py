@@ -82,7 +82,7 @@ def test_damaged_weights_are_refused(model_refused, folder, damage, says):
         ('{"model_type": "gemma2", "num_hidden_layers": 1000000000}', "num_hidden_layers is 1000000000"),
         ('{"model_type": "gemma2", "hidden_size": "wide"}', "config.json is damaged"),
         ('{"model_type": "t5"}', "t5 is not a causal language model"),
-        ('{"model_type": "gemma3"}', "several modalities"),
+        ('{"model_type": "llava"}', "several modalities"),
     ],
 )
 def test_a_config_that_is_none_is_refused(model_refused, folder, text, says):

@@ -228,7 +228,7 @@ def test_damaged_and_foreign_folders_are_refused(refused, copied, detector, demo
     refused("detect", "score", folder, "--text", "x", says="weights.safetensors is missing")
 
 
-def test_usage(refused, detector, demo, tmp_path):
+def test_usage(refused, copied, detector, demo, tmp_path):
     refused("detect", says="give train or score")
     refused("detect", "nonsense", says="give train or score")
     refused("detect", "score", detector, says="give one of --text")
@@ -236,5 +236,9 @@ def test_usage(refused, detector, demo, tmp_path):
     refused("detect", "score", detector, "--text", "x", "--out", tmp_path / "x", says="only with --data")
     refused("detect", "train", demo, "--out", detector, says="there is a detector.json already")
     refused("detect", "train", demo, "--out", tmp_path / "d", "--where", "known=maybe", says="no pair has it")
+    parted = copied(demo)
+    config = (parted / "config.yaml").read_text().replace("position: last", "position: divergence")
+    (parted / "config.yaml").write_text(config)
+    refused("detect", "train", parted, "--out", tmp_path / "d", says="does not have; analyze with another --position")
     few = ("--where", "pair_id=entity-001")
     refused("detect", "train", demo, "--out", tmp_path / "d", *few, says="fewer than 10: too few to train and test on")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 
 import pytest
 
 import tiny
 from bluffscope import sizing
+from bluffscope.cli.main import main
+from bluffscope.demo import sae_dir
 
 
 def test_doctor_shows_the_machine_and_what_the_demo_takes(call):
-    outcome = call("doctor")
+    outcome = call("doctor", "--machine-only")
     assert (outcome.code, outcome.err) == (0, "")
     labels = [line.split(":")[0] for line in outcome.out.splitlines() if re.match(r"[\w ]+: ", line)]
     assert labels[:5] == ["Processor", "Cores", "Memory", "bfloat16 on the processor", "Accelerator"]
@@ -21,7 +25,7 @@ def test_doctor_shows_the_machine_and_what_the_demo_takes(call):
 
 
 def test_the_guides_table_stands_beside_what_the_model_says(call):
-    rows = [line.split("│")[1:-1] for line in call("doctor").out.splitlines() if line.startswith("│")]
+    rows = [line.split("│")[1:-1] for line in call("doctor", "--machine-only").out.splitlines() if line.startswith("│")]
     table = {(row[0].strip(), row[1].strip()): [cell.strip() for cell in row[2:]] for row in rows}
     guide = {
         ("CPU", "8 GB"): "4",
@@ -41,7 +45,7 @@ def test_doctor_reads_configurations_only(call, copied, tiny_model, tiny_saes):
     model, saes = copied(tiny_model), copied(tiny_saes)
     for weights in [*model.rglob("*.safetensors"), *saes.rglob("*.safetensors")]:
         weights.write_bytes(b"")
-    outcome = call("doctor", "--model", model, "--sae", saes, "--layers", 1, "--batch-size", 8)
+    outcome = call("doctor", "--machine-only", "--model", model, "--sae", saes, "--layers", 1, "--batch-size", 8)
     assert outcome.code == 0, outcome.err
     assert f"Model: {model}, 2 blocks and 1 SAEs" in outcome.out
     assert "With --batch-size 8: " in outcome.out
@@ -49,7 +53,7 @@ def test_doctor_reads_configurations_only(call, copied, tiny_model, tiny_saes):
 
 def test_gemma_scopes_archives_tell_their_widths_by_their_headers(call, tmp_path, tiny_model):
     saes = tiny.save_gemma_scope(tmp_path / "scope")
-    assert "4 blocks and 3 SAEs" in call("doctor", "--model", tiny_model, "--sae", saes).out
+    assert "4 blocks and 3 SAEs" in call("doctor", "--machine-only", "--model", tiny_model, "--sae", saes).out
 
 
 def test_a_release_tells_its_widths_without_its_weights():
@@ -65,7 +69,7 @@ def test_a_release_tells_its_widths_without_its_weights():
 
 def test_what_does_not_fit_is_said_with_what_it_needs(call, monkeypatch):
     monkeypatch.setattr("bluffscope.machine.free_memory", lambda device: 200_000_000)
-    outcome = call("doctor")
+    outcome = call("doctor", "--machine-only")
     assert outcome.code == 0
     assert re.search(r"^Batch size: does not fit: needs about 0\.\d GB, and 0\.2 GB are free$", outcome.out, re.M)
 
@@ -83,7 +87,7 @@ def test_what_does_not_fit_is_said_with_what_it_needs(call, monkeypatch):
 def test_saes_that_cannot_be_used_are_refused_in_one_line(call, copied, tiny_model, tiny_saes, change, says):
     saes = copied(tiny_saes)
     change(saes)
-    outcome = call("doctor", "--model", tiny_model, "--sae", saes)
+    outcome = call("doctor", "--machine-only", "--model", tiny_model, "--sae", saes)
     assert (outcome.code, outcome.out) == (2, "")
     (line,) = outcome.err.splitlines()
     assert line.startswith("bluffscope doctor: --sae ")
@@ -91,10 +95,45 @@ def test_saes_that_cannot_be_used_are_refused_in_one_line(call, copied, tiny_mod
 
 
 def test_a_model_that_is_not_there_is_refused(call, tiny_saes):
-    outcome = call("doctor", "--model", "/nowhere", "--sae", tiny_saes)
+    outcome = call("doctor", "--machine-only", "--model", "/nowhere", "--sae", tiny_saes)
     assert outcome.code == 2
     assert "--model /nowhere: no such folder" in outcome.err
 
 
 def test_gigabytes_are_of_ten_to_the_nine():
     assert sizing.gigabytes(1.25e9) == "1.2 GB"
+
+
+def test_the_demo_is_healthy(call, tmp_path):
+    outcome = call("doctor", "--json", tmp_path / "health.json")
+    assert outcome.code == 0, outcome.out
+    assert "Health: healthy (" in outcome.out
+    found = json.loads((tmp_path / "health.json").read_text())
+    assert (found["status"], found["findings"]) == ("healthy", [])
+    assert len(found["checks"]) > 40
+    assert "Gemma2ForCausalLM, 10 layers" in str(found["checks"])
+
+
+def test_the_sae_of_another_layer_fails_and_the_layer_it_fits_is_named(call, tmp_path):
+    """Also where a run would load too few blocks to see it."""
+    folder = tmp_path / "saes" / "layer_2"
+    shutil.copytree(sae_dir() / "layer_5", folder)
+    (folder / "cfg.json").write_text((folder / "cfg.json").read_text().replace("blocks.5.", "blocks.2."))
+    outcome = call("doctor", "--model", "bluffscope-demo", "--sae", tmp_path / "saes")
+    assert outcome.code == 1
+    assert "The SAE fits layer 5 (blocks.5.hook_resid_post) better than layer 2" in outcome.out
+    assert "Health: UNSOUND: " in outcome.out
+
+
+def test_analyze_withholds_verdicts_of_an_unsound_run_unless_allowed(tiny_flags, tmp_path, capsys):
+    flags = [str(flag) for flag in tiny_flags]
+    assert main(["analyze", *flags]) == 4
+    said = capsys.readouterr().out
+    assert "error: explained variance, layer 0: " in said
+    assert "verdicts are withheld" in said
+    health = json.loads((tmp_path / "run" / "manifest.json").read_text())["health"]
+    assert (health["status"], health["allowed"]) == ("unsound", False)
+    flags[-1] = str(tmp_path / "again")
+    assert main(["analyze", *flags, "--allow-unsound"]) == 0
+    health = json.loads((tmp_path / "again" / "manifest.json").read_text())["health"]
+    assert (health["status"], health["allowed"]) == ("unsound", True)

@@ -21,7 +21,7 @@ def script(monkeypatch, tiny_flags, capsys, tmp_path):
 
     def run(name: str, *flags: object, out: str = "run") -> tuple[int, pl.DataFrame]:
         path = FOLDER / f"{name}.py"
-        given = [*tiny_flags[:-1], tmp_path / out, *flags]
+        given = [*tiny_flags[:-1], tmp_path / out, *flags, "--allow-unsound"]
         monkeypatch.setattr(sys, "argv", [str(path), *map(str, given)])
         with pytest.raises(SystemExit) as stop:
             runpy.run_path(str(path), run_name="__main__")

@@ -59,6 +59,7 @@ def command(tmp_path, tiny_model, tiny_saes):
         pairs = [tiny.PAIRS[index % 5] | {"id": str(index)} for index in range(count)]
         data = tiny.write_pairs(tmp_path / "many.jsonl", pairs)
         given = ["--model", tiny_model, "--sae", tiny_saes, "--data", data, "--out", tmp_path / "run", *flags]
+        given.append("--allow-unsound")  # random SAEs explain nothing
         return [sys.executable, "-m", "bluffscope", "analyze", *map(str, given)]
 
     return build
@@ -124,7 +125,9 @@ def test_ctrl_c_ends_a_run_with_one_line_and_code_130(command, start, tmp_path):
     assert out == ""
     *progress, last = err.splitlines()
     assert all(line.startswith("Progress: ") for line in progress)
-    assert last == "bluffscope analyze: stopped before it was done"
+    assert last.startswith(
+        "bluffscope analyze: stopped; what is committed is kept; go on with: bluffscope analyze --resume "
+    )
 
 
 def test_nothing_but_progress_is_on_stderr_whatever_the_architecture(tmp_path, tiny_saes, pairs_file):
@@ -136,7 +139,7 @@ def test_nothing_but_progress_is_on_stderr_whatever_the_architecture(tmp_path, t
     )
     runs = [
         ["analyze", "--model", str(tiny.save_model(tmp_path / name, name)), "--sae", str(tiny_saes)]
-        + ["--data", str(pairs_file), "--out", str(tmp_path / f"run-{name}")]
+        + ["--data", str(pairs_file), "--out", str(tmp_path / f"run-{name}"), "--allow-unsound"]
         for name in tiny.ARCHITECTURES
     ]
     process = subprocess.run(
@@ -162,7 +165,7 @@ def closed_pipe():
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_a_pipe_that_nobody_reads_does_not_cost_a_run_its_results(monkeypatch, closed_pipe, tiny_flags, tmp_path, name):
     monkeypatch.setattr(sys, name, closed_pipe)
-    assert main(["analyze", *map(str, tiny_flags)]) == 0
+    assert main(["analyze", *map(str, tiny_flags), "--allow-unsound"]) == 0
     assert pl.read_parquet(tmp_path / "run" / "metrics.parquet").height == 5
     assert (tmp_path / "run" / "manifest.json").exists()
 
@@ -170,7 +173,7 @@ def test_a_pipe_that_nobody_reads_does_not_cost_a_run_its_results(monkeypatch, c
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_a_stream_closed_by_the_caller_does_not_cost_a_run_its_results(monkeypatch, tiny_flags, tmp_path, name):
     monkeypatch.setattr(sys, name, None)
-    assert main(["analyze", *map(str, tiny_flags)]) == 0
+    assert main(["analyze", *map(str, tiny_flags), "--allow-unsound"]) == 0
     assert pl.read_parquet(tmp_path / "run" / "metrics.parquet").height == 5
     getattr(sys, name).close()
 
@@ -192,7 +195,19 @@ def test_a_console_that_knows_no_unicode_costs_characters_not_the_run(call, monk
     data = tiny.write_pairs(tmp_path / "snow.jsonl", pairs)
     with (tmp_path / "out.txt").open("w", encoding="ascii") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
-        assert main(["analyze", *map(str, tiny_flags[:4]), "--data", str(data), *map(str, tiny_flags[6:])]) == 0
+        assert (
+            main(
+                [
+                    "analyze",
+                    *map(str, tiny_flags[:4]),
+                    "--data",
+                    str(data),
+                    *map(str, tiny_flags[6:]),
+                    "--allow-unsound",
+                ]
+            )
+            == 0
+        )
     assert r"\u2744" in (tmp_path / "out.txt").read_text("ascii")
 
 

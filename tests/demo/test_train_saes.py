@@ -73,5 +73,7 @@ def test_a_real_model_is_analysed_with_its_own_saes(saes, tmp_path):
         assert table[f"l{layer}_fact_l0_norm"].mean() == pytest.approx(metadata(saes, layer)["l0"], rel=0.5)
         assert table[f"l{layer}_fact_relative_error"].max() < 0.6
         assert table[f"l{layer}_fact_dimensionality"].null_count() == 0
-    identity = json.loads((run / "manifest.json").read_text())["saes"]
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert (manifest["health"]["status"], manifest["health"]["findings"]) == ("healthy", [])
+    identity = manifest["saes"]
     assert [identity[str(layer)]["published_l0"] for layer in LAYERS] == [metadata(saes, k)["l0"] for k in LAYERS]

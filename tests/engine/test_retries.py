@@ -23,9 +23,8 @@ def shards(sizes):
 
 def table(shard, reason=None):
     assert shard.groups == tuple(f"g{pair.index}" for pair in shard.pairs)
-    return pl.DataFrame(
-        {"index": [pair.index for pair in shard.pairs], "reason": pl.Series([reason] * len(shard.pairs), dtype=pl.Utf8)}
-    )
+    columns = {"index": [pair.index for pair in shard.pairs], "reason": [reason] * len(shard.pairs)}
+    return pl.DataFrame(columns, schema={"index": pl.Int64, "reason": pl.String})
 
 
 def work_off(sizes, fatal, workers, depth, order):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,6 +142,12 @@ def test_the_identity_changes_with_the_weights_and_the_depth(tmp_path):
         "layers_loaded": 4,
         "d_model": 16,
         "weights": one.identity["weights"],
+        "files": {
+            "model.safetensors": {
+                "bytes": (tmp_path / "one" / "model.safetensors").stat().st_size,
+                "sha256": hashlib.sha256((tmp_path / "one" / "model.safetensors").read_bytes()).hexdigest(),
+            }
+        },
     }
 
 
@@ -189,3 +198,22 @@ def test_a_device_that_is_not_there_is_refused_and_auto_takes_the_best(monkeypat
     assert "MPS has known numerical faults" in caplog.text
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto").type == "cuda"
+
+
+def file_behind(tensor):
+    """The file that a tensor's memory is mapped from; empty where it is the process's own."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, *_, name = line.split(maxsplit=5) if len(line.split()) > 5 else (*line.split(), "")
+        first, last = (int(address, 16) for address in addresses.split("-"))
+        if first <= tensor.data_ptr() < last:
+            return name
+    raise AssertionError("memory that is not mapped")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what memory is mapped")
+def test_weights_used_as_they_are_stored_stay_in_their_file_for_all_processes_together(tiny_model):
+    """The sizing of workers on one machine counts with it."""
+    stored, converted = load(tiny_model), load(tiny_model, dtype=torch.bfloat16)
+    for name, weights in stored.network.named_parameters():
+        assert file_behind(weights).endswith("model.safetensors"), name
+    assert not any(file_behind(weights).endswith(".safetensors") for weights in converted.network.parameters())

@@ -149,7 +149,7 @@ def test_a_model_that_is_quantised_already_is_refused(tiny_model, tmp_path):
 @needs_torchao
 def test_the_libraries_say_nothing_while_they_are_imported(tiny_model, tiny_saes, pairs_file, tmp_path):
     command = [sys.executable, "-m", "bluffscope", "analyze", "--model", str(tiny_model), "--sae", str(tiny_saes)]
-    command += ["--data", str(pairs_file), "--out", str(tmp_path / "run"), "--quantize", "int8"]
+    command += ["--data", str(pairs_file), "--out", str(tmp_path / "run"), "--quantize", "int8", "--allow-unsound"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip().startswith("Progress: 5/5")

@@ -82,29 +82,46 @@ def test_a_config_of_saelens_before_version_6_is_read(tmp_path):
     assert torch.equal(coder.sae.encode(X), before)
 
 
-def test_a_model_loaded_specially_for_training_is_warned_of(tmp_path, caplog):
-    file = tiny.save_sae(tmp_path, 0) / "cfg.json"
+def trained_with(folder, **options):
+    file = tiny.save_sae(folder, 0) / "cfg.json"
     config = json.loads(file.read_text())
-    config["metadata"]["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
+    config["metadata"]["model_from_pretrained_kwargs"] = options
     file.write_text(json.dumps(config))
-    coders(tmp_path)
-    (message,) = caplog.messages
-    assert "center_writing_weights" in message
-    assert "its errors and L0 may be off" in message
+    return coders(folder)[0]
+
+
+def test_centred_writing_weights_are_asked_for_and_what_changes_nothing_is_not(tmp_path):
+    coder = trained_with(tmp_path, center_writing_weights=True, fold_ln=True, center_unembed=True, dtype="float32")
+    assert coder.centred
+    assert coder.identity["trained_on"]["processing"] == {"center_writing_weights": True}
+    assert not trained_with(tmp_path / "without", center_writing_weights=False, fold_ln=False).centred
+
+
+def test_a_model_that_was_changed_otherwise_for_training_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"layer 0: .*checkpoint_index=3, which cannot be applied here; give SAEs"):
+        trained_with(tmp_path, checkpoint_index=3)
 
 
 def test_the_registry_s_words_are_put_beside_a_release_s_sae():
-    known = loading._registered(
-        "gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical", {"published_l0": None}
-    )
-    assert known == {
+    sae_id = "layer_12/width_16k/canonical"
+    source = find_saes(f"gemma-scope-2b-pt-res-canonical:{sae_id}", (12,))
+    assert loading._registered(source, sae_id) == {
+        "release": "gemma-scope-2b-pt-res-canonical",
+        "id": sae_id,
         "repository": "google/gemma-scope-2b-pt-res",
         "path": "layer_12/width_16k/average_l0_82",
         "published_l0": 82.0,
         "revision": None,
     }
-    unknown = loading._registered("someone/saes", "x", {"published_l0": 3})
-    assert unknown == {"repository": "someone/saes", "path": "x", "revision": None}
+    unknown = loading._registered(find_saes("someone/saes@v1:x", (0,)), "x")
+    assert unknown == {
+        "release": "someone/saes",
+        "id": "x",
+        "repository": "someone/saes",
+        "path": "x",
+        "published_l0": None,
+        "revision": None,
+    }
 
 
 def test_two_saes_with_other_weights_have_other_digests(tmp_path):

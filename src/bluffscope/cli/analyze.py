@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.dry_run import dry_run
+from bluffscope.cli.health import headline, print_findings, withheld
 from bluffscope.cli.main import guarded
 from bluffscope.cli.options import parse_analysis, parse_run
 from bluffscope.cli.progress import BarProgress, LineProgress
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 EXIT_DONE = 0
 EXIT_QUARANTINED = 3
+EXIT_UNSOUND = 4
 _DESCRIPTION = """Measure pairs (prompt, fact, hallucination) in a language model and write a run's folder."""
 
 
@@ -64,25 +67,31 @@ def experiment(
 
 
 def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> int:
-    """Run with progress on the terminal and print what came of it; 3 if pairs had to be quarantined.
+    """Run with progress on the terminal and print what came of it; gives the exit code.
+
+    4 if the health gate failed and verdicts are withheld, else 3 if pairs had to be quarantined.
 
     Args:
         config: the options.
         analyses: which analyses run, or None for all five.
     """
     # Torch and polars take seconds to import: --help and a mistyped flag should not.
+    from bluffscope.hub import downloads_reported
     from bluffscope.metrics import ANALYSES
     from bluffscope.run import run
 
     messages = message_console()
     started = time.perf_counter()
     progress = BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)
+    downloads = downloads_reported(progress.loading) if isinstance(progress, BarProgress) else nullcontext()
     try:
-        with messages_on(messages):
+        with messages_on(messages), downloads:
             result = run(config, analyses=analyses or ANALYSES, progress=progress)
     finally:
         progress.finish()
     _print(result, time.perf_counter() - started)
+    if withheld(result.manifest["health"]):
+        return EXIT_UNSOUND
     return EXIT_QUARANTINED if result.merged.quarantined else EXIT_DONE
 
 
@@ -124,6 +133,8 @@ def _print(result: RunResult, seconds: float) -> None:
     if lint.get("headline"):
         of = f" of {lint['rows']:,} pairs in whole groups drawn at random" if "rows_in_all" in lint else ""
         lines.append(f"Lint{of}: {lint['headline']}; see manifest.json")
+    print_findings(console, result.manifest["health"])
+    lines.append(headline(result.manifest["health"]))
     lines += [f"Hint: {hint}" for hint in result.manifest["hints"]]
     lines.append(f"Run: {result.path}")
     if result.report is not None:

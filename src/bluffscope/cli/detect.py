@@ -112,16 +112,22 @@ def train(options: TrainOptions) -> int:
     from bluffscope.stats.selection import matching, pairs_of
     from bluffscope.stats.training import train as fit
     from bluffscope.table import read_run
-    from bluffscope.table.manifest import health_failures
+    from bluffscope.table.health import read_health
 
     if options.seed < 0:
         raise InputError(f"--seed {options.seed}: give a number from 0")
     check_new(options.out)
     run = read_run(options.run)
-    failures = health_failures(run.manifest)
+    failures = read_health(run.manifest).withheld
     if failures and not options.allow_unsound:
         raise InputError(
             f"{options.run} failed its health gate ({failures[0]}); see bluffscope doctor, or --allow-unsound"
+        )
+    measure = run.config.get("measure")
+    if isinstance(measure, dict) and measure.get("position") == "divergence":
+        raise InputError(
+            f"{options.run} was read where fact and hallucination part, which a text that stands alone does not have; "
+            "analyze with another --position"
         )
     pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
     try:

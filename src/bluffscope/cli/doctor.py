@@ -1,22 +1,41 @@
-"""`bluffscope doctor`: the machine, and what a run of a model on it takes."""
+"""`bluffscope doctor`: is a set-up sound, and what does a run of it take on this machine?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rich.table import Table
 
 from bluffscope.cli.console import message_console, messages_on, output_console
-from bluffscope.cli.options import parse_run
+from bluffscope.cli.health import headline, print_health
+from bluffscope.cli.options import parse_run_and
+from bluffscope.errors import InputError, RunFolderError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bluffscope.config import RunConfig
     from bluffscope.machine import Machine
     from bluffscope.plan.memory import Device, Shape
 
-_DESCRIPTION = """Show the machine, and the batch size and memory of a run with these options. Loads no weights."""
+EXIT_HEALTHY = 0
+EXIT_UNSOUND = 1
+_DESCRIPTION = """Show the machine, and the batch size and memory of a run with these options. Then load model and SAEs,
+measure 48 of the pairs and check that they belong together and are read at the right place. Exit code 1 where an error
+is found: a run like this would get no verdicts."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    json: Path | None = None
+    """Also write all checks as JSON into this file."""
+    machine_only: bool = False
+    """Show the machine, batch size and memory only: configurations are read, weights are not."""
 
 
 class _Row(NamedTuple):
@@ -47,8 +66,10 @@ _USABLE: Final[dict[Device, str]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the machine, the recommendation for the model named, and the guide's table; gives the exit code."""
-    config = parse_run(arguments, "bluffscope doctor", _DESCRIPTION)
+    """Print the machine, the recommendation for the model named and its health; gives the exit code."""
+    config, options = parse_run_and(_Options, arguments, "bluffscope doctor", _DESCRIPTION)
+    if options.json is not None:
+        _check_writable(options.json)
     # Torch takes seconds to import: --help and a mistyped flag should not.
     from bluffscope.machine import read_machine
 
@@ -58,12 +79,45 @@ def main(arguments: Sequence[str]) -> int:
         for line in (*_machine_lines(read_machine()), "", *plan):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print()
-    console.print(_guide_table())
-    console.print(
-        f"Pairs a forward of {_tokens_a_pair()} distinct tokens, and the memory they need; each number is for the "
-        "memory that programs can have: " + "; ".join(f"{name.upper()}: {text}" for name, text in _USABLE.items()) + "."
-    )
-    return 0
+    if options.machine_only:
+        console.print(_guide_table())
+        console.print(
+            f"Pairs a forward of {_tokens_a_pair()} distinct tokens, and the memory they need; each number is for the "
+            "memory that programs can have: " + "; ".join(f"{name.upper()}: {text}" for name, text in _USABLE.items())
+        )
+        return EXIT_HEALTHY
+    return _health(config, options, console)
+
+
+def _health(config: RunConfig, options: _Options, console: Console) -> int:
+    """Check the set-up and print what was found."""
+    from bluffscope.health import diagnose
+
+    started = time.perf_counter()
+    with messages_on(message_console(), once=True):
+        found = diagnose(config)
+    entry = found.entry()
+    print_health(console, entry)
+    for line in (headline(entry, verdicts=False), f"Checked in {time.perf_counter() - started:.1f} s"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if options.json is not None:
+        _write(options.json, entry)
+    return EXIT_HEALTHY if found.sound else EXIT_UNSOUND
+
+
+def _check_writable(path: Path) -> None:
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"--json {path}: {'a folder' if path.is_dir() else 'no such folder'}; give a file's path")
+
+
+def _write(path: Path, entry: Mapping[str, Any]) -> None:
+    from bluffscope.table.atomic import write_bytes  # polars: not needed without --json
+
+    try:
+        write_bytes(path, (json.dumps(entry, ensure_ascii=False, indent=2) + "\n").encode())
+    except RunFolderError as error:
+        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
+        raise InputError(f"--json {path}: cannot be written ({reason}); give another file") from error
 
 
 def _machine_lines(machine: Machine) -> Iterator[str]:

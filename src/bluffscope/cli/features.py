@@ -162,8 +162,16 @@ def _ablated(run: Run, pairs: pl.DataFrame, study: FeatureStudy, options: Featur
     from bluffscope.ablation import ablate
 
     assert options.ablate is not None
-    chosen = {"limit": options.limit, "sets": options.sets, "seed": options.seed}
-    return ablate(run, pairs, study, options.ablate, device=options.device, **chosen)
+    return ablate(
+        run,
+        pairs,
+        study,
+        options.ablate,
+        device=options.device,
+        limit=options.limit,
+        sets=options.sets,
+        seed=options.seed,
+    )
 
 
 def _exported(study: FeatureStudy, pages: Mapping[int, str], promoted: Promoted) -> pl.DataFrame:

@@ -20,7 +20,7 @@ COMMANDS = {
     "analyze": "measure pairs and write a run's folder with tables and figures",
     "bench": "time every step from the old pattern to the engine, and compare with the machine's limit",
     "detect": "train a detector on a run and keep it (train), or score texts with one (score)",
-    "doctor": "show the machine, and the batch size and memory of a run on it",
+    "doctor": "check that model, SAEs and reading belong together, and what the machine can do",
     "features": "see which SAE features differ, what they promote, and what removing them changes",
     "lint": "find what is wrong or doubtful with pairs, before any model runs",
     "report": "write a run's report.html and figures again, from its folder alone",
@@ -34,11 +34,15 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_QUARANTINED = 3
+EXIT_UNSOUND = 4
 EXIT_STOPPED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; gives the exit code (0 done, 1 failed, 2 wrong usage or input, 3 done with quarantined pairs)."""
+    """Run a command; gives the exit code.
+
+    0 done, 1 failed, 2 wrong usage or input, 3 done with quarantined pairs, 4 done but unsound: verdicts are withheld.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     return guarded(f"bluffscope {arguments[0]}" if arguments else "bluffscope", lambda: _dispatch(arguments))
 

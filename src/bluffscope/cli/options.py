@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 import yaml
@@ -49,6 +49,34 @@ def parse_run(arguments: Sequence[str], program: str, description: str, default:
         return run
 
     return parsed(gather, arguments, program, description, expectation)
+
+
+def parse_run_and(
+    kind: type[Parsed], arguments: Sequence[str], program: str, description: str
+) -> tuple[RunConfig, Parsed]:
+    """The options of a run, and a command's own beside them.
+
+    Raises:
+        InputError: a flag is wrong, or the file given with --config cannot be used.
+        SystemExit: 0, for --help.
+    """
+    arguments, default = _defaults(arguments, None)
+
+    def gather(
+        own: Any,
+        replay: Annotated[_Replay, tyro.conf.arg(name="")],
+        run: Annotated[RunConfig, tyro.conf.arg(name="")] = default,
+    ) -> Any:
+        del replay  # taken out before: its file gives the defaults of all others
+        return run, own
+
+    # Only here is it known what `kind` is; annotations of this module are texts that tyro would look up in it.
+    gather.__annotations__["own"] = Annotated[kind, tyro.conf.arg(name="")]
+
+    def expected(name: str) -> str | None:
+        return expectation(name) or expectation(name, (kind,))
+
+    return parsed(gather, arguments, program, description, expected)
 
 
 def parse_analysis(arguments: Sequence[str], program: str, description: str) -> tuple[RunConfig, ForecastOptions]:

@@ -69,6 +69,10 @@ class BarProgress:
         self._started = 0.0
         self._bar.start()
 
+    def loading(self, text: str) -> None:
+        """Say what the loading is at."""
+        self._bar.update(self._task, description=text)
+
     def start(self, total: int) -> None:
         """The clock starts here: rates leave out the loading of the model."""
         self._total = total

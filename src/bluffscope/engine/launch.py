@@ -32,7 +32,7 @@ def starting() -> Generator[dict[str, Any], None, None]:
 
     Its files are gone on leaving; no statistics are sent; nobody without this process's secret can talk to it.
     """
-    folder = tempfile.mkdtemp(prefix="bluffscope-", dir=_SHORT_FOLDER if _SHORT_FOLDER.is_dir() else None)
+    folder = tempfile.mkdtemp(prefix="bluffscope-ray-", dir=_SHORT_FOLDER if _SHORT_FOLDER.is_dir() else None)
     # With a token there, Ray makes none in the user's home. It sets RAY_AUTH_MODE itself, which is undone here too.
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": _secret(), "RAY_AUTH_MODE": None}
     try:

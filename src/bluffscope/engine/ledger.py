@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from bluffscope.engine.base import Tally
 from bluffscope.engine.station import News, Said
+from bluffscope.timing import Stopwatch
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Account:
 class Ledger:
     """Of all workers, those that died included."""
 
+    stopwatch: Stopwatch
+    """Told the seconds of every stage but loading, for which the driver waits itself."""
     advance: Callable[[int], None] | None = None
     """Told of further pairs; there are none before it is."""
     _accounts: list[Account] = field(default_factory=list[Account])
@@ -41,6 +44,10 @@ class Ledger:
         """A worker tells how it gets on; answers may overtake each other."""
         if news.pairs >= account.pairs:
             self.count(news.pairs - account.pairs)
+            for stage, seconds in news.tally.seconds.items():
+                if stage != "load":
+                    more = seconds - account.tally.seconds.get(stage, 0.0)
+                    self.stopwatch.seconds[stage] = self.stopwatch.seconds.get(stage, 0.0) + more
             account.pairs, account.tally = news.pairs, news.tally
         for said in news.said:
             if said not in self._said:  # every worker warns of the same model

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
@@ -85,7 +87,6 @@ class RayEngine:
         """Workers that died."""
         self.seconds = 0.0
         """That measuring took."""
-        self._stopwatch = stopwatch
         self._by_value = by_value
         self._start: Callable[[], _Hand] | None = None
         self._description: Description | None = None
@@ -93,8 +94,7 @@ class RayEngine:
         self._calls: dict[Any, _Call] = {}
         self._backlog = Backlog(())
         self._commit: Commit | None = None
-        self._ledger = Ledger()
-        self._counted: dict[str, float] = {}
+        self._ledger = Ledger(stopwatch)
         self._stillborn = self._in_a_row = self._largest = 0
 
     def __enter__(self) -> RayEngine:
@@ -178,7 +178,9 @@ class RayEngine:
                 max_task_retries=0,
                 max_concurrency=IN_FLIGHT + 2,
                 scheduling_strategy="SPREAD",
-            ).remote(make_worker, placement.cores)
+                # polars counts its threads once, in some processes before anything of ours runs
+                runtime_env={"env_vars": {"POLARS_MAX_THREADS": str(placement.cores)}},
+            ).remote(make_worker)
         finally:
             for module in self._by_value:
                 cloudpickle.unregister_pickle_by_value(sys.modules[module])
@@ -219,15 +221,7 @@ class RayEngine:
         self._ledger.heard(hand.account, answer.news)
         hand.account.finished += len(task.part.pairs)
         self._in_a_row = 0
-        self._count_seconds()
         self._finish(task, unpacked(answer.table))
-
-    def _count_seconds(self) -> None:
-        for stage, seconds in self.tally().seconds.items():
-            if stage != "load":  # that of the driver, which waited for it, counts
-                more = seconds - self._counted.get(stage, 0.0)
-                self._stopwatch.seconds[stage] = self._stopwatch.seconds.get(stage, 0.0) + more
-                self._counted[stage] = seconds
 
     def _finish(self, task: Task, table: Any) -> None:
         assert self._commit is not None  # `run` was called, or there would be no task
@@ -247,7 +241,7 @@ class RayEngine:
     def _step(self) -> None:
         """Take the answers that have come, or wait a moment for one."""
         done, _ = ray.wait(list(self._calls), timeout=NEWS_SECONDS)
-        for answer in done:
+        for answer in done:  # one at most
             call = self._calls.pop(answer)
             try:
                 given = ray.get(answer)
@@ -289,7 +283,7 @@ class RayEngine:
     def _retry(self, hand: _Hand, how: str) -> None:
         self._in_a_row += 1
         # To find one fatal pair takes two deaths of its shard and one of each half of a half.
-        most = (8 + 2 * math.ceil(math.log2(max(2, self._largest)))) * self.placement.workers
+        most = (4 + 2 * math.ceil(math.log2(max(2, self._largest)))) * self.placement.workers
         if self._in_a_row > most:
             raise WorkerLostError(
                 f"--engine ray: {self._in_a_row} workers died one after another without finishing anything ({how}); "
@@ -346,7 +340,8 @@ def _nodes() -> list[Node]:
 def _connect(address: str) -> None:
     try:
         check_address(address)
-        ray.init(address=address, **_SILENT)
+        with _handlers_kept():
+            ray.init(address=address, **_SILENT)
     except (OSError, OverflowError, ValueError, RuntimeError, exceptions.RayError) as error:
         if isinstance(error, InputError):
             raise
@@ -361,7 +356,8 @@ def _connect(address: str) -> None:
 def _this_machine(cores: int) -> Generator[None, None, None]:
     with starting() as settings:
         try:
-            ray.init(address="local", num_cpus=cores, **settings, **_SILENT)
+            with _handlers_kept():
+                ray.init(address="local", num_cpus=cores, **settings, **_SILENT)
         except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
             said = " ".join(str(error).split())
             raise WorkerLostError(f"--engine ray: Ray did not start on this machine: {said[:300]}") from error
@@ -369,6 +365,17 @@ def _this_machine(cores: int) -> Generator[None, None, None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _handlers_kept() -> Generator[None, None, None]:
+    """Ray exits at SIGTERM from its start on, for as long as the process lives: a run stops in its own way instead."""
+    kept = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and kept is not None:
+            signal.signal(signal.SIGTERM, kept)
 
 
 @contextmanager

@@ -69,14 +69,12 @@ class _Records(logging.Handler):
 class Station:
     """A worker and the thread in which it works; its methods may be called from several threads at once."""
 
-    def __init__(self, make_worker: DistantFactory, threads: int) -> None:
+    def __init__(self, make_worker: DistantFactory) -> None:
         """Begin to make the worker.
 
         Args:
             make_worker: called in this process, once.
-            threads: cores that it may use.
         """
-        os.environ["POLARS_MAX_THREADS"] = str(threads)  # read when polars first computes something
         self._records = _Records()
         logging.getLogger("bluffscope").addHandler(self._records)
         self._made: Future[DistantWorker] = Future()

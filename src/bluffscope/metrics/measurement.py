@@ -23,8 +23,8 @@ Values = np.ndarray | list[str | None]
 class Measurement:
     """One batch of pairs, encoded: everything an analysis may look at.
 
-    Reads are ordered by pair, view and token. There is one for each pair and view; with ``position="completion-mean"`` one
-    for each token of the completion (and one for the prompt).
+    Reads are ordered by pair, view and token. There is one for each pair and view; with
+    ``position="completion-mean"`` one for each token of the completion (and one for the prompt).
     """
 
     pair_ids: Sequence[str]
@@ -38,6 +38,7 @@ class Measurement:
     encode: Callable[[int, torch.Tensor], Features]
     """The SAE of a layer: (layer, residuals (read, d_model)) to features."""
     options: MeasureOptions
+    """What the run was asked to measure: position, noise, seed."""
     decompose: Callable[[Features, torch.Tensor], Geometry] = measure_geometry
     """How the geometry of features over a decoder is computed."""
     targets: Targets | None = None
@@ -94,10 +95,12 @@ AnalysisFunction = Callable[[Measurement], dict[str, Values]]
 
 @dataclass(frozen=True)
 class Analysis:
-    """A named analysis."""
+    """One of the five analyses; those of the user's own are a `bluffscope.UserAnalysis`."""
 
     name: str
+    """As in `bluffscope.ANALYSES` and in the section of its columns."""
     function: AnalysisFunction
+    """Gives its columns for a batch."""
 
 
 def padded(features: Features) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,7 +21,7 @@ from bluffscope.records import Activations, PackedBatch, Targets
 
 logger = logging.getLogger(__name__)
 
-_CHECK_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
+PARITY_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
 """Relative difference of residuals that packing may make; a wrong mask or position makes one near 1.
 
 By the dtype of the activations: quantised weights are widened to it before they are multiplied."""
@@ -121,7 +121,7 @@ class ResidualReader:
         except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, IndexError) as error:
             logger.debug("%s refuses %s masks: %s", self.model.name, self.style, error)
             return False
-        tolerance = _CHECK_TOLERANCE[self.model.dtype]
+        tolerance = PARITY_TOLERANCE[self.model.dtype]
         for layer, residual in together.residuals.items():
             expected = apart.residuals[layer].double()
             difference = (residual.double() - expected).norm(dim=1)  # (read,)

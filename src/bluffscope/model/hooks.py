@@ -30,10 +30,18 @@ class HookPoint:
 
     block: int
     point: Point
+    centred: bool = False
+    """Whether the mean over d_model is taken off what is read: as if every weight that writes to the residual stream
+    had been centred, which changes nothing else in a model with LayerNorm (TransformerLens's
+    `center_writing_weights`)."""
 
     @classmethod
-    def parse(cls, name: str) -> HookPoint:
+    def parse(cls, name: str, *, centred: bool = False) -> HookPoint:
         """Read a TransformerLens name.
+
+        Args:
+            name: such as "blocks.5.hook_resid_post".
+            centred: the field of this name.
 
         Raises:
             InputError: a hook point that is not read (hook_z, a transcoder's, an embedding's).
@@ -44,18 +52,22 @@ class HookPoint:
                 f"SAE reads hook point {name!r}; this tool reads blocks.K.hook_resid_post, hook_resid_pre, "
                 "hook_mlp_out and hook_attn_out: choose a residual-stream SAE"
             )
-        return cls(int(match[1]), match[2])  # pyright: ignore[reportArgumentType]
+        return cls(int(match[1]), match[2], centred)  # pyright: ignore[reportArgumentType]
 
     def attach(
         self, blocks: nn.ModuleList, receive: Callable[[torch.Tensor], None]
     ) -> torch.utils.hooks.RemovableHandle:
         """Have `receive` called with this point's (row, token, d_model) activations at each forward."""
         block = blocks[self.block]
+
+        def hand(activations: torch.Tensor) -> None:
+            receive(activations - activations.mean(dim=-1, keepdim=True) if self.centred else activations)
+
         if self.point == "hook_resid_pre":
             return block.register_forward_pre_hook(
-                lambda _module, args, kwargs: receive(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+                lambda _module, args, kwargs: hand(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
             )
-        return self._module(block).register_forward_hook(lambda _module, _args, output: receive(_tensor(output)))
+        return self._module(block).register_forward_hook(lambda _module, _args, output: hand(_tensor(output)))
 
     def alter(
         self, blocks: nn.ModuleList, change: Callable[[torch.Tensor], torch.Tensor]
@@ -91,6 +103,15 @@ class HookPoint:
             f"{self.point} is not known in {type(block).__name__} (looked for {', '.join(names)}); "
             "choose SAEs that read the residual stream"
         )
+
+
+def ignores_mean(network: nn.Module) -> bool:
+    """Whether every norm of the model is a LayerNorm, which takes the mean off whatever it is given.
+
+    Where it is so, the mean of the residual stream carries nothing, and weights may be centred that write to it.
+    """
+    norms = [module for module in network.modules() if type(module).__name__.endswith("Norm")]
+    return bool(norms) and all(isinstance(norm, nn.LayerNorm) for norm in norms)
 
 
 def find_blocks(model: nn.Module, count: int) -> nn.ModuleList:

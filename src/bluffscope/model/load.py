@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import re
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,9 @@ import torch
 from torch import nn
 
 from bluffscope.errors import InputError
-from bluffscope.hub import cached_commit, cached_snapshot, not_cached, refusal
-from bluffscope.identity import weights_digest
+from bluffscope.hub import cached_commit, cached_snapshot, not_cached, redacted, refusal
+from bluffscope.identity import file_hashes, weights_digest
+from bluffscope.model.checkpoint import check_keys, kept_as_head, language_config, renamed_weights, weight_files
 from bluffscope.model.hooks import find_blocks
 from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
 from bluffscope.quiet import libraries_quiet
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|score|cls)\.")
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
-# Masks and frequencies that old checkpoints carry along; the model computes them.
-_BUFFER = re.compile(r"\.(attn|attention)\.(bias|masked_bias)$|rotary_emb\.inv_freq$")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _CONVERSION = "AutoModelForCausalLM.from_pretrained(FROM).save_pretrained(DIR) writes safetensors"
 MOST_LAYERS = 10_000
@@ -124,19 +120,21 @@ def load_model(
             raise InputError(f"--quantize {quantize}: {name} is quantised already; leave it out")
         _truncate(config, blocks)
         more = loading_options(quantize, device, dtype, head=head)
+        if renamed := renamed_weights(config, head=head):
+            more["key_mapping"] = renamed
         with _as_input_error(name, "tokenizer", revision):
             tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
         with _as_input_error(name, "model", revision):
             auto = AutoModelForCausalLM if head else AutoModel
             network, info = _load_network(auto, location, revision, config, dtype, **more)
-            if embedding := _kept_as_head(config, info):
-                more["key_mapping"] = {r"^lm_head\.weight$": embedding}
+            if embedding := kept_as_head(config, info):
+                more["key_mapping"] = {**renamed, r"^lm_head\.weight$": embedding}
                 network, info = _load_network(auto, location, revision, config, dtype, **more)
             network.eval().requires_grad_(False)
             if quantize == "int8":
                 quantize_to_int8(network.base_model, device)  # the LM head, if any, keeps its dtype
             network.to(device)
-    _check_keys(name, info, blocks)
+    check_keys(name, config, info, blocks)
     _check_vocabulary(name, tokenizer, network)
     return LanguageModel(
         name=name,
@@ -156,6 +154,7 @@ def load_model(
             "layers_loaded": blocks,
             "d_model": int(config.hidden_size),
             "weights": weights_digest(network.state_dict().items()),
+            "files": file_hashes(weight_files(cached_snapshot(name, revision) or Path(location))),
         },
     )
 
@@ -231,9 +230,7 @@ def _load_config(name: str, location: str, revision: str | None) -> PretrainedCo
 
     with _as_input_error(name, "config.json"):
         config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
-    text = config.get_text_config()
-    if text is not config:
-        raise InputError(f"--model {name}: a model of several modalities ({config.model_type}); give its text model")
+    config = language_config(name, config)
     if getattr(config, "is_encoder_decoder", False) or not getattr(config, "num_hidden_layers", None):
         raise InputError(
             f"--model {name}: {config.model_type} is not a causal language model; give a decoder-only model"
@@ -247,14 +244,6 @@ def _truncate(config: PretrainedConfig, blocks: int) -> None:
         if kinds := getattr(config, name, None):
             setattr(config, name, list(kinds)[:blocks])
     config.num_hidden_layers = blocks
-
-
-def _kept_as_head(config: PretrainedConfig, info: dict[str, Any]) -> str | None:
-    """The embedding that the checkpoint keeps only under the name of the LM head it is tied to; else None."""
-    missing = set(info["missing_keys"])
-    if not getattr(config, "tie_word_embeddings", False) or "lm_head.weight" not in info["unexpected_keys"]:
-        return None
-    return next((key for key in missing if re.search(r"(^|\.)(embed_tokens|embed_in|wte)\.weight$", key)), None)
 
 
 def _load_network(
@@ -338,18 +327,6 @@ def _check_config(name: str, file: Path) -> None:
             raise InputError(f"--model {name}: config.json says {key} is {str(value)[:40]}; copy it again")
 
 
-def _check_keys(name: str, info: dict[str, Any], blocks: int) -> None:
-    """Insist that every weight came from the file, and that only later layers and the head were left out."""
-    unfit = "config.json and the weights do not belong together; copy both from one place"
-    if keys := sorted(map(str, info.get("missing_keys") or ())):
-        raise InputError(f"--model {name}: {len(keys)} weights are missing, first {keys[0]}: {unfit}")
-    for key in sorted(info.get("unexpected_keys") or ()):
-        match = _LAYER.search(key)
-        later = match is not None and int(match[1]) >= blocks
-        if not (later or _HEAD.search(key) or _BUFFER.search(key)):
-            raise InputError(f"--model {name}: weight {key} has no place in the model: {unfit}")
-
-
 def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, network: nn.Module) -> None:
     """Refuse a tokenizer whose ids the model does not embed; special tokens but BOS are never fed."""
     rows = network.get_input_embeddings().weight.shape[0]  # pyright: ignore
@@ -409,20 +386,27 @@ def _reason(error: Exception, name: str, what: str, revision: str | None) -> str
 
 def _line(error: BaseException) -> str:
     """The beginning of an error's text, in one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(redacted(str(error)).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."
 
 
 @contextlib.contextmanager
 def _library_silence() -> Generator[None, None, None]:
-    """Mute transformers' warnings, load report and bars; what matters in them is checked by `_check_keys`."""
+    """Mute transformers' warnings, load report and bars; what matters in them is checked by `check_keys`.
+
+    Downloads keep their bars, which huggingface_hub shows on terminals alone.
+    """
     with libraries_quiet():
+        from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
         from transformers.utils import logging as hf_logging
 
     level = hf_logging.get_verbosity()
     bars = hf_logging.is_progress_bar_enabled()
+    downloads = not are_progress_bars_disabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
     try:
         with libraries_quiet():
             yield

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.ablation import Ablation
+if TYPE_CHECKING:
+    from bluffscope.ablation import Ablation
 
 _PLAIN: Final[dict[str, Any]] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False, "header_style": "underline"}
 _SHOWN: Final = 12
@@ -50,4 +51,4 @@ class AblationView:
 def _cell(row: dict[str, Any]) -> str:
     if row["lo"] is None:
         return f"{row['mean']:+.3f}"
-    return f"{row['mean']:+.3f} ({row['lo']:+.3f} to {row['hi']:+.3f})"
+    return f"{row['mean']:+.3f}\n{row['lo']:+.3f} to {row['hi']:+.3f}"

@@ -32,6 +32,9 @@ class Coder:
     """Hook point it reads, in TransformerLens names: "blocks.5.hook_resid_post"."""
     prepend_bos: bool
     """Whether it was trained on texts with a BOS in front."""
+    centred: bool = False
+    """Whether it was trained on a residual stream whose mean over d_model had been taken off
+    (`center_writing_weights`)."""
     identity: dict[str, Any] = field(default_factory=dict)
     """Where it came from (release and id, or folder), architecture, width, hash: for the manifest."""
     buffers: Buffers = field(default_factory=Buffers, repr=False)

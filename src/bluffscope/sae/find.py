@@ -45,6 +45,8 @@ class SaeSource:
     release: str = ""
     repository: str = ""
     """Where a release's weights lie on the hub."""
+    revision: str | None = None
+    """Branch, tag or commit of the repository; None is the branch main."""
 
 
 def find_saes(spec: str, layers: tuple[int, ...]) -> SaeSource:
@@ -52,7 +54,7 @@ def find_saes(spec: str, layers: tuple[int, ...]) -> SaeSource:
 
     Args:
         spec: a folder with `layer_K/` in it (SAELens or Gemma Scope layout), a SAELens release, or
-            `RELEASE:ID` where ID holds `{layer}`.
+            `RELEASE:ID` where ID holds `{layer}`; `RELEASE@REVISION` is another than the branch main.
         layers: the layers wanted; empty takes all that a folder has.
 
     Raises:
@@ -66,11 +68,18 @@ def find_saes(spec: str, layers: tuple[int, ...]) -> SaeSource:
     if not layers:
         raise InputError(f"--sae {spec}: say which layers, as --layers 5 12 20")
     release, _, template = spec.partition(":")
+    release, _, revision = release.partition("@")
     if not release:
         raise InputError(f"--sae {spec}: it names no release; give RELEASE:ID, or a folder")
     ids = {layer: _release_id(release, template, layer) for layer in layers}
     entry = registry().get(release)
-    return SaeSource(spec, layers, {}, {}, ids, release, release if entry is None else entry.repo_id)
+    return SaeSource(spec, layers, {}, {}, ids, release, release if entry is None else entry.repo_id, revision or None)
+
+
+def pinned(spec: str, commit: str) -> str:
+    """The release of a spec at this commit of its repository."""
+    release, colon, template = spec.partition(":")
+    return f"{release.partition('@')[0]}@{commit}{colon}{template}"
 
 
 def registry() -> dict[str, PretrainedSAELookup]:

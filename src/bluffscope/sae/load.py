@@ -7,32 +7,44 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import math
 import re
 import zipfile
 import zlib
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bluffscope.errors import InputError
-from bluffscope.hub import cached_commit, refusal
-from bluffscope.identity import weights_digest
+from bluffscope.hub import cached_commit, redacted, refusal
+from bluffscope.identity import file_hashes, weights_digest
 from bluffscope.quiet import libraries_quiet
 from bluffscope.sae.coder import Coder
-from bluffscope.sae.find import SaeSource, registry
+from bluffscope.sae.find import SAELENS_FILES, SaeSource, registry
+from bluffscope.sae.releases import release_files, saelens_at
 
 if TYPE_CHECKING:
     import torch
     from sae_lens import SAE
 
-logger = logging.getLogger(__name__)
-
 _L0_IN_PATH = re.compile(r"average_l0_(\d+)")
 MOST_UNPACKED = 100
 """Times its own size that an archive may unpack to."""
 _ARRAYS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
+CENTRED = "center_writing_weights"
+"""TransformerLens's option that centres every weight that writes to the residual stream; it is applied."""
+REVISION = "revision"
+"""The commit of the model; `--revision` must name the same."""
+_HARMLESS = (
+    # of TransformerLens: they change how the same residual stream is computed, or what reads it
+    *("fold_ln", "center_unembed", "fold_value_biases", "refactor_factored_attn_matrices"),
+    *("default_padding_side", "default_prepend_bos", "n_ctx", "n_devices", "device", "move_to_device"),
+    # of transformers: where and how it is loaded
+    *("dtype", "torch_dtype", "device_map", "attn_implementation", "low_cpu_mem_usage", "trust_remote_code"),
+    *("cache_dir", "local_files_only", "token", "use_safetensors", "hf_model", "tokenizer"),
+)
+"""Options of `from_pretrained` under which the SAE reads what it reads here as well."""
 _UNSUITABLE = {
     "temporal": "it encodes a whole text at once, but single residuals are measured",
     "abstopk": "its features can be negative, but the analyses are defined for activations of 0 and more",
@@ -57,13 +69,19 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
             if layer in source.folders:
                 sae = _from_folder(source.folders[layer], device, dtype)
                 origin = {"folder": str(source.folders[layer])}
+                files = {SAELENS_FILES[1]: source.folders[layer] / SAELENS_FILES[1]}
             elif layer in source.archives:
                 sae = _from_archive(source.archives[layer], layer, device, dtype)
                 origin = {"file": str(source.archives[layer])}
+                files = {source.archives[layer].name: source.archives[layer]}
             else:
-                sae = _from_release(source.release, source.ids[layer], device, dtype)
-                origin = {"release": source.release, "id": source.ids[layer]}
-        coders[layer] = as_coder(sae, layer, origin, where)
+                with saelens_at(source.revision, download=True):
+                    sae = _from_release(source.release, source.ids[layer], device, dtype)
+                origin = _registered(source, source.ids[layer])
+                files = release_files(source.repository, origin["path"], source.revision)
+            hashes = file_hashes(files)
+        coder = as_coder(sae, layer, origin, where)
+        coders[layer] = replace(coder, identity={**coder.identity, "files": hashes})
     return coders
 
 
@@ -204,13 +222,13 @@ def _check_sizes(path: Path) -> None:
                 raise ValueError(f"{name} has shape {shape}, which does not go with W_enc's {d_in} x {d_sae}")
 
 
-def as_coder(sae: SAE[Any], layer: int, origin: dict[str, str], where: str) -> Coder:
+def as_coder(sae: SAE[Any], layer: int, origin: Mapping[str, Any], where: str) -> Coder:
     """An SAE behind the calls the pipeline needs, in evaluation mode.
 
     Args:
         sae: any SAELens SAE.
         layer: the layer it stands for.
-        origin: where it came from, for the manifest.
+        origin: where it came from and what is published of it, for the manifest.
         where: how messages name it.
 
     Raises:
@@ -228,39 +246,82 @@ def as_coder(sae: SAE[Any], layer: int, origin: dict[str, str], where: str) -> C
     if reason := _UNSUITABLE.get(sae.cfg.architecture()):
         raise InputError(f"{where}: architecture {sae.cfg.architecture()}: {reason}; give SAEs of another one")
     _refuse_nonfinite(sae, where)
-    if asked := metadata.get("model_from_pretrained_kwargs"):
-        logger.warning(
-            "%s was trained on a model loaded with %s, which is not applied: its errors and L0 may be off", where, asked
-        )
-    published = {"published_l0": metadata.get("l0"), "neuronpedia_id": metadata.get("neuronpedia_id")}
-    if "release" in origin:
-        published |= _registered(origin["release"], origin["id"], published)
+    asked = _processing(metadata.get("model_from_pretrained_kwargs"), where)
     identity = {
         **origin,
         "architecture": sae.cfg.architecture(),
         "hook_name": hook_name,
         "d_in": sae.cfg.d_in,
         "d_sae": sae.cfg.d_sae,
-        **published,
+        "published_l0": _published_l0(metadata, origin),
+        "neuronpedia_id": metadata.get("neuronpedia_id"),
         "weights": weights_digest(sae.state_dict().items()),
+        "trained_on": {
+            "model_name": metadata.get("model_name"),
+            "architecture": metadata.get("training_architecture"),
+            "k": _trained_k(metadata),
+            "processing": asked,
+        },
     }
     prepend_bos = metadata.get("prepend_bos")
-    return Coder(layer, sae, hook_name, True if prepend_bos is None else bool(prepend_bos), identity)
+    return Coder(
+        layer,
+        sae,
+        hook_name,
+        True if prepend_bos is None else bool(prepend_bos),
+        centred=bool(asked.get(CENTRED)),
+        identity=identity,
+    )
 
 
-def _registered(release: str, sae_id: str, published: dict[str, Any]) -> dict[str, Any]:
-    """What SAELens's table of pretrained SAEs adds: the repository and path of the weights, and their mean L0.
+def _processing(asked: Any, where: str) -> dict[str, Any]:
+    """How the model was processed that an SAE was trained on, as far as it changes what the SAE reads.
 
-    Also the commit that the cache holds of the repository: SAELens reads every file from its branch main.
+    Raises:
+        InputError: something in it changes the residual stream and cannot be applied here.
     """
-    entry = registry().get(release)
-    if entry is None:
-        return {"repository": release, "path": sae_id, "revision": cached_commit(release)}
+    if asked is not None and not isinstance(asked, Mapping):
+        raise InputError(f"{where}: model_from_pretrained_kwargs holds no options; copy or save the SAE again")
+    chosen = {str(name): value for name, value in (asked or {}).items()}
+    effective = {name: value for name, value in chosen.items() if name not in _HARMLESS and value is not False}
+    for name, value in effective.items():
+        if name not in (CENTRED, REVISION):
+            raise InputError(
+                f"{where}: it was trained on a model loaded with {name}={value!r}, which cannot be applied here; give "
+                "SAEs that were trained on the model as it is"
+            )
+    return {name: value for name, value in effective.items() if value is not None}
+
+
+def _published_l0(metadata: Any, origin: Mapping[str, Any]) -> float | None:
+    """The mean L0 that an SAE's metadata, its release, or the path it lies at states."""
+    if stated := metadata.get("l0") or origin.get("published_l0"):
+        return float(stated)
+    path = str(Path(origin["folder"]).resolve()) if "folder" in origin else str(origin.get("path", ""))
+    in_path = _L0_IN_PATH.search(path)
+    return float(in_path[1]) if in_path else None
+
+
+def _trained_k(metadata: Any) -> float | None:
+    """How many features a TopK SAE was trained to have on."""
+    details = metadata.get("training_architecture_details")
+    k = details.get("k") if isinstance(details, Mapping) else None
+    return float(k) if isinstance(k, int | float) and k > 0 else None
+
+
+def _registered(source: SaeSource, sae_id: str) -> dict[str, Any]:
+    """Where an SAE of a release lies on the hub, the commit that the cache holds of it, and its mean L0 as published.
+
+    The L0 is of SAELens's table of pretrained SAEs, or of the path that Gemma Scope gives it.
+    """
+    entry = registry().get(source.release)
     return {
-        "repository": entry.repo_id,
-        "path": entry.saes_map[sae_id],
-        "revision": cached_commit(entry.repo_id),
-        "published_l0": published["published_l0"] or registered_l0(release, sae_id),
+        "release": source.release,
+        "id": sae_id,
+        "repository": source.repository,
+        "path": sae_id if entry is None else entry.saes_map[sae_id],
+        "revision": cached_commit(source.repository, source.revision),
+        "published_l0": None if entry is None else registered_l0(source.release, sae_id),
     }
 
 
@@ -312,7 +373,7 @@ def sae_errors(where: str, repository: str) -> Generator[None, None, None]:
             "its file is small"
         ) from error
     except (KeyError, TypeError, ValueError, RuntimeError, ImportError, AttributeError, OSError) as error:
-        said = refusal(error, repository) if repository else None
+        said = refusal(error, repository, "--sae RELEASE@REVISION") if repository else None
         if said is None:
             kind = "cannot be read" if isinstance(error, OSError) else "not an SAE that this SAELens can load"
             said = f"{kind} ({_line(error)}); check its files, its cfg.json and its id"
@@ -321,6 +382,6 @@ def sae_errors(where: str, repository: str) -> Generator[None, None, None]:
 
 def _line(error: BaseException) -> str:
     """The beginning of an error's text, in one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(redacted(str(error)).split()) or type(error).__name__
     text = re.sub(r"^Error\(s\) in loading state_dict for \w+: ", "", text)  # torch's heading
     return text if len(text) <= 200 else text[:197] + "..."

@@ -12,6 +12,7 @@ from bluffscope.errors import InputError
 from bluffscope.quiet import libraries_quiet
 from bluffscope.sae.find import SaeSource
 from bluffscope.sae.load import no_pickle, registered_l0, sae_errors
+from bluffscope.sae.releases import saelens_at
 
 
 class SaeConfig(NamedTuple):
@@ -42,7 +43,8 @@ def read_sae_configs(source: SaeSource) -> dict[int, SaeConfig]:
             elif layer in source.archives:
                 said = _of_archive(source.archives[layer], layer)
             else:
-                said = _of_release(source.release, source.ids[layer])
+                with saelens_at(source.revision, download=False):
+                    said = _of_release(source.release, source.ids[layer])
             found[layer] = _config(said, layer)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -78,11 +78,16 @@ def ablation_effects(
         pairs=len(untouched),
         groups=int(groups.max()) + 1,
         untouched=(float(facts), float(halls)),
-        preferred=tuple(float((side[:, 0] > side[:, 1]).mean()) for side in (untouched, changed[0])),  # pyright: ignore
+        preferred=(_preferred(untouched), _preferred(changed[0])),
         removed=(float(removed[0]), float(np.mean(removed[1:]))),
         conclusion="",
     )
-    return AblationEffects(**{**vars(effects), "conclusion": _conclusion(effects)})
+    return replace(effects, conclusion=_conclusion(effects))
+
+
+def _preferred(logprobs: np.ndarray) -> float:
+    """Share of pairs whose fact is the more probable."""
+    return float((logprobs[:, 0] > logprobs[:, 1]).mean())
 
 
 def _intervals(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -16,7 +16,7 @@ PACKAGES: Final = (
 )
 """Packages whose versions can change a number or a figure; the last are of the extra ``quant``."""
 
-STAGES: Final = ("load", "data", "lint", "tokenise", "forward", "sae", "geometry", "write")
+STAGES: Final = ("load", "data", "lint", "tokenise", "forward", "sae", "geometry", "write", "health")
 """The stages that timings are given for."""
 
 

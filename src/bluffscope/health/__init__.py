@@ -1,0 +1,8 @@
+"""The health gate: is what was measured what should have been measured? In every run, and as `bluffscope doctor`."""
+
+from bluffscope.health.check import Check, Health, Severity
+from bluffscope.health.diagnosis import diagnose
+from bluffscope.health.fit import explained_variance
+from bluffscope.health.gate import examine, sampled
+
+__all__ = ["Check", "Health", "Severity", "diagnose", "examine", "explained_variance", "sampled"]

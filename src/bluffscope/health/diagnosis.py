@@ -1,0 +1,100 @@
+"""The health of model, SAEs and data before a run: some pairs measured, and everything checked on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import polars as pl
+
+from bluffscope.config import OutputOptions, RunConfig
+from bluffscope.health.check import Check, Health
+from bluffscope.health.gate import CANDIDATES, examine, sampled
+from bluffscope.machine import free_memory
+from bluffscope.metrics import ANALYSES
+from bluffscope.model import LanguageModel
+from bluffscope.pairs import Scan, Source, open_source
+from bluffscope.presets import resolve
+from bluffscope.records import Pair, Shard
+from bluffscope.sizing import SHARE, batch_tokens, plan_run, run_footprint
+from bluffscope.table.schema import Column, table_columns
+from bluffscope.timing import Stopwatch
+from bluffscope.worker import ColumnsOf, RunWorker, build_worker, load_whole
+
+PAIRS: Final = 48
+"""Pairs that are measured, spread evenly over the input."""
+_SENSITIVITY: Final = tuple(analysis for analysis in ANALYSES if analysis.name == "layer_sensitivity")
+
+
+def diagnose(config: RunConfig) -> Health:
+    """Load a run's model and SAEs, measure some pairs and check what a run would, and more where memory allows.
+
+    Where the whole model fits beside the run's truncated one, its plain forward is what the reading is held against,
+    and SAEs are tried at all its layers; else at those that the run loads.
+
+    Args:
+        config: the options; the output's are not used.
+
+    Raises:
+        InputError: model, SAEs or data that cannot be loaded or do not fit each other at all.
+    """
+    config = replace(config, model=resolve(config.model), output=OutputOptions())
+    source = open_source(config.data)
+    scan = source.scan()
+    pairs = sampled(source.pairs(), scan.count, PAIRS)
+    worker, config = build_worker(config, _SENSITIVITY, _columns_of(scan), Stopwatch())
+    frame = worker.run(Shard(0, _renumbered(pairs), tuple(pair.id for pair in pairs)))
+    whole = load_whole(config) if _whole_fits(config) else None
+    health = _examined(config, worker, pairs, frame, whole)
+    return replace(health, checks=(*health.checks, _check_whole(whole, source)))
+
+
+def _columns_of(scan: Scan) -> ColumnsOf:
+    def columns_of(layers: tuple[int, ...]) -> Sequence[Column]:
+        carried: list[tuple[str, Any]] = [(column.name, column.kind) for column in scan.carried]
+        return table_columns(layers, (), carried, [analysis.name for analysis in _SENSITIVITY], [])
+
+    return columns_of
+
+
+def _renumbered(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """The pairs as a shard of their own: its rows are counted from its first pair's index."""
+    return tuple(replace(pair, index=place) for place, pair in enumerate(pairs))
+
+
+def _whole_fits(config: RunConfig) -> bool:
+    """Whether the whole model fits into the memory that is still free."""
+    planned = plan_run(config.model, logprob=True)
+    found = run_footprint(planned.shape, planned.device, config.measure)
+    return batch_tokens(found, planned.device, 64, int(free_memory(planned.device) * SHARE)) > 0
+
+
+def _examined(
+    config: RunConfig, worker: RunWorker, pairs: Sequence[Pair], frame: pl.DataFrame, whole: LanguageModel | None
+) -> Health:
+    measured = frame.filter(pl.col("_reason").is_null())
+    entries = measured.lazy().select("pair_id", entry="_features")
+    features = entries.explode("entry", empty_as_null=False, keep_nulls=False).unnest("entry")
+    reasons = frame["_reason"].drop_nulls().value_counts(sort=True)
+    chosen = sampled(_renumbered(pairs), len(pairs), CANDIDATES)
+    return examine(
+        config.model,
+        worker,
+        chosen,
+        measured,
+        features,
+        dict(reasons.iter_rows()),
+        identity=worker.identity,
+        saes=worker.sae_identities,
+        whole=whole,
+    )
+
+
+def _check_whole(whole: LanguageModel | None, source: Source) -> Check:
+    """What the plain forwards ran through, and on which data."""
+    if whole is None:
+        seen = "too large beside the run's: its loaded blocks were compared with themselves, and SAEs tried at those"
+        return Check(check="whole model", severity="note", expected="the plain forward of the whole model", seen=seen)
+    seen = f"{type(whole.network).__name__}, {whole.full_layers} layers, on {source.name}"
+    return Check(check="whole model", expected="the plain forward of the whole model", seen=seen)

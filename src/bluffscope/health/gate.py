@@ -1,0 +1,96 @@
+"""The health gate: every check that a run's worker and tables allow, in one list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import polars as pl
+
+from bluffscope.config import ModelOptions
+from bluffscope.health.check import Check, Health, Severity
+from bluffscope.health.fit import check_fit
+from bluffscope.health.reading import check_reading, check_tokens
+from bluffscope.health.setup import check_setup
+from bluffscope.health.subject import TEXTS, Subject, chosen_texts, plain_forwards, spread
+from bluffscope.health.table import check_table
+from bluffscope.model import LanguageModel
+from bluffscope.records import Pair, TokenizedPair
+
+CANDIDATES = 3 * TEXTS
+"""Pairs that are tokenised to choose from; all of them are read in the run's own layout."""
+
+
+def sampled(pairs: Iterable[Pair], count: int, wanted: int = CANDIDATES) -> list[Pair]:
+    """Pairs spread evenly over a stream of `count`."""
+    places = set(spread(count, wanted))
+    return [pair for place, pair in enumerate(islice(pairs, count)) if place in places]
+
+
+def examine(
+    options: ModelOptions,
+    worker: object,
+    pairs: Sequence[Pair],
+    metrics: pl.DataFrame,
+    features: pl.LazyFrame,
+    reasons: Mapping[str, int],
+    *,
+    identity: Mapping[str, Any],
+    saes: Mapping[int, Mapping[str, Any]],
+    allowed: bool = False,
+    whole: LanguageModel | None = None,
+) -> Health:
+    """Check a run.
+
+    Args:
+        options: model, SAEs, device and dtype, resolved.
+        worker: what measured the pairs. Where it holds no model (any more), what needs one is noted as not checked.
+        pairs: some of the pairs, for what is measured once more.
+        metrics: the result table.
+        features: pair_id, view, layer, feature, activation.
+        reasons: how many pairs were quarantined for which reason.
+        identity: the model's, as the manifest holds it.
+        saes: of every layer's SAE.
+        allowed: whether verdicts are given whatever is found.
+        whole: the whole model, where it fits beside the run's: then the run's reading is held against it, and SAEs
+            are tried at every layer. Else the blocks that the run loaded do.
+    """
+    subject = Subject.of(worker, whole)
+    tokenizer = getattr(worker, "tokenizer", None)
+    try:
+        reading = list(_check_texts(subject, tokenizer, pairs))
+    except (MemoryError, RuntimeError) as error:  # the run is complete: what was measured must not be lost over this
+        reading = [_unchecked(f"the model failed on them ({' '.join(str(error).split())[:200]})", "warning")]
+    table = list(check_table(metrics, features, reasons, saes, _bos_text(subject)))
+    poor = [check.layer for check in (*reading, *table) if check.severity == "error" and check.layer is not None]
+    setup = list(check_setup(options, identity, saes, subject, poor))
+    return Health.of((*setup, *reading, *table), allowed=allowed)
+
+
+def _check_texts(subject: Subject | None, tokenizer: Any, pairs: Sequence[Pair]) -> Iterator[Check]:
+    """What takes the model: a few texts read again."""
+    if subject is None or tokenizer is None:
+        yield _unchecked("the model is not held here; `bluffscope doctor` checks it")
+        return
+    tokenized = [found for found in tokenizer.tokenize(list(pairs)) if isinstance(found, TokenizedPair)]
+    texts = chosen_texts(tokenized)
+    plain = list(plain_forwards(subject, texts))
+    if not plain:
+        yield _unchecked("none of the pairs could be tokenised")
+        return
+    compared = {one.pair.index for one in plain}
+    yield from check_tokens(subject, tokenized, plain)
+    yield from check_reading(subject, [pair for pair in tokenized if pair.pair.index in compared], plain)
+    other = list(plain_forwards(subject, texts, bos=not plain[0].bos))
+    yield from check_fit(subject, plain, other if other and other[0].bos != plain[0].bos else [])
+
+
+def _unchecked(why: str, severity: Severity = "note") -> Check:
+    return Check(check="reading and fit", severity=severity, expected="a few texts read again", seen=f"not done: {why}")
+
+
+def _bos_text(subject: Subject | None) -> str | None:
+    if subject is None or subject.tokenizer.bos_token_id is None:
+        return None
+    return str(subject.tokenizer.decode([subject.tokenizer.bos_token_id]))

@@ -1,0 +1,292 @@
+"""Every classic fault, planted in a set-up that is sound without it: the gate names it, or what comes of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import bluffscope.pipeline
+import bluffscope.worker
+from bluffscope.api import config_from
+from bluffscope.demo import model_dir, sae_dir
+from bluffscope.model import HookPoint, ResidualReader
+from bluffscope.plan import TextTokenizer
+from bluffscope.presets import DEMO_NAME
+from bluffscope.run import run
+
+LIMIT = 48
+
+
+@pytest.fixture
+def saes(tmp_path) -> Path:
+    """A copy of the demo's SAEs, to be altered."""
+    return Path(shutil.copytree(sae_dir(), tmp_path / "saes"))
+
+
+@pytest.fixture
+def examined(tmp_path):
+    """Runs the demo, changed as told; gives the gate's errors by check and layer."""
+
+    def examine(**options) -> dict[tuple[str, int | None], dict]:
+        config = config_from(**{"model": DEMO_NAME, "limit": LIMIT, "out": tmp_path / "run", **options})
+        health = run(config, draw=False).manifest["health"]
+        errors = [finding for finding in health["findings"] if finding["severity"] == "error"]
+        assert health["status"] == ("unsound" if errors else "healthy")
+        assert all(finding["means"] and finding["do"] for finding in health["findings"])
+        return {(finding["check"], finding["layer"]): finding for finding in errors}
+
+    return examine
+
+
+def with_cfg(folder: Path, **changes: object) -> None:
+    """Changes an SAE's cfg.json: keys of its metadata where they are there, else its own."""
+    config = json.loads((folder / "cfg.json").read_text())
+    for key, value in changes.items():
+        target = config["metadata"] if key in config["metadata"] or key == "model_from_pretrained_kwargs" else config
+        target[key] = value
+    (folder / "cfg.json").write_text(json.dumps(config))
+
+
+def with_points(monkeypatch, change) -> None:
+    """Has the reader hook another place than the SAEs name."""
+    right = bluffscope.worker.hook_points
+
+    def wrong(sae, coders):
+        return {layer: change(point) for layer, point in right(sae, coders).items()}
+
+    monkeypatch.setattr(bluffscope.worker, "hook_points", wrong)
+
+
+def test_without_a_fault_there_is_no_error(examined, saes):
+    assert examined(sae=str(saes)) == {}
+
+
+def test_right_padding_read_at_its_end(examined, monkeypatch):
+    right = bluffscope.pipeline.pad
+
+    def wrong(sequences, slots):
+        batch = right(sequences, slots)
+        return replace(batch, read_slot=np.full_like(batch.read_slot, batch.input_ids.shape[1] - 1))
+
+    monkeypatch.setattr(bluffscope.pipeline, "pad", wrong)
+    found = examined(strategy="batched")
+    for layer in (2, 5, 8):
+        assert "no token of this text" in found["batched = single", layer]["seen"]
+
+
+def test_the_last_token_missed_by_one(examined, monkeypatch):
+    right = TextTokenizer._tokenized
+
+    def wrong(self, pair, views):
+        found = right(self, pair, views)
+        before = tuple(replace(text, reads=tuple(i - 1 for i in text.reads)) for text in found.sequences)
+        return replace(found, sequences=before)
+
+    monkeypatch.setattr(TextTokenizer, "_tokenized", wrong)
+    found = examined()
+    assert "instead of" in found["read position", None]["seen"]
+    assert "instead of" in found["packed = single", 5]["seen"]
+
+
+@pytest.mark.parametrize("step", [-1, 1])
+def test_a_layer_missed_by_one(examined, monkeypatch, step):
+    with_points(monkeypatch, lambda point: replace(point, block=point.block + step))
+    monkeypatch.setattr(bluffscope.worker, "load_parts", _whole_parts(bluffscope.worker.load_parts))
+    found = examined()
+    for layer in (2, 5, 8):
+        assert f"at blocks.{layer + step}.hook_resid_post" in found["packed = single", layer]["seen"]
+
+
+def _whole_parts(load):
+    """Has all blocks loaded, so that a reader may hook the wrong ones."""
+
+    def whole(config, check=None):
+        return load(replace(config, measure=replace(config.measure, logprob=True)), check)
+
+    return whole
+
+
+def test_resid_pre_hooked_for_resid_post(examined, monkeypatch):
+    with_points(monkeypatch, lambda point: HookPoint(point.block, "hook_resid_pre"))
+    found = examined()
+    for layer in (2, 5, 8):
+        assert f"at blocks.{layer - 1}.hook_resid_post" in found["packed = single", layer]["seen"]
+
+
+def test_resid_pre_named_for_resid_post(examined, saes):
+    with_cfg(saes / "layer_5", hook_name="blocks.5.hook_resid_pre")
+    found = examined(sae=str(saes))
+    assert {layer for _, layer in found} == {5}
+    assert "fits layer 5 (blocks.5.hook_resid_post) better" in found["hook point", 5]["means"]
+
+
+@pytest.mark.parametrize(("said", "true"), [(4, 5), (7, 8), (3, 2), (6, 5)])
+def test_the_sae_of_a_neighbouring_layer(examined, tmp_path, said, true):
+    folder = tmp_path / "one" / f"layer_{said}"
+    shutil.copytree(sae_dir() / f"layer_{true}", folder)
+    with_cfg(folder, hook_name=f"blocks.{said}.hook_resid_post")
+    # As many blocks are loaded as the SAEs name: one that belongs further up shows by another one beside it.
+    shutil.copytree(sae_dir() / "layer_8", tmp_path / "one" / "layer_8")
+    found = examined(sae=str(tmp_path / "one"))
+    assert f"fits layer {true} (blocks.{true}.hook_resid_post) better" in found["hook point", said]["means"]
+    assert {layer for _, layer in found} == {said}
+
+
+def test_an_sae_in_the_folder_of_another_layer(examined, saes):
+    shutil.rmtree(saes / "layer_5")
+    (saes / "layer_2").rename(saes / "layer_5")
+    found = examined(sae=str(saes))
+    assert set(found) == {("layer", 5)}
+    assert "as layer 2" in found["layer", 5]["do"]
+
+
+def test_the_sae_of_another_model(examined, tmp_path):
+    torch.manual_seed(0)
+    other = Path(shutil.copytree(model_dir(), tmp_path / "other"))
+    network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(other), dtype=torch.float32)
+    network.save_pretrained(other)
+    found = examined(model=str(other), sae=str(sae_dir()))
+    for layer in (2, 5, 8):
+        assert "bluffscope-demo" in found["explained variance", layer]["do"]
+
+
+@pytest.mark.parametrize("strategy", ["packed", "sequential"])
+def test_no_bos_for_saes_whose_metadata_denies_it(examined, saes, strategy):
+    for layer in (2, 5, 8):
+        with_cfg(saes / f"layer_{layer}", prepend_bos=False)
+    found = examined(sae=str(saes), strategy=strategy, limit=12)
+    for layer in (2, 5, 8):
+        assert "with a BOS better" in found["BOS as in training", layer]["means"]
+
+
+def test_a_bos_that_is_not_fed(examined, monkeypatch):
+    monkeypatch.setattr(bluffscope.worker, "_bos", lambda model, coders: None)
+    found = examined()
+    assert "in 0 of" in found["BOS fed", None]["seen"]
+    assert ("packed = single", 2) in found
+
+
+def test_a_bos_fed_twice(examined, monkeypatch):
+    right = TextTokenizer._tokenized
+
+    def wrong(self, pair, views):
+        return right(self, pair, [[self.bos, *ids] for ids in views])
+
+    monkeypatch.setattr(TextTokenizer, "_tokenized", wrong)
+    assert "in 0 of" in examined()["BOS fed", None]["seen"]
+
+
+def test_a_bos_that_is_read(examined, monkeypatch):
+    right = TextTokenizer._tokenized
+
+    def wrong(self, pair, views):
+        found = right(self, pair, views)
+        return replace(found, sequences=tuple(replace(text, reads=(0,)) for text in found.sequences))
+
+    monkeypatch.setattr(TextTokenizer, "_tokenized", wrong)
+    found = examined()
+    assert found["BOS not read", None]["seen"].split()[0] != "0"
+    assert "it is the BOS" in found["packed = single", 8]["seen"]
+    # what the table alone would have shown: the same features in every text
+    assert "(100%)" in found["features always on", 5]["seen"]
+
+
+@pytest.fixture
+def topk_saes(saes) -> Path:
+    """The demo's SAEs as the TopK SAEs they nearly are: no threshold, the 40 largest are kept."""
+    for layer in (2, 5, 8):
+        folder = saes / f"layer_{layer}"
+        weights = load_file(folder / "sae_weights.safetensors")
+        del weights["threshold"]
+        save_file(weights, folder / "sae_weights.safetensors")
+        with_cfg(folder, architecture="topk", training_architecture="topk", k=40, rescale_acts_by_decoder_norm=False)
+    return saes
+
+
+def test_a_topk_sae_loaded_as_relu(examined, topk_saes, tmp_path):
+    assert examined(sae=str(topk_saes), out=tmp_path / "as it is") == {}
+    for layer in (2, 5, 8):
+        with_cfg(topk_saes / f"layer_{layer}", architecture="standard")
+    found = examined(sae=str(topk_saes))
+    for layer in (2, 5, 8):
+        assert "loaded as standard" in found["architecture", layer]["seen"]
+        assert "(published)" in found["L0", layer]["expected"]
+
+
+def test_a_topk_sae_loaded_as_relu_that_does_not_say_how_it_was_trained(examined, topk_saes):
+    for layer in (2, 5, 8):
+        with_cfg(topk_saes / f"layer_{layer}", architecture="standard", training_architecture=None, l0=None)
+    found = examined(sae=str(topk_saes))
+    assert all(("L0", layer) in found for layer in (2, 5, 8))
+
+
+def test_overflow_of_half_precision(examined, tmp_path):
+    """A block whose output a checkpoint in float32 can hold, and float16 cannot."""
+    model = Path(shutil.copytree(model_dir(), tmp_path / "large"))
+    weights = load_file(model / "model.safetensors")
+    for name in weights:
+        if name.endswith("layers.6.post_feedforward_layernorm.weight"):
+            weights[name] = torch.full_like(weights[name], 6e4)
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    found = examined(model=str(model), sae=str(sae_dir()), dtype="float16")
+    assert f"{LIMIT} of {LIMIT} pairs" in found["overflow", None]["seen"]
+    assert "blocks.6.hook_resid_post" in found["finite values", None]["seen"]
+    assert "bfloat16" in found["finite values", None]["do"]
+
+
+def test_the_hidden_state_after_the_final_norm(examined, monkeypatch):
+    """What `hidden_states[-1]` gives to whoever takes it for the last block's output."""
+    right = ResidualReader.read
+
+    def wrong(self, batch):
+        found = right(self, batch)
+        last = max(found.residuals)
+        return replace(found, residuals={**found.residuals, last: self.model.network.norm(found.residuals[last])})
+
+    monkeypatch.setattr(ResidualReader, "read", wrong)
+    found = examined()
+    assert "the hidden state after the final norm" in found["packed = single", 8]["seen"]
+    assert ("packed = single", 5) not in found
+
+
+def test_a_hole_in_the_mask_of_packed_rows(examined, monkeypatch):
+    right = bluffscope.pipeline.pack
+
+    def wrong(*arguments):
+        batch = right(*arguments)
+        return replace(batch, position_ids=batch.position_ids + (batch.position_ids > 3))
+
+    monkeypatch.setattr(bluffscope.pipeline, "pack", wrong)
+    found = examined()
+    assert ("packed = single", 5) in found
+    assert ("batched = single", 5) not in found
+
+
+def test_norm_outliers_at_some_read_positions(examined, monkeypatch):
+    right = ResidualReader.read
+
+    def wrong(self, batch):
+        found = right(self, batch)
+        return replace(
+            found,
+            residuals={
+                layer: torch.where(torch.arange(len(x))[:, None] % 10 == 3, 40 * x, x)
+                for layer, x in found.residuals.items()
+            },
+        )
+
+    monkeypatch.setattr(ResidualReader, "read", wrong)
+    assert "beyond" in examined()["norms at read positions", 2]["seen"]
+
+
+def test_a_checkpoint_that_is_not_the_one_of_the_sae(examined, saes):
+    with_cfg(saes / "layer_2", model_from_pretrained_kwargs={"revision": "step1000"})
+    assert "--revision step1000" in examined(sae=str(saes))["model revision", 2]["do"]
