@@ -96,7 +96,18 @@ def test_a_run_is_planned_as_it_is_then_loaded(tiny_model, tiny_saes):
 
 def analyse(out: Path, *flags: object) -> dict[str, int]:
     """What the manifest of a run in a fresh process says of memory."""
-    command = [sys.executable, "-m", "bluffscope", "analyze", "--device", "cpu", "--out", out, *flags, "--allow-unsound"]
+    command = [
+        sys.executable,
+        "-m",
+        "bluffscope",
+        "analyze",
+        "--device",
+        "cpu",
+        "--out",
+        out,
+        *flags,
+        "--allow-unsound",
+    ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
     memory = json.loads((out / "manifest.json").read_text())["memory"]
