@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
-from collections.abc import Mapping
+import signal
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 from bluffscope.config import RunConfig, run_config
-from bluffscope.errors import InputError
+from bluffscope.errors import InputError, RunFolderError, RunStopped
 from bluffscope.provenance import Identity, placeless, result_options
 from bluffscope.table.atomic import is_leftover, remove_leftovers, write_bytes, writing
 from bluffscope.table.checksums import CHECKSUMS, Finished, TableFile, inspect, write_checksums
@@ -91,6 +94,18 @@ def read_previous(path: Path) -> Previous:
     if identity is None and finished is not None and (manifest := finished.manifest) is not None:
         identity = {**manifest, "data": {"digest": manifest["data"]["digest"]}}
     return Previous(folder, saved_options(path), identity, finished)
+
+
+@contextmanager
+def resumable(folder: RunFolder) -> Generator[None, None, None]:
+    """Inside, whatever ends the run says how to go on."""
+    again = f"bluffscope analyze --resume {shlex.quote(str(folder.path))}"
+    try:
+        yield
+    except RunFolderError as error:
+        raise RunFolderError(f"{error}; what is committed is kept: {again}") from error
+    except KeyboardInterrupt as stop:
+        raise RunStopped(getattr(stop, "signal_number", signal.SIGINT), folder.path) from stop
 
 
 def write_identity(folder: RunFolder, identity: Identity) -> None:

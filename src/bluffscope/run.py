@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import shlex
-import signal
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from bluffscope.buffers import kept_heap
 from bluffscope.config import RunConfig
 from bluffscope.crew import CrewWorker, crew_of
-from bluffscope.errors import InputError, QuarantineLimitError, RunFolderError, RunStopped
+from bluffscope.errors import InputError, QuarantineLimitError
 from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
 from bluffscope.health import Health, examine, sampled
 from bluffscope.hints import slow_hints
@@ -41,6 +40,7 @@ from bluffscope.resume import (
     read_previous,
     refuse_changed_identity,
     refuse_changed_options,
+    resumable,
     write_identity,
 )
 from bluffscope.run_log import RunLog, logging_to
@@ -223,7 +223,7 @@ def _run(
         work = Work(session, config, source, scan, crew, identity_of(config, crew.worker, scan))
         with session.stopwatch.stage("write"):
             folder = _folder(work, previous, held, log)
-        with _resumable(folder):
+        with resumable(folder):
             return _finish(work, folder, previous, lint, progress or _Silent())
 
 
@@ -257,6 +257,8 @@ def _folder(work: Work, previous: Previous | None, held: ExitStack, log: RunLog)
         held.enter_context(locked(folder.path))
         log.open(folder)
     if previous is None or previous.config is None:
+        if previous is not None:
+            _log.warning("%s: stopped before its options were written; it starts with those given", folder.path)
         model = work.worker.identity
         folder.write_config(replayable(config, model.get("revision"), work.worker.sae_identities))
     write_identity(folder, work.identity)
@@ -267,18 +269,6 @@ def _bytes_a_pair(work: Work) -> int:
     reads = 4.0 if work.config.measure.position == "completion-mean" else 1.0
     saes, keep = work.worker.sae_identities, work.config.output.keep_residuals
     return bytes_a_pair(work.worker.columns, saes, reads=reads, keep_residuals=keep)
-
-
-@contextmanager
-def _resumable(folder: RunFolder) -> Generator[None, None, None]:
-    """Inside, whatever ends the run says how to go on."""
-    again = f"bluffscope analyze --resume {shlex.quote(str(folder.path))}"
-    try:
-        yield
-    except RunFolderError as error:
-        raise RunFolderError(f"{error}; what is committed is kept: {again}") from error
-    except KeyboardInterrupt as stop:
-        raise RunStopped(getattr(stop, "signal_number", signal.SIGINT), folder.path) from stop
 
 
 def _finish(

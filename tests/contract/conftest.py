@@ -24,6 +24,7 @@ def options(tmp_path_factory, tiny_model, tiny_saes) -> list[str]:
 def whole(tmp_path_factory, options) -> crashing.Whole:
     """The run, in a process that nothing happened to."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert crashing.Child(["--version"], folder).end().code == 0  # the first process waits until all is imported
     ended = crashing.start(options, folder)
     assert ended.code == 3, ended.said  # one pair is too long
     assert crashing.leftovers(folder) == [] and crashing.missing_and_repeated(folder) == (0, 0)

@@ -99,25 +99,27 @@ def random_kills(folder: Path, whole: crashing.Whole, options: list[str], rng: r
     return injected, runs
 
 
+def kill_often(folder: Path, whole: crashing.Whole, options: list[str], kills: int) -> soak_table.Row:
+    """Runs that are killed at random moments, until so many were; some of them come through before their moment."""
+    rng, started = random.Random(kills), time.perf_counter()
+    injected = runs = lost = again = number = 0
+    while injected < kills:
+        number += 1
+        assert number <= 10 * kills, f"only {injected} of {number} runs were killed"
+        more = random_kills(folder / f"run{number}", whole, options, rng)
+        gone, twice = crashing.missing_and_repeated(folder / f"run{number}")
+        injected, runs, lost, again = injected + more[0], runs + more[1], lost + gone, again + twice
+    seconds = time.perf_counter() - started
+    return soak_table.Row("kill -9 at a random moment", injected, runs, lost, again, seconds)
+
+
 def test_a_run_killed_at_five_random_moments_finishes_each_time(tmp_path, whole, options):
-    rng = random.Random(5)
-    for number in range(5):
-        random_kills(tmp_path / f"run{number}", whole, options, rng)
+    kill_often(tmp_path, whole, options, 5)
 
 
 @pytest.mark.soak
-def test_many_runs_killed_at_random_moments(tmp_path, whole, options):
-    rng, started = random.Random(25), time.perf_counter()
-    injected = runs = lost = again = number = 0
-    while injected < 25:
-        number += 1
-        folder = tmp_path / f"run{number}"
-        more = random_kills(folder, whole, options, rng)
-        injected, runs = injected + more[0], runs + more[1]
-        gone, twice = crashing.missing_and_repeated(folder)
-        lost, again = lost + gone, again + twice
-    seconds = time.perf_counter() - started
-    soak_table.ROWS.append(soak_table.Row("kill -9 at a random moment", injected, runs, lost, again, seconds))
+def test_a_run_killed_at_many_random_moments_finishes_each_time(tmp_path, whole, options):
+    soak_table.ROWS.append(kill_often(tmp_path, whole, options, 25))
 
 
 STEPS_OF_A_COMMIT = {
