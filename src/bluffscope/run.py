@@ -266,7 +266,7 @@ def _folder(work: Work, previous: Previous | None, held: ExitStack, log: RunLog)
 
 
 def _bytes_a_pair(work: Work) -> int:
-    reads = 4.0 if work.config.measure.position == "completion-mean" else 1.0
+    reads = 2.0 if work.config.measure.position == "completion-mean" else 1.0
     saes, keep = work.worker.sae_identities, work.config.output.keep_residuals
     return bytes_a_pair(work.worker.columns, saes, reads=reads, keep_residuals=keep)
 

@@ -123,7 +123,9 @@ def test_every_shard_damaged_in_every_way(call, unmerged, whole, tmp_path):
             gone, twice = crashing.missing_and_repeated(folder)
             lost, again = lost + gone, again + twice
     seconds = time.perf_counter() - started
-    soak_table.ROWS.append(soak_table.Row("damaged shard", injected, injected, lost, again, seconds))
+    soak_table.ROWS.append(
+        soak_table.Row("damaged shard (cut off, one bit, emptied, gone)", injected, injected, lost, again, seconds)
+    )
 
 
 @pytest.mark.soak
@@ -137,4 +139,6 @@ def test_every_file_damaged_in_every_way(call, whole, tmp_path):
             gone, twice = crashing.missing_and_repeated(folder)
             lost, again = lost + gone, again + twice
     seconds = time.perf_counter() - started
-    soak_table.ROWS.append(soak_table.Row("damaged table or manifest", injected, 2 * injected, lost, again, seconds))
+    soak_table.ROWS.append(
+        soak_table.Row("damaged table or manifest (the same)", injected, 2 * injected, lost, again, seconds)
+    )

@@ -124,5 +124,12 @@ def test_every_call_fails_in_every_way(call, few, tmp_path, way):
     while strike(call, *few, tmp_path / f"run{nth}", nth, WAYS[way]):
         gone, twice = crashing.missing_and_repeated(tmp_path / f"run{nth}", PAIRS)
         lost, again, nth = lost + gone, again + twice, nth + 1
-    row = soak_table.Row(f"disk: {way}", nth - 1, 2 * nth - 1, lost, again, time.perf_counter() - started)
+    row = soak_table.Row(
+        f"disk: {way}, at each {'write' if way == SHORT else 'call'} in turn",
+        nth - 1,
+        2 * nth - 1,
+        lost,
+        again,
+        time.perf_counter() - started,
+    )
     soak_table.ROWS.append(row)
