@@ -11,10 +11,21 @@ from bluffscope.engine.queues import behind
 from bluffscope.errors import RunStopped
 from bluffscope.stopping import stoppable
 
+USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
+
+@pytest.fixture(autouse=True)
+def usual_handlers():
+    """Those that a process starts with: whoever started the tests, or a test before, may have set others."""
+    before = {number: signal.signal(number, usual) for number, usual in USUAL.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_is_told_by_the_check_and_the_second_at_once(number, code):
-    before = signal.getsignal(number)
+    before = USUAL[number]
     with pytest.raises(KeyboardInterrupt), stoppable() as check:
         check()
         signal.raise_signal(number)

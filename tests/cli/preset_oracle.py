@@ -7,6 +7,7 @@ preset's model, hook point and texts, and by layer the release and id of its SAE
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from typing import Any
 
@@ -19,6 +20,14 @@ from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
 from safetensors.torch import load_file
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def _installs_nothing(*command: Any, **options: Any) -> None:
+    raise subprocess.CalledProcessError(1, command)
+
+
+# For a processor that it cannot load, TransformerLens 3.9 installs torchvision, and with it another torch.
+subprocess.check_call = _installs_nothing
 
 
 def token_ids(tokenizer: Any, text: str) -> torch.Tensor:
