@@ -28,6 +28,7 @@ from bluffscope.engine.retries import Backlog, Task
 from bluffscope.engine.station import Measured, News, Station, unpacked
 from bluffscope.errors import InputError, RunStopped, WorkerLostError
 from bluffscope.machine import cores_granted, memory_available
+from bluffscope.quiet import environment
 from bluffscope.records import Shard
 from bluffscope.timing import Stopwatch
 
@@ -39,8 +40,11 @@ NEWS_SECONDS: Final = 0.5
 """How often workers are asked how they get on."""
 PATIENCE_SECONDS: Final = 60.0
 """How long the first worker may take before the user is told what is waited for."""
-MOST_STILLBORN: Final = 2
+MOST_STILLBORN: Final = 5
 """Workers that may die while they load, one after another, before it is no accident."""
+BREATH_SECONDS: Final = 0.5
+"""The wait before the first of them is replaced, twice as long each time: Ray sends workers to a lost machine until it
+has noticed."""
 _SILENT: Final[dict[str, Any]] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 _EXIT = re.compile(r"Worker exit type: (\w+)")
 
@@ -178,8 +182,6 @@ class RayEngine:
                 max_task_retries=0,
                 max_concurrency=IN_FLIGHT + 2,
                 scheduling_strategy="SPREAD",
-                # polars counts its threads once, in some processes before anything of ours runs
-                runtime_env={"env_vars": {"POLARS_MAX_THREADS": str(placement.cores)}},
             ).remote(make_worker)
         finally:
             for module in self._by_value:
@@ -268,6 +270,7 @@ class RayEngine:
                 self._go_on_without(how)
                 return
             logger.warning("a worker died while it was loading (%s): starting another", how)
+            time.sleep(BREATH_SECONDS * 2 ** (self._stillborn - 1))
         else:
             self._retry(hand, how)
         self._hands.append(self._start())
@@ -322,7 +325,9 @@ def cluster(address: str | None, workers: int = 0) -> Generator[list[Node], None
             finally:
                 ray.shutdown()
         else:
-            with _this_machine(max(workers, cores_granted())):
+            # polars counts its threads when it is imported: what workers inherit must say how many each may have.
+            threads = max(1, cores_granted() // max(1, workers))
+            with environment({"POLARS_MAX_THREADS": str(threads)}), _this_machine(max(workers, cores_granted())):
                 (node,) = _nodes()
                 yield [Node(node.cores, node.gpus, memory_available())]
 
