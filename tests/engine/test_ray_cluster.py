@@ -20,7 +20,9 @@ from light_worker import Factory, frame, shards
 
 @pytest.fixture
 def machines(monkeypatch):
-    """A head and two further machines with a core each, outside this process."""
+    """A head and two further machines with a core each, outside this process, which had another Ray before."""
+    with cluster(None):
+        pass  # what it asks of those who talk to it must not be asked of the next one
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     folder = tempfile.mkdtemp(prefix="bluffscope-ray-", dir="/tmp")  # pytest's are too long for names of sockets

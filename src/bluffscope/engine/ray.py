@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final
 
 import ray
-from ray import cloudpickle, exceptions
+from ray import _raylet, cloudpickle, exceptions
 from ray._private import worker as internals
 
 from bluffscope.engine.base import Commit, Description, DistantFactory, Tally
@@ -345,6 +345,7 @@ def _nodes() -> list[Node]:
 def _connect(address: str) -> None:
     try:
         check_address(address)
+        _forget_who_may_talk()
         with _handlers_kept():
             ray.init(address=address, **_SILENT)
     except (OSError, OverflowError, ValueError, RuntimeError, exceptions.RayError) as error:
@@ -360,6 +361,7 @@ def _connect(address: str) -> None:
 @contextmanager
 def _this_machine(cores: int) -> Generator[None, None, None]:
     with starting() as settings:
+        _forget_who_may_talk()
         try:
             with _handlers_kept():
                 ray.init(address="local", num_cpus=cores, **settings, **_SILENT)
@@ -370,6 +372,13 @@ def _this_machine(cores: int) -> Generator[None, None, None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _forget_who_may_talk() -> None:
+    """Ray keeps to the secret of a process's first cluster: the next one could not answer, and workers there die."""
+    compiled: Any = _raylet
+    compiled.Config.initialize("")  # reads the environment again
+    compiled.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager
