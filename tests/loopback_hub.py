@@ -1,5 +1,7 @@
 """A hub on 127.0.0.1 that speaks enough of the Hugging Face API for downloads, refusals and interruptions.
 
+Commands that know no other hub are run in processes of their own.
+
 It always ends: every connection has a time limit, its threads are daemons, and closing it waits for none of them.
 """
 
@@ -7,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,10 +20,11 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
+TOKEN = "hf_" + "plantedSecret0123456789"
 SECONDS = 10
 """A connection that is silent for so long is closed."""
-_FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
-_API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(?:revision|tree)/([^/]+))?(.*)")
+_FILE = re.compile(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_API = re.compile(r"/api/(?:models/|(?=datasets/))((?:datasets/)?[^/]+/[^/]+)(?:/(?:revision|tree)/([^/]+))?(.*)")
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class LoopbackHub:
     """The server; use it as a context manager."""
 
     repositories: dict[str, Path] = field(default_factory=dict)
-    """Folder of each repository's files, on the branch main."""
+    """Folder of each repository's files, on the branch main; a dataset's name begins with datasets/."""
     private: dict[str, str] = field(default_factory=dict)
     """The token that a repository asks for."""
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -179,3 +185,43 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _etag(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# Every command in one process: imports take seconds, and the hub's address is read at import.
+SCRIPT = """
+import contextlib, io, json, sys, urllib.request, bluffscope.run
+from bluffscope.cli.main import main
+bluffscope.run._report = lambda path: None
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = main(arguments)
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
+def environment(home: Path, endpoint: str, **more: str) -> dict[str, str]:
+    """Of a process that knows this hub and no other, and waits for nothing longer than seconds."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "HUGGING")) and name.lower() not in ("http_proxy", "https_proxy", "all_proxy")
+    }
+    limits = {"HF_HUB_DOWNLOAD_TIMEOUT": "5", "HF_HUB_ETAG_TIMEOUT": "5", "HF_HUB_DISABLE_XET": "1"}
+    quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*", "no_proxy": "*", "OMP_NUM_THREADS": "2"}
+    return kept | limits | quiet | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint} | more
+
+
+def calls(runs: dict[str, list[str]], home: Path, endpoint: str, **more: str) -> dict[str, tuple[int, str, str]]:
+    """Exit code, stdout and stderr of each command, by name."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(list(runs.values()))],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        env=environment(home, endpoint, **more),
+        cwd=home.parent,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert TOKEN not in done.stderr
+    lines = map(json.loads, done.stdout.splitlines())
+    return {name: tuple(line) for name, line in zip(runs, lines, strict=True)}

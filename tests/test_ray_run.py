@@ -76,6 +76,11 @@ def same_tables(one, other):
         assert left.equals(right), name
 
 
+def checked(result):
+    """What the health gate looked at, and what came out."""
+    return [(check["check"], check["layer"], check["severity"]) for check in result.manifest["health"]["checks"]]
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_any_number_of_workers_gives_the_tables_of_one_process_bit_for_bit(workers, options, local, tmp_path, caplog):
     result = run(config_from(**options, engine="ray", workers=workers, out=tmp_path / "run"), draw=False)
@@ -87,6 +92,9 @@ def test_any_number_of_workers_gives_the_tables_of_one_process_bit_for_bit(worke
     assert counts == here.manifest["counts"]
     assert result.manifest["model"] == here.manifest["model"]
     assert {"tokenise", "forward", "sae", "geometry", "write"} <= set(result.manifest["timings"])
+    # A worker reads the texts again: the gate is the same.
+    assert checked(result) == checked(here)
+    assert ("packed = single", 1, "ok") in checked(result)
     memory = result.manifest["memory"]
     assert memory["predicted_bytes"] > 0
     assert memory["peak_bytes"] > 0

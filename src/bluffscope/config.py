@@ -25,7 +25,8 @@ class DataOptions:
     """Which pairs are read, and how."""
 
     data: str = "bluff200"
-    """Pairs: a .json, .jsonl, .csv or .parquet file, a folder of such files, or bluff200 (bundled)."""
+    """Pairs: a .json, .jsonl, .csv or .parquet file, a folder of such files, a dataset of the hub
+    (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or bluff200 (bundled)."""
     columns: tuple[str, ...] = ()
     """Names of the source's fields, as KEY=NAME: prompt=question fact=best_answer hallucination=wrong.
     KEY is one of id, domain, complexity, prompt, fact, hallucination."""

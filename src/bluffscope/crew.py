@@ -16,7 +16,7 @@ import torch
 from bluffscope import __version__
 from bluffscope.config import EngineOptions, RunConfig
 from bluffscope.engine import Commit, LocalEngine
-from bluffscope.engine.base import Tally
+from bluffscope.engine.base import Question, Tally
 from bluffscope.engine.placement import Need, Node, Placement, place
 from bluffscope.errors import InputError
 from bluffscope.machine import device_peak
@@ -132,6 +132,10 @@ class DistantRunWorker:
         worker = self.worker
         return Tally(dict(worker.stopwatch.seconds), worker.computed(), device_peak(self.config.model.device))
 
+    def answer(self, question: Question) -> Any:
+        """What the run's worker itself has to say."""
+        return question(self.worker)
+
 
 def _footprint(worker: ShardWorker, config: RunConfig) -> Footprint:
     shape = loaded_shape(
@@ -190,6 +194,14 @@ class Crew:
     worker: CrewWorker
     config: RunConfig
     """The options, with everything frozen in that was left open."""
+
+    def ask(self, question: Question) -> Any:
+        """What a worker answers to a question, in the process that holds the model.
+
+        Raises:
+            WorkerLostError: the workers are gone.
+        """
+        return self.worker.engine.ask(question) if isinstance(self.worker, RemoteWorkers) else question(self.worker)
 
     def memory(self, pairs: int) -> dict[str, int | None]:
         """The most memory held where a model is (of several workers: the largest), as predicted and as it came."""

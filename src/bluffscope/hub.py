@@ -16,12 +16,14 @@ from http.client import HTTPException
 from io import StringIO
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 logger = logging.getLogger(__name__)
 
+DATASETS = "hf://datasets/"
+"""How addresses of datasets begin."""
 ANSWER_SECONDS = 5.0
 """How long the hub may take to answer."""
 
@@ -140,12 +142,13 @@ def redacted(text: str) -> str:
     return _TOKEN.sub("***", text.replace(token, "***") if token else text)
 
 
-def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
+def cached_snapshot(name: str, revision: str | None = None, kind: Literal["model", "dataset"] = "model") -> Path | None:
     """The folder in which the local cache has a repository's files; None for a folder and for what is not cached.
 
     Args:
         name: hub id of the repository.
         revision: branch, tag or commit; None is the branch main.
+        kind: of repository; only a model may be a folder of the user's.
 
     Returns:
         The folder; its name is the commit. Files may be absent from it.
@@ -153,9 +156,9 @@ def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    if Path(name).expanduser().exists():
+    if kind == "model" and Path(name).expanduser().exists():
         return None
-    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
+    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
     reference = repository / "refs" / (revision or "main")
     commit = reference.read_text(encoding="utf-8") if reference.is_file() else revision
     if not commit or not (repository / "snapshots" / commit).is_dir():

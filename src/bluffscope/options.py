@@ -11,7 +11,6 @@ from typing import Any
 
 from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.errors import InputError
-from bluffscope.pairs.source import BUNDLED
 from bluffscope.sae.find import pinned
 from bluffscope.table.folder import RunFolder
 
@@ -89,10 +88,7 @@ def replayable(config: RunConfig, revision: str | None, saes: Mapping[int, Mappi
         sae=pinned(sae, commits.pop()) if sae and len(commits) == 1 else sae,
         revision=revision or config.model.revision,
     )
-    data = config.data
-    if data.data != BUNDLED:
-        data = replace(data, data=str(Path(data.data).resolve()))
-    return asdict(replace(config, model=model, data=data, output=replace(config.output, out=None, resume=None)))
+    return asdict(replace(config, model=model, output=replace(config.output, out=None, resume=None)))
 
 
 def _absolute(name: str | None) -> str | None:

@@ -132,6 +132,8 @@ def run_manifest(
         lint=lint,
     )
     manifest["data"] = {"name": source.name, "digest": scan.digest, "domains": scan.domains}
+    if source.commit is not None:
+        manifest["data"]["commit"] = source.commit
     manifest["memory"] = crew.memory(scan.count)
     manifest["workers"] = crew.workers(sessions[-1]["pairs"])
     manifest["strategy"] = worker.strategy

@@ -19,9 +19,9 @@ import torch
 from bluffscope.buffers import kept_heap
 from bluffscope.config import RunConfig
 from bluffscope.crew import CrewWorker, crew_of
-from bluffscope.errors import InputError, QuarantineLimitError
+from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
 from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
-from bluffscope.health import Health, examine, sampled
+from bluffscope.health import Health, Inspection, examine, inspect, sampled
 from bluffscope.hints import slow_hints
 from bluffscope.machine import Watch
 from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
@@ -213,7 +213,8 @@ def _run(
         with session.stopwatch.stage("data"):
             source = open_source(config.data)
             scan = source.scan()
-        config = replace(config, model=resolve(config.model))
+        data = replace(config.data, data=source.location)
+        config = replace(config, data=data, model=resolve(config.model))
         everything = (*analyses, *(Analysis("added", item.function) for item in added))
         columns_of = _columns(config, scan, analyses, added)
         crew = held.enter_context(crew_of(config, everything, columns_of, session.stopwatch))
@@ -299,12 +300,15 @@ def _finish(
 
 
 def _health(work: Work, folder: RunFolder, merged: MergeResult) -> Health:
-    """The health gate, on the finished tables and on a few texts read again where the model is at hand."""
+    """The health gate, on the finished tables and on a few texts read again where the model is."""
     run, worker = Run(folder.path), work.worker
+    try:
+        inspection = work.crew.ask(partial(inspect, pairs=sampled(work.source.pairs(), work.scan.count)))
+    except WorkerLostError as error:  # the run is complete
+        inspection = Inspection.undone(str(error))
     return examine(
         work.config.model,
-        worker,
-        sampled(work.source.pairs(), work.scan.count),
+        inspection,
         run.metrics,
         run.features,
         merged.reasons,

@@ -15,54 +15,14 @@ from pathlib import Path
 import pytest
 
 import tiny
-from loopback_hub import LoopbackHub
+from loopback_hub import TOKEN, LoopbackHub, calls, environment
 
-TOKEN = "hf_" + "plantedSecret0123456789"
 LAYERS = ("0", "3")
 WEIGHTS = "model.safetensors"
 KEPT = 10 << 20
 """Bytes of a download that huggingface_hub writes at once: what came of a further part is lost where it breaks off."""
 # huggingface_hub goes on by itself five times where nothing more comes, a second apart; then it gives up.
 ATTEMPTS = 6
-
-# Every command in one process: imports take seconds, and the hub's address is read at import.
-SCRIPT = """
-import contextlib, io, json, sys, urllib.request, bluffscope.run
-from bluffscope.cli.main import main
-bluffscope.run._report = lambda path: None
-for arguments in json.loads(sys.argv[1]):
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        code = main(arguments)
-    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
-"""
-
-
-def environment(home: Path, endpoint: str, **more: str) -> dict[str, str]:
-    """Of a process that knows this hub and no other, and waits for nothing longer than seconds."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("HF_", "HUGGING")) and name.lower() not in ("http_proxy", "https_proxy", "all_proxy")
-    }
-    limits = {"HF_HUB_DOWNLOAD_TIMEOUT": "5", "HF_HUB_ETAG_TIMEOUT": "5", "HF_HUB_DISABLE_XET": "1"}
-    quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*", "no_proxy": "*", "OMP_NUM_THREADS": "2"}
-    return kept | limits | quiet | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint} | more
-
-
-def calls(runs: dict[str, list[str]], home: Path, endpoint: str, **more: str) -> dict[str, tuple[int, str, str]]:
-    """Exit code, stdout and stderr of each command, by name."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(list(runs.values()))],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        env=environment(home, endpoint, **more),
-        cwd=home.parent,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert TOKEN not in done.stderr
-    lines = map(json.loads, done.stdout.splitlines())
-    return {name: tuple(line) for name, line in zip(runs, lines, strict=True)}
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,7 @@ def watched(command: list[object], limit: float) -> list[Moment]:
         process.kill()
         process.wait(timeout=30)
         listener.join(timeout=30)
+        process.stderr.close()
     assert process.returncode == 0, said[-5:]
     return seen
 

@@ -125,6 +125,31 @@ def test_a_pair_that_kills_its_worker_is_found_and_given_up_and_all_others_are_m
     assert capfd.readouterr().out == ""  # Ray would print the deaths there
 
 
+def pid_of(worker):
+    return os.getpid()
+
+
+def refuse(worker):
+    raise InputError(f"{worker.done} pairs are enough")
+
+
+def test_a_question_is_answered_by_a_worker_that_is_left_and_its_error_is_raised_here():
+    with cluster(None), RayEngine(Placement(2, 1), Stopwatch(), ("light_worker", __name__)) as engine:
+        engine.run(iter(shards(4, 4)), Factory(seconds=0.02), lambda shard, table: None, lambda pairs: None)
+        pids = engine.pids
+        assert engine.ask(pid_of) in pids
+        with pytest.raises(InputError, match="^[0-9]+ pairs are enough$"):
+            engine.ask(refuse)
+        while pids:
+            assert engine.ask(pid_of) in pids
+            dead = psutil.Process(pids.pop(0))
+            dead.kill()
+            with contextlib.suppress(psutil.TimeoutExpired):  # nobody may bury it
+                dead.wait(5)
+        with pytest.raises(WorkerLostError, match="all workers are gone"):
+            engine.ask(pid_of)
+
+
 def test_several_fatal_pairs_are_all_found():
     fatal = {"p3": "dies", "p4": "dies"}
     table = run(Factory(fatal), shards(2, 4)).table

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
 from bluffscope.errors import InputError
-from bluffscope.model.load import MOST_LAYERS, check_folder, choose_device, load_model
+from bluffscope.model.folder import MOST_LAYERS, check_folder
+from bluffscope.model.load import choose_device, load_model
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[1, 70, 80, 90, 100, 110, 75, 85]])

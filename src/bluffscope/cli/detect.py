@@ -106,12 +106,12 @@ def _score_options(arguments: Sequence[str]) -> ScoreOptions:
 def train(options: TrainOptions) -> int:
     """Fit, judge, keep; 1 where it was not good enough to be kept."""
     # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
-    from bluffscope.report.damage import table_errors
     from bluffscope.report.training import TrainedView, verdict
     from bluffscope.stats.detector_files import check_new, write_detector
     from bluffscope.stats.selection import matching, pairs_of
     from bluffscope.stats.training import train as fit
     from bluffscope.table import read_run
+    from bluffscope.table.atomic import table_errors
     from bluffscope.table.health import read_health
 
     if options.seed < 0:

@@ -90,11 +90,11 @@ def main(arguments: Sequence[str]) -> int:
 def features(options: FeaturesOptions) -> int:
     """Look at a run's features and say what was found."""
     # Polars and scipy take a second to import: --help and a mistyped flag should not.
-    from bluffscope.report.damage import table_errors
     from bluffscope.report.features import FeaturesView
     from bluffscope.report.neuronpedia import feature_pages
     from bluffscope.stats import feature_effects
     from bluffscope.table import read_run
+    from bluffscope.table.atomic import table_errors
     from bluffscope.table.exports import as_json, check_export, export_table
     from bluffscope.table.health import read_health
 

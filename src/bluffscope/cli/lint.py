@@ -40,7 +40,8 @@ code 1 where there is an error, 0 where there are warnings or nothing, 2 where t
 @dataclass(frozen=True, kw_only=True)
 class _Data(DataOptions):
     data: tyro.conf.Positional[str] = "bluff200"
-    """Pairs: a .json, .jsonl, .csv or .parquet file, a folder of such files, or bluff200 (bundled)."""
+    """Pairs: a .json, .jsonl, .csv or .parquet file, a folder of such files, a dataset of the hub
+    (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or bluff200 (bundled)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,6 +77,10 @@ class Description(Protocol):
         ...
 
 
+Question = Callable[[Any], Any]
+"""Put to what a worker holds, in the worker's process."""
+
+
 class DistantWorker(Worker, Protocol):
     """A worker in another process: what the driver would otherwise see of it, it has to say."""
 
@@ -86,6 +90,10 @@ class DistantWorker(Worker, Protocol):
 
     def tally(self) -> Tally:
         """What it has done so far."""
+        ...
+
+    def answer(self, question: Question) -> Any:
+        """What there is to say to a question about what it holds."""
         ...
 
 

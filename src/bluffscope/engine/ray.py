@@ -20,7 +20,7 @@ import ray
 from ray import _raylet, cloudpickle, exceptions
 from ray._private import worker as internals
 
-from bluffscope.engine.base import Commit, Description, DistantFactory, Tally
+from bluffscope.engine.base import Commit, Description, DistantFactory, Question, Tally
 from bluffscope.engine.launch import check_address, starting
 from bluffscope.engine.ledger import Account, Ledger
 from bluffscope.engine.placement import Node, Placement
@@ -95,6 +95,8 @@ class RayEngine:
         self._start: Callable[[], _Hand] | None = None
         self._description: Description | None = None
         self._hands: list[_Hand] = []
+        self._due: list[float] = []
+        """When those that died while they loaded are replaced."""
         self._calls: dict[Any, _Call] = {}
         self._backlog = Backlog(())
         self._commit: Commit | None = None
@@ -169,11 +171,28 @@ class RayEngine:
         """What all workers have done together."""
         return self._ledger.tally()
 
+    def ask(self, question: Question) -> Any:
+        """What a worker answers, once `run` or `hire` has returned; any of them does, since all hold the same.
+
+        Raises:
+            WorkerLostError: none is left.
+            Exception: what the question raised.
+        """
+        for hand in self._hands:
+            if hand.pid is not None:
+                try:
+                    with self._modules_sent():
+                        answer = hand.actor.answer.remote(question)
+                    return ray.get(answer)
+                except exceptions.RayTaskError as error:  # raised in the worker
+                    raise error.cause from error
+                except exceptions.RayError:  # of the worker: the next one knows as much
+                    continue
+        raise WorkerLostError("--engine ray: all workers are gone")
+
     def _started(self, make_worker: DistantFactory) -> _Hand:
         placement = self.placement
-        for module in self._by_value:
-            cloudpickle.register_pickle_by_value(sys.modules[module])
-        try:
+        with self._modules_sent():
             station: Any = ray.remote(Station)
             actor = station.options(
                 num_cpus=placement.cores,
@@ -183,12 +202,20 @@ class RayEngine:
                 max_concurrency=IN_FLIGHT + 2,
                 scheduling_strategy="SPREAD",
             ).remote(make_worker)
-        finally:
-            for module in self._by_value:
-                cloudpickle.unregister_pickle_by_value(sys.modules[module])
         hand = _Hand(actor, self._ledger.open())
         self._calls[actor.describe.remote()] = _Call(hand, partial(self._ready, hand))
         return hand
+
+    @contextmanager
+    def _modules_sent(self) -> Generator[None, None, None]:
+        """Inside, what is sent to workers takes along the code of modules that they may not have."""
+        for module in self._by_value:
+            cloudpickle.register_pickle_by_value(sys.modules[module])
+        try:
+            yield
+        finally:
+            for module in self._by_value:
+                cloudpickle.unregister_pickle_by_value(sys.modules[module])
 
     def _ready(self, hand: _Hand, answer: tuple[int, Description, News]) -> None:
         hand.pid, description, news = answer
@@ -242,6 +269,10 @@ class RayEngine:
 
     def _step(self) -> None:
         """Take the answers that have come, or wait a moment for one."""
+        self._replace()
+        if not self._calls:
+            time.sleep(NEWS_SECONDS)
+            return
         done, _ = ray.wait(list(self._calls), timeout=NEWS_SECONDS)
         for answer in done:  # one at most
             call = self._calls.pop(answer)
@@ -254,9 +285,15 @@ class RayEngine:
             else:
                 call.take(given)
 
+    def _replace(self) -> None:
+        """Start the workers whose time has come."""
+        assert self._start is not None
+        now = time.monotonic()
+        self._hands += [self._start() for due in self._due if due <= now]
+        self._due = [due for due in self._due if due > now]
+
     def _lose(self, hand: _Hand, error: Exception) -> None:
         """Replace a worker that died, and have what it was measuring measured again."""
-        assert self._start is not None and self._hands
         found = _EXIT.search(str(error))
         how = found[1] if found else type(error).__name__
         self._calls = {answer: call for answer, call in self._calls.items() if call.hand is not hand}
@@ -270,13 +307,13 @@ class RayEngine:
                 self._go_on_without(how)
                 return
             logger.warning("a worker died while it was loading (%s): starting another", how)
-            time.sleep(BREATH_SECONDS * 2 ** (self._stillborn - 1))
+            self._due.append(time.monotonic() + BREATH_SECONDS * 2 ** (self._stillborn - 1))
         else:
             self._retry(hand, how)
-        self._hands.append(self._start())
+            self._due.append(0.0)
 
     def _go_on_without(self, how: str) -> None:
-        if not self._hands:
+        if not self._hands and not self._due:
             raise WorkerLostError(
                 f"--engine ray: workers die while they load ({how}): is there too little memory? Use fewer --workers, "
                 "a smaller model, or --engine local to see what happens"

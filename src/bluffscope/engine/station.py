@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from bluffscope.buffers import kept_heap
-from bluffscope.engine.base import Description, DistantFactory, DistantWorker, Tally
+from bluffscope.engine.base import Description, DistantFactory, DistantWorker, Question, Tally
 from bluffscope.engine.queues import ahead, behind
 from bluffscope.records import Shard
 
@@ -104,6 +104,10 @@ class Station:
     def news(self) -> News:
         """What has happened since it was last asked; waits until the worker is there."""
         return News(self._pairs, self._made.result().tally(), self._records.taken())
+
+    def answer(self, question: Question) -> Any:
+        """What the worker answers; to be asked while it measures nothing."""
+        return self._made.result().answer(question)
 
     def _work(self, make_worker: DistantFactory) -> None:
         try:

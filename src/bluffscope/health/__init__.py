@@ -3,6 +3,16 @@
 from bluffscope.health.check import Check, Health, Severity
 from bluffscope.health.diagnosis import diagnose
 from bluffscope.health.fit import explained_variance
-from bluffscope.health.gate import examine, sampled
+from bluffscope.health.gate import Inspection, examine, inspect, sampled
 
-__all__ = ["Check", "Health", "Severity", "diagnose", "examine", "explained_variance", "sampled"]
+__all__ = [
+    "Check",
+    "Health",
+    "Inspection",
+    "Severity",
+    "diagnose",
+    "examine",
+    "explained_variance",
+    "inspect",
+    "sampled",
+]

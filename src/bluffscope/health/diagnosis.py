@@ -10,7 +10,7 @@ import polars as pl
 
 from bluffscope.config import OutputOptions, RunConfig
 from bluffscope.health.check import Check, Health
-from bluffscope.health.gate import CANDIDATES, examine, sampled
+from bluffscope.health.gate import CANDIDATES, examine, inspect, sampled
 from bluffscope.machine import free_memory
 from bluffscope.metrics import ANALYSES
 from bluffscope.model import LanguageModel
@@ -80,14 +80,12 @@ def _examined(
     chosen = sampled(_renumbered(pairs), len(pairs), CANDIDATES)
     return examine(
         config.model,
-        worker,
-        chosen,
+        inspect(worker, chosen, whole),
         measured,
         features,
         dict(reasons.iter_rows()),
         identity=worker.identity,
         saes=worker.sae_identities,
-        whole=whole,
     )
 
 

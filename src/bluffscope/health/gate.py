@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -13,7 +14,7 @@ from bluffscope.health.check import Check, Health, Severity
 from bluffscope.health.fit import check_fit
 from bluffscope.health.reading import check_reading, check_tokens
 from bluffscope.health.setup import check_setup
-from bluffscope.health.subject import TEXTS, Subject, chosen_texts, plain_forwards, spread
+from bluffscope.health.subject import TEXTS, Subject, Traits, chosen_texts, plain_forwards, spread
 from bluffscope.health.table import check_table
 from bluffscope.model import LanguageModel
 from bluffscope.records import Pair, TokenizedPair
@@ -28,10 +29,44 @@ def sampled(pairs: Iterable[Pair], count: int, wanted: int = CANDIDATES) -> list
     return [pair for place, pair in enumerate(islice(pairs, count)) if place in places]
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What only a process that holds the model can tell; travels between processes."""
+
+    checks: tuple[Check, ...]
+    """Of a few texts read again."""
+    traits: Traits | None = None
+    """None where no process holds the model (any more)."""
+
+    @classmethod
+    def undone(cls, why: str) -> Inspection:
+        """There was none."""
+        return cls((_unchecked(why, "warning"),))
+
+
+def inspect(worker: object, pairs: Sequence[Pair], whole: LanguageModel | None = None) -> Inspection:
+    """Read a few texts again, in the process that measured.
+
+    Args:
+        worker: what measured the pairs. Where it holds no model (any more), that is noted.
+        pairs: some of the pairs.
+        whole: the whole model, where it fits beside the run's: then the run's reading is held against it, and SAEs
+            are tried at every layer. Else the blocks that the run loaded do.
+    """
+    subject = Subject.of(worker, whole)
+    if subject is None:
+        return Inspection((_unchecked("the model is not held any more; `bluffscope doctor` checks it"),))
+    try:
+        checks = tuple(_check_texts(subject, pairs))
+    except (MemoryError, RuntimeError) as error:  # the run is complete: what was measured must not be lost over this
+        said = " ".join(str(error).split())[:200]
+        checks = (_unchecked(f"the model failed on them ({said})", "warning"),)
+    return Inspection(checks, Traits.of(subject))
+
+
 def examine(
     options: ModelOptions,
-    worker: object,
-    pairs: Sequence[Pair],
+    inspection: Inspection,
     metrics: pl.DataFrame,
     features: pl.LazyFrame,
     reasons: Mapping[str, int],
@@ -39,41 +74,28 @@ def examine(
     identity: Mapping[str, Any],
     saes: Mapping[int, Mapping[str, Any]],
     allowed: bool = False,
-    whole: LanguageModel | None = None,
 ) -> Health:
     """Check a run.
 
     Args:
         options: model, SAEs, device and dtype, resolved.
-        worker: what measured the pairs. Where it holds no model (any more), what needs one is noted as not checked.
-        pairs: some of the pairs, for what is measured once more.
+        inspection: of a worker of the run.
         metrics: the result table.
         features: pair_id, view, layer, feature, activation.
         reasons: how many pairs were quarantined for which reason.
         identity: the model's, as the manifest holds it.
         saes: of every layer's SAE.
         allowed: whether verdicts are given whatever is found.
-        whole: the whole model, where it fits beside the run's: then the run's reading is held against it, and SAEs
-            are tried at every layer. Else the blocks that the run loaded do.
     """
-    subject = Subject.of(worker, whole)
-    tokenizer = getattr(worker, "tokenizer", None)
-    try:
-        reading = list(_check_texts(subject, tokenizer, pairs))
-    except (MemoryError, RuntimeError) as error:  # the run is complete: what was measured must not be lost over this
-        reading = [_unchecked(f"the model failed on them ({' '.join(str(error).split())[:200]})", "warning")]
-    table = list(check_table(metrics, features, reasons, saes, _bos_text(subject)))
+    reading, traits = inspection.checks, inspection.traits
+    table = list(check_table(metrics, features, reasons, saes, None if traits is None else traits.bos_text))
     poor = [check.layer for check in (*reading, *table) if check.severity == "error" and check.layer is not None]
-    setup = list(check_setup(options, identity, saes, subject, poor))
+    setup = list(check_setup(options, identity, saes, traits, poor))
     return Health.of((*setup, *reading, *table), allowed=allowed)
 
 
-def _check_texts(subject: Subject | None, tokenizer: Any, pairs: Sequence[Pair]) -> Iterator[Check]:
-    """What takes the model: a few texts read again."""
-    if subject is None or tokenizer is None:
-        yield _unchecked("the model is not held here; `bluffscope doctor` checks it")
-        return
-    tokenized = [found for found in tokenizer.tokenize(list(pairs)) if isinstance(found, TokenizedPair)]
+def _check_texts(subject: Subject, pairs: Sequence[Pair]) -> Iterator[Check]:
+    tokenized = [found for found in subject.texts.tokenize(list(pairs)) if isinstance(found, TokenizedPair)]
     texts = chosen_texts(tokenized)
     plain = list(plain_forwards(subject, texts))
     if not plain:
@@ -88,9 +110,3 @@ def _check_texts(subject: Subject | None, tokenizer: Any, pairs: Sequence[Pair])
 
 def _unchecked(why: str, severity: Severity = "note") -> Check:
     return Check(check="reading and fit", severity=severity, expected="a few texts read again", seen=f"not done: {why}")
-
-
-def _bos_text(subject: Subject | None) -> str | None:
-    if subject is None or subject.tokenizer.bos_token_id is None:
-        return None
-    return str(subject.tokenizer.decode([subject.tokenizer.bos_token_id]))

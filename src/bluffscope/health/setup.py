@@ -10,7 +10,7 @@ from typing import Any, Final
 from bluffscope.config import ModelOptions
 from bluffscope.errors import InputError
 from bluffscope.health.check import Check, Severity
-from bluffscope.health.subject import Subject
+from bluffscope.health.subject import Traits
 from bluffscope.model import HookPoint
 
 Saes = Mapping[int, Mapping[str, Any]]
@@ -25,7 +25,7 @@ _CACHE_FOLDER = re.compile(r"models--[^/]+--([^/]+)/snapshots/")
 
 
 def check_setup(
-    options: ModelOptions, model: Mapping[str, Any], saes: Saes, subject: Subject | None, poor: Sequence[int]
+    options: ModelOptions, model: Mapping[str, Any], saes: Saes, traits: Traits | None, poor: Sequence[int]
 ) -> Iterator[Check]:
     """Everything that can be said before a text is read.
 
@@ -33,16 +33,16 @@ def check_setup(
         options: model, SAEs, device and dtype, resolved.
         model: the model's identity, as the manifest holds it.
         saes: the identity of every layer's SAE.
-        subject: model and SAEs themselves, where this process holds them.
+        traits: the model's own; None where no process holds it any more.
         poor: the layers whose SAE was found not to fit: then a name that cannot be compared matters.
     """
     for layer, sae in saes.items():
         yield _check_layer(layer, sae)
         yield _check_name(options, layer, sae, doubted=layer in poor)
         yield _check_architecture(layer, sae)
-        yield from _check_processing(options, model, layer, sae, subject)
-    if subject is not None:
-        yield _check_vocabulary(subject)
+        yield from _check_processing(options, model, layer, sae, traits)
+    if traits is not None:
+        yield _check_vocabulary(traits)
     yield _check_device(options)
 
 
@@ -113,15 +113,15 @@ def _check_architecture(layer: int, sae: Mapping[str, Any]) -> Check:
 
 
 def _check_processing(
-    options: ModelOptions, model: Mapping[str, Any], layer: int, sae: Mapping[str, Any], subject: Subject | None
+    options: ModelOptions, model: Mapping[str, Any], layer: int, sae: Mapping[str, Any], traits: Traits | None
 ) -> Iterator[Check]:
     """What the SAE asks of the model's loading (what cannot be applied was refused when it was loaded)."""
     asked: Mapping[str, Any] = sae.get("trained_on", {}).get("processing") or {}
     if asked.get("center_writing_weights"):
         done = "applied: the mean is taken off what is read"
-        if subject is None:
+        if traits is None:
             done = "applied where the model has LayerNorm"
-        elif not subject.points[layer].centred:
+        elif layer not in traits.centred:
             done = "nothing to do: this model's norms are no LayerNorm, and TransformerLens leaves it as it is"
         yield Check(check="centred writing weights", layer=layer, expected="center_writing_weights", seen=done)
     if revision := asked.get("revision"):
@@ -137,11 +137,9 @@ def _check_processing(
         )
 
 
-def _check_vocabulary(subject: Subject) -> Check:
+def _check_vocabulary(traits: Traits) -> Check:
     """The tokenizer's ids against the model's embedding. A model may have spare rows; ids without a row are refused."""
-    network: Any = subject.network
-    rows = int(network.get_input_embeddings().weight.shape[0])
-    tokens = len(subject.tokenizer)
+    rows, tokens = traits.embedded, traits.tokens
     row: dict[str, Any] = {"check": "tokenizer = model", "expected": f"at most {rows} ids (rows of the embedding)"}
     if tokens > rows:
         return Check(

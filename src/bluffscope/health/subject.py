@@ -15,6 +15,7 @@ from bluffscope.errors import PairError
 from bluffscope.model import HookPoint, LanguageModel
 from bluffscope.model.hooks import Point, find_blocks, ignores_mean
 from bluffscope.pipeline import ShardWorker
+from bluffscope.plan import TextTokenizer
 from bluffscope.precision import computing_in
 from bluffscope.records import Pair, TokenizedPair, View
 from bluffscope.reference_model import ReferenceOptions, tokenise
@@ -44,8 +45,8 @@ class Subject:
     """Where each SAE says it belongs, whatever the run's reader hooks."""
     options: ReferenceOptions
     """How texts are put together and read, for the reference's own tokenising."""
-    bos: int | None
-    """What the run feeds in front of every text."""
+    texts: TextTokenizer
+    """The run's own tokenising; its `bos` is what the run feeds in front of every text."""
     worker: ShardWorker | None
     """What reads packed batches; None for strategies that take one text at a time anyway."""
 
@@ -77,6 +78,32 @@ class Subject:
         )
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What checks of names and tables need to know of the model; travels between processes."""
+
+    embedded: int
+    """Rows of the embedding."""
+    tokens: int
+    """Ids of the tokenizer."""
+    bos_text: str | None
+    """A BOS as the table's read tokens show it; None where the tokenizer has none."""
+    centred: frozenset[int]
+    """Layers at which the mean is taken off what is read."""
+
+    @classmethod
+    def of(cls, subject: Subject) -> Traits:
+        """Of the model as a run holds it."""
+        network: Any = subject.network
+        texts, bos = subject.tokenizer, subject.tokenizer.bos_token_id
+        return cls(
+            embedded=int(network.get_input_embeddings().weight.shape[0]),
+            tokens=len(texts),
+            bos_text=None if bos is None else str(texts.decode([bos])),
+            centred=frozenset(layer for layer, point in subject.points.items() if point.centred),
+        )
+
+
 def _of_shards(worker: ShardWorker, model: LanguageModel) -> Subject:
     texts = worker.tokenizer
     options = ReferenceOptions(layers=tuple(worker.coders), join=texts.join, position=texts.position)
@@ -89,7 +116,7 @@ def _of_shards(worker: ShardWorker, model: LanguageModel) -> Subject:
         coders=worker.coders,
         points=_points(worker.coders, model.network),
         options=options,
-        bos=texts.bos,
+        texts=texts,
         worker=worker,
     )
 
@@ -118,7 +145,7 @@ def _of_baseline(worker: BaselineWorker) -> Subject:
         coders=coders,
         points=_points(coders, network),
         options=worker.options,
-        bos=worker.tokenizer.bos,
+        texts=worker.tokenizer,
         worker=None,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -14,9 +13,11 @@ import torch
 from torch import nn
 
 from bluffscope.errors import InputError
-from bluffscope.hub import cached_commit, cached_snapshot, not_cached, redacted, refusal
+from bluffscope.hub import cached_commit, cached_snapshot
 from bluffscope.identity import file_hashes, weights_digest
 from bluffscope.model.checkpoint import check_keys, kept_as_head, language_config, renamed_weights, weight_files
+from bluffscope.model.failures import as_input_error
+from bluffscope.model.folder import check_folder
 from bluffscope.model.hooks import find_blocks
 from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
 from bluffscope.quiet import libraries_quiet
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
-_CONVERSION = "AutoModelForCausalLM.from_pretrained(FROM).save_pretrained(DIR) writes safetensors"
-MOST_LAYERS = 10_000
-"""More layers than any model has."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +99,9 @@ def load_model(
         InputError: one line that says what is missing and what to do.
     """
     location = check_folder(name)
-    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer  # seconds-slow: only when one is loaded
-
     with _library_silence():
-        from transformers import AutoModel, AutoTokenizer  # seconds-slow: only when a model is loaded
+        # seconds-slow: only when a model is loaded
+        from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
         config = _load_config(name, location, revision)
         full_layers, stored = int(config.num_hidden_layers), config.dtype
@@ -122,9 +117,9 @@ def load_model(
         more = loading_options(quantize, device, dtype, head=head)
         if renamed := renamed_weights(config, head=head):
             more["key_mapping"] = renamed
-        with _as_input_error(name, "tokenizer", revision):
+        with as_input_error(name, "tokenizer", revision):
             tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
-        with _as_input_error(name, "model", revision):
+        with as_input_error(name, "model", revision):
             auto = AutoModelForCausalLM if head else AutoModel
             network, info = _load_network(auto, location, revision, config, dtype, **more)
             if embedding := kept_as_head(config, info):
@@ -184,7 +179,7 @@ def load_tokenizer(name: str, revision: str | None, *, weights: bool = True) -> 
 
     with _library_silence():
         config = _load_config(name, location, revision)
-        with _as_input_error(name, "tokenizer", revision):
+        with as_input_error(name, "tokenizer", revision):
             tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
     limit = getattr(config, "max_position_embeddings", None)
     return ModelTokenizer(tokenizer, int(limit) if limit else None)
@@ -220,7 +215,7 @@ def parameter_count(name: str, revision: str | None) -> int:
 
     with _library_silence():
         config = _load_config(name, location, revision)
-        with _as_input_error(name, "config.json"), torch.device("meta"):  # shapes without memory
+        with as_input_error(name, "config.json"), torch.device("meta"):  # shapes without memory
             network = AutoModelForCausalLM.from_config(config)
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -228,7 +223,7 @@ def parameter_count(name: str, revision: str | None) -> int:
 def _load_config(name: str, location: str, revision: str | None) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    with _as_input_error(name, "config.json"):
+    with as_input_error(name, "config.json"):
         config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
     config = language_config(name, config)
     if getattr(config, "is_encoder_decoder", False) or not getattr(config, "num_hidden_layers", None):
@@ -269,64 +264,6 @@ def _load_network(
     raise AssertionError("unreachable")
 
 
-def check_folder(name: str, *, weights: bool = True) -> str:
-    """Refuse a folder without the files needed, before any seconds-slow import.
-
-    Args:
-        name: hub id, or a folder in Hugging Face layout.
-        weights: whether it must have them.
-
-    Returns:
-        What transformers is to be given: the folder's path, or the hub id.
-
-    Raises:
-        InputError: there is no such folder, or a file is missing in it, damaged or a pickle.
-    """
-    path = Path(name).expanduser()
-    if not path.exists():
-        if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise InputError(f"--model {name}: no such folder; give a folder in Hugging Face layout or a hub id")
-        return name
-    if not path.is_dir():
-        raise InputError(f"--model {name}: a file; give the folder that holds config.json")
-    if not (path / "config.json").is_file():
-        raise InputError(f"--model {name}: no config.json in this folder; give a folder in Hugging Face layout")
-    _check_config(name, path / "config.json")
-    if weights and not any(path.glob("*.safetensors")):
-        pickles = [file for file in sorted(path.iterdir()) if file.suffix in (".bin", ".pt", ".pth", ".ckpt")]
-        if pickles:
-            raise InputError(
-                f"--model {name}: {pickles[0].name} is a pickle, which can run code when opened and is refused; "
-                f"convert it where you trust it: {_CONVERSION}"
-            )
-        raise InputError(f"--model {name}: no *.safetensors in this folder; copy the weights there")
-    if not any((path / file).is_file() for file in _TOKENIZER_FILES):
-        raise InputError(f"--model {name}: no tokenizer in this folder; copy the model's tokenizer.json there")
-    return str(path)
-
-
-def _check_config(name: str, file: Path) -> None:
-    """Refuse a config.json that is none; one that claims a million layers would fill the memory when it is parsed."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"--model {name}: config.json is not valid JSON (line {error.lineno}); copy it again"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"--model {name}: config.json is not valid JSON; copy it again") from error
-    except OSError as error:
-        raise InputError(
-            f"--model {name}: config.json cannot be read ({error.strerror}); check its permissions"
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(f"--model {name}: config.json holds no object; copy it again")
-    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
-        value = content.get(key)
-        if value is not None and not (isinstance(value, int) and 0 < value <= MOST_LAYERS):
-            raise InputError(f"--model {name}: config.json says {key} is {str(value)[:40]}; copy it again")
-
-
 def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, network: nn.Module) -> None:
     """Refuse a tokenizer whose ids the model does not embed; special tokens but BOS are never fed."""
     rows = network.get_input_embeddings().weight.shape[0]  # pyright: ignore
@@ -339,55 +276,6 @@ def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, network: nn
             f"--model {name}: its tokenizer has ids up to {max(ids)} but the model embeds {rows}; "
             "the tokenizer belongs to another model"
         )
-
-
-@contextlib.contextmanager
-def _as_input_error(name: str, what: str, revision: str | None = None) -> Generator[None, None, None]:
-    """Turn the libraries' many ways of failing into one line that says what to do."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except InputError:
-        raise
-    except StrictDataclassError as error:
-        raise InputError(f"--model {name}: config.json is damaged ({_line(error)}); copy it again") from error
-    except SafetensorError as error:
-        raise InputError(f"--model {name}: the weights are damaged ({_line(error)}); copy them again") from error
-    except MemoryError as error:
-        raise InputError(f"--model {name}: it needs more memory than there is; give a smaller model") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
-        raise InputError(f"--model {name}: {refusal(error, name) or _reason(error, name, what, revision)}") from error
-
-
-def _reason(error: Exception, name: str, what: str, revision: str | None) -> str:
-    """Why something cannot be loaded that is there, and what to do."""
-    from huggingface_hub import is_offline_mode
-
-    text = str(error)
-    cached = cached_snapshot(name, revision)
-    if cached and what == "tokenizer" and not any((cached / file).is_file() for file in _TOKENIZER_FILES):
-        # transformers takes every single tokenizer file for optional, and then fails for want of all
-        return not_cached() if is_offline_mode() else "its repository has no tokenizer; give a folder that has one"
-    if cached and "file named" in text and is_offline_mode() and not any(cached.glob("*.bin")):
-        return not_cached()  # the weights, or a part of them: transformers takes them for never published
-    if "ignore_mismatched_sizes" in text:
-        return (
-            "the weights have other shapes than config.json says: they do not belong together; copy both from one place"
-        )
-    if "trust_remote_code" in text:
-        return "it comes with code of its own, which is refused; give a model that transformers knows by itself"
-    if "safetensors" in text and "file named" in text:
-        return f"it has no safetensors weights, and pickles are refused; convert it where you trust it: {_CONVERSION}"
-    hint = "check the files in the folder" if Path(name).expanduser().exists() else "check the name, or give a folder"
-    return f"cannot load the {what} ({_line(error)}); {hint}"
-
-
-def _line(error: BaseException) -> str:
-    """The beginning of an error's text, in one line."""
-    text = " ".join(redacted(str(error)).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 @contextlib.contextmanager

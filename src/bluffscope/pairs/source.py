@@ -1,4 +1,4 @@
-"""Where pairs come from: a file, a folder of files, or the bundled benchmark; checked, then streamed."""
+"""Where pairs come from: a file, a folder of files, a dataset of the hub, the benchmark; checked, then streamed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ import numpy as np
 
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
+from bluffscope.hub import DATASETS
 from bluffscope.pairs.fields import CarriedColumn, CarriedKinds, FieldMap, PairDigest, RowError, converted
 from bluffscope.pairs.groups import GroupBuilder, Groups, hash64
+from bluffscope.pairs.hub_files import hub_files
 from bluffscope.pairs.readers import READERS, Record, quoted, read_records, shown
 from bluffscope.records import Pair
 
@@ -53,9 +55,12 @@ def open_source(options: DataOptions) -> Source:
     # The bare word is always the benchmark: a run must not depend on what lies in the folder it starts in.
     if options.data == BUNDLED:
         bundled = resources.files("bluffscope.pairs").joinpath("data", f"{BUNDLED}.jsonl")
-        return Source(BUNDLED, [Path(str(bundled))], fields, options.limit)
+        return Source(BUNDLED, [Path(str(bundled))], fields, options.limit, BUNDLED)
     if not options.data.strip():
         raise InputError(f"--data is empty; give a {_suffixes()} file, a folder of such files, or {BUNDLED}")
+    if options.data.startswith(DATASETS):
+        found = hub_files(options.data)
+        return Source(_safe_name(found.name), found.files, fields, options.limit, found.location, found.commit)
     path = Path(options.data)
     try:
         files = _files(path)
@@ -66,9 +71,8 @@ def open_source(options: DataOptions) -> Source:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{shown(path)}: cannot be read ({reason}); check the path and its permissions") from error
-    return Source(
-        _safe_name(named.stem if path.suffix.lower() in READERS else named.name), files, fields, options.limit
-    )
+    name = _safe_name(named.stem if path.suffix.lower() in READERS else named.name)
+    return Source(name, files, fields, options.limit, str(path.resolve()))
 
 
 def _files(path: Path) -> list[Path]:
@@ -105,9 +109,22 @@ class Source:
 
     name: str
     """Short name for run folders: letters, digits, ".", "_" and "-" only."""
+    location: str
+    """The value of `--data` that names the same pairs from any folder, and of a dataset of the hub at any time."""
+    commit: str | None
+    """Of a dataset of the hub."""
 
-    def __init__(self, name: str, files: list[Path], fields: FieldMap, limit: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        files: list[Path],
+        fields: FieldMap,
+        limit: int | None,
+        location: str,
+        commit: str | None = None,
+    ) -> None:
         self.name = name
+        self.location, self.commit = location, commit
         self._files = files
         self._fields = fields
         self._limit = limit

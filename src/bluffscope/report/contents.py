@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import polars as pl
 
-from bluffscope.report.damage import ABOUT, CONFIG, MANIFEST, checked, table_errors
+from bluffscope.report.damage import ABOUT, CONFIG, MANIFEST, checked
 from bluffscope.stats.features import FEATURE_SCHEMA, different_features
 from bluffscope.stats.ghosts import layer_ghosts
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
+from bluffscope.table.atomic import table_errors
 from bluffscope.table.health import Health, read_health
 from bluffscope.table.metric_pairs import MetricPair, metric_pairs
 from bluffscope.table.reader import Run, read_run

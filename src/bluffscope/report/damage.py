@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
-import polars as pl
-
 from bluffscope.errors import InputError
-from bluffscope.table.atomic import unreadable
 
 _NUMBER: Final = (int, float)
 _TEXT: Final = (str, int, float)
@@ -104,17 +100,3 @@ def _value(value: Any, expected: Any, file: Path, where: str) -> Any:
 
 def _damaged(file: Path, where: str, expected: str) -> InputError:
     return InputError(f"{file} is damaged ({where[:60] or 'it'} is not {expected}): run the analysis again")
-
-
-@contextmanager
-def table_errors(file: Path, again: str = "run the analysis again") -> Generator[None]:
-    """Inside, what a table's damage makes polars say becomes one line.
-
-    Args:
-        file: the table.
-        again: how it is made anew.
-    """
-    try:
-        yield
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{unreadable(file, error)}: {again}") from error

@@ -8,7 +8,7 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.report.contents import Contents, definition
-from bluffscope.report.damage import table_errors
+from bluffscope.table.atomic import table_errors
 
 TEXT_BUDGET: Final = 6_000_000
 """Characters of all texts together; longer ones are cut where they would not fit."""

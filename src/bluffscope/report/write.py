@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import jinja2
-import polars as pl
 
 from bluffscope.errors import BluffscopeError, InputError
 from bluffscope.report.contents import Contents, read_contents
@@ -21,11 +20,11 @@ from bluffscope.stats import analyse_table, write_stats
 from bluffscope.stats.analysis import noted
 from bluffscope.stats.run_detectors import detect_in, quick_to_detect
 from bluffscope.stats.sampling import drawn_from, pairs_of, read_metrics
-from bluffscope.table.atomic import unwritable, write_bytes
+from bluffscope.table.atomic import TABLE_ERRORS, unwritable, write_bytes
 from bluffscope.table.health import read_health
 from bluffscope.table.reader import Run, read_run
 
-REPORT_ERRORS: Final = (BluffscopeError, OSError, ValueError, jinja2.TemplateError, pl.exceptions.PolarsError)
+REPORT_ERRORS: Final = (BluffscopeError, ValueError, jinja2.TemplateError, *TABLE_ERRORS)
 """What may go wrong while a report is made; the run that it is of is complete already."""
 
 _log = logging.getLogger(__name__)

@@ -8,8 +8,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from bluffscope.errors import InputError
-from bluffscope.table.atomic import unreadable
+from bluffscope.table.atomic import table_errors
 
 MOST_TESTED: Final = 200_000
 """Rows of a run that statistics and summaries look at: effects of d_z 0.006 are in their reach."""
@@ -61,7 +60,7 @@ def read_metrics(path: Path, most: int = MOST_TESTED) -> tuple[pl.DataFrame, int
     """
     file = path / "metrics.parquet"
     scan = pl.scan_parquet(file, glob=False, hive_partitioning=False)
-    try:
+    with table_errors(file):
         rows = int(scan.select(pl.len()).collect().item())
         if rows <= most:
             return pl.read_parquet(file, glob=False, hive_partitioning=False), rows
@@ -71,8 +70,6 @@ def read_metrics(path: Path, most: int = MOST_TESTED) -> tuple[pl.DataFrame, int
         # A join and no filter by a mask: it streams.
         found = scan.with_row_index("_row").join(drawn.lazy(), on="_row", how="semi", maintain_order="left")
         return found.drop("_row").collect(engine="streaming"), rows
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{unreadable(file, error)}: run the analysis again") from error
 
 
 def pairs_of(path: Path, metrics: pl.DataFrame) -> pl.DataFrame:
@@ -82,10 +79,8 @@ def pairs_of(path: Path, metrics: pl.DataFrame) -> pl.DataFrame:
         InputError: the table is damaged.
     """
     file = path / "pairs.parquet"
-    try:
+    with table_errors(file):
         # Quarantined pairs are in pairs.parquet too; ids are unique.
         found = pl.scan_parquet(file, glob=False, hive_partitioning=False)
         found = found.join(metrics.lazy().select("pair_id"), on="pair_id", how="semi").collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{unreadable(file, error)}: run the analysis again") from error
     return metrics.select("pair_id").join(found, on="pair_id", how="left", maintain_order="left")

@@ -181,9 +181,15 @@ def _is_number(column: pl.Series) -> bool:
 
 
 def _nothing_found(table: pl.DataFrame, passed_over: Sequence[str]) -> str:
-    names = ", ".join(table.columns[:8]) + (", ..." if table.width > 8 else "")
-    why = f"; {passed_over[0]} and its like hold text" if passed_over else ""
+    names = ", ".join(map(_shortened, table.columns[:8])) + (", ..." if table.width > 8 else "")
+    why = f"; {_shortened(passed_over[0])} and its like hold text" if passed_over else ""
     return f"no fact and hallucination columns: looked for numbers in {LOOKED_FOR}; the table has {names}{why}"
+
+
+def _shortened(name: str, longest: int = 60) -> str:
+    """The name of a column that may be any text."""
+    shown = name if name.isprintable() else ascii(name)
+    return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
 
 
 def _values(table: pl.DataFrame, names: Sequence[str]) -> np.ndarray:

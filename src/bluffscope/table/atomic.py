@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from bluffscope.errors import RunFolderError
+from bluffscope.errors import InputError, RunFolderError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -220,13 +220,42 @@ def unwritable(path: Path, error: OSError) -> RunFolderError:
     return RunFolderError(f"cannot write {path}: {reason}; free space or choose another folder with --out")
 
 
-def unreadable(path: Path, error: Exception) -> str:
+TABLE_ERRORS: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+"""What polars raises for a table that is missing or damaged: at some damage it panics, which is no Exception."""
+
+
+@contextmanager
+def table_errors(path: Path, again: str = "run the analysis again") -> Generator[None]:
+    """Inside, what a table's damage makes polars say becomes one line.
+
+    Args:
+        path: the table.
+        again: how it is made anew.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        yield
+    except TABLE_ERRORS as error:
+        raise InputError(f"{unreadable(path, error)}: {again}") from error
+
+
+def unreadable(path: Path, error: BaseException) -> str:
     """The start of a clear line for a file that is missing, cut off or damaged."""
     if isinstance(error, FileNotFoundError):
         return f"{path} is missing"
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+    if isinstance(error, pl.exceptions.PanicException):
+        return f"{path} is damaged"  # what polars says there is about its own code
     kind = "is damaged" if isinstance(error, pl.exceptions.PolarsError | ValueError) else "cannot be read"
-    return f"{path} {kind} ({reason})"
+    return f"{path} {kind} ({reason_of(error)})"
+
+
+def reason_of(error: BaseException, longest: int = 200) -> str:
+    """What an error says, in one line: libraries quote the file's content, however long, and add hints of their own."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n\n")[0]
+    found = " ".join(text.split())
+    return found if len(found) <= longest else f"{found[: longest - 3]}..."
 
 
 def _sync_file(path: Path) -> None:

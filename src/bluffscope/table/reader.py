@@ -13,7 +13,7 @@ import yaml
 
 from bluffscope.config import read_yaml
 from bluffscope.errors import InputError
-from bluffscope.table.atomic import unreadable
+from bluffscope.table.atomic import TABLE_ERRORS, reason_of, table_errors, unreadable
 from bluffscope.table.schema import SCHEMA_VERSION
 
 
@@ -37,10 +37,8 @@ class Run:
     def metadata(self) -> dict[str, str]:
         """Provenance in the metadata of metrics.parquet, as the merge was given it."""
         path = self.path / "metrics.parquet"
-        try:
+        with table_errors(path):
             found = pl.read_parquet_metadata(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
         # Polars keeps its own copy of the schema among the keys.
         return {key: value for key, value in found.items() if key != "ARROW:schema"}
 
@@ -89,15 +87,13 @@ class Run:
         except (OSError, ValueError) as error:
             raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
         except yaml.YAMLError as error:
-            raise InputError(f"{path} is damaged ({' '.join(str(error).split())}): run the analysis again") from error
+            raise InputError(f"{path} is damaged ({reason_of(error)}): run the analysis again") from error
         return _mapping(found, path)
 
     def _read(self, name: str) -> pl.DataFrame:
         path = self.path / name
-        try:
+        with table_errors(path):
             return pl.read_parquet(path, glob=False, hive_partitioning=False)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
 
     def _json(self, path: Path) -> dict[str, Any]:
         try:
@@ -110,13 +106,11 @@ class Run:
 
     def _scan(self, name: str) -> pl.LazyFrame:
         path = self.path / name
-        try:
+        with table_errors(path):
             scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
             # The footer is read now, so that a file that is cut off is named here and not deep in a query.
             scan.collect_schema()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
-        return scan
+            return scan
 
 
 def read_run(path: str | Path) -> Run:
@@ -160,10 +154,9 @@ def read_table(path: Path) -> pl.DataFrame:
         if path.suffix.lower() != ".parquet":
             raise InputError(f"{path}: not a table by its name; give a run's folder, or a .parquet or .csv file")
         return _foreign_parquet(path)
-    except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
+    except (*TABLE_ERRORS, UnicodeError) as error:
         kind = "CSV" if path.suffix.lower() == ".csv" else "Parquet"
-        raise InputError(f"{path}: cannot be read as {kind} ({reason}); check the file") from error
+        raise InputError(f"{path}: cannot be read as {kind} ({reason_of(error)}); check the file") from error
 
 
 _NULLS: Final = ("NA", "N/A", "null", "NULL", "None")

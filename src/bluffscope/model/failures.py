@@ -1,0 +1,60 @@
+"""The many ways in which libraries fail to load a model, as one line that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bluffscope.errors import InputError
+from bluffscope.hub import cached_snapshot, not_cached, redacted, refusal
+from bluffscope.model.folder import CONVERSION, TOKENIZER_FILES
+
+
+@contextmanager
+def as_input_error(name: str, what: str, revision: str | None = None) -> Generator[None, None, None]:
+    """Turn the libraries' many ways of failing into one line that says what to do."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except StrictDataclassError as error:
+        raise InputError(f"--model {name}: config.json is damaged ({_line(error)}); copy it again") from error
+    except SafetensorError as error:
+        raise InputError(f"--model {name}: the weights are damaged ({_line(error)}); copy them again") from error
+    except MemoryError as error:
+        raise InputError(f"--model {name}: it needs more memory than there is; give a smaller model") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+        raise InputError(f"--model {name}: {refusal(error, name) or _reason(error, name, what, revision)}") from error
+
+
+def _reason(error: Exception, name: str, what: str, revision: str | None) -> str:
+    """Why something cannot be loaded that is there, and what to do."""
+    from huggingface_hub import is_offline_mode
+
+    text = str(error)
+    cached = cached_snapshot(name, revision)
+    if cached and what == "tokenizer" and not any((cached / file).is_file() for file in TOKENIZER_FILES):
+        # transformers takes every single tokenizer file for optional, and then fails for want of all
+        return not_cached() if is_offline_mode() else "its repository has no tokenizer; give a folder that has one"
+    if cached and "file named" in text and is_offline_mode() and not any(cached.glob("*.bin")):
+        return not_cached()  # the weights, or a part of them: transformers takes them for never published
+    if "ignore_mismatched_sizes" in text:
+        return (
+            "the weights have other shapes than config.json says: they do not belong together; copy both from one place"
+        )
+    if "trust_remote_code" in text:
+        return "it comes with code of its own, which is refused; give a model that transformers knows by itself"
+    if "safetensors" in text and "file named" in text:
+        return f"it has no safetensors weights, and pickles are refused; convert it where you trust it: {CONVERSION}"
+    hint = "check the files in the folder" if Path(name).expanduser().exists() else "check the name, or give a folder"
+    return f"cannot load the {what} ({_line(error)}); {hint}"
+
+
+def _line(error: BaseException) -> str:
+    """The beginning of an error's text, in one line."""
+    text = " ".join(redacted(str(error)).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,73 @@
+"""What a model's folder must hold, seen before any seconds-slow import."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from bluffscope.errors import InputError
+
+TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+"""One of them is enough."""
+CONVERSION: Final = "AutoModelForCausalLM.from_pretrained(FROM).save_pretrained(DIR) writes safetensors"
+MOST_LAYERS: Final = 10_000
+"""More layers than any model has."""
+
+
+def check_folder(name: str, *, weights: bool = True) -> str:
+    """Refuse a folder without the files needed, before any seconds-slow import.
+
+    Args:
+        name: hub id, or a folder in Hugging Face layout.
+        weights: whether it must have them.
+
+    Returns:
+        What transformers is to be given: the folder's path, or the hub id.
+
+    Raises:
+        InputError: there is no such folder, or a file is missing in it, damaged or a pickle.
+    """
+    path = Path(name).expanduser()
+    if not path.exists():
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise InputError(f"--model {name}: no such folder; give a folder in Hugging Face layout or a hub id")
+        return name
+    if not path.is_dir():
+        raise InputError(f"--model {name}: a file; give the folder that holds config.json")
+    if not (path / "config.json").is_file():
+        raise InputError(f"--model {name}: no config.json in this folder; give a folder in Hugging Face layout")
+    _check_config(name, path / "config.json")
+    if weights and not any(path.glob("*.safetensors")):
+        pickles = [file for file in sorted(path.iterdir()) if file.suffix in (".bin", ".pt", ".pth", ".ckpt")]
+        if pickles:
+            raise InputError(
+                f"--model {name}: {pickles[0].name} is a pickle, which can run code when opened and is refused; "
+                f"convert it where you trust it: {CONVERSION}"
+            )
+        raise InputError(f"--model {name}: no *.safetensors in this folder; copy the weights there")
+    if not any((path / file).is_file() for file in TOKENIZER_FILES):
+        raise InputError(f"--model {name}: no tokenizer in this folder; copy the model's tokenizer.json there")
+    return str(path)
+
+
+def _check_config(name: str, file: Path) -> None:
+    """Refuse a config.json that is none; one that claims a million layers would fill the memory when it is parsed."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"--model {name}: config.json is not valid JSON (line {error.lineno}); copy it again"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--model {name}: config.json is not valid JSON; copy it again") from error
+    except OSError as error:
+        raise InputError(
+            f"--model {name}: config.json cannot be read ({error.strerror}); check its permissions"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"--model {name}: config.json holds no object; copy it again")
+    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
+        value = content.get(key)
+        if value is not None and not (isinstance(value, int) and 0 < value <= MOST_LAYERS):
+            raise InputError(f"--model {name}: config.json says {key} is {str(value)[:40]}; copy it again")
