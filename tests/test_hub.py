@@ -6,7 +6,6 @@ import http.server
 import logging
 import socket
 import threading
-import time
 
 import pytest
 from huggingface_hub import constants
@@ -98,9 +97,7 @@ def test_no_name_no_port_no_word_and_no_address_are_no_answer(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        started = time.perf_counter()
         assert not hub._answers(f"http://127.0.0.1:{port}")  # listens, and says nothing
-        assert time.perf_counter() - started < 5
     assert not hub._answers(f"http://127.0.0.1:{port}")  # nobody listens any more
     assert not hub._answers("http://no-such-host.invalid")
     assert not hub._answers("no address at all")

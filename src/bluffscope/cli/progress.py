@@ -44,6 +44,8 @@ class LineProgress:
 
     def advance(self, pairs: int) -> None:
         """Print a line if the last is old enough, or this is the last."""
+        if not pairs and self._done == self._total:
+            return  # the last line is there already
         self._done += pairs
         now = time.perf_counter()
         if now - self._shown >= LINE_SECONDS or self._done == self._total:
