@@ -172,12 +172,16 @@ def cached_commit(name: str, revision: str | None = None) -> str | None:
     return None if folder is None else folder.name
 
 
-def not_cached() -> str:
-    """What to do about a file that the cache lacks and the hub did not give."""
+def not_cached(*, folders: bool = True) -> str:
+    """What to do about a file that the cache lacks and the hub did not give.
+
+    Args:
+        folders: whether a folder was looked for first.
+    """
     from huggingface_hub import constants
 
     hub = hub_address()
-    where = "no such folder here, and not (wholly) in the Hugging Face cache"
+    where = ("no such folder here, and " if folders else "") + "not (wholly) in the Hugging Face cache"
     if _silent.get():
         return f"{where}; {hub} does not answer: check the name and the network, or give a folder"
     if constants.HF_HUB_OFFLINE:

@@ -86,6 +86,7 @@ def outcomes(hub, folder):
         "private": "hf://datasets/org/private",
         "revision": f"{PAIRS}@v9",
         "no owner": "hf://datasets/pairs",
+        "no dataset": "hf://org/pairs/data",
         "upwards": f"{PAIRS}/../../secret.jsonl",
     }
     return calls({name: ["lint", address] for name, address in data.items()}, folder / "home-lint", hub.url)
@@ -115,6 +116,7 @@ def test_a_folder_a_file_and_a_flat_data_set_are_read(outcomes, name, pairs):
         ("private", "org/private: it is gated: accept its licence at {hub}/datasets/org/private, then set HF_TOKEN"),
         ("revision", "it has no such revision; give hf://datasets/org/pairs@REVISION a branch, tag or commit of it"),
         ("no owner", "hf://datasets/pairs: expected hf://datasets/OWNER/NAME[@REVISION][/PATH]"),
+        ("no dataset", "hf://org/pairs/data: expected hf://datasets/OWNER/NAME[@REVISION][/PATH]"),
         ("upwards", "file at ../../secret.jsonl; give one of data/test-0.jsonl"),
     ],
 )
@@ -122,7 +124,7 @@ def test_what_cannot_be_had_is_one_line_that_says_what_to_do(outcomes, hub, name
     code, out, err = outcomes[name]
     assert (code, out) == (2, "")
     (line,) = err.splitlines()
-    assert line.startswith("bluffscope lint: hf://datasets/")
+    assert line.startswith("bluffscope lint: hf://")
     assert says.format(hub=hub.url) in line
 
 

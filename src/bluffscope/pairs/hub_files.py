@@ -74,7 +74,7 @@ def _listed(name: str, revision: str | None, *, offline: bool) -> tuple[str, lis
     if offline:
         folder = cached_snapshot(name, revision, kind="dataset")
         if folder is None:
-            raise InputError(f"{DATASETS}{name}: {not_cached()}")
+            raise InputError(f"{DATASETS}{name}: {not_cached(folders=False)}")
         return folder.name, [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
     from huggingface_hub import HfApi
 

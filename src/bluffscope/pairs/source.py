@@ -15,7 +15,6 @@ import numpy as np
 
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
-from bluffscope.hub import DATASETS
 from bluffscope.pairs.fields import CarriedColumn, CarriedKinds, FieldMap, PairDigest, RowError, converted
 from bluffscope.pairs.groups import GroupBuilder, Groups, hash64
 from bluffscope.pairs.hub_files import hub_files
@@ -58,7 +57,7 @@ def open_source(options: DataOptions) -> Source:
         return Source(BUNDLED, [Path(str(bundled))], fields, options.limit, BUNDLED)
     if not options.data.strip():
         raise InputError(f"--data is empty; give a {_suffixes()} file, a folder of such files, or {BUNDLED}")
-    if options.data.startswith(DATASETS):
+    if options.data.startswith("hf://"):
         found = hub_files(options.data)
         return Source(_safe_name(found.name), found.files, fields, options.limit, found.location, found.commit)
     path = Path(options.data)
