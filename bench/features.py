@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -25,6 +24,14 @@ WIDTH = 16384
 ACTIVE = 70
 PLANTED = slice(100, 130)
 BLOCK = 500
+COMMAND = """
+import sys
+from bluffscope.cli.main import main
+from bluffscope.machine import peak_rss
+code = main(sys.argv[1:])
+print(peak_rss(), file=sys.stderr)
+sys.exit(code)
+"""
 
 
 def rates() -> np.ndarray:
@@ -81,12 +88,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="must not exist")
     options = parser.parse_args()
     activations = write_run(options.folder, options.pairs)
-    command = [sys.executable, "-m", "bluffscope", "features", str(options.folder)]
+    command = [sys.executable, "-c", COMMAND, "features", str(options.folder)]
     started = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    lines = [line for line in done.stdout.splitlines() if line.startswith("Layer")]
+    peak = int(done.stderr.splitlines()[-1]) / 1e9
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("Layer", "Of "))]
     lines.append(f"{options.pairs:,} pairs, {activations:,} activations: {seconds:.1f} s, {peak:.2f} GB at the most")
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -262,6 +262,15 @@ def test_what_one_run_lacks_does_not_count_in_the_family_of_the_other(plain, tmp
     assert all(r["verdict_first"] == wanted[r["metric"], r["scope"]] for r in result.rows.to_dicts())
 
 
+def test_of_many_pairs_the_same_groups_are_drawn_on_both_sides_and_that_is_said(plain, half):
+    result = compare_all([plain, half], most=10)
+    drawn = only(result).shared
+    assert 0 < drawn <= 10
+    assert f"Of {COUNT} pairs, {drawn} were looked at: whole groups drawn at random, seed 0." in only(result).notes
+    assert set(result.rows.filter(scope="pooled")["n"]) <= set(range(1, drawn + 1))
+    assert only(compare_all([plain, half], most=COUNT)).notes == only(compare_all([plain, half])).notes == ()
+
+
 def test_every_further_run_is_compared_with_the_first(plain, half, make):
     seed = make("seed", seed=9)
     together, apart = compare_all([plain, half, seed]), compare_all([plain, seed])

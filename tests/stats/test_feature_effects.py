@@ -43,6 +43,15 @@ def made(seed: int = 0, planted: float = 3.0) -> tuple[pl.LazyFrame, pl.DataFram
     return frame.cast({"layer": pl.Int32, "feature": pl.Int32, "activation": pl.Float32}), pairs, dense
 
 
+def test_of_many_pairs_whole_groups_are_drawn_and_that_is_said():
+    frame, pairs, _ = made()
+    study = feature_effects(frame, pairs, most=11)
+    assert study.about["notes"] == ["Of 40 pairs, 10 were looked at: whole groups drawn at random, seed 0."]
+    assert (study.about["pairs"], study.about["groups"]) == (10, 5)
+    assert set(study.rows["n"]) <= {10}
+    assert feature_effects(frame, pairs, most=40).about["notes"] == []
+
+
 def test_every_number_of_every_feature_is_that_of_the_dense_table():
     frame, pairs, dense = made()
     study = feature_effects(frame, pairs)

@@ -21,6 +21,7 @@ from bluffscope.stats.analysis import analyse_table
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.effects import varies
 from bluffscope.stats.multiplicity import benjamini_hochberg
+from bluffscope.stats.sampling import MOST_TESTED, draw_groups, drawn_from
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import Study, build_study
 from bluffscope.stats.verdicts import MIN_PAIRS
@@ -104,14 +105,18 @@ class _Matched(NamedTuple):
     tables: tuple[pl.DataFrame, pl.DataFrame]
     pairs: pl.DataFrame
     other_texts: int
+    """Pairs whose id is in both and whose texts differ."""
+    sample: str | None
+    """What was drawn, where they share too many."""
 
 
-def compare_all(runs: Sequence[Run], by: Sequence[str] = ()) -> RunComparison:
+def compare_all(runs: Sequence[Run], by: Sequence[str] = (), *, most: int = MOST_TESTED) -> RunComparison:
     """Compare every run with the first.
 
     Args:
         runs: two or more; their folders are complete.
         by: further columns of the pairs whose values are scopes, beside the domains and all pairs pooled.
+        most: pairs that are looked at; of more that two runs share, whole groups are drawn at random.
 
     Raises:
         InputError: fewer than two runs, one twice, no pair or no metric in common, an unknown column, a damaged folder.
@@ -121,7 +126,7 @@ def compare_all(runs: Sequence[Run], by: Sequence[str] = ()) -> RunComparison:
     folders = [run.path.resolve() for run in runs]
     if repeated := next((run for place, run in enumerate(runs) if folders.index(folders[place]) < place), None):
         raise InputError(f"{repeated.path} is given twice: give different runs")
-    found = [_compare(runs[0], other, by) for other in runs[1:]]
+    found = [_compare(runs[0], other, by, most) for other in runs[1:]]
     return RunComparison(str(runs[0].path), tuple(pair for pair, _ in found), pl.concat([rows for _, rows in found]))
 
 
@@ -133,8 +138,8 @@ def match_layers(first: Sequence[int], other: Sequence[int], *, same_model: bool
     return tuple(sorted(pairs, key=lambda pair: first.index(pair[0])))
 
 
-def _compare(first: Run, other: Run, by: Sequence[str]) -> tuple[RunPair, pl.DataFrame]:
-    matched = _matched(first, other, by)
+def _compare(first: Run, other: Run, by: Sequence[str], most: int) -> tuple[RunPair, pl.DataFrame]:
+    matched = _matched(first, other, by, most)
     same_model = _same_model(first.manifest, other.manifest)
     configs = [run_config(run.config, str(run.path / "config.yaml")) for run in (first, other)]
     layers = match_layers(configs[0].model.layers, configs[1].model.layers, same_model=same_model)
@@ -159,12 +164,12 @@ def _compare(first: Run, other: Run, by: Sequence[str]) -> tuple[RunPair, pl.Dat
         layers=layers,
         unmatched=unmatched,
         fidelity=fidelity,
-        notes=tuple(_notes(first, other, columns)),
+        notes=(*([] if matched.sample is None else [matched.sample]), *_notes(first, other, columns)),
     )
     return pair, rows
 
 
-def _matched(first: Run, other: Run, by: Sequence[str]) -> _Matched:
+def _matched(first: Run, other: Run, by: Sequence[str], most: int) -> _Matched:
     """The pairs that both measured, in the first run's order, with its domains and groups on both sides."""
     ids = first.metrics.select("pair_id").join(other.metrics.select("pair_id"), on="pair_id", how="semi")
     texts = first.pairs.select("pair_id", *_TEXTS)
@@ -177,11 +182,14 @@ def _matched(first: Run, other: Run, by: Sequence[str]) -> _Matched:
     if same.is_empty():
         why = f"the {ids.height} ids in common have other texts" if ids.height else "no pair id is in both"
         raise InputError(f"{first.path} and {other.path} share no pair ({why}): compare runs over the same data")
+    shared = same.height
+    groups = same.join(first.metrics.select("pair_id", "group"), on="pair_id", how="left", maintain_order="left")
+    same = same.filter(draw_groups(groups["group"], most))
     ours, theirs = (same.join(run.metrics, on="pair_id", how="left", maintain_order="left") for run in (first, other))
     named = [name for name in ("domain", "group", *by) if name in ours.columns]
     theirs = theirs.with_columns(ours[name] for name in dict.fromkeys(named))
     pairs = same.join(first.pairs, on="pair_id", how="left", maintain_order="left")
-    return _Matched((ours, theirs), pairs, ids.height - same.height)
+    return _Matched((ours, theirs), pairs, ids.height - shared, drawn_from(same.height, shared))
 
 
 def _same_metrics(

@@ -15,6 +15,7 @@ from bluffscope.stats.features import FEWEST_FIRED
 from bluffscope.stats.flips import flip_tail
 from bluffscope.stats.ghosts import GHOST_FIRES, LAYER_GHOSTS, ghost_summary, ghosts_of
 from bluffscope.stats.multiplicity import benjamini_hochberg
+from bluffscope.stats.sampling import draw_groups, drawn_from
 from bluffscope.stats.selection import named_values
 
 EFFECT_SCHEMA: Final = pl.Schema(
@@ -48,6 +49,8 @@ LAYER_SCHEMA: Final = pl.Schema(
 FOUND: Final = 0.05
 """Largest q of a feature that is said to differ."""
 TOP_PAIRS: Final = 3
+MOST_PAIRS: Final = 50_000
+"""Pairs that are looked at: with three layers of Gemma 2 2B's size they take 1.3 GB (bench/features.py)."""
 MOST_VALUES: Final = 12
 """Values of the column `by` beyond which features are not tested in each."""
 
@@ -76,6 +79,7 @@ def feature_effects(
     by: str = "domain",
     family: Family = "layer",
     seed: int = 0,
+    most: int = MOST_PAIRS,
 ) -> FeatureStudy:
     """Test every feature that fires in at least `FEWEST_FIRED` texts; the labels play no part in that choice.
 
@@ -89,13 +93,16 @@ def feature_effects(
         by: a column of few values, in each of which the features found are tested again.
         family: what is corrected together: the features of a layer, or of all layers.
         seed: of the draws behind p and of the flips behind the ghosts.
+        most: pairs that are looked at; of more, whole groups are drawn at random.
 
     Raises:
         InputError: no pairs, an unknown layer, no column `by`.
     """
     if pairs.is_empty():
         raise InputError("no pairs are left to look at")
-    notes: list[str] = []
+    drawn = pairs.filter(draw_groups(pairs["group"], most))
+    notes = [] if (note := drawn_from(drawn.height, pairs.height)) is None else [note]
+    pairs = drawn
     chosen = _layers(features, layers)
     values = _values(pairs, by, notes)
     groups = group_numbers(pairs["group"])
