@@ -66,13 +66,18 @@ def command(tmp_path, tiny_model, tiny_saes):
     return build
 
 
+def heeds_ctrl_c():
+    """What a shell started in the background ignores it, and so does what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start():
     """Start a process; what is still there after `LONGEST` seconds, or at the test's end, is killed."""
     started = []
 
     def run(arguments, environment=ENVIRONMENT, **streams):
-        process = subprocess.Popen(arguments, env=environment, **streams)
+        process = subprocess.Popen(arguments, env=environment, preexec_fn=heeds_ctrl_c, **streams)
         timer = threading.Timer(LONGEST, process.kill)
         timer.start()
         started.append((process, timer))
