@@ -12,7 +12,7 @@ from scipy.stats import ttest_rel
 from bluffscope.errors import InputError
 from bluffscope.stats import EFFECT_SCHEMA, feature_effects
 from bluffscope.stats.feature_cells import layer_cells
-from bluffscope.stats.features import FEWEST_FIRED
+from bluffscope.stats.feature_effects import FEWEST_FIRED
 from bluffscope.stats.flips import flip_tail
 from bluffscope.stats.ghosts import GHOST_FIRES, ghost_summary
 from bluffscope.stats.multiplicity import benjamini_hochberg

@@ -10,8 +10,7 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.report.damage import ABOUT, CONFIG, MANIFEST, checked
-from bluffscope.stats.features import FEATURE_SCHEMA, different_features
-from bluffscope.stats.ghosts import layer_ghosts
+from bluffscope.stats.feature_effects import FeatureStudy, feature_effects
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.table.atomic import table_errors
 from bluffscope.table.health import Health, read_health
@@ -20,7 +19,7 @@ from bluffscope.table.reader import Run, read_run
 from bluffscope.table.schema import METRICS
 
 FEATURE_PAIRS: Final = 10_000
-"""Pairs whose features are counted: each has hundreds of rows in features.parquet."""
+"""Pairs whose features are tested: each has hundreds of rows in features.parquet."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +40,14 @@ class Contents:
     ladder: pl.DataFrame | None
     detectors: pl.DataFrame | None
     transfer: pl.DataFrame | None
-    features: pl.DataFrame
-    """`FEATURE_SCHEMA`; no rows where the run has no features."""
-    ghosts: dict[int, dict[str, Any]]
-    """`LAYER_GHOSTS` by layer; empty where the run has no features."""
+    features: FeatureStudy | None
+    """As `bluffscope features` finds them; None where the run has none."""
     manifest: dict[str, Any]
     config: dict[str, Any]
     total: int
     """Pairs of the run's table, whether they were read or not."""
     features_from: str | None = None
-    """Of which pairs the features were counted, where not of all."""
+    """Of which pairs the features were tested, where not of all."""
 
     @property
     def path(self) -> Path:
@@ -89,13 +86,12 @@ def read_contents(path: str | Path) -> Contents:
         for pair in metric_pairs(metrics.columns)
         if metrics.schema[pair.fact].is_numeric() and metrics.schema[pair.hall].is_numeric()
     )
-    features, features_from, ghosts = pl.DataFrame(schema=FEATURE_SCHEMA), None, {}
-    if (run.path / "features.parquet").exists():
+    features, features_from = None, None
+    if (run.path / "features.parquet").exists() and not metrics.is_empty():
         with table_errors(run.path / "pairs.parquet"):
             drawn = pairs.filter(draw_groups(pairs["group"], FEATURE_PAIRS))
         with table_errors(run.path / "features.parquet"):
-            features, features_from = different_features(run.features, drawn), drawn_from(drawn.height, total)
-            ghosts = layer_ghosts(run.features, drawn)
+            features, features_from = feature_effects(run.features, drawn), drawn_from(drawn.height, total)
     about = checked(run.document("stats.json"), ABOUT, run.path / "stats.json")
     return Contents(
         run=run,
@@ -108,7 +104,6 @@ def read_contents(path: str | Path) -> Contents:
         detectors=run.table("detectors.parquet"),
         transfer=run.table("transfer.parquet"),
         features=features,
-        ghosts=ghosts,
         manifest=checked(run.manifest, MANIFEST, run.path / "manifest.json"),
         config=checked(run.config, CONFIG, run.path / "config.yaml"),
         total=total,

@@ -10,7 +10,7 @@ import polars as pl
 
 from bluffscope.report.contents import Contents, definition
 from bluffscope.report.features import ghost_sentence
-from bluffscope.report.labels import LAYER_GROUP, NOT_INTERPRETABLE, clean, distinct, group_title
+from bluffscope.report.labels import LAYER_GROUP, NOT_INTERPRETABLE, clean, distinct, group_title, number
 from bluffscope.report.neuronpedia import feature_pages
 from bluffscope.report.verdicts import headline
 from bluffscope.stats.study import POOLED
@@ -197,26 +197,32 @@ def doubts(contents: Contents) -> list[Values]:
 
 def feature_tables(contents: Contents) -> list[Values]:
     """The features that differ most, by layer, with links to Neuronpedia where the SAE is there."""
+    if (study := contents.features) is None:
+        return []
     tables: list[Values] = []
-    for (layer,), part in contents.features.group_by("layer", maintain_order=True):
-        page = feature_pages(contents.manifest, int(str(layer)))
+    for layer in study.layers.iter_rows(named=True):
+        part = study.rows.filter(layer=layer["layer"])
+        if part.is_empty():
+            continue
+        page = feature_pages(contents.manifest, layer["layer"])
         rows = [
             {
-                "feature": row["feature"],
+                "feature": f"{row['feature']}{'*' if row['ghost'] else ''}",
                 "link": f"{page}/{row['feature']}" if page else None,
                 "fact": f"{100 * row['share_fact']:.0f} %",
                 "hall": f"{100 * row['share_hall']:.0f} %",
                 "width_fact": round(100 * row["share_fact"], 1),
                 "width_hall": round(100 * row["share_hall"], 1),
-                "diff": f"{100 * row['diff']:+.0f}",
+                "dz": number(row["dz"], signed=True),
+                "mean_diff": number(row["mean_diff"], signed=True),
+                "strongest": ", ".join(clean(pair, 40) for pair in row["top_pairs"] or ()),
+                "differs_in": ", ".join(clean(value, 40) for value in row["differs_in"] or ()),
                 "p": f"{row['p']:.1e}",
                 "q": chance(row["q"]),
             }
             for row in part.head(FEATURES_SHOWN).iter_rows(named=True)
         ]
-        found = int((part["q"] < 0.05).sum())
-        ghosts = ghost_sentence(contents.ghosts[int(str(layer))])
-        tables.append({"layer": layer, "tested": part.height, "found": found, "rows": rows, "ghosts": ghosts})
+        tables.append({**layer, "rows": rows, "ghosts": ghost_sentence(layer)})
     return tables
 
 

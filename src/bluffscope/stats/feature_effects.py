@@ -11,9 +11,8 @@ import polars as pl
 
 from bluffscope.errors import InputError
 from bluffscope.stats.feature_cells import FeatureCells, group_numbers, in_groups, layer_cells
-from bluffscope.stats.features import FEWEST_FIRED
 from bluffscope.stats.flips import flip_tail
-from bluffscope.stats.ghosts import GHOST_FIRES, LAYER_GHOSTS, ghost_summary, ghosts_of
+from bluffscope.stats.ghosts import GHOST_FIRES, GHOST_SCHEMA, LAYER_GHOSTS, ghost_summary, ghosts_of
 from bluffscope.stats.multiplicity import benjamini_hochberg
 from bluffscope.stats.sampling import draw_groups, drawn_from
 from bluffscope.stats.selection import named_values
@@ -46,6 +45,8 @@ LAYER_SCHEMA: Final = pl.Schema(
 )
 """A row a layer: features that fire at all, tested, found (q < .05), and ghosts against what label flips give."""
 
+FEWEST_FIRED: Final = 10
+"""Texts that a feature must fire in to be tested: with fewer no p value could be small. The labels play no part."""
 FOUND: Final = 0.05
 """Largest q of a feature that is said to differ."""
 TOP_PAIRS: Final = 3
@@ -64,7 +65,7 @@ class FeatureStudy:
     rows: pl.DataFrame
     """`EFFECT_SCHEMA`: the tested features, layer by layer, the largest |d_z| first."""
     ghosts: pl.DataFrame
-    """layer, feature, fires, groups: features that fire in hallucinations only, the most frequent first."""
+    """`GHOST_SCHEMA` with the layer in front: features that fire in hallucinations only, the most frequent first."""
     layers: pl.DataFrame
     """`LAYER_SCHEMA`."""
     about: dict[str, Any]
@@ -140,7 +141,13 @@ def feature_effects(
         frame.with_columns(pl.lit(part.layer, pl.Int64).alias("layer")).select("layer", *frame.columns)
         for part, frame in zip(parts, ghosts, strict=True)
     ]
-    return FeatureStudy(pl.concat(tables), pl.concat(named), pl.DataFrame(summaries, schema=LAYER_SCHEMA), about)
+    no_layer = (pl.DataFrame(schema=EFFECT_SCHEMA), pl.DataFrame(schema={"layer": pl.Int64, **GHOST_SCHEMA}))
+    return FeatureStudy(
+        pl.concat([no_layer[0], *tables]),
+        pl.concat([no_layer[1], *named]),
+        pl.DataFrame(summaries, schema=LAYER_SCHEMA),
+        about,
+    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from bluffscope.stats.feature_cells import FeatureCells, group_numbers, layer_cells
+from bluffscope.stats.feature_cells import FeatureCells
 
 GHOST_FIRES: Final = 5
 """Hallucinations that a ghost fires in: a feature that fires in one text alone must fire on one side only."""
@@ -15,6 +15,8 @@ FLIPS: Final = 1000
 _CELLS: Final = 4_000_000
 """Candidates and groups x flips that are held at once."""
 
+GHOST_SCHEMA: Final = {"feature": pl.Int64, "fires": pl.Int64, "groups": pl.Int64}
+"""Index in the dictionary, hallucinations that it fires in, groups that they are of."""
 LAYER_GHOSTS: Final = {
     "ghosts": pl.Int64,
     "only_in_facts": pl.Int64,
@@ -26,32 +28,14 @@ LAYER_GHOSTS: Final = {
 groups are flipped at random, and the share of flips with at least as many."""
 
 
-def layer_ghosts(features: pl.LazyFrame, pairs: pl.DataFrame, seed: int = 0) -> dict[int, dict[str, Any]]:
-    """`LAYER_GHOSTS` by layer.
-
-    Args:
-        features: `pair_id, view, layer, feature, activation`.
-        pairs: `pair_id, group`.
-        seed: of the flips.
-    """
-    groups = group_numbers(pairs["group"])
-    layers = features.select(pl.col("layer").unique()).collect()["layer"].sort().to_list()
-    return {
-        layer: ghost_summary(
-            layer_cells(features, pairs["pair_id"], layer), groups, np.random.default_rng([seed, layer])
-        )
-        for layer in layers
-    }
-
-
 def ghosts_of(cells: FeatureCells, groups: np.ndarray) -> pl.DataFrame:
-    """feature, fires, groups of every ghost, the most frequent first."""
+    """`GHOST_SCHEMA` of every ghost, the most frequent first."""
     fires = cells.per_feature(cells.hall)
     ghosts = np.flatnonzero((cells.per_feature(cells.fact) == 0) & (fires >= GHOST_FIRES))
     numbers = [len(np.unique(groups[cells.pair[cells.starts[place] : cells.starts[place + 1]]])) for place in ghosts]
     frame = pl.DataFrame(
         {"feature": cells.features[ghosts], "fires": fires[ghosts], "groups": numbers},
-        schema={"feature": pl.Int64, "fires": pl.Int64, "groups": pl.Int64},
+        schema=GHOST_SCHEMA,
         strict=False,
     )
     return frame.sort("fires", "feature", descending=[True, False])
