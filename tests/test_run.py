@@ -70,7 +70,7 @@ def test_the_manifest_says_what_made_the_numbers(config, tmp_path):
     assert (manifest["device"], manifest["dtype"], manifest["strategy"]) == ("cpu", "float32", "packed")
     assert set(manifest["timings"]) == {*STAGES, "total"}
     parts = sum(seconds for stage, seconds in manifest["timings"].items() if stage != "total")
-    assert 0.5 * manifest["timings"]["total"] < parts <= manifest["timings"]["total"] + 0.01
+    assert 0.8 * manifest["timings"]["total"] < parts <= manifest["timings"]["total"] + 0.01
     assert manifest["packages"]["bluffscope"] == bluffscope.__version__
     assert set(manifest["saes"]) == {"0", "1", "3"}
     metadata = pl.read_parquet_metadata(tmp_path / "run" / "metrics.parquet")

@@ -1,11 +1,11 @@
-"""Explained variance by its definition."""
+"""Explained variance by its definition, L0 against the published one, and what a row of the gate says."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from bluffscope.health import explained_variance
+from bluffscope.health import Check, explained_variance
 from bluffscope.health.table import check_l0
 
 ENTRY = {"d_in": 128, "trained_on": {"k": None}}
@@ -39,3 +39,10 @@ def test_without_a_published_l0_it_may_not_exceed_the_width():
     assert check_l0(5, 128.0, {**ENTRY, "published_l0": None}).severity == "ok"
     assert check_l0(5, 129.0, {**ENTRY, "published_l0": None}).severity == "error"
     assert check_l0(5, 129.0, {**ENTRY, "published_l0": None, "trained_on": {"k": 100}}).severity == "ok"
+
+
+@pytest.mark.parametrize(("severity", "said"), [("ok", ""), ("note", ""), ("warning", "why"), ("error", "why")])
+def test_what_is_well_needs_no_meaning_and_no_advice(severity, said):
+    row = Check(check="L0", severity=severity, expected="a", seen="b", means="why", do="why")
+    assert (row.means, row.do) == (said, said)
+    assert row.message == "L0: expected a, seen b" + (". why. why" if said else "")

@@ -267,7 +267,7 @@ def test_of_many_pairs_the_same_groups_are_drawn_on_both_sides_and_that_is_said(
     drawn = only(result).shared
     assert 0 < drawn <= 10
     assert f"Of {COUNT} pairs, {drawn} were looked at: whole groups drawn at random, seed 0." in only(result).notes
-    assert set(result.rows.filter(scope="pooled")["n"]) <= set(range(1, drawn + 1))
+    assert result.rows.filter(scope="pooled")["n"].max() == drawn
     assert only(compare_all([plain, half], most=COUNT)).notes == only(compare_all([plain, half])).notes == ()
 
 

@@ -24,9 +24,15 @@ class Check:
     expected: str
     seen: str
     means: str = ""
-    """What it means for the numbers; empty where all is well."""
+    """What it means for the numbers; kept where something is wrong only."""
     do: str = ""
-    """What to do about it; empty where all is well."""
+    """What to do about it; the same."""
+
+    def __post_init__(self) -> None:
+        # Here, so that a check is written once and not once for each outcome.
+        if self.severity not in ("error", "warning"):
+            for name in ("means", "do"):
+                object.__setattr__(self, name, "")
 
     @property
     def title(self) -> str:

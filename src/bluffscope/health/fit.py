@@ -105,8 +105,8 @@ def _check_explained(layer: int, coder: Coder, here: Fit) -> Check:
         severity=severity,
         expected=f"at least {warn:g}",
         seen=f"{here.explained:.2f} over {here.tokens} tokens",
-        means="" if severity == "ok" else "The SAE does not reconstruct what it reads: its features say little of it",
-        do="" if severity == "ok" else f"Check model, layer and hook point of the SAE ({trained})",
+        means="The SAE does not reconstruct what it reads: its features say little of it",
+        do=f"Check model, layer and hook point of the SAE ({trained})",
     )
 
 
@@ -174,15 +174,12 @@ def _check_bos(subject: Subject, layer: int, plain: Sequence[Plain], other: Sequ
     there = fit(coder, _stacked(other, site_of(point), point, MOST_TOKENS))
     fed = "with a BOS" if plain[0].bos else "without BOS"
     otherwise = "without BOS" if plain[0].bos else "with a BOS"
-    row: dict[str, Any] = {"check": "BOS as in training", "layer": layer, "expected": f"the better fit {fed}"}
-    seen = f"explained variance {here.explained:.2f} {fed}, {there.explained:.2f} {otherwise}"
-    severity = _better(there, here)
-    if severity == "ok":
-        return Check(**row, seen=seen)
     return Check(
-        **row,
-        severity=severity,
-        seen=seen,
+        check="BOS as in training",
+        layer=layer,
+        severity=_better(there, here),
+        expected=f"the better fit {fed}",
+        seen=f"explained variance {here.explained:.2f} {fed}, {there.explained:.2f} {otherwise}",
         means=f"The SAE fits texts {otherwise} better: it was probably trained on such",
         do="Correct prepend_bos in the SAE's metadata",
     )
@@ -205,6 +202,6 @@ def _check_encoding(coder: Coder, states: torch.Tensor) -> Check:
         severity="error" if wrong else "ok",
         expected=f"the {active} features that SAELens finds",
         seen=f"{len(ours.indices)}; {flips} differ",
-        means="Features are computed in another way than SAELens does" if wrong else "",
-        do="Report this with the SAE's name and the version of SAELens" if wrong else "",
+        means="Features are computed in another way than SAELens does",
+        do="Report this with the SAE's name and the version of SAELens",
     )

@@ -39,27 +39,21 @@ def check_tokens(subject: Subject, tokenized: Sequence[TokenizedPair], plain: Se
     texts = {(pair.pair.index, s.view): s for pair in tokenized for s in pair.sequences}
     yield _check_bos_fed(subject, bos, [text.ids for text in texts.values()])
     read = [text for text in texts.values() if bos is not None and any(text.ids[i] == bos for i in text.reads)]
-    row: dict[str, Any] = {
-        "check": "BOS not read",
-        "expected": "no BOS at a read position",
-        "seen": f"{len(read)} of {len(texts)}",
-    }
-    if read:
-        yield Check(
-            **row,
-            severity="error",
-            means="A BOS is the same whatever the text says, and SAEs were not trained on it",
-            do="Report this: the read positions are computed, not chosen",
-        )
-    else:
-        yield Check(**row)
+    yield Check(
+        check="BOS not read",
+        severity="error" if read else "ok",
+        expected="no BOS at a read position",
+        seen=f"{len(read)} of {len(texts)}",
+        means="A BOS is the same whatever the text says, and SAEs were not trained on it",
+        do="Report this: the read positions are computed, not chosen",
+    )
     wrong = [
         one
         for one in plain
         if (text := texts.get((one.pair.index, one.view))) is None or (text.ids, text.reads) != (one.ids, one.reads)
     ]
     where = "the last token" if subject.options.position == "last" else "every token of the completion"
-    row = {"check": "read position", "expected": f"{where}, as the reference tokenises"}
+    row: dict[str, Any] = {"check": "read position", "expected": f"{where}, as the reference tokenises"}
     if not wrong:
         yield Check(**row, seen=f"the same ids and positions in {len(plain)} texts")
         return
@@ -85,8 +79,8 @@ def _check_bos_fed(subject: Subject, bos: int | None, texts: Sequence[Sequence[i
             severity="error" if fed else "ok",
             expected="none (the SAEs were trained without)",
             seen=seen,
-            means="The model sees a token that was not there when the SAEs were trained" if fed else "",
-            do="Check prepend_bos in the SAEs' metadata" if fed else "",
+            means="The model sees a token that was not there when the SAEs were trained",
+            do="Check prepend_bos in the SAEs' metadata",
         )
     if bos is None:
         return Check(
@@ -104,8 +98,8 @@ def _check_bos_fed(subject: Subject, bos: int | None, texts: Sequence[Sequence[i
         severity="error" if wrong else "ok",
         expected="exactly one in front (prepend_bos of the SAEs)",
         seen=f"in {right} of {len(texts)} texts",
-        means="Without it the first token takes its role, and the residual stream is another one" if wrong else "",
-        do="Check the tokenizer's bos_token and prepend_bos in the SAEs' metadata" if wrong else "",
+        means="Without it the first token takes its role, and the residual stream is another one",
+        do="Check the tokenizer's bos_token and prepend_bos in the SAEs' metadata",
     )
 
 
@@ -242,6 +236,6 @@ def _check_finite(subject: Subject, plain: Sequence[Plain]) -> Iterator[Check]:
         **row,
         severity=near,
         seen=f"largest {largest:.3g} in {name}",
-        means=f"float16 ends at {FLOAT16_MAX:g}: longer or stranger texts may overflow" if near == "warning" else "",
-        do="Use --dtype bfloat16 or float32" if near == "warning" else "",
+        means=f"float16 ends at {FLOAT16_MAX:g}: longer or stranger texts may overflow",
+        do="Use --dtype bfloat16 or float32",
     )

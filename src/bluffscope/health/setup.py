@@ -87,8 +87,8 @@ def _check_name(options: ModelOptions, layer: int, sae: Mapping[str, Any], *, do
         **row,
         severity=severity,
         seen=str(trained),
-        means="The SAE says it was trained on another model" if severity == "warning" else "",
-        do="Give the SAEs of this model" if severity == "warning" else "",
+        means="The SAE says it was trained on another model",
+        do="Give the SAEs of this model",
     )
 
 
@@ -132,8 +132,8 @@ def _check_processing(
             severity="error" if wrong else "ok",
             expected=str(revision),
             seen=str(options.revision or model.get("revision") or "not stated"),
-            means="The SAE was trained on another checkpoint of the model" if wrong else "",
-            do=f"Give --revision {revision}" if wrong else "",
+            means="The SAE was trained on another checkpoint of the model",
+            do=f"Give --revision {revision}",
         )
 
 

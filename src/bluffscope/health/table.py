@@ -97,8 +97,8 @@ def check_l0(layer: int, measured: float, sae: Mapping[str, Any]) -> Check:
             severity="error" if dense else "ok",
             expected=f"none published; at most {sae['d_in']}",
             seen=f"{measured:.1f}",
-            means="More features are active than the residual has dimensions: no sparse code" if dense else "",
-            do=_L0_DO if dense else "",
+            means="More features are active than the residual has dimensions: no sparse code",
+            do=_L0_DO,
         )
     ratio = measured / float(published)
     off = max(ratio, 1 / ratio) if ratio > 0 else float("inf")
@@ -110,8 +110,8 @@ def check_l0(layer: int, measured: float, sae: Mapping[str, Any]) -> Check:
         severity=severity,
         expected=f"about {float(published):.3g} (published)",
         seen=f"{measured:.1f}, {times}",
-        means="" if severity == "ok" else "The SAE is not given what it was trained on, or is not computed as it was",
-        do="" if severity == "ok" else _L0_DO,
+        means="The SAE is not given what it was trained on, or is not computed as it was",
+        do=_L0_DO,
     )
 
 
@@ -134,8 +134,8 @@ def _check_empty(layer: int, l0: pl.Series) -> Check:
         severity=severity,
         expected=f"at most {EMPTY_SHARE[0]:.0%}",
         seen=f"{share:.0%} of {len(l0)}",
-        means="" if severity == "ok" else "The SAE is dead there: every metric of its features is undefined",
-        do="" if severity == "ok" else _L0_DO,
+        means="The SAE is dead there: every metric of its features is undefined",
+        do=_L0_DO,
     )
 
 
@@ -152,8 +152,8 @@ def _check_errors(metrics: pl.DataFrame, layer: int) -> Iterator[Check]:
         severity=severity,
         expected=f"at most {MOST_ERROR[0]:g}",
         seen=f"{mean:.3f} on average",
-        means="" if severity == "ok" else "The reconstruction misses most of what is read",
-        do="" if severity == "ok" else "Check model, layer, hook point and BOS of the SAE",
+        means="The reconstruction misses most of what is read",
+        do="Check model, layer, hook point and BOS of the SAE",
     )
     # ||x|| from ||x - y|| and (||x - y|| / ||x||)^2
     norms = (distance / relative.sqrt()).drop_nulls().drop_nans()
@@ -169,8 +169,8 @@ def _check_errors(metrics: pl.DataFrame, layer: int) -> Iterator[Check]:
         severity="error" if outliers > 0.01 * len(norms) else "warning" if outliers else "ok",
         expected=f"at most {OUTLIER:g} times the median",
         seen=f"{sizes.max() / median:.1f} times at most, {outliers} beyond",
-        means="Such norms belong to tokens that hold no text, like BOS" if outliers else "",
-        do="Look at the read_token columns of these pairs" if outliers else "",
+        means="Such norms belong to tokens that hold no text, like BOS",
+        do="Look at the read_token columns of these pairs",
     )
 
 
@@ -197,8 +197,8 @@ def _check_always_on(layer: int, constant: int, l0: pl.Series) -> Check:
         **row,
         severity=severity,
         seen=f"{constant} of {mean:.1f} ({share:.0%})",
-        means="" if severity == "ok" else "The same features are on whatever the text says",
-        do="" if severity == "ok" else "Check that no BOS, pad or other constant token is read (read_token columns)",
+        means="The same features are on whatever the text says",
+        do="Check that no BOS, pad or other constant token is read (read_token columns)",
     )
 
 
@@ -211,8 +211,8 @@ def _check_read_tokens(metrics: pl.DataFrame, bos: str) -> Check:
         severity="error" if at_bos else "ok",
         expected=f"never {bos}",
         seen=f"{at_bos} of {len(columns) * len(metrics)}",
-        means="A BOS was read: it is the same whatever the text says" if at_bos else "",
-        do="Report this: the read positions are computed, not chosen" if at_bos else "",
+        means="A BOS was read: it is the same whatever the text says",
+        do="Report this: the read positions are computed, not chosen",
     )
 
 
@@ -227,6 +227,6 @@ def _check_quarantine(measured: int, reasons: Mapping[str, int]) -> Check:
         severity=severity,
         expected="no pair with values that are not finite",
         seen=f"{overflown} of {pairs} pairs",
-        means="Activations leave the range of this precision" if overflown else "",
-        do="Use --dtype bfloat16 or float32" if overflown else "",
+        means="Activations leave the range of this precision",
+        do="Use --dtype bfloat16 or float32",
     )
