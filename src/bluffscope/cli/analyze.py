@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.text import Text
 
+from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.dry_run import dry_run
-from bluffscope.cli.health import headline, print_findings, withheld
+from bluffscope.cli.health import headline, print_findings
 from bluffscope.cli.main import guarded
 from bluffscope.cli.options import parse_analysis, parse_run
 from bluffscope.cli.progress import BarProgress, LineProgress
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from bluffscope.metrics import Analysis
     from bluffscope.run import RunResult
 
-EXIT_DONE = 0
-EXIT_QUARANTINED = 3
-EXIT_UNSOUND = 4
 _DESCRIPTION = """Measure pairs (prompt, fact, hallucination) in a language model and write a run's folder."""
 
 
@@ -79,6 +77,7 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
     from bluffscope.hub import downloads_reported
     from bluffscope.metrics import ANALYSES
     from bluffscope.run import run
+    from bluffscope.table.health import read_health
 
     messages = message_console()
     started = time.perf_counter()
@@ -90,9 +89,9 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
     finally:
         progress.finish()
     _print(result, time.perf_counter() - started)
-    if withheld(result.manifest["health"]):
-        return EXIT_UNSOUND
-    return EXIT_QUARANTINED if result.merged.quarantined else EXIT_DONE
+    if read_health(result.manifest).withheld:
+        return exit_codes.UNSOUND
+    return exit_codes.QUARANTINED if result.merged.quarantined else exit_codes.DONE
 
 
 def _print(result: RunResult, seconds: float) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from bluffscope.cli import exit_codes
 from bluffscope.cli.console import output_console
 from bluffscope.cli.options import parse_options
 from bluffscope.errors import InputError
@@ -92,7 +93,7 @@ def bench(options: BenchOptions) -> int:
     console = output_console()
     for path in (folder / "bench.json", *figures):
         console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
-    return 0
+    return exit_codes.DONE
 
 
 def _measured(jobs: Iterable[Job]) -> Iterable[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from bluffscope.cli import exit_codes
 from bluffscope.cli.console import output_console
 from bluffscope.cli.options import parsed, refuse_repeated
 from bluffscope.config import expectation
@@ -55,7 +56,7 @@ def compare(options: CompareOptions) -> int:
     if files is not None:
         last = f"Comparison: {files[0]}, {files[1].name} ({result.rows.height} rows)"
         console.print(last, markup=False, highlight=False, soft_wrap=True)
-    return 0
+    return exit_codes.DONE
 
 
 __all__ = ["CompareOptions", "compare", "main"]

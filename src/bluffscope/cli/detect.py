@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.options import parsed, refuse_repeated
 from bluffscope.config import expectation
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
         return score(_score_options(rest))
     if name in ("-h", "--help"):
         sys.stdout.write(f"usage: bluffscope detect train|score ...\n\ntrain: {_TRAIN}\n\nscore: {_SCORE}\n")
-        return 0
+        return exit_codes.DONE
     raise InputError(_USAGE)
 
 
@@ -140,11 +141,11 @@ def train(options: TrainOptions) -> int:
     if not trained.beats and not options.allow_weak:
         last = f"Not kept: {verdict(trained)}. --allow-weak keeps it all the same."
         console.print(last, style="bold red", markup=False, highlight=False, soft_wrap=True)
-        return 1
+        return exit_codes.FAILED
     paths = write_detector(options.out, trained, run, options.where)
     last = f"Detector: {paths[0]}, {paths[1].name}"
     console.print(last, markup=False, highlight=False, soft_wrap=True)
-    return 0
+    return exit_codes.DONE
 
 
 def score(options: ScoreOptions) -> int:
@@ -197,7 +198,7 @@ def _given(scorer: Scorer, options: ScoreOptions) -> int:
         failed |= found.reason is not None
         whole = text.prompt if text.completion is None else text.prompt + scorer.join + text.completion
         console.print(_line(found, whole), markup=False, highlight=False, soft_wrap=True)
-    return 3 if failed else 0
+    return exit_codes.QUARANTINED if failed else exit_codes.DONE
 
 
 def _line(found: Score, text: str) -> str:

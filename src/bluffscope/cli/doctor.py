@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rich.table import Table
 
+from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.health import headline, print_health
 from bluffscope.cli.options import parse_run_and
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from bluffscope.machine import Machine
     from bluffscope.plan.memory import Device, Shape
 
-EXIT_HEALTHY = 0
-EXIT_UNSOUND = 1
 _DESCRIPTION = """Show the machine, and the batch size and memory of a run with these options. Then load model and SAEs,
 measure 48 of the pairs and check that they belong together and are read at the right place. Exit code 1 where an error
 is found: a run like this would get no verdicts."""
@@ -85,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
             f"Pairs a forward of {_tokens_a_pair()} distinct tokens, and the memory they need; each number is for the "
             "memory that programs can have: " + "; ".join(f"{name.upper()}: {text}" for name, text in _USABLE.items())
         )
-        return EXIT_HEALTHY
+        return exit_codes.DONE
     return _health(config, options, console)
 
 
@@ -102,7 +101,7 @@ def _health(config: RunConfig, options: _Options, console: Console) -> int:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if options.json is not None:
         _write(options.json, entry)
-    return EXIT_HEALTHY if found.sound else EXIT_UNSOUND
+    return exit_codes.DONE if found.sound else exit_codes.FAILED
 
 
 def _check_writable(path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.config import ForecastOptions, RunConfig
 
@@ -28,7 +29,7 @@ def dry_run(config: RunConfig, options: ForecastOptions) -> int:
     console.print(_table(found))
     for line in _closing(found, config):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return 0
+    return exit_codes.DONE
 
 
 def _work_lines(found: Forecast) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.options import parsed, refuse_repeated
 from bluffscope.config import expectation
@@ -120,7 +121,7 @@ def features(options: FeaturesOptions) -> int:
     if options.format == "json":
         shown = table.group_by("layer", maintain_order=True).head(options.top)
         sys.stdout.write(as_json(document | {"rows": shown.to_dicts()}))
-        return 4 if withheld else 0
+        return exit_codes.UNSOUND if withheld else exit_codes.DONE
     console = output_console()
     if failures:
         banner = f"The run failed its health gate: {'; '.join(failures)}. See bluffscope doctor."
@@ -133,7 +134,7 @@ def features(options: FeaturesOptions) -> int:
     if options.out is not None:
         last = f"Features: {options.out} ({table.height:,} rows)"
         console.print(last, markup=False, highlight=False, soft_wrap=True)
-    return 4 if withheld else 0
+    return exit_codes.UNSOUND if withheld else exit_codes.DONE
 
 
 def _chosen(run: Run, options: FeaturesOptions) -> pl.DataFrame:

@@ -14,11 +14,6 @@ Entry = Mapping[str, Any]
 """The manifest's ``health``, or a row of it."""
 
 
-def withheld(health: Entry) -> bool:
-    """Whether verdicts are withheld: the gate failed, and that was not allowed."""
-    return health.get("status") == "unsound" and not health.get("allowed")
-
-
 def headline(health: Entry, *, verdicts: bool = True) -> str:
     """The outcome in a line; with `verdicts`, what becomes of them."""
     found = [check.get("severity") for check in health.get("findings", ())]

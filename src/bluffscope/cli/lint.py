@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bluffscope import __version__
+from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.options import parse_options
 from bluffscope.config import DataOptions, LintConfig
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from bluffscope.pairs.lint import Finding, LintReport, ScopeMeasures
 
-EXIT_DONE = 0
-EXIT_FAILED = 1
 SHOWN_FINDINGS: Final = 5
 """Findings of a code that are printed; JSON has all."""
 SHOWN_PAIRS: Final = 12
@@ -66,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(content)
     else:
         _print(report, output_console())
-    return EXIT_FAILED if report.failed else EXIT_DONE
+    return exit_codes.FAILED if report.failed else exit_codes.DONE
 
 
 def _check_writable(path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from bluffscope import __version__
+from bluffscope.cli import exit_codes
 from bluffscope.errors import BluffscopeError, RunStopped
 from bluffscope.redaction import redacted
 
@@ -29,13 +30,6 @@ COMMANDS = {
     "presets": "list the named sets of model, SAEs and layers",
     "verify": "prove on your model and pairs that every strategy gives the same numbers",
 }
-
-EXIT_DONE = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_QUARANTINED = 3
-EXIT_UNSOUND = 4
-EXIT_STOPPED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,32 +52,32 @@ def guarded(program: str, action: Callable[[], int]) -> int:
     try:
         return _flushed(action())
     except SystemExit as stop:  # --help
-        return _flushed(stop.code if isinstance(stop.code, int) else EXIT_DONE)
+        return _flushed(stop.code if isinstance(stop.code, int) else exit_codes.DONE)
     except BluffscopeError as error:
         _say(f"{program}: {_one_line(redacted(str(error)))}")
-        return EXIT_USAGE
+        return exit_codes.USAGE
     except RunStopped as stop:
         again = "" if stop.path is None else f"; go on with: {program} --resume {shlex.quote(str(stop.path))}"
         _say(_one_line(f"{program}: stopped; what is committed is kept{again}"))
         return stop.exit_code
     except KeyboardInterrupt:
         _say(f"{program}: stopped before it was done")
-        return EXIT_STOPPED
+        return exit_codes.STOPPED
     except BrokenPipeError:
-        return _flushed(EXIT_FAILED)
+        return _flushed(exit_codes.FAILED)
 
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(_help())
-        return EXIT_DONE if arguments else EXIT_USAGE
+        return exit_codes.DONE if arguments else exit_codes.USAGE
     name, *rest = arguments
     if name in ("--version", "-V"):
         sys.stdout.write(f"bluffscope {__version__}\n")
-        return EXIT_DONE
+        return exit_codes.DONE
     if name not in COMMANDS:
         _say(f"bluffscope: unknown command {name!r}; see bluffscope --help")
-        return EXIT_USAGE
+        return exit_codes.USAGE
     return import_module(f"bluffscope.cli.{name}").main(rest)
 
 

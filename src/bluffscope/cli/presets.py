@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from bluffscope.cli import exit_codes
 from bluffscope.cli.console import output_console
 from bluffscope.errors import InputError
 from bluffscope.plan.memory import SaeShape, Shape, footprint
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print the presets."""
     if arguments and arguments[0] in ("-h", "--help"):
         sys.stdout.write(_HELP)
-        return 0
+        return exit_codes.DONE
     if arguments:
         raise InputError(f"{arguments[0]}: this command takes no options")
     console = output_console()
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         "then set HF_TOKEN to a token of yours, or run `hf auth login`. The SAEs are open.",
     ):
         console.print(line, highlight=False, soft_wrap=True)
-    return 0
+    return exit_codes.DONE
 
 
 def sizes_table() -> Table:

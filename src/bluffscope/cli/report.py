@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 from rich.text import Text
 
+from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.options import parsed, refuse_repeated
 from bluffscope.config import expectation
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     lines = [f"Figures: {report.figures[0].parent} ({len(report.figures)} files)"] if report.figures else []
     for line in [*lines, f"Report: {report.path}"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return 0
+    return exit_codes.DONE
 
 
 __all__ = ["ReportOptions", "main"]

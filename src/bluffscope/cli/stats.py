@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from bluffscope.cli import exit_codes
 from bluffscope.cli.console import output_console
 from bluffscope.cli.options import parsed, refuse_repeated
 from bluffscope.config import DataOptions, expectation
@@ -118,7 +119,7 @@ def stats(options: StatsOptions) -> int:
         console.print(note, markup=False, highlight=False)
     for line in _last_lines(options, result, files, run):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return 4 if withheld else 0
+    return exit_codes.UNSOUND if withheld else exit_codes.DONE
 
 
 def _health(run: Run | None) -> Health:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.options import parse_run
 from bluffscope.config import DataOptions, RunConfig
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from bluffscope.verify.comparison import Cell
     from bluffscope.verify.strategies import Agreement, Measured, Phase
 
-EXIT_AGREE = 0
-EXIT_DIFFER = 1
 PAIRS = 5
 """Pairs compared without --limit: the slow strategies take seconds a pair."""
 MOST_CELLS = 10
@@ -53,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     _line(output, f"Total time: {time.perf_counter() - started:.1f} s")
     for line in _verdict(phases):
         _line(output, line)
-    return EXIT_AGREE if all(phase.holds for phase in phases) else EXIT_DIFFER
+    return exit_codes.DONE if all(phase.holds for phase in phases) else exit_codes.FAILED
 
 
 def _options(arguments: Sequence[str]) -> RunConfig:
