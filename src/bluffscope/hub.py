@@ -20,6 +20,8 @@ from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from bluffscope.redaction import redacted
+
 logger = logging.getLogger(__name__)
 
 DATASETS = "hf://datasets/"
@@ -28,7 +30,6 @@ ANSWER_SECONDS = 5.0
 """How long the hub may take to answer."""
 
 _USER = re.compile(r"(?<=://)[^/@]*@")
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=Bearer )[^\s'\"]+")
 
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
 """Whether the hub was found not to answer."""
@@ -134,12 +135,12 @@ def hub_address() -> str:
     return _USER.sub("", constants.ENDPOINT)
 
 
-def redacted(text: str) -> str:
-    """The text without the token that is sent to the hub, nor anything that looks like one."""
+def without_token(text: str) -> str:
+    """The text as `redacted` gives it, and without the very token that is sent to the hub, whatever it looks like."""
     from huggingface_hub import get_token
 
     token = get_token()
-    return _TOKEN.sub("***", text.replace(token, "***") if token else text)
+    return redacted(text.replace(token, "***") if token else text)
 
 
 def cached_snapshot(name: str, revision: str | None = None, kind: Literal["model", "dataset"] = "model") -> Path | None:

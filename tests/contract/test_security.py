@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import bluffscope
+from bluffscope.hub import without_token
 from bluffscope.redaction import redacted
 from bluffscope.run import run
 from bluffscope.table.folder import RunFolder, default_run_path
@@ -154,3 +155,8 @@ def test_nothing_of_the_environment_is_in_a_runs_folder(secretive, tiny_model, t
 )
 def test_what_lets_one_in_somewhere_is_hidden_and_nothing_else(text, shown):
     assert redacted(text) == shown
+
+
+def test_the_token_of_the_hub_is_hidden_whatever_it_looks_like(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    assert without_token(f"asked with {SECRET} and hf_{'a' * 12}") == "asked with *** and ***"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bluffscope.errors import InputError
-from bluffscope.hub import cached_snapshot, not_cached, redacted, refusal
+from bluffscope.hub import cached_snapshot, not_cached, refusal, without_token
 from bluffscope.model.folder import CONVERSION, TOKENIZER_FILES
 
 
@@ -56,5 +56,5 @@ def _reason(error: Exception, name: str, what: str, revision: str | None) -> str
 
 def _line(error: BaseException) -> str:
     """The beginning of an error's text, in one line."""
-    text = " ".join(redacted(str(error)).split()) or type(error).__name__
+    text = " ".join(without_token(str(error)).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."

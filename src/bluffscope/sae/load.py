@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bluffscope.errors import InputError
-from bluffscope.hub import cached_commit, redacted, refusal
+from bluffscope.hub import cached_commit, refusal, without_token
 from bluffscope.identity import file_hashes, weights_digest
 from bluffscope.quiet import libraries_quiet
 from bluffscope.sae.coder import Coder
@@ -382,6 +382,6 @@ def sae_errors(where: str, repository: str) -> Generator[None, None, None]:
 
 def _line(error: BaseException) -> str:
     """The beginning of an error's text, in one line."""
-    text = " ".join(redacted(str(error)).split()) or type(error).__name__
+    text = " ".join(without_token(str(error)).split()) or type(error).__name__
     text = re.sub(r"^Error\(s\) in loading state_dict for \w+: ", "", text)  # torch's heading
     return text if len(text) <= 200 else text[:197] + "..."
