@@ -48,3 +48,15 @@ def random_table(seed: int, pairs: int, kinds=("normal", "ties", "outliers", "nu
 
 
 tables = st.builds(random_table, st.integers(0, 2**32 - 1), st.integers(40, 90))
+
+
+def share_of_flips(sums) -> float:
+    """The exact two-sided p of whole numbers under fair sign flips, by adding one group after the other."""
+    sizes = np.abs(np.asarray(sums)).astype(int)
+    total = int(sizes.sum())
+    share = np.zeros(2 * total + 1)  # of -total, ..., total
+    share[total] = 1
+    for size in sizes:
+        share = (np.roll(share, size) + np.roll(share, -size)) / 2
+    reached = abs(int(np.sum(sums)))
+    return float(share[: total - reached + 1].sum() + share[total + reached :].sum()) if reached else 1.0

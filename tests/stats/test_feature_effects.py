@@ -115,6 +115,19 @@ def test_a_feature_is_tested_by_how_often_it_fires_whatever_the_labels():
     assert study.ghosts["feature"].to_list() == [4]
 
 
+def test_a_feature_of_every_hallucination_and_no_fact_is_found_though_one_group_holds_most_of_it():
+    pairs = pl.DataFrame(
+        {
+            "pair_id": [f"p{pair}" for pair in range(41)],
+            "group": ["large"] * 21 + [f"g{pair}" for pair in range(20)],
+            "domain": ["only"] * 41,
+        }
+    )
+    rows = [(name, "hall", 1, 3, 50.0 if place < 21 else 1.0) for place, name in enumerate(pairs["pair_id"])]
+    frame = pl.LazyFrame(rows, schema=["pair_id", "view", "layer", "feature", "activation"], orient="row")
+    assert feature_effects(frame, pairs).rows["q"].to_list() == pytest.approx([2.0**-20])
+
+
 def test_layers_are_chosen_and_unknown_ones_refused():
     frame, pairs, _ = made()
     assert set(feature_effects(frame, pairs, layers=(7,)).rows["layer"]) == {7}

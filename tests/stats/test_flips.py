@@ -6,11 +6,16 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from bluffscope.stats.flips import flip_tail
+from bluffscope.stats.flips import ALL_FLIPS, flip_tail
+from bluffscope.stats.signed_rank import signed_ranks
+from studies import share_of_flips
+
+whole = st.lists(st.integers(-9, 9), min_size=1, max_size=120)
+large = st.lists(st.integers(-400, 400), min_size=0, max_size=4)
 
 
 def by_all_flips(sums):
@@ -22,6 +27,46 @@ def by_all_flips(sums):
 @given(st.lists(st.floats(-5, 5).filter(lambda value: value == 0 or abs(value) > 1e-3), min_size=1, max_size=9))
 def test_few_groups_take_all_flips(sums):
     assert flip_tail(np.array(sums), np.random.default_rng(0)) == pytest.approx(by_all_flips(sums), abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=10, max_size=14))
+def test_all_flips_are_counted_half_by_half(sums):
+    assert flip_tail(np.array(sums), np.random.default_rng(0)) == pytest.approx(by_all_flips(sums), abs=1e-12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(whole, large, st.integers(0, 2**32), st.booleans())
+def test_whatever_the_shape_p_comes_within_some_percent_of_all_flips(small, large, seed, one_sign):
+    sums = np.array(small + large, dtype=float)
+    sums = np.abs(sums) if one_sign else sums
+    found = flip_tail(sums, np.random.default_rng(seed))
+    within = 1e-9 if (sums != 0).sum() <= ALL_FLIPS else 0.4
+    assert found == pytest.approx(share_of_flips(sums), rel=within)
+
+
+@pytest.mark.parametrize("small", [20, 60, 1500])
+def test_one_large_group_hides_no_small_ones_that_all_agree(small):
+    sums = np.array([1000.0] + [1.0] * small)
+    assert flip_tail(sums, np.random.default_rng(0)) == pytest.approx(2.0**-small, rel=0.05)
+
+
+@pytest.mark.parametrize(("groups", "against"), [(30, 11), (100, 43), (1000, 480)])
+def test_large_p_values_of_equal_groups_are_the_binomials(groups, against):
+    sums = np.array([1.5] * (groups - against) + [-1.5] * against)
+    expected = 2 * binom.cdf(against, groups, 0.5)
+    assert flip_tail(sums, np.random.default_rng(0)) == pytest.approx(expected, rel=0.02)
+    assert expected > 0.1
+
+
+def test_rank_sums_that_few_groups_dominate_are_flipped_one_and_all():
+    groups = np.repeat(np.arange(21), [100] + [1] * 20)
+    rng = np.random.default_rng(5)
+    differences = rng.gamma(2, 1, (120, 2)) * [1, -1]
+    found = signed_ranks(differences).grouped_p_value(np.ones(120), groups)
+    assert found == pytest.approx([2.0**-20, 2.0**-20])
+    five = np.repeat(np.arange(5), 8)  # all of one sign: 2 of 32 choices
+    assert signed_ranks(differences[:40]).grouped_p_value(np.ones(40), five) == pytest.approx([2 / 32, 2 / 32])
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from scipy.stats import norm, rankdata
+
+from bluffscope.stats.flips import effective_number, flip_tail
+
+FEW_GROUPS: Final = 6
+"""Effective number of groups below which their rank sums are no sample for a normal approximation."""
 
 
 class SignedRanks(NamedTuple):
@@ -30,7 +35,8 @@ class SignedRanks(NamedTuple):
         """(metric,) the same where the pairs of a group are no independent evidence, NaN where every difference is 0.
 
         The rank sums of whole groups take the place of single ranks (Rosner, Glynn and Lee 2006): with a group for
-        each pair this is `p_values`, ties included.
+        each pair this is `p_values`, ties included. Where few groups dominate (`effective_number` below
+        `FEW_GROUPS`), p is that of flipping the rank sums (`flip_tail`).
 
         Args:
             flips: (pair,) of 1 and -1.
@@ -42,7 +48,10 @@ class SignedRanks(NamedTuple):
         starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
         sums = np.add.reduceat((flips[:, None] * self.signed)[order], starts, axis=0)  # (group, metric)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return 2 * norm.sf(np.abs(sums.sum(axis=0)) / np.sqrt((sums**2).sum(axis=0)))
+            p = 2 * norm.sf(np.abs(sums.sum(axis=0)) / np.sqrt((sums**2).sum(axis=0)))
+        for metric in np.flatnonzero(effective_number(sums) < FEW_GROUPS):
+            p[metric] = flip_tail(sums[:, metric], np.random.default_rng(0))
+        return p
 
 
 def signed_ranks(differences: np.ndarray) -> SignedRanks:
