@@ -60,7 +60,7 @@ def test_a_run_is_judged_from_its_folder_alone(call, run):
 
 
 def test_a_foreign_csv_takes_lengths_groups_domains_and_columns_from_its_pairs(call, foreign, tmp_path):
-    outcome = call("stats", foreign, "--pairs", "bluff200", "--by", "known", "--family", "all")
+    outcome = call("stats", foreign, "--pairs", "bluff200", "--by-order", "--by", "known", "--family", "all")
     assert outcome.code == 0, outcome.err
     rows = pl.read_parquet(foreign.parent / "stats.parquet")
     assert rows["metric"].unique(maintain_order=True).to_list() == ["l3_gini", "drop", "entropy"]
@@ -74,6 +74,17 @@ def test_a_foreign_csv_takes_lengths_groups_domains_and_columns_from_its_pairs(c
         assert said in " ".join(outcome.out.split())
     assert rows.filter(metric="drop", scope="pooled")["verdict"].item() == "separates"
     assert "separate fact from hallucination at equal lengths" in " ".join(outcome.out.split())
+
+
+def test_the_order_of_rows_decides_only_where_it_is_said_and_never_for_a_folder(call, foreign, run, tmp_path):
+    outcome = call("stats", foreign, "--pairs", "bluff200")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "no column of the table holds the ids of the pairs (such as 'entity-001')" in outcome.err
+    assert not (foreign.parent / "stats.parquet").exists()
+    for folder, pairs in ((run, "bluff200"), (foreign, tmp_path)):
+        outcome = call("stats", folder, "--pairs", pairs, "--by-order")
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "a folder has no order" in outcome.err
 
 
 def test_the_summary_opens_with_the_negative_answer_where_there_is_no_other(call, tmp_path):
@@ -100,7 +111,7 @@ def test_the_planted_control_names_the_metric_that_is_hardest_to_find(call, tmp_
 
 def test_the_same_seed_gives_the_same_files(call, foreign, tmp_path):
     for name in ("one", "two"):
-        call("stats", foreign, "--pairs", "bluff200", "--out", tmp_path / name)
+        call("stats", foreign, "--pairs", "bluff200", "--by-order", "--out", tmp_path / name)
     one, two = ((tmp_path / name / "stats.json").read_bytes() for name in ("one", "two"))
     assert one == two
 
@@ -117,7 +128,19 @@ def test_the_same_seed_gives_the_same_files(call, foreign, tmp_path):
         ("t.csv", b"a_fact,a_hall\n", (), "the table has no rows"),
         ("t.csv", b"id,score\n1,2\n", (), "no fact and hallucination columns: looked for numbers in l{layer}_fact_"),
         ("t.parquet", b"PAR1 nothing PAR1", (), "cannot be read as Parquet"),
-        ("t.csv", b"a_fact,a_hall\n1,2\n", ("--pairs", "bluff200"), "1 rows and no pair_id column, but there are 200"),
+        (
+            "t.csv",
+            b"a_fact,a_hall\n1,2\n",
+            ("--pairs", "bluff200"),
+            "or match rows and pairs by their order with --by-order",
+        ),
+        (
+            "t.csv",
+            b"a_fact,a_hall\n1,2\n",
+            ("--pairs", "bluff200", "--by-order"),
+            "--by-order: the table has 1 rows, but there are 200 pairs",
+        ),
+        ("t.csv", b"a_fact,a_hall\n1,2\n", ("--by-order",), "--by-order matches a table with --pairs"),
         ("t.csv", b"id,a_fact,a_hall\nzz,1,2\n", ("--pairs", "bluff200"), "an id that the pairs lack (id 'zz' first)"),
         ("t.csv", b"a_fact,a_hall\n1,2\n", ("--pairs", "none.jsonl"), "none.jsonl: no such file"),
         ("t.csv", b"a_fact,a_hall\n1,2\n", ("--by", "mood"), "--by mood: no such column"),

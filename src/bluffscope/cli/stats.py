@@ -38,6 +38,8 @@ class StatsOptions:
     stand in for what the table lacks."""
     columns: tuple[str, ...] = ()
     """Names of the fields of --pairs, as KEY=NAME; see bluffscope analyze."""
+    by_order: bool = False
+    """Match the k-th row with the k-th pair of --pairs; without it some column of the table must hold their ids."""
     by: tuple[str, ...] = ()
     """Further columns whose values are scopes of their own."""
     family: Literal["scope", "all"] = "scope"
@@ -88,6 +90,7 @@ def stats(options: StatsOptions) -> int:
             table,
             pairs,
             by=options.by,
+            by_order=options.by_order,
             family=options.family,
             control=options.control,
             resampling=resampling,
@@ -95,12 +98,13 @@ def stats(options: StatsOptions) -> int:
         )
         detection = None
         if options.detectors:
-            detection = detect_in(table, pairs, run, by=options.by, resampling=resampling)
+            detection = detect_in(table, pairs, run, by=options.by, by_order=options.by_order, resampling=resampling)
     except InputError as error:
         raise InputError(f"{options.table}: {error}") from error
     source = {
         "table": str(options.table),
         "pairs_from": options.pairs,
+        "by_order": options.by_order,
         "by": options.by,
         "health": health.failures,
         "allowed_unsound": allowed,
@@ -147,6 +151,8 @@ def _opened(options: StatsOptions) -> tuple[pl.DataFrame, pl.DataFrame | None, P
     from bluffscope.table import read_run, read_table
 
     path = options.table
+    if options.by_order and (options.pairs is None or path.is_dir() or Path(options.pairs).is_dir()):
+        raise InputError("--by-order matches a table with --pairs, a file each: a folder has no order")
     if not path.is_dir():
         return read_table(path), pairs_frame(options.pairs, options.columns), path.parent, None
     run = read_run(path)

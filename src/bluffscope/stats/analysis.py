@@ -87,6 +87,7 @@ def analyse_table(
     pairs: pl.DataFrame | None = None,
     *,
     by: Sequence[str] = (),
+    by_order: bool = False,
     family: Family = "scope",
     control: Control = "none",
     resampling: Resampling | None = None,
@@ -98,6 +99,7 @@ def analyse_table(
         table: one row a pair; columns ``l{k}_fact_X`` with ``l{k}_hall_X``, ``X_fact`` with ``X_hall``: `build_study`.
         pairs: what it was measured from, for lengths and groups where the table lacks them: see `build_study`.
         by: further columns whose values are scopes, beside the domains and all pairs pooled.
+        by_order: the k-th row is the k-th pair's; only for a table without ids.
         family: what is corrected together: the metrics of one scope, or every metric in every scope.
         control: also run the tool on the table with labels flipped ("null"), or with an effect "planted".
         resampling: seed, resamples and flips, in place of ``Resampling()``.
@@ -108,7 +110,7 @@ def analyse_table(
         InputError: the table has no rows or no such columns, the pairs do not match it, a column is unknown.
     """
     resampling = resampling or Resampling()
-    study = build_study(table, pairs, by)
+    study = build_study(table, pairs, by, by_order=by_order)
     cells = [measure_scope(study, scope, resampling) for scope in study.scopes]
     corrected = {name: by_family([scope.values[p] for scope in cells], family) for name, p in CORRECTED.items()}
     parts = [

@@ -10,7 +10,6 @@ import polars as pl
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.detector_inputs import Views
 from bluffscope.stats.detectors import Detection, detect
-from bluffscope.stats.matching import matched_pairs
 from bluffscope.stats.study import build_study
 from bluffscope.table.reader import Run
 
@@ -25,6 +24,7 @@ def detect_in(
     run: Run | None,
     *,
     by: Sequence[str] = (),
+    by_order: bool = False,
     resampling: Resampling | None = None,
 ) -> Detection:
     """Every detector that what is known allows.
@@ -34,18 +34,19 @@ def detect_in(
         pairs: what it was measured from, for the texts.
         run: the table's run, for its residuals and features; None for a table that has none.
         by: further columns whose values are scopes.
+        by_order: the k-th row is the k-th pair's; only for a table without ids.
         resampling: seed and resamples, in place of ``Resampling()``.
 
     Raises:
         InputError: residuals or features that cannot be read.
     """
-    matched = None if pairs is None else matched_pairs(table, pairs)[0]
-    views = Views(matched)
+    study = build_study(table, pairs, by, by_order=by_order)
+    views = Views(study.pairs)
     if run is not None:
         kept = (run.path / "residuals.parquet").exists()
         features = run.features if (run.path / "features.parquet").exists() else None
-        views = Views(matched, table["pair_id"], run.residuals if kept else None, features)
-    return detect(build_study(table, pairs, by), views, resampling or Resampling())
+        views = Views(study.pairs, table["pair_id"], run.residuals if kept else None, features)
+    return detect(study, views, resampling or Resampling())
 
 
 def quick_to_detect(table: pl.DataFrame) -> bool:

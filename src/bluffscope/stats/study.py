@@ -84,6 +84,8 @@ class Study:
     """Domains in order of appearance, pooled, then those of further columns."""
     cross_tables: pl.DataFrame
     """metric, scope, fact, hall, n: how often the classes of the two sides go together (shape_class)."""
+    pairs: pl.DataFrame | None
+    """(row) the pairs that they were measured from, where they are known."""
     notes: tuple[str, ...]
     """What a reader must know of where lengths, groups and scopes come from: sentences."""
 
@@ -104,15 +106,18 @@ class Study:
         return found
 
 
-def build_study(table: pl.DataFrame, pairs: pl.DataFrame | None = None, by: Sequence[str] = ()) -> Study:
+def build_study(
+    table: pl.DataFrame, pairs: pl.DataFrame | None = None, by: Sequence[str] = (), *, by_order: bool = False
+) -> Study:
     """Find metrics, lengths, groups and scopes.
 
     Args:
         table: columns of both sides by name (see `bluffscope.table.metric_pairs`), with `fact_tokens` and
             `hall_tokens`, `group`, `domain` and `pair_id` where they are known.
         pairs: what the table was measured from: `pair_id, fact, hallucination`, and `group`, `domain` and further
-            columns where they are known; matched by id, or by order where the table has no ids.
+            columns where they are known; matched by the column of the table that holds their ids.
         by: further columns, of the table or of the pairs, whose values are scopes.
+        by_order: the k-th row is the k-th pair's; only for a table without ids.
 
     Raises:
         InputError: no rows, no fact and hallucination columns, pairs that do not match, an unknown column.
@@ -126,7 +131,7 @@ def build_study(table: pl.DataFrame, pairs: pl.DataFrame | None = None, by: Sequ
     notes: list[str] = []
     if passed_over:
         notes.append(f"Text columns are no metrics and were passed over: {', '.join(passed_over)}.")
-    matched, note = (None, None) if pairs is None else matched_pairs(table, pairs)
+    matched, note = (None, None) if pairs is None else matched_pairs(table, pairs, by_order=by_order)
     notes += [note] if note else []
     lengths, unit, note = _lengths(table, matched)
     notes.append(note)
@@ -147,6 +152,7 @@ def build_study(table: pl.DataFrame, pairs: pl.DataFrame | None = None, by: Sequ
         logprobs=_logprobs(table),
         scopes=scopes,
         cross_tables=_cross_tables(table, classes, scopes),
+        pairs=matched,
         notes=tuple(notes),
     )
 

@@ -17,7 +17,6 @@ from bluffscope.stats.detectors import CHANCE, FEWEST_GROUPS, calibration_error,
 from bluffscope.stats.heldout import FOLDS, grouped_folds
 from bluffscope.stats.keyed_inputs import Keys, keyed_matrix, keys_of
 from bluffscope.stats.linear import Calibration, Linear, On, calibrate, fit_linear
-from bluffscope.stats.matching import matched_pairs
 from bluffscope.stats.resampling import drawn_counts, ends
 from bluffscope.stats.study import POOLED, Scope, Study, build_study
 from bluffscope.table.reader import Run
@@ -104,7 +103,7 @@ def _opened(run: Run, chosen: pl.Series) -> tuple[Study, Views]:
     study = build_study(table, pairs)
     there = {name: (run.path / f"{name}.parquet").exists() for name in ("residuals", "features")}
     views = Views(
-        None if pairs is None else matched_pairs(table, pairs)[0],
+        study.pairs,
         table["pair_id"],
         run.residuals if there["residuals"] else None,
         run.features if there["features"] else None,
