@@ -92,7 +92,9 @@ def test_the_summary_opens_with_the_negative_answer_where_there_is_no_other(call
     table = one_metric(rng.normal(size=90), rng.normal(size=90), rng.integers(-2, 3, 90))
     table.write_parquet(tmp_path / "t.parquet")
     outcome = call("stats", tmp_path / "t.parquet", "--out", tmp_path / "out" / "deep", "--control", "null")
-    assert outcome.out.startswith("Nothing separates fact from hallucination at equal lengths: 1 metric in 1 scope")
+    assert outcome.out.startswith(
+        "Nothing separates fact from hallucination at equal lengths: 1 metric tested over all pairs"
+    )
     assert "share of draws with a false `separates`" in outcome.out
     assert "significant" not in outcome.out
     control = json.loads((tmp_path / "out" / "deep" / "stats.json").read_text())["control_rows"]

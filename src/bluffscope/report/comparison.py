@@ -17,10 +17,13 @@ from bluffscope.report.fidelity import feature_table, metric_table
 from bluffscope.report.labels import clean, number
 from bluffscope.stats import RunComparison, RunPair
 from bluffscope.stats.study import POOLED
+from bluffscope.table.metric_pairs import NOT_INTERPRETABLE
 
 MOST_NAMES: Final = 12
 """Effects that are named of those whose verdicts differ, beside the ones over all pairs."""
 NAME_WIDTH: Final = 26
+_JUDGED: Final = ("dz_first", "dz_other", "adj_dz_first", "adj_dz_other")
+"""Defined where an effect was tested in both runs."""
 _NO_MATTER: Final = ("engine", "output")
 """Parts of the options that change no number."""
 _PLAIN: Final[dict[str, Any]] = {
@@ -48,11 +51,12 @@ class ComparisonView:
         del console, options
         for other in self.result.others:
             rows = self.result.rows.filter(run=other.run)
+            judged = rows.drop_nulls(_JUDGED).filter(pl.col("metric") != NOT_INTERPRETABLE)
             yield Text(f"{_name(other.run)} against {_name(self.result.first)}: {_shared(other)}", style="bold")
             yield from _about(other)
-            yield Text(_agreement(rows))
+            yield Text(_agreement(judged.filter(scope=POOLED)))
             yield _effects(rows.filter(scope=POOLED))
-            yield from _elsewhere(rows)
+            yield from _elsewhere(judged.filter(pl.col("scope") != POOLED))
             yield from _fidelity(other)
             yield Text("")
         yield Text(
@@ -99,7 +103,9 @@ def _value(value: Any) -> str:
 
 
 def _agreement(rows: pl.DataFrame) -> str:
-    """How many verdicts agree, those that show an effect counted apart."""
+    """How many verdicts over all pairs agree, those that show an effect counted apart."""
+    if rows.is_empty():
+        return "Verdicts cannot be compared: over all pairs no metric could be judged in both runs."
     both = rows.filter(verdict_first="separates", verdict_other="separates")
     counts = {
         "separate in both with the same sign": both.filter(same_sign=True).height,
@@ -109,7 +115,7 @@ def _agreement(rows: pl.DataFrame) -> str:
     }
     listed = ", ".join(f"{count} {name}" for name, count in counts.items())
     agree = rows.filter(agrees=True).height
-    return f"Verdicts agree in {agree} of {rows.height} effects (metric x scope): {listed}."
+    return f"Over all pairs verdicts agree in {agree} of {rows.height} metrics: {listed}."
 
 
 def _effects(rows: pl.DataFrame) -> Table:
@@ -137,9 +143,8 @@ def _disagreement(row: dict[str, Any]) -> str:
     return "opposite sign" if row["same_verdict"] else str(row["verdict_other"])
 
 
-def _elsewhere(rows: pl.DataFrame) -> Iterator[RenderableType]:
+def _elsewhere(others: pl.DataFrame) -> Iterator[RenderableType]:
     """Agreement in the other scopes, and where there is none."""
-    others = rows.filter(pl.col("scope") != POOLED)
     scopes = others.group_by("scope", maintain_order=True).agg(agree=pl.col("agrees").sum(), all=pl.len())
     if scopes.is_empty():
         return

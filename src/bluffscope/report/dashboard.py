@@ -12,10 +12,10 @@ import vl_convert as vlc
 
 from bluffscope.errors import RunFolderError
 from bluffscope.report import panels
-from bluffscope.report.labels import NOT_INTERPRETABLE, clean, distinct, number
+from bluffscope.report.labels import clean, distinct, number
 from bluffscope.report.panels import Heading, Panel, Row, Scopes
 from bluffscope.report.summary import summarize
-from bluffscope.table.metric_pairs import metric_pairs
+from bluffscope.table.metric_pairs import NOT_INTERPRETABLE, metric_pairs
 
 MOST_DOMAINS: Final = 10
 MOST_LAYERS: Final = 40

@@ -42,7 +42,7 @@ class FeaturesView:
         yield Text(f"{about['pairs']:,} pairs in {about['groups']:,} groups; {_family(about)}.")
         for layer in self.study.layers.iter_rows(named=True):
             rows = self.study.rows.filter(layer=layer["layer"])
-            yield Text(f"\nLayer {layer['layer']}: {_found(layer)}", style="bold")
+            yield Text(f"\nLayer {layer['layer']}: {found_sentence(layer, about['groups'])}", style="bold")
             if not rows.is_empty():
                 yield self._table(rows.head(self.top))
             yield Text(ghost_sentence(layer))
@@ -103,9 +103,12 @@ def _family(about: Mapping[str, Any]) -> str:
     return f"{fires}; q corrected over the {about['tests']:,} tests of all layers"
 
 
-def _found(layer: Mapping[str, Any]) -> str:
+def found_sentence(layer: Mapping[str, Any], groups: int) -> str:
+    """How many of a layer's features differ, or why that cannot be judged."""
     if not layer["tested"]:
-        return f"no feature fires often enough to be tested ({layer['active']:,} fire at all)"
+        return f"cannot be judged: no feature fires often enough to be tested ({layer['active']:,} fire at all)"
+    if (least := 2.0 ** (1 - groups)) >= FOUND:
+        return f"cannot be judged: with {groups} group{'s' * (groups != 1)} of pairs no p is below {least:g}"
     if not layer["found"]:
         return f"none of {layer['tested']:,} tested features differs between fact and hallucination (q < {FOUND})"
     return f"{layer['found']:,} of {layer['tested']:,} tested features differ (q < {FOUND})"

@@ -20,9 +20,6 @@ there in runs with ``--logprob`` only."""
 LAYER_GROUP: Final = "Layer sensitivity"
 OTHER_GROUP: Final = "Further columns"
 
-NOT_INTERPRETABLE: Final = "cross_layer_consistency"
-"""Compares two dictionaries index by index, which share no index (DESIGN section 3)."""
-
 _SWEEP: Final = re.compile(r"stability_s.+")
 
 

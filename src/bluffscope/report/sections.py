@@ -9,12 +9,13 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.report.contents import Contents, definition
-from bluffscope.report.features import ghost_sentence
-from bluffscope.report.labels import LAYER_GROUP, NOT_INTERPRETABLE, clean, distinct, group_title, number
+from bluffscope.report.features import found_sentence, ghost_sentence
+from bluffscope.report.labels import LAYER_GROUP, clean, distinct, group_title, number
 from bluffscope.report.neuronpedia import feature_pages
-from bluffscope.report.verdicts import headline
+from bluffscope.report.verdicts import headline, judged
 from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES
+from bluffscope.table.metric_pairs import NOT_INTERPRETABLE
 
 Values = dict[str, Any]
 
@@ -35,7 +36,7 @@ _PROBLEMS: Final = ("error", "warning", "info")
 
 
 def answer(contents: Contents) -> Values:
-    """The sentence that the page opens with, and how many effects got which verdict."""
+    """The sentence that the page opens with, and how many of the metrics tested over all pairs got which verdict."""
     rows = contents.stats
     if rows is None or rows.is_empty():
         why = "no effect was tested: " + ("there is no stats.parquet" if rows is None else "no metric is in the table")
@@ -51,13 +52,15 @@ def answer(contents: Contents) -> Values:
         more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
         sentence = f"Verdicts are withheld: the health gate failed ({failures[0].rstrip('.')}{more})."
         return {"sentence": sentence, "kind": "withheld", "tiles": [], "banner": None, "alone": None}
+    tested = judged(rows)
+    pooled = tested.filter(scope=POOLED)
     tiles = [
-        {"name": name, "sign": SIGNS[name], "count": rows.filter(verdict=name).height, "meaning": MEANINGS[name]}
+        {"name": name, "sign": SIGNS[name], "count": pooled.filter(verdict=name).height, "meaning": MEANINGS[name]}
         for name in NAMES
     ]
-    kind = "some" if tiles[0]["count"] else "nothing"
+    kind = "some" if (tested["verdict"] == "separates").any() else "nothing" if tested.height else "none"
     said = {"sentence": headline(rows), "banner": _banner(contents), "alone": _alone(contents)}
-    return said | {"kind": kind, "tiles": tiles}
+    return said | {"kind": kind, "tiles": tiles if pooled.height else []}
 
 
 def _alone(contents: Contents) -> str | None:
@@ -222,7 +225,8 @@ def feature_tables(contents: Contents) -> list[Values]:
             }
             for row in part.head(FEATURES_SHOWN).iter_rows(named=True)
         ]
-        tables.append({**layer, "rows": rows, "ghosts": ghost_sentence(layer)})
+        sentence = found_sentence(layer, study.about["groups"])
+        tables.append({**layer, "rows": rows, "sentence": sentence, "ghosts": ghost_sentence(layer)})
     return tables
 
 

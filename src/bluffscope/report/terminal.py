@@ -12,8 +12,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.report.labels import LAYER_GROUP, NOT_INTERPRETABLE, clean, distinct, group_title, number
+from bluffscope.report.labels import LAYER_GROUP, clean, distinct, group_title, number
 from bluffscope.report.summary import shape_table, summarize
+from bluffscope.table.metric_pairs import NOT_INTERPRETABLE
 
 NAME_WIDTH: Final = 18
 """Columns of the terminal for the name of a metric."""

@@ -10,13 +10,17 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.report.labels import NOT_INTERPRETABLE, clean, distinct
+from bluffscope.report.labels import clean, distinct
 from bluffscope.stats import StatsResult
+from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES
+from bluffscope.table.metric_pairs import NOT_INTERPRETABLE
 
 NAME_WIDTH: Final = 26
 CELL_WIDTH: Final = 13
 MOST_REASONS: Final = 12
+MOST_SCOPES: Final = 6
+"""Scopes that the headline counts beside all pairs."""
 
 _STYLES: Final = {
     "separates": "bold green",
@@ -62,23 +66,53 @@ class VerdictView:
 
 
 def headline(rows: pl.DataFrame) -> str:
-    """The answer in a sentence or two; the negative one first where it is the answer."""
-    total = len(rows)
-    counts = {name: rows.filter(pl.col("verdict") == name).height for name in NAMES}
-    found = counts["separates"]
-    metrics, scopes = rows["metric"].n_unique(), rows["scope"].n_unique()
-    tested = f"{metrics} metric{'s' * (metrics != 1)} in {scopes} scope{'s' * (scopes != 1)}"
+    """The answer over all pairs in a sentence, and how many metrics separate in each further scope.
+
+    Only metrics that were tested count, and the scopes, which share their pairs, are not added up.
+    """
+    rows = rows.filter(pl.col("metric") != NOT_INTERPRETABLE)
     if (rows["verdict"] == "withheld").any():
-        return f"No verdict: the run failed its health gate ({tested} described)."
-    others = ", ".join(f"{counts[name]} {name}" for name in NAMES[1:] if counts[name])
-    if not found:
-        return f"Nothing separates fact from hallucination at equal lengths: {tested} tested; {others}."
-    pooled = rows.filter(scope="pooled", verdict="separates")
-    names = pooled.sort(pl.col("dz").abs(), descending=True, maintain_order=True)["metric"].to_list()
+        return f"No verdict: the run failed its health gate ({_metrics(rows['metric'].n_unique())} described)."
+    return " ".join([_over_all_pairs(rows.filter(scope=POOLED)), *_by_scope(rows.filter(pl.col("scope") != POOLED))])
+
+
+def judged(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose metric was tested, raw and at equal lengths, and means something."""
+    return rows.filter(pl.col("metric") != NOT_INTERPRETABLE).drop_nulls(["q", "adj_q"])
+
+
+def _over_all_pairs(rows: pl.DataFrame) -> str:
+    tested = judged(rows)
+    if tested.is_empty():
+        reasons = rows["reason"].value_counts(sort=True)["reason"]
+        why = reasons[0] if len(reasons) else "there is no metric"
+        return f"Whether anything separates fact from hallucination cannot be judged: {why}."
+    found = tested.filter(verdict="separates")
+    counts = {name: tested.filter(verdict=name).height for name in NAMES[1:]}
+    counts["not judged"] = rows.height - tested.height
+    others = "".join(f"; {count} {name}" for name, count in counts.items() if count)
+    if found.is_empty():
+        number = _metrics(tested.height)
+        return f"Nothing separates fact from hallucination at equal lengths: {number} tested over all pairs{others}."
+    names = found.sort(pl.col("dz").abs(), descending=True, maintain_order=True)["metric"].to_list()
     listed = ", ".join(clean(name) for name in names[:4]) + (", ..." if len(names) > 4 else "")
-    where = f"; strongest over all pairs: {listed}" if names else "; none of them over all pairs"
-    rest = f"; {others}" if others else ""
-    return f"{found} of {total} effects separate fact from hallucination at equal lengths ({tested}){where}{rest}."
+    share = f"{found.height} of {_metrics(tested.height)}"
+    return f"{share} separate fact from hallucination at equal lengths; strongest over all pairs: {listed}{others}."
+
+
+def _by_scope(rows: pl.DataFrame) -> Iterator[str]:
+    names = rows["scope"].unique(maintain_order=True).to_list()
+    parts: list[str] = []
+    for name in names[:MOST_SCOPES]:
+        tested = judged(rows.filter(scope=name))
+        found = f"{tested.filter(verdict='separates').height} of {tested.height}"
+        parts.append(f"{clean(name)} {found if tested.height else 'cannot be judged'}")
+    if parts:
+        yield f"By scope: {', '.join(parts)}{', ...' if len(names) > MOST_SCOPES else ''}."
+
+
+def _metrics(number: int) -> str:
+    return f"{number} metric{'s' * (number != 1)}"
 
 
 def _key() -> Iterator[Text]:
@@ -117,10 +151,13 @@ def _reasons(rows: pl.DataFrame) -> Iterator[Text]:
         yield Text(f"  {clean(row['metric'], 40)} {row['verdict']}: {row['reason']}")
     if len(strongest) > MOST_REASONS:
         yield Text(f"  and {len(strongest) - MOST_REASONS} more, see stats.json", style="dim")
-    barred = rows.filter((pl.col("verdict") == "inconclusive") & (pl.col("dz").is_null() | pl.col("adj_dz").is_null()))
-    for reason, times in barred["reason"].value_counts(sort=True).head(4).iter_rows():
-        yield Text(f"{times} of {rows.height} cannot be judged: {reason}.")
-    power = rows.filter((pl.col("scope") == "pooled") & pl.col("mde80").is_not_null())["mde80"].max()
+    tested = judged(rows)
+    barred = rows.filter(pl.col("metric") != NOT_INTERPRETABLE, pl.col("verdict") == "inconclusive")
+    barred = barred.join(tested, on=["metric", "scope"], how="anti", maintain_order="left")
+    for scope, reason, times in barred.group_by("scope", "reason", maintain_order=True).len().iter_rows():
+        where = "all pairs" if scope == POOLED else clean(scope)
+        yield Text(f"{times} of {_metrics(rows['metric'].n_unique())} cannot be judged over {where}: {reason}.")
+    power = tested.filter(scope=POOLED)["mde80"].max()
     if power is not None:
         yield Text(f"Before correction, an effect of d_z {power:.2f} over all pairs is found with 80 % power.")
     if (rows["metric"] == NOT_INTERPRETABLE).any():

@@ -112,7 +112,10 @@ def analyse_table(
     resampling = resampling or Resampling()
     study = build_study(table, pairs, by, by_order=by_order)
     cells = [measure_scope(study, scope, resampling) for scope in study.scopes]
-    corrected = {name: by_family([scope.values[p] for scope in cells], family) for name, p in CORRECTED.items()}
+    corrected = {
+        name: by_family([np.where(study.counted, scope.values[p], np.nan) for scope in cells], family)
+        for name, p in CORRECTED.items()
+    }
     parts = [
         _judged(study, scope, {name: values[place] for name, values in corrected.items()})
         for place, scope in enumerate(cells)
@@ -153,6 +156,7 @@ def _judged(study: Study, cells: ScopeCells, corrected: dict[str, np.ndarray]) -
         judge(
             Evidence(
                 n=row["n"],
+                interpretable=bool(interpretable),
                 varies=bool(varies),
                 lengths=lengths,
                 **{name: row[name] for name in ("dz", "adj_dz", *CORRECTED, "equivalence_p", "mde80")},
@@ -160,7 +164,9 @@ def _judged(study: Study, cells: ScopeCells, corrected: dict[str, np.ndarray]) -
                 equal_length_dz=row["equal_length_dz"],
             )
         )
-        for row, varies, lengths in zip(evidence.iter_rows(named=True), cells.varies, cells.lengths, strict=True)
+        for row, varies, lengths, interpretable in zip(
+            evidence.iter_rows(named=True), cells.varies, cells.lengths, study.counted, strict=True
+        )
     ]
     texts = {
         "metric": pl.Series(study.metrics, dtype=pl.String),

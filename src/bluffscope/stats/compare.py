@@ -25,7 +25,7 @@ from bluffscope.stats.sampling import MOST_TESTED, draw_groups, drawn_from
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import Study, build_study
 from bluffscope.stats.verdicts import MIN_PAIRS
-from bluffscope.table.metric_pairs import metric_pairs
+from bluffscope.table.metric_pairs import NOT_INTERPRETABLE, metric_pairs
 from bluffscope.table.reader import Run
 
 COMPARE_SCHEMA: Final = pl.Schema(
@@ -226,7 +226,11 @@ def _rows(
     rows: list[dict[str, Any]] = []
     for scope in studies[0].scopes:
         changes = [_change(a, b) for a, b in zip(*(side[scope.rows].T for side in differences), strict=True)]
-        q = benjamini_hochberg(np.array([change["p_wilcoxon"] for change in changes]))
+        tests = [
+            change["p_wilcoxon"] if name != NOT_INTERPRETABLE else np.nan
+            for change, (name, _) in zip(changes, columns, strict=True)
+        ]
+        q = benjamini_hochberg(np.array(tests))
         for (name, match), change, corrected in zip(columns, changes, q, strict=True):
             of_first, of_other = judged[0][name, scope.name], judged[1][match, scope.name]
             rows.append(

@@ -81,12 +81,12 @@ def planted_control(study: Study, family: Family, seed: int, draws: int = PLANTE
     for place, scope in enumerate(study.scopes):
         for dz in PLANTED_DZ:
             planted = flipped_tests(study, scope, signs[:, scope.rows], dz)
-            for metric, name in enumerate(study.metrics):
+            for metric in np.flatnonzero(study.counted).tolist():
                 mixed = Tests(*(_with_column(a, b, metric) for a, b in zip(null[place], planted, strict=True)))
                 family_tests = [mixed] if family == "scope" else [*null[:place], mixed, *null[place + 1 :]]
                 found = separating(family_tests, family)[0 if family == "scope" else place][:, metric]
                 share = _share(int(found.sum()), draws)
-                rows.append({"metric": name, "scope": scope.name, "planted_dz": dz} | share)
+                rows.append({"metric": study.metrics[metric], "scope": scope.name, "planted_dz": dz} | share)
     return pl.DataFrame(rows)
 
 
@@ -114,7 +114,7 @@ def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: flo
     p, p_grouped, adj_p, adj_p_grouped = (np.full(shape, np.nan) for _ in range(4))
     tests = Tests(p, p_grouped, adj_p, adj_p_grouped, np.zeros(shape, dtype=bool))
     for block in study.blocks(scope):
-        usable = varies(block.fact, block.hall)
+        usable = varies(block.fact, block.hall) & study.counted[block.metrics]
         if len(block.rows) < MIN_PAIRS or not usable.any():
             continue
         found = _block_tests(block, signs[:, np.searchsorted(scope.rows, block.rows)], planted_dz)

@@ -17,7 +17,7 @@ from bluffscope.stats.other_domains import FEWEST_OTHERS, Resampled, slopes_know
 from bluffscope.stats.resampling import drawn_counts, ends, units
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import POOLED, Block, Scope, Study
-from bluffscope.stats.verdicts import MIN_PAIRS
+from bluffscope.stats.verdicts import MIN_PAIRS, few_pairs
 
 LADDER_SCHEMA: Final = pl.Schema(
     {
@@ -150,7 +150,7 @@ def _fitted_here(pairs: _Pairs, rung: str, form: str) -> _Rung:
     """A rung whose fit, if any, is to the scope's own pairs."""
     number = len(pairs.differences)
     if number < MIN_PAIRS:
-        return _Rung(number, reason=_few(number))
+        return _Rung(number, reason=few_pairs(number))
     if rung == "raw":
         return _tested(pairs, np.ones(number, dtype=bool))
     if isinstance(length := pairs.length("linear" if form == "none" else form), str):
@@ -196,7 +196,7 @@ def _fitted_elsewhere(pairs: _Pairs, held: Sequence[int], form: str) -> _Rung:
     """The rung whose slopes come from other domains than those that they are applied to."""
     number = int(np.isin(pairs.domains, held).sum())
     if number < MIN_PAIRS:
-        return _Rung(number, reason=_few(number))
+        return _Rung(number, reason=few_pairs(number))
     if isinstance(length := pairs.length(form), str):
         return _Rung(number, reason=length)
     if len(np.unique(pairs.domains)) < 2:
@@ -234,10 +234,6 @@ def _undefined(rung: _Rung, pairs: _Pairs, column: int) -> str | None:
     if rung.dz is None or rung.p is None or not np.isfinite([rung.dz[column], rung.p[column]]).all():
         return "one pair alone sets a slope, or what is held constant explains every difference"
     return None
-
-
-def _few(number: int) -> str:
-    return f"{number} pairs with a value on both sides, fewer than {MIN_PAIRS}"
 
 
 def _one_sided(one: str, other: str) -> str:

@@ -12,7 +12,7 @@ import polars as pl
 
 from bluffscope.errors import InputError
 from bluffscope.stats.matching import matched_pairs
-from bluffscope.table.metric_pairs import LOOKED_FOR, MetricPair, metric_pairs
+from bluffscope.table.metric_pairs import LOOKED_FOR, NOT_INTERPRETABLE, MetricPair, metric_pairs
 
 POOLED: Final = "pooled"
 MOST_VALUES: Final = 50
@@ -88,6 +88,11 @@ class Study:
     """(row) the pairs that they were measured from, where they are known."""
     notes: tuple[str, ...]
     """What a reader must know of where lengths, groups and scopes come from: sentences."""
+
+    @property
+    def counted(self) -> np.ndarray:
+        """(metric,) whether it is in families and counts: all but what is not interpretable."""
+        return np.array([name != NOT_INTERPRETABLE for name in self.metrics], dtype=bool)
 
     def blocks(self, scope: Scope) -> list[Block]:
         """The metrics of a scope by the pairs for which both their sides are defined."""

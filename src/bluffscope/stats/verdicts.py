@@ -21,6 +21,8 @@ class Evidence:
     """What is known of one metric in one scope; None where it is not defined."""
 
     n: int
+    interpretable: bool = True
+    """Whether the metric means anything: else it was corrected with no other."""
     varies: bool
     """Whether the differences have any spread."""
     lengths: LengthState
@@ -70,10 +72,17 @@ def judge(evidence: Evidence) -> Verdict:
     )
 
 
+def few_pairs(number: int) -> str:
+    """What is said of fewer pairs than can be tested."""
+    return f"{number} pair{'s' * (number != 1)} with a value on both sides, fewer than {MIN_PAIRS}"
+
+
 def _unusable(evidence: Evidence) -> str | None:
     """Why nothing can be said, or None."""
+    if not evidence.interpretable:
+        return "not interpretable: two dictionaries share no index"
     if evidence.n < MIN_PAIRS:
-        return f"{evidence.n} pairs with a value on both sides, fewer than {MIN_PAIRS}"
+        return few_pairs(evidence.n)
     if not evidence.varies:
         return "all differences are equal (zero variance)"
     if evidence.lengths == "unknown":

@@ -9,6 +9,10 @@ from typing import Final, NamedTuple
 LOOKED_FOR: Final = "l{layer}_fact_{metric} with l{layer}_hall_{metric}, or {metric}_fact with {metric}_hall"
 """The names that `metric_pairs` knows, for messages."""
 
+NOT_INTERPRETABLE: Final = "cross_layer_consistency"
+"""A metric that is shown but neither tested together with others nor counted: it compares two dictionaries index by
+index, which share no index."""
+
 _LAYER_COLUMN: Final = re.compile(r"l(\d+)_fact_(.+)")
 
 
