@@ -12,7 +12,7 @@ from bluffscope.health.subject import Plain, Subject, site_of
 from bluffscope.model.forward import PARITY_TOLERANCE
 from bluffscope.model.hooks import HookPoint
 from bluffscope.pipeline import ShardWorker
-from bluffscope.plan import as_far_as_read, plan_batches
+from bluffscope.plan import plan_batches
 from bluffscope.records import VIEWS, TokenizedPair, View
 
 FLOAT16_MAX: Final = 65504.0
@@ -159,7 +159,7 @@ def _read(
 ) -> dict[int, dict[Key, torch.Tensor]]:
     """What the run reads of every text, by layer, in batches as the run makes them."""
     found: dict[int, dict[Key, torch.Tensor]] = {layer: {} for layer in worker.coders}
-    for pairs in plan_batches([as_far_as_read(pair) for pair in tokenized], worker.limits, packed=packed):
+    for pairs in plan_batches(tokenized, worker.limits, packed=packed):
         batch = worker.lay_out(pairs, packed=packed)
         residuals = worker.reader.read(batch).residuals
         for slot, pair in enumerate(pairs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from bluffscope.buffers import Buffers
 from bluffscope.errors import InputError
+from bluffscope.lengths import LengthClasses
 from bluffscope.model.head import Head
 from bluffscope.model.hooks import HookPoint
 from bluffscope.model.load import LanguageModel
@@ -65,10 +66,23 @@ class ResidualReader:
     def read(self, batch: PackedBatch) -> Activations:
         """Residuals of every layer at the batch's reads, in the batch's read order, in the model's dtype.
 
-        With targets in the batch, their log-probabilities too; the LM head is applied nowhere else.
+        With targets in the batch, their log-probabilities too; the LM head is applied nowhere else. A batch of texts
+        that may not share a forward (`LengthClasses`) takes several.
         """
         if batch.targets is not None and self.head is None:
             raise ValueError("the batch asks for log-probabilities: give the reader the model's Head")
+        forwards = LengthClasses.of(self.model.config).forwards(batch)
+        if len(forwards) == 1:
+            return self._forward(batch)
+        parts = [self._forward(batch.rows(rows)) for rows in forwards]
+        order = _on(self.model.device, _merged([np.isin(batch.read_row, rows) for rows in forwards]))
+        residuals = {layer: torch.cat([part.residuals[layer] for part in parts])[order] for layer in self.points}
+        if batch.targets is None:
+            return Activations(residuals)
+        order = _on(self.model.device, _merged([np.isin(batch.targets.row, rows) for rows in forwards]))
+        return Activations(residuals, torch.cat([part.logprobs for part in parts if part.logprobs is not None])[order])
+
+    def _forward(self, batch: PackedBatch) -> Activations:
         device = self.model.device
         rows, slots = _on(device, batch.read_row), _on(device, batch.read_slot)
         gathered: dict[int, torch.Tensor] = {}
@@ -130,6 +144,11 @@ class ResidualReader:
         if together.logprobs is None or apart.logprobs is None:
             return True
         return torch.allclose(together.logprobs.double(), apart.logprobs.double(), rtol=tolerance, atol=tolerance)
+
+
+def _merged(chosen: Sequence[np.ndarray]) -> np.ndarray:
+    """The order that brings parts of an array, one behind the other, back to where each part was chosen from it."""
+    return np.argsort(np.concatenate([np.flatnonzero(part) for part in chosen]))
 
 
 def _logprobs(head: Head, hidden: torch.Tensor, targets: Targets | None) -> torch.Tensor | None:
