@@ -43,9 +43,7 @@ def plan_batches(
     """
     lengths = limits.lengths
     cut = pairs if lengths.several else map(as_far_as_read, pairs)
-    ordered = sorted(
-        cut, key=(lambda pair: (lengths.of_length(_longest(pair)), _prompt(pair))) if packed else _longest
-    )
+    ordered = sorted(cut, key=(lambda pair: (lengths.of_length(_longest(pair)), _prompt(pair))) if packed else _longest)
     batch: list[TokenizedPair] = []
     tokens, last = 0, ()
     for pair in ordered:
