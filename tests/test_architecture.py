@@ -25,6 +25,7 @@ LEAVES = {
     "precision",
     "hub",
     "buffers",
+    "lengths",
     "machine",
     "quiet",
     "wordbag",

@@ -223,12 +223,14 @@ class _Batch:
 
 def _batches(worker: ShardWorker, tokenized: Sequence[TokenizedPair]) -> Iterator[_Batch]:
     for pairs in plan_batches(tokenized, worker.limits, packed=False):
-        sequences = [sequence for pair in pairs for sequence in pair.sequences[1:]]
-        packed = pad(sequences, {pair.pair.index: slot for slot, pair in enumerate(pairs)})
-        mask = np.zeros(packed.input_ids.shape, dtype=bool)
-        for row, sequence in enumerate(sequences):
-            mask[row, sequence.scored[0] - 1 : len(sequence.ids)] = True
-        yield _Batch(packed, np.array([pair.pair.index for pair in pairs]), mask)
+        slots = {pair.pair.index: slot for slot, pair in enumerate(pairs)}
+        completions = [sequence for pair in pairs for sequence in pair.sequences[1:]]
+        for sequences in worker.limits.lengths.split(completions):  # one forward each, since the mask is of its rows
+            packed = pad(sequences, slots)
+            mask = np.zeros(packed.input_ids.shape, dtype=bool)
+            for row, sequence in enumerate(sequences):
+                mask[row, sequence.scored[0] - 1 : len(sequence.ids)] = True
+            yield _Batch(packed, np.array([pair.pair.index for pair in pairs]), mask)
 
 
 def _logprobs(worker: ShardWorker, batches: Sequence[_Batch], pairs: int, removal: Removal | None) -> np.ndarray:

@@ -17,7 +17,7 @@ from bluffscope.config import MeasureOptions
 from bluffscope.metrics import Analysis, AnalysisFunction, Measurement
 from bluffscope.metrics.geometry import Geometry, measure_geometry
 from bluffscope.model import ResidualReader
-from bluffscope.plan import BatchLimits, TextTokenizer, as_far_as_read, pack, pad, plan_batches
+from bluffscope.plan import BatchLimits, TextTokenizer, pack, pad, plan_batches
 from bluffscope.records import Activations, Features, LayerState, PackedBatch, Pair, Shard, TokenizedPair
 from bluffscope.rows import ShardRows
 from bluffscope.sae import Coder
@@ -118,7 +118,7 @@ class ShardWorker:
             tokenized: list[TokenizedPair] = []
             for pair, result in zip(shard.pairs, self.tokenizer.tokenize(shard.pairs), strict=True):
                 if isinstance(result, TokenizedPair):
-                    tokenized.append(as_far_as_read(result))
+                    tokenized.append(result)
                 else:
                     rows.quarantine(pair.index, str(result))
             return PreparedShard(rows, list(plan_batches(tokenized, self.limits, packed=self.reader.packs)))
@@ -141,11 +141,11 @@ class ShardWorker:
             return measured.frame()
 
     def lay_out(self, pairs: Sequence[TokenizedPair], *, packed: bool) -> PackedBatch:
-        """The rows of one forward: token tries, or one padded row a text."""
+        """The rows of a batch: token tries, or one padded row a text."""
         sequences = [sequence for pair in pairs for sequence in pair.sequences]
         slots = {pair.pair.index: slot for slot, pair in enumerate(pairs)}
         if packed:
-            return pack(sequences, slots, self.limits.row_tokens, self.limits.cell_cost)
+            return pack(sequences, slots, self.limits.row_tokens, self.limits.cell_cost, self.limits.lengths)
         return pad(sequences, slots)
 
     def _done(self, batch: Sequence[TokenizedPair], rows: ShardRows) -> bool:
@@ -167,7 +167,7 @@ class ShardWorker:
         return False
 
     def _measure(self, pairs: Sequence[TokenizedPair], rows: ShardRows) -> bool:
-        """One forward and all analyses of a batch; False where a residual of one of several pairs is not finite."""
+        """The residuals and all analyses of a batch; False where a residual of one of several pairs is not finite."""
         batch, activations = self._forward(pairs)
         if not all(bool(residual.isfinite().all()) for residual in activations.residuals.values()):
             # A pair's infinities spread through the masked attention of its row: its halves tell whose they are.
@@ -207,9 +207,10 @@ class ShardWorker:
             batch = self.lay_out(pairs, packed=self.reader.packs)
         with self.stopwatch.stage("forward"):
             activations = self.reader.read(batch)
-        self.work.forwards += 1
+        for rows in self.limits.lengths.forwards(batch):
+            self.work.forwards += 1
+            self.work.slots += len(rows) * int(batch.row_lengths[rows].max())
         self.work.tokens += batch.distinct_tokens
-        self.work.slots += batch.input_ids.size
         self.work.reads += len(batch.read_pair)
         return batch, activations
 

@@ -140,6 +140,34 @@ class PackedBatch:
     targets: Targets | None = None
     """Where log-probabilities are read; None where they are not asked for."""
 
+    def rows(self, chosen: np.ndarray) -> PackedBatch:
+        """These rows as a batch of their own, no wider than they need; reads and targets keep their order."""
+        width = int(self.row_lengths[chosen].max())
+        place = np.full(len(self.input_ids), -1)
+        place[chosen] = np.arange(len(chosen))
+        read, targets = place[self.read_row] >= 0, self.targets
+        if targets is not None:
+            kept = place[targets.row] >= 0
+            targets = Targets(
+                row=place[targets.row[kept]],
+                slot=targets.slot[kept],
+                token=targets.token[kept],
+                pair=targets.pair[kept],
+                view=targets.view[kept],
+            )
+        return PackedBatch(
+            input_ids=self.input_ids[chosen, :width],
+            position_ids=self.position_ids[chosen, :width],
+            subtree_end=self.subtree_end[chosen, :width],
+            read_row=place[self.read_row[read]],
+            read_slot=self.read_slot[read],
+            read_pair=self.read_pair[read],
+            read_view=self.read_view[read],
+            row_lengths=self.row_lengths[chosen],
+            branching=self.branching,
+            targets=targets,
+        )
+
     @property
     def distinct_tokens(self) -> int:
         """Nodes computed: tokens of all tries without pads."""

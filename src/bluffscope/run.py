@@ -21,7 +21,7 @@ from bluffscope.config import RunConfig
 from bluffscope.crew import CrewWorker, crew_of
 from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
 from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
-from bluffscope.health import Health, Inspection, examine, inspect, sampled
+from bluffscope.health import Health, Inspection, Sample, examine, inspect
 from bluffscope.hints import slow_hints
 from bluffscope.machine import Watch
 from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
@@ -301,9 +301,9 @@ def _finish(
 
 def _health(work: Work, folder: RunFolder, merged: MergeResult) -> Health:
     """The health gate, on the finished tables and on a few texts read again where the model is."""
-    run, worker = Run(folder.path), work.worker
+    run, worker, engine = Run(folder.path), work.worker, work.config.engine
     try:
-        inspection = work.crew.ask(partial(inspect, pairs=sampled(work.source.pairs(), work.scan.count)))
+        inspection = work.crew.ask(partial(inspect, sample=Sample.of_run(work.source, run.metrics, engine.shard_pairs)))
     except WorkerLostError as error:  # the run is complete
         inspection = Inspection.undone(str(error))
     return examine(

@@ -13,6 +13,7 @@ from bluffscope.config import EngineOptions, MeasureOptions, ModelOptions
 from bluffscope.demo import model_dir, sae_dir
 from bluffscope.errors import InputError
 from bluffscope.hub import hub_or_cache
+from bluffscope.lengths import LengthClasses
 from bluffscope.machine import free_memory
 from bluffscope.model import HookPoint, LanguageModel
 from bluffscope.model.load import check_model, choose_device
@@ -103,6 +104,8 @@ class Planned:
     device: str
     dtype: str
     shape: Shape
+    lengths: LengthClasses
+    """Which texts may share a forward."""
 
 
 def plan_run(options: ModelOptions, *, logprob: bool = False, weights: bool = True) -> Planned:
@@ -141,7 +144,7 @@ def plan_run(options: ModelOptions, *, logprob: bool = False, weights: bool = Tr
         quantize=options.quantize,
         head=logprob,
     )
-    return Planned(options.model, device, dtype, shape)
+    return Planned(options.model, device, dtype, shape, LengthClasses.of(config))
 
 
 def batch_tokens(found: Footprint, device: str, rows: int, budget: int) -> int:

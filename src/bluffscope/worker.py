@@ -13,6 +13,7 @@ from bluffscope.config import EngineOptions, RunConfig
 from bluffscope.demo import model_dir, sae_dir
 from bluffscope.errors import InputError
 from bluffscope.hub import hub_or_cache
+from bluffscope.lengths import LengthClasses
 from bluffscope.metrics import Analysis
 from bluffscope.model import Head, HookPoint, LanguageModel, ResidualReader, load_model
 from bluffscope.model.hooks import ignores_mean
@@ -173,11 +174,10 @@ def assemble(
         config.measure,
     )
     config = replace(config, engine=_freeze(config.engine, model.device.type, found))
-    packs = config.engine.strategy == "packed"
     head = Head.create(model) if config.measure.logprob else None
     worker = ShardWorker(
         tokenizer=tokenizer,
-        reader=ResidualReader.create(model, points, head) if packs else ResidualReader(model, points, None, head=head),
+        reader=ResidualReader.create(model, points, head, pack=config.engine.strategy == "packed"),
         coders=coders,
         analyses=analyses,
         columns=columns,
@@ -296,6 +296,7 @@ def _limits(engine: EngineOptions, model: LanguageModel) -> BatchLimits:
         batch_tokens=engine.batch_tokens,
         row_tokens=engine.row_tokens,
         cell_cost=_cell_cost(model),
+        lengths=LengthClasses.of(model.config),
     )
 
 

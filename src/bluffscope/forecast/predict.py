@@ -115,7 +115,7 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     dtype: torch.dtype = getattr(torch, planned.dtype)
     found = run_footprint(planned.shape, planned.device, config.measure)
     engine, there_memory = _batches(config, planned, found, options.gpu_kind)
-    counted = count_sample(source, _tokenizer(config), _limits(engine, planned.shape), engine)
+    counted = count_sample(source, _tokenizer(config), _limits(engine, planned), engine)
     if counted.refused == counted.pairs:
         raise InputError(f"--dry-run: none of {counted.pairs} sampled pairs can be measured; see bluffscope lint")
     work = whole_work(counted, scan.count, planned.shape, config.measure)
@@ -179,13 +179,15 @@ def _tokenizer(config: RunConfig) -> TextTokenizer:
     )
 
 
-def _limits(engine: EngineOptions, shape: Shape) -> BatchLimits:
+def _limits(engine: EngineOptions, planned: Planned) -> BatchLimits:
+    shape = planned.shape
     assert engine.batch_tokens is not None and engine.row_tokens is not None  # sized fills them in
     return BatchLimits(
         batch_size=engine.batch_size,
         batch_tokens=engine.batch_tokens,
         row_tokens=engine.row_tokens,
         cell_cost=cell_cost(shape.heads, shape.head_dim, shape.block_weights),
+        lengths=planned.lengths,
     )
 
 

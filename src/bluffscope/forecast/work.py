@@ -98,8 +98,10 @@ def count_sample(
         found = [pair for pair in tokenizer.tokenize(shard) if isinstance(pair, TokenizedPair)]
         pairs, refused = pairs + len(shard), refused + len(shard) - len(found)
         for batch in plan_batches(found, limits, packed=engine.strategy == "packed"):
-            totals += _sizes(_packed(batch, limits, packed=engine.strategy == "packed"))
-            forwards += 1
+            laid_out = _packed(batch, limits, packed=engine.strategy == "packed")
+            for rows in limits.lengths.forwards(laid_out):
+                totals += _sizes(laid_out.rows(rows))
+                forwards += 1
     tokens, slots, cells, reads, targets = totals.tolist()
     seconds = time.perf_counter() - started - reading
     return Counted(pairs, refused, tokens, slots, cells, reads, targets, forwards, seconds)
@@ -153,7 +155,9 @@ def _shards(source: Source, size: int, most: int) -> Iterator[list[Pair]]:
 def _packed(batch: Sequence[TokenizedPair], limits: BatchLimits, *, packed: bool) -> PackedBatch:
     sequences = [sequence for pair in batch for sequence in pair.sequences]
     slots = {pair.pair.index: slot for slot, pair in enumerate(batch)}
-    return pack(sequences, slots, limits.row_tokens, limits.cell_cost) if packed else pad(sequences, slots)
+    if packed:
+        return pack(sequences, slots, limits.row_tokens, limits.cell_cost, limits.lengths)
+    return pad(sequences, slots)
 
 
 def _sizes(batch: PackedBatch) -> np.ndarray:

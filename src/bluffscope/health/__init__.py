@@ -3,16 +3,16 @@
 from bluffscope.health.check import Check, Health, Severity
 from bluffscope.health.diagnosis import diagnose
 from bluffscope.health.fit import explained_variance
-from bluffscope.health.gate import Inspection, examine, inspect, sampled
+from bluffscope.health.gate import Inspection, Sample, examine, inspect
 
 __all__ = [
     "Check",
     "Health",
     "Inspection",
+    "Sample",
     "Severity",
     "diagnose",
     "examine",
     "explained_variance",
     "inspect",
-    "sampled",
 ]

@@ -10,7 +10,7 @@ import polars as pl
 
 from bluffscope.config import OutputOptions, RunConfig
 from bluffscope.health.check import Check, Health
-from bluffscope.health.gate import CANDIDATES, examine, inspect, sampled
+from bluffscope.health.gate import CANDIDATES, Sample, examine, inspect, sampled
 from bluffscope.machine import free_memory
 from bluffscope.metrics import ANALYSES
 from bluffscope.model import LanguageModel
@@ -42,12 +42,18 @@ def diagnose(config: RunConfig) -> Health:
     config = replace(config, model=resolve(config.model), output=OutputOptions())
     source = open_source(config.data)
     scan = source.scan()
-    pairs = sampled(source.pairs(), scan.count, PAIRS)
+    pairs = _with_longest(sampled(source.pairs(), scan.count, PAIRS), source)
     worker, config = build_worker(config, _SENSITIVITY, _columns_of(scan), Stopwatch())
     frame = worker.run(Shard(0, _renumbered(pairs), tuple(pair.id for pair in pairs)))
     whole = load_whole(config) if _whole_fits(config) else None
     health = _examined(config, worker, pairs, frame, whole)
     return replace(health, checks=(*health.checks, _check_whole(whole, source)))
+
+
+def _with_longest(pairs: Sequence[Pair], source: Source) -> list[Pair]:
+    """The pairs and, if it is not among them, the one of the most characters: long texts may change others."""
+    longest = max(source.pairs(), key=lambda pair: len(pair.prompt) + max(len(pair.fact), len(pair.hallucination)))
+    return sorted({pair.index: pair for pair in (*pairs, longest)}.values(), key=lambda pair: pair.index)
 
 
 def _columns_of(scan: Scan) -> ColumnsOf:
@@ -77,10 +83,11 @@ def _examined(
     entries = measured.lazy().select("pair_id", entry="_features")
     features = entries.explode("entry", empty_as_null=False, keep_nulls=False).unnest("entry")
     reasons = frame["_reason"].drop_nulls().value_counts(sort=True)
-    chosen = sampled(_renumbered(pairs), len(pairs), CANDIDATES)
+    renumbered = _renumbered(pairs)
+    sample = Sample(sampled(renumbered, len(pairs), CANDIDATES), renumbered)
     return examine(
         config.model,
-        inspect(worker, chosen, whole),
+        inspect(worker, sample, whole),
         measured,
         features,
         dict(reasons.iter_rows()),

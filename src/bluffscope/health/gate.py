@@ -11,16 +11,50 @@ import polars as pl
 
 from bluffscope.config import ModelOptions
 from bluffscope.health.check import Check, Health, Severity
+from bluffscope.health.company import Company
 from bluffscope.health.fit import check_fit
 from bluffscope.health.reading import check_reading, check_tokens
 from bluffscope.health.setup import check_setup
 from bluffscope.health.subject import TEXTS, Subject, Traits, chosen_texts, plain_forwards, spread
 from bluffscope.health.table import check_table
 from bluffscope.model import LanguageModel
+from bluffscope.pairs import Source
 from bluffscope.records import Pair, TokenizedPair
 
 CANDIDATES = 3 * TEXTS
 """Pairs that are tokenised to choose from; all of them are read in the run's own layout."""
+COMPANY = 1024
+"""Most pairs that are tokenised to find those that shared the forward of the longest text."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pairs of a run that are read again."""
+
+    spread: Sequence[Pair]
+    """Evenly over the input."""
+    company: Sequence[Pair] = ()
+    """The shard that the longest text was measured in; of a large one, that text's neighbours."""
+
+    @classmethod
+    def of_run(cls, source: Source, metrics: pl.DataFrame, shard_pairs: int) -> Sample:
+        """Those of a finished run.
+
+        Args:
+            source: all that it was given.
+            metrics: its table.
+            shard_pairs: pairs of a shard.
+        """
+        tokens = pl.col("prompt_tokens") + pl.max_horizontal("fact_tokens", "hall_tokens")
+        longest = metrics.sort(tokens, descending=True)["pair_id"].head(1).to_list()
+        places, spread_pairs, company = set(spread(source.scan().count, CANDIDATES)), list[Pair](), list[Pair]()
+        stream = enumerate(source.pairs())
+        while shard := list(islice(stream, shard_pairs)):
+            spread_pairs += [pair for place, pair in shard if place in places]
+            if (found := next((at for at, (_, pair) in enumerate(shard) if pair.id in longest), None)) is not None:
+                start = max(0, min(found - COMPANY // 2, len(shard) - COMPANY))
+                company = [pair for _, pair in shard[start : start + COMPANY]]
+        return cls(spread_pairs, company)
 
 
 def sampled(pairs: Iterable[Pair], count: int, wanted: int = CANDIDATES) -> list[Pair]:
@@ -44,12 +78,12 @@ class Inspection:
         return cls((_unchecked(why, "warning"),))
 
 
-def inspect(worker: object, pairs: Sequence[Pair], whole: LanguageModel | None = None) -> Inspection:
+def inspect(worker: object, sample: Sample, whole: LanguageModel | None = None) -> Inspection:
     """Read a few texts again, in the process that measured.
 
     Args:
         worker: what measured the pairs. Where it holds no model (any more), that is noted.
-        pairs: some of the pairs.
+        sample: some of the pairs.
         whole: the whole model, where it fits beside the run's: then the run's reading is held against it, and SAEs
             are tried at every layer. Else the blocks that the run loaded do.
     """
@@ -57,7 +91,7 @@ def inspect(worker: object, pairs: Sequence[Pair], whole: LanguageModel | None =
     if subject is None:
         return Inspection((_unchecked("the model is not held any more; `bluffscope doctor` checks it"),))
     try:
-        checks = tuple(_check_texts(subject, pairs))
+        checks = tuple(_check_texts(subject, sample))
     except (MemoryError, RuntimeError) as error:  # the run is complete: what was measured must not be lost over this
         said = " ".join(str(error).split())[:200]
         checks = (_unchecked(f"the model failed on them ({said})", "warning"),)
@@ -94,8 +128,8 @@ def examine(
     return Health.of((*setup, *reading, *table), allowed=allowed)
 
 
-def _check_texts(subject: Subject, pairs: Sequence[Pair]) -> Iterator[Check]:
-    tokenized = [found for found in subject.texts.tokenize(list(pairs)) if isinstance(found, TokenizedPair)]
+def _check_texts(subject: Subject, sample: Sample) -> Iterator[Check]:
+    tokenized = _tokenized(subject, sample.spread)
     texts = chosen_texts(tokenized)
     plain = list(plain_forwards(subject, texts))
     if not plain:
@@ -103,9 +137,14 @@ def _check_texts(subject: Subject, pairs: Sequence[Pair]) -> Iterator[Check]:
         return
     compared = {one.pair.index for one in plain}
     yield from check_tokens(subject, tokenized, plain)
-    yield from check_reading(subject, [pair for pair in tokenized if pair.pair.index in compared], plain)
+    company = None if subject.worker is None else Company.of(subject.worker, _tokenized(subject, sample.company))
+    yield from check_reading(subject, [pair for pair in tokenized if pair.pair.index in compared], plain, company)
     other = list(plain_forwards(subject, texts, bos=not plain[0].bos))
     yield from check_fit(subject, plain, other if other and other[0].bos != plain[0].bos else [])
+
+
+def _tokenized(subject: Subject, pairs: Sequence[Pair]) -> list[TokenizedPair]:
+    return [found for found in subject.texts.tokenize(list(pairs)) if isinstance(found, TokenizedPair)]
 
 
 def _unchecked(why: str, severity: Severity = "note") -> Check:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import torch
 
 from bluffscope.health.check import Check, Severity
-from bluffscope.health.subject import Plain, Subject, site_of
+from bluffscope.health.company import Company
+from bluffscope.health.subject import Plain, Subject, plain_forwards, site_of
 from bluffscope.model.forward import PARITY_TOLERANCE
 from bluffscope.model.hooks import HookPoint
 from bluffscope.pipeline import ShardWorker
-from bluffscope.plan import as_far_as_read, plan_batches
+from bluffscope.plan import plan_batches
 from bluffscope.records import VIEWS, TokenizedPair, View
 
 FLOAT16_MAX: Final = 65504.0
@@ -103,16 +105,31 @@ def _check_bos_fed(subject: Subject, bos: int | None, texts: Sequence[Sequence[i
     )
 
 
-def check_reading(subject: Subject, tokenized: Sequence[TokenizedPair], plain: Sequence[Plain]) -> Iterator[Check]:
-    """Whatever layout the run uses: the same residuals as each text alone, at the hook point the SAE names."""
+def check_reading(
+    subject: Subject, tokenized: Sequence[TokenizedPair], plain: Sequence[Plain], company: Company | None
+) -> Iterator[Check]:
+    """Whatever layout the run uses: the same residuals as each text alone, at the hook point the SAE names.
+
+    Args:
+        subject: model, SAEs and the run's reader.
+        tokenized: the pairs of `plain`.
+        plain: texts alone.
+        company: further pairs and texts of theirs: the longest and what shared its forward.
+    """
+    if company is not None:
+        done = {(one.pair.index, one.view) for one in plain}
+        texts = [text for text in company.texts if (text[0].index, text[1]) not in done]
+        plain = [*plain, *plain_forwards(subject, texts, everywhere=False)]
+        seen = {pair.pair.index for pair in tokenized}
+        tokenized = [*tokenized, *(pair for pair in company.others if pair.pair.index not in seen)]
     yield from _check_finite(subject, plain)
     if subject.worker is None:
         reason = "not needed: this strategy runs one plain text at a time"
         yield Check(check="packed = single", severity="note", expected="the same residuals", seen=reason)
         return
     if subject.worker.reader.packs:
-        yield from _check_layout(subject, subject.worker, tokenized, plain, packed=True)
-    yield from _check_layout(subject, subject.worker, tokenized, plain, packed=False)
+        yield from _check_layout(subject, subject.worker, tokenized, plain, company, packed=True)
+    yield from _check_layout(subject, subject.worker, tokenized, plain, company, packed=False)
 
 
 def _check_layout(
@@ -120,13 +137,17 @@ def _check_layout(
     worker: ShardWorker,
     tokenized: Sequence[TokenizedPair],
     plain: Sequence[Plain],
+    company: Company | None,
     *,
     packed: bool,
 ) -> Iterator[Check]:
     """The run's reading in one layout against the plain forwards."""
     name = "packed = single" if packed else "batched = single"
     tolerance = PARITY_TOLERANCE[subject.dtype]
-    found = _read(worker, tokenized, packed=packed)
+    batches = [*plan_batches(tokenized, worker.limits, packed=packed)]
+    if company is not None:  # a forward of its own, as in the run
+        batches.append([*company.batch])
+    found = _read(worker, batches, packed=packed)
     for layer, point in subject.points.items():
         reads = [
             _Read(layer, one, found[layer][one.pair.index, one.view])
@@ -143,23 +164,48 @@ def _check_layout(
             yield Check(check=name, layer=layer, expected=expected, seen=seen)
             continue
         wrong = [read for read, difference in zip(reads, apart, strict=True) if not difference <= tolerance]
+        whose, means, do = _explained(worker, chain.from_iterable(batches), wrong[0], point, company)
         yield Check(
             check=name,
             layer=layer,
             severity="error",
             expected=expected,
-            seen=f"{len(wrong)} of {len(reads)} texts differ (by up to {max(apart):.2g}): {_whose(wrong[0], point)}",
-            means="What is measured is not what the SAE was trained to read",
-            do="Try --strategy batched and --device cpu; report this with the model's name",
+            seen=f"{len(wrong)} of {len(reads)} texts differ (by up to {max(apart):.2g}): {whose}",
+            means=means,
+            do=f"{do}; report this with the model's name",
         )
 
 
+def _explained(
+    worker: ShardWorker, pairs: Iterable[TokenizedPair], read: _Read, point: HookPoint, longest: Company | None
+) -> tuple[str, str, str]:
+    """What is read in place of a text, what that means, and what to try."""
+    text = next(
+        text
+        for pair in pairs
+        for text in pair.sequences
+        if (text.pair, text.view) == (read.plain.pair.index, read.plain.view)
+    )
+    if longest is not None and longest.changes(worker, text, read.layer, PARITY_TOLERANCE[worker.reader.model.dtype]):
+        return (
+            f"{_name(read)}: right alone, another beside a text of {len(longest.longest.ids)} tokens",
+            "The model's position factors depend on the longest text of a forward (as LongRoPE's and dynamic RoPE's "
+            "do): texts of different lengths change each other",
+            "Use --strategy sequential, which runs each text alone",
+        )
+    return (
+        _whose(read, point),
+        "What is measured is not what the SAE was trained to read",
+        "Try --strategy batched and --device cpu",
+    )
+
+
 def _read(
-    worker: ShardWorker, tokenized: Sequence[TokenizedPair], *, packed: bool
+    worker: ShardWorker, batches: Iterable[Sequence[TokenizedPair]], *, packed: bool
 ) -> dict[int, dict[Key, torch.Tensor]]:
-    """What the run reads of every text, by layer, in batches as the run makes them."""
+    """What the run reads of every text, by layer, in these batches."""
     found: dict[int, dict[Key, torch.Tensor]] = {layer: {} for layer in worker.coders}
-    for pairs in plan_batches([as_far_as_read(pair) for pair in tokenized], worker.limits, packed=packed):
+    for pairs in batches:
         batch = worker.lay_out(pairs, packed=packed)
         residuals = worker.reader.read(batch).residuals
         for slot, pair in enumerate(pairs):
@@ -195,10 +241,14 @@ def _whose(read: _Read, point: HookPoint) -> str:
             best = float(apart[token])
             token_name = "the right token" if token == read.plain.reads[-1] else _token(read.plain, token)
             found = f"it is {token_name} at {site}" if site != own else f"it is {token_name}"
-    text = f"pair {read.plain.pair.id}, {read.plain.view}"
+    text = _name(read)
     if best > 0.02:
         return f"{text}: it is no token of this text at any layer loaded (a pad, another text, or a wrong mask)"
     return f"{text}: {found}"
+
+
+def _name(read: _Read) -> str:
+    return f"pair {read.plain.pair.id}, {read.plain.view}"
 
 
 def _token(plain: Plain, token: int) -> str:

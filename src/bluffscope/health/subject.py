@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 import torch
@@ -187,13 +187,16 @@ def site_of(point: HookPoint) -> str:
     return f"blocks.{point.block}.{point.point}"
 
 
-def plain_forwards(subject: Subject, texts: Sequence[tuple[Pair, View]], *, bos: bool | None = None) -> Iterator[Plain]:
+def plain_forwards(
+    subject: Subject, texts: Sequence[tuple[Pair, View]], *, bos: bool | None = None, everywhere: bool = True
+) -> Iterator[Plain]:
     """Each text alone, unpadded, no custom mask, no positions; those that cannot be tokenised are left out.
 
     Args:
         subject: the model.
         texts: which views.
         bos: whether a BOS is put in front; as the SAEs ask unless given.
+        everywhere: whether all sites are kept, or only those that the SAEs read: of a long text, all take much memory.
     """
     options = subject.reference_options(bos=bos)
     for pair, view in texts:
@@ -202,7 +205,8 @@ def plain_forwards(subject: Subject, texts: Sequence[tuple[Pair, View]], *, bos:
         except PairError:
             continue
         begins = options.prepend_bos and subject.tokenizer.bos_token_id is not None
-        yield Plain(pair, view, tuple(text.ids), tuple(text.reads), begins, _sites(subject, text.ids))
+        sites = _sites if everywhere else _own_sites
+        yield Plain(pair, view, tuple(text.ids), tuple(text.reads), begins, sites(subject, text.ids))
 
 
 @torch.inference_mode()
@@ -237,6 +241,27 @@ def _sites(subject: Subject, ids: Sequence[int]) -> dict[str, torch.Tensor]:
     last = f"blocks.{len(subject.blocks) - 1}.hook_resid_post"
     first = {"blocks.0.hook_resid_pre": states[0][0]}
     return {**first, **between, last: before_norm[0][0], AFTER_NORM: states[-1][0], **others}
+
+
+@torch.inference_mode()
+def _own_sites(subject: Subject, ids: Sequence[int]) -> dict[str, torch.Tensor]:
+    """One text at the hook points that the SAEs name."""
+    inputs = torch.tensor([ids], device=subject.device)
+    sites: dict[str, torch.Tensor] = {}
+    handles: list[Any] = []
+    for point in subject.points.values():
+
+        def receive(activations: torch.Tensor, name: str = site_of(point)) -> None:
+            sites[name] = activations[0]
+
+        handles.append(replace(point, centred=False).attach(subject.blocks, receive))
+    try:
+        with computing_in(subject.dtype):
+            subject.network(input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sites
 
 
 def _watch_end(subject: Subject, seen: list[torch.Tensor]) -> torch.utils.hooks.RemovableHandle:

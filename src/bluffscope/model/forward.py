@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from bluffscope.buffers import Buffers
 from bluffscope.errors import InputError
+from bluffscope.lengths import LengthClasses
 from bluffscope.model.head import Head
 from bluffscope.model.hooks import HookPoint
 from bluffscope.model.load import LanguageModel
@@ -25,6 +26,11 @@ PARITY_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.
 """Relative difference of residuals that packing may make; a wrong mask or position makes one near 1.
 
 By the dtype of the activations: quantised weights are widened to it before they are multiplied."""
+
+_LOOKS_AHEAD = 0.01
+"""Relative difference that the tokens behind another make only where attention looks ahead."""
+_WIDEST_TRIED = 1024
+"""Slots between branches when packing is tried: rows are hardly ever longer."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,28 @@ class ResidualReader:
     """The whole model's LM head, where log-probabilities are asked for."""
 
     @classmethod
-    def create(cls, model: LanguageModel, points: Mapping[int, HookPoint], head: Head | None = None) -> ResidualReader:
-        """Find out how the model takes custom masks and positions, by trying two short texts packed and apart."""
+    def create(
+        cls, model: LanguageModel, points: Mapping[int, HookPoint], head: Head | None = None, *, pack: bool = True
+    ) -> ResidualReader:
+        """Find out how the model takes custom masks and positions, by trying two short texts packed and apart.
+
+        Args:
+            model: what is run.
+            points: the hook point of each layer.
+            head: for log-probabilities.
+            pack: whether rows may hold tries where the model can take them.
+
+        Raises:
+            InputError: the model's tokens see those behind them.
+        """
+        padded = cls(model, points, None, head=head)
+        if padded._looks_ahead():
+            raise InputError(
+                f"--model {model.name}: its tokens see those that follow (an encoder such as BERT); "
+                "give a causal language model"
+            )
+        if not pack:
+            return padded
         several_kinds = bool(getattr(model.config, "layer_types", None))
         styles: tuple[MaskStyle, ...] = ("by-kind", "single") if several_kinds else ("single",)
         for style in styles:
@@ -54,7 +80,7 @@ class ResidualReader:
             "%s ignores custom attention masks or positions: each text gets a row of its own (slower, same numbers)",
             model.name,
         )
-        return cls(model, points, None, head=head)
+        return padded
 
     @property
     def packs(self) -> bool:
@@ -65,10 +91,23 @@ class ResidualReader:
     def read(self, batch: PackedBatch) -> Activations:
         """Residuals of every layer at the batch's reads, in the batch's read order, in the model's dtype.
 
-        With targets in the batch, their log-probabilities too; the LM head is applied nowhere else.
+        With targets in the batch, their log-probabilities too; the LM head is applied nowhere else. A batch of texts
+        that may not share a forward (`LengthClasses`) takes several.
         """
         if batch.targets is not None and self.head is None:
             raise ValueError("the batch asks for log-probabilities: give the reader the model's Head")
+        forwards = LengthClasses.of(self.model.config).forwards(batch)
+        if len(forwards) == 1:
+            return self._forward(batch)
+        parts = [self._forward(batch.rows(rows)) for rows in forwards]
+        order = _on(self.model.device, _merged([np.isin(batch.read_row, rows) for rows in forwards]))
+        residuals = {layer: torch.cat([part.residuals[layer] for part in parts])[order] for layer in self.points}
+        if batch.targets is None:
+            return Activations(residuals)
+        order = _on(self.model.device, _merged([np.isin(batch.targets.row, rows) for rows in forwards]))
+        return Activations(residuals, torch.cat([part.logprobs for part in parts if part.logprobs is not None])[order])
+
+    def _forward(self, batch: PackedBatch) -> Activations:
         device = self.model.device
         rows, slots = _on(device, batch.read_row), _on(device, batch.read_slot)
         gathered: dict[int, torch.Tensor] = {}
@@ -110,9 +149,24 @@ class ResidualReader:
         )
         return {"input_ids": input_ids, "position_ids": position_ids, "attention_mask": masks}
 
+    def _looks_ahead(self) -> bool:
+        """Does the fourth token of two texts differ where only the tokens behind it do?"""
+        texts = self._check_batches()[1]
+        texts = replace(texts, read_slot=np.array([3, 3]), position_ids=np.array([range(8)] * 2))  # of one length
+        tolerance = max(_LOOKS_AHEAD, PARITY_TOLERANCE[self.model.dtype])
+        return any(
+            bool((one - other).norm() > tolerance * one.norm()) for one, other in self.read(texts).residuals.values()
+        )
+
+    def _check_batches(self) -> tuple[PackedBatch, PackedBatch]:
+        vocabulary = self.model.network.get_input_embeddings().weight.shape[0]  # pyright: ignore
+        # GPT-Neo counts its local windows in slots whatever the positions are: only beyond one does that show.
+        window = getattr(self.model.config, "window_size", None)
+        return _check_batches(vocabulary, apart=min(window, _WIDEST_TRIED) if isinstance(window, int) else 0)
+
     def _packs_exactly(self) -> bool:
         """Two short texts with a common beginning, packed in one row and each alone: the same residuals?"""
-        packed, alone = _check_batches(self.model.network.get_input_embeddings().weight.shape[0])  # pyright: ignore
+        packed, alone = self._check_batches()
         if self.head is not None:  # layers behind the last one read must pack too
             packed, alone = (replace(batch, targets=_at_reads(batch)) for batch in (packed, alone))
         apart = self.read(alone)  # outside the try: a model that cannot run at all is no matter of masks
@@ -130,6 +184,11 @@ class ResidualReader:
         if together.logprobs is None or apart.logprobs is None:
             return True
         return torch.allclose(together.logprobs.double(), apart.logprobs.double(), rtol=tolerance, atol=tolerance)
+
+
+def _merged(chosen: Sequence[np.ndarray]) -> np.ndarray:
+    """The order that brings parts of an array, one behind the other, back to where each part was chosen from it."""
+    return np.argsort(np.concatenate([np.flatnonzero(part) for part in chosen]))
 
 
 def _logprobs(head: Head, hidden: torch.Tensor, targets: Targets | None) -> torch.Tensor | None:
@@ -155,11 +214,14 @@ def _at_reads(batch: PackedBatch) -> Targets:
     return Targets(row=batch.read_row, slot=batch.read_slot, token=token, pair=batch.read_pair, view=batch.read_view)
 
 
-def _check_batches(vocabulary: int) -> tuple[PackedBatch, PackedBatch]:
-    """Two texts of 8 and 7 tokens with 4 in common: as one trie, and as padded rows."""
+def _check_batches(vocabulary: int, apart: int) -> tuple[PackedBatch, PackedBatch]:
+    """Two texts of 8 and 7 tokens with 4 in common: as one trie, and as padded rows.
+
+    In the trie, the branches are so many slots apart: other children of the fourth token fill them.
+    """
     ids = [(number * 7919 + 11) % vocabulary for number in range(11)]
     first, second = ids[:8], ids[:4] + ids[8:]
-    read = np.array([7, 6])
+    read, end = np.array([7, 6]), 11 + apart
     alone = PackedBatch(
         input_ids=np.array([first, [*second, 0]]),
         position_ids=np.array([range(8), [*range(7), 0]]),
@@ -173,12 +235,12 @@ def _check_batches(vocabulary: int) -> tuple[PackedBatch, PackedBatch]:
     )
     packed = replace(
         alone,
-        input_ids=np.array([ids]),
-        position_ids=np.array([[0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6]]),
-        subtree_end=np.array([[11, 11, 11, 11, 8, 8, 8, 8, 11, 11, 11]]),
+        input_ids=np.array([[*ids[:8], *[ids[0]] * apart, *ids[8:]]]),
+        position_ids=np.array([[*range(8), *[4] * apart, 4, 5, 6]]),
+        subtree_end=np.array([[*[end] * 4, 8, 8, 8, 8, *range(9, 9 + apart), end, end, end]]),
         read_row=np.array([0, 0]),
-        read_slot=np.array([7, 10]),
-        row_lengths=np.array([11]),
+        read_slot=np.array([7, end - 1]),
+        row_lengths=np.array([end]),
         branching=True,
     )
     return packed, alone

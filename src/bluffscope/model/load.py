@@ -20,6 +20,7 @@ from bluffscope.model.failures import as_input_error
 from bluffscope.model.folder import check_folder
 from bluffscope.model.hooks import find_blocks
 from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
+from bluffscope.model.rotary import forget_lengths
 from bluffscope.quiet import libraries_quiet
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def load_model(
             if quantize == "int8":
                 quantize_to_int8(network.base_model, device)  # the LM head, if any, keeps its dtype
             network.to(device)
+            forget_lengths(network)
     check_keys(name, config, info, blocks)
     _check_vocabulary(name, tokenizer, network)
     return LanguageModel(

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bluffscope.plan.tokens import common_prefix
+from bluffscope.lengths import LengthClasses
+from bluffscope.plan.tokens import as_far_as_read, common_prefix
 from bluffscope.records import TokenizedPair
 
 
@@ -22,6 +23,8 @@ class BatchLimits:
     """Most slots of a packed row: attention costs grow with its square."""
     cell_cost: float = 0.0
     """Cost of one cell (query, key) of a row's attention, in tokens; see `plan.tries.pack`."""
+    lengths: LengthClasses = LengthClasses()
+    """Which texts may share a forward; a batch with texts of several classes takes one forward for each."""
 
 
 def plan_batches(
@@ -29,7 +32,8 @@ def plan_batches(
 ) -> Iterator[list[TokenizedPair]]:
     """Cut pairs into batches that waste little.
 
-    Every pair comes exactly once; batches hold at least one pair whatever the limits say.
+    Every pair comes exactly once, its texts only as far as they are read; batches hold at least one pair whatever the
+    limits say. Where the length of a text matters to the model, texts stay whole and like lengths come together.
 
     Args:
         pairs: of one shard.
@@ -37,7 +41,9 @@ def plan_batches(
         packed: whether the batches will hold tries, so that neighbours in prefix order belong together and shared
             prompts share rows; padded batches want neighbours in length together.
     """
-    ordered = sorted(pairs, key=_prompt if packed else _longest)
+    lengths = limits.lengths
+    cut = pairs if lengths.several else map(as_far_as_read, pairs)
+    ordered = sorted(cut, key=(lambda pair: (lengths.of_length(_longest(pair)), _prompt(pair))) if packed else _longest)
     batch: list[TokenizedPair] = []
     tokens, last = 0, ()
     for pair in ordered:

@@ -15,11 +15,16 @@ from itertools import accumulate
 
 import numpy as np
 
+from bluffscope.lengths import LengthClasses
 from bluffscope.plan.tokens import common_prefix
 from bluffscope.records import VIEWS, PackedBatch, Sequence, Targets
 
 _Place = tuple[int, int, int, int, int]
 """Pair, view, index into the sequence's ids, row, slot (of a target: the slot before it)."""
+
+
+ONE_CLASS = LengthClasses()
+"""Of models where all texts may share a forward: nearly all."""
 
 
 @dataclass
@@ -56,7 +61,11 @@ SHORTEST_ROW = 32
 
 
 def pack(
-    sequences: Sequences[Sequence], pair_slot: dict[int, int], row_tokens: int, cell_cost: float = 0.0
+    sequences: Sequences[Sequence],
+    pair_slot: dict[int, int],
+    row_tokens: int,
+    cell_cost: float = 0.0,
+    lengths: LengthClasses = ONE_CLASS,
 ) -> PackedBatch:
     """Lay the sequences out as tries in rows of at most `row_tokens` slots.
 
@@ -68,17 +77,34 @@ def pack(
         pair_slot: position in the batch of each pair index.
         row_tokens: most slots a row; a single longer sequence gets a row as long as itself.
         cell_cost: cost of one attention cell (query, key), in slots; 0 takes `row_tokens` as it is.
+        lengths: which texts may share a row.
 
     Returns:
         The batch, its reads ordered by pair, view, token.
     """
+    rows: list[_Row] = []
+    reads: list[_Place] = []
+    targets: list[tuple[_Place, int]] = []
+    for alike in lengths.split(sequences):
+        _pack(alike, pair_slot, row_tokens, cell_cost, rows, reads, targets)
+    return _batch(rows, reads, targets, branching=True)
+
+
+def _pack(
+    sequences: Sequences[Sequence],
+    pair_slot: dict[int, int],
+    row_tokens: int,
+    cell_cost: float,
+    rows: list[_Row],
+    reads: list[_Place],
+    targets: list[tuple[_Place, int]],
+) -> None:
+    """Add the rows of sequences that may share them, and where they are read and scored."""
     ordered = sorted(sequences, key=lambda sequence: sequence.ids)
     shared = [common_prefix(before.ids, after.ids) for before, after in zip(ordered, ordered[1:], strict=False)]
     shared.insert(0, 0)
     limit = _cheapest_limit([len(sequence.ids) for sequence in ordered], shared, row_tokens, cell_cost)
-    rows: list[_Row] = [_Row()]
-    reads: list[_Place] = []
-    targets: list[tuple[_Place, int]] = []
+    rows.append(_Row())
     for sequence, common in zip(ordered, shared, strict=True):
         row = rows[-1]
         if row.ids and len(row.ids) + len(sequence.ids) - common > limit:
@@ -88,7 +114,6 @@ def pack(
         row.add(sequence.ids, common)
         _note(sequence, pair_slot, len(rows) - 1, row.path, reads, targets)
     rows[-1].finish()
-    return _batch(rows, reads, targets, branching=True)
 
 
 def _cheapest_limit(lengths: Sequences[int], shared: Sequences[int], row_tokens: int, cell_cost: float) -> int:

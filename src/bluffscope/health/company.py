@@ -1,0 +1,69 @@
+"""Do texts change each other? The forward in which a run measured its longest text, made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from bluffscope.pipeline import ShardWorker
+from bluffscope.plan import pad, plan_batches
+from bluffscope.records import VIEWS, Pair, TokenizedPair, View
+from bluffscope.records import Sequence as TokenSequence
+
+MOST_TEXTS: Final = 4
+"""Texts compared beside the eight that are spread over the run: each takes one more plain forward."""
+
+
+@dataclass(frozen=True)
+class Company:
+    """The longest text of some pairs, those that share a forward with it, and one of each class of length."""
+
+    batch: Sequence[TokenizedPair]
+    """The pairs whose texts the planner puts together with the longest."""
+    others: Sequence[TokenizedPair]
+    """Pairs that stand for the other classes."""
+    texts: Sequence[tuple[Pair, View]]
+    """What is compared with plain forwards: the longest first, then the shortest of its batch."""
+    longest: TokenSequence
+
+    @classmethod
+    def of(cls, worker: ShardWorker, pairs: Sequence[TokenizedPair]) -> Company | None:
+        """Those of a shard; None where it is empty."""
+        if not pairs:
+            return None
+        batches = plan_batches(pairs, worker.limits, packed=worker.reader.packs)
+        batch = max(batches, key=lambda batch: max(_tokens(text) for _, text in _texts(batch)))
+        together = sorted(_texts(batch), key=lambda item: _tokens(item[1]))
+        chosen = [together[-1], together[0], together[len(together) // 2]]
+        lengths = worker.limits.lengths
+        classes = {lengths.of_length(_tokens(text)): (pair, text) for pair, text in _texts(pairs)}
+        known = {lengths.of_length(_tokens(text)) for _, text in chosen}
+        chosen[2:2] = [item for name, item in sorted(classes.items()) if name not in known]
+        texts = {(text.pair, text.view): (pair, text) for pair, text in chosen[:MOST_TEXTS]}
+        within = {pair.pair.index for pair in batch}
+        others = {pair.pair.index: pair for pair, _ in texts.values() if pair.pair.index not in within}
+        return cls(
+            batch, tuple(others.values()), tuple((pair.pair, text.view) for pair, text in texts.values()), chosen[0][1]
+        )
+
+    def changes(self, worker: ShardWorker, text: TokenSequence, layer: int, tolerance: float) -> bool:
+        """Whether a text is read otherwise in a padded row beside the longest than alone."""
+        if text == self.longest:
+            return False
+        alone = worker.reader.read(pad([text], {text.pair: 0})).residuals[layer]
+        batch = pad([text, self.longest], {self.longest.pair: 1, text.pair: 0})
+        own = (batch.read_pair == 0) & (batch.read_view == VIEWS.index(text.view))
+        beside = worker.reader.read(batch).residuals[layer]
+        difference = beside[torch.from_numpy(own).to(beside.device)] - alone
+        return bool((difference.norm(dim=1) > tolerance * alone.norm(dim=1)).any())
+
+
+def _texts(pairs: Sequence[TokenizedPair]) -> Iterator[tuple[TokenizedPair, TokenSequence]]:
+    return ((pair, text) for pair in pairs for text in pair.sequences)
+
+
+def _tokens(text: TokenSequence) -> int:
+    return len(text.ids)
