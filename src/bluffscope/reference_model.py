@@ -27,6 +27,18 @@ else:  # they are only handed through
     PreTrainedTokenizerBase = RemovableHandle = Any
 
 _BLOCK_LISTS = ("model.layers", "model.language_model.layers", "transformer.h", "gpt_neox.layers")
+_POINTS = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+_SUBLAYERS = (
+    ("post_self_attn_layernorm", "post_mlp_layernorm"),  # GLM-4
+    ("post_attention_layernorm", "post_feedforward_layernorm"),  # Gemma 2 and 3, OLMo 2; elsewhere the MLP's input norm
+    ("self_attention.dense", "mlp.dense_4h_to_h"),  # BLOOM, whose attention and mlp return the sum
+    ("self_attn", "mlp"),
+    ("attn", "mlp"),
+    ("attention", "mlp"),
+)
+"""Modules that hold what attention and MLP add; a block's are the first two that it has."""
+_ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 0.02, torch.float16: 0.004}
+"""Relative error of a sum of three."""
 _HOOK_NAME = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post|mlp_out|attn_out)")
 
 
@@ -141,20 +153,36 @@ def forward(
     model: torch.nn.Module, text: Text, hook_names: Mapping[int, str], counts: Counts
 ) -> dict[int, torch.Tensor]:
     """One full forward of one unpadded text; by layer the (read, d_model) activation at its hook point."""
-    caught: dict[int, torch.Tensor] = {}
+    points = {layer: _point(hook_name) for layer, hook_name in hook_names.items()}
+    wanted = {(number, point) for number, point in points.values()}
+    added = {number for number, point in wanted if not point.startswith("resid")}
+    states: dict[tuple[int, str], torch.Tensor] = {}  # (token, d_model) by block and point
 
-    def catch(layer: int, hidden: torch.Tensor) -> None:
-        caught[layer] = hidden[0, text.reads]
+    def catch(place: tuple[int, str], hidden: torch.Tensor) -> None:
+        states[place] = hidden[0].clone()  # a block may add in place
 
     handles: list[RemovableHandle] = []
     try:
-        for layer, hook_name in hook_names.items():
-            handles.append(_hook(model, hook_name, partial(catch, layer)))
+        for place in wanted | {(number, point) for number in added for point in _POINTS}:
+            handles.append(_hook(model, *place, partial(catch, place)))
         _run(model, text, counts)
     finally:
         for handle in handles:
             handle.remove()
-    return caught
+    for number in added:
+        _check_sum(number, *(states[number, point] for point in _POINTS))
+    return {layer: states[place][text.reads] for layer, place in points.items()}
+
+
+def _check_sum(number: int, *states: torch.Tensor) -> None:
+    """Refuse a block whose attention and MLP, as they were read, are not what it adds to the residual stream."""
+    before, attention, mlp, after = (part.double() for part in states)
+    allowed = _ROUNDING[states[0].dtype] * sum(part.norm(dim=1) for part in (before, attention, mlp, after))
+    if not bool(((before + attention + mlp - after).norm(dim=1) <= allowed).all()):
+        raise InputError(
+            f"block {number}: resid_pre + attn_out + mlp_out is not resid_post, so the reference cannot read attn_out "
+            "or mlp_out of this model; use --strategy packed, or SAEs that read the residual stream"
+        )
 
 
 def logits(model: torch.nn.Module, text: Text, counts: Counts) -> torch.Tensor:
@@ -171,40 +199,45 @@ def _run(model: torch.nn.Module, text: Text, counts: Counts) -> Any:
     return output
 
 
-def _hook(model: torch.nn.Module, hook_name: str, store: Callable[[torch.Tensor], None]) -> RemovableHandle:
-    """Call `store` with the activation (batch, token, d_model) at a hook point, by its TransformerLens name.
-
-    `hook_mlp_out` and `hook_attn_out` are what the sublayer adds to the residual stream: where the block has norms
-    after its sublayers (Gemma-2, Gemma-3), the output of those norms.
-    """
+def _point(hook_name: str) -> tuple[int, str]:
+    """Block and point of a TransformerLens name."""
     match = _HOOK_NAME.fullmatch(hook_name)
     if match is None:
         known = "blocks.K.hook_resid_pre, hook_resid_post, hook_mlp_out or hook_attn_out"
         raise InputError(f"SAE hook point {hook_name!r} is not known; use an SAE trained at {known}")
-    number, point = int(match[1]), match[2]
+    return int(match[1]), match[2]
+
+
+def _hook(model: torch.nn.Module, number: int, point: str, store: Callable[[torch.Tensor], None]) -> RemovableHandle:
+    """Call `store` with the activation (batch, token, d_model) at a hook point.
+
+    `mlp_out` and `attn_out` are what the sublayer adds to the residual stream: the output of the norm after it where
+    there is one, times the block's multiplier.
+    """
     blocks = _blocks(model)
     if number >= len(blocks):
-        raise InputError(f"SAE hook point {hook_name}: the model has {len(blocks)} blocks; use an SAE of this model")
+        name = f"blocks.{number}.hook_{point}"
+        raise InputError(f"SAE hook point {name}: the model has {len(blocks)} blocks; use an SAE of this model")
     block = blocks[number]
 
     def of_input(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         store(args[0] if args else kwargs["hidden_states"])
 
     def of_output(_module: torch.nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        store(output[0] if isinstance(output, tuple) else output)
+        store(output[0] if isinstance(output, tuple | list) else output)
+
+    def of_sublayer(_module: torch.nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        store((output[0] if isinstance(output, tuple) else output) * getattr(block, "residual_multiplier", 1.0))
 
     if point == "resid_pre":
         return block.register_forward_pre_hook(of_input, with_kwargs=True)
     if point == "resid_post":
         return block.register_forward_hook(of_output)
-    if point == "mlp_out":
-        names = ("post_feedforward_layernorm", "mlp")
-    elif hasattr(block, "post_feedforward_layernorm"):  # elsewhere post_attention_layernorm is the norm BEFORE the MLP
-        names = ("post_attention_layernorm",)
-    else:
-        names = ("self_attn", "attn", "attention")
-    sublayer = next(getattr(block, name) for name in names if hasattr(block, name))
-    return sublayer.register_forward_hook(of_output)
+    modules = dict(block.named_modules())
+    pair = next((pair for pair in _SUBLAYERS if all(name in modules for name in pair)), None)
+    if pair is None:
+        raise InputError(f"the reference knows no {point} of {type(block).__name__}; use --strategy packed")
+    return modules[pair[point == "mlp_out"]].register_forward_hook(of_sublayer)
 
 
 def _blocks(model: torch.nn.Module) -> torch.nn.ModuleList:

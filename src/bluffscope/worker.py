@@ -19,6 +19,7 @@ from bluffscope.model import Head, HookPoint, LanguageModel, ResidualReader, loa
 from bluffscope.model.hooks import ignores_mean
 from bluffscope.model.load import check_model, choose_device
 from bluffscope.model.quantize import check_quantize
+from bluffscope.model.sublayers import placed
 from bluffscope.pipeline import ShardWorker
 from bluffscope.plan import BatchLimits, TextTokenizer
 from bluffscope.plan.memory import Footprint, cell_cost
@@ -157,6 +158,7 @@ def assemble(
     model, coders = parts.model, parts.coders
     points = centred_points(hook_points(parts.sae, coders), coders, model)
     _check_fit(model, parts.sae, coders, points)
+    points = placed(points, model.name, model.network, model.blocks)
     columns = columns_of(tuple(coders))
     tokenizer = TextTokenizer(
         tokenizer=model.tokenizer,

@@ -15,6 +15,7 @@ import measuring
 import tiny
 from bluffscope.errors import InputError
 from bluffscope.model import HookPoint, ResidualReader, load_model
+from bluffscope.model.sublayers import placed
 from bluffscope.plan import pack, pad
 from bluffscope.records import VIEWS, Sequence
 from random_pairs import random_pairs
@@ -91,7 +92,8 @@ def test_a_block_s_input_and_what_its_sublayers_add_make_its_output(any_model):
     """Right only if each hook point is the one that TransformerLens means."""
     points = {number: HookPoint(BLOCK, point) for number, point in enumerate(POINTS)}
     points[4] = HookPoint(BLOCK + 1, "hook_resid_pre")
-    reader = ResidualReader.create(load(any_model), points)
+    model = load(any_model)
+    reader = ResidualReader.create(model, placed(points, model.name, model.network, model.blocks))
     residuals = reader.read(pack(texts(), SLOTS, 1000)).residuals
     before, attention, mlp, after, following = (residuals[number] for number in range(5))
     assert apart(before + attention + mlp, after) < 1e-10

@@ -13,7 +13,8 @@ from torch import nn
 from bluffscope.baseline import BaselineWorker
 from bluffscope.errors import PairError
 from bluffscope.model import HookPoint, LanguageModel
-from bluffscope.model.hooks import Point, find_blocks, ignores_mean
+from bluffscope.model.hooks import RESIDUAL, find_blocks, ignores_mean
+from bluffscope.model.sublayers import find_sublayers
 from bluffscope.pipeline import ShardWorker
 from bluffscope.plan import TextTokenizer
 from bluffscope.precision import computing_in
@@ -43,6 +44,8 @@ class Subject:
     coders: Mapping[int, Coder]
     points: Mapping[int, HookPoint]
     """Where each SAE says it belongs, whatever the run's reader hooks."""
+    sublayers: Sequence[HookPoint]
+    """What attention or MLP of every block add to the residual stream, of the kind that an SAE reads."""
     options: ReferenceOptions
     """How texts are put together and read, for the reference's own tokenising."""
     texts: TextTokenizer
@@ -106,6 +109,7 @@ class Traits:
 
 def _of_shards(worker: ShardWorker, model: LanguageModel) -> Subject:
     texts = worker.tokenizer
+    points = _points(worker.coders, model.network)
     options = ReferenceOptions(layers=tuple(worker.coders), join=texts.join, position=texts.position)
     return Subject(
         network=cast(Any, model.network).base_model,
@@ -114,7 +118,8 @@ def _of_shards(worker: ShardWorker, model: LanguageModel) -> Subject:
         device=model.device,
         dtype=model.dtype,
         coders=worker.coders,
-        points=_points(worker.coders, model.network),
+        points=points,
+        sublayers=_sublayers(points, cast(Any, model.network).base_model, model.blocks),
         options=options,
         texts=texts,
         worker=worker,
@@ -136,14 +141,17 @@ def _of_baseline(worker: BaselineWorker) -> Subject:
         )
         for layer, sae in held.saes.items()
     }
+    points = _points(coders, network)
+    blocks = find_blocks(network, int(network.config.num_hidden_layers))
     return Subject(
         network=network,
-        blocks=find_blocks(network, int(network.config.num_hidden_layers)),
+        blocks=blocks,
         tokenizer=held.tokenizer,
         device=weights.device,
         dtype=weights.dtype,
         coders=coders,
-        points=_points(coders, network),
+        points=points,
+        sublayers=_sublayers(points, network, blocks),
         options=worker.options,
         texts=worker.tokenizer,
         worker=None,
@@ -155,6 +163,14 @@ def _points(coders: Mapping[int, Coder], network: nn.Module) -> dict[int, HookPo
     return {
         layer: HookPoint.parse(coder.hook_name, centred=coder.centred and applies) for layer, coder in coders.items()
     }
+
+
+def _sublayers(points: Mapping[int, HookPoint], network: nn.Module, blocks: nn.ModuleList) -> list[HookPoint]:
+    kinds = {point.point for point in points.values()} - set(RESIDUAL)
+    if not kinds:
+        return []
+    found = find_sublayers("the model", network, blocks, range(len(blocks)))
+    return [there.points[kind] for there in found.values() for kind in sorted(kinds & there.points.keys())]
 
 
 @dataclass(frozen=True)
@@ -216,17 +232,12 @@ def _sites(subject: Subject, ids: Sequence[int]) -> dict[str, torch.Tensor]:
     before_norm: list[torch.Tensor] = []
     others: dict[str, torch.Tensor] = {}
     handles = [_watch_end(subject, before_norm)]
-    kinds: set[Point] = {
-        point.point for point in subject.points.values() if point.point not in ("hook_resid_pre", "hook_resid_post")
-    }
-    for kind in sorted(kinds):
-        for block in range(len(subject.blocks)):
-            point = HookPoint(block, kind)
+    for point in subject.sublayers:
 
-            def receive(activations: torch.Tensor, name: str = site_of(point)) -> None:
-                others[name] = activations[0]
+        def receive(activations: torch.Tensor, name: str = site_of(point)) -> None:
+            others[name] = activations[0].clone()  # a block may add in place
 
-            handles.append(point.attach(subject.blocks, receive))
+        handles.append(point.attach(subject.blocks, receive))
     network: Any = subject.network
     try:
         with computing_in(subject.dtype):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import nn
@@ -15,13 +15,8 @@ from bluffscope.errors import InputError
 Point = Literal["hook_resid_pre", "hook_resid_post", "hook_mlp_out", "hook_attn_out"]
 _NAME = re.compile(r"blocks\.(\d+)\.(hook_resid_pre|hook_resid_post|hook_mlp_out|hook_attn_out)")
 
-# A sublayer's own norm, applied to what it adds to the residual stream (Gemma 2 and 3): TransformerLens
-# hooks mlp_out and attn_out behind it. In other families the name post_attention_layernorm is the MLP's
-# input norm, so it counts only beside post_feedforward_layernorm.
-_AFTER_MLP = "post_feedforward_layernorm"
-_AFTER_ATTENTION = "post_attention_layernorm"
-_ATTENTION = ("self_attn", "attn", "attention", "self_attention")
-_MLP = ("mlp", "feed_forward", "block_sparse_moe")
+RESIDUAL: Final = ("hook_resid_pre", "hook_resid_post")
+"""Points that every block has; the others are what a sublayer adds, found by `model.sublayers`."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,10 @@ class HookPoint:
     """Whether the mean over d_model is taken off what is read: as if every weight that writes to the residual stream
     had been centred, which changes nothing else in a model with LayerNorm (TransformerLens's
     `center_writing_weights`)."""
+    part: str = ""
+    """Path in the block of the module that gives a sublayer's part; "" until `sublayers.placed` has found it."""
+    scale: float = 1.0
+    """What its output is multiplied by before it is added to the residual stream."""
 
     @classmethod
     def parse(cls, name: str, *, centred: bool = False) -> HookPoint:
@@ -61,6 +60,8 @@ class HookPoint:
         block = blocks[self.block]
 
         def hand(activations: torch.Tensor) -> None:
+            if self.scale != 1:
+                activations = activations * self.scale
             receive(activations - activations.mean(dim=-1, keepdim=True) if self.centred else activations)
 
         if self.point == "hook_resid_pre":
@@ -84,25 +85,15 @@ class HookPoint:
             return block.register_forward_pre_hook(before, with_kwargs=True)
 
         def after(_module: nn.Module, _args: Any, output: Any) -> Any:
-            return change(output) if isinstance(output, torch.Tensor) else (change(output[0]), *output[1:])
+            changed = change(_tensor(output) * self.scale) / self.scale if self.scale != 1 else change(_tensor(output))
+            return changed if isinstance(output, torch.Tensor) else (changed, *output[1:])
 
         return self._module(block).register_forward_hook(after)
 
     def _module(self, block: nn.Module) -> nn.Module:
-        if self.point == "hook_resid_post":
-            return block
-        sandwich = hasattr(block, _AFTER_MLP)
-        if self.point == "hook_mlp_out":
-            names = (_AFTER_MLP,) if sandwich else _MLP
-        else:
-            names = (_AFTER_ATTENTION,) if sandwich else _ATTENTION
-        for name in names:
-            if isinstance(module := getattr(block, name, None), nn.Module):
-                return module
-        raise InputError(
-            f"{self.point} is not known in {type(block).__name__} (looked for {', '.join(names)}); "
-            "choose SAEs that read the residual stream"
-        )
+        if self.point != "hook_resid_post" and not self.part:
+            raise ValueError(f"{self.point} of block {self.block}: expected a point from model.sublayers.placed")
+        return block.get_submodule(self.part)
 
 
 def ignores_mean(network: nn.Module) -> bool:

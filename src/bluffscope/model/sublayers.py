@@ -1,0 +1,206 @@
+"""Which module of a block holds what its attention, or its MLP, adds to the residual stream: found by trying.
+
+Families differ: a sublayer's output may contain the residual stream already (BLOOM), be multiplied before it is added
+(Granite), or pass a norm first (Gemma 2, GLM-4). So one short text goes through the model, and of each block those two
+modules are taken whose outputs, times one of the block's own factors, sum to the block's whole change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from bluffscope.errors import InputError
+from bluffscope.model.hooks import RESIDUAL, HookPoint, Point
+from bluffscope.precision import computing_in
+
+_TOKENS: Final = 8
+_ROUNDINGS: Final = 4
+"""How many roundings of its terms the sum may be off by."""
+
+
+@dataclass(frozen=True)
+class Sublayers:
+    """What attention and MLP of one block add to the residual stream."""
+
+    points: Mapping[Point, HookPoint]
+    """Those that can be read."""
+    reason: str = ""
+    """Why the others cannot."""
+
+
+def placed(
+    points: Mapping[int, HookPoint], name: str, network: nn.Module, blocks: nn.ModuleList
+) -> dict[int, HookPoint]:
+    """The hook points, with the modules that hold them.
+
+    Args:
+        points: by layer.
+        name: of the model, for messages.
+        network: with or without its LM head.
+        blocks: its transformer blocks.
+
+    Raises:
+        InputError: the blocks do not pass on one residual stream, or a sublayer cannot be read.
+    """
+    asked = {point.block for point in points.values() if point.point not in RESIDUAL}
+    known = find_sublayers(name, network, blocks, asked)
+    found = dict(points)
+    for layer, point in points.items():
+        if point.point in RESIDUAL:
+            continue
+        there = known[point.block]
+        if point.point not in there.points:
+            raise InputError(
+                f"--model {name}, layer {layer}: blocks.{point.block}.{point.point} cannot be read: {there.reason}; "
+                "choose SAEs that read the residual stream"
+            )
+        found[layer] = replace(there.points[point.point], centred=point.centred)
+    return found
+
+
+@torch.inference_mode()
+def find_sublayers(
+    name: str, network: nn.Module, blocks: nn.ModuleList, asked: Collection[int]
+) -> dict[int, Sublayers]:
+    """What attention and MLP of the blocks `asked` add; every block must begin where the one before it ended.
+
+    Raises:
+        InputError: they do not pass on one residual stream of (row, token, d_model).
+    """
+    body: Any = network.base_model
+    weight = body.get_input_embeddings().weight
+    inputs = torch.tensor([[(number * 7919 + 11) % len(weight) for number in range(_TOKENS)]], device=weight.device)
+    traces = [_Trace() for _ in blocks]
+    handles = [
+        handle
+        for number, (block, trace) in enumerate(zip(blocks, traces, strict=True))
+        for handle in trace.watch(block, parts=number in asked)
+    ]
+    try:
+        with computing_in(weight.dtype):
+            body(input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    _check_stream(name, blocks, traces, (_TOKENS, int(body.config.hidden_size)))
+    return {number: _sublayers(number, blocks[number], traces[number]) for number in asked}
+
+
+@dataclass
+class _Output:
+    """What a module of the block returned."""
+
+    path: str
+    ended: int
+    """When, as the number of calls begun before."""
+    states: torch.Tensor
+    """(token, d_model)"""
+
+
+@dataclass
+class _Trace:
+    """One forward of a block: what went in and out, and the outputs of its modules in order."""
+
+    before: torch.Tensor | None = None
+    after: torch.Tensor | None = None
+    calls: list[str] = field(default_factory=list)
+    attention: int | None = None
+    """When the first attention module was called, likewise."""
+    outputs: list[_Output] = field(default_factory=list)
+
+    def watch(self, block: nn.Module, *, parts: bool) -> list[torch.utils.hooks.RemovableHandle]:
+        """Record the block's next forward; with `parts`, that of its modules too."""
+
+        def enters(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.before = _states(args[0] if args else kwargs.get("hidden_states"))
+
+        def leaves(_module: nn.Module, _args: Any, output: Any) -> None:
+            self.after = _states(output)
+
+        handles = [block.register_forward_pre_hook(enters, with_kwargs=True), block.register_forward_hook(leaves)]
+        for path, module in block.named_modules() if parts else ():
+            if module is not block:
+                handles += [
+                    module.register_forward_pre_hook(self._begins(path)),
+                    module.register_forward_hook(self._ends(path)),
+                ]
+        return handles
+
+    def _begins(self, path: str) -> Any:
+        def begins(module: nn.Module, _args: Any) -> None:
+            if self.attention is None and "Attention" in type(module).__name__:
+                self.attention = len(self.calls)
+            self.calls.append(path)
+
+        return begins
+
+    def _ends(self, path: str) -> Any:
+        def ends(_module: nn.Module, _args: Any, output: Any) -> None:
+            states = _states(output)
+            if states is not None and self.before is not None and states.shape == self.before.shape:
+                self.outputs.append(_Output(path, len(self.calls), states))
+
+        return ends
+
+    def candidates(self) -> list[_Output]:
+        """One output for each value: the last module's that returned it. Modules called more than once are none."""
+        once = [output for output in self.outputs if self.calls.count(output.path) == 1]
+        return [
+            output
+            for number, output in enumerate(once)
+            if not any(torch.equal(output.states, later.states) for later in once[number + 1 :])
+        ]
+
+
+def _states(output: Any) -> torch.Tensor | None:
+    """A copy of the (token, d_model) states of the one row; None where it is anything else."""
+    states = output[0] if isinstance(output, tuple | list) and output else output
+    if not isinstance(states, torch.Tensor) or states.ndim != 3 or len(states) != 1 or not states.is_floating_point():
+        return None
+    return states[0].clone()  # blocks may add in place
+
+
+def _check_stream(name: str, blocks: nn.ModuleList, traces: list[_Trace], shape: tuple[int, int]) -> None:
+    last: torch.Tensor | None = None
+    for number, trace in enumerate(traces):
+        what = f"--model {name}: {type(blocks[number]).__name__} {number}"
+        if any(states is None or tuple(states.shape) != shape for states in (trace.before, trace.after)):
+            raise InputError(f"{what} does not pass on a residual stream of {shape[1]} dimensions; not supported")
+        if last is not None and not torch.equal(last, trace.before):  # pyright: ignore[reportArgumentType]
+            raise InputError(f"{what} does not begin where the block before it ended; this family is not supported")
+        last = trace.after
+
+
+def _sublayers(number: int, block: nn.Module, trace: _Trace) -> Sublayers:
+    """The pair of modules that accounts for the block's change, told apart by when its attention was called."""
+    assert trace.before is not None and trace.after is not None  # `_check_stream`
+    before, after = trace.before.double(), trace.after.double()
+    change, size = after - before, before.norm(dim=1) + after.norm(dim=1)
+    factors = {1.0, *(value for value in vars(block).values() if isinstance(value, float) and value)}
+    best: tuple[float, float, tuple[_Output, ...]] = (float("inf"), 1.0, ())
+    for pair in combinations(trace.candidates(), 2):
+        first, second = (output.states.double() for output in pair)
+        for scale in factors:
+            terms = size + abs(scale) * (first.norm(dim=1) + second.norm(dim=1))
+            error = float(((change - scale * (first + second)).norm(dim=1) / terms).max())
+            best = min(best, (error, scale, pair), key=lambda found: found[0])
+    error, scale, pair = best
+    who = type(block).__name__
+    if not error <= _ROUNDINGS * torch.finfo(trace.before.dtype).eps:
+        off = f" ({pair[0].path} and {pair[1].path} come nearest, {error:.1%} off)" if pair else ""
+        return Sublayers({}, f"no two modules of {who} sum to what it adds to the residual stream{off}")
+    if trace.attention is None:
+        mlp, attention = pair[1], None
+    else:
+        attention = next((output for output in pair if output.ended > trace.attention), pair[1])
+        mlp = pair[1] if attention is pair[0] else pair[0]
+    points: dict[Point, HookPoint] = {"hook_mlp_out": HookPoint(number, "hook_mlp_out", part=mlp.path, scale=scale)}
+    if attention is not None:
+        points["hook_attn_out"] = HookPoint(number, "hook_attn_out", part=attention.path, scale=scale)
+    return Sublayers(points, f"{who} {number} has no attention")
