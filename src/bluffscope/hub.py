@@ -7,6 +7,7 @@ once, briefly, before anything is loaded; where it does not answer, the local ca
 from __future__ import annotations
 
 import logging
+import os
 import re
 import ssl
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -159,12 +160,19 @@ def cached_snapshot(name: str, revision: str | None = None, kind: Literal["model
 
     if kind == "model" and Path(name).expanduser().exists():
         return None
+    if leaves(name) or leaves(revision or ""):
+        return None
     repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
     reference = repository / "refs" / (revision or "main")
     commit = reference.read_text(encoding="utf-8") if reference.is_file() else revision
     if not commit or not (repository / "snapshots" / commit).is_dir():
         return None
     return repository / "snapshots" / commit
+
+
+def leaves(path: str) -> bool:
+    """Whether a name inside a repository would lead out of it."""
+    return path.startswith("/") or ".." in re.split(r"[/\\]", path) or (os.name == "nt" and ":" in path)
 
 
 def cached_commit(name: str, revision: str | None = None) -> str | None:

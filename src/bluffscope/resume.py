@@ -19,6 +19,7 @@ from bluffscope.provenance import Identity, placeless, result_options
 from bluffscope.table.atomic import is_leftover, remove_leftovers, write_bytes, writing
 from bluffscope.table.checksums import CHECKSUMS, Finished, TableFile, inspect, write_checksums
 from bluffscope.table.folder import RUN_MARKS, RunFolder
+from bluffscope.table.links import refuse_links
 from bluffscope.table.lock import LOCK
 from bluffscope.table.merge import MergeResult, remove_shards
 from bluffscope.table.reader import Run
@@ -58,6 +59,7 @@ def look_for_run(path: Path) -> None:
     if not path.is_dir():
         what = "is a file" if path.exists() else "no such folder"
         raise InputError(f"--resume {path}: {what}; give the folder of a run that was started")
+    refuse_links(path, append=True)
     # A run that was killed as it started left an empty folder, or hidden files.
     others = [file for file in path.iterdir() if not is_leftover(file)]
     if others and not any((path / mark).exists() for mark in (*RUN_MARKS, LOCK)):

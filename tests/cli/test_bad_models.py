@@ -113,11 +113,17 @@ def test_the_weights_of_another_architecture_are_refused(model_refused, folder, 
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("tokenizer.json", '{"a": '), ("tokenizer.json", "{}"), ("tokenizer_config.json", '{"a": ')]
+    ("name", "text", "says"),
+    [
+        ("tokenizer.json", '{"a": ', "tokenizer.json is damaged; copy it again"),
+        ("tokenizer.json", "{}", "check the files in the folder"),
+        ("tokenizer.json", '{"normalizer": [1]}', "the rules of its tokenizer.json are damaged"),
+        ("tokenizer_config.json", '{"a": ', "tokenizer_config.json is damaged; copy it again"),
+    ],
 )
-def test_a_damaged_tokenizer_is_refused(model_refused, folder, name, text):
+def test_a_damaged_tokenizer_is_refused(model_refused, folder, name, text, says):
     (folder / name).write_text(text)
-    model_refused("cannot load the tokenizer", "check the files in the folder")
+    model_refused(says)
 
 
 def test_the_tokenizer_of_a_larger_model_is_refused(model_refused, folder):
@@ -149,3 +155,50 @@ def test_paths_that_are_no_model_folder_are_refused(model_refused, tmp_path, pai
 def test_a_hub_name_that_is_not_cached_says_what_to_do_offline(model_refused):
     model_refused("not (wholly) in the Hugging Face cache", "HF_HUB_OFFLINE", "give a folder", model="nobody/nothing")
     model_refused("no such folder here", "unset that, or give a folder", model="nosuchmodel")
+
+
+def index(folder, name):
+    """Have the weights be those that an index names."""
+    keys = list(load_file(folder / "model.safetensors"))
+    weight_map = dict.fromkeys(keys, name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+@pytest.mark.parametrize("kind", ["pickle", "absolute", "above", "below", "number"])
+def test_an_index_that_names_anything_but_safetensors_beside_it_is_refused(model_refused, folder, tmp_path, kind):
+    single = folder / "model.safetensors"
+    names = {"pickle": "weights.dat", "absolute": str(tmp_path / "other.safetensors"), "above": "../other.safetensors"}
+    name = names.get(kind, 5 if kind == "number" else "inside/other.safetensors")
+    index(folder, name)
+    (folder / "inside").mkdir()
+    for place in (folder / "weights.dat", tmp_path / "other.safetensors", folder / "inside" / "other.safetensors"):
+        shutil.copy(single, place)
+    single.rename(folder / "part.safetensors")
+    model_refused(
+        f"model.safetensors.index.json names {str(name)[:80]!r} as weights",
+        "only *.safetensors in the model's own folder are read",
+    )
+
+
+def test_a_config_that_names_its_weights_is_refused(model_refused, folder):
+    (folder / "weights.bin").write_bytes(b"a pickle")
+    configure(folder, transformers_weights="weights.bin")
+    model_refused("config.json names 'weights.bin' as weights")
+
+
+def test_an_adapter_for_another_model_is_refused(model_refused, folder):
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "somebody/else"}))
+    model_refused("an adapter for another model (adapter_config.json)")
+
+
+def test_a_tokenizer_in_files_of_other_names_is_refused(model_refused, folder):
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    said["fast_tokenizer_files"] = ["../elsewhere/tokenizer.1.json"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    model_refused("tokenizer_config.json names other tokenizer files")
+
+
+def test_weights_that_the_user_linked_into_the_folder_are_read(call, folder, tiny_flags, tmp_path):
+    (folder / "model.safetensors").rename(tmp_path / "kept.safetensors")
+    (folder / "model.safetensors").symlink_to(tmp_path / "kept.safetensors")
+    assert call("analyze", "--model", folder, *tiny_flags[2:]).code == 0

@@ -9,6 +9,7 @@ import sys
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from safetensors.torch import load_file
 
 import hub_cache
 import tiny
@@ -153,3 +154,18 @@ def test_a_cache_that_holds_the_weights_as_a_pickle_alone_is_refused_as_such(out
     code, out, err = outcomes["pickle"]
     assert (code, out) == (2, "")
     assert f"--model {GEMMA_2_2B}: it has no safetensors weights, and pickles are refused; convert it" in err
+
+
+def test_an_index_in_the_cache_that_names_a_pickle_is_refused(tmp_path, tiny_saes, pairs_file):
+    folder = tiny.save_model(tmp_path / "made", "gemma2")
+    names = dict.fromkeys(load_file(folder / "model.safetensors"), "weights.dat")
+    (folder / "model.safetensors").rename(folder / "weights.dat")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    hub_cache.add_repository(tmp_path / "home", "somebody/model", folder)
+    flags = ["--sae", str(tiny_saes), "--data", str(pairs_file), "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "bluffscope", "analyze", "--model", "somebody/model", *flags]
+    env = hub_cache.offline(tmp_path / "home")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "model.safetensors.index.json names 'weights.dat' as weights" in done.stderr
+    assert not (tmp_path / "run").exists()

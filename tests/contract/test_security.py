@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import logging
+import sys
 from pathlib import Path
 
 import pytest
 
 import bluffscope
+from bluffscope.cli.main import main
 from bluffscope.hub import without_token
 from bluffscope.redaction import redacted
 from bluffscope.run import run
 from bluffscope.table.folder import RunFolder, default_run_path
+from made_runs import make_run
 
 ROOT = Path(bluffscope.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
@@ -91,6 +94,44 @@ def test_a_runs_name_cannot_leave_its_folder(tmp_path, monkeypatch, name):
     assert path.parent == Path("runs")
     assert path.resolve().parent == tmp_path / "runs"
     assert RunFolder.create_default(name).path.resolve().parent == tmp_path / "runs"
+
+
+COMMANDS = {
+    "resume": ["analyze", "--resume", "RUN"],
+    "report": ["report", "RUN"],
+    "stats": ["stats", "RUN"],
+    "features": ["features", "RUN"],
+    "detectors": ["detect", "train", "RUN", "--out", "detector"],
+    "comparison": ["compare", "RUN", "RUN"],
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="making links takes rights there")
+@pytest.mark.parametrize("command", list(COMMANDS))
+@pytest.mark.parametrize("name", ["log.jsonl", ".lock", "figures", "shards", "metrics.parquet", "config.yaml"])
+def test_every_command_refuses_a_run_with_a_link_and_touches_nothing(tmp_path, monkeypatch, capsys, command, name):
+    monkeypatch.chdir(tmp_path)
+    folder = make_run(tmp_path / "run", 6)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "profile").write_text("mine")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(tmp_path / "outside" / ("" if name in ("figures", "shards") else "profile"))
+    before = sorted(tmp_path.rglob("*"))
+    assert main([str(folder) if part == "RUN" else part for part in COMMANDS[command]]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert f"{name} is a link" in said.err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "outside" / "profile").read_text() == "mine"
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--config"])
+def test_a_file_does_not_choose_the_cluster_that_runs_code_here(tmp_path, capsys, flag):
+    folder = make_run(tmp_path / "run", 6)
+    (folder / "config.yaml").write_text("engine: {engine: ray, address: '198.51.100.7:6379'}")
+    assert main(["analyze", flag, str(folder if flag == "--resume" else folder / "config.yaml")]) == 2
+    assert "if it is yours, say so: --address 198.51.100.7:6379" in capsys.readouterr().err
 
 
 SECRET = "MARKER7f3a9c"

@@ -105,7 +105,11 @@ def _defaults(arguments: Sequence[str], default: RunConfig | None) -> tuple[list
         if path is not None:
             raise InputError(f"--config {path}: not with --resume, which has the options of its run")
         default = _resumed(resumed, default)
-    if any(argument.partition("=")[0] == "--preset" for argument in rest):
+    flags = {argument.partition("=")[0] for argument in rest}
+    if default.engine.address not in (None, "auto") and "--address" not in flags:
+        # A cluster can run code here, and the file may be anybody's.
+        raise InputError(f"its options name a Ray cluster: if it is yours, say so: --address {default.engine.address}")
+    if "--preset" in flags:
         # The file names model, SAEs and layers outright; a preset given beside it would change nothing.
         default = replace(default, model=replace(default.model, model=None, revision=None, sae=None, layers=()))
     return rest, default

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bluffscope.errors import InputError
+from bluffscope.model.names import INDEX
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -20,7 +21,6 @@ _BUFFER = re.compile(r"\.(attn|attention)\.(bias|masked_bias)$|rotary_emb\.inv_f
 _INSIDE: Final = {"gemma3": "gemma3_text"}
 """Families of several modalities whose language model is loaded alone, and what that is called."""
 _OTHER_MODALITIES = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector)\.")
-_INDEX: Final = "model.safetensors.index.json"
 
 
 def language_config(name: str, config: PretrainedConfig) -> PretrainedConfig:
@@ -92,7 +92,7 @@ def check_keys(name: str, config: PretrainedConfig, info: dict[str, Any], blocks
 
 def weight_files(folder: Path) -> dict[str, Path]:
     """The files that a model's weights are read from, by name: those of the index, or the single one."""
-    index, single = folder / _INDEX, folder / "model.safetensors"
+    index, single = folder / INDEX, folder / "model.safetensors"
     if index.is_file() and not single.is_file():
         weight_map = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
         return {str(file): folder / file for file in sorted(set(weight_map.values()))}

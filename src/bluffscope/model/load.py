@@ -19,8 +19,10 @@ from bluffscope.model.checkpoint import check_keys, kept_as_head, language_confi
 from bluffscope.model.failures import as_input_error
 from bluffscope.model.folder import check_folder
 from bluffscope.model.hooks import find_blocks
+from bluffscope.model.names import check_weight_names
 from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
 from bluffscope.model.rotary import forget_lengths
+from bluffscope.model.tokenizer_limits import check_converted, check_tokenizer
 from bluffscope.quiet import libraries_quiet
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ def load_model(
     location = check_folder(name)
     with _library_silence():
         # seconds-slow: only when a model is loaded
-        from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModel, AutoModelForCausalLM
 
         config = _load_config(name, location, revision)
         full_layers, stored = int(config.num_hidden_layers), config.dtype
@@ -118,9 +120,9 @@ def load_model(
         more = loading_options(quantize, device, dtype, head=head)
         if renamed := renamed_weights(config, head=head):
             more["key_mapping"] = renamed
-        with as_input_error(name, "tokenizer", revision):
-            tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
+        tokenizer = _load_tokenizer(name, location, revision)
         with as_input_error(name, "model", revision):
+            check_weight_names(name, location, revision, config)
             auto = AutoModelForCausalLM if head else AutoModel
             network, info = _load_network(auto, location, revision, config, dtype, **more)
             if embedding := kept_as_head(config, info):
@@ -177,12 +179,9 @@ def load_tokenizer(name: str, revision: str | None, *, weights: bool = True) -> 
         InputError: one line that says what is missing and what to do.
     """
     location = check_folder(name, weights=weights)
-    from transformers import AutoTokenizer  # seconds-slow: only when a model is named
-
     with _library_silence():
         config = _load_config(name, location, revision)
-        with as_input_error(name, "tokenizer", revision):
-            tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
+        tokenizer = _load_tokenizer(name, location, revision)
     limit = getattr(config, "max_position_embeddings", None)
     return ModelTokenizer(tokenizer, int(limit) if limit else None)
 
@@ -218,7 +217,8 @@ def parameter_count(name: str, revision: str | None) -> int:
     with _library_silence():
         config = _load_config(name, location, revision)
         with as_input_error(name, "config.json"), torch.device("meta"):  # shapes without memory
-            network = AutoModelForCausalLM.from_config(config)
+            # config.json may name an attention of its own, from the hub
+            network = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -233,6 +233,16 @@ def _load_config(name: str, location: str, revision: str | None) -> PretrainedCo
             f"--model {name}: {config.model_type} is not a causal language model; give a decoder-only model"
         )
     return config
+
+
+def _load_tokenizer(name: str, location: str, revision: str | None) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer  # seconds-slow: only when a model is named
+
+    with as_input_error(name, "tokenizer", revision):
+        check_tokenizer(name, location, revision)
+        tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
+        check_converted(name, tokenizer)
+    return tokenizer
 
 
 def _truncate(config: PretrainedConfig, blocks: int) -> None:

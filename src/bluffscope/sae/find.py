@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bluffscope.errors import InputError
+from bluffscope.hub import leaves
 from bluffscope.quiet import libraries_quiet
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def find_saes(spec: str, layers: tuple[int, ...]) -> SaeSource:
     release, _, revision = release.partition("@")
     if not release:
         raise InputError(f"--sae {spec}: it names no release; give RELEASE:ID, or a folder")
+    if any(leaves(part) for part in (template, revision)):
+        raise InputError(f"--sae {spec}: ID and revision are names inside the release, without .. or a / in front")
     ids = {layer: _release_id(release, template, layer) for layer in layers}
     entry = registry().get(release)
     return SaeSource(spec, layers, {}, {}, ids, release, release if entry is None else entry.repo_id, revision or None)

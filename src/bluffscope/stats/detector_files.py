@@ -19,6 +19,7 @@ from bluffscope.stats.linear import Calibration, Linear
 from bluffscope.stats.training import Trained
 from bluffscope.table.atomic import unreadable, unwritable, write_bytes
 from bluffscope.table.folder import plain
+from bluffscope.table.links import refuse_links
 from bluffscope.table.manifest import package_versions
 from bluffscope.table.reader import Run
 
@@ -57,6 +58,7 @@ def check_new(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder}: a file; give a folder")
+    refuse_links(folder)
     if there := next((name for name in _NAMES if (folder / name).exists()), None):
         raise InputError(f"--out {folder}: there is a {there} already; give another folder")
 
@@ -140,6 +142,7 @@ def read_detector(folder: str | Path) -> Detector:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is {'a file' if folder.exists() else 'missing'}: expected a detector's folder")
+    refuse_links(folder)
     path = folder / _NAMES[0]
     if not path.exists():
         raise InputError(

@@ -26,8 +26,8 @@ _NO_DIRECTORY_SYNC: Final = (errno.EINVAL, errno.ENOTSUP)
 
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 
-_LEFT_BEHIND: Final = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
-"""Hidden names that files have while they are being written."""
+_LEFT_BEHIND: Final = re.compile(r"\..+\.[0-9a-f]{8}\.bluffscope\.tmp")
+"""Hidden names that files have while they are being written: no other program's."""
 
 _BUFFER: Final = 1 << 20
 """Bytes that are held before the disk is asked to take them."""
@@ -129,7 +129,7 @@ def writing(path: Path) -> Generator[None, None, None]:
 
 def hidden(path: Path) -> Path:
     """A name in the same folder for a file that is not whole yet."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.bluffscope.tmp")
 
 
 def is_leftover(path: Path) -> bool:

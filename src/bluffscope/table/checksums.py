@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from bluffscope.errors import RunFolderError
 from bluffscope.table.atomic import sha256_of, write_bytes
 from bluffscope.table.folder import manifest_checksum
+from bluffscope.table.links import OURS
 
 CHECKSUMS: Final = "checksums.txt"
 """The tables' SHA-256 as ``sha256sum --check`` reads it. The manifest holds them too: each is the other's spare."""
@@ -75,7 +76,8 @@ def inspect(folder: Path) -> Finished:
     """Reads a merged run's manifest and all of its tables, and says what is damaged."""
     manifest, damaged = _manifest(folder / "manifest.json")
     listed = _listed(folder / CHECKSUMS)
-    stated = {name: str(entry["sha256"]) for name, entry in (manifest or {}).get("files", {}).items()}
+    files: dict[str, Any] = (manifest or {}).get("files", {})
+    stated = {name: str(entry["sha256"]) for name, entry in files.items() if OURS.fullmatch(name)}
     expected = stated or listed
     faults = [fault for name, sum_ in expected.items() if (fault := _fault(folder / name, sum_))]
     if not set(_NEEDED) <= set(expected):
@@ -111,7 +113,7 @@ def _listed(path: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     matches = [_LINE.fullmatch(line) for line in lines]
-    return {match[2]: match[1] for match in matches if match}
+    return {match[2]: match[1] for match in matches if match and OURS.fullmatch(match[2])}
 
 
 def _fault(path: Path, sha256: str) -> str | None:

@@ -19,6 +19,7 @@ import yaml
 
 from bluffscope.errors import InputError, RunFolderError
 from bluffscope.table.atomic import hidden, unwritable, write_bytes, writing
+from bluffscope.table.links import APPENDED, open_plain, refuse_links
 
 RUN_MARKS: Final = ("config.yaml", "manifest.json", "metrics.parquet", "shards")
 """Any of these in a folder means that it holds a run."""
@@ -136,10 +137,10 @@ class RunFolder:
         """
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = {"time": time, "level": level, "message": message, "pair_ids": list(pair_ids)}
-        path = self.path / "log.jsonl"
+        path = self.path / APPENDED
         line = _encode(json.dumps(record, ensure_ascii=False) + "\n")
         with writing(path):
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            descriptor = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
                 while line:  # once, but on a disk that is nearly full
                     line = line[os.write(descriptor, line) :]
@@ -196,6 +197,7 @@ def _refuse_run(path: Path) -> None:
     try:
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file: give --out a folder")
+        refuse_links(path, append=True)
         held = next((mark for mark in RUN_MARKS if (path / mark).exists()), None)
     except OSError as error:
         raise unwritable(path, error) from error

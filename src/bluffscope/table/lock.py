@@ -14,6 +14,7 @@ from typing import Final
 
 from bluffscope.errors import InputError
 from bluffscope.table.atomic import unwritable
+from bluffscope.table.links import open_plain
 
 if sys.platform == "win32":
     import msvcrt
@@ -57,7 +58,7 @@ def locked(folder: Path) -> Generator[None, None, None]:
 def _acquired(path: Path, folder: Path) -> int:
     """The open lock file. Whoever held it last may have removed it since it was opened: then another is made."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = open_plain(path, os.O_RDWR | os.O_CREAT)
         try:
             _lock(descriptor)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):

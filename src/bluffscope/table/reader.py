@@ -14,6 +14,7 @@ import yaml
 from bluffscope.config import read_yaml
 from bluffscope.errors import InputError
 from bluffscope.table.atomic import TABLE_ERRORS, reason_of, table_errors, unreadable
+from bluffscope.table.links import refuse_links
 from bluffscope.table.schema import SCHEMA_VERSION
 
 
@@ -22,6 +23,9 @@ class Run:
     """A finished run. Tables and files are read at first use; `InputError` names one that is missing or damaged."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        refuse_links(self.path)
 
     @cached_property
     def metrics(self) -> pl.DataFrame:
