@@ -27,6 +27,7 @@ LEAVES = {
     "buffers",
     "machine",
     "quiet",
+    "exclusive",
     "wordbag",
     "redaction",
 }
