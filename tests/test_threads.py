@@ -287,7 +287,8 @@ def forked(before: str, call: str) -> str:
     """What a child says that a process forks off after `before`."""
     script = f"""
         import multiprocessing, os, sys
-        import bluffscope
+        import bluffscope, bluffscope.exclusive
+        bluffscope.exclusive._POLARS_SECONDS = 2
         {before}
         def child():
             try:
