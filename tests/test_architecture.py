@@ -28,6 +28,7 @@ LEAVES = {
     "lengths",
     "machine",
     "quiet",
+    "exclusive",
     "wordbag",
     "redaction",
 }

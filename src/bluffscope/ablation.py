@@ -13,6 +13,7 @@ import torch
 
 from bluffscope.config import EngineOptions
 from bluffscope.errors import InputError
+from bluffscope.exclusive import exclusive
 from bluffscope.model import HookPoint, ResidualReader
 from bluffscope.pipeline import ShardWorker
 from bluffscope.plan import pad, plan_batches
@@ -54,6 +55,7 @@ class Ablation:
         }
 
 
+@exclusive()
 def ablate(
     run: Run,
     pairs: pl.DataFrame,

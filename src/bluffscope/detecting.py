@@ -12,6 +12,7 @@ import polars as pl
 
 from bluffscope.config import EngineOptions, OutputOptions, RunConfig, run_config
 from bluffscope.errors import InputError
+from bluffscope.exclusive import exclusive
 from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.model.load import choose_device
 from bluffscope.pipeline import ShardWorker
@@ -64,6 +65,7 @@ class Scorer:
         while block := list(itertools.islice(waiting, TEXTS_AT_ONCE)):
             yield from self._scored(block)
 
+    @exclusive()
     def _scored(self, texts: Sequence[Text]) -> Iterator[Score]:
         pairs = [_pair(number, text) for number, text in enumerate(texts)]
         frame = self.worker.run(Shard(0, tuple(pairs), ("",) * len(pairs)))
@@ -107,6 +109,7 @@ def _pair(number: int, text: Text) -> Pair:
     return Pair(number, text.id, "all", None, text.prompt, completion, completion)
 
 
+@exclusive()
 def open_scorer(
     detector: Detector, *, model: str | None = None, sae: str | None = None, revision: str | None = None, device: str
 ) -> Scorer:

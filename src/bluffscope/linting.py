@@ -10,6 +10,7 @@ from typing import Any
 
 from bluffscope.config import DataOptions, TokenizerOptions, with_values
 from bluffscope.errors import InputError
+from bluffscope.exclusive import exclusive
 from bluffscope.pairs import open_source
 from bluffscope.pairs.given import write_pairs
 from bluffscope.pairs.lint import LintReport, lint_source
@@ -47,6 +48,7 @@ def lint(data: str | Path | Iterable[Mapping[str, Any]] = "bluff200", **options:
         return lint_with(read, with_values(TokenizerOptions(), chosen))
 
 
+@exclusive()
 def lint_with(data: DataOptions, tokenizer: TokenizerOptions) -> LintReport:
     """`lint`, given its options.
 

@@ -8,6 +8,8 @@ import os
 import warnings
 from collections.abc import Generator, Mapping
 
+from bluffscope.exclusive import exclusive
+
 # What they say is of compiled extras that this machine's torch does not fit, and of each other's deprecations.
 # transformers imports the first two wherever they are installed, asked for or not.
 _CHATTY = ("torchao", "bitsandbytes", "torch.utils._pytree")
@@ -16,27 +18,29 @@ _CHATTY = ("torchao", "bitsandbytes", "torch.utils._pytree")
 @contextlib.contextmanager
 def libraries_quiet() -> Generator[None, None, None]:
     """Inside, no Python warning is shown and these loggers speak of errors only."""
-    levels = {name: logging.getLogger(name).level for name in _CHATTY}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+    with exclusive():
+        levels = {name: logging.getLogger(name).level for name in _CHATTY}
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
 
 
 @contextlib.contextmanager
 def environment(settings: Mapping[str, str | None]) -> Generator[None, None, None]:
     """Inside, these environment variables are set, or not there where the value is None; then all is as before."""
-    before = {name: os.environ.get(name) for name in settings}
-    _set(settings)
-    try:
-        yield
-    finally:
-        _set(before)
+    with exclusive():
+        before = {name: os.environ.get(name) for name in settings}
+        _set(settings)
+        try:
+            yield
+        finally:
+            _set(before)
 
 
 def _set(settings: Mapping[str, str | None]) -> None:

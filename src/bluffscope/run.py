@@ -20,6 +20,7 @@ from bluffscope.buffers import kept_heap
 from bluffscope.config import RunConfig
 from bluffscope.crew import CrewWorker, crew_of
 from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
+from bluffscope.exclusive import exclusive
 from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
 from bluffscope.health import Health, Inspection, Sample, examine, inspect
 from bluffscope.hints import slow_hints
@@ -118,6 +119,7 @@ class RunResult:
         return Run(self.path).metrics
 
 
+@exclusive()
 def run(
     config: RunConfig,
     *,
@@ -166,6 +168,7 @@ def _report(path: Path) -> Report | None:
         return None
 
 
+@exclusive()
 def measure_fidelity(path: str | Path, *, pairs: int = 20, analyses: tuple[Analysis, ...] = ANALYSES) -> Fidelity:
     """Measure some pairs of a finished run again in float32 and see what the run's precision changed.
 

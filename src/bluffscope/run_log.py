@@ -5,18 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from bluffscope.redaction import redacted
 from bluffscope.table.folder import RunFolder
 
+_own: ContextVar[RunLog | None] = ContextVar("own", default=None)
+"""The log of the run that this thread works for."""
+
 
 class RunLog(logging.Handler):
-    """Puts the warnings and errors of a run into its log.jsonl; those that came before the folder, once it is there."""
+    """Puts a run's own warnings and errors into its log.jsonl; those that came before the folder, once it is there."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._folder: RunFolder | None = None
         self._early: list[logging.LogRecord] = []
+        self.addFilter(lambda _: _own.get() is self)
 
     def open(self, folder: RunFolder) -> None:
         """The folder is there."""
@@ -34,15 +39,17 @@ class RunLog(logging.Handler):
 
 @contextmanager
 def logging_to(log: RunLog) -> Generator[RunLog, None, None]:
-    """Inside, what the package logs goes there too."""
+    """Inside, what the package logs in this thread, and in those that a run starts, goes there too."""
     package = logging.getLogger("bluffscope")
     # Where nobody has set up logging, Python would print warnings; with a handler of ours it would not.
     last_resort = None if package.hasHandlers() else logging.lastResort
     handlers = [handler for handler in (log, last_resort) if handler is not None]
     for handler in handlers:
         package.addHandler(handler)
+    before = _own.set(log)
     try:
         yield log
     finally:
+        _own.reset(before)
         for handler in handlers:
             package.removeHandler(handler)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from bluffscope.config import RunConfig, run_config
 from bluffscope.errors import InputError
+from bluffscope.exclusive import exclusive
 from bluffscope.identity import weights_digest
 from bluffscope.model import LanguageModel
 from bluffscope.model.load import choose_device
@@ -29,6 +30,7 @@ def config_of(run: Run) -> RunConfig:
     return run_config(run.config, str(run.path / "config.yaml"))
 
 
+@exclusive()
 def load_whole(run: Run, layers: Iterable[int], device: str) -> tuple[Parts, RunConfig]:
     """A run's whole model with its LM head, and the SAEs of some of its layers.
 

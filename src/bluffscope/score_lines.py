@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import os
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO, cast
 
 from bluffscope.detecting import TEXTS_AT_ONCE, Scorer, Text
 from bluffscope.errors import InputError
-from bluffscope.table.atomic import unwritable
+from bluffscope.table.atomic import AtomicFile, writing
 
 STANDARD: Final = "-"
 _MOST_LINE: Final = 64 << 20
@@ -119,14 +119,8 @@ def _target(out: Path | None) -> Generator[TextIO, None, None]:
     if out is None:
         yield sys.stdout
         return
-    partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, out)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(out), AtomicFile(out.parent, out.name) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", write_through=True)  # pyright: ignore[reportArgumentType]
+        yield text
+        text.detach()
+        file.commit()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import get_args, get_type_hints
 
 import pytest
+
+from bluffscope.bench.suite import STRATEGIES, ladder
+from bluffscope.config import EngineOptions
 
 
 def test_the_command_prints_tables_and_writes_records_and_figures(call, tmp_path):
     out = tmp_path / "bench"
-    outcome = call("bench", "--parts", "ladder", "--strategies", "token tries", "async I/O", "--out", out)
+    outcome = call("bench", "--parts", "ladder", "--strategies", "token tries", "packed", "--out", out)
     assert outcome.code == 0
     assert "The ladder, shape demo" in outcome.out
     lists = json.loads((out / "bench.json").read_text())
@@ -20,10 +24,19 @@ def test_the_command_prints_tables_and_writes_records_and_figures(call, tmp_path
         assert (out / name).stat().st_size > 3000
 
 
+def test_every_strategy_has_its_place_on_the_ladder():
+    jobs = {job.step: job for job in ladder("demo")}
+    for strategy in get_args(get_type_hints(EngineOptions)["strategy"]):
+        step = STRATEGIES.get(strategy, strategy)
+        assert jobs[step].strategy == strategy
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--strategies", "magic"], "--strategies 'magic': no such step; there are 'separate', 'sequential'"),
+        (["--strategies", "magic"], "--strategies 'magic': no such step or strategy; there are 'packed', 'separate'"),
+        (["--strategies", "paked"], "--strategies 'paked': no such step or strategy; did you mean 'packed'?"),
+        (["--strategies", "tries"], "--strategies 'tries': no such step or strategy; did you mean 'token tries'?"),
         (["--batch-sizes", "0"], "--batch-sizes 0: give at least 1"),
         (["--shape", "huge"], "--shape: expected demo or mid or gemma-2-2b, got huge"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -16,6 +17,7 @@ import bluffscope
 from bluffscope.cli.main import main
 from bluffscope.stats.detector_files import read_detector
 from bluffscope.table import read_run
+from faults import Fault, Injector
 
 KNOWN = ("--where", "known=true")
 
@@ -175,6 +177,18 @@ def test_a_line_that_cannot_be_used_is_named_and_no_half_file_is_left(refused, d
     data = tmp_path / "in.jsonl"
     data.write_text('{"text": "fine"}\n' + line + "\n")
     refused("detect", "score", detector, "--data", data, "--out", tmp_path / "out.jsonl", says=says)
+
+
+@pytest.mark.parametrize("moment", ["before", "half"])
+def test_where_the_disk_is_full_the_scores_that_were_there_stay(refused, detector, tmp_path, moment):
+    data, folder = tmp_path / "in.jsonl", tmp_path / "scores"
+    data.write_text('{"text": "fine"}\n')
+    folder.mkdir()
+    (folder / "out.jsonl").write_text("earlier\n")
+    command = ("detect", "score", detector, "--data", data, "--out", folder / "out.jsonl")
+    with Injector(folder, Fault(error=errno.ENOSPC, call="write", moment=moment)).installed():
+        refused(*command, says="out.jsonl: No space left on device")
+    assert [path.read_text() for path in folder.iterdir()] == ["earlier\n"]
 
 
 @pytest.mark.parametrize(

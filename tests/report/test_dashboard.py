@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib.util
-import os
 import struct
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from bluffscope.errors import RunFolderError
 from bluffscope.report import summarize
 from bluffscope.report.dashboard import MOST_DOMAINS, MOST_EFFECTS, MOST_POINTS, dashboard_spec, write_dashboard
 from bluffscope.report.panels import cell_text
+from faults import Fault, Injector
 
 _SPEC = importlib.util.spec_from_file_location("report_tables", Path(__file__).with_name("tables.py"))
 tables = importlib.util.module_from_spec(_SPEC)
@@ -176,17 +176,22 @@ def test_cells_are_short(change, percent, text):
     assert cell_text(change, percent) == text
 
 
-def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="cannot write .*dashboard.png: "):
+    with pytest.raises(RunFolderError, match="cannot write .*file: "):
         write_dashboard(synthetic(4), tmp_path / "file", "x")
 
-    def full(*args):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(RunFolderError, match="dashboard.png: No space left on device"):
-        write_dashboard(synthetic(4), tmp_path, "x")
+@pytest.mark.parametrize("moment", ["before", "half"])
+def test_where_the_disk_is_full_the_figures_that_were_there_stay(tmp_path, moment):
+    earlier = [path.read_bytes() for path in write_dashboard(synthetic(4), tmp_path, "earlier")]
+    fault = Fault(error=errno.ENOSPC, call="write", moment=moment)
+    with (
+        Injector(tmp_path, fault).installed(),
+        pytest.raises(RunFolderError, match="dashboard.png: No space left on device"),
+    ):
+        write_dashboard(synthetic(4), tmp_path, "later")
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == earlier
 
 
 def test_drawing_imports_neither_torch_nor_ray():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import bluffscope
 from bluffscope.errors import RunFolderError
 from bluffscope.table import atomic
 from bluffscope.table.atomic import atomic_write, write_bytes
@@ -150,3 +152,40 @@ def test_nothing_but_a_parquet_error_is_called_damage(tmp_path):
     assert "cannot be read (Input/output error)" in atomic.unreadable(
         tmp_path / "x", OSError(errno.EIO, os.strerror(errno.EIO))
     )
+
+
+WRITERS = {"write_text", "write_bytes", "write_parquet", "write_csv", "write_ipc", "sink_parquet", "savez", "savefig"}
+OTHERWISE = {
+    "bench/texts.py": "the benchmark's own pairs, in a temporary folder",
+    "fidelity.py": "pairs to measure again, in a temporary folder",
+    "pairs/given.py": "pairs in memory, in a temporary folder",
+    "machine.py": "a switch of /proc",
+    "engine/station.py": "into memory",
+    "table/shards.py": "into an AtomicFile",
+    "cli/main.py": "the null device",
+}
+"""Files that write in another way than by `atomic_write` and `write_bytes`, and where to."""
+
+
+def writes_in_place(tree: ast.AST) -> list[int]:
+    """Lines that write a file under the name that a reader knows: without `atomic_write`, which names a temporary."""
+    found = []
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        texts = [part.value for part in call.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+        opened = name == "open" and any(text[:1] in ("w", "a", "x") for text in texts)
+        hidden = bool(call.args) and isinstance(call.args[0], ast.Name) and call.args[0].id == "temporary"
+        if opened or (name in WRITERS and isinstance(call.func, ast.Attribute) and not hidden):
+            found.append(call.lineno)
+    return found
+
+
+def test_every_file_of_the_user_s_is_written_whole_or_not_at_all():
+    assert writes_in_place(ast.parse("p.write_bytes(b)\nopen(p, 'w')\np.open('rb')\nf.write_csv(temporary)")) == [1, 2]
+    root = Path(bluffscope.__file__).parent
+    found = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if writes_in_place(ast.parse(path.read_text("utf-8")))
+    }
+    assert found <= OTHERWISE.keys()

@@ -23,6 +23,8 @@ STEPS: Final = (
     "int8",
 )
 """The ladder, each step on top of those before; the first two are strategies of their own."""
+STRATEGIES: Final = {"packed": "async I/O"}
+"""The step at which a strategy stands that is no step itself: packed, as a run has it in float32."""
 BATCH_SIZES: Final = (1, 4, 8, 16, 32)
 PAIRS: Final[dict[str, tuple[int, ...]]] = {
     # as few as give a stable rate: of each step of the ladder, in the order of STEPS

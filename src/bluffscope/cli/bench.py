@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -35,7 +36,8 @@ class BenchOptions:
     batch_sizes: tuple[int, ...] = (1, 4, 8, 16, 32)
     """Pairs a forward; auto is measured too."""
     strategies: tuple[str, ...] = ()
-    """Only these steps of the ladder, by name (default: all)."""
+    """Only these steps of the ladder (default: all); the strategies separate, sequential and batched are steps, and
+    packed is the step "async I/O"."""
     out: Path | None = None
     """Folder for bench.json and the figures (default: bench-<shape>)."""
 
@@ -55,9 +57,12 @@ def bench(options: BenchOptions) -> int:
     from bluffscope.bench import suite, tables
     from bluffscope.table.atomic import write_bytes
 
-    steps = options.strategies or suite.STEPS
+    steps = [suite.STRATEGIES.get(name, name) for name in options.strategies] or suite.STEPS
     if unknown := [step for step in steps if step not in suite.STEPS]:
-        raise InputError(f"--strategies {unknown[0]!r}: no such step; there are {', '.join(map(repr, suite.STEPS))}")
+        names = [*suite.STRATEGIES, *suite.STEPS]
+        alike = difflib.get_close_matches(unknown[0], names, n=3)
+        hint = f"did you mean {' or '.join(map(repr, alike))}?" if alike else f"there are {', '.join(map(repr, names))}"
+        raise InputError(f"--strategies {unknown[0]!r}: no such step or strategy; {hint}")
     if wrong := [size for size in options.batch_sizes if size < 1]:
         raise InputError(f"--batch-sizes {wrong[0]}: give at least 1")
     folder = options.out or Path(f"bench-{options.shape}")

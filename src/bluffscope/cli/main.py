@@ -15,6 +15,7 @@ from importlib import import_module
 from bluffscope import __version__
 from bluffscope.cli import exit_codes
 from bluffscope.errors import BluffscopeError, RunStopped
+from bluffscope.exclusive import exclusive
 from bluffscope.redaction import redacted
 
 COMMANDS = {
@@ -50,7 +51,8 @@ def guarded(program: str, action: Callable[[], int]) -> int:
     """
     _make_streams_safe()
     try:
-        return _flushed(action())
+        with exclusive():
+            return _flushed(action())
     except SystemExit as stop:  # --help
         return _flushed(stop.code if isinstance(stop.code, int) else exit_codes.DONE)
     except BluffscopeError as error:

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -22,6 +23,11 @@ class _Ended:
     """What a thread says last."""
 
     error: BaseException | None
+
+
+def _thread(work: Callable[[], None], name: str) -> threading.Thread:
+    """A thread that works for the same call and run as this one: `exclusive` and the run's log know it."""
+    return threading.Thread(target=copy_context().run, args=(work,), name=name, daemon=True)
 
 
 def ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
@@ -53,7 +59,7 @@ def ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
         else:
             put(_Ended(None))
 
-    thread = threading.Thread(target=make, name="bluffscope-ahead", daemon=True)
+    thread = _thread(make, "bluffscope-ahead")
     thread.start()
     try:
         while not isinstance(item := made.get(), _Ended):
@@ -72,7 +78,7 @@ class Behind(Generic[Item]):
         self._take = take
         self._waiting: queue.Queue[Item | _Ended] = queue.Queue(depth)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="bluffscope-behind", daemon=True)
+        self._thread = _thread(self._work, "bluffscope-behind")
         self._thread.start()
 
     def put(self, item: Item) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.config import OutputOptions, RunConfig
+from bluffscope.exclusive import exclusive
 from bluffscope.health.check import Check, Health
 from bluffscope.health.gate import CANDIDATES, Sample, examine, inspect, sampled
 from bluffscope.machine import free_memory
@@ -27,6 +28,7 @@ PAIRS: Final = 48
 _SENSITIVITY: Final = tuple(analysis for analysis in ANALYSES if analysis.name == "layer_sensitivity")
 
 
+@exclusive()
 def diagnose(config: RunConfig) -> Health:
     """Load a run's model and SAEs, measure some pairs and check what a run would, and more where memory allows.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -74,8 +73,7 @@ class Measurement:
         defined = ~np.isnan(values)
         sums = np.bincount(cell[defined], weights=values[defined], minlength=cells)
         counts = np.bincount(cell[defined], minlength=cells)
-        with np.errstate(invalid="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
+        with np.errstate(invalid="ignore"):
             return (sums / counts).reshape(-1, len(VIEWS))  # (pair, view)
 
     def fact_hall_diff(self, name: str, values: Float[np.ndarray, " read"]) -> dict[str, Values]:

@@ -297,7 +297,7 @@ def _library_silence() -> Generator[None, None, None]:
     Downloads keep their bars, which huggingface_hub shows on terminals alone.
     """
     with libraries_quiet():
-        from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
         from transformers.utils import logging as hf_logging
 
     level = hf_logging.get_verbosity()
@@ -314,3 +314,5 @@ def _library_silence() -> Generator[None, None, None]:
         hf_logging.set_verbosity(level)
         if bars:
             hf_logging.enable_progress_bar()
+        if not downloads:  # the line before switches both on
+            disable_progress_bars()

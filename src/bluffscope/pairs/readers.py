@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, cast
 
 from bluffscope.errors import InputError
@@ -26,6 +27,7 @@ MAX_LINE_BYTES: Final = 16 * 1024**2
 PARQUET_ROWS: Final = 512
 """Rows of a Parquet file that are held at a time; fewer where they may be long."""
 PARQUET_BUFFER_BYTES: Final = 64 * 1024
+_limit_raised: Final = Lock()
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 BOM: Final = "\ufeff"
 
@@ -275,16 +277,17 @@ def _next_row(rows: Any, name: str) -> list[str] | None:
     """The next row of a csv.reader, or None at the end."""
     line = rows.line_num + 1
     # The limit is the process's: it is raised for this row only. Its default would refuse long prompts.
-    before = csv.field_size_limit(MAX_LINE_BYTES)
-    try:
-        return next(rows, None)
-    except csv.Error as error:
-        reason = str(error).split(" - ")[0]
-        raise InputError(
-            f"{name}: line {line}: invalid CSV: {reason}; quote with double quotes, and write a quote inside as two"
-        ) from error
-    finally:
-        csv.field_size_limit(before)
+    with _limit_raised:
+        before = csv.field_size_limit(MAX_LINE_BYTES)
+        try:
+            return next(rows, None)
+        except csv.Error as error:
+            reason = str(error).split(" - ")[0]
+            raise InputError(
+                f"{name}: line {line}: invalid CSV: {reason}; quote with double quotes, and write a quote inside as two"
+            ) from error
+        finally:
+            csv.field_size_limit(before)
 
 
 def _check_names(names: list[str], file: str, place: str = "") -> None:

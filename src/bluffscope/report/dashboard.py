@@ -10,11 +10,11 @@ import numpy as np
 import polars as pl
 import vl_convert as vlc
 
-from bluffscope.errors import RunFolderError
 from bluffscope.report import panels
 from bluffscope.report.labels import clean, distinct, number
 from bluffscope.report.panels import Heading, Panel, Row, Scopes
 from bluffscope.report.summary import summarize
+from bluffscope.table.atomic import write_bytes, writing
 from bluffscope.table.metric_pairs import NOT_INTERPRETABLE, metric_pairs
 
 MOST_DOMAINS: Final = 10
@@ -101,17 +101,12 @@ def write_dashboard(metrics: pl.DataFrame, out_dir: Path, title: str) -> list[Pa
     # No base URL is allowed: whatever a title or domain holds, nothing is fetched.
     svg = vlc.vegalite_to_svg(spec, vl_version=version, allowed_base_urls=[])
     png = vlc.svg_to_png(svg, scale=_PNG_SCALE)
+    with writing(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for name, content in (("dashboard.png", png), ("dashboard.svg", svg.encode("utf-8"))):
-        path = out_dir / name
-        try:
-            out_dir.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        except OSError as error:
-            raise RunFolderError(
-                f"cannot write {path}: {error.strerror}; free space or choose another folder"
-            ) from error
-        written.append(path)
+        write_bytes(out_dir / name, content)
+        written.append(out_dir / name)
     return written
 
 

@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 
 from bluffscope.config import run_config
 from bluffscope.errors import InputError
+from bluffscope.exclusive import exclusive
 from bluffscope.fidelity import FEATURES, compare_runs
 from bluffscope.stats.analysis import analyse_table
 from bluffscope.stats.cells import Resampling
@@ -110,6 +111,7 @@ class _Matched(NamedTuple):
     """What was drawn, where they share too many."""
 
 
+@exclusive()
 def compare_all(runs: Sequence[Run], by: Sequence[str] = (), *, most: int = MOST_TESTED) -> RunComparison:
     """Compare every run with the first.
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from bluffscope.exclusive import exclusive
 from bluffscope.stats.auroc import auroc, ordering, weighted_auroc
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.classifiers import BASELINES, DETECTORS, SURFACE, probabilities
@@ -77,6 +78,7 @@ class _Part:
     """(pair,) numbers from 0 without gaps."""
 
 
+@exclusive()
 def detect(study: Study, views: Views, resampling: Resampling) -> Detection:
     """Fit every detector in every scope by cross-validation over groups, and from each domain to the others.
 

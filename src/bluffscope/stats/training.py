@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
+from bluffscope.exclusive import exclusive
 from bluffscope.stats.auroc import auroc, ordering, weighted_auroc
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.classifiers import BASELINES
@@ -58,6 +59,7 @@ class Trained:
         return self.row["gain_lo"] is not None and self.row["gain_lo"] > 0
 
 
+@exclusive()
 def train(run: Run, chosen: pl.Series, on: On, seed: int) -> Trained:
     """Fit a detector to some pairs of a run, and see how it does on the others.
 

@@ -13,6 +13,7 @@ import yaml
 
 from bluffscope.config import read_yaml
 from bluffscope.errors import InputError
+from bluffscope.exclusive import refuse_after_fork
 from bluffscope.table.atomic import TABLE_ERRORS, reason_of, table_errors, unreadable
 from bluffscope.table.links import refuse_links
 from bluffscope.table.schema import SCHEMA_VERSION
@@ -122,8 +123,9 @@ def read_run(path: str | Path) -> Run:
 
     Raises:
         InputError: No such folder, no run in it, a run that did not finish, a damaged table, or a table of a
-            later version of Bluffscope.
+            later version of Bluffscope; or a process in which polars cannot work.
     """
+    refuse_after_fork()
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"{path} is {'a file' if path.exists() else 'missing'}: expected the folder of a run")
