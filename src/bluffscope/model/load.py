@@ -20,6 +20,7 @@ from bluffscope.model.failures import as_input_error
 from bluffscope.model.folder import check_folder
 from bluffscope.model.hooks import find_blocks
 from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
+from bluffscope.precision import computing_in
 from bluffscope.quiet import libraries_quiet
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def load_model(
     location = check_folder(name)
     with _library_silence():
         # seconds-slow: only when a model is loaded
-        from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModel, AutoModelForCausalLM
 
         config = _load_config(name, location, revision)
         full_layers, stored = int(config.num_hidden_layers), config.dtype
@@ -117,8 +118,7 @@ def load_model(
         more = loading_options(quantize, device, dtype, head=head)
         if renamed := renamed_weights(config, head=head):
             more["key_mapping"] = renamed
-        with as_input_error(name, "tokenizer", revision):
-            tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
+        tokenizer = _tokenizer(name, location, revision)
         with as_input_error(name, "model", revision):
             auto = AutoModelForCausalLM if head else AutoModel
             network, info = _load_network(auto, location, revision, config, dtype, **more)
@@ -130,6 +130,8 @@ def load_model(
                 quantize_to_int8(network.base_model, device)  # the LM head, if any, keeps its dtype
             network.to(device)
     check_keys(name, config, info, blocks)
+    with _library_silence(), as_input_error(name, "model"), torch.inference_mode(), computing_in(dtype):
+        network(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
     _check_vocabulary(name, tokenizer, network)
     return LanguageModel(
         name=name,
@@ -175,12 +177,9 @@ def load_tokenizer(name: str, revision: str | None, *, weights: bool = True) -> 
         InputError: one line that says what is missing and what to do.
     """
     location = check_folder(name, weights=weights)
-    from transformers import AutoTokenizer  # seconds-slow: only when a model is named
-
     with _library_silence():
         config = _load_config(name, location, revision)
-        with as_input_error(name, "tokenizer", revision):
-            tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
+        tokenizer = _tokenizer(name, location, revision)
     limit = getattr(config, "max_position_embeddings", None)
     return ModelTokenizer(tokenizer, int(limit) if limit else None)
 
@@ -225,12 +224,30 @@ def _load_config(name: str, location: str, revision: str | None) -> PretrainedCo
 
     with as_input_error(name, "config.json"):
         config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
-    config = language_config(name, config)
+        config = language_config(name, config)
     if getattr(config, "is_encoder_decoder", False) or not getattr(config, "num_hidden_layers", None):
         raise InputError(
             f"--model {name}: {config.model_type} is not a causal language model; give a decoder-only model"
         )
+    for key in ("hidden_size", "num_attention_heads", "num_hidden_layers"):
+        value = getattr(config, key, None)
+        if value is None:
+            raise InputError(f"--model {name}: {config.model_type} has no {key}; give a transformer with attention")
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"--model {name}: config.json says {key} is {str(value)[:40]}; copy it again")
     return config
+
+
+def _tokenizer(name: str, location: str, revision: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer, tried on a text: some fail only then."""
+    from transformers import AutoTokenizer  # seconds-slow: only when a model is named
+
+    with as_input_error(name, "tokenizer", revision):
+        tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
+        ids: Any = tokenizer("A text.", add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        tokenizer.decode(ids)
+        _ = tokenizer.all_special_ids, tokenizer.get_vocab()
+        return tokenizer
 
 
 def _truncate(config: PretrainedConfig, blocks: int) -> None:
