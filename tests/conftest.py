@@ -61,7 +61,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What `make soak` found, as a table (docs/reliability.md)."""
+    """What `make soak` found, as tables (docs/reliability.md)."""
+    if soak_table.FUZZED:
+        terminalreporter.section(f"random inputs, FUZZ_SEED={soak_table.FUZZED[0].seed}")
+        for line in soak_table.fuzzed_lines(soak_table.FUZZED):
+            terminalreporter.write_line(line)
     if soak_table.ROWS:
         terminalreporter.section("faults injected")
         for line in soak_table.lines(soak_table.ROWS):

@@ -27,8 +27,8 @@ _LONGEST = 120
 """Seconds until a process that hangs is killed, and the test fails."""
 
 # Processes are forked from one that has imported everything, and has done nothing else: a second each, not ten.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["sae_lens", "bluffscope.cli.analyze", "bluffscope.run", "bluffscope.report"])
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["sae_lens", "bluffscope.cli.analyze", "bluffscope.run", "bluffscope.report"])
 
 
 def write_pairs(path: Path, pairs: int = PAIRS) -> Path:
@@ -77,7 +77,7 @@ class Child:
     def __init__(self, arguments: Sequence[object], folder: Path, fault: Fault | None = None) -> None:
         self._said = folder.parent / f"{folder.name}.said"
         words = [str(argument) for argument in arguments]
-        self._process = _PROCESSES.Process(target=_work, args=(words, folder, fault, self._said), daemon=True)
+        self._process = PROCESSES.Process(target=_work, args=(words, folder, fault, self._said), daemon=True)
         self._started = time.perf_counter()
         self._process.start()
 

@@ -1,8 +1,8 @@
-"""The table that `make soak` ends with: what was made to fail, how often, and what it cost."""
+"""The tables that `make soak` ends with: what was made to fail, how often, what it cost; what random inputs came to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,51 @@ class Row:
 
 ROWS: list[Row] = []
 """Filled by the soak tests, printed by `conftest.pytest_terminal_summary`."""
+
+
+@dataclass(frozen=True)
+class Fuzzed:
+    """Random inputs of one kind."""
+
+    kind: str
+    seed: int
+    inputs: int = 0
+    refused: int = 0
+    """With exit code 2 and one line."""
+    peak: int = 0
+    """The most memory that any of them took, in bytes, the imports included."""
+    slowest: float = 0.0
+    seconds: float = 0.0
+    faults: tuple[str, ...] = ()
+    """Tracebacks, hangs, too much memory: each with how to repeat it."""
+
+    def after(self, code: int | None, peak: int, seconds: float, fault: str | None) -> Fuzzed:
+        """With one more input; the caller adds its fault."""
+        return replace(
+            self,
+            inputs=self.inputs + 1,
+            refused=self.refused + (code == 2 and fault is None),
+            peak=max(self.peak, peak),
+            slowest=max(self.slowest, seconds),
+            seconds=self.seconds + seconds,
+        )
+
+
+FUZZED: list[Fuzzed] = []
+"""Filled by `test_fuzz`, printed as `ROWS`."""
+
+
+def fuzzed_lines(rows: list[Fuzzed]) -> list[str]:
+    """The table of random inputs in Markdown."""
+    return [
+        "| random | inputs | refused in one line | faults | most memory | slowest | seconds |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        *(
+            f"| {row.kind} | {row.inputs} | {row.refused} | {len(row.faults)} | {row.peak / 1e9:.1f} GB "
+            f"| {row.slowest:.0f} s | {row.seconds:.0f} |"
+            for row in rows
+        ),
+    ]
 
 
 def lines(rows: list[Row]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -18,6 +18,19 @@ Options = TypeVar("Options")
 Position = Literal["last", "first-completion", "divergence", "completion-mean"]
 """Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
 MOST_YAML = 1_000_000
+MOST_DIGITS = 40
+"""Of a whole number in a YAML file: far more than any option takes."""
+MOST_WHOLE = 2**31 - 1
+"""The largest whole number that an option takes, but for those named here."""
+MOST: Mapping[str, int] = {
+    "fidelity": 1_000_000,
+    "gpus": 1_000_000,
+    "layers": 10_000,
+    "noise_draws": 1_000,
+    "seed": 2**32 - 1,
+    "sets": 1_000,
+    "workers": 10_000,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,27 +194,39 @@ class LintConfig:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, by which a few lines can stand for more than any memory holds."""
+    """YAML without aliases, by which a few lines can stand for more than any memory holds, and without endless digits.
+
+    Python takes minutes for a number of a million digits, and refuses to print one of 4,301.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="an alias", problem_mark=self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
+    def construct_yaml_int(self, node: Any) -> int:
+        if len(node.value) > MOST_DIGITS:
+            problem = f"a whole number of {len(node.value):,} characters"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)
+
 
 def read_yaml(text: str) -> Any:
     """The value of a YAML text of plain values.
 
     Raises:
-        yaml.YAMLError: no YAML, an alias in it, or nested too deeply.
-        ValueError: longer than `MOST_YAML` characters, or a value that is none.
+        yaml.YAMLError: no YAML, an alias in it, nested too deeply, a value that is none of its tag, or longer than
+            `MOST_YAML` characters.
     """
     if len(text) > MOST_YAML:
-        raise ValueError(f"longer than {MOST_YAML:,} characters")
+        raise yaml.YAMLError(f"longer than {MOST_YAML:,} characters")
     try:
         return yaml.load(text, _PlainLoader)
-    except RecursionError as error:
-        raise yaml.YAMLError("nested too deeply") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise yaml.YAMLError(f"a value that cannot be read ({type(error).__name__})") from error  # `!!bool x`
 
 
 def run_config(content: Mapping[Any, Any], where: str) -> RunConfig:
@@ -246,10 +271,46 @@ def with_values(options: Options, values: Mapping[str, Any], where: str = "") ->
         try:
             chosen[name] = _of_type(value, hints[name])
         except (TypeError, OverflowError) as error:
-            shown = repr(value)
-            shown = shown if len(shown) <= 60 else shown[:57] + "..."
-            raise InputError(f"{where}{name}: expected {_described(hints[name])}, got {shown}") from error
+            raise InputError(f"{where}{name}: expected {_described(hints[name])}, got {_shown(value)}") from error
+        _refuse_endless(name, chosen[name], f"{where}{name}")
     return replace(options, **chosen)  # pyright: ignore[reportArgumentType, reportReturnType]
+
+
+def refuse_endless(options: Any) -> None:
+    """Refuse whole numbers that no run can want, in options and in whatever dataclasses they hold.
+
+    Beyond these, memory, time or a library's 64 bits end, each with a message of its own or none.
+
+    Args:
+        options: a dataclass of options, or a tuple of such.
+
+    Raises:
+        InputError: one line that names the option and its limit.
+    """
+    if isinstance(options, tuple):
+        for part in options:
+            refuse_endless(part)
+    elif is_dataclass(options):
+        for item in fields(options):
+            value = getattr(options, item.name)
+            refuse_endless(value)
+            _refuse_endless(item.name, value, f"--{item.name.replace('_', '-')}")
+
+
+def _refuse_endless(name: str, value: Any, where: str) -> None:
+    most = MOST.get(name, MOST_WHOLE)
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int) and not -most <= number <= most:
+            raise InputError(f"{where}: expected a whole number of at most {most}, got {_shown(number)}")
+
+
+def _shown(value: Any) -> str:
+    """The beginning of what Python shows of a value."""
+    try:
+        shown = repr(value)
+    except ValueError:  # a whole number of more than 4,300 digits in it
+        return "a number of thousands of digits"
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def _of_type(value: Any, hint: Any) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bluffscope.config import MeasureOptions, RunConfig
+from bluffscope.config import MeasureOptions, RunConfig, refuse_endless
 from bluffscope.errors import InputError
 from bluffscope.sae.find import pinned
 from bluffscope.table.folder import RunFolder
@@ -51,6 +51,7 @@ def check_out(out: Path | None) -> None:
 
 def check_values(config: RunConfig) -> None:
     """Refuse values that no type excludes."""
+    refuse_endless(config)
     _check_measure(config.measure)
     limit = config.engine.max_quarantine
     if limit is not None and limit < 0:

@@ -7,7 +7,7 @@ import logging
 import shlex
 import shutil
 import signal
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,16 @@ from bluffscope.table.links import refuse_links
 from bluffscope.table.lock import LOCK
 from bluffscope.table.merge import MergeResult, remove_shards
 from bluffscope.table.reader import Run
+from bluffscope.table.shards import ShardFile
 
 IDENTITY: Final = "run.json"
 """In shards/: what the shards' results depend on, with a digest of it."""
 _OPEN: Final = ("auto", None, [])
 """Values of options that are filled in later."""
+
+_FILES: Final = (".html", ".json", ".jsonl", ".parquet", ".txt", ".yaml")
+_FOLDERS: Final = ("figures", "shards")
+"""What a run's own files and folders are called."""
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +69,22 @@ def look_for_run(path: Path) -> None:
     others = [file for file in path.iterdir() if not is_leftover(file)]
     if others and not any((path / mark).exists() for mark in (*RUN_MARKS, LOCK)):
         raise InputError(f"--resume {path}: no run in this folder; give the folder of a run that was started")
+    if stray := next(_strays(path), None):
+        again = f"bluffscope analyze --resume {shlex.quote(str(path))}"
+        raise InputError(f"--resume {path}: {stray}; move it elsewhere, then: {again}")
+
+
+def _strays(path: Path) -> Iterator[str]:
+    """What lies where a run writes its own files, and would stop it in the end."""
+    for entry in sorted(path.iterdir()):
+        if entry.is_dir() and entry.suffix in _FILES:
+            yield f"{entry} is a folder, where the run has a file"
+        elif entry.name in _FOLDERS and not entry.is_dir():
+            yield f"{entry} is a file, where the run has a folder"
+    shards = path / "shards"
+    for entry in sorted(shards.iterdir()) if shards.is_dir() else ():
+        if entry.suffix == ".parquet" and not is_leftover(entry) and (entry.is_dir() or not ShardFile.of(entry)):
+            yield f"{entry} is no shard of this run"
 
 
 def saved_options(path: Path) -> RunConfig | None:
@@ -75,6 +96,14 @@ def saved_options(path: Path) -> RunConfig | None:
     if not (path / "config.yaml").exists():
         return None
     return run_config(Run(path).config, str(path / "config.yaml"))
+
+
+def no_options(path: Path) -> InputError:
+    """The error for a run that has no options of its own and was not given any: the demo would start in its folder."""
+    return InputError(
+        f"--resume {path}: stopped before its options were written; give those it was started with beside --resume: "
+        "--data, and --preset or --model and --sae"
+    )
 
 
 def read_previous(path: Path) -> Previous:
@@ -141,9 +170,12 @@ def refuse_changed_options(previous: Previous, config: RunConfig) -> None:
     """Refuse options that are not the run's own, as far as that can be seen before anything is loaded.
 
     Raises:
-        InputError: which, and both values.
+        InputError: which, and both values; or that the run has none and must be given them.
     """
-    if previous.config is not None:
+    if previous.config is None:
+        if config.model.model is None and config.model.preset is None:
+            raise no_options(previous.folder.path)
+    else:
         given = {name: value for name, value in result_options(config).items() if value not in _OPEN}
         _refuse(previous.folder.path, _changed(result_options(previous.config), given))
 

@@ -5,8 +5,6 @@ Commands are imported when they are called: `bluffscope --help` answers at once.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +12,7 @@ from importlib import import_module
 
 from bluffscope import __version__
 from bluffscope.cli import exit_codes
+from bluffscope.cli.streams import OutputError, lasting_streams
 from bluffscope.errors import BluffscopeError, RunStopped
 from bluffscope.exclusive import exclusive
 from bluffscope.redaction import redacted
@@ -49,24 +48,33 @@ def guarded(program: str, action: Callable[[], int]) -> int:
         program: what messages begin with.
         action: the command; gives its exit code.
     """
-    _make_streams_safe()
+    with lasting_streams():
+        return _outcome(program, action)
+
+
+def _outcome(program: str, action: Callable[[], int]) -> int:
     try:
         with exclusive():
-            return _flushed(action())
+            code = action()
+        sys.stdout.flush()
+        return code
     except SystemExit as stop:  # --help
-        return _flushed(stop.code if isinstance(stop.code, int) else exit_codes.DONE)
+        return stop.code if isinstance(stop.code, int) else exit_codes.DONE
     except BluffscopeError as error:
-        _say(f"{program}: {_one_line(redacted(str(error)))}")
+        _say(f"{program}: {redacted(str(error))}")
         return exit_codes.USAGE
     except RunStopped as stop:
         again = "" if stop.path is None else f"; go on with: {program} --resume {shlex.quote(str(stop.path))}"
-        _say(_one_line(f"{program}: stopped; what is committed is kept{again}"))
+        _say(f"{program}: stopped; what is committed is kept{again}")
         return stop.exit_code
     except KeyboardInterrupt:
         _say(f"{program}: stopped before it was done")
         return exit_codes.STOPPED
     except BrokenPipeError:
-        return _flushed(exit_codes.FAILED)
+        return exit_codes.FAILED
+    except OutputError as error:
+        _say(f"{program}: standard output cannot be written ({error.strerror}); give it a file or pipe that has room")
+        return exit_codes.FAILED
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -83,30 +91,9 @@ def _dispatch(arguments: list[str]) -> int:
     return import_module(f"bluffscope.cli.{name}").main(rest)
 
 
-def _make_streams_safe() -> None:
-    """Have output that cannot be shown cost a character, never the run."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by the caller; whatever file is opened next would take its place
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - stays open
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _flushed(code: int) -> int:
-    """The code, with nothing left to flush into a pipe that nobody reads: Python would complain at exit."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
-
-
 def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # the exit code says it too
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+    sys.stderr.write(_one_line(line) + "\n")
+    sys.stderr.flush()
 
 
 def _one_line(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 import yaml
 
-from bluffscope.config import ForecastOptions, Options, RunConfig, expectation, read_yaml, run_config
+from bluffscope.config import ForecastOptions, Options, RunConfig, expectation, read_yaml, refuse_endless, run_config
 from bluffscope.errors import InputError
 
 Parsed = TypeVar("Parsed")
@@ -104,7 +104,7 @@ def _defaults(arguments: Sequence[str], default: RunConfig | None) -> tuple[list
     if resumed is not None:
         if path is not None:
             raise InputError(f"--config {path}: not with --resume, which has the options of its run")
-        default = _resumed(resumed, default)
+        default = _resumed(resumed, default, rest)
     flags = {argument.partition("=")[0] for argument in rest}
     if default.engine.address not in (None, "auto") and "--address" not in flags:
         # A cluster can run code here, and the file may be anybody's.
@@ -151,7 +151,7 @@ def parsed(
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
+            options = tyro.cli(
                 gather,
                 prog=program,
                 description=description,
@@ -162,6 +162,8 @@ def parsed(
         if stop.code in (0, None):
             raise
         raise InputError(f"{_complaint(said.getvalue(), arguments, expected)}; see {program} --help") from stop
+    refuse_endless(options)
+    return options
 
 
 _FRAME = re.compile(r"[│╭╮╰╯]")
@@ -182,8 +184,8 @@ def _complaint(box: str, arguments: Sequence[str], expected: Callable[[str], str
     words = flag and expected(flag[0].removeprefix("--").replace("-", "_"))
     if not flag or not words:
         return said.rstrip(".") or "wrong usage"
-    given = _values_of(flag[0], arguments)
-    return f"{flag[0]}: expected {words}, got {' '.join(given) if given else 'nothing'}"
+    given = " ".join(_values_of(flag[0], arguments)) or "nothing"
+    return f"{flag[0]}: expected {words}, got {given if len(given) <= 60 else given[:57] + '...'}"
 
 
 def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
@@ -230,11 +232,17 @@ def refuse_repeated(arguments: Sequence[str]) -> None:
         raise InputError(f"{repeated}: given twice; give it once, with all its values behind it")
 
 
-def _resumed(folder: Path, default: RunConfig) -> RunConfig:
-    """The options of the run in a folder, or the default where it was killed before it wrote them."""
-    from bluffscope.resume import saved_options  # torch: seconds that no other command line should take
+def _resumed(folder: Path, default: RunConfig, flags: Sequence[str]) -> RunConfig:
+    """The options of the run in a folder; or those given, where it was killed before it wrote them."""
+    # torch: seconds that no other command line should take
+    from bluffscope.resume import look_for_run, no_options, saved_options
 
-    default = saved_options(folder.expanduser()) or default
+    folder = folder.expanduser()
+    look_for_run(folder)
+    saved = saved_options(folder)
+    if saved is None and not any(flag.partition("=")[0] == "--data" for flag in flags):
+        raise no_options(folder)
+    default = saved or default
     return replace(default, output=replace(default.output, resume=folder))
 
 

@@ -13,13 +13,16 @@ from bluffscope.model.folder import CONVERSION, TOKENIZER_FILES
 
 @contextmanager
 def as_input_error(name: str, what: str, revision: str | None = None) -> Generator[None, None, None]:
-    """Turn the libraries' many ways of failing into one line that says what to do."""
+    """Turn the libraries' many ways of failing on files of unknown origin into one line that says what to do.
+
+    Only calls of libraries belong inside: whatever they raise is taken for the files' fault.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     try:
         yield
-    except InputError:
+    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except StrictDataclassError as error:
         raise InputError(f"--model {name}: config.json is damaged ({_line(error)}); copy it again") from error
@@ -27,11 +30,11 @@ def as_input_error(name: str, what: str, revision: str | None = None) -> Generat
         raise InputError(f"--model {name}: the weights are damaged ({_line(error)}); copy them again") from error
     except MemoryError as error:
         raise InputError(f"--model {name}: it needs more memory than there is; give a smaller model") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+    except BaseException as error:  # of any type: a panic of Rust (tokenizers) is no Exception
         raise InputError(f"--model {name}: {refusal(error, name) or _reason(error, name, what, revision)}") from error
 
 
-def _reason(error: Exception, name: str, what: str, revision: str | None) -> str:
+def _reason(error: BaseException, name: str, what: str, revision: str | None) -> str:
     """Why something cannot be loaded that is there, and what to do."""
     from huggingface_hub import is_offline_mode
 
@@ -56,5 +59,7 @@ def _reason(error: Exception, name: str, what: str, revision: str | None) -> str
 
 def _line(error: BaseException) -> str:
     """The beginning of an error's text, in one line."""
-    text = " ".join(without_token(str(error)).split()) or type(error).__name__
+    text = " ".join(without_token(str(error)).split())
+    if not text or isinstance(error, LookupError):  # of a KeyError the text is the key alone
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
     return text if len(text) <= 200 else text[:197] + "..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,11 @@ def check_folder(name: str, *, weights: bool = True) -> str:
     Raises:
         InputError: there is no such folder, or a file is missing in it, damaged or a pickle.
     """
+    if sys.flags.optimize > 1:
+        raise InputError(
+            "python -OO (PYTHONOPTIMIZE=2) strips the docstrings that transformers reads as it starts; "
+            "unset it, or use -O (PYTHONOPTIMIZE=1)"
+        )
     path = Path(name).expanduser()
     if not path.exists():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:

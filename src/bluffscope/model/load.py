@@ -23,6 +23,7 @@ from bluffscope.model.names import check_weight_names
 from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
 from bluffscope.model.rotary import forget_lengths
 from bluffscope.model.tokenizer_limits import check_converted, check_tokenizer
+from bluffscope.precision import computing_in
 from bluffscope.quiet import libraries_quiet
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ def load_model(
             network.to(device)
             forget_lengths(network)
     check_keys(name, config, info, blocks)
+    with _library_silence(), as_input_error(name, "model"), torch.inference_mode(), computing_in(dtype):
+        network(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
     _check_vocabulary(name, tokenizer, network)
     return LanguageModel(
         name=name,
@@ -227,21 +230,31 @@ def _load_config(name: str, location: str, revision: str | None) -> PretrainedCo
 
     with as_input_error(name, "config.json"):
         config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
-    config = language_config(name, config)
+        config = language_config(name, config)
     if getattr(config, "is_encoder_decoder", False) or not getattr(config, "num_hidden_layers", None):
         raise InputError(
             f"--model {name}: {config.model_type} is not a causal language model; give a decoder-only model"
         )
+    for key in ("hidden_size", "num_attention_heads", "num_hidden_layers"):
+        value = getattr(config, key, None)
+        if value is None:
+            raise InputError(f"--model {name}: {config.model_type} has no {key}; give a transformer with attention")
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"--model {name}: config.json says {key} is {str(value)[:40]}; copy it again")
     return config
 
 
 def _load_tokenizer(name: str, location: str, revision: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer, tried on a text: some fail only then."""
     from transformers import AutoTokenizer  # seconds-slow: only when a model is named
 
     with as_input_error(name, "tokenizer", revision):
         check_tokenizer(name, location, revision)
         tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
         check_converted(name, tokenizer)
+        ids: Any = tokenizer("A text.", add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        tokenizer.decode(ids)
+        _ = tokenizer.all_special_ids, tokenizer.get_vocab()
     return tokenizer
 
 

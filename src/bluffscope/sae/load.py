@@ -62,6 +62,8 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
     Raises:
         InputError: a file that is missing, damaged, a pickle, or of an unknown architecture; a hub that says no.
     """
+    import torch
+
     coders: dict[int, Coder] = {}
     for layer in source.layers:
         where = f"--sae {source.name}, layer {layer}"
@@ -81,6 +83,8 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
                 files = release_files(source.repository, origin["path"], source.revision)
             hashes = file_hashes(files)
         coder = as_coder(sae, layer, origin, where)
+        with sae_errors(where, source.repository), torch.no_grad():  # some fail only when they are used
+            sae.decode(sae.encode(torch.zeros(1, coder.d_in, dtype=dtype, device=device)))
         coders[layer] = replace(coder, identity={**coder.identity, "files": hashes})
     return coders
 
@@ -356,12 +360,15 @@ def _refuse_nonfinite(sae: SAE[Any], where: str) -> None:
 
 @contextlib.contextmanager
 def sae_errors(where: str, repository: str) -> Generator[None, None, None]:
-    """Say in one line what is wrong with an SAE on disk or on the hub."""
+    """Say in one line what is wrong with an SAE on disk or on the hub.
+
+    Only calls that read it belong inside: whatever they raise is taken for its files' fault.
+    """
     from safetensors import SafetensorError
 
     try:
         yield
-    except InputError:
+    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: cfg.json is not valid JSON (line {error.lineno}); save the SAE again") from error
@@ -372,7 +379,7 @@ def sae_errors(where: str, repository: str) -> Generator[None, None, None]:
             f"{where}: it needs more memory than there is; give a narrower SAE or fewer --layers, or copy it again if "
             "its file is small"
         ) from error
-    except (KeyError, TypeError, ValueError, RuntimeError, ImportError, AttributeError, OSError) as error:
+    except BaseException as error:  # of any type: SAELens meets whatever cfg.json says
         said = refusal(error, repository, "--sae RELEASE@REVISION") if repository else None
         if said is None:
             kind = "cannot be read" if isinstance(error, OSError) else "not an SAE that this SAELens can load"
@@ -382,6 +389,8 @@ def sae_errors(where: str, repository: str) -> Generator[None, None, None]:
 
 def _line(error: BaseException) -> str:
     """The beginning of an error's text, in one line."""
-    text = " ".join(without_token(str(error)).split()) or type(error).__name__
+    text = " ".join(without_token(str(error)).split())
+    if not text or isinstance(error, LookupError):  # of a KeyError the text is the key alone
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
     text = re.sub(r"^Error\(s\) in loading state_dict for \w+: ", "", text)  # torch's heading
     return text if len(text) <= 200 else text[:197] + "..."

@@ -217,7 +217,9 @@ def unwritable(path: Path, error: OSError) -> RunFolderError:
     """The one clear line for a path that the operating system would not write."""
     # Polars raises OSErrors without errno, whose reason is their text.
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-    return RunFolderError(f"cannot write {path}: {reason}; free space or choose another folder with --out")
+    in_the_way = isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError)
+    do = "move what is there elsewhere" if in_the_way else "free space or choose another folder with --out"
+    return RunFolderError(f"cannot write {path}: {reason}; {do}")
 
 
 TABLE_ERRORS: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)

@@ -6,7 +6,6 @@ import io
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -34,7 +33,7 @@ class Journal:
         self.pairs = 0
         """Pairs in committed shards, those in quarantine included."""
         self.bytes = 0
-        """Size of the committed shards."""
+        """Size of the committed shards that `recover` found."""
         self.reasons: Counter[str] = Counter()
         """Quarantined pairs in committed shards, by reason."""
         self.dropped: list[str] = []
@@ -94,7 +93,7 @@ class Journal:
                 return
             identity = shard_identity(shard, self._run)
             file = write_shard(self._folder.shards, shard.number, frame, identity, session)
-            self._count(file.number, file.path, frame["_reason"])
+            self._count(file.number, frame["_reason"])
 
     def _take_in(self, file: ShardFile, shard: Shard) -> None:
         if shard.number in self._committed:  # the same pairs were committed twice
@@ -107,14 +106,12 @@ class Journal:
             except DamagedShardError as error:
                 self._drop(file, str(error))
             else:
-                self._count(
-                    file.number, file.path, pl.read_parquet(io.BytesIO(content), columns=["_reason"])["_reason"]
-                )
+                self.bytes += len(content)
+                self._count(file.number, pl.read_parquet(io.BytesIO(content), columns=["_reason"])["_reason"])
 
-    def _count(self, number: int, path: Path, reasons: pl.Series) -> None:
+    def _count(self, number: int, reasons: pl.Series) -> None:
         self._committed.add(number)
         self.pairs += len(reasons)
-        self.bytes += path.stat().st_size
         self.reasons.update(reasons.drop_nulls().to_list())
 
     def _drop(self, file: ShardFile, fault: str | None) -> None:
