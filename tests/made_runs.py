@@ -17,6 +17,8 @@ STRANGE = (
     "emoji 😀🎉 and \u2028 a line separator, a nul \x00 and ${window.hacked = 3}",
     "long " * 2000,
 )
+OBJECT_KEYS = ("constructor", "toString", "hasOwnProperty", "__proto__", "valueOf", "entity")
+"""Names that every JavaScript object has, and one that none has."""
 UNSOUND = {
     "status": "unsound",
     "allowed": False,
@@ -46,6 +48,7 @@ def make_run(
     features: int = 40,
     manifest: dict[str, Any] | None = None,
     optional: bool = False,
+    domains: tuple[str, ...] = DOMAINS,
     seed: int = 0,
 ) -> Path:
     """Write a run's folder.
@@ -58,16 +61,17 @@ def make_run(
         features: features a layer; the first fires in hallucinations alone.
         manifest: replaces entries of the manifest.
         optional: with a noise sweep.
+        domains: of the pairs, in turn.
         seed: of all numbers.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     ids = [f"pair-{i:05d}" for i in range(pairs)]
-    domains = [DOMAINS[i % 3] for i in range(pairs)]
+    of_pair = [domains[i % len(domains)] for i in range(pairs)]
     lengths = rng.integers(1, 4, (pairs, 2))
     columns: dict[str, Any] = {
         "pair_id": ids,
-        "domain": domains,
+        "domain": of_pair,
         "complexity": [None] * pairs,
         "group": [f"g{i // 2}" for i in range(pairs)],
         "prompt_tokens": [5] * pairs,
@@ -90,7 +94,7 @@ def make_run(
     metrics.write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
     said = {view: [texts[(i + shift) % len(texts)] for i in range(pairs)] for shift, view in enumerate(_VIEWS)}
     pl.DataFrame(
-        {"pair_id": ids, "domain": domains, "complexity": columns["complexity"], **said, "group": columns["group"]}
+        {"pair_id": ids, "domain": of_pair, "complexity": columns["complexity"], **said, "group": columns["group"]}
         | {"source": [f"book {i}" for i in range(pairs)]},
         schema_overrides={"complexity": pl.Int64},
     ).write_parquet(folder / "pairs.parquet")

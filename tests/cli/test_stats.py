@@ -47,7 +47,12 @@ def test_a_run_is_judged_from_its_folder_alone(call, run):
     assert outcome.code == 0, outcome.err
     # Random SAEs explain nothing, and the run was allowed to be unsound.
     assert outcome.out.startswith("The run failed its health gate: ")
-    assert "Nothing separates fact from hallucination" in " ".join(outcome.out.split())
+    why = (
+        "cannot be judged: not adjustable for length: fewer than 10 pairs have a hallucination no longer than the fact"
+    )
+    assert f"Whether anything separates fact from hallucination {why}" in " ".join(outcome.out.split())
+    assert "Nothing separates" not in outcome.out
+    assert "80 % power" not in outcome.out
     rows = pl.read_parquet(run / "stats.parquet")
     assert rows.schema == STATS_SCHEMA
     # Five pairs can be tested but not adjusted for their lengths.
@@ -92,9 +97,8 @@ def test_the_summary_opens_with_the_negative_answer_where_there_is_no_other(call
     table = one_metric(rng.normal(size=90), rng.normal(size=90), rng.integers(-2, 3, 90))
     table.write_parquet(tmp_path / "t.parquet")
     outcome = call("stats", tmp_path / "t.parquet", "--out", tmp_path / "out" / "deep", "--control", "null")
-    assert outcome.out.startswith(
-        "Nothing separates fact from hallucination at equal lengths: 1 metric tested over all pairs"
-    )
+    said = " ".join(outcome.out.split())
+    assert said.startswith("Nothing separates fact from hallucination at equal lengths: 1 metric tested over all pairs")
     assert "share of draws with a false `separates`" in outcome.out
     assert "significant" not in outcome.out
     control = json.loads((tmp_path / "out" / "deep" / "stats.json").read_text())["control_rows"]

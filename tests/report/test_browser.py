@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from bluffscope.report.write import write_report
 from browser import Browser, executable
-from made_runs import STRANGE, make_run
+from made_runs import OBJECT_KEYS, STRANGE, make_run
 
 STORY = "document.getElementById('story')"
 ROWS = "[...document.querySelectorAll('#pair-table tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
@@ -145,6 +146,41 @@ def test_choices_redraw_their_charts(browser, page):
         "box.value = 'l5_gini'; box.dispatchEvent(new Event('change')); })()"
     )
     browser.wait("document.getElementById('scatter-note').textContent.startsWith('Gini')")
+    assert browser.complaints == []
+
+
+def test_domains_and_metrics_that_every_object_has_are_like_any_other(browser, tmp_path):
+    folder = make_run(tmp_path / "run", 120, effect=1.2, domains=OBJECT_KEYS, optional=True)
+    metrics = pl.read_parquet(folder / "metrics.parquet")
+    renamed = {f"entropy_{side}": f"__proto___{side}" for side in ("fact", "hall")}
+    renamed |= {f"stability_s1_{side}": f"constructor_{side}" for side in ("fact", "hall")}
+    metrics.rename(renamed).write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
+    pairs = pl.read_parquet(folder / "pairs.parquet").rename({"source": "__proto__"})
+    pairs.write_parquet(folder / "pairs.parquet")
+    browser.open(write_report(folder, figures=False).path)
+    assert browser.complaints == []
+    texts = {
+        chart: browser.run(f"[...document.querySelectorAll('#{chart} svg text')].map(text => text.textContent.trim())")
+        for chart in ("forest", "heat", "scatter", "transfer")
+    }
+    assert {"__proto__", "constructor"} <= set(texts["forest"])
+    for chart in ("heat", "scatter", "transfer"):
+        # Long names end in an ellipsis.
+        assert {name[:9] for name in OBJECT_KEYS} <= {text[:9] for text in texts[chart]}, chart
+    # A colour each, and as many points as pairs.
+    marks = "#scatter svg .mark-symbol.role-mark path"
+    points = f"[...document.querySelectorAll('{marks}')].map(point => point.getAttribute('fill'))"
+    assert len(browser.run(points)) in (119, 120)
+    assert len(set(browser.run(points))) == len(OBJECT_KEYS)
+    browser.run("document.querySelector('#pair-table .open').click()")
+    assert "__proto__: book 0" in browser.run(f"{STORY}.textContent")
+    for name in OBJECT_KEYS:
+        for chart in ("forest", "ladder", "dose", "auroc"):
+            browser.run(
+                f"(() => {{ const box = [...document.querySelectorAll('[data-choose~={chart}]')].at(-1); "
+                f"box.value = '{name}'; box.dispatchEvent(new Event('change')); }})()"
+            )
+        assert searched(browser, f"{name} pair-")[0][1] == name
     assert browser.complaints == []
 
 

@@ -22,7 +22,7 @@ from bluffscope.report.figures import figures
 from bluffscope.report.page import page_data, render_page
 from bluffscope.report.write import write_report
 from bluffscope.run import run
-from made_runs import DOMAINS, STRANGE, UNSOUND, make_run
+from made_runs import DOMAINS, OBJECT_KEYS, STRANGE, UNSOUND, make_run
 
 
 class Parsed(HTMLParser):
@@ -365,3 +365,16 @@ def test_figures_of_strange_names_are_drawn(tmp_path):
     metrics = metrics.rename({"entropy_fact": "a\x00<b>_fact", "entropy_hall": "a\x00<b>_hall"})
     metrics.write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
     assert len(write_report(folder).figures) == 14
+
+
+def test_figures_of_names_that_every_object_has_show_them_like_any_other(tmp_path):
+    folder = make_run(tmp_path / "run", 120, domains=OBJECT_KEYS, optional=True)
+    metrics = pl.read_parquet(folder / "metrics.parquet")
+    renamed = {f"entropy_{side}": f"__proto___{side}" for side in ("fact", "hall")}
+    renamed |= {f"l2_{side}_gini": f"l2_{side}_constructor" for side in ("fact", "hall")}
+    metrics.rename(renamed).write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
+    drawn = {path.name: path.read_text() for path in write_report(folder).figures if path.suffix == ".svg"}
+    for name in ("dashboard.svg", "heatmaps.svg", "scatters.svg", "transfer.svg"):
+        shown = {text.text for text in ET.fromstring(drawn[name]).iter() if text.text}
+        assert set(OBJECT_KEYS) <= shown, name
+    assert "__proto__" in drawn["effects.svg"]

@@ -104,7 +104,9 @@ def test_q_values_are_corrected_within_each_scope(plain, half):
     rows = compare_all([plain, half]).rows
     assert rows.schema == COMPARE_SCHEMA
     for scope in ("a", "b", "pooled"):
-        of_scope = rows.filter(pl.col("scope") == scope, pl.col("p_wilcoxon").is_not_null())
+        tested = rows.filter(pl.col("scope") == scope, pl.col("p_wilcoxon").is_not_null())
+        of_scope = tested.filter(pl.col("metric") != "cross_layer_consistency")
+        assert tested.filter(metric="cross_layer_consistency")["q"].to_list() == [None]
         expected = scipy.stats.false_discovery_control(of_scope["p_wilcoxon"])
         assert of_scope["q"].to_list() == pytest.approx(expected.tolist(), rel=1e-9)
 

@@ -115,7 +115,7 @@ def _agreement(rows: pl.DataFrame) -> str:
     }
     listed = ", ".join(f"{count} {name}" for name, count in counts.items())
     agree = rows.filter(agrees=True).height
-    return f"Over all pairs verdicts agree in {agree} of {rows.height} metrics: {listed}."
+    return f"Verdicts agree in {agree} of {rows.height} metrics over all pairs: {listed}."
 
 
 def _effects(rows: pl.DataFrame) -> Table:

@@ -138,7 +138,8 @@ def _headline(pairs: int, scopes: Scopes, left_out: int, title: str) -> alt.Titl
     count = len(scopes.domains)
     domains = "1 domain" if count == 1 else f"{count} domains"
     if left_out:
-        domains = f"the {count} largest domains ({left_out} more are counted in {scopes.pooled!r})"
+        pooled = (scopes.pooled or "").strip()
+        domains = f"the {count} largest domains ({left_out} more are counted in {pooled!r})"
     return alt.TitleParams(
         clean(title, 100),
         subtitle=f"{_pairs(pairs)}, {domains}; every difference is hallucination - fact",
@@ -157,7 +158,8 @@ def _scopes(metrics: pl.DataFrame) -> tuple[Scopes, int]:
     largest = set(sorted(order, key=lambda name: -sizes[name])[:MOST_DOMAINS])
     names = [name for name in order if name in largest]
     pooled = "all domains"
-    return Scopes(distinct(names, 18, [pooled]), pooled if len(order) > 1 else None), len(order) - len(names)
+    labels = {name: panels.named(label) for name, label in distinct(names, 18, [pooled]).items()}
+    return Scopes(labels, panels.named(pooled) if len(order) > 1 else None), len(order) - len(names)
 
 
 def _pairs(count: int) -> str:
@@ -279,7 +281,7 @@ def _effects(summary: pl.DataFrame, scopes: Scopes) -> list[Panel]:
         kept = set(largest.head(MOST_EFFECTS))
         subtitle += f"\nthe {len(kept)} largest (pooled) of {len(names)} metrics"
         names = [name for name in names if name in kept]
-    labels = distinct(names, 30)
+    labels = {name: panels.named(label) for name, label in distinct(names, 30).items()}
     points = [
         {"metric": labels[row["metric"]], "scope": label, "dz": row["dz"]}
         for row in rows.iter_rows(named=True)

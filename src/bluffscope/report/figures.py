@@ -16,6 +16,7 @@ from bluffscope.report.charts import Spec
 from bluffscope.report.contents import Contents
 from bluffscope.report.labels import clean, distinct
 from bluffscope.report.page import MOST_POINTS, VEGA_LITE, dose_rows
+from bluffscope.report.panels import NAMED, named
 from bluffscope.stats.study import POOLED
 from bluffscope.table.atomic import remove, write_bytes
 
@@ -198,7 +199,13 @@ def _transfer(contents: Contents) -> Spec | None:
 def _filled(spec: Spec, rows: Rows, title: str, width: float) -> Spec:
     """A chart with its numbers, a title and a width that is a number."""
     spec = _unlimited(copy.deepcopy(spec))
-    return {**spec, "data": {"values": rows}, "width": width, "title": {"text": clean(title, 90), "anchor": "start"}}
+    rows = [{name: named(value) if name in NAMED else value for name, value in row.items()} for row in rows]
+    return {
+        **spec,
+        "data": {"values": rows},
+        "width": width,
+        "title": {"text": named(clean(title, 90)), "anchor": "start"},
+    }
 
 
 def _unlimited(part: Any) -> Any:

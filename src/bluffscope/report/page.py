@@ -19,6 +19,7 @@ from bluffscope import __version__
 from bluffscope.report import charts, sections
 from bluffscope.report.contents import Contents
 from bluffscope.report.labels import clean
+from bluffscope.report.panels import NAMED
 from bluffscope.report.story import metric_columns, pair_columns, strongest_features
 from bluffscope.stats.sampling import SEED
 from bluffscope.stats.study import POOLED
@@ -103,6 +104,7 @@ def page_data(contents: Contents) -> dict[str, Any]:
         "transfer": _rows(contents.transfer),
         "dose": _rows(dose_rows(contents)),
         "config": charts.CONFIG,
+        "named": NAMED,
         "specs": {
             "forest": charts.forest(),
             "heat": charts.heat_map(),

@@ -25,7 +25,18 @@ _LEVEL: Final = "#F7F7F7"
 _RISE: Final = "#EFA06A"
 _GREY: Final = "#666666"
 
+NAMED: Final = ("metric", "scope", "domain", "train", "test")
+"""Fields of charts that hold names of the user's: metrics and values of columns, which can be any text."""
+
 Row = dict[str, Any]
+
+
+def named(name: str) -> str:
+    """A name as a chart may group by it: Vega looks groups up in plain objects, and those have a "constructor" already.
+
+    No name that an object has of itself ends in a space, which is not drawn.
+    """
+    return f"{name} "
 
 
 class Panel(NamedTuple):

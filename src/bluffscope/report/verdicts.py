@@ -107,7 +107,7 @@ def _by_scope(rows: pl.DataFrame) -> Iterator[str]:
         tested = judged(rows.filter(scope=name))
         found = f"{tested.filter(verdict='separates').height} of {tested.height}"
         parts.append(f"{clean(name)} {found if tested.height else 'cannot be judged'}")
-    if parts:
+    if not judged(rows).is_empty():
         yield f"By scope: {', '.join(parts)}{', ...' if len(names) > MOST_SCOPES else ''}."
 
 

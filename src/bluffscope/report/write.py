@@ -68,6 +68,8 @@ def _write_statistics(run: Run) -> None:
     metrics, total = read_metrics(run.path)
     pairs = pairs_of(run.path, metrics)
     health = read_health(checked(run.manifest, MANIFEST, run.path / "manifest.json"))
+    # The table's own domains are those of its rows, whatever pairs.parquet says.
+    pairs = pairs.drop("domain", strict=False)
     try:
         result = analyse_table(metrics, pairs, withheld=health.withheld)
         detection = detect_in(metrics, pairs, run) if quick_to_detect(metrics) else None

@@ -48,7 +48,9 @@
     if (!home) return;
     // Vega-Lite fits a chart into the width of its place only where its height is a number.
     const height = spec.height.step ? spec.height.step * Math.max(1, unique(datasets.rows.map((row) => row[spec.usermeta.rows])).length) : spec.height;
-    const result = await window.vegaEmbed(home, { ...spec, height, datasets }, options);
+    // As bluffscope.report.panels.named says: a name that every object has must not be found where Vega looks groups up.
+    const rows = datasets.rows.map((row) => ({ ...row, ...Object.fromEntries(data.named.filter((name) => name in row).map((name) => [name, `${row[name]} `])) }));
+    const result = await window.vegaEmbed(home, { ...spec, height, datasets: { ...datasets, rows } }, options);
     if (clicked) result.view.addEventListener("click", (_, item) => item && item.datum && clicked(item.datum));
   }
   // Scopes of a further column are named COLUMN=VALUE; domains are named as they are.
