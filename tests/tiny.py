@@ -16,6 +16,8 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
+    PhimoeConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -66,6 +68,37 @@ ARCHITECTURES: dict[str, PretrainedConfig] = {
     ),
 }
 
+BORDER = 24
+"""Tokens of the original context of models whose rotary factors depend on the longest text of a forward."""
+_LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [4.0, 8.0, 16.0, 32.0],
+    "original_max_position_embeddings": BORDER,
+}
+BY_LENGTH: dict[str, PretrainedConfig] = {
+    "phi3": Phi3Config(**_PLAIN, original_max_position_embeddings=BORDER, rope_scaling=_LONGROPE),
+    "phimoe": PhimoeConfig(
+        **_PLAIN, num_local_experts=2, rope_parameters=_LONGROPE | {"short_mscale": 1.2, "long_mscale": 1.7}
+    ),
+    "gemma3": Gemma3TextConfig(
+        **_COMMON,
+        sliding_window=WINDOW,
+        query_pre_attn_scalar=8,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": _LONGROPE,
+        },
+    ),
+    "dynamic": LlamaConfig(
+        **_PLAIN | {"max_position_embeddings": BORDER},
+        rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+    ),
+}
+"""Such models: LongRoPE in three shapes, and dynamic NTK, whose every length beyond the context has its own factors."""
+
 _CORPUS = ["The capital of France is Paris", "The capital of Italy is Rome", "Water boils at one hundred degrees"] * 3
 
 
@@ -95,11 +128,18 @@ def save_model(
     **changes: object,
 ) -> Path:
     """A random model of the architecture, its configuration changed as given, with its tokenizer, in HF layout."""
-    torch.manual_seed(seed)
     plain = ARCHITECTURES[architecture].to_dict()
     if "num_hidden_layers" in changes:
         plain.pop("layer_types", None)  # they are worked out anew
     config = type(ARCHITECTURES[architecture]).from_dict(plain | changes)
+    return save_random(folder, config, seed=seed, scale=scale, shard_size=shard_size)
+
+
+def save_random(
+    folder: Path, config: PretrainedConfig, *, seed: int = 0, scale: float = 0.3, shard_size: str = "5GB"
+) -> Path:
+    """A random model of a configuration, with its tokenizer, in HF layout."""
+    torch.manual_seed(seed)
     config._attn_implementation = "eager"
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
