@@ -16,6 +16,7 @@ from bluffscope.errors import InputError
 from bluffscope.model import HookPoint, ResidualReader
 from bluffscope.pipeline import ShardWorker
 from bluffscope.plan import pad, plan_batches
+from bluffscope.precision import own_settings
 from bluffscope.records import VIEWS, PackedBatch, Pair, TokenizedPair
 from bluffscope.run_model import load_whole
 from bluffscope.sae import Coder
@@ -54,6 +55,7 @@ class Ablation:
         }
 
 
+@own_settings()
 def ablate(
     run: Run,
     pairs: pl.DataFrame,

@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bluffscope.config import DataOptions, TokenizerOptions, with_values
 from bluffscope.errors import InputError
 from bluffscope.pairs import open_source
@@ -47,6 +49,7 @@ def lint(data: str | Path | Iterable[Mapping[str, Any]] = "bluff200", **options:
         return lint_with(read, with_values(TokenizerOptions(), chosen))
 
 
+@np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")  # whatever the caller has set
 def lint_with(data: DataOptions, tokenizer: TokenizerOptions) -> LintReport:
     """`lint`, given its options.
 

@@ -20,6 +20,7 @@ from bluffscope.model.failures import as_input_error
 from bluffscope.model.folder import check_folder
 from bluffscope.model.hooks import find_blocks
 from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
+from bluffscope.precision import own_settings
 from bluffscope.quiet import libraries_quiet
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def choose_device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
+@own_settings()
 def load_model(
     name: str,
     *,
