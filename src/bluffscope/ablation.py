@@ -17,6 +17,7 @@ from bluffscope.exclusive import exclusive
 from bluffscope.model import HookPoint, ResidualReader
 from bluffscope.pipeline import ShardWorker
 from bluffscope.plan import pad, plan_batches
+from bluffscope.precision import own_settings
 from bluffscope.records import VIEWS, PackedBatch, Pair, TokenizedPair
 from bluffscope.run_model import load_whole
 from bluffscope.sae import Coder
@@ -56,6 +57,7 @@ class Ablation:
 
 
 @exclusive()
+@own_settings()
 def ablate(
     run: Run,
     pairs: pl.DataFrame,

@@ -14,9 +14,11 @@ from bluffscope.config import RunConfig, with_values
 from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.pairs.given import write_pairs
 from bluffscope.pipeline import UserAnalysis
+from bluffscope.precision import own_settings
 from bluffscope.run import run
 
 
+@own_settings()
 def analyze(
     data: str | Path | Iterable[Mapping[str, Any]] = "bluff200",
     *,

@@ -17,6 +17,7 @@ import polars as pl
 from bluffscope import reference
 from bluffscope.errors import PairError
 from bluffscope.plan import TextTokenizer
+from bluffscope.precision import own_settings
 from bluffscope.records import VIEWS, Pair, Shard
 from bluffscope.reference import Counts, ReferenceOptions, Row, Subject
 from bluffscope.rows import ShardRows
@@ -91,6 +92,7 @@ class BaselineWorker:
         """Nothing: texts are tokenised one by one, when their turn comes."""
         return shard
 
+    @own_settings()
     def measure(self, prepared: Shard, advance: Callable[[int], None]) -> ShardRows:
         """Every analysis of every pair."""
         rows = ShardRows(prepared, self.columns, keep_residuals=self.keep_residuals)

@@ -18,6 +18,7 @@ from bluffscope.metrics import Analysis, AnalysisFunction, Measurement
 from bluffscope.metrics.geometry import Geometry, measure_geometry
 from bluffscope.model import ResidualReader
 from bluffscope.plan import BatchLimits, TextTokenizer, pack, pad, plan_batches
+from bluffscope.precision import own_settings
 from bluffscope.records import Activations, Features, LayerState, PackedBatch, Pair, Shard, TokenizedPair
 from bluffscope.rows import ShardRows
 from bluffscope.sae import Coder
@@ -123,6 +124,7 @@ class ShardWorker:
                     rows.quarantine(pair.index, str(result))
             return PreparedShard(rows, list(plan_batches(tokenized, self.limits, packed=self.reader.packs)))
 
+    @own_settings()
     def measure(self, prepared: PreparedShard, advance: Advance) -> ShardRows:
         """Forward, features and analyses of every batch; where memory runs out, of its halves: nothing is lost."""
         advance(prepared.rows.quarantined)

@@ -10,6 +10,7 @@ from torch import nn
 
 from bluffscope.errors import InputError
 from bluffscope.model import LanguageModel
+from bluffscope.precision import own_settings
 from bluffscope.run_model import load_whole
 from bluffscope.table.reader import Run
 
@@ -18,6 +19,7 @@ _NORMS: Final = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 """What the last norm is called in a base model, by family."""
 
 
+@own_settings()
 def promoted_tokens(
     run: Run, features: Mapping[int, Sequence[int]], device: str, count: int = TOKENS
 ) -> dict[tuple[int, int], list[str]]:

@@ -30,6 +30,7 @@ from bluffscope.options import check_out, check_values, homes_expanded, replayab
 from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pairs.lint import GroupSample, lint_source
 from bluffscope.pipeline import UserAnalysis
+from bluffscope.precision import own_settings
 from bluffscope.presets import resolve
 from bluffscope.provenance import identity_of, run_manifest, table_metadata
 from bluffscope.records import Shard
@@ -120,6 +121,7 @@ class RunResult:
 
 
 @exclusive()
+@own_settings()
 def run(
     config: RunConfig,
     *,
@@ -169,6 +171,7 @@ def _report(path: Path) -> Report | None:
 
 
 @exclusive()
+@own_settings()
 def measure_fidelity(path: str | Path, *, pairs: int = 20, analyses: tuple[Analysis, ...] = ANALYSES) -> Fidelity:
     """Measure some pairs of a finished run again in float32 and see what the run's precision changed.
 

@@ -23,7 +23,7 @@ from bluffscope.model.names import check_weight_names
 from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
 from bluffscope.model.rotary import forget_lengths
 from bluffscope.model.tokenizer_limits import check_converted, check_tokenizer
-from bluffscope.precision import computing_in
+from bluffscope.precision import computing_in, own_settings
 from bluffscope.quiet import libraries_quiet
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def choose_device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
+@own_settings()
 def load_model(
     name: str,
     *,

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from bluffscope.errors import InputError
+from bluffscope.model.forward import PARITY_TOLERANCE
 from bluffscope.model.hooks import RESIDUAL, HookPoint, Point
 from bluffscope.precision import computing_in
 
@@ -70,12 +71,15 @@ def find_sublayers(
 ) -> dict[int, Sublayers]:
     """What attention and MLP of the blocks `asked` add; every block must begin where the one before it ended.
 
+    Two texts go through the model that differ in their last token: the others may not notice.
+
     Raises:
-        InputError: they do not pass on one residual stream of (row, token, d_model).
+        InputError: the blocks do not pass on one residual stream of (row, token, d_model), or look ahead.
     """
     body: Any = network.base_model
     weight = body.get_input_embeddings().weight
-    inputs = torch.tensor([[(number * 7919 + 11) % len(weight) for number in range(_TOKENS)]], device=weight.device)
+    ids = [(number * 7919 + 11) % len(weight) for number in range(_TOKENS + 1)]
+    inputs = torch.tensor([ids[:-1], [*ids[:-2], ids[-1]]], device=weight.device)
     traces = [_Trace() for _ in blocks]
     handles = [
         handle
@@ -88,7 +92,7 @@ def find_sublayers(
     finally:
         for handle in handles:
             handle.remove()
-    _check_stream(name, blocks, traces, (_TOKENS, int(body.config.hidden_size)))
+    _check_stream(name, blocks, traces, (2, _TOKENS, int(body.config.hidden_size)))
     return {number: _sublayers(number, blocks[number], traces[number]) for number in asked}
 
 
@@ -100,7 +104,7 @@ class _Output:
     ended: int
     """When, as the number of calls begun before."""
     states: torch.Tensor
-    """(token, d_model)"""
+    """(row, token, d_model)"""
 
 
 @dataclass
@@ -159,21 +163,25 @@ class _Trace:
 
 
 def _states(output: Any) -> torch.Tensor | None:
-    """A copy of the (token, d_model) states of the one row; None where it is anything else."""
+    """A copy of (row, token, d_model) states; None where it is anything else."""
     states = output[0] if isinstance(output, tuple | list) and output else output
-    if not isinstance(states, torch.Tensor) or states.ndim != 3 or len(states) != 1 or not states.is_floating_point():
+    if not isinstance(states, torch.Tensor) or states.ndim != 3 or not states.is_floating_point():
         return None
-    return states[0].clone()  # blocks may add in place
+    return states.clone()  # blocks may add in place
 
 
-def _check_stream(name: str, blocks: nn.ModuleList, traces: list[_Trace], shape: tuple[int, int]) -> None:
+def _check_stream(name: str, blocks: nn.ModuleList, traces: list[_Trace], shape: tuple[int, int, int]) -> None:
     last: torch.Tensor | None = None
     for number, trace in enumerate(traces):
         what = f"--model {name}: {type(blocks[number]).__name__} {number}"
         if any(states is None or tuple(states.shape) != shape for states in (trace.before, trace.after)):
-            raise InputError(f"{what} does not pass on a residual stream of {shape[1]} dimensions; not supported")
-        if last is not None and not torch.equal(last, trace.before):  # pyright: ignore[reportArgumentType]
+            raise InputError(f"{what} does not pass on a residual stream of {shape[2]} dimensions; not supported")
+        assert trace.before is not None and trace.after is not None
+        if last is not None and not torch.equal(last, trace.before):
             raise InputError(f"{what} does not begin where the block before it ended; this family is not supported")
+        one, other = trace.after[:, :-1].double()  # (token, d_model), the last token left out
+        if bool(((one - other).norm(dim=1) > PARITY_TOLERANCE[trace.after.dtype] * one.norm(dim=1)).any()):
+            raise InputError(f"{what} looks at later tokens; give a causal (decoder-only) language model")
         last = trace.after
 
 
@@ -181,14 +189,14 @@ def _sublayers(number: int, block: nn.Module, trace: _Trace) -> Sublayers:
     """The pair of modules that accounts for the block's change, told apart by when its attention was called."""
     assert trace.before is not None and trace.after is not None  # `_check_stream`
     before, after = trace.before.double(), trace.after.double()
-    change, size = after - before, before.norm(dim=1) + after.norm(dim=1)
+    change, size = after - before, before.norm(dim=2) + after.norm(dim=2)
     factors = {1.0, *(value for value in vars(block).values() if isinstance(value, float) and value)}
     best: tuple[float, float, tuple[_Output, ...]] = (float("inf"), 1.0, ())
     for pair in combinations(trace.candidates(), 2):
         first, second = (output.states.double() for output in pair)
         for scale in factors:
-            terms = size + abs(scale) * (first.norm(dim=1) + second.norm(dim=1))
-            error = float(((change - scale * (first + second)).norm(dim=1) / terms).max())
+            terms = size + abs(scale) * (first.norm(dim=2) + second.norm(dim=2))
+            error = float(((change - scale * (first + second)).norm(dim=2) / terms).max())
             best = min(best, (error, scale, pair), key=lambda found: found[0])
     error, scale, pair = best
     who = type(block).__name__

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bluffscope.errors import InputError
 from bluffscope.hub import cached_commit, refusal, without_token
 from bluffscope.identity import file_hashes, weights_digest
+from bluffscope.precision import own_settings
 from bluffscope.quiet import libraries_quiet
 from bluffscope.sae.coder import Coder
 from bluffscope.sae.find import SAELENS_FILES, SaeSource, registry
@@ -51,6 +52,7 @@ _UNSUITABLE = {
 }
 
 
+@own_settings()
 def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[int, Coder]:
     """Load the SAE of every layer, in the order of the source's layers.
 
