@@ -29,6 +29,7 @@ LEAVES = {
     "quiet",
     "wordbag",
     "redaction",
+    "parquet_limits",
 }
 """What every stage may import, and what imports nothing but each other."""
 STAGES = {"pairs", "plan", "model", "sae", "metrics", "table"}
