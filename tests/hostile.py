@@ -61,6 +61,12 @@ class Opener:
         )
         return self._process
 
+    def peak(self) -> int:
+        """Most bytes of memory that the process has had."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
     def close(self) -> None:
         """End the process."""
         if self._process is not None:

@@ -31,6 +31,7 @@ LEAVES = {
     "exclusive",
     "wordbag",
     "redaction",
+    "parquet_limits",
 }
 """What every stage may import, and what imports nothing but each other."""
 STAGES = {"pairs", "plan", "model", "sae", "metrics", "table"}

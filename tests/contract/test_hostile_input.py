@@ -235,6 +235,46 @@ def test_a_small_parquet_file_of_endless_texts_is_refused(fresh, tmp_path):
     assert "characters; a text may have" in fresh.open("pairs", tmp_path / "bomb.parquet")
 
 
+def listed(flat: pa.Array) -> dict[str, pa.Array]:
+    """A pair with a further column: one list of these values."""
+    pair = {name: pa.array([PAIRS[0][name]]) for name in ("prompt", "fact", "hallucination")}
+    return pair | {"extra": pa.ListArray.from_arrays(pa.array([0, len(flat)]), flat)}
+
+
+def large_pages() -> dict[str, pa.Array]:
+    return {f"c{i}": pa.array(["x" * (14 << 20)] * 12) for i in range(3)}
+
+
+TABLES = {
+    "a list of 50 million numbers": lambda: listed(pa.array(np.zeros(50_000_000, np.int32))),
+    "a list of millions of texts": lambda: listed(
+        pa.DictionaryArray.from_arrays(pa.array(np.zeros(5_000_000, np.int32)), pa.array(["x" * 1000]))
+    ),
+    "large pages": large_pages,
+    "20 million rows": lambda: dict.fromkeys(
+        ("pair_id", "entropy_fact", "entropy_hall"), pa.array(np.zeros(20_000_000))
+    ),
+}
+
+
+OPENED = [*(("pairs", name) for name in TABLES), ("table", "20 million rows"), ("run", "a list of 50 million numbers")]
+
+
+@pytest.mark.parametrize(("kind", "name"), OPENED)
+def test_small_parquet_files_of_endless_values_are_refused_in_500_megabytes(fresh, made, tmp_path, kind, name):
+    path = tmp_path / "bomb.parquet"
+    options = {"compression": "zstd", "store_schema": False, "data_page_size": 1 << 30}
+    pq.write_table(pa.table(TABLES[name]()), path, use_dictionary="pages" not in name, **options)
+    assert path.stat().st_size < 200_000
+    if kind == "run":
+        path = shutil.copytree(made, tmp_path / "run")
+        shutil.copy(tmp_path / "bomb.parquet", path / "pairs.parquet")
+    said = fresh.open(kind, path)
+    assert "unpack" in said or "rows" in said
+    assert "\n" not in said
+    assert fresh.peak() < 500_000_000
+
+
 def test_parquet_rows_that_share_long_texts_are_read_a_few_at_a_time(opener, tmp_path):
     column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(300, np.int32)), pa.array(["x" * (2 << 20)]))
     ids = pa.array([f"p{i}" for i in range(300)])

@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Any, Final, cast
 
 from bluffscope.errors import InputError
-from bluffscope.pairs.parquet_limits import rows_at_once
+from bluffscope.parquet_limits import LargeParquetError, rows_at_once
 
 MAX_JSON_BYTES: Final = 200 * 1000**2
 """Of a JSON list, whose text is held: up to four times as much in memory."""
@@ -317,6 +317,8 @@ def _read_parquet(path: Path) -> Iterator[Record]:
         raise InputError(f"{name}: near row {number}: not UTF-8 text; write the file's texts as UTF-8") from error
     except InputError:
         raise
+    except LargeParquetError as error:
+        raise InputError(f"{name}: {error}") from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = quoted(str(error).partition("\n")[0], 100)
         raise InputError(

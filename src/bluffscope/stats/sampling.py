@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from bluffscope.table.atomic import table_errors
+from bluffscope.table.reader import check_parquet
 
 MOST_TESTED: Final = 200_000
 """Rows of a run that statistics and summaries look at: effects of d_z 0.006 are in their reach."""
@@ -59,6 +60,7 @@ def read_metrics(path: Path, most: int = MOST_TESTED) -> tuple[pl.DataFrame, int
         InputError: the table is damaged.
     """
     file = path / "metrics.parquet"
+    check_parquet(file)
     scan = pl.scan_parquet(file, glob=False, hive_partitioning=False)
     with table_errors(file):
         rows = int(scan.select(pl.len()).collect().item())
@@ -79,6 +81,7 @@ def pairs_of(path: Path, metrics: pl.DataFrame) -> pl.DataFrame:
         InputError: the table is damaged.
     """
     file = path / "pairs.parquet"
+    check_parquet(file)
     with table_errors(file):
         # Quarantined pairs are in pairs.parquet too; ids are unique.
         found = pl.scan_parquet(file, glob=False, hive_partitioning=False)

@@ -21,9 +21,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from bluffscope.errors import RunFolderError
+from bluffscope.errors import InputError, RunFolderError
 from bluffscope.records import Shard
 from bluffscope.table.atomic import AtomicFile, unreadable, writing
+from bluffscope.table.reader import check_parquet
 from bluffscope.table.schema import Column
 
 FEATURES_TYPE: Final = pl.List(
@@ -78,6 +79,10 @@ class ShardFile:
             raise DamagedShardError(
                 f"shard {self.path} is damaged: its {len(content)} bytes are not what was committed"
             )
+        try:
+            check_parquet(self.path)
+        except InputError as error:  # committed as it is, but not by us
+            raise DamagedShardError(f"shard {error}") from error
         return content
 
 
