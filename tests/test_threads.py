@@ -13,7 +13,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,17 @@ def test_the_second_call_says_in_one_line_that_it_waits_and_not_in_the_log_of_th
         assert (log._early, found) == ([], [])
     waiting.join(SECONDS)
     assert len(found) == 1
+
+
+def test_every_call_waits_its_turn(place, caplog):
+    calls = [CALLS[name].__get__(place) for name in ("analyze", "lint", "stats", "features", "fidelity", "report")]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        with exclusive():
+            futures = [pool.submit(call) for call in calls]
+            assert not wait(futures, timeout=3).done
+            assert len(caplog.messages) == len(calls)
+        for future in futures:
+            future.result(SECONDS)
 
 
 def test_a_run_s_log_holds_what_its_own_threads_say_and_nothing_of_another_s(place, tmp_path):

@@ -21,7 +21,7 @@ LAYER_GROUP: Final = "Layer sensitivity"
 OTHER_GROUP: Final = "Further columns"
 
 NOT_INTERPRETABLE: Final = "cross_layer_consistency"
-"""Compares two dictionaries index by index, which share no index (DESIGN section 3)."""
+"""Compares two dictionaries index by index, which share no index."""
 
 _SWEEP: Final = re.compile(r"stability_s.+")
 
