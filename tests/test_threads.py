@@ -163,6 +163,15 @@ def test_two_calls_at_once_give_what_each_gives_alone_and_leave_the_process_as_i
     assert state_of_the_process() == before
 
 
+def test_two_runs_on_ray_take_turns_too(place):
+    pytest.importorskip("ray")
+    local = analyze(place)
+    before = state_of_the_process()
+    for table in together(*[lambda: analyze(place, engine="ray", workers=1)] * 2):
+        assert_frame_equal(table, local, check_exact=True)
+    assert state_of_the_process() == before
+
+
 def entered(manager: Callable[[], Any]) -> tuple[bool, bool]:
     """Whether a second thread comes into a block while a first is in it, and after it."""
     inside, leave = threading.Event(), threading.Event()

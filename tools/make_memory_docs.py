@@ -62,9 +62,9 @@ that.
 
 `--batch-size auto` (the default) takes as many distinct tokens a forward as bring speed on the device
 (CPU {tokens["cpu"]}, MPS {tokens["mps"]}, CUDA {tokens["cuda"]}) or fit into {SHARE:.0%} of the memory that is
-free, whichever is less. Limits of containers (control groups) count. A run is never refused: where even {SMALLEST_BATCH} tokens do not
-fit, one line names the memory needed. What was chosen is frozen in `config.yaml`. `--batch-size N` (pairs) and
-`--batch-tokens N` override it.
+free, whichever is less. Limits of containers (control groups) count. A run is never refused: where even
+{SMALLEST_BATCH} tokens do not fit, one line names the memory needed. What was chosen is frozen in `config.yaml`.
+`--batch-size N` (pairs) and `--batch-tokens N` override it.
 
 Every run closes with its peak beside the prediction, `Peak memory: 1.2 GB (predicted 1.2)`; the manifest has both in
 bytes (`memory`). On CUDA they are tensors in the GPU's memory (the model passes through main memory on its way there).
