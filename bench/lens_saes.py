@@ -4,7 +4,7 @@
 one of two ways; `bench/field.py` runs both, each in a process of its own, since bridges patch transformers for the
 whole process. The bridge holds the raw Hugging Face weights: nothing is folded, nothing centred.
 
-guide:   the optimisation guide's single pass. 13 forwards a pair, each of the whole model with every hook cached: fact
+guide:   the single pass as often written. 13 forwards a pair, each of the whole model with every hook cached: fact
          and hall for each of three layers; prompt, fact, hall for misalignment; fact and hall for stability; fact and
          hall for cross-layer. The SAE encodes each layer's residual of each of them anew.
 careful: one forward a text that caches the layers' residuals only and stops after the last of them; every residual is
@@ -135,7 +135,7 @@ def hook(layer: int) -> str:
 
 
 def guide(lens: Lens, pair: Pair) -> Row:
-    """The single pass of the optimisation guide: 13 full forwards."""
+    """The single pass as it is often written: 13 full forwards."""
     texts = texts_of(pair)
     first, middle, last = lens.layers[0], lens.layers[len(lens.layers) // 2], lens.layers[-1]
     prompt = lens.residuals(texts["prompt"])

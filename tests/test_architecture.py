@@ -1,4 +1,4 @@
-"""The import direction of DESIGN section 1, read from the source: one way of data, no cycle, slow parts late."""
+"""The import direction, read from the source: one way of data, no cycle, slow parts late."""
 
 from __future__ import annotations
 

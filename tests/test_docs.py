@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import runpy
 import subprocess
 import sys
+import types
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -35,6 +37,66 @@ def test_the_python_of_a_page_runs_block_after_block(page, tmp_path, monkeypatch
 
 def test_pages_with_python_are_found():
     assert {"library.md", "own-analysis.md"} <= {page.name for page in PAGES if blocks(page)}
+
+
+def tool(name: str) -> types.ModuleType:
+    """A script of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_on_memory_is_current(capsys):
+    made = tool("make_memory_docs")
+    assert made.main(["--check"]) == 0, capsys.readouterr().out
+    assert [row[:2] for row in made.kept_peaks(made.TARGET.read_text(encoding="utf-8"))] == [
+        [model, f"`{options}`" if options else ""] for model, options in made.RUNS
+    ]
+
+
+def leftovers(text: str) -> list[str]:
+    """Lines in which something is still to be put, and rows of tables whose cells are not those of the header."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    found = [line for line in text.splitlines() if re.fullmatch(r"[A-Z0-9_]{3,}", line) or re.search(_TO_DO, line)]
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        rows = table.splitlines()
+        cells = [len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in rows]
+        found += [row for row, count in zip(rows, cells, strict=True) if count != cells[0]]
+        found += [] if len(rows) > 2 else [rows[0]]
+    return found
+
+
+_TO_DO = re.compile(r"\b(?:TODO|FIXME|TBD|XXX)\b")
+
+
+def test_no_page_has_a_placeholder_left():
+    head = "| a | b |\n|---|---|\n"
+    assert leftovers(f"{head}TABLE\n") == ["TABLE", "| a | b |"]
+    assert leftovers(f"{head}| MID6 |\n| 1 | 2 |\n") == ["| MID6 |"]
+    pages = [*PAGES, *ROOT.glob("*.md"), *(ROOT / "src").rglob("*.md")]
+    assert {page.name: found for page in pages if (found := leftovers(page.read_text(encoding="utf-8")))} == {}
+
+
+_CITED = re.compile(
+    r"\bdocs/[\w.-]+\.md|\b[A-Z_]{4,}(?:\.md|'s)?,? sections? \d|\b(?:DESIGN|GUIDE)\b"
+    r"|optimi[sz]ation guide|\bissue #?\d+"
+)
+"""A document, by its path or by what it was called while the program was written."""
+
+
+def cites(text: str) -> list[str]:
+    """What a text refers to that the repository does not hold."""
+    return [found for found in _CITED.findall(text) if not (ROOT / found).is_file()]
+
+
+def test_no_source_file_cites_a_document_that_the_repository_does_not_hold():
+    assert cites("DESIGN section 3, docs/none.md and docs/data.md") == ["DESIGN section 3", "docs/none.md"]
+    folders = ("src", "tests", "tools", "bench", "experiments", "examples", "docs")
+    files = [path for folder in folders for kind in ("*.py", "*.md", "*.js") for path in (ROOT / folder).rglob(kind)]
+    found = {str(path.relative_to(ROOT)): cites(path.read_text(encoding="utf-8")) for path in files}
+    assert {name: cited for name, cited in found.items() if cited and name != "tests/test_docs.py"} == {}
 
 
 def test_the_page_on_own_analyses_shows_the_example_as_it_is():

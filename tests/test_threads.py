@@ -13,7 +13,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,15 @@ def test_two_calls_at_once_give_what_each_gives_alone_and_leave_the_process_as_i
     assert state_of_the_process() == before
 
 
+def test_two_runs_on_ray_take_turns_too(place):
+    pytest.importorskip("ray")
+    local = analyze(place)
+    before = state_of_the_process()
+    for table in together(*[lambda: analyze(place, engine="ray", workers=1)] * 2):
+        assert_frame_equal(table, local, check_exact=True)
+    assert state_of_the_process() == before
+
+
 def entered(manager: Callable[[], Any]) -> tuple[bool, bool]:
     """Whether a second thread comes into a block while a first is in it, and after it."""
     inside, leave = threading.Event(), threading.Event()
@@ -202,6 +211,17 @@ def test_the_second_call_says_in_one_line_that_it_waits_and_not_in_the_log_of_th
         assert (log._early, found) == ([], [])
     waiting.join(SECONDS)
     assert len(found) == 1
+
+
+def test_every_call_waits_its_turn(place, caplog):
+    calls = [CALLS[name].__get__(place) for name in ("analyze", "lint", "stats", "features", "fidelity", "report")]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        with exclusive():
+            futures = [pool.submit(call) for call in calls]
+            assert not wait(futures, timeout=3).done
+            assert len(caplog.messages) == len(calls)
+        for future in futures:
+            future.result(SECONDS)
 
 
 def test_a_run_s_log_holds_what_its_own_threads_say_and_nothing_of_another_s(place, tmp_path):

@@ -1,7 +1,7 @@
 """The old patterns, for comparison: one text at a time in a single pass, or one pass for each analysis.
 
-The strategies `sequential` and `separate` measure with `bluffscope.reference`, call for call as DESIGN section 4 lists
-them, and give the same rows as the engine.
+The strategies `sequential` and `separate` measure with `bluffscope.reference`, call for call as it says
+there, and give the same rows as the engine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The slow, obvious implementation of DESIGN sections 2 and 3: one text and one layer at a time.
+"""The slow, obvious implementation of docs/definitions.md: one text and one layer at a time.
 
 It is the oracle of the tests and the baseline of the benchmark, and shares no code with the engine's plan, model, sae
 and metrics (a test checks the imports). `reference_model` holds its tokens and forwards, `reference_geometry` its
@@ -140,7 +140,7 @@ def analyse_pair(
     options: ReferenceOptions,
     counts: Counts | None = None,
 ) -> Row:
-    """Every metric of DESIGN section 3 for one pair, one text and one layer at a time.
+    """Every metric of docs/definitions.md for one pair, one text and one layer at a time.
 
     Args:
         pair: The pair.

@@ -1,4 +1,4 @@
-"""The mathematics of the reference: DESIGN section 3, written line by line, in float64, one read at a time.
+"""The mathematics of the reference: docs/definitions.md, written line by line, in float64, one read at a time.
 
 Nothing here is clever: the d x d matrix is formed and decomposed as the definition says. The fast engine
 (`bluffscope.metrics`) is tested against it and shares no code with it.
@@ -44,7 +44,7 @@ class Geometry:
 
 
 def geometry(magnitudes: Float[np.ndarray, " active"], directions: Float[np.ndarray, "active d_model"]) -> Geometry:
-    """Geometry of n active features by one eigendecomposition of the d x d matrix C (DESIGN section 3).
+    """Geometry of n active features by one eigendecomposition of the d x d matrix C (docs/definitions.md).
 
     Negative eigenvalues, which only rounding makes, count as 0. l1 counts as 0 when it is at most `ZERO_SPREAD` times
     sum_i w_i ||r_i||^2; then, and for n < 2, only the centroid is defined.

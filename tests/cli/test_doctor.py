@@ -1,4 +1,4 @@
-"""`bluffscope doctor`: the machine, a batch size for it, and the guide's table, without weights or network."""
+"""`bluffscope doctor`: the machine, a batch size for it, and a table of batch sizes, without weights or network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four scripts of experiments/ run by the names and flags that the optimisation guide gives them."""
+"""The four scripts of experiments/ run by their names and flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema names exactly DESIGN's columns, and docs/columns.md is made from it."""
+"""The schema names exactly the columns written out here, and docs/columns.md is made from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bluffscope.table.schema import ANALYSES, LOGPROB, METRICS, PAIR_COLUMNS, SH
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Written out from DESIGN sections 2 and 3, not from the schema.
+# Written out by hand, not taken from the schema.
 IDENTITY = [
     "pair_id",
     "domain",

@@ -35,7 +35,7 @@ PAIRS: Final[dict[str, tuple[int, ...]]] = {
 GROWTH: Final = (100, 1000, 10_000)
 _BATCHING: Final[tuple[Literal["batched", "packed"], ...]] = ("batched", "packed")
 _GUIDE_BATCH: Final = 8
-"""Pairs a forward of the step "batched": what the optimisation guide recommends."""
+"""Pairs a forward of the step "batched": what is often recommended (docs/speed.md)."""
 
 
 def ladder(shape: str, steps: Sequence[str] = STEPS) -> Iterator[Job]:

@@ -60,7 +60,7 @@ def _baseline_notes(record: Record) -> list[str]:
 
 
 def batch_table(records: Sequence[Record]) -> Table:
-    """Time, speed-up, rate and memory by pairs a forward, as the optimisation guide tabulates them."""
+    """Time, speed-up, rate and memory by pairs a forward."""
     rows: list[tuple[str, ...]] = []
     for strategy in dict.fromkeys(record["strategy"] for record in records):
         of_strategy = [record for record in records if record["strategy"] == strategy]

@@ -38,14 +38,14 @@ class _Options:
 
 
 class _Row(NamedTuple):
-    """A line of the optimisation guide's table of recommendations."""
+    """A line of docs/memory.md's table of batch sizes."""
 
     label: str
     device: Device
     memory: int
     """Bytes."""
     guide: int
-    """Pairs a forward that the guide recommends."""
+    """Pairs a forward that are often recommended."""
 
 
 _GB: Final = 10**9
@@ -166,16 +166,24 @@ def _plan(config: RunConfig) -> list[str]:
 
 
 def _guide_table() -> Table:
-    """The optimisation guide's recommendations for Gemma-2-2B, beside what the memory model says."""
+    header, *rows = guide_rows()
+    table = Table(title="Gemma 2 2B with three 16k SAEs, by device and memory", title_justify="left")
+    for name in header:
+        table.add_column(name, justify="left" if name == "device" else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def guide_rows() -> Iterator[tuple[str, ...]]:
+    """Batch sizes that are often recommended for Gemma-2-2B, beside what the memory model says; first the header."""
     from bluffscope.plan.memory import GEMMA_2_2B
 
-    table = Table(title="Gemma 2 2B with three 16k SAEs, by device and memory", title_justify="left")
-    for name in ("device", "memory", "guide", "float32", "bfloat16"):
-        table.add_column(name, justify="left" if name == "device" else "right")
+    dtypes = ("float32", "bfloat16")
+    yield ("device", "memory", "guide", *dtypes)
     for row in _GUIDE:
-        cells = [_cell(GEMMA_2_2B[dtype], row) for dtype in ("float32", "bfloat16")]
-        table.add_row(row.label, f"{row.memory // _GB} GB", str(row.guide), *cells)
-    return table
+        cells = (_cell(GEMMA_2_2B[dtype], row) for dtype in dtypes)
+        yield (row.label, f"{row.memory // _GB} GB", str(row.guide), *cells)
 
 
 def _cell(shape: Shape, row: _Row) -> str:

@@ -1,4 +1,4 @@
-"""What a command ends with (DESIGN section 7)."""
+"""What a command ends with."""
 
 from typing import Final
 

@@ -15,7 +15,7 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis("entropy", entropy),
     Analysis("cross_layer", cross_layer),
 )
-"""The five analyses, in the order of DESIGN section 3 and of the table's columns."""
+"""The five analyses, in the order of docs/definitions.md and of the table's columns."""
 
 LOGPROB = Analysis("logprob", logprob)
 """Runs beside them with ``--logprob``: it needs the whole model and its LM head."""

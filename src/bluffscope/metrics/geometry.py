@@ -1,4 +1,4 @@
-"""Weighted inertia of the active decoder directions (DESIGN section 3).
+"""Weighted inertia of the active decoder directions (docs/definitions.md).
 
 With weights w_i = a_i / sum a and positions r_i = W_dec[i], the inertia tensor is
 C = sum w_i (r_i - c)(r_i - c)^T around the centroid c = sum w_i r_i. C is d x d, but its non-zero

@@ -1,4 +1,4 @@
-"""Groups of pairs that must stay together in resampling and cross-validation (DESIGN section 2)."""
+"""Groups of pairs that must stay together in resampling and cross-validation (docs/data.md)."""
 
 from __future__ import annotations
 

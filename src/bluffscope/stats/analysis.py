@@ -95,7 +95,7 @@ def analyse_table(
     resampling: Resampling | None = None,
     withheld: Sequence[str] = (),
 ) -> StatsResult:
-    """Test whether any metric of a table separates fact from hallucination (DESIGN section 5).
+    """Test whether any metric of a table separates fact from hallucination (docs/statistics.md).
 
     Args:
         table: one row a pair; columns ``l{k}_fact_X`` with ``l{k}_hall_X``, ``X_fact`` with ``X_hall``: `build_study`.

@@ -103,7 +103,7 @@ class _Pairs:
 
 
 def confound_ladder(study: Study, resampling: Resampling) -> pl.DataFrame:
-    """Every metric in every scope on every rung (DESIGN section 5; docs/statistics.md).
+    """Every metric in every scope on every rung (docs/statistics.md).
 
     Args:
         study: the table.

@@ -1,4 +1,4 @@
-"""What the numbers of one metric in one scope allow to say (DESIGN section 5): pure rules, the first that holds."""
+"""What the numbers of one metric in one scope allow to say (docs/statistics.md): pure rules, the first that holds."""
 
 from __future__ import annotations
 

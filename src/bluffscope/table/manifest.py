@@ -49,7 +49,7 @@ def assemble_manifest(
     health: Mapping[str, Any] | None = None,
     lint: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of manifest.json (DESIGN section 6). Nothing is read from the environment.
+    """The content of manifest.json (docs/run-folder.md). Nothing is read from the environment.
 
     Args:
         columns: the table's columns, for the versions of the metrics.

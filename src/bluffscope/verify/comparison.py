@@ -1,4 +1,4 @@
-"""Whether two result tables say the same, within the tolerances of DESIGN section 4.
+"""Whether two result tables say the same, within the tolerances of docs/verify.md.
 
 float64: every column within 1e-6; angles within 1e-4 degrees, within 1e-2 where (l1 - l2) < 1e-3 l1.
 float32: |difference| <= 1e-4 (|value| + the column's median magnitude; for a diff the fact column's); angles within

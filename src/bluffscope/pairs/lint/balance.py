@@ -20,7 +20,7 @@ from bluffscope.pairs.lint.profile import Profile
 FALSE_ALARMS: Final = 0.01
 """Chance of any finding of a check in balanced data; shared out among the scopes (Bonferroni)."""
 SMALL_DZ: Final = 0.2
-"""Smallest imbalance of lengths that counts: the margin within which DESIGN section 5 calls effects equivalent."""
+"""Smallest imbalance of lengths that counts: the margin within which docs/statistics.md calls effects equivalent."""
 SMALL_SHARE: Final = 0.16
 """The same in shares of pairs, longer less shorter: 2 Phi(0.2) - 1 for normal differences. It sees what d_z does not
 where a few very long texts swell the standard deviation."""

@@ -65,7 +65,7 @@ def lint_source(
     most_judged: int = SAMPLE_PAIRS,
     seed: int = 0,
 ) -> LintReport:
-    """Everything that is wrong or doubtful with the pairs of a source (DESIGN section 5); docs/lint.md has each check.
+    """Everything that is wrong or doubtful with the pairs of a source; docs/lint.md has each check.
 
     The files are read twice. About 100 bytes a pair are held, and the texts of the sample that the text classifier
     sees.

@@ -15,8 +15,8 @@ from bluffscope.pairs.readers import quoted
 from bluffscope.wordbag import bag_classifier, counted
 
 MARGIN: Final = 0.05
-"""The interval must lie above 0.5 by this: an AUROC of 0.55 is an effect of d = 0.18, about the 0.2 within which DESIGN
-section 5 calls effects equivalent. What lies below could not make a verdict."""
+"""The interval must lie above 0.5 by this: an AUROC of 0.55 is an effect of d = 0.18, about the 0.2 within which
+docs/statistics.md calls effects equivalent. What lies below could not make a verdict."""
 CONFIDENCE: Final = 0.95
 """Of the intervals of all scopes together (Bonferroni)."""
 FEWEST_GROUPS: Final = 20

@@ -45,7 +45,7 @@ class Profile:
     faults: tuple[RowError, ...]
     """The records that are no pairs."""
     groups: np.ndarray
-    """(pair,) int64: number of each pair's group (DESIGN section 2)."""
+    """(pair,) int64: number of each pair's group (docs/data.md)."""
     domains: tuple[str, ...]
     """In first-seen order."""
     domain: np.ndarray

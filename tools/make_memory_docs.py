@@ -1,0 +1,162 @@
+"""Writes docs/memory.md from the memory model: `python tools/make_memory_docs.py`.
+
+`--check` only compares. `--measure` runs the analyses of the table of peaks again, each in a fresh process (minutes);
+without it the peaks that the page holds are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from bluffscope.cli.doctor import guide_rows
+from bluffscope.plan.memory import GEMMA_2_2B, HEAD_BLOCK, SMALLEST_BATCH, TOKENS_A_PAIR, footprint
+from bluffscope.sizing import MOST_BATCH_TOKENS, SHARE, gigabytes
+
+TARGET = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
+HEADER = ("model", "options", "peak", "predicted")
+RUNS = (
+    ("embedded", ""),
+    ("embedded", "--batch-size 8"),
+    ("embedded", "--position completion-mean"),
+    ("embedded", "--logprob"),
+    ("wide, float32", ""),
+    ("wide, float32", "--batch-size 8"),
+    ("wide, float32", "--batch-tokens 4096 --row-tokens 1024"),
+    ("wide, float32", "--position completion-mean"),
+    ("wide, float32", "--logprob"),
+    ("wide, from a bfloat16 file", "--dtype bfloat16"),
+    ("wide, from a bfloat16 file", "--dtype float32"),
+)
+"""What is measured: the model, and options of `bluffscope analyze`."""
+
+
+def page(peaks: Iterable[Sequence[str]]) -> str:
+    """The whole page, given the rows of its table of peaks."""
+    gemma = GEMMA_2_2B["float32"]
+    run, tokens = footprint(gemma), MOST_BATCH_TOKENS
+    weights, saes = gigabytes(run.weights), gigabytes(run.saes)
+    return f"""# Memory and batch size
+
+This page is made from `src/bluffscope/plan/memory.py` by `python tools/make_memory_docs.py`: edit the tool, not the
+page.
+
+A run holds
+
+- the model up to the last block measured, without its LM head (with `--logprob` all blocks and the head), and its SAEs;
+- Python with its libraries: {gigabytes(run.process)};
+- the widest moment of one batch, and {gigabytes(run.working)} that the first batch adds whatever its size; with
+  `--logprob` {gigabytes(HEAD_BLOCK)} of logits;
+- after the last batch, {gigabytes(run.drawing)} to merge the tables.
+
+All of it is predicted from the shapes in `config.json` and the SAEs' configurations; nothing needs to be loaded for
+that.
+
+    bluffscope doctor --machine-only         # this machine, and what the embedded model takes on it
+    bluffscope doctor --machine-only --model ID --sae RELEASE_OR_FOLDER --layers 5 12 20 --dtype bfloat16
+
+`--batch-size auto` (the default) takes as many distinct tokens a forward as bring speed on the device
+(CPU {tokens["cpu"]}, MPS {tokens["mps"]}, CUDA {tokens["cuda"]}) or fit into {SHARE:.0%} of the memory that is
+free, whichever is less. Limits of containers (control groups) count. A run is never refused: where even
+{SMALLEST_BATCH} tokens do not fit, one line names the memory needed. What was chosen is frozen in `config.yaml`.
+`--batch-size N` (pairs) and `--batch-tokens N` override it.
+
+Every run closes with its peak beside the prediction, `Peak memory: 1.2 GB (predicted 1.2)`; the manifest has both in
+bytes (`memory`). On CUDA they are tensors in the GPU's memory (the model passes through main memory on its way there).
+The strategies `sequential` and `separate` load the whole model and are not predicted.
+
+## Measured against predicted
+
+`bluffscope analyze` on the 200 bundled pairs, each in a fresh process, on a CPU;
+`python tools/make_memory_docs.py --measure` measures them again.
+
+{table(HEADER, peaks)}
+Wide: the shape `mid` of `bluffscope bench`, a random Gemma 2 of d 512, 10 of 12 blocks, a vocabulary of 32,000, three
+SAEs of 8192 features. `tests/test_sizing.py` holds predictions to 15 % of the peak in bytes. Weights of the run's own
+dtype are pages of their file until the system needs them elsewhere; where a file's dtype differs, both copies are
+resident while it is loaded.
+
+## Batch sizes by device and memory
+
+From `bluffscope doctor --machine-only`: Gemma 2 2B, layers 5, 12 and 20, three 16k SAEs in float32. Pairs a forward
+of {TOKENS_A_PAIR} distinct tokens (short questions and answers; texts of 160 tokens make it a tenth), and the memory
+they need. "Guide" is what is often recommended. Taken as usable: on the CPU 2 GB less than there is, on MPS two thirds,
+on CUDA 0.5 GB less.
+
+{table(*_split(guide_rows()))}
+The recommendations for 8 GB cannot hold: the weights of {gemma.blocks} blocks and the embeddings are {weights} in
+float32, the SAEs {saes}. More than about {tokens["cpu"] // TOKENS_A_PAIR} pairs bring no speed on a CPU: its matrix
+products are at their peak by then.
+"""
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("|  |", "| |")
+
+
+def _split(rows: Iterator[Sequence[str]]) -> tuple[Sequence[str], Iterator[Sequence[str]]]:
+    return next(rows), rows
+
+
+def kept_peaks(text: str) -> list[list[str]]:
+    """The rows of the table of peaks that a page holds."""
+    _, _, after = text.partition(f"{table(HEADER, [])}")
+    rows = after.partition("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def measured() -> Iterator[list[str]]:
+    """The rows of the table of peaks, from runs."""
+    from transformers import AutoModelForCausalLM
+
+    from bluffscope.bench.shapes import SHAPES, save_shape
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        save_shape(SHAPES["mid"], folder)
+        half = AutoModelForCausalLM.from_pretrained(folder / "model", dtype="bfloat16")
+        half.save_pretrained(folder / "half")
+        for file in (folder / "model").glob("token*"):
+            (folder / "half" / file.name).write_bytes(file.read_bytes())
+        of_wide = ["--sae", str(folder / "sae"), "--model"]
+        models = {
+            "embedded": [],
+            "wide, float32": [*of_wide, str(folder / "model")],
+            "wide, from a bfloat16 file": [*of_wide, str(folder / "half")],
+        }
+        for number, (model, options) in enumerate(RUNS):
+            out = folder / f"run-{number}"
+            command = [sys.executable, "-m", "bluffscope", "analyze", "--device", "cpu", "--allow-unsound"]
+            command += [*models[model], *options.split(), "--out", str(out)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=600)
+            memory = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["memory"]
+            shown = [gigabytes(memory[name]) for name in ("peak_bytes", "predicted_bytes")]
+            print(model, options, *shown, flush=True)
+            yield [model, f"`{options}`" if options else "", *shown]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the page, or says whether it is current."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the page is out of date")
+    parser.add_argument("--measure", action="store_true", help="measure the table of peaks again")
+    chosen = parser.parse_args(arguments)
+    current = TARGET.read_text(encoding="utf-8")
+    made = page(measured() if chosen.measure else kept_peaks(current))
+    if chosen.check:
+        print(f"{TARGET.name} is {'current' if current == made else 'out of date: run tools/make_memory_docs.py'}")
+        return 0 if current == made else 1
+    TARGET.write_text(made, encoding="utf-8")
+    print(f"wrote docs/{TARGET.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
