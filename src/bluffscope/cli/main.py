@@ -53,11 +53,12 @@ def guarded(program: str, action: Callable[[], int]) -> int:
 
 def _outcome(program: str, action: Callable[[], int]) -> int:
     try:
-        code = action()
+        try:
+            code = action()
+        except SystemExit as stop:  # --help
+            code = stop.code if isinstance(stop.code, int) else exit_codes.DONE
         sys.stdout.flush()
         return code
-    except SystemExit as stop:  # --help
-        return stop.code if isinstance(stop.code, int) else exit_codes.DONE
     except BluffscopeError as error:
         _say(f"{program}: {redacted(str(error))}")
         return exit_codes.USAGE

@@ -10,6 +10,7 @@ from typing import Final
 import jinja2
 
 from bluffscope.errors import BluffscopeError, InputError
+from bluffscope.quiet import check_docstrings
 from bluffscope.report.contents import Contents, read_contents
 from bluffscope.report.damage import MANIFEST, checked
 from bluffscope.report.dashboard import write_dashboard
@@ -52,6 +53,7 @@ def write_report(folder: str | Path, *, figures: bool = True) -> Report:
         InputError: no finished run, or a file of it is missing or damaged.
         RunFolderError: the folder cannot be written.
     """
+    check_docstrings()
     run = read_run(folder)
     if not (run.path / "stats.parquet").exists():
         _write_statistics(run)
