@@ -14,6 +14,7 @@ import yaml
 from bluffscope.config import read_yaml
 from bluffscope.errors import InputError
 from bluffscope.table.atomic import TABLE_ERRORS, reason_of, table_errors, unreadable
+from bluffscope.table.damage import CONFIG, MANIFEST, checked
 from bluffscope.table.schema import SCHEMA_VERSION
 
 
@@ -76,7 +77,9 @@ class Run:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """manifest.json: what made the numbers."""
-        return self._json(self.path / "manifest.json")
+        found = self._json(path := self.path / "manifest.json")
+        checked(found, MANIFEST, path)
+        return found
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -88,7 +91,8 @@ class Run:
             raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
         except yaml.YAMLError as error:
             raise InputError(f"{path} is damaged ({reason_of(error)}): run the analysis again") from error
-        return _mapping(found, path)
+        checked(content := _mapping(found, path), CONFIG, path)
+        return content
 
     def _read(self, name: str) -> pl.DataFrame:
         path = self.path / name
