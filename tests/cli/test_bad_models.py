@@ -11,6 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
+from bluffscope.errors import InputError
+from bluffscope.model.failures import as_input_error
+
+
+class Panic(BaseException):
+    """As Rust's panics arrive in Python."""
 
 
 @pytest.fixture
@@ -149,3 +155,31 @@ def test_paths_that_are_no_model_folder_are_refused(model_refused, tmp_path, pai
 def test_a_hub_name_that_is_not_cached_says_what_to_do_offline(model_refused):
     model_refused("not (wholly) in the Hugging Face cache", "HF_HUB_OFFLINE", "give a folder", model="nobody/nothing")
     model_refused("no such folder here", "unset that, or give a folder", model="nosuchmodel")
+
+
+@pytest.mark.parametrize(
+    ("claim", "says"),
+    [
+        ({"num_attention_heads": 0}, "config.json says num_attention_heads is 0; copy it again"),
+        ({"model_type": "mamba"}, "mamba has no num_attention_heads; give a transformer with attention"),
+        ({"head_dim": 0}, "cannot load the model"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "cannot load the model"),
+    ],
+    ids=str,
+)
+def test_a_config_that_only_fails_when_it_is_used_is_refused(model_refused, folder, claim, says):
+    configure(folder, **claim)
+    model_refused(says)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, IndexError, ZeroDivisionError, AssertionError, RecursionError, Panic])
+def test_whatever_a_library_raises_on_a_model_s_folder_names_the_folder(kind):
+    says = pytest.raises(InputError, match=r"^--model x: cannot load the model \(.*why.*\); check")
+    with says, as_input_error("x", "model"):
+        raise kind("why")
+
+
+def test_stopping_is_no_fault_of_the_folder():
+    for kind in (KeyboardInterrupt, SystemExit):
+        with pytest.raises(kind), as_input_error("x", "model"):
+            raise kind

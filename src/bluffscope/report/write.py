@@ -10,7 +10,6 @@ from typing import Final
 import jinja2
 
 from bluffscope.errors import BluffscopeError, InputError
-from bluffscope.quiet import check_docstrings
 from bluffscope.report.contents import Contents, read_contents
 from bluffscope.report.dashboard import write_dashboard
 from bluffscope.report.figures import write_figures
@@ -53,7 +52,6 @@ def write_report(folder: str | Path, *, figures: bool = True) -> Report:
         InputError: no finished run, or a file of it is missing or damaged.
         RunFolderError: the folder cannot be written.
     """
-    check_docstrings()
     run = read_run(folder)
     if not (run.path / "stats.parquet").exists():
         _write_statistics(run)
