@@ -160,16 +160,21 @@ def test_a_hub_name_that_is_not_cached_says_what_to_do_offline(model_refused):
 @pytest.mark.parametrize(
     ("claim", "says"),
     [
-        ({"num_attention_heads": 0}, "config.json says num_attention_heads is 0; copy it again"),
-        ({"model_type": "mamba"}, "mamba has no num_attention_heads; give a transformer with attention"),
-        ({"head_dim": 0}, "cannot load the model"),
-        ({"rope_parameters": {"rope_type": "linear"}}, "cannot load the model"),
+        ({"num_attention_heads": 0}, "cannot load the config.json"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "cannot load the config.json"),
+        ({"query_pre_attn_scalar": 0}, "cannot load the model"),
+        ({"hidden_activation": "nope"}, "cannot load the model"),
     ],
     ids=str,
 )
-def test_a_config_that_only_fails_when_it_is_used_is_refused(model_refused, folder, claim, says):
+def test_a_config_that_makes_a_library_fail_in_its_own_way_is_refused(model_refused, folder, claim, says):
     configure(folder, **claim)
-    model_refused(says)
+    model_refused(says, "check the files in the folder")
+
+
+def test_a_model_without_attention_is_refused(model_refused, folder):
+    (folder / "config.json").write_text('{"model_type": "mamba"}')
+    model_refused("mamba has no num_attention_heads; give a transformer with attention")
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, IndexError, ZeroDivisionError, AssertionError, RecursionError, Panic])
