@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Generator, Mapping
 
+from bluffscope.errors import InputError
 from bluffscope.exclusive import exclusive
 
 # What they say is of compiled extras that this machine's torch does not fit, and of each other's deprecations.
@@ -29,6 +31,19 @@ def libraries_quiet() -> Generator[None, None, None]:
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
+
+
+def check_docstrings() -> None:
+    """Refuse a Python that strips docstrings: transformers and Altair read their own, and fail blaming something else.
+
+    Raises:
+        InputError: it does.
+    """
+    if sys.flags.optimize > 1:
+        raise InputError(
+            "python -OO (PYTHONOPTIMIZE=2) strips the docstrings that transformers and Altair read as they start; "
+            "unset it, or use -O (PYTHONOPTIMIZE=1)"
+        )
 
 
 @contextlib.contextmanager

@@ -11,6 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
+from bluffscope.errors import InputError
+from bluffscope.model.failures import as_input_error
+
+
+class Panic(BaseException):
+    """As Rust's panics arrive in Python."""
 
 
 @pytest.fixture
@@ -202,3 +208,36 @@ def test_weights_that_the_user_linked_into_the_folder_are_read(call, folder, tin
     (folder / "model.safetensors").rename(tmp_path / "kept.safetensors")
     (folder / "model.safetensors").symlink_to(tmp_path / "kept.safetensors")
     assert call("analyze", "--model", folder, *tiny_flags[2:]).code == 0
+
+
+@pytest.mark.parametrize(
+    ("claim", "says"),
+    [
+        ({"num_attention_heads": 0}, "cannot load the config.json"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "cannot load the config.json"),
+        ({"query_pre_attn_scalar": 0}, "cannot load the model"),
+        ({"hidden_activation": "nope"}, "cannot load the model"),
+    ],
+    ids=str,
+)
+def test_a_config_that_makes_a_library_fail_in_its_own_way_is_refused(model_refused, folder, claim, says):
+    configure(folder, **claim)
+    model_refused(says, "check the files in the folder")
+
+
+def test_a_model_without_attention_is_refused(model_refused, folder):
+    (folder / "config.json").write_text('{"model_type": "mamba"}')
+    model_refused("mamba has no num_attention_heads; give a transformer with attention")
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, IndexError, ZeroDivisionError, AssertionError, RecursionError, Panic])
+def test_whatever_a_library_raises_on_a_model_s_folder_names_the_folder(kind):
+    says = pytest.raises(InputError, match=r"^--model x: cannot load the model \(.*why.*\); check")
+    with says, as_input_error("x", "model"):
+        raise kind("why")
+
+
+def test_stopping_is_no_fault_of_the_folder():
+    for kind in (KeyboardInterrupt, SystemExit):
+        with pytest.raises(kind), as_input_error("x", "model"):
+            raise kind

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 
 from bluffscope.cli.options import parse_run
+from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.errors import InputError
+from bluffscope.run import run
 
 
 @pytest.mark.parametrize(
@@ -32,6 +36,13 @@ from bluffscope.errors import InputError
         (["--seed", "-1"], "--seed -1"),
         (["--seed"], "--seed: expected a whole number, got nothing"),
         (["--limit", "0"], "--limit 0: expected at least 1"),
+        (["--limit", str(2**63)], "--limit: expected a whole number of at most 2147483647, got 9223372036854775808"),
+        (["--shard-pairs", str(2**63)], "--shard-pairs: expected a whole number of at most"),
+        (["--noise-draws", "1001"], "--noise-draws: expected a whole number of at most 1000, got 1001"),
+        (["--seed", "9" * 5000], ("--seed: expected a whole number, got 999", "...; see")),
+        (["--seed", f"-{2**32}"], "--seed: expected a whole number of at most 4294967295"),
+        (["--layers", "1", str(2**63)], "--layers: expected a whole number of at most 10000"),
+        (["--dry-run", "--gpus", str(10**30)], "--gpus: expected a whole number of at most 1000000"),
         (["--dtype", "float8"], "--dtype: expected auto or float32 or bfloat16 or float16 or float64, got float8"),
         (["--quantize", "int3"], "--quantize: expected none or int8 or int4, got int3"),
         (["--quantize", "int4"], "--quantize int4: it runs on cuda, not on cpu; use --quantize int8"),
@@ -88,12 +99,44 @@ def test_a_model_without_saes_and_saes_without_a_model_are_refused(refused, tiny
         ("output: {keep_residuals: 'yes'}", "output.keep_residuals: expected true or false"),
         ('output: {out: "a\\0b"}', "output.out: expected a path or null"),
         ("a: &a [" + "[" * 3000, "not valid YAML"),
+        ('model: {layers: !!int ""}', "not valid YAML"),
+        ("model: {layers: !!bool x}", "not valid YAML"),
+        ("model: {revision: !!timestamp x}", "not valid YAML"),
+        ("\n0x" + "f" * 5000 + ": 1", "not valid YAML (line 2)"),
     ],
 )
 def test_a_config_file_that_cannot_be_used_is_named_with_the_option(refused, tmp_path, text, says):
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
     refused("analyze", "--config", path, says=(f"--config {path}: ", says))
+
+
+WHOLE = [
+    f"{part.name}.{option.name}"
+    for part in fields(RunConfig)
+    for option in fields(part.default_factory)  # pyright: ignore
+    if "int" in str(option.type)
+]
+ENDLESS = {"decimal": "9" * 5000, "hexadecimal": "0x" + "f" * 5000, "sexagesimal": "1:0" * 3000, "2**63": str(2**63)}
+
+
+@pytest.mark.parametrize("option", WHOLE)
+@pytest.mark.parametrize("number", list(ENDLESS))
+def test_whole_numbers_without_end_are_refused_wherever_one_may_stand(refused, tmp_path, option, number):
+    part, name = option.split(".")
+    path = tmp_path / "config.yaml"
+    for text in (ENDLESS[number], f"[{ENDLESS[number]}]"):
+        path.write_text(f"{part}:\n  {name}: {text}\n")
+        line = refused("analyze", "--config", path, says=f"--config {path}: ")
+        assert f"{option}: expected " in line or "not valid YAML (line 2)" in line
+        assert len(line) < 400
+
+
+def test_the_library_refuses_them_too(tmp_path):
+    with pytest.raises(InputError, match=r"^--noise-draws: expected a whole number of at most 1000, got 1000000$"):
+        run(RunConfig(measure=MeasureOptions(noise_draws=10**6)))
+    with pytest.raises(InputError, match="got a number of thousands of digits"):
+        run(RunConfig(measure=MeasureOptions(seed=10**5000)))
 
 
 def test_a_config_that_is_missing_a_folder_or_no_text_is_refused(refused, tmp_path):

@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,12 +23,9 @@ from bluffscope.config import DataOptions, ModelOptions, RunConfig
 from faults import killed
 from fuzzing.folders import damage_model, damage_run, damage_saes, damage_tokenizer
 from fuzzing.inputs import config_file, flags, pairs_file
-from fuzzing.trial import MOST_BYTES, attempt
-from fuzzing.values import copied
+from fuzzing.trial import Verdict, attempt
+from fuzzing.values import LONG, SEED, copied
 
-LONG = os.environ.get("HYPOTHESIS_PROFILE") == "explore"
-"""`make soak`."""
-SEED = int(os.environ.get("FUZZ_SEED") or (random.SystemRandom().randrange(10**9) if LONG else 1))
 MANY = int(os.environ.get("FUZZ_INPUTS") or 0)
 ONLY = os.environ.get("FUZZ_ONLY")
 pytestmark = [
@@ -74,7 +70,9 @@ def analyze(model: Path, saes: Path, pairs: Path, scratch: Path, *more: object) 
 def a_model(rng: random.Random, whole: Whole, scratch: Path) -> Made:
     folder = copied(rng.choice(whole.models), scratch / "model")
     said = damage_model(rng, folder)
-    return analyze(folder, whole.saes[0], whole.pairs, scratch, *rng.choice([(), (), ("--logprob",), ("--dry-run",)])), said
+    return analyze(
+        folder, whole.saes[0], whole.pairs, scratch, *rng.choice([(), (), ("--logprob",), ("--dry-run",)])
+    ), said
 
 
 def a_tokenizer(rng: random.Random, whole: Whole, scratch: Path) -> Made:
@@ -144,19 +142,20 @@ def test_whatever_is_given_is_read_or_refused_with_one_line(whole, tmp_path, kin
         if verdict.fault:
             again = f"FUZZ_SEED={SEED} FUZZ_ONLY={number} -k {kind}"
             line = " ".join(str(word)[:200] for word in words)
-            row = replace(row, faults=(*row.faults, f"{again}: {said} {verdict.fault}\n{line}\n{verdict.said[-3000:]}"))
+            found = f"{again}: {said} {verdict.fault}\n{line}\n{verdict.said[-3000:]}"
+            sys.stderr.write(f"{found}\n\n")  # at once: a soak takes long
+            row = replace(row, faults=(*row.faults, found))
         else:
             shutil.rmtree(scratch)
     soak_table.FUZZED.append(row)
     assert not row.faults, "\n\n".join(row.faults)
 
 
-def test_a_traceback_a_hang_and_a_refusal_without_a_reason_are_seen(tmp_path, monkeypatch):
-    from fuzzing import trial
-
-    assert attempt(["--version"], tmp_path).fault is None
+def test_tracebacks_hangs_deaths_memory_and_refusals_without_a_reason_are_seen(tmp_path, monkeypatch):
     assert attempt(["lint", "nowhere.json"], tmp_path).fault is None
-    assert "traceback" in str(attempt(["lint", tmp_path, 0, "--", "\0"], tmp_path).fault) or True
-    monkeypatch.setattr(trial, "SECONDS", 0.001)
-    assert "hangs" in str(attempt(["--version"], tmp_path).fault)
-    monkeypatch.setattr(trial, "MOST_BYTES", MOST_BYTES // 1000)
+    assert Verdict(2, "bluffscope lint: x", 0, 1).fault == "is refused, but not in one line that says what"
+    assert "signal 9" in str(Verdict(-9, "", 0, 1).fault)
+    assert "2.1 GB" in str(Verdict(0, "", 2_100_000_000, 1).fault)
+    assert "traceback" in str(attempt(["lint", "\ud800"], tmp_path, cwd_gone=True).fault)
+    monkeypatch.setattr("fuzzing.trial.SECONDS", 0.001)
+    assert "hangs" in str(attempt(["lint"], tmp_path).fault)

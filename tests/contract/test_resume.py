@@ -135,6 +135,50 @@ def test_what_is_no_run_is_refused(call, tmp_path):
     )
 
 
+STRAYS = {
+    "shards/foo.parquet": "is no shard of this run",
+    "shards/000002.0123.parquet/": "is no shard of this run",
+    "metrics.parquet/": "is a folder, where the run has a file",
+    "log.jsonl/": "is a folder, where the run has a file",
+    "figures": "is a file, where the run has a folder",
+}
+
+
+@pytest.mark.parametrize("stray", STRAYS)
+def test_what_lies_in_a_run_s_way_is_named_before_anything_is_loaded_and_moved_away_it_goes_on(
+    call, half, whole, stray
+):
+    path = half / stray
+    if path.is_file():
+        path.unlink()
+    path.mkdir() if stray.endswith("/") else path.write_bytes(b"mine")
+    before = listing(half)
+    outcome = call("analyze", "--resume", half)
+    again = f"move it elsewhere, then: bluffscope analyze --resume {half}"
+    assert (outcome.code, outcome.said) == (
+        2,
+        f"bluffscope analyze: --resume {half}: {path} {STRAYS[stray]}; {again}\n",
+    )
+    assert listing(half) == before
+    path.rename(half.parent / "elsewhere")
+    assert call("analyze", "--resume", half).code == 3
+    crashing.check_equal(half, whole.folder)
+
+
+@pytest.mark.parametrize("given", [(), ("--data", "DATA"), ("--preset", "demo"), ("--seed", "1")], ids=" ".join)
+def test_a_run_stopped_before_its_options_were_written_never_becomes_the_demo(call, options, whole, tmp_path, given):
+    folder = tmp_path / "run"
+    died = crashing.start(options, folder, killed("open", r"^\.config\.yaml"))
+    assert died.code == -signal.SIGKILL and not (folder / "config.yaml").exists()
+    before = listing(folder)
+    outcome = call("analyze", "--resume", folder, *(options[5] if word == "DATA" else word for word in given))
+    assert outcome.code == 2
+    assert f"--resume {folder}: stopped before its options were written; give those it was started with" in outcome.said
+    assert listing(folder) == before
+    assert call("analyze", "--resume", folder, *options).code == 3
+    crashing.check_equal(folder, whole.folder)
+
+
 def test_two_processes_do_not_write_one_run(call, options, whole, tmp_path):
     folder = tmp_path / "run"
     first = crashing.Child(

@@ -79,7 +79,18 @@ def _index(rng: random.Random, folder: Path) -> str:
     return f"index {str(index)[:80]}"
 
 
-_MODEL = (_config, _config, _config, _other_architecture, _side_files, _side_files, _any_file, _weights, _weights, _index)
+_MODEL = (
+    _config,
+    _config,
+    _config,
+    _other_architecture,
+    _side_files,
+    _side_files,
+    _any_file,
+    _weights,
+    _weights,
+    _index,
+)
 
 
 def damage_safetensors(rng: random.Random, file: Path) -> str:
@@ -143,7 +154,12 @@ def damage_tokenizer(rng: random.Random, folder: Path) -> str:
         "model": [
             {"type": "WordLevel", "vocab": {"the": 0, "<unk>": rng.choice([1, 0, 2**31])}, "unk_token": "<unk>"},
             {"type": "Unigram", "vocab": [["a", -1.0], ["b", value(rng)]], "unk_id": rng.choice([None, 0, 99])},
-            {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": rng.choice(["a", "[UNK]"]), "max_input_chars_per_word": 0}
+            {
+                "type": "WordPiece",
+                "vocab": {"a": 0},
+                "unk_token": rng.choice(["a", "[UNK]"]),
+                "max_input_chars_per_word": 0,
+            }
             | {"continuing_subword_prefix": "##"},
         ],
         "added_tokens": [
@@ -233,7 +249,9 @@ def _run_accident(rng: random.Random, folder: Path) -> str:
 def _stray(rng: random.Random, folder: Path) -> str:
     """Something that no run has, or in a place that is a run's own."""
     names = ("shards/foo.parquet", "shards/000001.parquet", "notes.txt", "metrics.parquet", "shards", "figures")
-    path = folder / rng.choice([*names, "log.jsonl", "report.html", "stats.parquet", "shards/x/y", ".lock", "checksums.txt"])
+    path = folder / rng.choice(
+        [*names, "log.jsonl", "report.html", "stats.parquet", "shards/x/y", ".lock", "checksums.txt"]
+    )
     if path.is_dir():
         shutil.rmtree(path)
     else:

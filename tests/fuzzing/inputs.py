@@ -86,8 +86,26 @@ def _parquet(rng: random.Random, rows: list[dict[str, Any]]) -> bytes:
 
 _WRITERS = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet, ".tsv": _csv}
 
-TAGGED = ('!!bool "x"', '!!int ""', '!!float ""', '!!timestamp "x"', "!!binary x", "!!set {a}", "!!omap [a: 1]", "&a [*a]")
-NUMBERS = ("9" * 5_000, "0x" + "f" * 5_000, "0b" + "1" * 20_000, "1:" * 3_000 + "1", "1_" * 3_000, "2020-99-99", ".inf", "0o9")
+TAGGED = (
+    '!!bool "x"',
+    '!!int ""',
+    '!!float ""',
+    '!!timestamp "x"',
+    "!!binary x",
+    "!!set {a}",
+    "!!omap [a: 1]",
+    "&a [*a]",
+)
+NUMBERS = (
+    "9" * 5_000,
+    "0x" + "f" * 5_000,
+    "0b" + "1" * 20_000,
+    "1:" * 3_000 + "1",
+    "1_" * 3_000,
+    "2020-99-99",
+    ".inf",
+    "0o9",
+)
 
 
 def config_file(rng: random.Random, folder: Path, base: RunConfig) -> tuple[Path, str]:
@@ -116,7 +134,9 @@ NOT_GIVEN = ("engine", "address", "workers", "out", "resume", "data", "model", "
 
 def flags(rng: random.Random, options: type = RunConfig) -> list[str]:
     """Some options of a run with values that may be anything."""
-    names = [item.name for part in fields(options) for item in fields(part.default_factory()) if item.name not in NOT_GIVEN]
+    names = [
+        item.name for part in fields(options) for item in fields(part.default_factory()) if item.name not in NOT_GIVEN
+    ]
     words: list[str] = []
     for name in rng.sample(names, rng.choice([1, 1, 2, 3])):
         flag = f"--{name.replace('_', '-')}"

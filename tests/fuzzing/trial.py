@@ -82,10 +82,10 @@ def _work(words: list[str], place: Path, said: Path, peak: Path) -> None:
     from bluffscope.cli.main import main
 
     bluffscope.run._report = lambda path: None  # page and figures take seconds
-    if words[0] != "report":  # the JavaScript engine that draws it reserves addresses, which are no memory
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (held + _ADDRESSES, held + _ADDRESSES))
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     try:
+        if words[0] != "report":  # the JavaScript engine that draws it reserves addresses, which are no memory
+            resource.setrlimit(resource.RLIMIT_AS, (held + _ADDRESSES, held + _ADDRESSES))
         code = main(words)
     except BaseException:  # a panic of polars is no Exception
         traceback.print_exc()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "explore"
+"""`make soak`."""
+SEED = int(os.environ.get("FUZZ_SEED") or (random.SystemRandom().randrange(10**9) if LONG else 1))
+"""Everything random follows from it; soak runs draw one and print it."""
 HUGE = "@a whole number of 5,000 digits@"
 """Stands for one in a document: Python refuses to print it."""
 NAMES = ("constructor", "toString", "hasOwnProperty", "__proto__", "__class__", "valueOf")
@@ -83,7 +88,9 @@ def dumped(document: Any) -> str:
     return json.dumps(document).replace(json.dumps(HUGE), "9" * 5_000)
 
 
-def rewrite(rng: random.Random, file: Path, change: Callable[[random.Random, Any], str] = mutate, times: int = 1) -> str:
+def rewrite(
+    rng: random.Random, file: Path, change: Callable[[random.Random, Any], str] = mutate, times: int = 1
+) -> str:
     """Accidents inside a JSON file, or to one that is damaged already."""
     if not file.is_file():
         return f"{file.name} is gone"
@@ -96,7 +103,18 @@ def rewrite(rng: random.Random, file: Path, change: Callable[[random.Random, Any
     return f"{file.name} {', '.join(said)}"
 
 
-PIECES = (b"\0", b"\xff\xfe", b"[" * 5_000, b'{"a":' * 3_000, b"9" * 5_000, b"NaN", b"1e999", b"\xed\xa0\x80", b"\n", b'"')
+PIECES = (
+    b"\0",
+    b"\xff\xfe",
+    b"[" * 5_000,
+    b'{"a":' * 3_000,
+    b"9" * 5_000,
+    b"NaN",
+    b"1e999",
+    b"\xed\xa0\x80",
+    b"\n",
+    b'"',
+)
 
 
 def damage_bytes(rng: random.Random, content: bytes) -> bytes:

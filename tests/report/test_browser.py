@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ import pytest
 
 from bluffscope.report.write import write_report
 from browser import Browser, executable
+from fuzzing.values import LONG, NAMES, SEED, TEXTS
 from made_runs import OBJECT_KEYS, STRANGE, make_run
 
 STORY = "document.getElementById('story')"
@@ -199,3 +201,45 @@ def test_ten_thousand_pairs_open_and_answer(browser, tmp_path):
     assert len(values) == 50
     assert values == sorted(values)
     assert browser.complaints == []
+
+
+def hostile_report(rng: random.Random, folder: Path) -> Path:
+    """A report whose ids, domains, texts and other columns are texts that try to act, in some mixture."""
+    pairs = 24
+    make_run(folder, pairs, effect=1.0, features=6)
+    chosen = [text.encode("utf-8", "replace").decode() for text in (*TEXTS, *STRANGE)]
+    drawn = {name: [rng.choice(chosen) for _ in range(pairs)] for name in ("prompt", "fact", "hallucination", "source")}
+    kinds = rng.sample([text for text in chosen if text.strip() and len(text) < 200 and text not in NAMES], 3)
+    ids = [f"{rng.choice(chosen)[:300]} {number}" for number in range(pairs)]
+    shared = {"pair_id": ids, "domain": [kinds[number % 3] for number in range(pairs)]}
+    renamed = dict(zip(pl.read_parquet(folder / "metrics.parquet")["pair_id"], ids, strict=True))
+    for name, columns in (("metrics", shared), ("pairs", shared | drawn)):
+        table = pl.read_parquet(folder / f"{name}.parquet")
+        held = table.with_columns(pl.Series(column, values) for column, values in columns.items())
+        held.write_parquet(folder / f"{name}.parquet", metadata={"schema_version": "1"})
+    features = pl.read_parquet(folder / "features.parquet")
+    features.with_columns(pl.col("pair_id").replace(renamed)).write_parquet(folder / "features.parquet")
+    return write_report(folder, figures=False).path
+
+
+@(pytest.mark.soak if LONG else lambda test: test)
+@pytest.mark.parametrize("number", range(20 if LONG else 1))
+def test_texts_that_try_to_act_do_nothing_wherever_they_stand(browser, tmp_path, number):
+    rng = random.Random(f"{SEED} page {number}")
+    page = hostile_report(rng, tmp_path / "run")
+    browser.open(page)
+    for word in rng.sample(TEXTS, 3):
+        searched(browser, word.encode("utf-8", "replace").decode()[:200])
+    searched(browser, "")
+    for press in ("#pair-table .open", ".cell"):
+        browser.run(f"document.querySelector({press!r})?.click()")
+        assert browser.run(f"{STORY}.querySelectorAll('script, img, iframe').length") == 0
+        browser.run(f"{STORY}.close?.()")
+    for choice in range(browser.run("document.querySelectorAll('select').length")):
+        browser.run(
+            f"(() => {{ const box = document.querySelectorAll('select')[{choice}]; "
+            "box.selectedIndex = box.options.length - 1; box.dispatchEvent(new Event('change')); })()"
+        )
+    where = f"FUZZ_SEED={SEED}, page {number}"
+    assert (browser.complaints, browser.run("window.hacked")) == ([], None), where
+    assert browser.requests == [page.resolve().as_uri()], where

@@ -20,7 +20,9 @@ from bluffscope.errors import InputError, RunFolderError
 from bluffscope.table import folder as folder_module
 from bluffscope.table.folder import RUN_MARKS, RunFolder, default_run_path, manifest_checksum, plain
 from bluffscope.table.manifest import STAGES, assemble_manifest, package_versions
+from bluffscope.table.reader import read_run
 from bluffscope.table.schema import table_columns
+from made_runs import make_run
 
 
 def test_a_new_folder_is_made_with_its_parents_and_is_empty_but_for_shards(tmp_path):
@@ -209,3 +211,17 @@ def test_the_log_grows_by_one_json_line_each(tmp_path):
 def test_a_log_that_cannot_be_written_is_one_clear_line(tmp_path):
     with pytest.raises(RunFolderError, match="cannot write .*log.jsonl: No such file"):
         RunFolder(tmp_path / "gone").log("error", "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"health": "sound"}, "health is not an object"),
+        ({"health": {"findings": [{"message": []}]}}, "health.findings.message is not text or a number"),
+        ({"metric_versions": {"gini": "x"}}, "metric_versions.gini is not a whole number"),
+    ],
+    ids=str,
+)
+def test_a_manifest_that_says_what_no_run_writes_is_refused_by_whoever_reads_it(tmp_path, change, says):
+    with pytest.raises(InputError, match=f"manifest.json is damaged .{says}.: run the analysis again"):
+        _ = read_run(make_run(tmp_path / "run", 10, features=4, manifest=change)).manifest

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import polars as pl
 import pytest
 
+from bluffscope.errors import RunFolderError
 from bluffscope.records import Pair, Shard
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.journal import Journal
@@ -92,3 +94,20 @@ def test_the_identity_of_a_shard_follows_from_all_that_is_known_of_its_pairs():
     found = {shard_identity(item, "run") for item in [base, *changed]} | {shard_identity(base, "another")}
     assert len(found) == len(changed) + 2
     assert shard_identity(base, "run") == shard_identity(shard(0), "run")
+
+
+def test_a_shard_that_is_gone_as_soon_as_it_stands_is_left_to_the_merge(tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path / "run")
+    found = journal(folder)
+    replace_file = os.replace
+
+    def gone(source, target):
+        replace_file(source, target)
+        os.unlink(target)
+
+    monkeypatch.setattr(os, "replace", gone)
+    found.commit(shard(0), table(shard(0)), {})
+    monkeypatch.undo()
+    assert found.pairs == 2
+    with pytest.raises(RunFolderError, match="shard"):
+        merge(folder, 1, COLUMNS, {})

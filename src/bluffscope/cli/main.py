@@ -54,12 +54,13 @@ def guarded(program: str, action: Callable[[], int]) -> int:
 
 def _outcome(program: str, action: Callable[[], int]) -> int:
     try:
-        with exclusive():
-            code = action()
+        try:
+            with exclusive():
+                code = action()
+        except SystemExit as stop:  # --help
+            code = stop.code if isinstance(stop.code, int) else exit_codes.DONE
         sys.stdout.flush()
         return code
-    except SystemExit as stop:  # --help
-        return stop.code if isinstance(stop.code, int) else exit_codes.DONE
     except BluffscopeError as error:
         _say(f"{program}: {redacted(str(error))}")
         return exit_codes.USAGE

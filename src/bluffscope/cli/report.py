@@ -15,6 +15,7 @@ from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.options import parsed, refuse_repeated
 from bluffscope.config import expectation
+from bluffscope.quiet import check_docstrings
 
 _PROGRAM = "bluffscope report"
 _DESCRIPTION = """Write report.html and figures/ of a run again. Statistics are computed where the folder has none;
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 
     expected = partial(expectation, groups=(ReportOptions,))
     options = parsed(gather, arguments, _PROGRAM, _DESCRIPTION, expected)
+    check_docstrings()
     # Polars, scipy and altair take seconds to import: --help and a mistyped flag should not.
     from bluffscope.report.write import write_report
 

@@ -48,7 +48,7 @@ class _Stream:
 
 @contextlib.contextmanager
 def lasting_streams() -> Generator[None, None, None]:
-    """Inside, `sys.stdout` and `sys.stderr` are such streams; afterwards nothing is left for Python to flush at exit."""
+    """Inside, `sys.stdout` and `sys.stderr` are such streams; nothing is left to flush at exit."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _lasting(sys.stdout, needed=True), _lasting(sys.stderr, needed=False)
     try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Final
 
 from bluffscope.errors import InputError
+from bluffscope.quiet import check_docstrings
 
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """One of them is enough."""
@@ -29,11 +29,7 @@ def check_folder(name: str, *, weights: bool = True) -> str:
     Raises:
         InputError: there is no such folder, or a file is missing in it, damaged or a pickle.
     """
-    if sys.flags.optimize > 1:
-        raise InputError(
-            "python -OO (PYTHONOPTIMIZE=2) strips the docstrings that transformers reads as it starts; "
-            "unset it, or use -O (PYTHONOPTIMIZE=1)"
-        )
+    check_docstrings()
     path = Path(name).expanduser()
     if not path.exists():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:

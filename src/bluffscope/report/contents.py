@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from bluffscope.report.damage import ABOUT, CONFIG, MANIFEST, checked
 from bluffscope.stats.feature_effects import FeatureStudy, feature_effects
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.table.atomic import table_errors
+from bluffscope.table.damage import ABOUT, CONFIG, MANIFEST, checked
 from bluffscope.table.health import Health, read_health
 from bluffscope.table.metric_pairs import MetricPair, metric_pairs
 from bluffscope.table.reader import Run, read_run

@@ -12,7 +12,6 @@ import jinja2
 from bluffscope.errors import BluffscopeError, InputError
 from bluffscope.exclusive import exclusive
 from bluffscope.report.contents import Contents, read_contents
-from bluffscope.report.damage import MANIFEST, checked
 from bluffscope.report.dashboard import write_dashboard
 from bluffscope.report.figures import write_figures
 from bluffscope.report.page import render_page
@@ -22,6 +21,7 @@ from bluffscope.stats.analysis import noted
 from bluffscope.stats.run_detectors import detect_in, quick_to_detect
 from bluffscope.stats.sampling import drawn_from, pairs_of, read_metrics
 from bluffscope.table.atomic import TABLE_ERRORS, unwritable, write_bytes
+from bluffscope.table.damage import MANIFEST, checked
 from bluffscope.table.health import read_health
 from bluffscope.table.reader import Run, read_run
 

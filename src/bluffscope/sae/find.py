@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 SAELENS_FILES = ("cfg.json", "sae_weights.safetensors")
 CANONICAL_L0 = 100
 """Gemma Scope calls the SAE with the mean L0 nearest to this the canonical one of its width."""
-_LAYER_FOLDER = re.compile(r"layer_(\d+)")
+_LAYER_FOLDER = re.compile(r"layer_([0-9]{1,4})")
 _GEMMA_FOLDER = re.compile(r"width_(\d+)([km])/average_l0_(\d+)/params\.npz")
 
 

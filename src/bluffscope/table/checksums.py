@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from bluffscope.errors import RunFolderError
 from bluffscope.table.atomic import sha256_of, write_bytes
+from bluffscope.table.damage import MANIFEST, checked
 from bluffscope.table.folder import manifest_checksum
 from bluffscope.table.links import OURS
 
@@ -95,12 +96,11 @@ def _read(path: Path, sha256: str) -> TableFile:
 def _manifest(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        checked(found, MANIFEST, path)
     except FileNotFoundError:
         return None, [f"{path} is missing"]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None, [f"{path} is cut off or damaged"]
-    if not isinstance(found, dict):
-        return None, [f"{path} is damaged"]
     content = cast("dict[str, Any]", found)
     if content.get("checksum") != manifest_checksum(content):
         return None, [f"{path} is altered"]

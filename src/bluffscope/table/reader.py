@@ -16,6 +16,7 @@ from bluffscope.errors import InputError
 from bluffscope.exclusive import refuse_after_fork
 from bluffscope.parquet_limits import LargeParquetError, check_whole
 from bluffscope.table.atomic import TABLE_ERRORS, reason_of, table_errors, unreadable
+from bluffscope.table.damage import CONFIG, MANIFEST, checked
 from bluffscope.table.links import refuse_links
 from bluffscope.table.schema import SCHEMA_VERSION
 
@@ -82,7 +83,9 @@ class Run:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """manifest.json: what made the numbers."""
-        return self._json(self.path / "manifest.json")
+        found = self._json(path := self.path / "manifest.json")
+        checked(found, MANIFEST, path)
+        return found
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -94,7 +97,8 @@ class Run:
             raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
         except yaml.YAMLError as error:
             raise InputError(f"{path} is damaged ({reason_of(error)}): run the analysis again") from error
-        return _mapping(found, path)
+        checked(content := _mapping(found, path), CONFIG, path)
+        return content
 
     def _read(self, name: str) -> pl.DataFrame:
         path = self.path / name

@@ -1,4 +1,4 @@
-"""Files of a run that are not what a run writes: said in one line, before a page is made of them."""
+"""Files of a run that are not what a run writes: said in one line, before anything is made of them."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ MANIFEST: Final[dict[str, Any]] = {
     },
     "dtype": str,
     "quantize": str,
+    "metric_versions": {"*": int},
+    "files": {"*": {"sha256": str}},
 }
-"""What a report reads of manifest.json; what is null or not there is left out. "*" is any key, {} any object."""
+"""What is read of manifest.json; what is null or not there is left out. "*" is any key, {} any object."""
 CONFIG: Final[dict[str, Any]] = {"model": {"layers": [int]}, "measure": {}, "data": {}, "engine": {}, "output": {}}
 """The same of config.yaml."""
 ABOUT: Final[dict[str, Any]] = {
@@ -58,7 +60,7 @@ ABOUT: Final[dict[str, Any]] = {
 
 
 def checked(found: Mapping[str, Any], shape: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """What a file holds, without nulls where the report looks.
+    """What a file holds, without nulls where it is looked at.
 
     Args:
         found: its content.
