@@ -27,7 +27,7 @@ from bluffscope.run import run
 from bluffscope.table.schema import Column
 
 pytest.importorskip("ray")
-from bluffscope.engine.ray import cluster  # noqa: E402
+from bluffscope.engine.cluster import cluster  # noqa: E402
 
 NUMBER = 24
 
@@ -163,15 +163,16 @@ def running(process):
         return False
 
 
-def test_a_run_on_ray_whose_driver_is_killed_leaves_no_worker_and_is_finished_here_with_the_same_tables(
-    options, tmp_path
+@pytest.mark.parametrize("victim", ["driver", "raylet", pytest.param("gcs_server", marks=pytest.mark.soak)])
+def test_a_run_whose_driver_or_whose_ray_is_killed_ends_and_is_finished_here_with_the_same_tables(
+    victim, options, tmp_path
 ):
     out = tmp_path / "run"
     # Each pair a shard and a forward of its own: there is time to kill it between the first shard and the last.
     slow = {**options, "shard_pairs": 1, "noise_draws": 200}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in slow.items()]
     command = [sys.executable, "-m", "bluffscope", "analyze", *flags, "--engine", "ray", "--workers", "1"]
-    driver = subprocess.Popen([*command, "--out", str(out)])
+    driver = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 100
         while not list(out.glob("shards/*.parquet")) and time.monotonic() < deadline and driver.poll() is None:
@@ -179,9 +180,18 @@ def test_a_run_on_ray_whose_driver_is_killed_leaves_no_worker_and_is_finished_he
         # Ray's own agents end a minute later, once they have given up on telling somebody.
         processes = psutil.Process(driver.pid).children(recursive=True)
         workers = [process for process in processes if "Station" in " ".join(process.cmdline())]
+        if victim != "driver":
+            next(process for process in processes if process.name() == victim).kill()
+            said = driver.communicate(timeout=60)[1]
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait(timeout=30)
+    if victim != "driver":
+        assert driver.returncode == 2
+        assert "Traceback" not in said
+        last = said.strip().splitlines()[-1]
+        assert last.startswith(f"bluffscope analyze: --engine ray: Ray's process {victim} on this machine has died; ")
+        assert last.endswith(f"what is committed is kept: bluffscope analyze --resume {out}")
     assert workers
     committed = len(list(out.glob("shards/*.parquet")))
     assert 0 < committed < NUMBER

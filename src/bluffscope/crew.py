@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -17,6 +18,7 @@ from bluffscope import __version__
 from bluffscope.config import EngineOptions, RunConfig
 from bluffscope.engine import Commit, LocalEngine
 from bluffscope.engine.base import Question, Tally
+from bluffscope.engine.launch import check_address
 from bluffscope.engine.placement import Need, Node, Placement, place
 from bluffscope.errors import InputError
 from bluffscope.machine import device_peak
@@ -230,6 +232,16 @@ class Crew:
         }
 
 
+def check_engine(options: EngineOptions) -> None:
+    """Refuse Ray where it is not installed, and an address at which no cluster answers, before anything is loaded."""
+    if options.engine == "local":
+        return
+    if find_spec("ray") is None:
+        raise InputError("--engine ray: Ray is not installed; run: pip install 'bluffscope[ray]'")
+    if options.address is not None:
+        check_address(options.address)
+
+
 @contextmanager
 def crew_of(
     config: RunConfig, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
@@ -254,15 +266,16 @@ def crew_of(
         return
     with ExitStack() as stack:
         with stopwatch.stage("load"):
-            ray = _ray_engine()
+            from bluffscope.engine import cluster, ray  # only now: Ray is an extra, and takes a second to import
+
             shape = _expected_shape(config)  # what is plainly wrong is said before anything is started
             workers = 0 if options.workers == "auto" else options.workers
-            nodes = stack.enter_context(ray.cluster(options.address, workers))
-            config, placement = _placed(config, shape, nodes, ray.free_gpu_memory)
+            nodes = stack.enter_context(cluster.cluster(options.address, workers))
+            config, placement = _placed(config, shape, nodes, cluster.free_gpu_memory)
             factory = RunFactory(config, tuple(analyses), columns_of, placement.cores)
             modules = _modules_to_send(analysis.function for analysis in analyses)
             engine = stack.enter_context(ray.RayEngine(placement, stopwatch, modules))
-            loaded = engine.hire(factory)
+            loaded: Any = engine.hire(factory)  # what its workers describe is a `Loaded`
         remote = RemoteWorkers(loaded, engine)
         yield Crew(lambda shards, *told: engine.run(shards, factory, *told), remote, loaded.config)
 
@@ -272,17 +285,6 @@ def _warn_of_rays_own(options: EngineOptions) -> None:
     for flag, given in (("--workers", options.workers != "auto"), ("--address", options.address is not None)):
         if given:
             logger.warning("%s: the local engine has one worker, in this process; add --engine ray", flag)
-
-
-def _ray_engine() -> Any:
-    """The module with everything of Ray, which is an extra."""
-    try:
-        from bluffscope.engine import ray
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "ray":
-            raise
-        raise InputError("--engine ray: Ray is not installed; run: pip install 'bluffscope[ray]'") from error
-    return ray
 
 
 def _expected_shape(config: RunConfig) -> Shape:

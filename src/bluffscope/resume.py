@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from bluffscope.config import RunConfig, run_config
-from bluffscope.errors import InputError, RunFolderError, RunStopped
+from bluffscope.errors import InputError, RunFolderError, RunStopped, WorkerLostError
 from bluffscope.provenance import Identity, placeless, result_options
 from bluffscope.table.atomic import is_leftover, remove_leftovers, write_bytes, writing
 from bluffscope.table.checksums import CHECKSUMS, Finished, TableFile, inspect, write_checksums
@@ -133,8 +133,8 @@ def resumable(folder: RunFolder) -> Generator[None, None, None]:
     again = f"bluffscope analyze --resume {shlex.quote(str(folder.path))}"
     try:
         yield
-    except RunFolderError as error:
-        raise RunFolderError(f"{error}; what is committed is kept: {again}") from error
+    except (RunFolderError, WorkerLostError) as error:
+        raise type(error)(f"{error}; what is committed is kept: {again}") from error
     except KeyboardInterrupt as stop:
         raise RunStopped(getattr(stop, "signal_number", signal.SIGINT), folder.path) from stop
 

@@ -18,7 +18,7 @@ import torch
 
 from bluffscope.buffers import kept_heap
 from bluffscope.config import RunConfig
-from bluffscope.crew import CrewWorker, crew_of
+from bluffscope.crew import CrewWorker, check_engine, crew_of
 from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
 from bluffscope.exclusive import exclusive
 from bluffscope.fidelity import Fidelity, check_fidelity, compare_with_float32
@@ -216,6 +216,7 @@ def _run(
                 assert previous.finished is not None and previous.finished.manifest is not None
                 merged = completed(previous)
                 return RunResult(previous.folder.path, merged, previous.finished.manifest, untouched=True)
+        check_engine(config.engine)
         with session.stopwatch.stage("data"):
             source = open_source(config.data)
             scan = source.scan()

@@ -20,7 +20,8 @@ from bluffscope.errors import InputError, RunStopped, WorkerLostError
 from bluffscope.timing import Stopwatch
 
 pytest.importorskip("ray")
-from bluffscope.engine.ray import RayEngine, cluster  # noqa: E402
+from bluffscope.engine.cluster import cluster  # noqa: E402
+from bluffscope.engine.ray import RayEngine  # noqa: E402
 from light_worker import Factory, Worker, frame, shards  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:ray")
@@ -110,6 +111,44 @@ def test_workers_killed_at_random_moments_cost_no_row_and_double_none(seed, capl
     assert sum(outcome.told) == 160
     assert min(outcome.told) >= 0
     assert "its pairs are measured again" in caplog.text
+
+
+def test_a_worker_that_stops_answering_is_replaced_and_costs_no_row(monkeypatch, caplog):
+    monkeypatch.setattr("bluffscope.engine.ray.MOST_UNANSWERED", 6)
+    stopped = []
+
+    def stop(engine):
+        time.sleep(0.3)
+        stopped.append(engine.pids[0])
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    outcome = run(Factory(seconds=0.02), shards(30, 8), meanwhile=stop)
+    assert outcome.engine.lost == 1
+    assert outcome.table.equals(pl.concat(map(frame, shards(30, 8))))
+    assert "it did not answer for 3 s" in caplog.text
+    assert stopped[0] not in outcome.engine.pids
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A factory whose worker takes longer to load than a worker may leave news unanswered."""
+
+    def __call__(self):
+        time.sleep(4)
+        return Worker()
+
+
+def test_a_worker_that_takes_long_to_load_is_waited_for_and_one_that_never_starts_is_not(monkeypatch):
+    monkeypatch.setattr("bluffscope.engine.ray.MOST_UNANSWERED", 2)
+    assert run(Slow(), shards(), 1).engine.lost == 0
+    monkeypatch.setattr("bluffscope.engine.ray.MOST_WITHOUT_WORKER", 4)
+    placement = Placement(1, 1000)
+    with (
+        cluster(None),
+        RayEngine(placement, Stopwatch(), ("light_worker",)) as engine,
+        pytest.raises(WorkerLostError, match="no worker has started"),
+    ):
+        engine.hire(Factory())
 
 
 def test_a_pair_that_kills_its_worker_is_found_and_given_up_and_all_others_are_measured(capfd):

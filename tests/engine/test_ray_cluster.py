@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 import tempfile
+import threading
+import time
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -11,9 +16,12 @@ import pytest
 pytest.importorskip("ray")
 from ray import cluster_utils
 
-from bluffscope.engine.placement import Need, place
-from bluffscope.engine.ray import RayEngine, cluster
-from bluffscope.errors import InputError
+from bluffscope.api import config_from
+from bluffscope.engine.cluster import cluster
+from bluffscope.engine.placement import Need, Placement, place
+from bluffscope.engine.ray import RayEngine
+from bluffscope.errors import InputError, WorkerLostError
+from bluffscope.run import run
 from bluffscope.timing import Stopwatch
 from light_worker import Factory, frame, shards
 
@@ -26,6 +34,9 @@ def machines(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     folder = tempfile.mkdtemp(prefix="bluffscope-ray-", dir="/tmp")  # pytest's are too long for names of sockets
+    # The played cluster writes its address into Ray's default folder, whatever `temp_dir` says, and does not make it.
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    (Path(folder) / "ray").mkdir()
     head = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False, "temp_dir": folder}
     played = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     others = [played.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
@@ -57,7 +68,57 @@ def test_a_machine_that_is_lost_costs_no_row(machines):
     assert sum(told) == 240
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "nonsense", "ray://127.0.0.1:1"])
-def test_an_address_where_no_cluster_is_is_refused_in_a_line(address):
-    with pytest.raises(InputError, match=f"^--address {address}: "), cluster(address):
+def test_a_run_ends_when_the_node_of_its_own_machine_dies(machines):
+    played, _ = machines
+    begun = None
+
+    def commit(shard, table):
+        nonlocal begun
+        if begun is None:
+            begun = time.monotonic()
+            played.head_node.kill_raylet(check_alive=False)
+
+    with cluster(played.address), RayEngine(Placement(2, 1), Stopwatch(), ("light_worker",)) as engine:
+        with pytest.raises(WorkerLostError, match="Ray node of this machine .* has died|processes? died"):
+            engine.run(shards(2000, 4), Factory(seconds=0.02), commit, lambda pairs: None)
+        assert time.monotonic() - begun < 60
+
+
+@pytest.fixture
+def listener():
+    """A server that is not Ray: it accepts, and may answer; gives its address."""
+    with contextlib.ExitStack() as stack:
+
+        def listening(answer):
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+            def serve():
+                with contextlib.suppress(OSError):  # closed
+                    while True:
+                        held.append(server.accept()[0])
+                        held[-1].sendall(answer)
+
+            threading.Thread(target=serve, daemon=True).start()
+            return f"127.0.0.1:{server.getsockname()[1]}"
+
+        held = []
+        yield listening
+        for connection in held:
+            connection.close()
+
+
+NOWHERE = ["127.0.0.1:1", "127.0.0.1:99999", f"127.0.0.1:{'9' * 5000}", "127.0.0.1:0", "nonsense", "ray://127.0.0.1:1"]
+NOWHERE += ["no.such.host.invalid:6379", "silent", "garbage"]
+
+
+@pytest.mark.parametrize("address", NOWHERE)
+def test_an_address_where_no_cluster_is_is_refused_in_a_line_before_anything_is_read(address, listener, tmp_path):
+    if address in ("silent", "garbage"):
+        address = listener(b"" if address == "silent" else b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    begun = time.monotonic()
+    config = config_from(model="none", sae="none", data=str(tmp_path / "none"), engine="ray", address=address)
+    with pytest.raises(InputError, match=f"^--address {address[:80]}"):
+        run(config)
+    assert time.monotonic() - begun < 15
+    with pytest.raises(InputError, match=f"^--address {address[:80]}"), cluster(address):
         pass

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,8 +17,8 @@ from bluffscope.errors import InputError
 from bluffscope.machine import memory_available
 from bluffscope.quiet import environment
 
-_ANSWER_SECONDS: Final = 5.0
-"""How long a cluster may take to answer; Ray itself tries for minutes."""
+_ANSWER_SECONDS: Final = 12.0
+"""How long a cluster may take to answer, the import of Ray included; Ray itself tries for minutes."""
 _STORE_BYTES: Final = 1 << 30
 """Most memory for tables on their way from workers; Ray puts the rest on disk."""
 _LEAST_STORE_BYTES: Final = 100 << 20
@@ -43,18 +44,26 @@ def starting() -> Generator[dict[str, Any], None, None]:
 
 
 def check_address(address: str) -> None:
-    """Refuse what is no address, or one that nobody listens at.
+    """Refuse an address at which no Ray cluster answers.
 
     Raises:
-        InputError: it is neither "auto" nor HOST:PORT.
-        OSError, OverflowError: nobody answers there.
+        InputError: it is neither "auto" nor HOST:PORT, or no cluster that this machine belongs to answers there.
     """
-    if address == "auto":
-        return
     host, _, port = address.rpartition(":")
-    if "://" in address or not host or not port.isdigit():
-        raise InputError(f"--address {address}: give HOST:PORT of the cluster's head, or auto, on a machine of it")
-    socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    if address != "auto" and ("://" in address or not host or not port.isdecimal() or not 0 < int(port[:9]) < 1 << 16):
+        raise InputError(f"--address {address[:80]}: give HOST:PORT of the cluster's head, or auto, on a machine of it")
+    # -P: or `ray` would be the module beside the script.
+    command = [sys.executable, "-P", str(Path(__file__).with_name("probe.py")), address]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False)
+        said = None if done.returncode == 0 else " ".join(done.stdout.split()) or "its client crashed"
+    except subprocess.TimeoutExpired:
+        said = f"nothing there answered as Ray does within {_ANSWER_SECONDS:.0f} s"
+    if said is not None:
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there ({said[:150]}); start one with `ray start --head`, or "
+            "leave --address out to use this machine alone"
+        )
 
 
 def _store_bytes() -> int:

@@ -1,13 +1,11 @@
-"""Shards on Ray: workers in processes of their own, here or on a cluster. The only file that imports ray."""
+"""Shards on Ray: workers in processes of their own, here or on a cluster."""
 
 from __future__ import annotations
 
 import logging
 import math
 import re
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
@@ -17,18 +15,15 @@ from types import TracebackType
 from typing import Any, Final
 
 import ray
-from ray import _raylet, cloudpickle, exceptions
-from ray._private import worker as internals
+from ray import cloudpickle, exceptions
 
 from bluffscope.engine.base import Commit, Description, DistantFactory, Question, Tally
-from bluffscope.engine.launch import check_address, starting
+from bluffscope.engine.cluster import Watch
 from bluffscope.engine.ledger import Account, Ledger
-from bluffscope.engine.placement import Node, Placement
+from bluffscope.engine.placement import Placement
 from bluffscope.engine.retries import Backlog, Task
 from bluffscope.engine.station import Measured, News, Station, unpacked
 from bluffscope.errors import InputError, RunStopped, WorkerLostError
-from bluffscope.machine import cores_granted, memory_available
-from bluffscope.quiet import environment
 from bluffscope.records import Shard
 from bluffscope.timing import Stopwatch
 
@@ -38,14 +33,17 @@ IN_FLIGHT: Final = 2
 """Shards at a worker: one in work, one that waits, so that it never does."""
 NEWS_SECONDS: Final = 0.5
 """How often workers are asked how they get on."""
-PATIENCE_SECONDS: Final = 60.0
-"""How long the first worker may take before the user is told what is waited for."""
+MOST_UNANSWERED: Final = 1200
+"""Times that a worker may leave that unanswered (10 minutes) before it counts as dead."""
+PATIENCE: Final = 120
+"""Times without any worker (a minute) before the user is told what is waited for."""
+MOST_WITHOUT_WORKER: Final = 1800
+"""Times without any worker (15 minutes) before the run ends."""
 MOST_STILLBORN: Final = 5
 """Workers that may die while they load, one after another, before it is no accident."""
 BREATH_SECONDS: Final = 0.5
 """The wait before the first of them is replaced, twice as long each time: Ray sends workers to a lost machine until it
 has noticed."""
-_SILENT: Final[dict[str, Any]] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 _EXIT = re.compile(r"Worker exit type: (\w+)")
 
 
@@ -61,6 +59,10 @@ class _Hand:
     """At the worker, the oldest first."""
     asked: bool = False
     """Whether news is on its way."""
+    heard: bool = False
+    """Whether its process has ever answered."""
+    unanswered: int = 0
+    """Times it was to be asked while the last answer had not come."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,21 @@ class RayEngine:
         self._backlog = Backlog(())
         self._commit: Commit | None = None
         self._ledger = Ledger(stopwatch)
-        self._stillborn = self._in_a_row = self._largest = 0
+        self._stillborn = self._in_a_row = self._largest = self._without = 0
+        self._asked = 0.0
+        self._watch = Watch()
 
     def __enter__(self) -> RayEngine:
+        self._watch.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for hand in self._hands:
-            ray.kill(hand.actor)
+        with suppress(WorkerLostError):  # Ray is dead, and its workers with it
+            for hand in self._hands:
+                self._kill(hand)
+        self._watch.__exit__(kind, error, trace)
         self._hands.clear()
         self._calls.clear()
 
@@ -129,12 +136,9 @@ class RayEngine:
         self._start = partial(self._started, make_worker)
         for _ in range(self.placement.workers):
             self._hands.append(self._start())
-        begun, told = time.monotonic(), False
         while self._description is None:
+            self._replace()
             self._step()
-            if not told and time.monotonic() - begun > PATIENCE_SECONDS:
-                told = True
-                logger.warning("still waiting for a worker: it is loading, or the cluster has no free cores or GPU")
         return self._description
 
     def run(
@@ -144,28 +148,27 @@ class RayEngine:
         if self._start is None:
             self.hire(make_worker)
         self._backlog, self._commit, self._ledger.advance = Backlog(shards), commit, advance
-        begun = asked = time.monotonic()
+        begun = time.monotonic()
         try:
             while self._busy():
                 self._step()
-                if time.monotonic() - asked >= NEWS_SECONDS:
-                    asked = time.monotonic()
-                    self._ask()
-                    advance(0)  # who wants the run to stop says so there
+                self._replace()
         except RunStopped:
             self._keep_what_came()
             raise
         finally:
+            self._ledger.advance = None
             self.seconds += time.monotonic() - begun
 
     def _keep_what_came(self) -> None:
         """Commit the shards whose tables are here already: nothing has gone wrong, the run is only to end."""
         self._ledger.advance = None
-        came, _ = ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)
+        waited_for = list(self._calls)
+        came, _ = self._watch.call(lambda: ray.wait(waited_for, num_returns=len(waited_for), timeout=0))
         for answer in came:
             call = self._calls.pop(answer)
             with suppress(exceptions.RayError):
-                call.take(ray.get(answer))
+                call.take(self._got(answer))
 
     def tally(self) -> Tally:
         """What all workers have done together."""
@@ -178,33 +181,40 @@ class RayEngine:
             WorkerLostError: none is left.
             Exception: what the question raised.
         """
-        for hand in self._hands:
-            if hand.pid is not None:
-                try:
-                    with self._modules_sent():
-                        answer = hand.actor.answer.remote(question)
-                    return ray.get(answer)
-                except exceptions.RayTaskError as error:  # raised in the worker
-                    raise error.cause from error
-                except exceptions.RayError:  # of the worker: the next one knows as much
-                    continue
+        while ready := [hand for hand in self._hands if hand.pid is not None]:
+            answers: list[Any] = []
+            with self._modules_sent():
+                self._send(ready[0], ready[0].actor.answer, answers.append, question)
+            while not answers and ready[0] in self._hands:
+                self._step()
+            if answers:
+                return answers[0]
         raise WorkerLostError("--engine ray: all workers are gone")
 
     def _started(self, make_worker: DistantFactory) -> _Hand:
         placement = self.placement
         with self._modules_sent():
             station: Any = ray.remote(Station)
-            actor = station.options(
+            options = station.options(
                 num_cpus=placement.cores,
                 num_gpus=int(placement.gpu),
                 max_restarts=0,  # a new worker is ours to start: only we know what it died of
                 max_task_retries=0,
                 max_concurrency=IN_FLIGHT + 2,
                 scheduling_strategy="SPREAD",
-            ).remote(make_worker)
-        hand = _Hand(actor, self._ledger.open())
-        self._calls[actor.describe.remote()] = _Call(hand, partial(self._ready, hand))
+            )
+            hand = _Hand(self._watch.call(partial(options.remote, make_worker)), self._ledger.open())
+        self._send(hand, hand.actor.describe, partial(self._ready, hand))
         return hand
+
+    def _send(self, hand: _Hand, method: Any, take: Callable[[Any], None], *arguments: Any) -> None:
+        self._calls[self._watch.call(partial(method.remote, *arguments))] = _Call(hand, take)
+
+    def _got(self, answer: Any) -> Any:
+        return self._watch.call(partial(ray.get, answer))
+
+    def _kill(self, hand: _Hand) -> None:
+        self._watch.call(partial(ray.kill, hand.actor))
 
     @contextmanager
     def _modules_sent(self) -> Generator[None, None, None]:
@@ -243,7 +253,7 @@ class RayEngine:
             return
         hand.tasks.append(task)
         self._largest = max(self._largest, len(task.part.pairs))
-        self._calls[hand.actor.measure.remote(task.part)] = _Call(hand, partial(self._measured, hand, task))
+        self._send(hand, hand.actor.measure, partial(self._measured, hand, task), task.part)
 
     def _measured(self, hand: _Hand, task: Task, answer: Measured) -> None:
         hand.tasks.remove(task)
@@ -258,30 +268,50 @@ class RayEngine:
             self._commit(*whole)
 
     def _ask(self) -> None:
-        for hand in self._hands:
-            if hand.tasks and not hand.asked:
-                hand.asked = True
-                self._calls[hand.actor.news.remote()] = _Call(hand, partial(self._heard, hand))
+        """Ask all workers how they get on; those that have stopped answering count as dead."""
+        for hand in list(self._hands):
+            if not hand.asked:
+                hand.asked, hand.unanswered = True, 0
+                self._send(hand, hand.actor.news, partial(self._heard, hand))
+            elif hand.heard:  # before that, Ray may be waiting for a free core
+                hand.unanswered += 1
+                if hand.unanswered > MOST_UNANSWERED:
+                    self._lose(hand, f"it did not answer for {MOST_UNANSWERED * NEWS_SECONDS:.0f} s")
+        self._without = 0 if any(hand.heard for hand in self._hands) else self._without + 1
+        if self._without == PATIENCE:
+            logger.warning("still waiting for a worker to start: has the cluster free cores or a free GPU?")
+        if self._without > MOST_WITHOUT_WORKER:
+            raise WorkerLostError(
+                f"--engine ray: no worker has started for {MOST_WITHOUT_WORKER * NEWS_SECONDS / 60:.0f} minutes; see "
+                "with `ray status` whether the cluster has free cores, GPUs and memory"
+            )
+        if self._ledger.advance is not None:
+            self._ledger.advance(0)  # who wants the run to stop says so there
 
     def _heard(self, hand: _Hand, news: News) -> None:
-        hand.asked = False
+        hand.asked, hand.heard = False, True
         self._ledger.heard(hand.account, news)
 
     def _step(self) -> None:
-        """Take the answers that have come, or wait a moment for one."""
-        self._replace()
+        """Take an answer that has come, or wait a moment for one; ask workers now and then."""
+        if time.monotonic() - self._asked >= NEWS_SECONDS:
+            self._asked = time.monotonic()
+            self._ask()
+        self._watch.check()
         if not self._calls:
             time.sleep(NEWS_SECONDS)
             return
-        done, _ = ray.wait(list(self._calls), timeout=NEWS_SECONDS)
+        waited_for = list(self._calls)
+        done, _ = self._watch.call(lambda: ray.wait(waited_for, timeout=NEWS_SECONDS))
         for answer in done:  # one at most
             call = self._calls.pop(answer)
             try:
-                given = ray.get(answer)
+                given = self._got(answer)
             except exceptions.RayTaskError as error:  # raised in the worker
                 raise error.cause from error
             except exceptions.RayError as error:  # of the worker: process, machine or connection are gone
-                self._lose(call.hand, error)
+                found = _EXIT.search(str(error))
+                self._lose(call.hand, found[1] if found else type(error).__name__)
             else:
                 call.take(given)
 
@@ -292,13 +322,11 @@ class RayEngine:
         self._hands += [self._start() for due in self._due if due <= now]
         self._due = [due for due in self._due if due > now]
 
-    def _lose(self, hand: _Hand, error: Exception) -> None:
+    def _lose(self, hand: _Hand, how: str) -> None:
         """Replace a worker that died, and have what it was measuring measured again."""
-        found = _EXIT.search(str(error))
-        how = found[1] if found else type(error).__name__
         self._calls = {answer: call for answer, call in self._calls.items() if call.hand is not hand}
         self._hands.remove(hand)
-        ray.kill(hand.actor)  # where only the connection was lost
+        self._kill(hand)  # where only the connection was lost
         self._ledger.died(hand.account)
         self.lost += 1
         if hand.pid is None:
@@ -335,132 +363,3 @@ class RayEngine:
             reason = f"the worker's process died whenever it measured this pair ({how})"
             self._ledger.count(1)
             self._finish(fatal, self._description.rejected(fatal.part, reason))
-
-
-@contextmanager
-def cluster(address: str | None, workers: int = 0) -> Generator[list[Node], None, None]:
-    """Ray, for the length of the block; gives the machines there are.
-
-    Args:
-        address: of a cluster ("auto" for the one this machine belongs to); None starts Ray on this machine alone, or
-            uses it where this process has it started already. Only what was started here is stopped again.
-        workers: how many there will be at least; more than cores are allowed on this machine alone.
-
-    Raises:
-        InputError: there is no cluster at this address.
-    """
-    with _quiet():
-        if ray.is_initialized():
-            here = ray.get_runtime_context().gcs_address
-            if address not in (None, "auto", here):
-                raise InputError(f"--address {address}: this process is connected to the cluster at {here} already")
-            yield _nodes()
-        elif address is not None:
-            _connect(address)
-            try:
-                yield _nodes()
-            finally:
-                ray.shutdown()
-        else:
-            # polars counts its threads when it is imported: what workers inherit must say how many each may have.
-            threads = max(1, cores_granted() // max(1, workers))
-            with environment({"POLARS_MAX_THREADS": str(threads)}), _this_machine(max(workers, cores_granted())):
-                (node,) = _nodes()
-                yield [Node(node.cores, node.gpus, memory_available())]
-
-
-def _nodes() -> list[Node]:
-    """The living machines of the cluster."""
-    found: list[Node] = []
-    for node in ray.nodes():
-        has = node["Resources"]
-        if node["Alive"]:
-            found.append(Node(int(has.get("CPU", 0)), int(has.get("GPU", 0)), int(has.get("memory", 0))))
-    return found
-
-
-def _connect(address: str) -> None:
-    try:
-        check_address(address)
-        _forget_who_may_talk()
-        with _handlers_kept():
-            ray.init(address=address, **_SILENT)
-    except (OSError, OverflowError, ValueError, RuntimeError, exceptions.RayError) as error:
-        if isinstance(error, InputError):
-            raise
-        said = " ".join(str(error).split())
-        raise InputError(
-            f"--address {address}: no Ray cluster answers there ({said[:150]}); start one with `ray start --head`, or "
-            "leave --address out to use this machine alone"
-        ) from error
-
-
-@contextmanager
-def _this_machine(cores: int) -> Generator[None, None, None]:
-    with starting() as settings:
-        _forget_who_may_talk()
-        try:
-            with _handlers_kept():
-                ray.init(address="local", num_cpus=cores, **settings, **_SILENT)
-        except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
-            said = " ".join(str(error).split())
-            raise WorkerLostError(f"--engine ray: Ray did not start on this machine: {said[:300]}") from error
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-def _forget_who_may_talk() -> None:
-    """Ray keeps to the secret of a process's first cluster: the next one could not answer, and workers there die."""
-    compiled: Any = _raylet
-    compiled.Config.initialize("")  # reads the environment again
-    compiled.AuthenticationTokenLoader.instance().reset_cache()
-
-
-@contextmanager
-def _handlers_kept() -> Generator[None, None, None]:
-    """Ray exits at SIGTERM from its start on, for as long as the process lives: a run stops in its own way instead."""
-    kept = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread() and kept is not None:
-            signal.signal(signal.SIGTERM, kept)
-
-
-@contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """Ray logs errors only, and does not print on standard output that a worker died: we say so ourselves."""
-    log = logging.getLogger("ray")
-    level, show = log.level, internals.print_to_stdstream
-    log.setLevel(logging.ERROR)
-    internals.print_to_stdstream = lambda *_, **__: None  # its thread looks the name up each time
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        internals.print_to_stdstream = show
-
-
-def free_gpu_memory(gpus: int) -> int:
-    """The least bytes that are free on so many of the cluster's GPUs.
-
-    Raises:
-        InputError: torch sees no GPU where Ray does.
-    """
-
-    def free() -> int:
-        import torch  # on the machine that has the GPU
-
-        return int(torch.cuda.mem_get_info()[0])
-
-    ask = ray.remote(num_gpus=1, num_cpus=1, max_retries=1)(free)
-    try:
-        return min(ray.get([ask.remote() for _ in range(gpus)]))
-    except exceptions.RayTaskError as error:
-        said = " ".join(str(error.cause).split())
-        raise InputError(
-            f"--engine ray: the cluster has GPUs that torch cannot use ({said}); install torch with CUDA there, or use "
-            "--device cpu"
-        ) from error

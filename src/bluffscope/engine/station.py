@@ -102,8 +102,9 @@ class Station:
         return Measured(np.frombuffer(packed.getbuffer(), dtype=np.uint8), self.news())
 
     def news(self) -> News:
-        """What has happened since it was last asked; waits until the worker is there."""
-        return News(self._pairs, self._made.result().tally(), self._records.taken())
+        """What has happened since it was last asked; answered while the worker is still being made, too."""
+        made = self._made.done() and self._made.exception() is None
+        return News(self._pairs, self._made.result().tally() if made else Tally(), self._records.taken())
 
     def answer(self, question: Question) -> Any:
         """What the worker answers; to be asked while it measures nothing."""
