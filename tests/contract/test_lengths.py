@@ -19,7 +19,8 @@ from bluffscope.ablation import ablate
 from bluffscope.api import config_from
 from bluffscope.config import ForecastOptions
 from bluffscope.forecast import forecast
-from bluffscope.health import diagnose
+from bluffscope.health import diagnose, gate
+from bluffscope.health import reading as health_reading
 from bluffscope.lengths import LengthClasses
 from bluffscope.plan import plan_batches
 from bluffscope.records import VIEWS, TokenizedPair
@@ -234,35 +235,30 @@ def one_long(tmp_path):
 def test_the_health_check_reads_the_longest_text_and_finds_every_strategy_sound(
     phi3, tiny_saes, one_long, tmp_path, strategy, monkeypatch
 ):
-    compared = []
-    right = measuring_of_plain(monkeypatch, compared)
+    compared = texts_alone(monkeypatch)
     config = config_from(
         data=str(one_long), model=str(phi3), sae=str(tiny_saes), strategy=strategy, out=tmp_path / "run"
     )
     health = run(config, draw=False).manifest["health"]
     assert [check["severity"] for check in reading(health, f"{strategy} = single")] == ["ok"] * 3
-    assert right is not None
-    lengths = {pair_id: length for pair_id, length in compared}
+    lengths = dict(compared)
     assert lengths["long"] > tiny.BORDER
     assert min(lengths.values()) < tiny.BORDER
     assert len(compared) <= 8 + 4 + 8  # spread, beside the longest, with the other BOS
 
 
-def measuring_of_plain(monkeypatch, compared):
-    """Notes the pair and length of every text that goes through the model alone."""
-    from bluffscope.health import gate
-    from bluffscope.health import reading as reading_
-
-    right = gate.plain_forwards
+def texts_alone(monkeypatch):
+    """The pair and length of every text that goes through the model alone, as they come."""
+    right, compared = gate.plain_forwards, []
 
     def noted(*arguments, **options):
         for one in right(*arguments, **options):
             compared.append((one.pair.id, len(one.ids)))
             yield one
 
-    monkeypatch.setattr(gate, "plain_forwards", noted)
-    monkeypatch.setattr(reading_, "plain_forwards", noted)
-    return right
+    for module in (gate, health_reading):
+        monkeypatch.setattr(module, "plain_forwards", noted)
+    return compared
 
 
 @pytest.mark.parametrize("strategy", LAYOUTS)

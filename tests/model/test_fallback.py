@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GPTNeoConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
 import compare
@@ -13,7 +14,7 @@ import measuring
 import tiny
 from bluffscope.errors import InputError
 from bluffscope.plan import pack
-from bluffscope.records import Sequence
+from bluffscope.records import Sequence, TokenizedPair
 from random_pairs import random_pairs
 
 PAIRS = measuring.as_pairs(random_pairs(51, count=12))
@@ -63,6 +64,32 @@ def test_such_a_model_falls_back_to_padded_rows_says_so_and_gives_the_reference_
     assert "each text gets a row of its own" in caplog.text
     table = measuring.measure(worker, PAIRS)
     compare.assert_same(table, expected, "float64", position="completion-mean", draws=2)
+
+
+def test_local_windows_that_count_slots_fall_back_though_short_rows_pack(tmp_path, tiny_saes, caplog):
+    """GPT-Neo (TinyStories): a branch further down the row than a window would lose its prompt."""
+    config = GPTNeoConfig(
+        vocab_size=tiny.VOCABULARY, hidden_size=tiny.D_MODEL, num_layers=4, num_heads=2, window_size=40,
+        max_position_embeddings=1024, attention_types=[[["global", "local"], 2]], bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model = tiny.save_random(tmp_path / "model", config)
+    with caplog.at_level(logging.WARNING, "bluffscope"):
+        worker = measuring.make_worker(model, tiny_saes, dtype="float32", noise_draws=1)
+    assert "each text gets a row of its own" in caplog.text
+    network = AutoModelForCausalLM.from_pretrained(model).eval()
+    pairs = [pair for pair in worker.tokenizer.tokenize(PAIRS) if isinstance(pair, TokenizedPair)]
+    found = worker.reader.read(worker.lay_out(pairs, packed=worker.reader.packs)).residuals[1]
+    for state, text in zip(found, (text for pair in pairs for text in pair.sequences), strict=True):
+        with torch.no_grad():
+            hidden = network(torch.tensor([text.ids]), output_hidden_states=True).hidden_states[2][0, -1]
+        torch.testing.assert_close(state, hidden, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["packed", "batched"])
+def test_a_model_that_looks_ahead_is_refused(tmp_path, tiny_saes, strategy):
+    model = tiny.save_model(tmp_path / "model", "gemma3", use_bidirectional_attention=True)  # as EmbeddingGemma
+    with pytest.raises(InputError, match=r"^--model .*: its tokens see those that follow .*; give a causal language"):
+        measuring.make_worker(model, tiny_saes, strategy=strategy)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
