@@ -63,7 +63,7 @@ def own_settings() -> Generator[None, None, None]:
                 set_(plain)
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn", call=None))
+        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         yield
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import logging
+import sys
 import warnings
 from dataclasses import dataclass, field
 
@@ -130,12 +132,16 @@ def by_reference(model: LanguageModel, layer: int) -> str:
     return "same" if all(torch.allclose(ours[n], theirs[n], rtol=1e-5, atol=1e-6) for n in names) else "differs"
 
 
-@pytest.fixture(scope="module")
-def seen() -> dict[str, Seen]:
-    """All of them, looked at once."""
+def survey() -> dict[str, Seen]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of families in general
         return {name: look(name) for name in families.NAMES}
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Seen]:
+    """All of them, looked at once."""
+    return survey()
 
 
 def forward_equal(seen: dict[str, Seen]) -> list[str]:
@@ -197,3 +203,20 @@ def test_the_whole_analysis_of_such_points_equals_the_reference(name, tmp_path):
     table = measuring.measure(measuring.make_worker(tmp_path / "model", saes, noise_draws=2), pairs)
     expected = measuring.load_oracle(tmp_path / "model", saes, (0, 1)).rows(pairs, noise_draws=2, layers=(0, 1))
     compare.assert_same(table, expected, "float64", draws=2)
+
+
+if __name__ == "__main__":  # PYTHONPATH=tests python tests/model/test_families.py
+    logging.disable(logging.WARNING)
+    found = survey()
+    for name, one in found.items():
+        read = (
+            f"{'packed' if one.packs else 'padded'}, {one.complete} of {families.LAYERS - 1} blocks with both sublayers"
+        )
+        sys.stdout.write(f"{name:24} {one.unbuilt and 'not built: ' + one.unbuilt or one.refused or read}\n")
+    equal = [found[name] for name in forward_equal(found)]
+    sys.stdout.write(
+        f"{len(found)} families: {len(equal)} read, {sum(one.packs for one in equal)} of them packed, "
+        f"{sum(one.complete > 0 for one in equal)} with attention and MLP points; "
+        f"{sum(bool(one.refused) for one in found.values())} refused, "
+        f"{sum(bool(one.unbuilt) for one in found.values())} not built\n"
+    )

@@ -170,7 +170,7 @@ def _sublayers(points: Mapping[int, HookPoint], network: nn.Module, blocks: nn.M
     if not kinds:
         return []
     found = find_sublayers("the model", network, blocks, range(len(blocks)))
-    return [there.points[kind] for there in found.values() for kind in sorted(kinds & there.points.keys())]
+    return [point for there in found.values() for kind, point in there.points.items() if kind in kinds]
 
 
 @dataclass(frozen=True)

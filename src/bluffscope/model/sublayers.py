@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import nn
@@ -107,6 +107,16 @@ class _Output:
     """(row, token, d_model)"""
 
 
+class _Sum(NamedTuple):
+    """Two outputs whose sum, times a factor, may be a block's change."""
+
+    first: _Output
+    second: _Output
+    scale: float
+    error: float
+    """What is missing, over the size of the terms, at the worst token."""
+
+
 @dataclass
 class _Trace:
     """One forward of a block: what went in and out, and the outputs of its modules in order."""
@@ -167,7 +177,7 @@ def _states(output: Any) -> torch.Tensor | None:
     states = output[0] if isinstance(output, tuple | list) and output else output
     if not isinstance(states, torch.Tensor) or states.ndim != 3 or not states.is_floating_point():
         return None
-    return states.clone()  # blocks may add in place
+    return states.to("cpu", copy=True)  # blocks may add in place; MPS has no float64
 
 
 def _check_stream(name: str, blocks: nn.ModuleList, traces: list[_Trace], shape: tuple[int, int, int]) -> None:
@@ -191,23 +201,22 @@ def _sublayers(number: int, block: nn.Module, trace: _Trace) -> Sublayers:
     before, after = trace.before.double(), trace.after.double()
     change, size = after - before, before.norm(dim=2) + after.norm(dim=2)
     factors = {1.0, *(value for value in vars(block).values() if isinstance(value, float) and value)}
-    best: tuple[float, float, tuple[_Output, ...]] = (float("inf"), 1.0, ())
-    for pair in combinations(trace.candidates(), 2):
-        first, second = (output.states.double() for output in pair)
+    best: _Sum | None = None
+    for first, second in combinations(trace.candidates(), 2):
+        one, other = first.states.double(), second.states.double()
         for scale in factors:
-            terms = size + abs(scale) * (first.norm(dim=2) + second.norm(dim=2))
-            error = float(((change - scale * (first + second)).norm(dim=2) / terms).max())
-            best = min(best, (error, scale, pair), key=lambda found: found[0])
-    error, scale, pair = best
+            terms = size + abs(scale) * (one.norm(dim=2) + other.norm(dim=2))
+            error = float(((change - scale * (one + other)).norm(dim=2) / terms).max())
+            if best is None or not best.error <= error:
+                best = _Sum(first, second, scale, error)
     who = type(block).__name__
-    if not error <= _ROUNDINGS * torch.finfo(trace.before.dtype).eps:
-        off = f" ({pair[0].path} and {pair[1].path} come nearest, {error:.1%} off)" if pair else ""
+    if best is None or not best.error <= _ROUNDINGS * torch.finfo(trace.before.dtype).eps:
+        off = f" ({best.first.path} and {best.second.path} come nearest, {best.error:.1%} off)" if best else ""
         return Sublayers({}, f"no two modules of {who} sum to what it adds to the residual stream{off}")
-    if trace.attention is None:
-        mlp, attention = pair[1], None
-    else:
-        attention = next((output for output in pair if output.ended > trace.attention), pair[1])
-        mlp = pair[1] if attention is pair[0] else pair[0]
+    attention, mlp, scale = None, best.second, best.scale
+    if trace.attention is not None:
+        ahead = best.first.ended > trace.attention
+        attention, mlp = (best.first, best.second) if ahead else (best.second, best.first)
     points: dict[Point, HookPoint] = {"hook_mlp_out": HookPoint(number, "hook_mlp_out", part=mlp.path, scale=scale)}
     if attention is not None:
         points["hook_attn_out"] = HookPoint(number, "hook_attn_out", part=attention.path, scale=scale)
