@@ -126,3 +126,14 @@ def test_a_revision_of_the_cache_is_found_by_branch_tag_and_commit(tmp_path, mon
     assert [hub.cached_commit("org/model", name) for name in ("v2", "gone", "0" * 40)] == [None] * 3
     assert hub.cached_snapshot("org/model") == hub_cache.snapshot(tmp_path / "home", "org/model")
     assert hub_cache.snapshot(tmp_path / "home", "org/model").joinpath("config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("revision", ["../../../../elsewhere", "/elsewhere", "..\\x"])
+def test_a_revision_leads_to_no_file_outside_the_cache(tmp_path, monkeypatch, revision):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "config.json").write_text("{}")
+    hub_cache.add_repository(tmp_path / "home", "org/model", tmp_path / "files")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    (tmp_path / "elsewhere").write_text(hub_cache.snapshot(tmp_path / "home", "org/model").name)
+    assert hub.leaves(revision)
+    assert hub.cached_snapshot("org/model", revision) is None

@@ -100,3 +100,9 @@ def test_finding_saes_in_a_folder_imports_no_saelens(tmp_path, monkeypatch):
     tiny.save_saes(tmp_path)
     monkeypatch.setitem(sys.modules, "sae_lens", None)  # an import would raise
     assert find_saes(str(tmp_path), (1,)).layers == (1,)
+
+
+@pytest.mark.parametrize("spec", ["o/saes:../../elsewhere", "o/saes:/etc/x", "o/saes@../../x:a", "o/saes:a/../b"])
+def test_an_id_or_a_revision_that_leads_out_of_the_repository_is_refused(spec):
+    with pytest.raises(InputError, match=r"names inside the release, without \.\. or a / in front"):
+        find_saes(spec, (1,))
