@@ -142,7 +142,7 @@ def refuse_changed_options(previous: Previous, config: RunConfig) -> None:
         InputError: which, and both values.
     """
     if previous.config is not None:
-        given = {name: value for name, value in result_options(config).items() if value not in _OPEN}
+        given = {name: value for name, value in result_options(config).items() if value not in _OPEN or name == "join"}
         _refuse(previous.folder.path, _changed(result_options(previous.config), given))
 
 
