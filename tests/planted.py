@@ -49,6 +49,11 @@ def planted() -> tuple[list[dict[str, Any]], dict[str, set[str]]]:
     special[11] |= {"id": "blank", "prompt": " "}
     del special[12]["fact"]
     special[12]["id"] = "missing"
+    near = "Light in vacuum travels", "Light in a vacuum travels"
+    special[13] |= {"id": "near-1", "prompt": near[0], "fact": special[14]["hallucination"]}
+    special[14] |= {"id": "near-2", "prompt": near[1]}
+    special[15] |= {"id": "doubled", "prompt": "The dusk is ", "fact": f" {special[15]['fact']}"}
+    special[16] |= {"id": "own-space", "hallucination": f" {special[16]['hallucination']}"}
     longer = clean_pairs(30, seed=2, domain="longer")
     for pair in longer:
         pair["hallucination"] += "xyz"
@@ -59,10 +64,14 @@ def planted() -> tuple[list[dict[str, Any]], dict[str, set[str]]]:
         "duplicate-id": {"twice"},
         "contradiction": {"yes", "no"},
         "same-completions": {"same"},
+        "near-contradiction": {"near-1", "near-2"},
+        "conflicting-facts": {"shared-1", "shared-2"},
         "duplicate-pair": {"copy-1", "copy-2"},
         "duplicate-prompt": {"yes", "no", "shared-1", "shared-2"},
         "answer-in-prompt": {"told"},
         "same-last-word": {"ending", "same"},
+        "doubled-space": {"doubled"},
+        "space-at-join": {"own-space", "same"},
         "unreadable-row": {"blank", "missing"},
         "length-imbalance": {pair["id"] for pair in longer},
         "negation-imbalance": {pair["id"] for pair in denying[:30]},

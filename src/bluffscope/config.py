@@ -45,8 +45,8 @@ class DataOptions:
     KEY is one of id, domain, complexity, prompt, fact, hallucination."""
     domain_from: Literal["item", "file"] = "item"
     """Take the domain from each item's own field, or from the name of the file it stands in."""
-    join: str = " "
-    """Text between the prompt and a completion."""
+    join: str = "auto"
+    """Text between the prompt and a completion: auto is one space, or nothing where either has white space there."""
     limit: int | None = None
     """Use the first N pairs only."""
 

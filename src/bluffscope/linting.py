@@ -61,8 +61,9 @@ def lint_with(data: DataOptions, tokenizer: TokenizerOptions) -> LintReport:
     source = open_source(data)
     name = _model_named(tokenizer)
     if name is None:
-        return lint_source(source)
-    return lint_source(source, tokenize=_tokenize(name, tokenizer.revision, data.join), tokenizer=name)
+        return lint_source(source, join=data.join)
+    tokenize = _tokenize(name, tokenizer.revision, data.join)
+    return lint_source(source, tokenize=tokenize, tokenizer=name, join=data.join)
 
 
 def _model_named(options: TokenizerOptions) -> str | None:

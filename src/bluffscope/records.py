@@ -25,6 +25,22 @@ if TYPE_CHECKING:
 
 View = Literal["prompt", "fact", "hall"]
 VIEWS: Final[tuple[View, View, View]] = ("prompt", "fact", "hall")
+AUTO_JOIN: Final = "auto"
+"""The join that is one space where prompt and completion do not bring white space of their own."""
+
+
+def joined(prompt: str, completion: str, join: str) -> str:
+    """The text that a model reads: prompt + join + completion.
+
+    Args:
+        prompt: may be empty.
+        completion: what follows it.
+        join: taken as it is; `AUTO_JOIN` is one space, or nothing where the prompt is empty or ends in white space, or
+            where the completion begins with white space.
+    """
+    if join == AUTO_JOIN:
+        join = "" if not prompt or prompt[-1].isspace() or completion[:1].isspace() else " "
+    return prompt + join + completion
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +62,10 @@ class Pair:
     """Further columns of the source, carried through to the tables."""
 
     def text(self, view: View, join: str) -> str:
-        """The text of a view: the prompt, or prompt + join + completion."""
+        """The text of a view: the prompt, or prompt and completion as `joined` puts them together."""
         if view == "prompt":
             return self.prompt
-        return self.prompt + join + (self.fact if view == "fact" else self.hallucination)
+        return joined(self.prompt, self.fact if view == "fact" else self.hallucination, join)
 
 
 @dataclass(frozen=True, slots=True)

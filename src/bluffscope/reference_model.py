@@ -17,7 +17,7 @@ import torch
 from bluffscope.config import Position
 from bluffscope.errors import InputError, PairError
 from bluffscope.precision import computing_in
-from bluffscope.records import VIEWS, Pair, View
+from bluffscope.records import AUTO_JOIN, VIEWS, Pair, View
 from bluffscope.timing import Stopwatch
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class ReferenceOptions:
 
     layers: tuple[int, ...]
     """Layers in the order of the user; the first is that of misalignment, stability and entropy."""
-    join: str = " "
-    """Text between prompt and completion."""
+    join: str = AUTO_JOIN
+    """Text between prompt and completion; see `bluffscope.records.joined`."""
     position: Position = "last"
     """Read the last token; the completion's first; the first that is not the other completion's; or every token of the
     completion, and average the metrics. The prompt is always read at its last token."""

@@ -176,7 +176,7 @@ def refuse_changed_options(previous: Previous, config: RunConfig) -> None:
         if config.model.model is None and config.model.preset is None:
             raise no_options(previous.folder.path)
     else:
-        given = {name: value for name, value in result_options(config).items() if value not in _OPEN}
+        given = {name: value for name, value in result_options(config).items() if value not in _OPEN or name == "join"}
         _refuse(previous.folder.path, _changed(result_options(previous.config), given))
 
 

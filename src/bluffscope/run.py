@@ -373,6 +373,7 @@ def _lint(config: RunConfig, source: Source, worker: CrewWorker) -> dict[str, An
         sample or source,
         tokenize=worker.tokenizer.tokenize,
         tokenizer=config.model.model,
+        join=config.data.join,
         most_judged=LINT_PAIRS,
         seed=config.measure.seed,
     )

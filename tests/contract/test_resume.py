@@ -46,7 +46,7 @@ CHANGES = {
     "--layers 1 3": "--layers: the run has 0 1 3, not 1 3",
     "--dtype float64": "--dtype: the run has 'float32', not 'float64'",
     "--position completion-mean": "--position: the run has 'last', not 'completion-mean'",
-    "--join ,": "--join: the run has ' ', not ','",
+    "--join ,": "--join: the run has 'auto', not ','",
     "--limit 5": "--limit: the run has None, not 5",
     "--shard-pairs 3": "--shard-pairs: the run has 2, not 3",
     "--strategy batched": "--strategy: the run has 'packed', not 'batched'",
@@ -72,6 +72,20 @@ def test_an_option_left_open_that_comes_out_otherwise_is_refused(call, options, 
     crashing.start(swept, tmp_path / "run", killed("replace", r"^000002\."))
     outcome = call("analyze", "--resume", tmp_path / "run", "--noise-sweep")
     assert outcome.code == 2 and "--noise-sweep: the run has 0.3, not none" in outcome.said
+
+
+def test_a_run_with_the_join_of_earlier_versions_keeps_it(call, options, tmp_path):
+    """It was one space always, and stands in the options of every run."""
+    earlier = [*options, "--join", " "]
+    assert call("analyze", *earlier, "--out", tmp_path / "whole").code == 0
+    crashing.start(earlier, tmp_path / "run", killed("replace", r"^000002\."))
+    outcome = call("analyze", "--resume", tmp_path / "run", "--join", "auto")
+    assert outcome.code == 2 and "--join: the run has ' ', not 'auto'" in outcome.said
+    assert call("analyze", "--resume", tmp_path / "run").code == 0
+    assert call("analyze", "--config", tmp_path / "run" / "config.yaml", "--out", tmp_path / "again").code == 0
+    metrics = [(tmp_path / name / "metrics.parquet").read_bytes() for name in ("whole", "run", "again")]
+    assert metrics[0] == metrics[1] == metrics[2]
+    assert "join: ' '" in (tmp_path / "again" / "config.yaml").read_text()
 
 
 def test_other_pairs_other_weights_and_other_saes_are_refused(call, half, options, tiny_model, tiny_saes, tmp_path):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
 from bluffscope.pairs import open_source, readers
+from bluffscope.table.schema import ANALYSES, LOGPROB, table_columns
 
 GOOD = {"id": "a", "prompt": "The capital of France is", "fact": "Paris", "hallucination": "Rome"}
 OTHER = {"id": "b", "prompt": "The capital of Italy is", "fact": "Rome", "hallucination": "Paris"}
@@ -147,6 +148,24 @@ def test_a_carried_column_may_not_have_the_name_of_a_result(tmp_path, name):
     line = refused(tmp_path / "d.json")
     assert f"'{name}'" in line
     assert "rename or drop" in line
+
+
+def test_no_carried_column_can_have_the_name_of_any_column_of_the_results(tmp_path):
+    columns = table_columns((0, 12), sweep=(0.3, 1.0), analyses=(*ANALYSES, LOGPROB))
+    for column in columns:
+        if column.name not in ("domain", "complexity"):
+            (tmp_path / "d.json").write_bytes(with_field(**{column.name: 1}))
+            assert "rename or drop" in refused(tmp_path / "d.json"), column.name
+
+
+def test_carried_columns_that_would_pass_for_a_metric_of_the_model_are_refused(tmp_path):
+    """Statistics take X_fact and X_hall for a metric, whoever measured it."""
+    (tmp_path / "d.json").write_bytes(with_field(judge_fact=1, judge_hall=0))
+    assert "fields 'judge_fact' and 'judge_hall' are named as a metric" in refused(tmp_path / "d.json")
+    (tmp_path / "d.json").write_text(json.dumps([GOOD | {"judge_hall": 0}, OTHER | {"judge_fact": 1}]))
+    assert "fields 'judge_fact' and 'judge_hall' are named as a metric" in refused(tmp_path / "d.json")
+    (tmp_path / "d.json").write_bytes(with_field(judge_fact=1, other_hall=0))
+    assert read(tmp_path / "d.json") == 2
 
 
 def test_names_that_only_resemble_a_result_are_carried(tmp_path):

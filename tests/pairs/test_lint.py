@@ -19,7 +19,7 @@ from bluffscope.pairs import open_source
 from bluffscope.pairs.groups import normalised
 from bluffscope.pairs.lint import CODES, LintReport, lint_source
 from bluffscope.pairs.lint.balance import sign_p, signed_rank_p
-from bluffscope.pairs.lint.classifier import auroc, draw_sample, judge
+from bluffscope.pairs.lint.classifier import FALSE_ALARMS, auroc, draw_sample, judge
 from bluffscope.pairs.lint.profile import take_profile
 from bluffscope.pairs.lint.words import holds, last_piece, negated, pieces, words
 from planted import clean_pairs, planted, written
@@ -80,7 +80,7 @@ def test_every_planted_fault_is_found_by_pair_id(faulty, code):
 
 
 def test_every_code_of_the_linter_is_planted_in_words_or_in_tokens():
-    told = {"not-judged"}  # an info about too few pairs, which plants nothing: see below
+    told = {"not-judged", "labels-as-texts"}  # of a whole data set: see below
     in_tokens = {"same-last-token", "boundary-merge", "token-length-imbalance", "no-token"}
     assert set(planted()[1]) | in_tokens | told == set(CODES)
     assert not set(planted()[1]) & in_tokens
@@ -400,8 +400,8 @@ def test_the_same_words_on_both_sides_give_no_finding_in_99_of_100_data_sets():
     for seed in range(100):
         facts, halls = ([" ".join(rng.choices(vocabulary, k=3)) for _ in range(20)] for _ in "fh")
         found = judge(facts, halls, np.arange(20), 0.95, seed)
-        alarms += found.lo > 0.55 and not found.chance
-    assert alarms <= 2
+        alarms += found.p is not None and found.p <= FALSE_ALARMS
+    assert alarms <= 8  # of 100, where 4 % are expected
 
 
 # A model's tokens

@@ -46,7 +46,7 @@ def raw(text_tokenizer, text):
     prompt=st.text(letters, min_size=1, max_size=12),
     fact=st.text(letters, min_size=1, max_size=8),
     hallucination=st.text(letters, min_size=1, max_size=8),
-    join=st.sampled_from(["", " ", "\n"]),
+    join=st.sampled_from(["", " ", "\n", "auto"]),
     position=st.sampled_from(["last", "completion-mean"]),
     fed=st.booleans(),
 )
@@ -56,7 +56,9 @@ def test_any_text_is_fed_as_the_tokenizer_gives_it_behind_one_bos_that_is_never_
     result = one(text_tokenizer, prompt, fact, hallucination, join=join, position=position, bos=BOS if fed else None)
     assert isinstance(result, TokenizedPair)
     lead = 1 if fed else 0
-    texts = (prompt, prompt + join + fact, prompt + join + hallucination)
+    # The letters hold no white space.
+    between = " " if join == "auto" else join
+    texts = (prompt, prompt + between + fact, prompt + between + hallucination)
     bare = [raw(text_tokenizer, text) for text in texts]
     for sequence, ids in zip(result.sequences, bare, strict=True):
         assert list(sequence.ids) == [BOS] * lead + ids

@@ -26,9 +26,24 @@ def test_text_that_a_spreadsheet_would_run_begins_with_an_apostrophe_and_numbers
     export_table(tmp_path / "t.csv", TABLE, {})
     with (tmp_path / "t.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["text"] for row in rows] == [*("'" + text for text in DANGEROUS), "plain", "a=b", ""]
+    # A tab and a line feed begin a cell too, for a spreadsheet that splits there.
+    safe = ["'" + text.replace("\t=", "\t'=").replace("\r=", "\r'=") for text in DANGEROUS]
+    assert [row["text"] for row in rows] == [*safe, "plain", "a=b", ""]
     assert [row["list"] for row in rows[:2]] == ["'=1; x", "y"]
     assert {row["number"] for row in rows} == {"-1.5"}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_no_cell_becomes_a_formula_however_a_spreadsheet_splits_it(tmp_path, delimiter):
+    """Where the decimal sign is a comma, cells are split at semicolons."""
+    texts = ["a;=1+1", "a; =1", "b\t+1", 'c";"=1+1', 'd"";-2+3', "e\n@SUM(A1)", "f;=1;=2", '";=1"', "g;h"]
+    lists = [["x", "=1"], ["y", "-z"], *[["q"]] * 7]
+    export_table(tmp_path / "t.csv", pl.DataFrame({"id": range(9), "text": texts, "list": lists}), {})
+    written = (tmp_path / "t.csv").read_text()
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+        for row in csv.reader(written.splitlines(keepends=True), delimiter=delimiter, quoting=quoting):
+            assert not [cell for cell in row if cell.strip().strip('"').strip().startswith(("=", "+", "-", "@"))]
+    assert "g;h" in written
 
 
 def test_parquet_and_json_hold_the_texts_as_they_are(tmp_path):

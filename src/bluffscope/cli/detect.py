@@ -188,6 +188,7 @@ def _check_asked(options: ScoreOptions) -> None:
 def _given(scorer: Scorer, options: ScoreOptions) -> int:
     """Score what stands on the command line."""
     from bluffscope.detecting import Text
+    from bluffscope.records import joined
 
     texts = [Text(str(number), text) for number, text in enumerate(options.text)]
     if options.prompt is not None:
@@ -196,7 +197,7 @@ def _given(scorer: Scorer, options: ScoreOptions) -> int:
     failed = False
     for text, found in zip(texts, scorer.scores(texts), strict=True):
         failed |= found.reason is not None
-        whole = text.prompt if text.completion is None else text.prompt + scorer.join + text.completion
+        whole = text.prompt if text.completion is None else joined(text.prompt, text.completion, scorer.join)
         console.print(_line(found, whole), markup=False, highlight=False, soft_wrap=True)
     return exit_codes.QUARANTINED if failed else exit_codes.DONE
 

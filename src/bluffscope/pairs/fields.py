@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, cast
 
 from bluffscope.errors import InputError
+from bluffscope.pairs.labels import MAP_THEM
 from bluffscope.pairs.readers import MAX_LINE_BYTES, Record, quoted
 from bluffscope.records import VIEWS, Pair
 
@@ -29,7 +30,7 @@ _RESULT_COLUMNS: Final = frozenset(
 )
 _RESULT_PATTERN: Final = re.compile(
     r"^l\d+_(prompt|fact|hall)_"
-    r"|^(centroid_drift|axis_twist|stability.*|entropy|cross_layer_consistency|cross_layer_alignment)_(fact|hall|diff)$"
+    r"|^(centroid_drift|axis_twist|stability.*|entropy|cross_layer_(consistency|alignment)|logprob.*)_(fact|hall|diff)$"
     r"|^_",
     re.ASCII,
 )
@@ -137,6 +138,8 @@ class FieldMap:
         value = self._value(record, key)
         if value is None:
             raise _FieldError(f"field {quoted(self.names[key])} is empty; give it a text or drop the pair")
+        if key != "prompt" and isinstance(value, bool | float):
+            raise _FieldError(f"field {quoted(self.names[key])} holds {_described(value)}; expected a text: {MAP_THEM}")
         return _as_text(value, self.names[key])
 
     def _optional_text(self, record: Record, key: str) -> str | None:
@@ -164,11 +167,14 @@ class FieldMap:
 
     def _carried(self, record: Record) -> dict[str, Any]:
         consumed = self.names.values()
-        return {
+        extra = {
             name: _carried_value(value, _free_name(name))
             for name, value in record.fields.items()
             if name not in consumed
         }
+        if fault := _like_a_metric(extra):
+            raise _FieldError(fault)
+        return extra
 
 
 def _listed(names: Iterable[str], most: int = 20) -> str:
@@ -212,6 +218,14 @@ def _free_name(name: str) -> str:
     if name in _RESULT_COLUMNS or name in KEYS or _RESULT_PATTERN.search(name):
         raise _FieldError(f"field {quoted(name)} has the name of a column of the results; rename or drop it")
     return name
+
+
+def _like_a_metric(names: Collection[str]) -> str | None:
+    """What is wrong with carried columns that the statistics would take for a metric of the model, or None."""
+    for name in names:
+        if name.endswith("_fact") and (other := f"{name.removesuffix('_fact')}_hall") in names:
+            return f"fields {quoted(name)} and {quoted(other)} are named as a metric of the results; rename or drop one"
+    return None
 
 
 def _carried_value(value: Any, name: str) -> str | int | float | bool | None:
@@ -264,7 +278,13 @@ class CarriedKinds:
                 self._kinds[name] = "float" if {before, kind} == {"int", "float"} else "str"
 
     def columns(self) -> tuple[CarriedColumn, ...]:
-        """In first-seen order; a column without any value is text."""
+        """In first-seen order; a column without any value is text.
+
+        Raises:
+            InputError: Two of them would pass for a metric.
+        """
+        if fault := _like_a_metric(self._kinds):
+            raise InputError(f"the pairs' {fault}")
         return tuple(CarriedColumn(name, kind or "str") for name, kind in self._kinds.items())
 
 

@@ -10,6 +10,8 @@ from typing import Final
 
 import numpy as np
 
+from bluffscope.wordbag import folded
+
 _LABELLED_TOGETHER: Final = 4096
 
 
@@ -53,8 +55,8 @@ class Groups:
 
 
 def normalised(text: str) -> str:
-    """The text as groups compare it: casefolded, white space folded to single spaces and stripped."""
-    return " ".join(text.casefold().split())
+    """The text as groups compare it: `folded`, white space folded to single spaces and stripped."""
+    return " ".join(folded(text).split())
 
 
 class GroupBuilder:

@@ -18,6 +18,7 @@ from bluffscope.errors import InputError
 from bluffscope.pairs.fields import CarriedColumn, CarriedKinds, FieldMap, PairDigest, RowError, converted
 from bluffscope.pairs.groups import GroupBuilder, Groups, hash64
 from bluffscope.pairs.hub_files import hub_files
+from bluffscope.pairs.labels import LabelCount
 from bluffscope.pairs.readers import READERS, Record, quoted, read_records, shown
 from bluffscope.records import Pair
 
@@ -183,11 +184,16 @@ class Source:
     def _scan(self) -> Scan:
         kinds, groups, digest = CarriedKinds(), GroupBuilder(), PairDigest()
         domains: Counter[str] = Counter()
+        labels = LabelCount()
         for record, pair in self._checked():
             kinds.observe(pair.extra, textual=record.textual)
             groups.add(pair.id, pair.prompt, pair.fact, pair.hallucination)
             digest.add(pair)
             domains[pair.domain] += 1
+            labels.add(pair.fact, pair.hallucination)
+        if (side := labels.side()) is not None:
+            where, name = shown(self._files[0]), quoted(self._fields.names[side])
+            raise InputError(f"{where}: field {name} {labels.said(side)}")
         self._refuse_repeated_ids(groups.id_hashes)
         return Scan(domains.total(), groups.groups(), kinds.columns(), dict(domains), digest.hexdigest())
 

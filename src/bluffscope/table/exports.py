@@ -16,6 +16,8 @@ from bluffscope.table.folder import plain
 SUFFIXES: Final = (".csv", ".parquet", ".json")
 _FORMULA: Final = r"^(\s*[=+\-@]|[\t\r\n])"
 """How a cell begins that a spreadsheet would run as a formula."""
+_SPLIT_OFF: Final = r"([;\t\r\n][\s\"]*)([=+\-@])"
+"""A formula in the middle of a cell, where a spreadsheet whose separator is not the comma begins the next cell."""
 
 
 def check_export(path: Path) -> None:
@@ -55,16 +57,19 @@ def as_json(document: Mapping[str, Any]) -> str:
 
 
 def safe_for_spreadsheets(table: pl.DataFrame) -> pl.DataFrame:
-    """Lists as text, and an apostrophe before text that a spreadsheet would take for a formula."""
+    """Lists as text, and an apostrophe before whatever a spreadsheet would take for a formula, split as it may."""
     texts = [
         pl.col(name).list.eval(pl.element().cast(pl.String)).list.join("; ").alias(name)
         for name, kind in table.schema.items()
         if isinstance(kind, pl.List)
     ]
     table = table.with_columns(texts)
-    risky = [
-        pl.when(pl.col(name).str.contains(_FORMULA)).then("'" + pl.col(name)).otherwise(name).alias(name)
+    cells = {
+        name: pl.col(name).str.replace_all(_SPLIT_OFF, "${1}'${2}")
         for name, kind in table.schema.items()
         if kind == pl.String
-    ]
-    return table.with_columns(risky)
+    }
+    return table.with_columns(
+        pl.when(cell.str.contains(_FORMULA)).then("'" + cell).otherwise(cell).alias(name)
+        for name, cell in cells.items()
+    )

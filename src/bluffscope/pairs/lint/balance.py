@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from math import erfc
 from typing import Final
 
 import numpy as np
@@ -30,28 +31,38 @@ SMALL_NEGATION: Final = 0.1
 
 def measure(profile: Profile) -> tuple[ScopeMeasures, ...]:
     """The balance of each scope."""
-    return tuple(_measured(profile, scope, positions) for scope, positions in profile.scopes())
+    scopes = list(profile.scopes())
+    level = FALSE_ALARMS / len(scopes)
+    return tuple(_measured(profile, scope, positions, level) for scope, positions in scopes)
 
 
-def _measured(profile: Profile, scope: str, positions: np.ndarray) -> ScopeMeasures:
+def _measured(profile: Profile, scope: str, positions: np.ndarray, level: float) -> ScopeMeasures:
     groups = np.unique(profile.groups[positions], return_inverse=True)[1]
+    number = int(groups.max()) + 1
     characters = _differences(profile.lengths[positions])
     tokens = _token_differences(profile, positions)
     negations = profile.negations[positions]
+    # Of 100,000 small domains none can be found, and each test would take a millisecond.
+    tested = smallest_p(number) < level
     return ScopeMeasures(
         scope=scope,
         pairs=len(positions),
-        groups=int(groups.max()) + 1,
+        groups=number,
         length_dz=_dz(characters),
         longer=float((characters > 0).mean()),
         shorter=float((characters < 0).mean()),
-        length_p=signed_rank_p(characters, groups),
+        length_p=signed_rank_p(characters, groups) if tested else None,
         token_dz=None if tokens is None else _dz(tokens),
-        token_p=None if tokens is None else signed_rank_p(tokens, groups),
+        token_p=signed_rank_p(tokens, groups) if tested and tokens is not None else None,
         negations_fact=float(negations[:, 0].mean()),
         negations_hall=float(negations[:, 1].mean()),
-        negation_p=sign_p(_differences(negations), groups),
+        negation_p=sign_p(_differences(negations), groups) if tested else None,
     )
+
+
+def smallest_p(groups: int) -> float:
+    """The smallest p value that so many groups can give, exact or by the normal approximation where all are tied."""
+    return min(2.0 ** (1 - groups), erfc((groups / 2) ** 0.5))
 
 
 def _differences(values: np.ndarray) -> np.ndarray:
@@ -103,6 +114,8 @@ def sign_p(differences: np.ndarray, groups: np.ndarray) -> float | None:
 def length_imbalances(profile: Profile, scopes: Sequence[ScopeMeasures]) -> Iterator[Draft]:
     """Scopes in which hallucinations are longer than facts, or shorter, in characters."""
     for measured, (scope, positions) in zip(scopes, profile.scopes(), strict=True):
+        if measured.length_p is None:
+            continue
         differences = _differences(profile.lengths[positions])
         yield from _imbalance(
             "length-imbalance", "characters", scope, positions, differences, measured.length_p, scopes
@@ -112,7 +125,7 @@ def length_imbalances(profile: Profile, scopes: Sequence[ScopeMeasures]) -> Iter
 def token_length_imbalances(profile: Profile, scopes: Sequence[ScopeMeasures]) -> Iterator[Draft]:
     """The same in the model's tokens."""
     for measured, (scope, positions) in zip(scopes, profile.scopes(), strict=True):
-        differences = _token_differences(profile, positions)
+        differences = _token_differences(profile, positions) if measured.token_p is not None else None
         if differences is not None:
             yield from _imbalance(
                 "token-length-imbalance", "tokens", scope, positions, differences, measured.token_p, scopes

@@ -17,8 +17,10 @@ from bluffscope.pairs.lint.balance import (
 from bluffscope.pairs.lint.classifier import SAMPLE_PAIRS, classify, draw_sample
 from bluffscope.pairs.lint.draft import QUOTED_PAIRS, Draft, Excerpt, short
 from bluffscope.pairs.lint.findings import CODES, Finding, LintReport, ScopeMeasures
+from bluffscope.pairs.lint.near import Named, candidates, near_contradictions
 from bluffscope.pairs.lint.profile import Profile, Tokenize, take_profile
 from bluffscope.pairs.lint.repeats import (
+    conflicting_facts,
     contradictions,
     duplicate_ids,
     duplicate_pairs,
@@ -28,17 +30,23 @@ from bluffscope.pairs.lint.repeats import (
 from bluffscope.pairs.lint.sample import Rows
 from bluffscope.pairs.lint.wording import (
     answers_in_prompts,
+    doubled_spaces,
+    labels_as_texts,
     merged_boundaries,
     same_last_tokens,
     same_last_words,
+    spaces_at_joins,
     without_tokens,
 )
 from bluffscope.pairs.lint.words import last_piece
 from bluffscope.pairs.readers import quoted
+from bluffscope.records import AUTO_JOIN
 
 PAIR_CHECKS: Final[tuple[Callable[[Profile], Iterator[Draft]], ...]] = (
     duplicate_ids,
+    labels_as_texts,
     contradictions,
+    conflicting_facts,
     same_completions,
     without_tokens,
     duplicate_pairs,
@@ -47,6 +55,8 @@ PAIR_CHECKS: Final[tuple[Callable[[Profile], Iterator[Draft]], ...]] = (
     same_last_words,
     same_last_tokens,
     merged_boundaries,
+    doubled_spaces,
+    spaces_at_joins,
 )
 """Checks of single pairs."""
 SCOPE_CHECKS: Final[tuple[Callable[[Profile, Sequence[ScopeMeasures]], Iterator[Draft]], ...]] = (
@@ -62,33 +72,36 @@ def lint_source(
     *,
     tokenize: Tokenize | None = None,
     tokenizer: str | None = None,
+    join: str = AUTO_JOIN,
     most_judged: int = SAMPLE_PAIRS,
     seed: int = 0,
 ) -> LintReport:
     """Everything that is wrong or doubtful with the pairs of a source; docs/lint.md has each check.
 
-    The files are read twice. About 100 bytes a pair are held, and the texts of the sample that the text classifier
-    sees.
+    The files are read twice. About 100 bytes a pair are held, the texts of the sample that the text classifier sees,
+    and those of pairs whose prompts are compared.
 
     Args:
         source: where the pairs come from; it need not be scanned, and ids may repeat.
         tokenize: a model's tokenizer, for the checks of tokens.
         tokenizer: the model's name, for the report.
+        join: how prompts and completions are joined.
         most_judged: most pairs of a scope that the text classifier sees.
         seed: of that sample, and of the bootstrap.
 
     Raises:
         InputError: a file cannot be read, or not one of its rows is a pair.
     """
-    profile = take_profile(source, tokenize)
+    profile = take_profile(source, tokenize, join)
     scopes = measure(profile)
     drafts = [draft for check in PAIR_CHECKS for draft in check(profile)]
     drafts += [draft for check in SCOPE_CHECKS for draft in check(profile, scopes)]
     sample = draw_sample(profile, most_judged, seed)
-    looked_up = _LookUp(source, drafts, sample.positions())
+    looked_up = _LookUp(source, drafts, sample.positions(), candidates(profile))
     scopes, judged = classify(profile, scopes, sample, looked_up.texts, looked_up.rows, seed)
     faults = [Finding("unreadable-row", f"{fault}.", (fault.pair_id,), (fault.index,)) for fault in profile.faults]
-    findings = [*faults, *map(looked_up.finding, drafts), *judged]
+    near = near_contradictions(profile, looked_up.compared)
+    findings = [*faults, *map(looked_up.finding, drafts), *near, *judged]
     places = {code: place for place, code in enumerate(CODES)}
     return LintReport(
         data=source.name,
@@ -101,17 +114,18 @@ def lint_source(
 
 
 class _LookUp:
-    """Ids, rows and texts of the pairs that drafts and the sample name, from a second pass over the source."""
+    """Ids, rows and texts of the pairs that are named, sampled or compared, from a second pass over the source."""
 
-    def __init__(self, source: Rows, drafts: Sequence[Draft], sampled: np.ndarray) -> None:
+    def __init__(self, source: Rows, drafts: Sequence[Draft], sampled: np.ndarray, compared: np.ndarray) -> None:
         self.rows: dict[int, int] = {}
         self.texts: dict[int, tuple[str, str, str]] = {}
+        self.compared: dict[int, Named] = {}
         self._ids: dict[int, str] = {}
         self._excerpts: dict[int, Excerpt] = {}
         found = [np.empty(0, np.int64), *(draft.positions for draft in drafts)]
         excerpted = {int(i) for positions in found for i in positions[:QUOTED_PAIRS]}
-        sample = set(sampled.tolist())
-        wanted = set(np.unique(np.concatenate(found)).tolist()) | sample
+        sample, prompts = set(sampled.tolist()), set(compared.tolist())
+        wanted = set(np.unique(np.concatenate(found)).tolist()) | sample | prompts
         if not wanted:
             return
         pairs = ((place, row) for place, row in source.rows() if not isinstance(row, RowError))
@@ -121,6 +135,8 @@ class _LookUp:
                 self.rows[position] = pair.index
             if position in sample:
                 self.texts[position] = (pair.id, pair.fact, pair.hallucination)
+            if position in prompts:
+                self.compared[position] = Named(pair.id, pair.index, pair.prompt, pair.fact, pair.hallucination)
             if position in excerpted:
                 quotes = map(short, (pair.prompt, pair.fact, pair.hallucination, last_piece(pair.fact)))
                 self._excerpts[position] = Excerpt(quoted(pair.id), place, *quotes)

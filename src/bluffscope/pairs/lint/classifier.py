@@ -8,15 +8,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from bluffscope.pairs.lint.draft import count, short, where
+from bluffscope.pairs.lint.draft import count, p_value, short, where
 from bluffscope.pairs.lint.findings import Finding, ScopeMeasures
 from bluffscope.pairs.lint.profile import Profile
 from bluffscope.pairs.readers import quoted
 from bluffscope.wordbag import bag_classifier, counted
 
 MARGIN: Final = 0.05
-"""The interval must lie above 0.5 by this: an AUROC of 0.55 is an effect of d = 0.18, about the 0.2 within which
-docs/statistics.md calls effects equivalent. What lies below could not make a verdict."""
+"""An AUROC must exceed 0.5 by this: 0.55 is an effect of d = 0.18, about the 0.2 within which the statistics call
+effects equivalent. What lies below could not make a verdict."""
+FALSE_ALARMS: Final = 0.04
+"""Chance of a finding in data whose texts tell nothing; half of it is for all pairs, half is shared by the domains."""
 CONFIDENCE: Final = 0.95
 """Of the intervals of all scopes together (Bonferroni)."""
 FEWEST_GROUPS: Final = 20
@@ -24,17 +26,22 @@ FEWEST_GROUPS: Final = 20
 FOLDS: Final = 5
 RESAMPLES: Final = 2000
 WIDENED: Final = (1 + FOLDS / (FOLDS - 1)) ** 0.5
-"""What the bootstrap interval is stretched by: resampling fixed scores does not see that the folds' training data
-overlap and vary (Nadeau and Bengio 2003: variance times 1 + k n_test / n_train). Without it 5 % of small data sets
-without any cue would be accused."""
-FEW_GROUPS: Final = 100
-"""Below this many groups a bootstrap interval is too short: what it finds must then also survive `FLIPS`."""
-FLIPS: Final = 99
-"""Times that fact and hallucination are exchanged by group at random; not one may be told apart as well."""
+"""What intervals and exchanges are stretched by where scores are fixed: resampling them does not see that the folds'
+training data overlap and vary (Nadeau and Bengio 2003: variance times 1 + k n_test / n_train)."""
+REFITTED: Final = 500
+"""Below this many groups the classifier learns anew from each of `EXCHANGES`."""
+EXCHANGES: Final = 49
+"""Times that fact and hallucination are exchanged in whole groups at random: mean and spread of the AUROC where there
+is nothing to learn."""
+LOOK: Final = 9
+"""Exchanges after which nothing more is expected of a p value above `HOPELESS`."""
+HOPELESS: Final = 0.15
 SAMPLE_PAIRS: Final = 4000
 """Most pairs of a scope that are looked at: the AUROC's standard error is then below 0.01."""
 ALL_DOMAINS: Final = 5
 """The domains share a sample of this many times `SAMPLE_PAIRS`, the largest first."""
+MOST_DOMAINS: Final = 40
+"""Domains that are judged, the largest: each takes up to a second, however small it is."""
 SAMPLE_CHARACTERS: Final = 4_000_000
 """Most characters of a scope's completions, prolix data sets being no better judged than terse ones."""
 TELLING_PAIRS: Final = 10
@@ -74,18 +81,19 @@ def draw_sample(profile: Profile, most: int, seed: int) -> Sample:
     chosen: dict[str, np.ndarray] = {}
     unjudged: dict[str, str] = {}
     left = most + ALL_DOMAINS * most
+    shuffled = np.random.default_rng(seed).permutation(int(profile.groups.max()) + 1)
     for place in sorted(range(len(scopes)), key=lambda i: -len(scopes[i][1])):
         scope, positions = scopes[place]
         groups = profile.groups[positions]
         if (number := len(np.unique(groups))) < FEWEST_GROUPS:
             unjudged[scope] = f"{number} independent groups"
             continue
-        keys = np.random.default_rng(seed).permutation(int(profile.groups.max()) + 1)[groups]
-        order = positions[np.argsort(keys, kind="stable")]
+        order = positions[np.argsort(shuffled[groups], kind="stable")]
         characters = np.cumsum(profile.lengths[order].sum(axis=1))
         taken = order[: max(1, min(most, int(np.searchsorted(characters, SAMPLE_CHARACTERS, side="right"))))]
-        if len(taken) > left or len(np.unique(profile.groups[taken])) < FEWEST_GROUPS:
-            unjudged[scope] = "sample used up by larger domains" if len(taken) > left else "too long texts"
+        if len(taken) > left or len(chosen) > MOST_DOMAINS or len(np.unique(profile.groups[taken])) < FEWEST_GROUPS:
+            used_up = len(taken) > left or len(chosen) > MOST_DOMAINS
+            unjudged[scope] = "sample used up by larger domains" if used_up else "too long texts"
             continue
         left -= len(taken)
         chosen[scope] = np.sort(taken)
@@ -99,8 +107,8 @@ class Judgement:
     auroc: float
     lo: float
     hi: float
-    chance: bool
-    """Whether the labels, exchanged at random, can be told as well: the interval is not to be believed."""
+    p: float | None
+    """`_exchange_p`; None where the AUROC is too small to matter."""
     telling: np.ndarray
     """Positions (within the sample) of the pairs whose label it gives away most clearly, ascending."""
     fact_cues: tuple[str, ...]
@@ -123,38 +131,70 @@ def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level:
     folds = np.tile(np.unique(groups, return_inverse=True)[1], 2)
     # Counting needs no labels and no other text, so it is done once; weights and idf are learnt inside each fold.
     counts, names = counted([*facts, *halls])
-    scores = _held_out(counts, labels, folds)
+    held_out = _Folds(counts, folds)
+    scores = held_out.scores(labels)
     clear = np.argsort(scores[:total] - scores[total:], kind="stable")[:TELLING_PAIRS]
     fact_cues, hall_cues = _cues(counts, labels, names)
     whole = float(auroc(scores, labels, np.ones((1, 2 * total)))[0])
     lo, hi = _interval(scores, labels, folds, level, seed)
     lo, hi = max(0.0, whole - WIDENED * (whole - lo)), min(1.0, whole + WIDENED * (hi - whole))
-    chance = lo > 0.5 + MARGIN and _told_by_chance(counts, labels, folds, whole, seed)
-    return Judgement(whole, lo, hi, chance, np.sort(clear), fact_cues, hall_cues)
+    p = _exchange_p(held_out, scores, labels, folds, whole, seed) if whole >= 0.5 + MARGIN else None
+    return Judgement(whole, lo, hi, p, np.sort(clear), fact_cues, hall_cues)
 
 
-def _held_out(counts: Any, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(text,) float64: each text's score by the model that was fitted to the other folds."""
-    from sklearn.model_selection import GroupKFold  # a second to import: only when a linter runs
+class _Folds:
+    """The folds of cross-validation by group, their TF-IDF weights learnt: these need no labels."""
 
-    scores = np.empty(len(labels))
-    for train, test in GroupKFold(FOLDS).split(counts, labels, groups):
-        scores[test] = bag_classifier().fit(counts[train], labels[train]).decision_function(counts[test])
-    return scores
+    def __init__(self, counts: Any, groups: np.ndarray) -> None:
+        from sklearn.model_selection import GroupKFold  # a second to import: only when a linter runs
+
+        self._folds: list[tuple[np.ndarray, np.ndarray, Any, Any]] = []
+        for train, test in GroupKFold(FOLDS).split(counts, groups=groups):
+            weights = bag_classifier()[0].fit(counts[train])
+            self._folds.append((train, test, weights.transform(counts[train]), weights.transform(counts[test])))
+
+    def scores(self, labels: np.ndarray) -> np.ndarray:
+        """(text,) float64: each text's score by the model that was fitted to the other folds."""
+        found = np.empty(len(labels))
+        for train, test, known, held_out in self._folds:
+            found[test] = bag_classifier()[1].fit(known, labels[train]).decision_function(held_out)
+        return found
 
 
-def _told_by_chance(counts: Any, labels: np.ndarray, groups: np.ndarray, found: float, seed: int) -> bool:
-    """Whether an AUROC as high as the one found turns up when whole groups exchange their labels at random."""
+def _exchange_p(
+    held_out: _Folds, scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, found: float, seed: int
+) -> float:
+    """How likely an AUROC as high as the one found is where whole groups exchange fact and hallucination at random.
+
+    The tail of a t distribution with mean and spread of `EXCHANGES`. With few groups the classifier is fitted to each
+    exchange; with many its scores stay as they are, and their spread is `WIDENED`.
+
+    Args:
+        held_out: fits the classifier.
+        scores: (text,) held out.
+        labels: (text,) 0 or 1.
+        groups: (text,) numbered from 0 without gaps.
+        found: the AUROC.
+        seed: of the exchanges.
+    """
+    from scipy.stats import t as student  # half a second: only when a linter runs
+
     number = int(groups.max()) + 1
-    if number >= FEW_GROUPS:
-        return False
+    refitted = number < REFITTED
     generator = np.random.default_rng(seed)
     once = np.ones((1, len(labels)))
-    for _ in range(FLIPS):
-        flipped = labels ^ generator.integers(2, size=number)[groups]
-        if auroc(_held_out(counts, flipped, groups), flipped, once)[0] >= found:
-            return True
-    return False
+    values: list[float] = []
+    for times in range(1, EXCHANGES + 1):
+        exchanged = labels ^ generator.integers(2, size=number)[groups]
+        fitted = held_out.scores(exchanged) if refitted else scores
+        values.append(float(auroc(fitted, exchanged, once)[0]))
+        if times in (LOOK, EXCHANGES):
+            spread = float(np.std(values, ddof=1)) * (1 if refitted else WIDENED) * (1 + 1 / times) ** 0.5
+            beyond = found - (float(np.mean(values)) if refitted else 0.5)
+            p = float(student.sf(beyond / spread, times - 1)) if spread > 0 else float(beyond <= 0)
+            if p > HOPELESS or times == EXCHANGES:
+                return p
+    raise AssertionError("the last exchange returns")
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -221,6 +261,7 @@ def classify(
         The measures with AUROC and interval filled in, and the findings.
     """
     level = 1 - (1 - CONFIDENCE) / max(1, len(sample.scopes))
+    domains = len(sample.scopes) - ("pooled" in sample.scopes)
     measured: list[ScopeMeasures] = []
     findings: list[Finding] = []
     for scope in scopes:
@@ -228,8 +269,16 @@ def classify(
         if positions is not None:
             facts, halls = ([texts[int(i)][side] for i in positions] for side in (1, 2))
             found = judge(facts, halls, profile.groups[positions], level, seed)
-            scope = replace(scope, auroc=found.auroc, auroc_lo=found.lo, auroc_hi=found.hi, auroc_pairs=len(positions))
-            if found.lo > 0.5 + MARGIN and not found.chance:
+            scope = replace(
+                scope,
+                auroc=found.auroc,
+                auroc_lo=found.lo,
+                auroc_hi=found.hi,
+                auroc_p=found.p,
+                auroc_pairs=len(positions),
+            )
+            allowed = FALSE_ALARMS / (1 if not domains else 2 if scope.scope == "pooled" else 2 * domains)
+            if found.p is not None and found.p <= allowed:
                 telling = [int(i) for i in positions[found.telling]]
                 ids, places = tuple(texts[i][0] for i in telling), tuple(rows[i] for i in telling)
                 findings.append(Finding("text-tells", _told(found, scope), ids, places, scope.scope))
@@ -246,7 +295,8 @@ def _told(found: Judgement, scope: ScopeMeasures) -> str:
     loudest = f"what speaks loudest: {cues}" if cues else "by many rare words"
     return (
         f"The text of a completion alone, without its prompt, tells hallucinations from facts{where(scope.scope)}: "
-        f"AUROC {found.auroc:.2f}, interval {found.lo:.2f} to {found.hi:.2f}, {count(scope.auroc_pairs)}; {loudest}. "
+        f"AUROC {found.auroc:.2f}, interval {found.lo:.2f} to {found.hi:.2f}, {p_value(found.p or 0.0)}, "
+        f"{count(scope.auroc_pairs)}; {loudest}. "
         f"Named are the {TELLING_PAIRS} pairs it is surest of."
     )
 

@@ -12,15 +12,20 @@ SEVERITIES: Final[tuple[Severity, Severity, Severity]] = ("error", "warning", "i
 CODES: Final[Mapping[str, Severity]] = {
     "unreadable-row": "error",
     "duplicate-id": "error",
+    "labels-as-texts": "error",
     "contradiction": "error",
     "same-completions": "error",
     "no-token": "error",
+    "near-contradiction": "warning",
+    "conflicting-facts": "warning",
     "duplicate-pair": "warning",
     "duplicate-prompt": "info",
     "answer-in-prompt": "warning",
     "same-last-word": "warning",
     "same-last-token": "warning",
     "boundary-merge": "warning",
+    "doubled-space": "warning",
+    "space-at-join": "info",
     "length-imbalance": "warning",
     "token-length-imbalance": "warning",
     "negation-imbalance": "warning",
@@ -68,7 +73,7 @@ class ScopeMeasures:
     shorter: float
     """Share of pairs whose hallucination has fewer."""
     length_p: float | None
-    """Wilcoxon signed-rank test over groups; None where no group differs."""
+    """Wilcoxon signed-rank test over groups; None where none differs or they are too few for any p value to count."""
     token_dz: float | None
     """As `length_dz`, in tokens; None also where no model is given."""
     token_p: float | None
@@ -76,12 +81,14 @@ class ScopeMeasures:
     """Share of facts that hold a negation."""
     negations_hall: float
     negation_p: float | None
-    """Exact sign test over groups; None where no group differs."""
+    """Exact sign test over groups; None as `length_p`."""
     auroc: float | None = None
     """How well the completions' text alone tells hallucinations from facts (0.5: not at all); None if not judged."""
     auroc_lo: float | None = None
     """Lower end of its interval, which holds for all scopes together with 95 % confidence."""
     auroc_hi: float | None = None
+    auroc_p: float | None = None
+    """Test by exchanges of fact and hallucination in whole groups; None where the AUROC is too small to matter."""
     auroc_pairs: int = 0
     """Pairs that the text classifier saw: all, or a sample."""
 

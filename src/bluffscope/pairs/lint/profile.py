@@ -13,9 +13,10 @@ import numpy as np
 from bluffscope.errors import PairError
 from bluffscope.pairs.fields import RowError
 from bluffscope.pairs.groups import GroupBuilder
+from bluffscope.pairs.labels import LabelCount
 from bluffscope.pairs.lint.sample import Rows
-from bluffscope.pairs.lint.words import holds, last_piece, negated
-from bluffscope.records import Pair, TokenizedPair
+from bluffscope.pairs.lint.words import holds, last_piece, negated, white_space
+from bluffscope.records import AUTO_JOIN, Pair, TokenizedPair
 
 Tokenize = Callable[[Sequence[Pair]], Iterator[TokenizedPair | PairError]]
 """`bluffscope.plan.TextTokenizer.tokenize`: this stage does not know the planner."""
@@ -64,6 +65,14 @@ class Profile:
     """(pair, 2) bool: whether the fact and the hallucination stand in the prompt, word for word."""
     same_last: np.ndarray
     """(pair,) bool: both completions end in the same word or punctuation mark."""
+    own_space: np.ndarray
+    """(pair,) bool: white space of prompt or completion stands in for that of --join auto."""
+    doubled_space: np.ndarray
+    """(pair,) bool: two pieces of white space meet between prompt and completion."""
+    labelled: np.ndarray
+    """(pair,) bool: one of the completions is a label where the other is none."""
+    labels: str | None
+    """What is wrong with a column that holds labels in place of completions; None where none does."""
     tokens: TokenProfile | None
 
     def scopes(self) -> Iterator[tuple[str, np.ndarray]]:
@@ -75,14 +84,14 @@ class Profile:
             yield from zip(self.domains, np.split(order, ends[:-1]), strict=True)
 
 
-def take_profile(source: Rows, tokenize: Tokenize | None) -> Profile:
+def take_profile(source: Rows, tokenize: Tokenize | None, join: str = AUTO_JOIN) -> Profile:
     """Read all rows once; about 100 bytes a pair are held.
 
     Raises:
         InputError: A file cannot be read, or not one of its rows is a pair.
     """
     faults: list[RowError] = []
-    builder, tokens = _Builder(), _TokenBuilder()
+    builder, tokens = _Builder(join), _TokenBuilder()
 
     def readable() -> Iterator[Pair]:
         for _, row in source.rows():
@@ -104,8 +113,10 @@ def take_profile(source: Rows, tokenize: Tokenize | None) -> Profile:
 
 
 class _Builder:
-    def __init__(self) -> None:
+    def __init__(self, join: str) -> None:
         self.count = 0
+        self._join = join
+        self._labels = LabelCount()
         self._groups = GroupBuilder()
         self._domains: dict[str, int] = {}
         self._domain = array("q")
@@ -121,9 +132,13 @@ class _Builder:
         self._flags.extend(negated(text) for text in completions)
         self._flags.extend(holds(pair.prompt, text) for text in completions)
         self._flags.append(last_piece(pair.fact) == last_piece(pair.hallucination))
+        spaces = {white_space(pair.prompt, text, self._join) for text in completions}
+        self._flags.extend(("own" in spaces and "doubled" not in spaces, "doubled" in spaces))
+        self._flags.append(self._labels.add(pair.fact, pair.hallucination) is not None)
 
     def profile(self, faults: tuple[RowError, ...], tokens: TokenProfile | None) -> Profile:
-        flags = np.frombuffer(bytes(self._flags), dtype=bool).reshape(-1, 5)
+        flags = np.frombuffer(bytes(self._flags), dtype=bool).reshape(-1, 8)
+        side = self._labels.side()
         return Profile(
             rows=self.count + len(faults),
             faults=faults,
@@ -137,6 +152,10 @@ class _Builder:
             negations=flags[:, 0:2],
             in_prompt=flags[:, 2:4],
             same_last=flags[:, 4],
+            own_space=flags[:, 5],
+            doubled_space=flags[:, 6],
+            labelled=flags[:, 7],
+            labels=None if side is None else f"The column of the {side} {self._labels.said(side)}.",
             tokens=tokens,
         )
 

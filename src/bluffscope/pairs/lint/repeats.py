@@ -52,6 +52,23 @@ def _contradicted(positions: np.ndarray, true: np.ndarray, found: Sequence[Excer
     )
 
 
+def conflicting_facts(profile: Profile) -> Iterator[Draft]:
+    """Prompts with several facts, none of which is a hallucination of theirs: that is a contradiction."""
+    true, false = profile.completions.T
+    for positions in _repeated(profile.prompts):
+        facts, firsts = np.unique(true[positions], return_index=True)
+        if len(facts) > 1 and not np.isin(facts, false[positions]).any():
+            yield Draft("conflicting-facts", np.sort(positions[firsts]), partial(_conflicting, len(facts)))
+
+
+def _conflicting(number: int, found: Sequence[Excerpt]) -> str:
+    one, other = found[:2]
+    return (
+        f"The prompt {one.prompt} has {number:,} facts ({one.fact} in pair {one.id}, {other.fact} in pair {other.id}): "
+        "see that all of them are true."
+    )
+
+
 def same_completions(profile: Profile) -> Iterator[Draft]:
     """Pairs whose fact and hallucination are the same text."""
     same = np.flatnonzero(profile.completions[:, 0] == profile.completions[:, 1])

@@ -76,3 +76,39 @@ def without_tokens(profile: Profile) -> Iterator[Draft]:
 
 def _refused(reason: str, found: Sequence[Excerpt]) -> str:
     return f"Pair {found[0].id} ({found[0].place}) cannot be measured with this model: {reason}."
+
+
+def labels_as_texts(profile: Profile) -> Iterator[Draft]:
+    """A column of labels in place of completions."""
+    if profile.labels is not None:
+        sentence = profile.labels
+        yield Draft("labels-as-texts", np.flatnonzero(profile.labelled), lambda _: sentence)
+
+
+def spaces_at_joins(profile: Profile) -> Iterator[Draft]:
+    """Pairs that bring the white space between prompt and completion along, so that none is added."""
+    if len(found := np.flatnonzero(profile.own_space)):
+        yield Draft("space-at-join", found, partial(_own_space, len(found)))
+
+
+def _own_space(number: int, found: Sequence[Excerpt]) -> str:
+    first = found[0]
+    return (
+        f"The prompt ends in white space, or a completion begins with it, in {count(number)} (in {first.id}: "
+        f"{first.prompt} + {first.fact} or {first.hallucination}): --join auto adds none there."
+    )
+
+
+def doubled_spaces(profile: Profile) -> Iterator[Draft]:
+    """Pairs of which two pieces of white space meet between prompt and completion."""
+    if len(found := np.flatnonzero(profile.doubled_space)):
+        yield Draft("doubled-space", found, partial(_doubled_space, len(found)))
+
+
+def _doubled_space(number: int, found: Sequence[Excerpt]) -> str:
+    first = found[0]
+    return (
+        f"Two pieces of white space meet between prompt and completion in {count(number)} (in {first.id}: "
+        f"{first.prompt} + {first.fact} or {first.hallucination}): the model sees both; remove one, in the texts or "
+        "with --join auto."
+    )

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
-from bluffscope.wordbag import pieces
+from bluffscope.records import AUTO_JOIN
+from bluffscope.wordbag import folded, pieces
 
+WhiteSpace = Literal["own", "doubled"] | None
 _WORD: Final = re.compile(r"[^\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}][^\W_]+)*")
 NEGATIONS: Final = frozenset({"not", "no", "never", "none", "without", "nobody", "nothing", "neither", "nor", "cannot"})
 """English words that deny; forms with n't are recognised besides."""
 
 
-def words(text: str) -> list[str]:
-    """The words of a text, casefolded, without punctuation; contractions stay whole."""
-    return _WORD.findall(text.casefold())
+def words(text: str, *, fold: bool = True) -> list[str]:
+    """The words of a text, folded unless told, without punctuation; contractions stay whole."""
+    return _WORD.findall(folded(text) if fold else text)
+
+
+def white_space(prompt: str, completion: str, join: str) -> WhiteSpace:
+    """What prompt and completion bring along where they are joined.
+
+    "own" where --join auto adds nothing because one of them has white space there, "doubled" where two pieces of white
+    space meet.
+    """
+    before, after = prompt[-1:].isspace(), completion[:1].isspace()
+    if join == AUTO_JOIN:
+        return "doubled" if before and after else "own" if before or after else None
+    met = (before and join[0].isspace()) or (after and join[-1].isspace()) if join else before and after
+    return "doubled" if met else None
 
 
 def last_piece(text: str) -> str:
