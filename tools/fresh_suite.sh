@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 if [ "${FRESH_TMP:-}" = "" ] && unshare --map-root-user --mount true 2>/dev/null; then
-    exec unshare --map-root-user --mount sh -c 'mount -t tmpfs fresh /tmp && FRESH_TMP=1 exec "$@"' sh "$0" "$@"
+    exec unshare --map-root-user --mount sh -c 'mount -t tmpfs fresh /tmp && FRESH_TMP=1 exec "$@"' sh tools/fresh_suite.sh "$@"
 fi
 
 fresh=$(mktemp -d)
