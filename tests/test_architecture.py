@@ -296,6 +296,16 @@ def endless(tree: ast.AST) -> list[int]:
     return found
 
 
+PROCESSES = {"bluffscope.bench.job", "bluffscope.engine.launch", "bluffscope.machine"}
+"""Modules that start processes. Threads of our own may be waited for: they end with the process."""
+
+
+def test_no_process_is_waited_for_for_ever():
+    starting = {name for name in MODULES if "subprocess" in {item.name for item in imports(name)}}
+    assert starting == PROCESSES
+    assert {name: lines for name in PROCESSES if (lines := endless(tree(name)))} == {}
+
+
 def test_no_test_waits_for_ever():
     assert endless(ast.parse("p.wait()\nt.join(1)\nsubprocess.run([])\nsubprocess.run([], timeout=1)")) == [1, 3]
     tests = Path(__file__).parent

@@ -172,9 +172,10 @@ def test_a_run_whose_driver_or_whose_ray_is_killed_ends_and_is_finished_here_wit
     slow = {**options, "shard_pairs": 1, "noise_draws": 200}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in slow.items()]
     command = [sys.executable, "-m", "bluffscope", "analyze", *flags, "--engine", "ray", "--workers", "1"]
-    driver = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True)
+    with (tmp_path / "stderr").open("w") as stream:
+        driver = subprocess.Popen([*command, "--out", str(out)], stderr=stream)
     try:
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 200
         while not list(out.glob("shards/*.parquet")) and time.monotonic() < deadline and driver.poll() is None:
             time.sleep(0.02)
         # Ray's own agents end a minute later, once they have given up on telling somebody.
@@ -182,12 +183,13 @@ def test_a_run_whose_driver_or_whose_ray_is_killed_ends_and_is_finished_here_wit
         workers = [process for process in processes if "Station" in " ".join(process.cmdline())]
         if victim != "driver":
             next(process for process in processes if process.name() == victim).kill()
-            said = driver.communicate(timeout=60)[1]
+            driver.wait(timeout=60)
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait(timeout=30)
     if victim != "driver":
         assert driver.returncode == 2
+        said = (tmp_path / "stderr").read_text(encoding="utf-8")
         assert "Traceback" not in said
         last = said.strip().splitlines()[-1]
         assert last.startswith(f"bluffscope analyze: --engine ray: Ray's process {victim} on this machine has died; ")

@@ -1,11 +1,11 @@
 #!/bin/sh
 # The tests as on a machine that nobody has used: an empty home and (where `unshare` may) an empty /tmp, no caches, no
-# browser, git or GPU tools, an ASCII locale, the files in reverse order. Arguments go to pytest in place of all files.
+# browser, git or GPU tools, no language set, the files in reverse order. Arguments go to pytest in place of all files.
 set -eu
 cd "$(dirname "$0")/.."
 
 if [ "${FRESH_TMP:-}" = "" ] && unshare --map-root-user --mount true 2>/dev/null; then
-    exec unshare --map-root-user --mount sh -c 'mount -t tmpfs fresh /tmp && FRESH_TMP=1 exec "$@"' sh "$0" "$@"
+    exec unshare --map-root-user --mount sh -c 'mount -t tmpfs fresh /tmp && FRESH_TMP=1 exec "$@"' sh tools/fresh_suite.sh "$@"
 fi
 
 fresh=$(mktemp -d)
@@ -17,5 +17,5 @@ done
 rm -f "$fresh"/bin/*chrom* "$fresh/bin/git" "$fresh/bin/nvidia-smi"
 
 [ $# -gt 0 ] || set -- -n 2 --dist loadfile $(find tests -name 'test_*.py' | sort -r)
-env -i PATH="$fresh/bin" HOME="$fresh/home" LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0 PYTHONDONTWRITEBYTECODE=1 \
+env -i PATH="$fresh/bin" HOME="$fresh/home" LC_ALL=C PYTHONDONTWRITEBYTECODE=1 \
     ${CI:+CI="$CI"} .venv/bin/python -m pytest -p no:cacheprovider "$@"

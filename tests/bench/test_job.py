@@ -28,6 +28,13 @@ def test_a_process_that_fails_says_so_in_one_line():
         list(run_job(job))
 
 
+def test_a_process_that_hangs_is_ended(monkeypatch):
+    monkeypatch.setattr("bluffscope.bench.job.RECORD_SECONDS", 0.2)
+    job = Job(shape="demo", step="hanging", measurements=(Measurement(pairs=2),))
+    with pytest.raises(JobFailed, match="step 'hanging' of shape demo failed: exit code -9"):
+        list(run_job(job))
+
+
 def test_the_ladder_has_every_step_each_on_top_of_the_one_before():
     jobs = list(suite.ladder("gemma-2-2b"))
     assert [job.step for job in jobs] == list(suite.STEPS)

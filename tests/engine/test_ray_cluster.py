@@ -68,7 +68,11 @@ def test_a_machine_that_is_lost_costs_no_row(machines):
     assert sum(told) == 240
 
 
-def test_a_run_ends_when_the_node_of_its_own_machine_dies(machines):
+DEATHS = {"raylet": "the Ray node of this machine", "gcs_server": "the head of the cluster has not answered for 25 s"}
+
+
+@pytest.mark.parametrize("victim", ["raylet", pytest.param("gcs_server", marks=pytest.mark.soak)])
+def test_a_run_ends_when_the_node_of_its_own_machine_or_the_head_of_its_cluster_dies(victim, machines):
     played, _ = machines
     begun = None
 
@@ -76,12 +80,15 @@ def test_a_run_ends_when_the_node_of_its_own_machine_dies(machines):
         nonlocal begun
         if begun is None:
             begun = time.monotonic()
-            played.head_node.kill_raylet(check_alive=False)
+            getattr(played.head_node, f"kill_{victim}")(check_alive=False)
 
-    with cluster(played.address), RayEngine(Placement(2, 1), Stopwatch(), ("light_worker",)) as engine:
-        with pytest.raises(WorkerLostError, match="Ray node of this machine .* has died|processes? died"):
-            engine.run(shards(2000, 4), Factory(seconds=0.02), commit, lambda pairs: None)
-        assert time.monotonic() - begun < 60
+    with (
+        pytest.raises(WorkerLostError, match=f"^--engine ray: {DEATHS[victim]}"),
+        cluster(played.address),
+        RayEngine(Placement(2, 1), Stopwatch(), ("light_worker",)) as engine,
+    ):
+        engine.run(shards(2000, 4), Factory(seconds=0.02), commit, lambda pairs: None)
+    assert time.monotonic() - begun < 60  # Ray has been left by then
 
 
 @pytest.fixture
@@ -120,5 +127,8 @@ def test_an_address_where_no_cluster_is_is_refused_in_a_line_before_anything_is_
     with pytest.raises(InputError, match=f"^--address {address[:80]}"):
         run(config)
     assert time.monotonic() - begun < 15
-    with pytest.raises(InputError, match=f"^--address {address[:80]}"), cluster(address):
+
+
+def test_an_address_is_tried_again_when_it_is_used():
+    with pytest.raises(InputError, match="^--address 127.0.0.1:1: no Ray cluster answers"), cluster("127.0.0.1:1"):
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,11 +10,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
+from threading import Timer
 from typing import Any
 
 from bluffscope.bench.spec import Job
 from bluffscope.errors import BluffscopeError
 
+RECORD_SECONDS = 4 * 3600.0
+"""How long a measurement may take before it counts as hanging."""
 Record = dict[str, Any]
 """What was measured once; the keys of bench.json."""
 
@@ -44,15 +48,29 @@ def run_job(job: Job) -> Iterator[Record]:
         ) as process,
     ):
         assert process.stdin is not None and process.stdout is not None
+        watch = _killing(process)
         try:
-            process.stdin.write(json.dumps(asdict(job)))
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it has died; what it said comes below
+                process.stdin.write(json.dumps(asdict(job)))
+                process.stdin.close()
             for line in process.stdout:
+                watch.cancel()
                 yield json.loads(line)
+                watch = _killing(process)
         except BaseException:
             process.kill()
             raise
-        if process.wait() != 0:
+        finally:
+            watch.cancel()
+        if process.wait(timeout=60) != 0:
             said.seek(0)
             last = " | ".join(said.read().strip().splitlines()[-3:]) or f"exit code {process.returncode}"
             raise JobFailed(f"benchmark step {job.step!r} of shape {job.shape} failed: {last}")
+
+
+def _killing(process: subprocess.Popen[str]) -> Timer:
+    """Ends a process that takes too long for its next record, unless it is cancelled."""
+    timer = Timer(RECORD_SECONDS, process.kill)
+    timer.daemon = True
+    timer.start()
+    return timer

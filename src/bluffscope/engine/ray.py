@@ -154,7 +154,8 @@ class RayEngine:
                 self._step()
                 self._replace()
         except RunStopped:
-            self._keep_what_came()
+            with suppress(WorkerLostError):
+                self._keep_what_came()
             raise
         finally:
             self._ledger.advance = None
