@@ -19,8 +19,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import bluffscope
+import studies
 import tiny
 from bluffscope.precision import own_settings
+from bluffscope.stats import analyse_table
 
 BACKENDS = torch.backends
 
@@ -145,3 +147,11 @@ def test_settings_come_back_after_an_error():
             assert torch.get_default_dtype() == torch.float32
             raise KeyError
         assert state() == before
+
+
+def test_numpy_that_raises_changes_neither_statistics_nor_lint():
+    table = studies.random_table(3, 120)
+    found, findings = analyse_table(table), bluffscope.lint(limit=40).findings
+    with np.errstate(all="raise"):
+        assert analyse_table(table).rows.equals(found.rows)
+        assert bluffscope.lint(limit=40).findings == findings

@@ -8,8 +8,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bluffscope.config import DataOptions, TokenizerOptions, with_values
 from bluffscope.errors import InputError
 from bluffscope.pairs import open_source
@@ -17,6 +15,7 @@ from bluffscope.pairs.given import write_pairs
 from bluffscope.pairs.lint import LintReport, lint_source
 from bluffscope.pairs.lint.profile import Tokenize
 from bluffscope.presets import DEMO_NAME, PRESETS
+from bluffscope.quiet import plain_numpy
 
 
 def lint(data: str | Path | Iterable[Mapping[str, Any]] = "bluff200", **options: Any) -> LintReport:
@@ -49,7 +48,7 @@ def lint(data: str | Path | Iterable[Mapping[str, Any]] = "bluff200", **options:
         return lint_with(read, with_values(TokenizerOptions(), chosen))
 
 
-@np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")  # whatever the caller has set
+@plain_numpy
 def lint_with(data: DataOptions, tokenizer: TokenizerOptions) -> LintReport:
     """`lint`, given its options.
 

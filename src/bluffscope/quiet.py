@@ -1,4 +1,4 @@
-"""Other libraries while they start up: their chatter kept from the user, and settings they read for that time only."""
+"""Other libraries: their chatter kept from the user while they start up, and settings they read for a time only."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import logging
 import os
 import warnings
 from collections.abc import Generator, Mapping
+from typing import Final
+
+import numpy as np
 
 # What they say is of compiled extras that this machine's torch does not fit, and of each other's deprecations.
 # transformers imports the first two wherever they are installed, asked for or not.
 _CHATTY = ("torchao", "bitsandbytes", "torch.utils._pytree")
+
+plain_numpy: Final = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
+"""Decorates functions that compute with numpy: its error state as in a fresh process, whatever the caller has set."""
 
 
 @contextlib.contextmanager

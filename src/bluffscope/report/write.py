@@ -10,6 +10,7 @@ from typing import Final
 import jinja2
 
 from bluffscope.errors import BluffscopeError, InputError
+from bluffscope.quiet import plain_numpy
 from bluffscope.report.contents import Contents, read_contents
 from bluffscope.report.damage import MANIFEST, checked
 from bluffscope.report.dashboard import write_dashboard
@@ -41,6 +42,7 @@ class Report:
     """The answer that the page opens with."""
 
 
+@plain_numpy
 def write_report(folder: str | Path, *, figures: bool = True) -> Report:
     """Writes report.html and figures/ into a run's folder, in place of earlier ones, and its statistics if need be.
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import polars as pl
 
+from bluffscope.quiet import plain_numpy
 from bluffscope.stats.cells import Resampling, ScopeCells, measure_scope
 from bluffscope.stats.controls import null_control, planted_control
 from bluffscope.stats.effects import ALPHA
@@ -82,6 +83,7 @@ class StatsResult:
     """Family and corrections, sizes, seeds, and notes on where lengths, groups and scopes come from."""
 
 
+@plain_numpy
 def analyse_table(
     table: pl.DataFrame,
     pairs: pl.DataFrame | None = None,

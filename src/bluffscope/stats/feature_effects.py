@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
+from bluffscope.quiet import plain_numpy
 from bluffscope.stats.feature_cells import FeatureCells, group_numbers, in_groups, layer_cells
 from bluffscope.stats.flips import flip_tail
 from bluffscope.stats.ghosts import GHOST_FIRES, GHOST_SCHEMA, LAYER_GHOSTS, ghost_summary, ghosts_of
@@ -72,6 +73,7 @@ class FeatureStudy:
     """Pairs, groups, family and its size, column of `differs_in`, seed, notes."""
 
 
+@plain_numpy
 def feature_effects(
     features: pl.LazyFrame,
     pairs: pl.DataFrame,
