@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import bluffscope
 import tiny
 from bluffscope.precision import own_settings
+from bluffscope.stats import feature_effects
 
 BACKENDS = torch.backends
 
@@ -145,3 +146,17 @@ def test_settings_come_back_after_an_error():
             assert torch.get_default_dtype() == torch.float32
             raise KeyError
         assert state() == before
+
+
+def test_numpy_that_raises_stops_neither_statistics_nor_lint():
+    """One feature that fires in 60 hallucinations, over four orders of size: the tail's exponentials underflow."""
+    size = np.logspace(0, 4, 60)
+    ids = [f"p{number}" for number in range(60)]
+    rows = pl.LazyFrame({"pair_id": ids, "view": "hall", "layer": 3, "feature": 5, "activation": size})
+    pairs = pl.DataFrame({"pair_id": ids, "group": ids, "domain": "all"})
+    effects = partial(feature_effects, rows.cast({"layer": pl.Int32, "feature": pl.Int32}), pairs)
+    lint = partial(bluffscope.lint, limit=40)
+    expected = effects().rows, lint().findings
+    with np.errstate(all="raise"):
+        assert effects().rows.equals(expected[0])
+        assert lint().findings == expected[1]

@@ -2,7 +2,7 @@
 
 While models and SAEs load, Python's warning filter, other libraries' settings and `torch.load` are changed, and
 transformers and scikit-learn change the first themselves. Two threads that did so at once would see each other's
-settings and put back the wrong ones.
+settings and put back the wrong ones. And numpy's error state is as in a fresh process, whatever the caller has set.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock, Thread
 from typing import Final
+
+import numpy as np
 
 from bluffscope.errors import InputError
 
@@ -53,7 +55,8 @@ def exclusive() -> Generator[None, None, None]:
     _running = object()
     before = _own.set(_running)
     try:
-        yield
+        with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+            yield
     finally:
         _own.reset(before)
         _running = None

@@ -8,8 +8,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bluffscope.config import DataOptions, TokenizerOptions, with_values
 from bluffscope.errors import InputError
 from bluffscope.exclusive import exclusive
@@ -51,7 +49,6 @@ def lint(data: str | Path | Iterable[Mapping[str, Any]] = "bluff200", **options:
 
 
 @exclusive()
-@np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")  # whatever the caller has set
 def lint_with(data: DataOptions, tokenizer: TokenizerOptions) -> LintReport:
     """`lint`, given its options.
 
