@@ -128,20 +128,22 @@ def test_the_numbers_in_the_figure_are_those_of_the_summary():
     table = synthetic()
     data = dashboard_spec(table, "x")["datasets"]
     summary = summarize(table)
-    cells = {(r["scope"], r["layer"]): r for r in data["Sphericity of the active features, by layer and domain"]}
+    cells = {
+        (r["scope"].strip(), r["layer"]): r for r in data["Sphericity of the active features, by layer and domain"]
+    }
     assert len(cells) == 5 * 3
     row = summary.filter(metric="l12_sphericity", domain="temporal").row(0, named=True)
     assert cells["temporal", "12"]["change"] == row["mean_diff"]
     assert cells["temporal", "12"]["text"] == f"{row['mean_diff']:+.3f}"
-    cells = {(r["scope"], r["layer"]): r for r in data["Reconstruction error of the SAE, by layer and domain"]}
+    cells = {(r["scope"].strip(), r["layer"]): r for r in data["Reconstruction error of the SAE, by layer and domain"]}
     row = summary.filter(pl.col("pooled"), metric="l5_reconstruction_error").row(0, named=True)
     assert cells["all domains", "5"]["change"] == pytest.approx(100 * row["mean_diff"] / row["mean_fact"])
-    points = {(r["metric"], r["scope"]): r["dz"] for r in data["Effect sizes by metric and domain"]}
+    points = {(r["metric"].strip(), r["scope"].strip()): r["dz"] for r in data["Effect sizes by metric and domain"]}
     assert len(points) == 33 * 5
     assert points["entropy", "logical"] == summary.filter(metric="entropy", domain="logical")["dz"][0]
     drift = data["Centroid drift from the prompt, degrees"]
     assert [r["fact"] for r in drift] == table["centroid_drift_fact"].to_list()
-    bars = {(r["scope"], r["view"]): r for r in data["Entropy"]}
+    bars = {(r["scope"].strip(), r["view"]): r for r in data["Entropy"]}
     part = table.filter(domain="entity")["entropy_hall"]
     assert bars["entity", "hallucination"]["mean"] == pytest.approx(part.mean())
     assert bars["entity", "hallucination"]["low"] == pytest.approx(part.quantile(0.25, "linear"))
