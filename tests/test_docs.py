@@ -52,7 +52,7 @@ def test_the_page_on_memory_is_current(capsys):
     made = tool("make_memory_docs")
     assert made.main(["--check"]) == 0, capsys.readouterr().out
     assert [row[:2] for row in made.kept_peaks(made.TARGET.read_text(encoding="utf-8"))] == [
-        [model, f"`{options}`" if options else ""] for model, options in made.RUNS
+        [model, made.flags(options)] for model, options in made.RUNS
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import logging
@@ -36,7 +37,7 @@ from bluffscope.report.write import write_report
 from bluffscope.run_log import RunLog, logging_to
 from bluffscope.stats import analyse_table, feature_effects
 
-SECONDS = 120
+SECONDS = 250
 """After which a thread counts as hanging."""
 LOGGERS = ("", "bluffscope", "transformers", "huggingface_hub", "torchao", "bitsandbytes", "torch.utils._pytree")
 
@@ -222,6 +223,22 @@ def test_every_call_waits_its_turn(place, caplog):
             assert len(caplog.messages) == len(calls)
         for future in futures:
             future.result(SECONDS)
+
+
+def test_no_generator_holds_the_turn_of_a_call_while_its_user_has_it():
+    source = Path(bluffscope.__file__).parent
+    wrong = []
+    for path in source.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(function, ast.FunctionDef) and any(
+                "exclusive()" in ast.unparse(d) for d in function.decorator_list
+            ):
+                wrong += [
+                    f"{path.name}: {function.name}"
+                    for node in ast.walk(function)
+                    if isinstance(node, ast.Yield | ast.YieldFrom)
+                ]
+    assert wrong == []
 
 
 def test_a_run_s_log_holds_what_its_own_threads_say_and_nothing_of_another_s(place, tmp_path):

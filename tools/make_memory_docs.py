@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bluffscope.cli.doctor import guide_rows
@@ -21,19 +21,24 @@ from bluffscope.sizing import MOST_BATCH_TOKENS, SHARE, gigabytes
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
 HEADER = ("model", "options", "peak", "predicted")
 RUNS = (
-    ("embedded", ""),
-    ("embedded", "--batch-size 8"),
-    ("embedded", "--position completion-mean"),
-    ("embedded", "--logprob"),
-    ("wide, float32", ""),
-    ("wide, float32", "--batch-size 8"),
-    ("wide, float32", "--batch-tokens 4096 --row-tokens 1024"),
-    ("wide, float32", "--position completion-mean"),
-    ("wide, float32", "--logprob"),
-    ("wide, from a bfloat16 file", "--dtype bfloat16"),
-    ("wide, from a bfloat16 file", "--dtype float32"),
+    ("embedded", {}),
+    ("embedded", {"batch_size": 8}),
+    ("embedded", {"position": "completion-mean"}),
+    ("embedded", {"logprob": True}),
+    ("wide, float32", {}),
+    ("wide, float32", {"batch_size": 8}),
+    ("wide, float32", {"batch_tokens": 4096, "row_tokens": 1024}),
+    ("wide, float32", {"position": "completion-mean"}),
+    ("wide, float32", {"logprob": True}),
+    ("wide, from a bfloat16 file", {"dtype": "bfloat16"}),
+    ("wide, from a bfloat16 file", {"dtype": "float32"}),
 )
 """What is measured: the model, and options of `bluffscope analyze`."""
+_RUN = """import json, sys
+from bluffscope.api import config_from
+from bluffscope.run import run
+run(config_from(**json.loads(sys.argv[1])), draw=False)"""
+"""A run's peak is taken before its report is drawn."""
 
 
 def page(peaks: Iterable[Sequence[str]]) -> str:
@@ -72,7 +77,7 @@ The strategies `sequential` and `separate` load the whole model and are not pred
 
 ## Measured against predicted
 
-`bluffscope analyze` on the 200 bundled pairs, each in a fresh process, on a CPU;
+Runs of the 200 bundled pairs, each in a fresh process, on a CPU;
 `python tools/make_memory_docs.py --measure` measures them again.
 
 {table(HEADER, peaks)}
@@ -125,21 +130,25 @@ def measured() -> Iterator[list[str]]:
         half.save_pretrained(folder / "half")
         for file in (folder / "model").glob("token*"):
             (folder / "half" / file.name).write_bytes(file.read_bytes())
-        of_wide = ["--sae", str(folder / "sae"), "--model"]
         models = {
-            "embedded": [],
-            "wide, float32": [*of_wide, str(folder / "model")],
-            "wide, from a bfloat16 file": [*of_wide, str(folder / "half")],
+            "embedded": {},
+            "wide, float32": {"model": str(folder / "model"), "sae": str(folder / "sae")},
+            "wide, from a bfloat16 file": {"model": str(folder / "half"), "sae": str(folder / "sae")},
         }
         for number, (model, options) in enumerate(RUNS):
             out = folder / f"run-{number}"
-            command = [sys.executable, "-m", "bluffscope", "analyze", "--device", "cpu", "--allow-unsound"]
-            command += [*models[model], *options.split(), "--out", str(out)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=600)
+            given = models[model] | options | {"device": "cpu", "out": str(out)}
+            subprocess.run([sys.executable, "-c", _RUN, json.dumps(given)], check=True, timeout=600)
             memory = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["memory"]
             shown = [gigabytes(memory[name]) for name in ("peak_bytes", "predicted_bytes")]
-            print(model, options, *shown, flush=True)
-            yield [model, f"`{options}`" if options else "", *shown]
+            print(model, flags(options), *shown, flush=True)
+            yield [model, flags(options), *shown]
+
+
+def flags(options: Mapping[str, object]) -> str:
+    """Options as they are given to `bluffscope analyze`."""
+    words = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in options.items()]
+    return f"`{' '.join(words)}`" if words else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

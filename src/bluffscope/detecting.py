@@ -65,10 +65,10 @@ class Scorer:
         while block := list(itertools.islice(waiting, TEXTS_AT_ONCE)):
             yield from self._scored(block)
 
-    @exclusive()
     def _scored(self, texts: Sequence[Text]) -> Iterator[Score]:
         pairs = [_pair(number, text) for number, text in enumerate(texts)]
-        frame = self.worker.run(Shard(0, tuple(pairs), ("",) * len(pairs)))
+        with exclusive():
+            frame = self.worker.run(Shard(0, tuple(pairs), ("",) * len(pairs)))
         views = ["prompt" if text.completion is None else "fact" for text in texts]
         logits = self.detector.linear.scores(self._matrix(frame, views))
         probabilities = self.detector.calibration.probabilities(logits)

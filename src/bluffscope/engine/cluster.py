@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import signal
 import threading
 import time
@@ -118,10 +119,14 @@ def _forget_who_may_talk() -> None:
 
 @contextmanager
 def _handlers_kept() -> Generator[None, None, None]:
-    """Ray exits at SIGTERM from its start on, for as long as the process lives: a run stops in its own way instead."""
+    """Ray exits at SIGTERM from its start on, for as long as the process lives: a run stops in its own way instead.
+
+    It also sends `breakpoint()` to a debugger of its own.
+    """
     kept = signal.getsignal(signal.SIGTERM)
     try:
-        yield
+        with environment({"PYTHONBREAKPOINT": os.environ.get("PYTHONBREAKPOINT")}):
+            yield
     finally:
         if threading.current_thread() is threading.main_thread() and kept is not None:
             signal.signal(signal.SIGTERM, kept)
