@@ -91,7 +91,7 @@ def a_config(rng: random.Random, whole: Whole, scratch: Path) -> Made:
     model = ModelOptions(model=str(whole.models[0]), sae=str(whole.saes[0]), layers=(0, 1))
     base = RunConfig(data=DataOptions(data=str(whole.pairs)), model=model)
     path, said = config_file(rng, scratch, base)
-    command = rng.choice(["analyze", "analyze", "verify", "doctor"])
+    command = rng.choice(["analyze", "analyze", "doctor"])
     return [command, "--config", path, *(("--out", scratch / "out") if command == "analyze" else ())], said
 
 
