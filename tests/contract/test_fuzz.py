@@ -156,6 +156,7 @@ def test_tracebacks_hangs_deaths_memory_and_refusals_without_a_reason_are_seen(t
     assert Verdict(2, "bluffscope lint: x", 0, 1).fault == "is refused, but not in one line that says what"
     assert "signal 9" in str(Verdict(-9, "", 0, 1).fault)
     assert "2.1 GB" in str(Verdict(0, "", 2_100_000_000, 1).fault)
-    assert "traceback" in str(attempt(["lint", "\ud800"], tmp_path, cwd_gone=True).fault)
+    assert attempt([], tmp_path).code == TRACEBACK  # of `words[0]`, in the child
+    assert "traceback" in str(Verdict(TRACEBACK, "Traceback (most recent call last)", 0, 1).fault)
     monkeypatch.setattr("fuzzing.trial.SECONDS", 0.001)
     assert "hangs" in str(attempt(["lint"], tmp_path).fault)

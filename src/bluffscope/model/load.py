@@ -266,7 +266,7 @@ def _truncate(config: PretrainedConfig, blocks: int) -> None:
 
 
 def _refuse_larger_than_files(name: str, auto: Any, location: str, config: PretrainedConfig) -> None:
-    """Refuse a config.json that claims a model far beyond the weights beside it: the rest would be made up in memory."""
+    """Refuse a config.json that claims far more than its weights hold: the rest would be made up in memory."""
     if not Path(location).is_dir():
         return
     with torch.device("meta"):  # shapes without memory
