@@ -23,7 +23,7 @@ from bluffscope.config import DataOptions, ModelOptions, RunConfig
 from faults import killed
 from fuzzing.folders import damage_model, damage_run, damage_saes, damage_tokenizer
 from fuzzing.inputs import config_file, flags, pairs_file
-from fuzzing.trial import Verdict, attempt
+from fuzzing.trial import TRACEBACK, Verdict, attempt
 from fuzzing.values import LONG, SEED, copied
 
 MANY = int(os.environ.get("FUZZ_INPUTS") or 0)
