@@ -225,6 +225,13 @@ def test_a_config_that_makes_a_library_fail_in_its_own_way_is_refused(model_refu
     model_refused(says, "check the files in the folder")
 
 
+def test_a_config_that_claims_more_than_the_weights_hold_takes_no_memory(model_refused, folder, monkeypatch):
+    configure(folder, vocab_size=10**9)
+    with monkeypatch.context() as patched:
+        patched.setattr("bluffscope.model.load._load_network", lambda *_, **__: pytest.fail("it was loaded"))
+        model_refused("the weights have other shapes than config.json says: it claims 16,0", "copy both from one place")
+
+
 def test_a_model_without_attention_is_refused(model_refused, folder):
     (folder / "config.json").write_text('{"model_type": "mamba"}')
     model_refused("mamba has no num_attention_heads; give a transformer with attention")

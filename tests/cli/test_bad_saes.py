@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import struct
 import zipfile
 
@@ -162,6 +163,14 @@ def test_an_incomplete_layer_is_refused_where_it_is_asked_for_and_else_left_out_
     assert outcome.err.splitlines()[0] == (
         f"warning: --sae {saes}: left out: layer_0 has no sae_weights.safetensors; copy it there"
     )
+
+
+@pytest.mark.parametrize("number", ["9" * 50, "\u0663", "12345"])
+def test_a_folder_whose_number_no_layer_has_holds_no_sae(saes_refused, saes, number):
+    for layer in (0, 1):
+        shutil.rmtree(saes / f"layer_{layer}")
+    (saes / "layer_3").rename(saes / f"layer_{number}")
+    saes_refused(saes, "no SAE in this folder; expected layer_K/")
 
 
 def test_folders_without_saes_are_refused(saes_refused, tmp_path, saes, pairs_file):

@@ -23,7 +23,7 @@ from bluffscope.config import DataOptions, ModelOptions, RunConfig
 from faults import killed
 from fuzzing.folders import damage_model, damage_run, damage_saes, damage_tokenizer
 from fuzzing.inputs import config_file, flags, pairs_file
-from fuzzing.trial import Verdict, attempt
+from fuzzing.trial import TRACEBACK, Verdict, attempt
 from fuzzing.values import LONG, SEED, copied
 
 MANY = int(os.environ.get("FUZZ_INPUTS") or 0)
@@ -91,7 +91,7 @@ def a_config(rng: random.Random, whole: Whole, scratch: Path) -> Made:
     model = ModelOptions(model=str(whole.models[0]), sae=str(whole.saes[0]), layers=(0, 1))
     base = RunConfig(data=DataOptions(data=str(whole.pairs)), model=model)
     path, said = config_file(rng, scratch, base)
-    command = rng.choice(["analyze", "analyze", "verify", "doctor"])
+    command = rng.choice(["analyze", "analyze", "doctor"])
     return [command, "--config", path, *(("--out", scratch / "out") if command == "analyze" else ())], said
 
 
@@ -156,6 +156,7 @@ def test_tracebacks_hangs_deaths_memory_and_refusals_without_a_reason_are_seen(t
     assert Verdict(2, "bluffscope lint: x", 0, 1).fault == "is refused, but not in one line that says what"
     assert "signal 9" in str(Verdict(-9, "", 0, 1).fault)
     assert "2.1 GB" in str(Verdict(0, "", 2_100_000_000, 1).fault)
-    assert "traceback" in str(attempt(["lint", "\ud800"], tmp_path, cwd_gone=True).fault)
+    assert attempt([], tmp_path).code == TRACEBACK  # of `words[0]`, in the child
+    assert "traceback" in str(Verdict(TRACEBACK, "Traceback (most recent call last)", 0, 1).fault)
     monkeypatch.setattr("fuzzing.trial.SECONDS", 0.001)
     assert "hangs" in str(attempt(["lint"], tmp_path).fault)

@@ -17,6 +17,8 @@ from bluffscope.errors import BluffscopeError, RunStopped
 from bluffscope.exclusive import exclusive
 from bluffscope.redaction import redacted
 
+MOST_SAID = 1_500
+"""Characters of a message; of a longer one beginning and end are shown."""
 COMMANDS = {
     "analyze": "measure pairs and write a run's folder with tables and figures",
     "bench": "time every step from the old pattern to the engine, and compare with the machine's limit",
@@ -93,7 +95,10 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(_one_line(line) + "\n")
+    line = _one_line(line)
+    if len(line) > MOST_SAID:  # a path or value of thousands of characters
+        line = f"{line[: MOST_SAID // 2]} ... {line[-MOST_SAID // 2 :]}"
+    sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+
+_PARAMETERS_A_BYTE = 2
+"""At most, of weights as they are published: 4 bits each."""
+_FEW = 10_000_000
+"""Parameters that take no memory worth mentioning: transformers says itself what is wrong with their weights."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ def load_model(
         with as_input_error(name, "model", revision):
             check_weight_names(name, location, revision, config)
             auto = AutoModelForCausalLM if head else AutoModel
+            _refuse_larger_than_files(name, auto, location, config)
             network, info = _load_network(auto, location, revision, config, dtype, **more)
             if embedding := kept_as_head(config, info):
                 more["key_mapping"] = {**renamed, r"^lm_head\.weight$": embedding}
@@ -265,6 +272,20 @@ def _truncate(config: PretrainedConfig, blocks: int) -> None:
         if kinds := getattr(config, name, None):
             setattr(config, name, list(kinds)[:blocks])
     config.num_hidden_layers = blocks
+
+
+def _refuse_larger_than_files(name: str, auto: Any, location: str, config: PretrainedConfig) -> None:
+    """Refuse a config.json that claims far more than its weights hold: the rest would be made up in memory."""
+    if not Path(location).is_dir():
+        return
+    with torch.device("meta"):  # shapes without memory
+        claimed = auto.from_config(copy.deepcopy(config)).num_parameters()
+    held = sum(file.stat().st_size for file in Path(location).glob("*.safetensors"))
+    if claimed > held * _PARAMETERS_A_BYTE + _FEW:
+        raise InputError(
+            f"--model {name}: the weights have other shapes than config.json says: it claims {claimed:,} parameters, "
+            f"their files have {held:,} bytes; copy both from one place"
+        )
 
 
 def _load_network(
