@@ -77,12 +77,12 @@ def test_an_option_left_open_that_comes_out_otherwise_is_refused(call, options, 
 def test_a_run_with_the_join_of_earlier_versions_keeps_it(call, options, tmp_path):
     """It was one space always, and stands in the options of every run."""
     earlier = [*options, "--join", " "]
-    assert call("analyze", *earlier, "--out", tmp_path / "whole").code == 0
+    assert call("analyze", *earlier, "--out", tmp_path / "whole").code == 3
     crashing.start(earlier, tmp_path / "run", killed("replace", r"^000002\."))
     outcome = call("analyze", "--resume", tmp_path / "run", "--join", "auto")
     assert outcome.code == 2 and "--join: the run has ' ', not 'auto'" in outcome.said
-    assert call("analyze", "--resume", tmp_path / "run").code == 0
-    assert call("analyze", "--config", tmp_path / "run" / "config.yaml", "--out", tmp_path / "again").code == 0
+    assert call("analyze", "--resume", tmp_path / "run").code == 3
+    assert call("analyze", "--config", tmp_path / "run" / "config.yaml", "--out", tmp_path / "again").code == 3
     metrics = [(tmp_path / name / "metrics.parquet").read_bytes() for name in ("whole", "run", "again")]
     assert metrics[0] == metrics[1] == metrics[2]
     assert "join: ' '" in (tmp_path / "again" / "config.yaml").read_text()

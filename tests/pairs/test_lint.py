@@ -18,8 +18,8 @@ from bluffscope.errors import InputError
 from bluffscope.pairs import open_source
 from bluffscope.pairs.groups import normalised
 from bluffscope.pairs.lint import CODES, LintReport, lint_source
-from bluffscope.pairs.lint.balance import sign_p, signed_rank_p
-from bluffscope.pairs.lint.classifier import FALSE_ALARMS, auroc, draw_sample, judge
+from bluffscope.pairs.lint.balance import sign_p, signed_rank_p, smallest_p
+from bluffscope.pairs.lint.classifier import FALSE_ALARMS, MOST_DOMAINS, auroc, draw_sample, judge
 from bluffscope.pairs.lint.profile import take_profile
 from bluffscope.pairs.lint.words import holds, last_piece, negated, pieces, words
 from planted import clean_pairs, planted, written
@@ -390,6 +390,51 @@ def test_large_data_is_judged_by_a_seeded_sample_of_whole_groups(tmp_path):
     assert first.scopes[0].auroc != other.scopes[0].auroc
     sampled = draw_sample(take_profile(source, None), 100, seed=0).scopes["pooled"] // 2
     assert len(np.unique(sampled)) == 50
+
+
+def test_a_weak_cue_is_found_by_its_p_value_where_the_interval_reaches_below_the_margin():
+    """One word more in 30 % of 150 hallucinations: AUROC 0.63, and an interval from 0.53."""
+    rng = random.Random(0)
+
+    def text() -> str:
+        return " ".join(f"w{rng.randrange(300)}" for _ in range(8))
+
+    facts = [text() for _ in range(150)]
+    halls = [text() + (" indeed" if rng.random() < 0.3 else "") for _ in range(150)]
+    rows = [
+        {"id": str(i), "prompt": f"Number {i} is", "fact": fact, "hallucination": hall}
+        for i, (fact, hall) in enumerate(zip(facts, halls, strict=True))
+    ]
+    report = bluffscope.lint(rows)
+    pooled = report.scopes[0]
+    assert pooled.auroc == pytest.approx(0.63, abs=0.01)
+    assert pooled.auroc_lo < 0.55
+    assert pooled.auroc_p < 0.02
+    (finding,) = report.of("text-tells")
+    assert "p = 0.0" in finding.message and "'indeed'" in finding.message
+
+
+def test_no_p_value_lies_below_the_smallest_that_so_many_groups_can_give():
+    for groups in range(1, 41):
+        for differences in (np.ones(groups), np.arange(1.0, groups + 1), np.arange(groups) // 2 + 1.0):
+            for test in (signed_rank_p, sign_p):
+                p = test(differences, np.arange(groups))
+                assert p is not None and p >= smallest_p(groups) * (1 - 1e-9)
+
+
+def test_of_many_domains_the_largest_are_judged_and_small_ones_are_not_tested(lint):
+    rows = [
+        row | {"domain": f"d{i % 45}", "hallucination": row["hallucination"] + "q"}
+        for i, row in enumerate(clean_pairs(45 * 20))
+    ]
+    report = lint(rows)
+    judged = [scope for scope in report.scopes if scope.auroc is not None]
+    assert len(judged) == 1 + MOST_DOMAINS
+    assert "sample used up by larger domains" in report.of("not-judged")[0].message
+    assert len(report.of("length-imbalance")) == 46
+    few = lint([row | {"domain": f"d{i % 225}"} for i, row in enumerate(rows)])
+    assert [finding.scope for finding in few.of("length-imbalance")] == ["pooled"]
+    assert {scope.length_p for scope in few.scopes[1:]} == {None}
 
 
 def test_the_same_words_on_both_sides_give_no_finding_in_99_of_100_data_sets():
