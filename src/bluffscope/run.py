@@ -267,8 +267,7 @@ def _folder(work: Work, previous: Previous | None, held: ExitStack, log: RunLog)
     if previous is None or previous.config is None:
         if previous is not None:
             _log.warning("%s: stopped before its options were written; it starts with those given", folder.path)
-        model = work.worker.identity
-        folder.write_config(replayable(config, model.get("revision"), work.worker.sae_identities))
+        folder.write_config(replayable(config, work.worker.identity.get("revision"), work.worker.sae_identities))
     write_identity(folder, work.identity)
     return folder
 
