@@ -6,7 +6,7 @@ import gc
 import logging
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,7 +55,6 @@ from bluffscope.table.merge import MergeResult, merge, remove_shards
 from bluffscope.table.reader import Run
 from bluffscope.table.schema import table_columns
 from bluffscope.table.space import bytes_a_pair, check_space
-from bluffscope.timing import Stopwatch
 from bluffscope.worker import ColumnsOf
 
 if TYPE_CHECKING:
@@ -348,7 +347,7 @@ def _measure(work: Work, folder: RunFolder, resumed: bool, progress: Progress, c
 
     progress.start(scan.count - journal.pairs)
     try:
-        shards = _timed(journal.missing(work.shards()), session.stopwatch)
+        shards = session.stopwatch.each("data", journal.missing(work.shards()))
         with kept_heap():
             work.crew.run(shards, commit, advance)
     finally:
@@ -377,16 +376,6 @@ def _lint(config: RunConfig, source: Source, worker: CrewWorker) -> dict[str, An
         seed=config.measure.seed,
     )
     return report.as_dict(LINT_KEPT) | ({} if sample is None else {"rows_in_all": sample.total})
-
-
-def _timed(shards: Iterator[Shard], stopwatch: Stopwatch) -> Iterator[Shard]:
-    """The shards, the time it takes to read them counted as the stage data."""
-    while True:
-        with stopwatch.stage("data"):
-            shard = next(shards, None)
-        if shard is None:
-            return
-        yield shard
 
 
 def _columns(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class _Running(threading.local):
@@ -38,6 +41,16 @@ class Stopwatch:
         finally:
             self._switch()
             self._running.stages.pop()
+
+    def each(self, name: str, items: Iterator[Item]) -> Iterator[Item]:
+        """The items, the time it takes to make them counted towards the stage."""
+        while True:
+            with self.stage(name):
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
 
     def _switch(self) -> None:
         now = time.perf_counter()

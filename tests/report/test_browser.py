@@ -11,7 +11,7 @@ import pytest
 
 from bluffscope.report.write import write_report
 from browser import Browser, executable
-from fuzzing.values import LONG, NAMES, SEED, TEXTS
+from fuzzing.values import LONG, SEED, TEXTS
 from made_runs import OBJECT_KEYS, STRANGE, make_run
 
 STORY = "document.getElementById('story')"
@@ -209,7 +209,7 @@ def hostile_report(rng: random.Random, folder: Path) -> Path:
     make_run(folder, pairs, effect=1.0, features=6)
     chosen = [text.encode("utf-8", "replace").decode() for text in (*TEXTS, *STRANGE)]
     drawn = {name: [rng.choice(chosen) for _ in range(pairs)] for name in ("prompt", "fact", "hallucination", "source")}
-    kinds = rng.sample([text for text in chosen if text.strip() and len(text) < 200 and text not in NAMES], 3)
+    kinds = rng.sample([text for text in chosen if text.strip() and len(text) < 200], 3)
     ids = [f"{rng.choice(chosen)[:300]} {number}" for number in range(pairs)]
     shared = {"pair_id": ids, "domain": [kinds[number % 3] for number in range(pairs)]}
     renamed = dict(zip(pl.read_parquet(folder / "metrics.parquet")["pair_id"], ids, strict=True))
