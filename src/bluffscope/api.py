@@ -18,6 +18,7 @@ from bluffscope.precision import own_settings
 from bluffscope.run import run
 
 
+@exclusive()
 @own_settings()
 def analyze(
     data: str | Path | Iterable[Mapping[str, Any]] = "bluff200",

@@ -6,7 +6,7 @@ import gc
 import logging
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -120,7 +120,6 @@ class RunResult:
 
 
 @exclusive()
-@own_settings()
 def run(
     config: RunConfig,
     *,
@@ -170,7 +169,6 @@ def _report(path: Path) -> Report | None:
 
 
 @exclusive()
-@own_settings()
 def measure_fidelity(path: str | Path, *, pairs: int = 20, analyses: tuple[Analysis, ...] = ANALYSES) -> Fidelity:
     """Measure some pairs of a finished run again in float32 and see what the run's precision changed.
 
@@ -192,6 +190,7 @@ def measure_fidelity(path: str | Path, *, pairs: int = 20, analyses: tuple[Analy
     return compare_with_float32(Path(path), pairs, lambda config: _run(config, analyses, (), None))
 
 
+@own_settings()
 def _run(
     config: RunConfig,
     analyses: tuple[Analysis, ...],
@@ -219,8 +218,7 @@ def _run(
         with session.stopwatch.stage("data"):
             source = open_source(config.data)
             scan = source.scan()
-        data = replace(config.data, data=source.location)
-        config = replace(config, data=data, model=resolve(config.model))
+        config = replace(config, data=replace(config.data, data=source.location), model=resolve(config.model))
         everything = (*analyses, *(Analysis("added", item.function) for item in added))
         columns_of = _columns(config, scan, analyses, added)
         crew = held.enter_context(crew_of(config, everything, columns_of, session.stopwatch))
@@ -281,9 +279,8 @@ def _finish(
     work: Work, folder: RunFolder, previous: Previous | None, lint: dict[str, Any], progress: Progress
 ) -> RunResult:
     """Measure what is missing, merge, write the manifest; the shards go last."""
-    config, session, worker = work.config, work.session, work.worker
+    config, session, worker, hints = work.config, work.session, work.worker, list[str]()
     merged = None if previous is None else merged_before(previous, work.identity)
-    hints: Sequence[str] = ()
     with stoppable() as check:
         if merged is None:
             measuring = time.perf_counter()
