@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from bluffscope.config import RunConfig, with_values
+from bluffscope.exclusive import exclusive
 from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.pairs.given import write_pairs
 from bluffscope.pipeline import UserAnalysis
