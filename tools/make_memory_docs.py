@@ -30,8 +30,6 @@ RUNS = (
     ("wide, float32", {"batch_tokens": 4096, "row_tokens": 1024}),
     ("wide, float32", {"position": "completion-mean"}),
     ("wide, float32", {"logprob": True}),
-    ("wide, from a bfloat16 file", {"dtype": "bfloat16"}),
-    ("wide, from a bfloat16 file", {"dtype": "float32"}),
 )
 """What is measured: the model, and options of `bluffscope analyze`."""
 _RUN = """import json, sys
