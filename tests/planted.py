@@ -52,7 +52,7 @@ def planted() -> tuple[list[dict[str, Any]], dict[str, set[str]]]:
     near = "Light in vacuum travels", "Light in a vacuum travels"
     special[13] |= {"id": "near-1", "prompt": near[0], "fact": special[14]["hallucination"]}
     special[14] |= {"id": "near-2", "prompt": near[1]}
-    special[15] |= {"id": "doubled", "prompt": "The dusk is ", "fact": f" {special[15]['fact']}"}
+    special[15] |= {"id": "doubled", "prompt": "The dusk is\n", "fact": f" {special[15]['fact']}"}
     special[16] |= {"id": "own-space", "hallucination": f" {special[16]['hallucination']}"}
     longer = clean_pairs(30, seed=2, domain="longer")
     for pair in longer:

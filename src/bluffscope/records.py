@@ -36,10 +36,11 @@ def joined(prompt: str, completion: str, join: str) -> str:
         prompt: may be empty.
         completion: what follows it.
         join: taken as it is; `AUTO_JOIN` is one space, or nothing where the prompt is empty or ends in white space, or
-            where the completion begins with white space.
+            where the completion begins with white space. Where both have a space there, one of the two is left out.
     """
     if join == AUTO_JOIN:
         join = "" if not prompt or prompt[-1].isspace() or completion[:1].isspace() else " "
+        completion = completion[1:] if prompt.endswith(" ") and completion.startswith(" ") else completion
     return prompt + join + completion
 
 

@@ -31,7 +31,8 @@ NBSP = "\N{NO-BREAK SPACE}"
         ("Q: The lake?\nA:", "\ngreen", "Q: The lake?\nA:\ngreen"),
         ("Q: The lake?\n", "green", "Q: The lake?\ngreen"),
         ("The lake is", f"{NBSP}green", f"The lake is{NBSP}green"),
-        ("The lake is ", " green", "The lake is  green"),  # kept as given, and linted
+        ("The lake is ", " green", "The lake is green"),
+        ("The lake is\n", " green", "The lake is\n green"),  # kept as given, and linted
         ("", "green", "green"),
     ],
 )
@@ -84,7 +85,8 @@ def test_prompts_and_completions_are_joined_nowhere_else():
     [
         ("The lake is", " green", {}, "space-at-join"),
         ("The lake is ", "green", {}, "space-at-join"),
-        ("The lake is ", " green", {}, "doubled-space"),
+        ("The lake is ", " green", {}, "space-at-join"),
+        ("The lake is\n", " green", {}, "doubled-space"),
         ("The lake is", " green", {"join": " "}, "doubled-space"),
         ("The lake is ", "green", {"join": "\n"}, "doubled-space"),
         ("The lake is ", "green", {"join": ""}, None),

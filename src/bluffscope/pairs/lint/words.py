@@ -22,9 +22,11 @@ def words(text: str, *, fold: bool = True) -> list[str]:
 def white_space(prompt: str, completion: str, join: str) -> WhiteSpace:
     """What prompt and completion bring along where they are joined.
 
-    "own" where --join auto adds nothing because one of them has white space there, "doubled" where two pieces of white
+    "own" where --join auto adds nothing because there is white space already, "doubled" where two pieces of white
     space meet.
     """
+    if join == AUTO_JOIN and prompt.endswith(" ") and completion.startswith(" "):
+        completion = completion[1:]
     before, after = prompt[-1:].isspace(), completion[:1].isspace()
     if join == AUTO_JOIN:
         return "doubled" if before and after else "own" if before or after else None
