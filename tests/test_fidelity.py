@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
+import yaml
 
 import bluffscope
 import bluffscope.run
@@ -244,6 +245,15 @@ def test_a_folder_that_cannot_be_compared_is_refused(half, whole, tmp_path):
         measure_fidelity(tmp_path / "no", pairs=2)
 
 
+def test_a_folder_does_not_choose_the_cluster_that_measures_it_again(half, tmp_path):
+    shutil.copytree(half.path, tmp_path / "run")
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
+    config["engine"] |= {"engine": "ray", "address": "10.0.0.1:6379"}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    with pytest.raises(InputError, match=r"a Ray cluster; if it is yours, give address='10\.0\.0\.1:6379'$"):
+        measure_fidelity(tmp_path / "run", pairs=2)
+
+
 def test_a_comparison_that_fails_leaves_the_run_complete_and_says_so(options, tmp_path, monkeypatch):
     def gone(*arguments, **more):
         raise InputError("--model x: it needs more memory than there is; give a smaller model")
@@ -271,7 +281,7 @@ def test_the_same_run_against_itself_differs_nowhere(half):
         asked.append((config.model.dtype, config.model.quantize, config.output.fidelity))
         shutil.copytree(half.path, config.output.out)
 
-    copied = compare_with_float32(half.path, 6, copy)
+    copied = compare_with_float32(half.path, 6, None, copy)
     assert asked == [("float32", "none", 0)]
     metrics = copied.table.filter(pl.col("metric") != "features")
     assert metrics["max_delta"].drop_nulls().to_list() == [0.0] * metrics["max_delta"].count()

@@ -89,7 +89,7 @@ def check_fidelity(config: RunConfig) -> None:
         )
 
 
-def compare_with_float32(path: Path, pairs: int, rerun: Rerun) -> Fidelity:
+def compare_with_float32(path: Path, pairs: int, address: str | None, rerun: Rerun) -> Fidelity:
     """Measure some of a run's pairs again in float32; adds fidelity.parquet and the manifest's entry to its folder.
 
     The texts come from the run's own pairs.parquet. A pair's numbers depend on nothing but its texts and its id
@@ -98,6 +98,7 @@ def compare_with_float32(path: Path, pairs: int, rerun: Rerun) -> Fidelity:
     Args:
         path: the folder of a finished run.
         pairs: how many pairs, spread evenly over those that were measured; all where there are fewer.
+        address: of the Ray cluster, where the run used one: the folder alone does not choose it.
         rerun: does the measuring; the caller sees to it that the run's own model is gone from memory.
 
     Raises:
@@ -106,6 +107,8 @@ def compare_with_float32(path: Path, pairs: int, rerun: Rerun) -> Fidelity:
     """
     run = read_run(path)
     config = run_config(run.config, str(path / "config.yaml"))
+    if (named := config.engine.address) not in (None, "auto", address):
+        raise InputError(f"{path}: its options name a Ray cluster; if it is yours, give address={named!r}")
     check_fidelity(replace(config, output=replace(config.output, fidelity=pairs)))
     pair_ids = _spread(run.metrics["pair_id"].to_list(), pairs)
     if not pair_ids:

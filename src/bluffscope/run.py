@@ -148,7 +148,8 @@ def run(
     result = _run(config, analyses, added, progress)
     if config.output.fidelity and "fidelity" not in result.manifest:
         try:
-            fidelity = measure_fidelity(result.path, pairs=config.output.fidelity, analyses=analyses)
+            pairs, address = config.output.fidelity, config.engine.address
+            fidelity = measure_fidelity(result.path, pairs=pairs, analyses=analyses, address=address)
         except InputError as error:
             raise InputError(f"the run is complete in {result.path}, but not its fidelity: {error}") from error
         result = replace(result, manifest=Run(result.path).manifest, fidelity=fidelity)
@@ -169,7 +170,9 @@ def _report(path: Path) -> Report | None:
 
 
 @exclusive()
-def measure_fidelity(path: str | Path, *, pairs: int = 20, analyses: tuple[Analysis, ...] = ANALYSES) -> Fidelity:
+def measure_fidelity(
+    path: str | Path, *, pairs: int = 20, analyses: tuple[Analysis, ...] = ANALYSES, address: str | None = None
+) -> Fidelity:
     """Measure some pairs of a finished run again in float32 and see what the run's precision changed.
 
     Writes fidelity.parquet and the manifest's ``fidelity`` into the run's folder.
@@ -178,16 +181,18 @@ def measure_fidelity(path: str | Path, *, pairs: int = 20, analyses: tuple[Analy
         path: the run's folder; its model and SAEs are loaded as its config.yaml names them.
         pairs: how many pairs, spread evenly over those that were measured.
         analyses: which of the five analyses run again; what the run itself did not measure is not compared.
+        address: of the Ray cluster that the run used; a cluster can run code here, so the folder does not choose it.
 
     Raises:
-        InputError: no finished run, one that is float32 itself, or a model that cannot be loaded.
+        InputError: no finished run, one that is float32 itself, one on another cluster, or a model that cannot be
+            loaded.
         RunFolderError: the folder cannot be written.
     """
     # One model in memory at a time: the run's own may hang in cycles, and CUDA keeps what was freed.
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return compare_with_float32(Path(path), pairs, lambda config: _run(config, analyses, (), None))
+    return compare_with_float32(Path(path), pairs, address, lambda config: _run(config, analyses, (), None))
 
 
 @own_settings()

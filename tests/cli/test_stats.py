@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import numpy as np
@@ -113,6 +114,12 @@ def test_the_planted_control_names_the_metric_that_is_hardest_to_find(call, tmp_
     assert "worst metric" in outcome.out
     about = json.loads((tmp_path / "stats.json").read_text())
     assert (about["seed"], len(about["control_rows"])) == (3, 3 * 3 * 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_refused_and_not_waited_for(call, tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    assert "t.csv: not a file" in call("stats", tmp_path / "t.csv").err
 
 
 def test_the_same_seed_gives_the_same_files(call, foreign, tmp_path):

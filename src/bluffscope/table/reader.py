@@ -178,6 +178,8 @@ def read_table(path: Path) -> pl.DataFrame:
     try:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder; give a run's folder, or a .parquet or .csv file")
+        if not path.is_file():  # a pipe would be waited for
+            raise InputError(f"{path}: not a file; give a run's folder, or a .parquet or .csv file")
         if path.suffix.lower() == ".csv":
             return pl.read_csv(path, infer_schema_length=None, null_values=list(_NULLS), glob=False)
         if path.suffix.lower() != ".parquet":
