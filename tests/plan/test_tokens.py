@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex, pre_tokenizers
 from transformers import AutoTokenizer
 
 import tiny
@@ -126,6 +127,23 @@ def test_texts_without_a_token_are_refused_by_view(text_tokenizer):
     assert "the prompt text gives no token" in str(one(text_tokenizer, prompt=""))
     assert "the fact completion gives no token of its own" in str(one(text_tokenizer, fact="", join=""))
     assert "the hall completion gives no token of its own" in str(one(text_tokenizer, hallucination="", join=""))
+
+
+def test_a_text_on_which_a_rule_of_the_tokenizer_gives_up_is_refused_alone(tmp_path, capfd):
+    tiny.save_tokenizer(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    core = tokenizer.backend_tokenizer
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("(a+)+$"), "isolated"), core.pre_tokenizer]  # exponential on a row of a
+    )
+    pairs = [Pair(number, str(number), "all", None, "The", "Paris", "Rome") for number in range(3)]
+    pairs[1] = dataclasses.replace(pairs[1], fact="a" * 40 + "b")
+    first, second, third = TextTokenizer(tokenizer, bos=BOS, position="last", join=" ", context=None).tokenize(pairs)
+    assert isinstance(first, TokenizedPair)
+    assert isinstance(third, TokenizedPair)
+    assert isinstance(second, PairError)
+    assert str(second).startswith("the tokenizer fails on it (Onig: ")
+    capfd.readouterr()  # Rust has its say on standard error
 
 
 def test_a_refused_pair_leaves_the_others_and_their_order_alone(text_tokenizer):

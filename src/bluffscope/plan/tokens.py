@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from bluffscope.config import Position
@@ -56,17 +57,30 @@ class TextTokenizer:
         """
         if not pairs:
             return
-        texts = [pair.text(view, self.join) for pair in pairs for view in VIEWS]
-        # Over-long texts are reported by us, with the pair's name: `verbose` only mutes the tokenizer's own warning.
-        encoded = self.tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
-        )
-        ids: list[list[int]] = encoded["input_ids"]  # pyright: ignore[reportAssignmentType]
+        try:
+            ids = self._encoded(pairs)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # a rule of the tokenizer that gives up panics in Rust, which is no Exception
+            if len(pairs) > 1:
+                yield from chain.from_iterable(self.tokenize([pair]) for pair in pairs)
+            else:
+                yield PairError(f"the tokenizer fails on it ({' '.join(str(error).split())[:200]})")
+            return
         for number, pair in enumerate(pairs):
             try:
                 yield self._tokenized(pair, ids[3 * number : 3 * number + 3])
             except PairError as error:
                 yield error
+
+    def _encoded(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        """The ids of every view of every pair, in turn."""
+        texts = [pair.text(view, self.join) for pair in pairs for view in VIEWS]
+        # Over-long texts are reported by us, with the pair's name: `verbose` only mutes the tokenizer's own warning.
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+        )
+        return encoded["input_ids"]  # pyright: ignore[reportReturnType]
 
     def _tokenized(self, pair: Pair, views: Sequence[list[int]]) -> TokenizedPair:
         prompt = views[0]
