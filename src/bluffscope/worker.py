@@ -176,10 +176,11 @@ def assemble(
         config.measure,
     )
     config = replace(config, engine=_freeze(config.engine, model.device.type, found))
+    packs = config.engine.strategy == "packed"
     head = Head.create(model) if config.measure.logprob else None
     worker = ShardWorker(
         tokenizer=tokenizer,
-        reader=ResidualReader.create(model, points, head, pack=config.engine.strategy == "packed"),
+        reader=ResidualReader.create(model, points, head) if packs else ResidualReader(model, points, None, head=head),
         coders=coders,
         analyses=analyses,
         columns=columns,

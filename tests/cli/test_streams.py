@@ -45,7 +45,8 @@ def test_a_full_device_costs_every_command_one_line(name, run, monkeypatch, caps
 
 def started(words: list[str], redirection: str) -> subprocess.CompletedProcess[str]:
     shell = f"exec {sys.executable} -m bluffscope {' '.join(words)} {redirection}"
-    return subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=120)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=120, env=buffered)
 
 
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["nonsense"]], ids=" ".join)

@@ -38,7 +38,7 @@ def load(folder, quantize="int8", dtype=torch.float32, blocks=4):
 
 
 def residuals(model):
-    packed, _ = _check_batches(tiny.VOCABULARY)
+    packed, _ = _check_batches(tiny.VOCABULARY, apart=0)
     reader = ResidualReader.create(model, POINTS)
     assert reader.packs
     return reader.read(packed).residuals

@@ -162,7 +162,7 @@ OTHERWISE = {
     "machine.py": "a switch of /proc",
     "engine/station.py": "into memory",
     "table/shards.py": "into an AtomicFile",
-    "cli/main.py": "the null device",
+    "cli/streams.py": "the null device",
 }
 """Files that write in another way than by `atomic_write` and `write_bytes`, and where to."""
 

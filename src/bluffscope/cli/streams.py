@@ -32,6 +32,14 @@ class _Stream:
         with self._failures():
             self._stream.flush()
 
+    def drain(self) -> None:
+        """Leave nothing for Python to flush at exit: where it fails, that is its exit code."""
+        try:
+            self._stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
@@ -55,11 +63,8 @@ def lasting_streams() -> Generator[None, None, None]:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if isinstance(stream, _Stream):
+                stream.drain()
         sys.stdout, sys.stderr = (was or now for was, now in zip(before, (sys.stdout, sys.stderr), strict=True))
 
 

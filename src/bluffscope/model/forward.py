@@ -27,8 +27,6 @@ PARITY_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.
 
 By the dtype of the activations: quantised weights are widened to it before they are multiplied."""
 
-_LOOKS_AHEAD = 0.01
-"""Relative difference that the tokens behind another make only where attention looks ahead."""
 _WIDEST_TRIED = 1024
 """Slots between branches when packing is tried: rows are hardly ever longer."""
 
@@ -48,28 +46,8 @@ class ResidualReader:
     """The whole model's LM head, where log-probabilities are asked for."""
 
     @classmethod
-    def create(
-        cls, model: LanguageModel, points: Mapping[int, HookPoint], head: Head | None = None, *, pack: bool = True
-    ) -> ResidualReader:
-        """Find out how the model takes custom masks and positions, by trying two short texts packed and apart.
-
-        Args:
-            model: what is run.
-            points: the hook point of each layer.
-            head: for log-probabilities.
-            pack: whether rows may hold tries where the model can take them.
-
-        Raises:
-            InputError: the model's tokens see those behind them.
-        """
-        padded = cls(model, points, None, head=head)
-        if padded._looks_ahead():
-            raise InputError(
-                f"--model {model.name}: its tokens see those that follow (an encoder such as BERT); "
-                "give a causal language model"
-            )
-        if not pack:
-            return padded
+    def create(cls, model: LanguageModel, points: Mapping[int, HookPoint], head: Head | None = None) -> ResidualReader:
+        """Find out how the model takes custom masks and positions, by trying two short texts packed and apart."""
         several_kinds = bool(getattr(model.config, "layer_types", None))
         styles: tuple[MaskStyle, ...] = ("by-kind", "single") if several_kinds else ("single",)
         for style in styles:
@@ -80,7 +58,7 @@ class ResidualReader:
             "%s ignores custom attention masks or positions: each text gets a row of its own (slower, same numbers)",
             model.name,
         )
-        return padded
+        return cls(model, points, None, head=head)
 
     @property
     def packs(self) -> bool:
@@ -149,24 +127,12 @@ class ResidualReader:
         )
         return {"input_ids": input_ids, "position_ids": position_ids, "attention_mask": masks}
 
-    def _looks_ahead(self) -> bool:
-        """Does the fourth token of two texts differ where only the tokens behind it do?"""
-        texts = self._check_batches()[1]
-        texts = replace(texts, read_slot=np.array([3, 3]), position_ids=np.array([range(8)] * 2))  # of one length
-        tolerance = max(_LOOKS_AHEAD, PARITY_TOLERANCE[self.model.dtype])
-        return any(
-            bool((one - other).norm() > tolerance * one.norm()) for one, other in self.read(texts).residuals.values()
-        )
-
-    def _check_batches(self) -> tuple[PackedBatch, PackedBatch]:
+    def _packs_exactly(self) -> bool:
+        """Two short texts with a common beginning, packed in one row and each alone: the same residuals?"""
         vocabulary = self.model.network.get_input_embeddings().weight.shape[0]  # pyright: ignore
         # GPT-Neo counts its local windows in slots whatever the positions are: only beyond one does that show.
         window = getattr(self.model.config, "window_size", None)
-        return _check_batches(vocabulary, apart=min(window, _WIDEST_TRIED) if isinstance(window, int) else 0)
-
-    def _packs_exactly(self) -> bool:
-        """Two short texts with a common beginning, packed in one row and each alone: the same residuals?"""
-        packed, alone = self._check_batches()
+        packed, alone = _check_batches(vocabulary, apart=min(window, _WIDEST_TRIED) if isinstance(window, int) else 0)
         if self.head is not None:  # layers behind the last one read must pack too
             packed, alone = (replace(batch, targets=_at_reads(batch)) for batch in (packed, alone))
         apart = self.read(alone)  # outside the try: a model that cannot run at all is no matter of masks

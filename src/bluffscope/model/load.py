@@ -24,7 +24,7 @@ from bluffscope.model.names import check_weight_names
 from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
 from bluffscope.model.rotary import forget_lengths
 from bluffscope.model.tokenizer_limits import check_converted, check_tokenizer
-from bluffscope.precision import computing_in, own_settings
+from bluffscope.precision import own_settings
 from bluffscope.quiet import libraries_quiet
 
 if TYPE_CHECKING:
@@ -143,8 +143,6 @@ def load_model(
             network.to(device)
             forget_lengths(network)
     check_keys(name, config, info, blocks)
-    with _library_silence(), as_input_error(name, "model"), torch.inference_mode(), computing_in(dtype):
-        network(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
     _check_vocabulary(name, tokenizer, network)
     return LanguageModel(
         name=name,

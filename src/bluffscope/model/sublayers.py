@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from bluffscope.errors import InputError
+from bluffscope.model.failures import as_input_error
 from bluffscope.model.forward import PARITY_TOLERANCE
 from bluffscope.model.hooks import RESIDUAL, HookPoint, Point
 from bluffscope.precision import computing_in
@@ -87,7 +88,7 @@ def find_sublayers(
         for handle in trace.watch(block, parts=number in asked)
     ]
     try:
-        with computing_in(weight.dtype):
+        with computing_in(weight.dtype), as_input_error(name, "model"):  # some models fail only when they run
             body(input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False)
     finally:
         for handle in handles:
@@ -187,7 +188,7 @@ def _check_stream(name: str, blocks: nn.ModuleList, traces: list[_Trace], shape:
         if any(states is None or tuple(states.shape) != shape for states in (trace.before, trace.after)):
             raise InputError(f"{what} does not pass on a residual stream of {shape[2]} dimensions; not supported")
         assert trace.before is not None and trace.after is not None
-        if last is not None and not torch.equal(last, trace.before):
+        if last is not None and not torch.allclose(last, trace.before, rtol=0, atol=0, equal_nan=True):
             raise InputError(f"{what} does not begin where the block before it ended; this family is not supported")
         one, other = trace.after[:, :-1].double()  # (token, d_model), the last token left out
         if bool(((one - other).norm(dim=1) > PARITY_TOLERANCE[trace.after.dtype] * one.norm(dim=1)).any()):

@@ -55,7 +55,8 @@ def _answers_alike(text: str) -> bool:
     plain = _plain(text[: 4 * LONGEST])
     first = re.match(r"[\w'-]*", plain)
     word = first[0] if first else ""
-    return word in LABELS or word in _NUMBERS or plain[:1].isdigit() or plain[1:2].isdigit()
+    letter = len(plain) == 1  # F beside H: of multiple choice
+    return letter or word in LABELS or word in _NUMBERS or plain[:1].isdigit() or plain[1:2].isdigit()
 
 
 class LabelCount:

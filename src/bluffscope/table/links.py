@@ -44,7 +44,7 @@ def refuse_links(folder: Path, *, append: bool = False) -> None:
                     if not inside and not OURS.fullmatch(entry.name):
                         continue
                     found = entry.stat(follow_symlinks=False)
-                    shared = append and not inside and entry.name == APPENDED and found.st_nlink > 1
+                    shared = append and entry.name == APPENDED and stat.S_ISREG(found.st_mode) and found.st_nlink > 1
                     if what := "a hard link" if shared else _strange(found.st_mode):
                         raise InputError(
                             f"{Path(entry.path)} is {what}: a run's or detector's folder holds plain files and "
