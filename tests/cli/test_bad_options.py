@@ -77,8 +77,8 @@ def test_a_model_without_saes_and_saes_without_a_model_are_refused(refused, tiny
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("model: [1", "not valid YAML (line 1)"),
-        ("model:\n  a: b: c", "not valid YAML (line 2)"),
+        ("model: [1", "not valid YAML (line 1: expected "),
+        ("model:\n  a: b: c", "not valid YAML (line 2: mapping values are not allowed here)"),
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
         ("- 1", "no options in it"),
         ("", "no options in it"),
@@ -102,7 +102,7 @@ def test_a_model_without_saes_and_saes_without_a_model_are_refused(refused, tiny
         ('model: {layers: !!int ""}', "not valid YAML"),
         ("model: {layers: !!bool x}", "not valid YAML"),
         ("model: {revision: !!timestamp x}", "not valid YAML"),
-        ("\n0x" + "f" * 5000 + ": 1", "not valid YAML (line 2)"),
+        ("\n0x" + "f" * 5000 + ": 1", "not valid YAML (line 2: mapping values are not allowed here)"),
     ],
 )
 def test_a_config_file_that_cannot_be_used_is_named_with_the_option(refused, tmp_path, text, says):
@@ -128,7 +128,7 @@ def test_whole_numbers_without_end_are_refused_wherever_one_may_stand(refused, t
     for text in (ENDLESS[number], f"[{ENDLESS[number]}]"):
         path.write_text(f"{part}:\n  {name}: {text}\n")
         line = refused("analyze", "--config", path, says=f"--config {path}: ")
-        assert f"{option}: expected " in line or "not valid YAML (line 2)" in line
+        assert f"{option}: expected " in line or "not valid YAML (line 2: a whole number of " in line
         assert len(line) < 400
 
 

@@ -221,8 +221,10 @@ def load_config(path: Path) -> RunConfig:
 
 
 def _line_of(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return "" if mark is None else f" (line {mark.line + 1})"
+    """Where YAML breaks off, and why."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    why = "" if problem is None else f": {' '.join(str(problem).split())[:80]}"
+    return "" if mark is None else f" (line {mark.line + 1}{why})"
 
 
 def refuse_repeated(arguments: Sequence[str]) -> None:
