@@ -86,6 +86,7 @@ def _write(path: Path, content: str) -> None:
 
 def _print(report: LintReport, console: Console) -> None:
     from bluffscope.pairs.lint import CODES
+    from bluffscope.pairs.lint.draft import count
 
     def say(text: str = "", style: str = "") -> None:
         console.print(Text(text, style=style), soft_wrap=True)
@@ -96,7 +97,8 @@ def _print(report: LintReport, console: Console) -> None:
         for severity, number in report.as_dict(0)["counts"].items()
         if number
     )
-    say(f"{report.data}: {report.rows:,} pairs in {report.scopes[0].groups:,} groups{lens}: {counts or 'no finding'}")
+    groups = count(report.scopes[0].groups, "group")
+    say(f"{report.data}: {count(report.rows)} in {groups}{lens}: {counts or 'no finding'}")
     for code, severity in CODES.items():
         found = report.of(code)
         if found:
