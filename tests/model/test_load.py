@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import tiny
 from bluffscope.errors import InputError
 from bluffscope.model.folder import MOST_LAYERS, check_folder
-from bluffscope.model.load import choose_device, load_model
+from bluffscope.model.load import _truncate, choose_device, load_model
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[1, 70, 80, 90, 100, 110, 75, 85]])
@@ -218,3 +218,11 @@ def test_weights_used_as_they_are_stored_stay_in_their_file_for_all_processes_to
     for name, weights in stored.network.named_parameters():
         assert file_behind(weights).endswith("model.safetensors"), name
     assert not any(file_behind(weights).endswith(".safetensors") for weights in converted.network.parameters())
+
+
+@pytest.mark.parametrize("family", ["jamba", "recurrent_gemma", "gemma3_text"])
+def test_a_configuration_that_derives_its_kinds_of_layers_is_truncated_too(family):
+    config = AutoConfig.for_model(family, num_hidden_layers=6)
+    _truncate(config, 2)
+    assert config.num_hidden_layers == 2
+    assert len(config.layer_types) == 2

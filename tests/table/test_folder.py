@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 
@@ -225,3 +226,21 @@ def test_a_log_that_cannot_be_written_is_one_clear_line(tmp_path):
 def test_a_manifest_that_says_what_no_run_writes_is_refused_by_whoever_reads_it(tmp_path, change, says):
     with pytest.raises(InputError, match=f"manifest.json is damaged .{says}.: run the analysis again"):
         _ = read_run(make_run(tmp_path / "run", 10, features=4, manifest=change)).manifest
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("features", lambda table: table.drop("activation"), "column 'activation' holds nothing, not numbers"),
+        ("features", lambda table: table.with_columns(view=pl.lit(1)), "column 'view' holds int32, not text"),
+        ("metrics", lambda table: table.rename({"pair_id": "id"}), "column 'pair_id' holds nothing, not text"),
+        ("metrics", lambda table: pl.concat([table, table]), "it has a pair_id twice"),
+        ("pairs", lambda table: pl.concat([table, table]), "it has a pair_id twice"),
+    ],
+)
+def test_a_table_that_no_run_writes_is_refused_by_whoever_reads_it(tmp_path, name, change, says):
+    run = read_run(make_run(tmp_path / "run", 10, features=4))
+    table, path = pl.read_parquet(tmp_path / "run" / f"{name}.parquet"), tmp_path / "run" / f"{name}.parquet"
+    change(table).write_parquet(path, metadata=pl.read_parquet_metadata(path))
+    with pytest.raises(InputError, match=f"{name}.parquet is damaged .{says}.: run the analysis again"):
+        getattr(run, name)

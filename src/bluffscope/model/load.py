@@ -267,7 +267,9 @@ def _load_tokenizer(name: str, location: str, revision: str | None) -> PreTraine
 def _truncate(config: PretrainedConfig, blocks: int) -> None:
     """Have the configuration describe the first blocks only."""
     for name in ("layer_types", "mlp_layer_types"):
-        if kinds := getattr(config, name, None):
+        field = type(config).attribute_map.get(name, name)
+        derived = isinstance(getattr(type(config), field, None), property)  # from the number of blocks (Jamba)
+        if (kinds := getattr(config, name, None)) and not derived:
             setattr(config, name, list(kinds)[:blocks])
     config.num_hidden_layers = blocks
 

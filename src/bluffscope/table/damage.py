@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
+import polars as pl
+
 from bluffscope.errors import InputError
 
 _NUMBER: Final = (int, float)
 _TEXT: Final = (str, int, float)
 
+_ARROW: Final = {"text": ("string",), "whole numbers": ("int",), "numbers": ("float", "double"), "lists": ("list",)}
 _NAMES: Final[dict[Any, str]] = {
     str: "text",
     int: "a whole number",
@@ -57,6 +60,41 @@ ABOUT: Final[dict[str, Any]] = {
     "length_unit": str,
 }
 """The same of stats.json."""
+
+_KEYS: Final = {"pair_id": "text", "view": "text", "layer": "whole numbers"}
+TABLES: Final[dict[str, dict[str, str]]] = {
+    "metrics.parquet": {"pair_id": "text"},
+    "pairs.parquet": {"pair_id": "text", "prompt": "text", "fact": "text", "hallucination": "text"},
+    "features.parquet": {**_KEYS, "feature": "whole numbers", "activation": "numbers"},
+    "residuals.parquet": {**_KEYS, "token": "whole numbers", "values": "lists"},
+}
+"""Columns that a run's tables are joined and computed by, and what they hold."""
+
+
+def check_columns(columns: Mapping[str, str], file: Path) -> None:
+    """Refuse a run's table that lacks a column of `TABLES`, or has another kind of values in it.
+
+    Args:
+        columns: the Arrow type of each, as text.
+        file: the table.
+
+    Raises:
+        InputError: which column.
+    """
+    for name, kind in TABLES.get(file.name, {}).items():
+        found = columns.get(name, "nothing")
+        if not any(part in found for part in _ARROW[kind]):
+            raise InputError(f"{file} is damaged (column {name!r} holds {found}, not {kind}): run the analysis again")
+
+
+def check_unique(ids: pl.Series, file: Path) -> None:
+    """Refuse a run's table that has a pair twice.
+
+    Raises:
+        InputError: it has.
+    """
+    if ids.n_unique() < len(ids):
+        raise InputError(f"{file} is damaged (it has a pair_id twice): run the analysis again")
 
 
 def checked(found: Mapping[str, Any], shape: Mapping[str, Any], file: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from bluffscope.errors import InputError
 from bluffscope.exclusive import refuse_after_fork
 from bluffscope.parquet_limits import LargeParquetError, check_whole
 from bluffscope.table.atomic import TABLE_ERRORS, reason_of, table_errors, unreadable
-from bluffscope.table.damage import CONFIG, MANIFEST, checked
+from bluffscope.table.damage import CONFIG, MANIFEST, check_columns, check_unique, checked
 from bluffscope.table.links import refuse_links
 from bluffscope.table.schema import SCHEMA_VERSION
 
@@ -33,7 +33,9 @@ class Run:
     @cached_property
     def metrics(self) -> pl.DataFrame:
         """One row for each pair that was measured, in input order (metrics.parquet)."""
-        return self._read("metrics.parquet")
+        found = self._read("metrics.parquet")
+        check_unique(found["pair_id"], self.path / "metrics.parquet")
+        return found
 
     @cached_property
     def rows(self) -> int:
@@ -52,7 +54,9 @@ class Run:
     @cached_property
     def pairs(self) -> pl.DataFrame:
         """Texts, group and carried columns of all pairs, quarantined ones too: join by ``pair_id``."""
-        return self._read("pairs.parquet")
+        found = self._read("pairs.parquet")
+        check_unique(found["pair_id"], self.path / "pairs.parquet")
+        return found
 
     @cached_property
     def quarantine(self) -> pl.DataFrame:
@@ -152,17 +156,21 @@ def read_run(path: str | Path) -> Run:
 
 
 def check_parquet(path: Path) -> None:
-    """Refuse a table that would unpack to more than its size gives reason for.
+    """Refuse a run's table that would unpack to more than its size gives reason for, or lacks a column.
 
     Raises:
-        InputError: it would; or it is missing or damaged.
+        InputError: it would, or does; or it is missing or damaged.
     """
     # Imported here: it costs 0.2 s.
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        check_whole(path, pq.read_metadata(path), repeated=False)
+        footer = pq.read_metadata(path)
+        check_whole(path, footer, repeated=False)
+        check_columns({field.name: str(field.type) for field in footer.schema.to_arrow_schema()}, path)
+    except InputError:
+        raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
 
