@@ -10,8 +10,10 @@ import json
 import os
 import resource
 import selectors
+import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from importlib import import_module
 from pathlib import Path
@@ -43,23 +45,34 @@ class Opener:
             selector.register(process.stdout, selectors.EVENT_READ)
             answer = process.stdout.readline() if selector.select(SECONDS) else None
         if not answer:
+            where = self._stacks() if answer is None else ""
             self.close()
-            hung = answer is None
-            raise AssertionError(f"{kind}: {'it hangs' if hung else f'the process died ({process.returncode})'}")
+            raise AssertionError(f"{kind}: {where or f'the process died ({process.returncode})'}")
         found = json.loads(answer)
         assert "traceback" not in found, found["traceback"]
         return found["said"]
 
     def _started(self) -> subprocess.Popen[str]:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until `close`
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, "-X", "faulthandler", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             text=True,
             env=os.environ | {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
         return self._process
+
+    def _stacks(self) -> str:
+        """Where all threads of a process that hangs are; it ends with that."""
+        assert self._process is not None
+        memory = Path(f"/proc/{self._process.pid}/statm").read_text().split()[0]
+        self._process.send_signal(signal.SIGABRT)
+        self._process.wait(SECONDS)
+        self._errors.seek(0)
+        addresses = int(memory) * os.sysconf("SC_PAGE_SIZE")
+        return f"it hangs at {addresses:,} bytes of addresses: {self._errors.read()[-4000:]}"
 
     def peak(self) -> int:
         """Most bytes of memory that the process has had."""
@@ -72,6 +85,7 @@ class Opener:
         if self._process is not None:
             self._process.kill()
             self._process.communicate(timeout=SECONDS)
+            self._errors.close()
             self._process = None
 
 
