@@ -175,18 +175,18 @@ def refuse(worker):
 def test_a_question_is_answered_by_a_worker_that_is_left_and_its_error_is_raised_here():
     with cluster(None), RayEngine(Placement(2, 1), Stopwatch(), ("light_worker", __name__)) as engine:
         engine.run(iter(shards(4, 4)), Factory(seconds=0.02), lambda shard, table: None, lambda pairs: None)
-        pids = engine.pids
-        assert engine.ask(pid_of) in pids
+        assert engine.ask(pid_of) in engine.pids
         with pytest.raises(InputError, match="^[0-9]+ pairs are enough$"):
             engine.ask(refuse)
-        while pids:
-            assert engine.ask(pid_of) in pids
-            dead = psutil.Process(pids.pop(0))
-            dead.kill()
-            with contextlib.suppress(psutil.TimeoutExpired):  # nobody may bury it
-                dead.wait(5)
+        killed: list[int] = []
         with pytest.raises(WorkerLostError, match="all workers are gone"):
-            engine.ask(pid_of)
+            while len(killed) < 4:  # two, or one where the run ended before the other had loaded
+                killed.append(engine.ask(pid_of))
+                dead = psutil.Process(killed[-1])
+                dead.kill()
+                with contextlib.suppress(psutil.TimeoutExpired):  # nobody may bury it
+                    dead.wait(5)
+        assert 1 <= len(killed) == len(set(killed)) <= 2
 
 
 def test_several_fatal_pairs_are_all_found():

@@ -241,3 +241,13 @@ def test_angles_stay_exact_where_an_arccos_would_say_zero():
 def test_shape_classes_are_the_reference_s(elongation, sphericity):
     arguments = [None if math.isnan(value) else value for value in (elongation, sphericity)]
     assert fast.shape_class(elongation, sphericity) == slow.shape_class(*arguments)
+
+
+def test_a_matrix_that_cannot_be_decomposed_is_undefined_and_its_neighbours_are_not():
+    """Decoders of an SAE with weights at the end of the range: LAPACK does not converge."""
+    good = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))
+    values, top = fast._eigenvalues_and_top(torch.stack([good, torch.full_like(good, torch.nan), good]))
+    assert values[1].isnan().all() and top[1].isnan().all()
+    for place in (0, 2):
+        torch.testing.assert_close(values[place], torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))
+        torch.testing.assert_close(top[place].abs(), torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))

@@ -136,6 +136,16 @@ def _spectrum(
     return numbers, result
 
 
+def _eigenvalues(tensor: torch.Tensor) -> torch.Tensor:
+    """Eigenvalues (b, n), ascending; NaN for matrices that LAPACK cannot decompose (SAEs of extreme weights)."""
+    try:
+        return torch.linalg.eigvalsh(tensor)
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+        if len(tensor) == 1:
+            return torch.full(tensor.shape[:2], torch.nan, dtype=tensor.dtype, device=tensor.device)
+        return torch.cat([_eigenvalues(one) for one in tensor.split(1)])
+
+
 def _eigenvalues_and_top(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues (b, n), largest first, and the first's unit eigenvector (b, n), of positive matrices (b, n, n).
 
@@ -144,7 +154,7 @@ def _eigenvalues_and_top(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     `DEGENERATE_GAP`; the shifted matrix is positive definite, so that its Cholesky factor exists. Where it does not
     (a matrix of zeros, say), all eigenvectors are computed after all.
     """
-    values = torch.linalg.eigvalsh(tensor).clamp_min(0).flip(1)
+    values = _eigenvalues(tensor).clamp_min(0).flip(1)
     shifted = -tensor
     shifted.diagonal(dim1=1, dim2=2).add_(values[:, :1] * (1 + _SHIFT))
     factor, failed = torch.linalg.cholesky_ex(shifted)
@@ -156,6 +166,8 @@ def _eigenvalues_and_top(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     top = (top / top.norm(dim=1, keepdim=True)).squeeze(2)
     missed = (failed != 0) | ~top.isfinite().all(1)
     if bool(missed.any()):
+        top[missed] = torch.nan
+        missed &= values.isfinite().all(1)
         top[missed] = torch.linalg.eigh(tensor[missed]).eigenvectors[..., -1]
     return values, top
 

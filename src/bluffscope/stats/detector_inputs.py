@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,7 @@ import polars as pl
 
 from bluffscope.stats.ladder import NO_LOGPROB
 from bluffscope.stats.study import Study
+from bluffscope.table.atomic import table_errors
 from bluffscope.wordbag import counted
 
 MOST_PAIRS: Final = 2000
@@ -156,4 +158,5 @@ def of_texts(frame: pl.LazyFrame, ids: pl.Series, rows: np.ndarray) -> pl.DataFr
         pl.DataFrame({"pair_id": chosen, "view": [view] * len(rows), "text": np.arange(len(rows)) + side * len(rows)})
         for side, view in enumerate(_SIDES)
     )
-    return frame.join(places.lazy(), on=["pair_id", "view"], how="inner").collect()
+    with table_errors(Path("features.parquet or residuals.parquet")):
+        return frame.join(places.lazy(), on=["pair_id", "view"], how="inner").collect()

@@ -116,9 +116,11 @@ def _nothing_matches(table: pl.DataFrame, ids: pl.Series, found: dict[str, pl.Se
 
 def _check_domains(table: pl.DataFrame, matched: pl.DataFrame) -> None:
     """Refuse a table whose rows are of other domains than their pairs; pairs without domains have the domain all."""
-    if "domain" not in table.columns or "domain" not in matched.columns or (matched["domain"] == "all").all():
+    if "domain" not in table.columns or "domain" not in matched.columns:
         return
     here, there = (frame["domain"].cast(pl.String) for frame in (table, matched))
+    if (there == "all").all():
+        return
     apart = (here != there).fill_null(value=False)
     if apart.any():
         row = apart.arg_true()[0]

@@ -81,6 +81,8 @@ def check_columns(columns: Mapping[str, str], file: Path) -> None:
     Raises:
         InputError: which column.
     """
+    if file.name == "metrics.parquet" and (nested := [name for name, kind in columns.items() if "<" in kind]):
+        raise InputError(f"{file} is damaged (column {nested[0][:60]!r} holds no plain values): run the analysis again")
     for name, kind in TABLES.get(file.name, {}).items():
         found = columns.get(name, "nothing")
         if not any(part in found for part in _ARROW[kind]):
