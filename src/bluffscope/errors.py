@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 class BluffscopeError(Exception):
     """Base of every error that Bluffscope raises on purpose."""
@@ -38,11 +33,11 @@ class QuarantineLimitError(BluffscopeError):
 class RunStopped(KeyboardInterrupt):  # noqa: N818 - no error
     """A signal (Ctrl-C, SIGTERM) ended a run; what was committed is kept, and --resume goes on from there."""
 
-    def __init__(self, signal_number: int, path: Path | None = None) -> None:
-        super().__init__(signal_number, path)
+    def __init__(self, signal_number: int, resume: str | None = None) -> None:
+        super().__init__(signal_number, resume)
         self.signal_number = signal_number
-        self.path = path
-        """The run's folder, once it is known."""
+        self.resume = resume
+        """The command that goes on with the run, once its folder is known."""
 
     @property
     def exit_code(self) -> int:

@@ -127,16 +127,24 @@ def read_previous(path: Path) -> Previous:
     return Previous(folder, saved_options(path), identity, finished)
 
 
+def resume_command(path: Path, config: RunConfig) -> str:
+    """What to type to go on with a run; a named Ray cluster is asked for again, so it is in there."""
+    words = ["bluffscope", "analyze", "--resume", str(path)]
+    if config.engine.address not in (None, "auto"):
+        words += ["--address", config.engine.address]
+    return shlex.join(words)
+
+
 @contextmanager
-def resumable(folder: RunFolder) -> Generator[None, None, None]:
+def resumable(folder: RunFolder, config: RunConfig) -> Generator[None, None, None]:
     """Inside, whatever ends the run says how to go on."""
-    again = f"bluffscope analyze --resume {shlex.quote(str(folder.path))}"
+    again = resume_command(folder.path, config)
     try:
         yield
     except (RunFolderError, WorkerLostError) as error:
         raise type(error)(f"{error}; what is committed is kept: {again}") from error
     except KeyboardInterrupt as stop:
-        raise RunStopped(getattr(stop, "signal_number", signal.SIGINT), folder.path) from stop
+        raise RunStopped(getattr(stop, "signal_number", signal.SIGINT), again) from stop
 
 
 def write_identity(folder: RunFolder, identity: Identity) -> None:

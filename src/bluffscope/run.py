@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import shlex
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -43,6 +42,7 @@ from bluffscope.resume import (
     refuse_changed_identity,
     refuse_changed_options,
     resumable,
+    resume_command,
     write_identity,
 )
 from bluffscope.run_log import RunLog, logging_to
@@ -233,7 +233,7 @@ def _run(
         work = Work(session, config, source, scan, crew, identity_of(config, crew.worker, scan))
         with session.stopwatch.stage("write"):
             folder = _folder(work, previous, held, log)
-        with resumable(folder):
+        with resumable(folder, config):
             return _finish(work, folder, previous, lint, progress or _Silent())
 
 
@@ -328,7 +328,7 @@ def _health(work: Work, folder: RunFolder, merged: MergeResult) -> Health:
 def _measure(work: Work, folder: RunFolder, resumed: bool, progress: Progress, check: Check) -> None:
     """Run and commit every shard that is not committed yet."""
     session, scan, limit = work.session, work.scan, work.config.engine.max_quarantine
-    journal = Journal(folder, work.identity.digest())
+    journal, again = Journal(folder, work.identity.digest()), resume_command(folder.path, work.config)
     with session.stopwatch.stage("data"):
         journal.recover(work.shards())
     for fault in journal.dropped:
@@ -336,12 +336,12 @@ def _measure(work: Work, folder: RunFolder, resumed: bool, progress: Progress, c
     if resumed:
         a_pair = journal.bytes / journal.pairs if journal.pairs else _bytes_a_pair(work)
         check_space(folder.path, scan.count, a_pair, journal.bytes)
-    _refuse_quarantine(journal, limit, folder)
+    _refuse_quarantine(journal, limit, again)
 
     def commit(shard: Shard, frame: pl.DataFrame) -> None:
         with session.stopwatch.stage("write"):
             journal.commit(shard, frame, session.said())
-        _refuse_quarantine(journal, limit, folder)
+        _refuse_quarantine(journal, limit, again)
 
     def advance(pairs: int) -> None:
         progress.advance(pairs)
@@ -356,13 +356,13 @@ def _measure(work: Work, folder: RunFolder, resumed: bool, progress: Progress, c
         progress.finish()
 
 
-def _refuse_quarantine(journal: Journal, limit: int | None, folder: RunFolder) -> None:
+def _refuse_quarantine(journal: Journal, limit: int | None, again: str) -> None:
     if limit is not None and journal.quarantined > limit:
         reason, number = journal.reasons.most_common(1)[0]
         raise QuarantineLimitError(
             f"stopped: {journal.quarantined} of {journal.pairs} pairs are in quarantine, --max-quarantine is {limit} "
             f"({number} x {reason}); what is measured is kept: "
-            f"bluffscope analyze --resume {shlex.quote(str(folder.path))} --max-quarantine N"
+            f"{again} --max-quarantine N"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ from safetensors.torch import load_file, save_file
 import crashing
 import tiny
 from bluffscope.api import config_from
+from bluffscope.config import RunConfig
+from bluffscope.errors import RunFolderError
 from bluffscope.provenance import BY_IDENTITY, FREE
+from bluffscope.resume import resumable
+from bluffscope.table.folder import RunFolder
 from faults import Fault, killed
 
 HALF = crashing.PAIRS // 2
@@ -227,6 +232,16 @@ def test_a_signal_stops_the_run_after_its_batch_and_says_how_to_go_on(options, w
     assert ended.code == 3, ended.said
     assert crashing.manifest(folder)["sessions"][0]["pairs"] == kept * crashing.SHARD_PAIRS
     crashing.check_equal(folder, whole.folder)
+
+
+@pytest.mark.parametrize("error", [RunFolderError("the disk is full"), KeyboardInterrupt()])
+@pytest.mark.parametrize(("address", "again"), [("ray:6379", " --address ray:6379"), ("auto", ""), (None, "")])
+def test_a_run_on_a_named_cluster_is_gone_on_with_on_that_cluster(error, address, again, tmp_path):
+    config = replace(RunConfig(), engine=replace(RunConfig().engine, engine="ray", address=address))
+    with pytest.raises(type(error)) as raised, resumable(RunFolder(tmp_path), config):
+        raise error
+    said = getattr(raised.value, "resume", str(raised.value))
+    assert said.endswith(f"bluffscope analyze --resume {tmp_path}{again}")
 
 
 def test_a_signal_during_the_merge_stops_it_too(options, whole, tmp_path):

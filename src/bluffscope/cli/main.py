@@ -5,7 +5,6 @@ Commands are imported when they are called: `bluffscope --help` answers at once.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -67,7 +66,7 @@ def _outcome(program: str, action: Callable[[], int]) -> int:
         _say(f"{program}: {redacted(str(error))}")
         return exit_codes.USAGE
     except RunStopped as stop:
-        again = "" if stop.path is None else f"; go on with: {program} --resume {shlex.quote(str(stop.path))}"
+        again = "" if stop.resume is None else f"; go on with: {stop.resume}"
         _say(f"{program}: stopped; what is committed is kept{again}")
         return stop.exit_code
     except KeyboardInterrupt:
