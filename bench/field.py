@@ -26,9 +26,8 @@ from typing import Any
 
 import polars as pl
 
-from bluffscope.api import config_from
-from bluffscope.bench.shapes import SHAPES, Shape, save_shape
-from bluffscope.run import run
+from bluffscope.api import config_from, run
+from bluffscope.compare.bench.shapes import SHAPES, Shape, save_shape
 
 HERE = Path(__file__).resolve().parent
 GOALS = {"guide": 100, "careful": 30}

@@ -36,7 +36,7 @@ with warnings.catch_warnings():  # of their start-up
     from sae_lens import SAE
     from transformer_lens.model_bridge import TransformerBridge
 
-from bluffscope.noise import unit_noise
+from bluffscope.host.noise import unit_noise
 
 VIEWS = ("prompt", "fact", "hall")
 COMPLETIONS = ("fact", "hall")

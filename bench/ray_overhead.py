@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from polars.testing import assert_frame_equal
 
-from bluffscope.api import config_from
+from bluffscope.api import config_from, run
 from bluffscope.config import DataOptions
 from bluffscope.pairs import open_source
-from bluffscope.run import RunResult, run
+from bluffscope.runs.run import RunResult
 
 
 def write_pairs(path: Path, number: int) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bluffscope.verify.comparison import Comparison, Precision, Table, compare
+from bluffscope.compare.tables import Comparison, Precision, Table, compare
 
 
 def assert_same(got: Table, expected: Table, precision: Precision, **options: Any) -> Comparison:

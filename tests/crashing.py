@@ -28,7 +28,7 @@ _LONGEST = 120
 
 # Processes are forked from one that has imported everything, and has done nothing else: a second each, not ten.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["sae_lens", "bluffscope.cli.analyze", "bluffscope.run", "bluffscope.report"])
+PROCESSES.set_forkserver_preload(["sae_lens", "bluffscope.cli.analyze", "bluffscope.api", "bluffscope.report"])
 
 
 def write_pairs(path: Path, pairs: int = PAIRS) -> Path:
@@ -112,10 +112,10 @@ def _work(arguments: list[str], folder: Path, fault: Fault | None, said: Path) -
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115 - until the end
-    import bluffscope.run
+    import bluffscope.api
     from bluffscope.cli.main import main
 
-    bluffscope.run._report = lambda path: None  # page and figures take seconds
+    bluffscope.api._report = lambda path: None  # page and figures take seconds
     with Injector(folder, fault).installed():
         code = main([*arguments, "--allow-unsound"])  # random SAEs explain nothing, and the health gate says so
     sys.stdout.flush()

@@ -189,9 +189,9 @@ def _etag(path: Path) -> str:
 
 # Every command in one process: imports take seconds, and the hub's address is read at import.
 SCRIPT = """
-import contextlib, io, json, sys, urllib.request, bluffscope.run
+import contextlib, io, json, sys, urllib.request, bluffscope.api
 from bluffscope.cli.main import main
-bluffscope.run._report = lambda path: None
+bluffscope.api._report = lambda path: None
 for arguments in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = main(arguments)

@@ -12,15 +12,15 @@ from typing import Any
 import polars as pl
 import torch
 
-from bluffscope import reference
 from bluffscope.api import config_from
+from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import ANALYSES, LOGPROB
-from bluffscope.pipeline import ShardWorker
+from bluffscope.pipeline.build import build_worker
+from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.records import VIEWS, Pair, Shard
-from bluffscope.reference import ReferenceOptions, Row
+from bluffscope.reference import analyses as reference
+from bluffscope.reference.analyses import ReferenceOptions, Row
 from bluffscope.table.schema import table_columns
-from bluffscope.timing import Stopwatch
-from bluffscope.worker import build_worker
 
 LAYERS = (0, 1, 3)
 

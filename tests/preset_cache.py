@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 import hub_cache
 import tiny
-from bluffscope.presets import PRESETS
+from bluffscope.config.presets import PRESETS
 
 _GEMMA_2 = {
     "architectures": ["Gemma2ForCausalLM"],

@@ -15,26 +15,28 @@ import pytest
 import bluffscope
 
 ROOT = Path(bluffscope.__file__).parent
-LEAVES = {
-    "config",
-    "records",
-    "errors",
-    "noise",
-    "identity",
-    "timing",
-    "precision",
-    "hub",
-    "buffers",
-    "lengths",
-    "machine",
-    "quiet",
-    "exclusive",
-    "wordbag",
-    "redaction",
-    "parquet_limits",
+GROUND = {"errors", "records", "config", "host"}
+STAGES = {"pairs", "model", "sae", "metrics", "table"}
+MAY_IMPORT = {
+    "errors": set(),
+    "records": set(),
+    "config": {"errors"},
+    "host": {"errors", "records"},
+    **dict.fromkeys(STAGES, GROUND),
+    "reference": GROUND,
+    "engine": GROUND,
+    "pipeline": GROUND | STAGES | {"reference"},
+    "stats": GROUND | {"pairs", "table"},
+    "linter": GROUND | STAGES | {"pipeline", "stats"},
+    "features": GROUND | STAGES | {"pipeline", "stats"},
+    "detectors": GROUND | STAGES | {"pipeline", "stats"},
+    "health": GROUND | STAGES | {"pipeline", "reference"},
+    "runs": GROUND | STAGES | {"engine", "pipeline", "linter", "health"},
+    "compare": GROUND | STAGES | {"engine", "pipeline", "reference", "stats", "runs"},
+    "report": GROUND | {"table", "stats", "features", "detectors", "compare"},
 }
-"""What every stage may import, and what imports nothing but each other."""
-STAGES = {"pairs", "plan", "model", "sae", "metrics", "table"}
+"""What each folder or file directly under the package may import; `api`, `cli` and `__main__` stand above all."""
+ABOVE = {"api", "cli", "__main__"}
 SLOW = {"torch", "transformers", "sae_lens", "transformer_lens", "ray", "torchao", "bitsandbytes"}
 
 
@@ -135,46 +137,49 @@ def loaded_by(module: str) -> set[str]:
 
 
 def test_the_walk_sees_what_is_there():
-    assert {"bluffscope", "bluffscope.records", "bluffscope.metrics.geometry", "bluffscope.reference"} <= MODULES.keys()
+    assert {
+        "bluffscope",
+        "bluffscope.records",
+        "bluffscope.metrics.geometry",
+        "bluffscope.reference.analyses",
+    } <= MODULES.keys()
     found = {(item.name, item.when) for item in imports("bluffscope.sae.load")}
     assert {("sae_lens", "call"), ("torch", "typing"), ("bluffscope.sae.coder", "start")} <= found
-    assert "torch" in loaded_by("bluffscope.pipeline")
+    assert "torch" in loaded_by("bluffscope.pipeline.shard")
     assert part("bluffscope.metrics.geometry") == "metrics"
 
 
-@pytest.mark.parametrize("name", sorted(LEAVES))
-def test_config_records_errors_and_other_leaves_know_nothing_of_the_rest(name):
+@pytest.mark.parametrize("name", sorted(MAY_IMPORT))
+def test_every_part_imports_only_what_stands_below_it(name):
     assert own(name)
-    assert parts_imported(name) <= LEAVES
+    assert parts_imported(name) <= MAY_IMPORT[name]
 
 
-@pytest.mark.parametrize("name", sorted(STAGES))
-def test_stages_never_import_each_other_and_rest_on_leaves_alone(name):
-    assert own(name)
-    assert parts_imported(name) <= LEAVES
+def test_every_part_has_its_place_and_a_newcomer_can_take_in_all_of_them():
+    parts = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert parts == MAY_IMPORT.keys() | ABOVE | {"__init__"}
+    assert len(parts) <= 24
+    assert len([path for path in ROOT.iterdir() if path.suffix == ".py"]) <= 10
 
 
-def test_the_engine_takes_a_worker_factory_and_knows_neither_pipeline_nor_stages():
-    assert parts_imported("engine") <= LEAVES
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in ROOT.glob("*/__init__.py")))
+def test_every_folder_says_in_a_sentence_what_it_is_for(name):
+    said = ast.get_docstring(tree(f"bluffscope.{name}"))
+    assert said is not None and said.split("\n")[0].endswith((".", "?"))
 
 
-def test_the_pipeline_composes_stages_and_is_imported_only_from_above():
-    assert parts_imported("pipeline") <= LEAVES | STAGES | {"rows"}
-    users = {name for name in map(part, MODULES) if name and "pipeline" in parts_imported(name)}
-    assert users & (LEAVES | STAGES | {"engine", "report", "stats", "reference", "rows"}) == set()
-
-
-def test_the_command_line_is_on_top():
-    assert {name for name in map(part, MODULES) if name and "cli" in parts_imported(name)} <= {"__main__"}
+def test_no_file_is_longer_than_can_be_taken_in():
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: count for name, count in lines.items() if count > 400} == {}
 
 
 def test_the_reference_shares_nothing_with_the_engine_it_is_to_check():
-    ours = {"reference", "reference_geometry", "reference_model"}
-    allowed = LEAVES | ours | {""}
-    assert {part(name) for name in loaded_by("bluffscope.reference") if name.startswith("bluffscope")} <= allowed
-    for name in sorted(ours):
-        assert parts_imported(name) <= LEAVES | ours - {"reference"}
-        assert not {"importlib", "runpy"} & {item.name for item in imports(f"bluffscope.{name}")}
+    allowed = GROUND | {"reference", ""}
+    assert {
+        part(name) for name in loaded_by("bluffscope.reference.analyses") if name.startswith("bluffscope")
+    } <= allowed
+    for module in own("reference"):
+        assert not {"importlib", "runpy"} & {item.name for item in imports(module)}
 
 
 @pytest.mark.parametrize("name", sorted({"report", "stats"} & set(map(part, MODULES))))
@@ -296,7 +301,7 @@ def endless(tree: ast.AST) -> list[int]:
     return found
 
 
-PROCESSES = {"bluffscope.bench.job", "bluffscope.engine.launch", "bluffscope.machine"}
+PROCESSES = {"bluffscope.compare.bench.job", "bluffscope.engine.launch", "bluffscope.host.machine"}
 """Modules that start processes. Threads of our own may be waited for: they end with the process."""
 
 

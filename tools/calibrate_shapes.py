@@ -1,4 +1,4 @@
-"""Prints the thresholds of the benchmark's random SAEs: those of `bluffscope.bench.shapes`.
+"""Prints the thresholds of the benchmark's random SAEs: those of `bluffscope.compare.bench.shapes`.
 
 `python tools/calibrate_shapes.py mid` reads the residuals of the bundled pairs' three texts, as an analysis does, and
 takes for each layer the value that the wanted number of pre-activations exceeds, over all reads. At the larger shape
@@ -13,11 +13,11 @@ from collections.abc import Mapping
 
 import torch
 
-from bluffscope.bench.shapes import L0, SHAPES, Shape, build_language_model, random_decoder
+from bluffscope.compare.bench.shapes import L0, SHAPES, Shape, build_language_model, random_decoder
 from bluffscope.config import DataOptions
 from bluffscope.model import HookPoint, LanguageModel, ResidualReader
 from bluffscope.pairs import open_source
-from bluffscope.plan import BatchLimits, TextTokenizer, pack, plan_batches
+from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, pack, plan_batches
 from bluffscope.records import TokenizedPair
 
 

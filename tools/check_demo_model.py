@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
-from bluffscope.demo import model_dir
+from bluffscope.config.demo import model_dir
 from demo_corpus import Corpus, claim, groups_of, read_pairs
 
 LAYERS = (2, 5, 8)

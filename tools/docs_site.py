@@ -20,7 +20,7 @@ ELSEWHERE = {
     "index.md": "README.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
-    "model-card.md": "src/bluffscope/demo/MODEL_CARD.md",
+    "model-card.md": "src/bluffscope/config/demo/MODEL_CARD.md",
     "benchmark.md": "src/bluffscope/pairs/data/README.md",
 }
 """Pages of the site that are files elsewhere in the repository."""

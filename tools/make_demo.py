@@ -22,7 +22,7 @@ import torch
 import check_demo_model
 import train_demo_model
 import train_demo_saes
-from bluffscope.demo import model_dir
+from bluffscope.config.demo import model_dir
 from check_demo_model import LAYERS, PROBE_LAYER, Line
 from demo_corpus import claim, read_pairs, words
 

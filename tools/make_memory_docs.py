@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bluffscope.cli.doctor import guide_rows
-from bluffscope.plan.memory import GEMMA_2_2B, HEAD_BLOCK, SMALLEST_BATCH, TOKENS_A_PAIR, footprint
-from bluffscope.sizing import MOST_BATCH_TOKENS, SHARE, gigabytes
+from bluffscope.pipeline.batch_size import MOST_BATCH_TOKENS, SHARE, gigabytes
+from bluffscope.pipeline.plan.memory import GEMMA_2_2B, HEAD_BLOCK, SMALLEST_BATCH, TOKENS_A_PAIR, footprint
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
 HEADER = ("model", "options", "peak", "predicted")
@@ -46,8 +46,8 @@ def page(peaks: Iterable[Sequence[str]]) -> str:
     weights, saes = gigabytes(run.weights), gigabytes(run.saes)
     return f"""# Memory and batch size
 
-This page is made from `src/bluffscope/plan/memory.py` by `python tools/make_memory_docs.py`: edit the tool, not the
-page.
+This page is made from `src/bluffscope/pipeline/plan/memory.py` by `python tools/make_memory_docs.py`: edit the tool,
+not the page.
 
 A run holds
 
@@ -80,8 +80,8 @@ Runs of the 200 bundled pairs, each in a fresh process, on a CPU;
 
 {table(HEADER, peaks)}
 Wide: the shape `mid` of `bluffscope bench`, a random Gemma 2 of d 512, 10 of 12 blocks, a vocabulary of 32,000, three
-SAEs of 8192 features. `tests/test_sizing.py` holds predictions to 15 % of the peak in bytes. Weights of the run's own
-dtype are pages of their file until the system needs them elsewhere; where a file's dtype differs, both copies are
+SAEs of 8192 features. `tests/pipeline/test_batch_size.py` holds predictions to 15 % of the peak in bytes. Weights of
+the run's own dtype are pages of their file until the system needs them elsewhere; where a file's dtype differs, both copies are
 resident while it is loaded.
 
 ## Batch sizes by device and memory
@@ -119,7 +119,7 @@ def measured() -> Iterator[list[str]]:
     """The rows of the table of peaks, from runs."""
     from transformers import AutoModelForCausalLM
 
-    from bluffscope.bench.shapes import SHAPES, save_shape
+    from bluffscope.compare.bench.shapes import SHAPES, save_shape
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bluffscope.api import analyze
+    from bluffscope.compare.precision import Fidelity, measure_fidelity
     from bluffscope.config import RunConfig
     from bluffscope.errors import BluffscopeError, InputError, RunFolderError
-    from bluffscope.fidelity import Fidelity
-    from bluffscope.linting import lint
+    from bluffscope.linter import Finding, LintReport
+    from bluffscope.linter.library import lint
     from bluffscope.metrics import ANALYSES, Analysis, Measurement
-    from bluffscope.pairs.lint import Finding, LintReport
-    from bluffscope.pipeline import UserAnalysis
-    from bluffscope.run import RunResult, measure_fidelity
+    from bluffscope.pipeline.shard import UserAnalysis
+    from bluffscope.runs.run import RunResult
     from bluffscope.table.reader import read_run
     from bluffscope.table.schema import Column
 
@@ -26,18 +26,18 @@ _HOMES = {
     "Analysis": "bluffscope.metrics",
     "BluffscopeError": "bluffscope.errors",
     "Column": "bluffscope.table.schema",
-    "Fidelity": "bluffscope.fidelity",
-    "Finding": "bluffscope.pairs.lint",
+    "Fidelity": "bluffscope.compare.precision",
+    "Finding": "bluffscope.linter",
     "InputError": "bluffscope.errors",
-    "LintReport": "bluffscope.pairs.lint",
+    "LintReport": "bluffscope.linter",
     "Measurement": "bluffscope.metrics",
     "RunConfig": "bluffscope.config",
     "RunFolderError": "bluffscope.errors",
-    "RunResult": "bluffscope.run",
-    "UserAnalysis": "bluffscope.pipeline",
+    "RunResult": "bluffscope.runs.run",
+    "UserAnalysis": "bluffscope.pipeline.shard",
     "analyze": "bluffscope.api",
-    "measure_fidelity": "bluffscope.run",
-    "lint": "bluffscope.linting",
+    "measure_fidelity": "bluffscope.compare.precision",
+    "lint": "bluffscope.linter.library",
     "read_run": "bluffscope.table.reader",
 }
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from bluffscope.compare.precision import Fidelity, check_fidelity, measure_fidelity
 from bluffscope.config import RunConfig, with_values
-from bluffscope.exclusive import exclusive
+from bluffscope.errors import InputError
+from bluffscope.host.exclusive import exclusive
+from bluffscope.host.float64_guard import own_settings
 from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.pairs.given import write_pairs
-from bluffscope.pipeline import UserAnalysis
-from bluffscope.precision import own_settings
-from bluffscope.run import run
+from bluffscope.pipeline.shard import UserAnalysis
+from bluffscope.runs.run import Progress, RunResult
+from bluffscope.runs.run import run as measure
+from bluffscope.table.reader import Run
+
+if TYPE_CHECKING:
+    from bluffscope.report.write import Report
+
+_log = logging.getLogger(__name__)
 
 
 @exclusive()
@@ -57,7 +67,66 @@ def analyze(
         if not isinstance(data, str | Path):
             data = write_pairs(data, Path(scratch) / "pairs.jsonl")
         config = config_from(data=str(data), out=out if out is not None else Path(scratch) / "run", **options)
-        return run(config, analyses=tuple(analyses), added=tuple(added), draw=False).metrics()
+        return measure(config, analyses=tuple(analyses), added=tuple(added)).metrics()
+
+
+@dataclass(frozen=True)
+class CompletedRun(RunResult):
+    """A run with what was made of it once it was measured."""
+
+    report: Report | None = None
+    """The page and figures, where they were asked for and could be drawn."""
+    fidelity: Fidelity | None = None
+    """What the run's precision changed, where the options ask for it."""
+
+
+@exclusive()
+def run(
+    config: RunConfig,
+    *,
+    analyses: tuple[Analysis, ...] = ANALYSES,
+    added: tuple[UserAnalysis, ...] = (),
+    progress: Progress | None = None,
+    draw: bool = True,
+) -> CompletedRun:
+    """Measure, compare with float32 where the options ask for it, and close the run with its statistics and report.
+
+    Args:
+        config: as for `bluffscope.runs.run.run`, which does the measuring; so are `analyses`, `added` and `progress`.
+        analyses: which of the five analyses run.
+        added: analyses of the user's own.
+        progress: told how many pairs are done.
+        draw: whether statistics, report.html and figures are made (it takes seconds).
+
+    Raises:
+        InputError: something in the options or the data; nothing is written (but for a run that is complete when its
+            fidelity cannot be measured).
+        RunFolderError, QuarantineLimitError, RunStopped: as for `bluffscope.runs.run.run`.
+    """
+    check_fidelity(config)
+    measured = measure(config, analyses=analyses, added=added, progress=progress)
+    result = CompletedRun(**vars(measured))
+    if config.output.fidelity and "fidelity" not in result.manifest:
+        try:
+            pairs, address = config.output.fidelity, config.engine.address
+            fidelity = measure_fidelity(result.path, pairs=pairs, analyses=analyses, address=address)
+        except InputError as error:
+            raise InputError(f"the run is complete in {result.path}, but not its fidelity: {error}") from error
+        result = replace(result, manifest=Run(result.path).manifest, fidelity=fidelity)
+    drawn = result.untouched and (result.path / "report.html").exists()
+    return replace(result, report=_report(result.path)) if draw and not drawn else result
+
+
+def _report(path: Path) -> Report | None:
+    """The run's statistics, page and figures; None, and a warning, where they could not be made."""
+    from bluffscope.report.write import REPORT_ERRORS, write_report  # altair and scipy: seconds that no other run pays
+
+    try:
+        return write_report(path)
+    except REPORT_ERRORS as error:
+        reason = " ".join(str(error).split())
+        _log.warning("the run is complete, but not its report: %s; `bluffscope report %s` tries again", reason, path)
+        return None
 
 
 def config_from(**options: Any) -> RunConfig:
@@ -79,4 +148,4 @@ def config_from(**options: Any) -> RunConfig:
     return RunConfig(**parts)
 
 
-__all__ = ["analyze", "config_from"]
+__all__ = ["CompletedRun", "analyze", "config_from", "run"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bluffscope.bench import suite, tables
-from bluffscope.bench.job import JobFailed, run_job
-from bluffscope.bench.spec import Job, Measurement
-from bluffscope.bench.texts import pairs
+from bluffscope.compare.bench import suite, tables
+from bluffscope.compare.bench.job import JobFailed, run_job
+from bluffscope.compare.bench.spec import Job, Measurement
+from bluffscope.compare.bench.texts import pairs
 
 
 def test_a_step_of_the_ladder_is_measured_in_a_fresh_process():
@@ -29,7 +29,7 @@ def test_a_process_that_fails_says_so_in_one_line():
 
 
 def test_a_process_that_hangs_is_ended(monkeypatch):
-    monkeypatch.setattr("bluffscope.bench.job.RECORD_SECONDS", 0.2)
+    monkeypatch.setattr("bluffscope.compare.bench.job.RECORD_SECONDS", 0.2)
     job = Job(shape="demo", step="hanging", measurements=(Measurement(pairs=2),))
     with pytest.raises(JobFailed, match="step 'hanging' of shape demo failed: exit code -9"):
         list(run_job(job))

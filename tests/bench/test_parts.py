@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import measuring
-from bluffscope.bench.parts import OneByOne, TextByText, dense_geometry
+from bluffscope.compare.bench.parts import OneByOne, TextByText, dense_geometry
 from bluffscope.metrics.geometry import measure_geometry
-from bluffscope.plan import pad
+from bluffscope.pipeline.plan import pad
 from random_pairs import random_pairs
 
 PAIRS = measuring.as_pairs(random_pairs(3, count=6))

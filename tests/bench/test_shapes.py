@@ -10,13 +10,13 @@ import sys
 import pytest
 import torch
 
-from bluffscope.bench.shapes import L0, SHAPES, build_coders, build_language_model, save_shape
+from bluffscope.compare.bench.shapes import L0, SHAPES, build_coders, build_language_model, save_shape
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
-from bluffscope.identity import weights_digest
+from bluffscope.host.weights_digest import weights_digest
 from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_model
 from bluffscope.pairs import open_source
-from bluffscope.plan import BatchLimits, TextTokenizer, pack, plan_batches
+from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, pack, plan_batches
 from bluffscope.records import TokenizedPair
 from bluffscope.sae import find_saes, load_coders
 
@@ -136,7 +136,8 @@ def test_another_process_builds_the_same_weights():
     digests += [weights_digest(coder.sae.state_dict().items()) for coder in build_coders(SMALL).values()]
     field_values = ", ".join(f"{name}={value!r}" for name, value in dataclasses.asdict(SMALL).items())
     code = (
-        "from bluffscope.bench.shapes import *; from bluffscope.identity import weights_digest as digest; "
+        "from bluffscope.compare.bench.shapes import *; "
+        "from bluffscope.host.weights_digest import weights_digest as digest; "
         f"shape = Shape({field_values}); model = build_language_model(shape, blocks=2); "
         "print(digest(model.network.state_dict().items()), "
         "*(digest(coder.sae.state_dict().items()) for coder in build_coders(shape).values()))"

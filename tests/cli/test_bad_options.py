@@ -7,10 +7,10 @@ from dataclasses import fields
 import pytest
 import torch
 
+from bluffscope.api import run
 from bluffscope.cli.options import parse_run
 from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.errors import InputError
-from bluffscope.run import run
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-import bluffscope.options
-import bluffscope.run
+import bluffscope.api
+import bluffscope.runs.options
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def never_loads(monkeypatch):
     def build(*arguments):
         raise AssertionError("the model was loaded first")
 
-    monkeypatch.setattr(bluffscope.crew, "build_worker", build)
+    monkeypatch.setattr(bluffscope.runs.workers, "build_worker", build)
 
 
 @pytest.mark.usefixtures("never_loads")
@@ -33,7 +33,7 @@ def test_an_output_folder_that_holds_a_run_is_refused(refused, tiny_flags, tmp_p
 
 @pytest.mark.usefixtures("never_loads")
 def test_a_folder_without_permission_is_refused(refused, tiny_flags, monkeypatch, tmp_path):
-    monkeypatch.setattr(bluffscope.options.os, "access", lambda path, mode: False)  # tests may run as root
+    monkeypatch.setattr(bluffscope.runs.options.os, "access", lambda path, mode: False)  # tests may run as root
     refused("analyze", *tiny_flags, says=(f"{tmp_path} cannot be written", "choose another folder with --out"))
     refused("analyze", *tiny_flags[:-2], says="cannot be written")
 

@@ -12,7 +12,7 @@ import pytest
 
 import bluffscope
 import tiny
-from bluffscope.stats import COMPARE_SCHEMA
+from bluffscope.compare.runs import COMPARE_SCHEMA
 from random_pairs import random_pairs
 
 

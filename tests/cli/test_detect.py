@@ -15,7 +15,7 @@ import pytest
 
 import bluffscope
 from bluffscope.cli.main import main
-from bluffscope.stats.detector_files import read_detector
+from bluffscope.detectors.files import read_detector
 from bluffscope.table import read_run
 from faults import Fault, Injector
 

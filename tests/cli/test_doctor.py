@@ -9,9 +9,9 @@ import shutil
 import pytest
 
 import tiny
-from bluffscope import sizing
 from bluffscope.cli.main import main
-from bluffscope.demo import sae_dir
+from bluffscope.config.demo import sae_dir
+from bluffscope.pipeline import batch_size as sizing
 
 
 def test_doctor_shows_the_machine_and_what_the_demo_takes(call):
@@ -68,7 +68,7 @@ def test_a_release_tells_its_widths_without_its_weights():
 
 
 def test_what_does_not_fit_is_said_with_what_it_needs(call, monkeypatch):
-    monkeypatch.setattr("bluffscope.machine.free_memory", lambda device: 200_000_000)
+    monkeypatch.setattr("bluffscope.host.machine.free_memory", lambda device: 200_000_000)
     outcome = call("doctor", "--machine-only")
     assert outcome.code == 0
     assert re.search(r"^Batch size: does not fit: needs about 0\.\d GB, and 0\.2 GB are free$", outcome.out, re.M)

@@ -12,11 +12,11 @@ import pytest
 
 import hub_cache
 import tiny
+from bluffscope.api import run
 from bluffscope.cli.dry_run import duration
 from bluffscope.config import DataOptions, EngineOptions, ForecastOptions, MeasureOptions, ModelOptions, RunConfig
-from bluffscope.forecast import forecast
-from bluffscope.forecast.rates import GPUS
-from bluffscope.run import run
+from bluffscope.runs.forecast import forecast
+from bluffscope.runs.forecast.rates import GPUS
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_the_tokens_of_a_whole_input_are_those_that_the_run_computes(tiny_model,
 def test_a_sample_of_whole_shards_stands_for_the_rest(tiny_model, tiny_saes, tmp_path, monkeypatch):
     config = planned(tiny_model, tiny_saes, numbered(tmp_path / "pairs.jsonl", 1200), shard_pairs=32)
     whole = forecast(config, ForecastOptions())
-    monkeypatch.setattr("bluffscope.forecast.work.count_sample.__defaults__", (200,))
+    monkeypatch.setattr("bluffscope.runs.forecast.work.count_sample.__defaults__", (200,))
     some = forecast(config, ForecastOptions())
     assert whole.counted.pairs == 1200
     assert 160 <= some.counted.pairs <= 200

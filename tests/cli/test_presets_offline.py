@@ -15,8 +15,8 @@ import pytest
 import hub_cache
 import preset_cache
 import tiny
+from bluffscope.config.presets import PRESETS
 from bluffscope.model import HookPoint
-from bluffscope.presets import PRESETS
 from bluffscope.sae.find import registry
 
 NAMES = [name for name in PRESETS if name != "demo"]
@@ -27,9 +27,9 @@ CENTRES = "centred" in {field.name for field in fields(HookPoint)}
 
 # The hub's constants are read at import, so the runs have a process of their own.
 SCRIPT = """
-import contextlib, io, json, sys, bluffscope.run
+import contextlib, io, json, sys, bluffscope.api
 from bluffscope.cli.main import main
-bluffscope.run._report = lambda path: None
+bluffscope.api._report = lambda path: None
 for arguments in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = main(arguments)

@@ -138,9 +138,9 @@ def test_ctrl_c_ends_a_run_with_one_line_and_code_130(command, start, tmp_path):
 
 def test_nothing_but_progress_is_on_stderr_whatever_the_architecture(tmp_path, tiny_saes, pairs_file):
     script = (
-        "import json, sys, bluffscope.run\n"
+        "import json, sys, bluffscope.api\n"
         "from bluffscope.cli.main import main\n"
-        "bluffscope.run._report = lambda path: None\n"
+        "bluffscope.api._report = lambda path: None\n"
         "sys.exit(sum(main(arguments) for arguments in json.loads(sys.argv[1])))\n"
     )
     runs = [
@@ -221,6 +221,6 @@ def test_a_stop_before_the_first_pair_is_one_line_too(call, monkeypatch, tiny_fl
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bluffscope.crew.build_worker", interrupted)
+    monkeypatch.setattr("bluffscope.runs.workers.build_worker", interrupted)
     outcome = call("analyze", *tiny_flags)
     assert (outcome.code, outcome.err) == (130, "bluffscope analyze: stopped before it was done\n")

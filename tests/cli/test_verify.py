@@ -15,7 +15,7 @@ import torch
 
 import tiny
 from bluffscope.model import ResidualReader
-from bluffscope.plan import tries
+from bluffscope.pipeline.plan import tries
 from bluffscope.records import Activations
 
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "testdata" / "TinyStories-656K"
@@ -179,7 +179,7 @@ def test_a_pad_token_that_is_read(found, monkeypatch):
         batch = pad(*arguments)
         return dataclasses.replace(batch, read_slot=np.full_like(batch.read_slot, batch.input_ids.shape[1] - 1))
 
-    monkeypatch.setattr("bluffscope.pipeline.pad", padded)
+    monkeypatch.setattr("bluffscope.pipeline.shard.pad", padded)
     outcome = found(but_agree=["packed"])
     assert "batched: " in outcome.out
 
@@ -204,7 +204,7 @@ def packed_batches(monkeypatch, change):
     def changed(*arguments):
         return dataclasses.replace(batch := pack(*arguments), **change(batch))
 
-    monkeypatch.setattr("bluffscope.pipeline.pack", changed)
+    monkeypatch.setattr("bluffscope.pipeline.shard.pack", changed)
 
 
 def test_a_shifted_position(found, monkeypatch):
@@ -276,7 +276,7 @@ def test_a_model_that_takes_no_packed_rows_is_said_to_run_batched(call, flags, m
 
 
 def test_a_strategy_that_is_compared_with_itself_proves_nothing(call, flags, monkeypatch):
-    strategies = importlib.import_module("bluffscope.verify.strategies")
+    strategies = importlib.import_module("bluffscope.compare.strategies")
     run = strategies.run
 
     def always_packed(config, **options):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-import bluffscope.run
-import bluffscope.worker
+import bluffscope.api
+import bluffscope.pipeline.build
 import crashing
 from bluffscope.cli.main import main
 
@@ -42,8 +42,8 @@ class Outcome:
 @pytest.fixture
 def call(capsys, monkeypatch) -> Callable[..., Outcome]:
     """The command in this process, without its report; model and SAEs are read once for all calls of a test."""
-    monkeypatch.setattr(bluffscope.run, "_report", lambda path: None)
-    load, kept = bluffscope.worker.load_parts, {}
+    monkeypatch.setattr(bluffscope.api, "_report", lambda path: None)
+    load, kept = bluffscope.pipeline.build.load_parts, {}
 
     def load_once(config, check=None):
         names = (config.model.model, config.model.sae, config.model.layers, config.model.dtype)
@@ -53,7 +53,7 @@ def call(capsys, monkeypatch) -> Callable[..., Outcome]:
             check(tuple(kept[names].coders))
         return kept[names]
 
-    monkeypatch.setattr(bluffscope.worker, "load_parts", load_once)
+    monkeypatch.setattr(bluffscope.pipeline.build, "load_parts", load_once)
 
     def run(*arguments: object) -> Outcome:
         capsys.readouterr()

@@ -13,10 +13,10 @@ import pytest
 import bluffscope
 import measuring
 import tiny
-from bluffscope import reference
-from bluffscope.noise import unit_noise
-from bluffscope.pipeline import cut_shards
-from bluffscope.plan import BatchLimits
+from bluffscope.host.noise import unit_noise
+from bluffscope.pipeline.plan import BatchLimits
+from bluffscope.pipeline.shard import cut_shards
+from bluffscope.reference import analyses as reference
 from compare import assert_same
 from random_pairs import random_pairs
 

@@ -14,19 +14,18 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 import compare
 import measuring
 import tiny
-from bluffscope import pipeline
-from bluffscope.ablation import ablate
-from bluffscope.api import config_from
+from bluffscope.api import config_from, run
 from bluffscope.config import ForecastOptions
-from bluffscope.forecast import forecast
+from bluffscope.features.ablation import ablate
+from bluffscope.features.effects import feature_effects
+from bluffscope.features.selection import pairs_of
 from bluffscope.health import diagnose, gate
 from bluffscope.health import reading as health_reading
-from bluffscope.lengths import LengthClasses
-from bluffscope.plan import plan_batches
+from bluffscope.model.lengths import LengthClasses
+from bluffscope.pipeline import shard as pipeline
+from bluffscope.pipeline.plan import plan_batches
 from bluffscope.records import VIEWS, TokenizedPair
-from bluffscope.run import run
-from bluffscope.stats import feature_effects
-from bluffscope.stats.selection import pairs_of
+from bluffscope.runs.forecast import forecast
 from bluffscope.table import read_run
 
 LAYOUTS = ("packed", "batched")

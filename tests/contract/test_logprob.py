@@ -224,7 +224,7 @@ def test_a_model_without_a_head_of_its_own_and_one_that_does_more_with_its_logit
 
 def test_a_batch_with_targets_needs_a_reader_with_a_head(tiny_model, tiny_saes):
     worker = measuring.make_worker(tiny_model, tiny_saes, logprob=True)
-    shard = worker.prepare(bluffscope.pipeline.Shard(0, tuple(measuring.as_pairs(tiny.PAIRS)), ("g",) * 5))
+    shard = worker.prepare(bluffscope.pipeline.shard.Shard(0, tuple(measuring.as_pairs(tiny.PAIRS)), ("g",) * 5))
     batch, activations = worker._forward(shard.batches[0])
     assert activations.logprobs.shape == batch.targets.token.shape
     bare = ResidualReader(worker.reader.model, worker.reader.points, worker.reader.style)

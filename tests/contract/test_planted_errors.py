@@ -15,7 +15,7 @@ import measuring
 import tiny
 from bluffscope.errors import InputError
 from bluffscope.model import forward, hooks
-from bluffscope.plan import tries
+from bluffscope.pipeline.plan import tries
 from random_pairs import random_pairs
 
 PAIRS = measuring.as_pairs(random_pairs(41, count=12))
@@ -55,7 +55,7 @@ def batches(monkeypatch, change):
     def changed(*arguments):
         return dataclasses.replace(batch := pack(*arguments), **change(batch))
 
-    monkeypatch.setattr("bluffscope.pipeline.pack", changed)
+    monkeypatch.setattr("bluffscope.pipeline.shard.pack", changed)
 
 
 def masks(monkeypatch, change):
@@ -131,7 +131,7 @@ def test_a_pad_is_read(verdict, monkeypatch):
         batch = pad(*arguments)
         return dataclasses.replace(batch, read_slot=np.full_like(batch.read_slot, batch.input_ids.shape[1] - 1))
 
-    monkeypatch.setattr("bluffscope.pipeline.pad", padded)
+    monkeypatch.setattr("bluffscope.pipeline.shard.pad", padded)
     single = dataclasses.replace(verdict.worker.reader, style=None)
     assert not verdict(reader=single).holds
 

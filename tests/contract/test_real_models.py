@@ -10,9 +10,9 @@ import pytest
 
 import measuring
 import tiny
-from bluffscope.demo import model_dir, sae_dir
+from bluffscope.config.demo import model_dir, sae_dir
+from bluffscope.config.presets import PRESETS
 from bluffscope.errors import PairError
-from bluffscope.presets import PRESETS
 from compare import assert_same
 from random_pairs import random_pairs
 

@@ -16,8 +16,8 @@ import tiny
 from bluffscope.api import config_from
 from bluffscope.config import RunConfig
 from bluffscope.errors import RunFolderError
-from bluffscope.provenance import BY_IDENTITY, FREE
-from bluffscope.resume import resumable
+from bluffscope.runs.identity import BY_IDENTITY, FREE
+from bluffscope.runs.resume import resumable
 from bluffscope.table.folder import RunFolder
 from faults import Fault, killed
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import bluffscope
+from bluffscope.api import run
 from bluffscope.cli.main import main
-from bluffscope.hub import without_token
-from bluffscope.redaction import redacted
-from bluffscope.run import run
+from bluffscope.host.hub import without_token
+from bluffscope.host.redaction import redacted
 from bluffscope.table.folder import RunFolder, default_run_path
 from made_runs import make_run
 
@@ -163,7 +163,7 @@ def test_nothing_of_the_environment_is_in_a_runs_folder(secretive, tiny_model, t
         """Has a message with secrets logged while the run goes on."""
 
         def start(self, total: int) -> None:
-            logging.getLogger("bluffscope.hub").warning(
+            logging.getLogger("bluffscope.host.hub").warning(
                 "https://user:%s@hub.example does not answer; sent Bearer %s and ?token=%s and hf_%s",
                 *[SECRET] * 4,
             )

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from bluffscope.demo import model_dir, sae_dir
+from bluffscope.config.demo import model_dir, sae_dir
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 TEXTS = [

@@ -17,7 +17,7 @@ import pytest
 from bluffscope.engine.base import Tally
 from bluffscope.engine.placement import Placement
 from bluffscope.errors import InputError, RunStopped, WorkerLostError
-from bluffscope.timing import Stopwatch
+from bluffscope.host.stopwatch import Stopwatch
 
 pytest.importorskip("ray")
 from bluffscope.engine.cluster import cluster  # noqa: E402

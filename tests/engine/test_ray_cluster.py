@@ -16,13 +16,12 @@ import pytest
 pytest.importorskip("ray")
 from ray import cluster_utils
 
-from bluffscope.api import config_from
+from bluffscope.api import config_from, run
 from bluffscope.engine.cluster import cluster
 from bluffscope.engine.placement import Need, Placement, place
 from bluffscope.engine.ray import RayEngine
 from bluffscope.errors import InputError, WorkerLostError
-from bluffscope.run import run
-from bluffscope.timing import Stopwatch
+from bluffscope.host.stopwatch import Stopwatch
 from light_worker import Factory, frame, shards
 
 

@@ -12,12 +12,11 @@ import pytest
 import torch
 
 import tiny
-from bluffscope.api import config_from
+from bluffscope.api import config_from, run
 from bluffscope.model import HookPoint, ResidualReader, load_model
 from bluffscope.model.hooks import ignores_mean
-from bluffscope.plan import pack
+from bluffscope.pipeline.plan import pack
 from bluffscope.records import VIEWS, Sequence
-from bluffscope.run import run
 
 TEXT = [1, *range(40, 300, 17)]
 _ORACLE = """

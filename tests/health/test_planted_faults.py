@@ -13,14 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import bluffscope.pipeline
-import bluffscope.worker
-from bluffscope.api import config_from
-from bluffscope.demo import model_dir, sae_dir
+import bluffscope.pipeline.build
+import bluffscope.pipeline.shard
+from bluffscope.api import config_from, run
+from bluffscope.config.demo import model_dir, sae_dir
+from bluffscope.config.presets import DEMO_NAME
 from bluffscope.model import HookPoint, ResidualReader
-from bluffscope.plan import TextTokenizer
-from bluffscope.presets import DEMO_NAME
-from bluffscope.run import run
+from bluffscope.pipeline.plan import TextTokenizer
 
 LIMIT = 48
 
@@ -57,12 +56,12 @@ def with_cfg(folder: Path, **changes: object) -> None:
 
 def with_points(monkeypatch, change) -> None:
     """Has the reader hook another place than the SAEs name."""
-    right = bluffscope.worker.hook_points
+    right = bluffscope.pipeline.build.hook_points
 
     def wrong(sae, coders):
         return {layer: change(point) for layer, point in right(sae, coders).items()}
 
-    monkeypatch.setattr(bluffscope.worker, "hook_points", wrong)
+    monkeypatch.setattr(bluffscope.pipeline.build, "hook_points", wrong)
 
 
 def test_without_a_fault_there_is_no_error(examined, saes):
@@ -70,13 +69,13 @@ def test_without_a_fault_there_is_no_error(examined, saes):
 
 
 def test_right_padding_read_at_its_end(examined, monkeypatch):
-    right = bluffscope.pipeline.pad
+    right = bluffscope.pipeline.shard.pad
 
     def wrong(sequences, slots):
         batch = right(sequences, slots)
         return replace(batch, read_slot=np.full_like(batch.read_slot, batch.input_ids.shape[1] - 1))
 
-    monkeypatch.setattr(bluffscope.pipeline, "pad", wrong)
+    monkeypatch.setattr(bluffscope.pipeline.shard, "pad", wrong)
     found = examined(strategy="batched")
     for layer in (2, 5, 8):
         assert "no token of this text" in found["batched = single", layer]["seen"]
@@ -99,7 +98,7 @@ def test_the_last_token_missed_by_one(examined, monkeypatch):
 @pytest.mark.parametrize("step", [-1, 1])
 def test_a_layer_missed_by_one(examined, monkeypatch, step):
     with_points(monkeypatch, lambda point: replace(point, block=point.block + step))
-    monkeypatch.setattr(bluffscope.worker, "load_parts", _whole_parts(bluffscope.worker.load_parts))
+    monkeypatch.setattr(bluffscope.pipeline.build, "load_parts", _whole_parts(bluffscope.pipeline.build.load_parts))
     found = examined()
     for layer in (2, 5, 8):
         assert f"at blocks.{layer + step}.hook_resid_post" in found["packed = single", layer]["seen"]
@@ -168,7 +167,7 @@ def test_no_bos_for_saes_whose_metadata_denies_it(examined, saes, strategy):
 
 
 def test_a_bos_that_is_not_fed(examined, monkeypatch):
-    monkeypatch.setattr(bluffscope.worker, "_bos", lambda model, coders: None)
+    monkeypatch.setattr(bluffscope.pipeline.build, "_bos", lambda model, coders: None)
     found = examined()
     assert "in 0 of" in found["BOS fed", None]["seen"]
     assert ("packed = single", 2) in found
@@ -258,13 +257,13 @@ def test_the_hidden_state_after_the_final_norm(examined, monkeypatch):
 
 
 def test_a_hole_in_the_mask_of_packed_rows(examined, monkeypatch):
-    right = bluffscope.pipeline.pack
+    right = bluffscope.pipeline.shard.pack
 
     def wrong(*arguments):
         batch = right(*arguments)
         return replace(batch, position_ids=batch.position_ids + (batch.position_ids > 3))
 
-    monkeypatch.setattr(bluffscope.pipeline, "pack", wrong)
+    monkeypatch.setattr(bluffscope.pipeline.shard, "pack", wrong)
     found = examined()
     assert ("packed = single", 5) in found
     assert ("batched = single", 5) not in found

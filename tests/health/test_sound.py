@@ -6,8 +6,7 @@ import pytest
 
 import tiny
 import trained
-from bluffscope.api import config_from
-from bluffscope.run import run
+from bluffscope.api import config_from, run
 
 FAMILIES = ("gemma2", "gpt2", "llama", "gpt_neox")
 

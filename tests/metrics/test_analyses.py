@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bluffscope import reference_geometry as slow
+from bluffscope.host.noise import unit_noise
 from bluffscope.metrics import ANALYSES, cross_layer, entropy, layer_sensitivity, semantic_misalignment, stability
 from bluffscope.metrics.consistency import compared_layers
 from bluffscope.metrics.measurement import padded
 from bluffscope.metrics.sensitivity import gini
-from bluffscope.noise import unit_noise
+from bluffscope.reference import geometry as slow
 from bluffscope.table.schema import layer_columns, pair_columns
 from by_hand import measurement, sparse, state
 

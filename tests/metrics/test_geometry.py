@@ -11,10 +11,10 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bluffscope import reference_geometry as slow
 from bluffscope.metrics import geometry as fast
 from bluffscope.metrics.geometry import measure_geometry
 from bluffscope.records import Features
+from bluffscope.reference import geometry as slow
 
 SHAPE = ("sphericity", "elongation", "dimensionality", "eigenvalue_entropy")
 

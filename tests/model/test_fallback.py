@@ -13,7 +13,7 @@ import compare
 import measuring
 import tiny
 from bluffscope.errors import InputError
-from bluffscope.plan import pack
+from bluffscope.pipeline.plan import pack
 from bluffscope.records import Sequence, TokenizedPair
 from random_pairs import random_pairs
 

@@ -19,9 +19,9 @@ import tiny
 from bluffscope.errors import InputError
 from bluffscope.model import HookPoint, LanguageModel, ResidualReader
 from bluffscope.model.sublayers import find_sublayers, placed
-from bluffscope.plan import pack, pad
+from bluffscope.pipeline.plan import pack, pad
 from bluffscope.records import VIEWS, Sequence
-from bluffscope.reference_model import Counts, Text, forward
+from bluffscope.reference.model import Counts, Text, forward
 from random_pairs import random_pairs
 
 STATES_AFTER = {"mamba", "falcon_mamba", "rwkv"}

@@ -16,7 +16,7 @@ import tiny
 from bluffscope.errors import InputError
 from bluffscope.model import HookPoint, ResidualReader, load_model
 from bluffscope.model.sublayers import placed
-from bluffscope.plan import pack, pad
+from bluffscope.pipeline.plan import pack, pad
 from bluffscope.records import VIEWS, Sequence
 from random_pairs import random_pairs
 

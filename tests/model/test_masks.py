@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bluffscope.model.masks import additive, ancestors, attention_masks
-from bluffscope.plan import pack
+from bluffscope.pipeline.plan import pack
 from bluffscope.records import VIEWS, Sequence
 
 sequences = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=8).map(tuple), min_size=1, max_size=6)

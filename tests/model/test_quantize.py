@@ -157,7 +157,7 @@ def test_the_libraries_say_nothing_while_they_are_imported(tiny_model, tiny_saes
 
 
 def test_loggers_are_as_loud_afterwards_as_before():
-    from bluffscope.quiet import libraries_quiet
+    from bluffscope.host.quiet import libraries_quiet
 
     logger = logging.getLogger("torchao")
     before = logger.level

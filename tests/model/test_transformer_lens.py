@@ -15,7 +15,7 @@ import torch
 
 import tiny
 from bluffscope.model import HookPoint, ResidualReader, load_model
-from bluffscope.plan import pack
+from bluffscope.pipeline.plan import pack
 from bluffscope.records import VIEWS, Sequence
 
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "testdata" / "TinyStories-656K"

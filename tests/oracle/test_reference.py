@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from bluffscope import reference, reference_geometry, reference_model
 from bluffscope.errors import InputError, PairError
-from bluffscope.noise import unit_noise
-from bluffscope.precision import computing_in
+from bluffscope.host.float64_guard import computing_in
+from bluffscope.host.noise import unit_noise
 from bluffscope.records import Pair
-from bluffscope.reference import Counts, ReferenceOptions, analyse, analyse_pair
-from bluffscope.reference_geometry import (
+from bluffscope.reference import analyses as reference
+from bluffscope.reference import geometry as reference_geometry
+from bluffscope.reference import model as reference_model
+from bluffscope.reference.analyses import Counts, ReferenceOptions, analyse, analyse_pair
+from bluffscope.reference.geometry import (
     angle,
     cosine,
     geometry,

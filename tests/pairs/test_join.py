@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 import bluffscope
-from bluffscope import reference
 from bluffscope.config import DataOptions, run_config
-from bluffscope.plan import TextTokenizer
+from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.records import VIEWS, Pair, TokenizedPair, joined
-from bluffscope.reference import ReferenceOptions
+from bluffscope.reference import analyses as reference
+from bluffscope.reference.analyses import ReferenceOptions
 from planted import clean_pairs
 
 NBSP = "\N{NO-BREAK SPACE}"

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from bluffscope.fidelity import SCHEMA, Fidelity
+from bluffscope.compare.precision import SCHEMA, Fidelity
 from bluffscope.report import render_fidelity
 
 

@@ -15,13 +15,13 @@ import polars as pl
 import pytest
 
 import bluffscope.report.write
+from bluffscope.api import run
 from bluffscope.errors import InputError, RunFolderError
 from bluffscope.report import charts, story
 from bluffscope.report.contents import read_contents
 from bluffscope.report.figures import figures
 from bluffscope.report.page import page_data, render_page
 from bluffscope.report.write import write_report
-from bluffscope.run import run
 from made_runs import DOMAINS, OBJECT_KEYS, STRANGE, UNSOUND, make_run
 
 
@@ -229,7 +229,7 @@ def test_the_answer_says_what_one_text_alone_tells_and_what_that_is_worth(tmp_pa
 
 
 def test_a_long_run_is_closed_without_detectors_and_the_page_says_how_to_get_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("bluffscope.stats.run_detectors.CLOSING_PAIRS", 50)
+    monkeypatch.setattr("bluffscope.detectors.of_run.CLOSING_PAIRS", 50)
     folder = make_run(tmp_path / "a run")
     page = page_of(folder)
     assert not (folder / "detectors.parquet").exists()

@@ -20,9 +20,9 @@ from statsmodels.stats.power import TTestPower
 
 from bluffscope.stats import Resampling, analyse_table
 from bluffscope.stats.analysis import CORRECTED
+from bluffscope.stats.cluster_robust import grouped_error
 from bluffscope.stats.effects import hedges_factor, minimum_detectable_dz
 from bluffscope.stats.flips import ALL_FLIPS
-from bluffscope.stats.grouped_error import grouped_error
 from bluffscope.stats.heldout import grouped_folds, heldout_gain
 from bluffscope.stats.length_control import adjust, unadjusted
 from bluffscope.stats.multiplicity import benjamini_hochberg

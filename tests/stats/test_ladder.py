@@ -12,8 +12,8 @@ from statsmodels.api import OLS, add_constant
 from bluffscope.stats import LADDER_SCHEMA, analyse_table, build_study
 from bluffscope.stats.intercepts import Moments, drawn_dz, intercepts
 from bluffscope.stats.ladder import RUNGS, confound_ladder
+from bluffscope.stats.leave_one_domain_out import Resampled
 from bluffscope.stats.length_control import adjust
-from bluffscope.stats.other_domains import Resampled
 from bluffscope.stats.resampling import drawn_counts
 from studies import QUICK, one_metric, tables
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bluffscope.detectors.files import check_new, read_detector
 from bluffscope.errors import InputError, RunFolderError
-from bluffscope.resume import look_for_run
-from bluffscope.stats.detector_files import check_new, read_detector
+from bluffscope.runs.resume import look_for_run
 from bluffscope.table.atomic import hidden, remove_leftovers
 from bluffscope.table.checksums import inspect
 from bluffscope.table.folder import RunFolder, manifest_checksum

@@ -22,8 +22,8 @@ from bluffscope.config import EngineOptions, ForecastOptions, RunConfig
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
+    from bluffscope.api import CompletedRun
     from bluffscope.metrics import Analysis
-    from bluffscope.run import RunResult
 
 _DESCRIPTION = """Measure pairs (prompt, fact, hallucination) in a language model and write a run's folder."""
 
@@ -74,9 +74,9 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
         analyses: which analyses run, or None for all five.
     """
     # Torch and polars take seconds to import: --help and a mistyped flag should not.
-    from bluffscope.hub import downloads_reported
+    from bluffscope.api import run
+    from bluffscope.host.hub import downloads_reported
     from bluffscope.metrics import ANALYSES
-    from bluffscope.run import run
     from bluffscope.table.health import read_health
 
     messages = message_console()
@@ -94,7 +94,7 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
     return exit_codes.QUARANTINED if result.merged.quarantined else exit_codes.DONE
 
 
-def _print(result: RunResult, seconds: float) -> None:
+def _print(result: CompletedRun, seconds: float) -> None:
     """The summary, the answer, where the time went, what was left out, and where the results are."""
     from bluffscope.report import render_fidelity, render_summary
     from bluffscope.stats.sampling import drawn_from, read_metrics

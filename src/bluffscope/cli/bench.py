@@ -16,8 +16,8 @@ from bluffscope.cli.options import parse_options
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
-    from bluffscope.bench.spec import Job
-    from bluffscope.bench.tables import Table
+    from bluffscope.compare.bench.spec import Job
+    from bluffscope.compare.bench.tables import Table
 
 _DESCRIPTION = """Time every step from the old pattern to the engine, each in a process of its own. Ratios hold within
 one run: the machine should have nothing else to do (rows that were disturbed are marked)."""
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def bench(options: BenchOptions) -> int:
     """Run the parts asked for, in order; what is measured is on disk before the next part starts."""
-    from bluffscope.bench import suite, tables
+    from bluffscope.compare.bench import suite, tables
     from bluffscope.table.atomic import write_bytes
 
     steps = [suite.STRATEGIES.get(name, name) for name in options.strategies] or suite.STEPS
@@ -92,7 +92,7 @@ def bench(options: BenchOptions) -> int:
                 lists[part].append(record)
                 keep()
             _print(table(lists[part]))
-    from bluffscope.bench.figures import write_figures  # altair: seconds
+    from bluffscope.compare.bench.figures import write_figures  # altair: seconds
 
     figures = write_figures(lists, folder)
     console = output_console()
@@ -103,7 +103,7 @@ def bench(options: BenchOptions) -> int:
 
 def _measured(jobs: Iterable[Job]) -> Iterable[dict[str, Any]]:
     """The records of the jobs; a line on standard error says what is being measured."""
-    from bluffscope.bench.job import run_job
+    from bluffscope.compare.bench.job import run_job
 
     for job in jobs:
         sys.stderr.write(f"measuring {job.shape}: {job.step} ({job.strategy}, {job.dtype})\n")

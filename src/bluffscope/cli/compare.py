@@ -45,8 +45,9 @@ def main(arguments: Sequence[str]) -> int:
 def compare(options: CompareOptions) -> int:
     """Compare runs and say what came of it."""
     # Polars and scipy take a second to import: --help and a mistyped flag should not.
+    from bluffscope.compare.runs import compare_all
     from bluffscope.report.comparison import render_comparison
-    from bluffscope.stats import compare_all, write_comparison
+    from bluffscope.report.result_files import write_comparison
     from bluffscope.table import read_run
 
     result = compare_all([read_run(path) for path in options.runs], options.by)

@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 from rich.console import Console
 
-from bluffscope.redaction import redacted
+from bluffscope.host.redaction import redacted
 
 PLAIN_WIDTH = 100
 """Columns of what is printed where there is no terminal to ask."""

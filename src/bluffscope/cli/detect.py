@@ -19,7 +19,7 @@ from bluffscope.config import expectation
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
-    from bluffscope.detecting import Score, Scorer
+    from bluffscope.detectors.score import Score, Scorer
 
 _TRAIN = """Fit a detector to a run's features, metrics or residuals, cross-validated by group, and keep it if it beats
 what length, text and log-probability alone can do. Needs no model."""
@@ -107,10 +107,10 @@ def _score_options(arguments: Sequence[str]) -> ScoreOptions:
 def train(options: TrainOptions) -> int:
     """Fit, judge, keep; 1 where it was not good enough to be kept."""
     # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
+    from bluffscope.detectors.files import check_new, write_detector
+    from bluffscope.detectors.train import train as fit
+    from bluffscope.features.selection import matching, pairs_of
     from bluffscope.report.training import TrainedView, verdict
-    from bluffscope.stats.detector_files import check_new, write_detector
-    from bluffscope.stats.selection import matching, pairs_of
-    from bluffscope.stats.training import train as fit
     from bluffscope.table import read_run
     from bluffscope.table.atomic import table_errors
     from bluffscope.table.health import read_health
@@ -151,21 +151,21 @@ def train(options: TrainOptions) -> int:
 def score(options: ScoreOptions) -> int:
     """Score texts; 3 where some of a file's could not be scored."""
     _check_asked(options)
-    from bluffscope.stats.detector_files import read_detector
+    from bluffscope.detectors.files import read_detector
 
     detector = read_detector(options.detector)
     position = detector.position
     if options.text and (detector.keys.on == "metrics" or position != "last"):
         why = "looks at metrics of prompt and completion" if position == "last" else f"reads at {position}"
         raise InputError(f"--text: this detector {why}; give --prompt and --completion")
-    from bluffscope.detecting import open_scorer  # torch: seconds that a mistyped flag should not take
+    from bluffscope.detectors.score import open_scorer  # torch: seconds that a mistyped flag should not take
 
     with messages_on(message_console()):
         scorer = open_scorer(
             detector, model=options.model, sae=options.sae, revision=options.revision, device=options.device
         )
         if options.data is not None:
-            from bluffscope.score_lines import score_file
+            from bluffscope.detectors.score_file import score_file
 
             return score_file(scorer, options.data, options.out, whole_texts=position == "last")
         return _given(scorer, options)
@@ -187,7 +187,7 @@ def _check_asked(options: ScoreOptions) -> None:
 
 def _given(scorer: Scorer, options: ScoreOptions) -> int:
     """Score what stands on the command line."""
-    from bluffscope.detecting import Text
+    from bluffscope.detectors.score import Text
     from bluffscope.records import joined
 
     texts = [Text(str(number), text) for number, text in enumerate(options.text)]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bluffscope.config import RunConfig
-    from bluffscope.machine import Machine
-    from bluffscope.plan.memory import Device, Shape
+    from bluffscope.host.machine import Machine
+    from bluffscope.pipeline.plan.memory import Device, Shape
 
 _DESCRIPTION = """Show the machine, and the batch size and memory of a run with these options. Then load model and SAEs,
 measure 48 of the pairs and check that they belong together and are read at the right place. Exit code 1 where an error
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json is not None:
         _check_writable(options.json)
     # Torch takes seconds to import: --help and a mistyped flag should not.
-    from bluffscope.machine import read_machine
+    from bluffscope.host.machine import read_machine
 
     console = output_console()
     with messages_on(message_console()):
@@ -120,7 +120,7 @@ def _write(path: Path, entry: Mapping[str, Any]) -> None:
 
 
 def _machine_lines(machine: Machine) -> Iterator[str]:
-    from bluffscope.sizing import gigabytes
+    from bluffscope.pipeline.batch_size import gigabytes
 
     limit = "" if machine.core_limit is None else f", limited to the time of {machine.core_limit:g}"
     yield f"Processor: {machine.processor}"
@@ -138,9 +138,17 @@ def _machine_lines(machine: Machine) -> Iterator[str]:
 
 def _plan(config: RunConfig) -> list[str]:
     """What a run with these options takes on this machine."""
-    from bluffscope.machine import free_memory
-    from bluffscope.plan.memory import pairs
-    from bluffscope.sizing import ROW_TOKENS, SHARE, batch_tokens, gigabytes, plan_run, predicted_peak, run_footprint
+    from bluffscope.host.machine import free_memory
+    from bluffscope.pipeline.batch_size import (
+        ROW_TOKENS,
+        SHARE,
+        batch_tokens,
+        gigabytes,
+        plan_run,
+        predicted_peak,
+        run_footprint,
+    )
+    from bluffscope.pipeline.plan.memory import pairs
 
     planned = plan_run(config.model, logprob=config.measure.logprob)
     found = run_footprint(planned.shape, planned.device, config.measure)
@@ -177,7 +185,7 @@ def _guide_table() -> Table:
 
 def guide_rows() -> Iterator[tuple[str, ...]]:
     """Batch sizes that are often recommended for Gemma-2-2B, beside what the memory model says; first the header."""
-    from bluffscope.plan.memory import GEMMA_2_2B
+    from bluffscope.pipeline.plan.memory import GEMMA_2_2B
 
     dtypes = ("float32", "bfloat16")
     yield ("device", "memory", "guide", *dtypes)
@@ -188,8 +196,8 @@ def guide_rows() -> Iterator[tuple[str, ...]]:
 
 def _cell(shape: Shape, row: _Row) -> str:
     from bluffscope.config import MeasureOptions
-    from bluffscope.plan.memory import pairs
-    from bluffscope.sizing import ROW_TOKENS, batch_tokens, gigabytes, run_footprint
+    from bluffscope.pipeline.batch_size import ROW_TOKENS, batch_tokens, gigabytes, run_footprint
+    from bluffscope.pipeline.plan.memory import pairs
 
     found = run_footprint(shape, row.device, MeasureOptions())
     usable = {"cpu": row.memory - 2 * _GB, "mps": row.memory * 2 // 3, "cuda": row.memory - _GB // 2}[row.device]
@@ -200,6 +208,6 @@ def _cell(shape: Shape, row: _Row) -> str:
 
 
 def _tokens_a_pair() -> int:
-    from bluffscope.plan.memory import TOKENS_A_PAIR
+    from bluffscope.pipeline.plan.memory import TOKENS_A_PAIR
 
     return TOKENS_A_PAIR

@@ -12,13 +12,13 @@ from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.config import ForecastOptions, RunConfig
 
 if TYPE_CHECKING:
-    from bluffscope.forecast import Forecast, Prediction
+    from bluffscope.runs.forecast import Forecast, Prediction
 
 
 def dry_run(config: RunConfig, options: ForecastOptions) -> int:
     """Count, measure, predict and print; gives the exit code."""
     # Torch takes seconds to import: --help and a mistyped flag should not.
-    from bluffscope.forecast import forecast
+    from bluffscope.runs.forecast import forecast
 
     console = output_console()
     with messages_on(message_console()):
@@ -78,7 +78,7 @@ def _table(found: Forecast) -> Table:
 def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
     yield "Measured here: matrix products, geometry, noise, tokenising and reading; linter and report are not counted."
     if found.there:
-        from bluffscope.forecast.rates import GPU_SHARE
+        from bluffscope.runs.forecast.rates import GPU_SHARE
 
         yield (
             f"Assumed of {found.there.name}: {GPU_SHARE:.0%} of its published peak for {found.planned.dtype}, "

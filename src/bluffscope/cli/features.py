@@ -20,8 +20,8 @@ from bluffscope.errors import InputError
 if TYPE_CHECKING:
     import polars as pl
 
-    from bluffscope.ablation import Ablation
-    from bluffscope.stats import FeatureStudy
+    from bluffscope.features.ablation import Ablation
+    from bluffscope.features.effects import FeatureStudy
     from bluffscope.table.reader import Run
 
 _PROGRAM = "bluffscope features"
@@ -91,9 +91,9 @@ def main(arguments: Sequence[str]) -> int:
 def features(options: FeaturesOptions) -> int:
     """Look at a run's features and say what was found."""
     # Polars and scipy take a second to import: --help and a mistyped flag should not.
+    from bluffscope.features.effects import feature_effects
+    from bluffscope.features.neuronpedia import feature_pages
     from bluffscope.report.features import FeaturesView
-    from bluffscope.report.neuronpedia import feature_pages
-    from bluffscope.stats import feature_effects
     from bluffscope.table import read_run
     from bluffscope.table.atomic import table_errors
     from bluffscope.table.exports import as_json, check_export, export_table
@@ -139,7 +139,7 @@ def features(options: FeaturesOptions) -> int:
 
 def _chosen(run: Run, options: FeaturesOptions) -> pl.DataFrame:
     """The pairs looked at."""
-    from bluffscope.stats.selection import matching, pairs_of
+    from bluffscope.features.selection import matching, pairs_of
 
     pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
     conditions = [*(f"domain={name}" for name in options.domain), *options.where]
@@ -151,7 +151,7 @@ def _chosen(run: Run, options: FeaturesOptions) -> pl.DataFrame:
 
 def _promoted(run: Run, study: FeatureStudy, options: FeaturesOptions) -> Promoted:
     """Tokens of the features shown."""
-    from bluffscope.promoted import promoted_tokens
+    from bluffscope.features.logit_lens import promoted_tokens
 
     shown = study.rows.group_by("layer", maintain_order=True).head(options.top)
     wanted = {layer: rows["feature"].to_list() for (layer,), rows in shown.group_by("layer", maintain_order=True)}
@@ -160,7 +160,7 @@ def _promoted(run: Run, study: FeatureStudy, options: FeaturesOptions) -> Promot
 
 def _ablated(run: Run, pairs: pl.DataFrame, study: FeatureStudy, options: FeaturesOptions) -> list[Ablation]:
     """One ablation for each layer."""
-    from bluffscope.ablation import ablate
+    from bluffscope.features.ablation import ablate
 
     assert options.ablate is not None
     return ablate(

@@ -24,7 +24,7 @@ from bluffscope.errors import InputError, RunFolderError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bluffscope.pairs.lint import Finding, LintReport, ScopeMeasures
+    from bluffscope.linter import Finding, LintReport, ScopeMeasures
 
 SHOWN_FINDINGS: Final = 5
 """Findings of a code that are printed; JSON has all."""
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     if config.output.json is not None:
         _check_writable(config.output.json)
     # numpy, scipy and scikit-learn take a second to import: --help and a mistyped flag should not.
-    from bluffscope.linting import lint_with
+    from bluffscope.linter.library import lint_with
 
     with messages_on(message_console()):
         report = lint_with(config.data, config.tokenizer)
@@ -85,8 +85,8 @@ def _write(path: Path, content: str) -> None:
 
 
 def _print(report: LintReport, console: Console) -> None:
-    from bluffscope.pairs.lint import CODES
-    from bluffscope.pairs.lint.draft import count
+    from bluffscope.linter import CODES
+    from bluffscope.linter.draft import count
 
     def say(text: str = "", style: str = "") -> None:
         console.print(Text(text, style=style), soft_wrap=True)

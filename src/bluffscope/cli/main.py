@@ -13,8 +13,8 @@ from bluffscope import __version__
 from bluffscope.cli import exit_codes
 from bluffscope.cli.streams import OutputError, lasting_streams
 from bluffscope.errors import BluffscopeError, RunStopped
-from bluffscope.exclusive import exclusive
-from bluffscope.redaction import redacted
+from bluffscope.host.exclusive import exclusive
+from bluffscope.host.redaction import redacted
 
 MOST_SAID = 1_500
 """Characters of a message; of a longer one beginning and end are shown."""

@@ -237,7 +237,7 @@ def refuse_repeated(arguments: Sequence[str]) -> None:
 def _resumed(folder: Path, default: RunConfig, flags: Sequence[str]) -> RunConfig:
     """The options of the run in a folder; or those given, where it was killed before it wrote them."""
     # torch: seconds that no other command line should take
-    from bluffscope.resume import look_for_run, no_options, saved_options
+    from bluffscope.runs.resume import look_for_run, no_options, saved_options
 
     folder = folder.expanduser()
     look_for_run(folder)

@@ -9,12 +9,12 @@ from rich.table import Table
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import output_console
+from bluffscope.config.presets import PRESETS, Preset
 from bluffscope.errors import InputError
-from bluffscope.plan.memory import SaeShape, Shape, footprint
-from bluffscope.presets import PRESETS, Preset
+from bluffscope.pipeline.plan.memory import SaeShape, Shape, footprint
 
 _BATCH_TOKENS = _ROW_TOKENS = 1024
-"""Of the largest batch that a run forms on a CPU (`bluffscope.sizing`, which takes seconds to import)."""
+"""Of the largest batch that a run forms on a CPU (`bluffscope.pipeline.batch_size`, which takes seconds to import)."""
 _HELP = """usage: bluffscope presets
 
 List the named sets of model, SAEs and layers, with their sizes and the memory that a run takes.

@@ -15,7 +15,7 @@ from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.options import parsed, refuse_repeated
 from bluffscope.config import expectation
-from bluffscope.quiet import check_docstrings
+from bluffscope.host.quiet import check_docstrings
 
 _PROGRAM = "bluffscope report"
 _DESCRIPTION = """Write report.html and figures/ of a run again. Statistics are computed where the folder has none;

@@ -73,10 +73,11 @@ def main(arguments: Sequence[str]) -> int:
 def stats(options: StatsOptions) -> int:
     """Test a table and say what came of it."""
     # Polars and scipy take a second to import: --help and a mistyped flag should not.
+    from bluffscope.detectors.of_run import detect_in
+    from bluffscope.report.result_files import write_stats
     from bluffscope.report.verdicts import render_verdicts
-    from bluffscope.stats import Resampling, analyse_table, write_stats
+    from bluffscope.stats import Resampling, analyse_table
     from bluffscope.stats.analysis import noted
-    from bluffscope.stats.run_detectors import detect_in
     from bluffscope.stats.sampling import drawn_from
 
     table, pairs, folder, run = _opened(options)

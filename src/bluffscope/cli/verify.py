@@ -17,8 +17,8 @@ from bluffscope.config import DataOptions, RunConfig
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
-    from bluffscope.verify.comparison import Cell
-    from bluffscope.verify.strategies import Agreement, Measured, Phase
+    from bluffscope.compare.strategies import Agreement, Measured, Phase
+    from bluffscope.compare.tables import Cell
 
 PAIRS = 5
 """Pairs compared without --limit: the slow strategies take seconds a pair."""
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parse the options, run every strategy, print what differs; gives the exit code."""
     config = _options(arguments)
     # Torch and polars take seconds to import: --help and a mistyped flag should not.
-    from bluffscope.verify.strategies import verify
+    from bluffscope.compare.strategies import verify
 
     messages, output = message_console(), output_console()
     started = time.perf_counter()

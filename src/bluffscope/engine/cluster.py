@@ -23,8 +23,8 @@ from ray.core.generated import gcs_service_pb2
 from bluffscope.engine.launch import check_address, starting
 from bluffscope.engine.placement import Node
 from bluffscope.errors import InputError, WorkerLostError
-from bluffscope.machine import cores_granted, memory_available
-from bluffscope.quiet import environment
+from bluffscope.host.machine import cores_granted, memory_available
+from bluffscope.host.quiet import environment
 
 logger = logging.getLogger(__name__)
 

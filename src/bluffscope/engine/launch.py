@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bluffscope.errors import InputError
-from bluffscope.machine import memory_available
-from bluffscope.quiet import environment
+from bluffscope.host.machine import memory_available
+from bluffscope.host.quiet import environment
 
 _ANSWER_SECONDS: Final = 12.0
 """How long a cluster may take to answer, the import of Ray included; Ray itself tries for minutes."""

@@ -19,13 +19,13 @@ from ray import cloudpickle, exceptions
 
 from bluffscope.engine.base import Commit, Description, DistantFactory, Question, Tally
 from bluffscope.engine.cluster import Watch
-from bluffscope.engine.ledger import Account, Ledger
 from bluffscope.engine.placement import Placement
 from bluffscope.engine.retries import Backlog, Task
-from bluffscope.engine.station import Measured, News, Station, unpacked
+from bluffscope.engine.worker_process import Measured, News, Station, unpacked
+from bluffscope.engine.worker_progress import Account, Ledger
 from bluffscope.errors import InputError, RunStopped, WorkerLostError
+from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.records import Shard
-from bluffscope.timing import Stopwatch
 
 logger = logging.getLogger(__name__)
 

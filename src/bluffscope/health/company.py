@@ -8,8 +8,8 @@ from typing import Final
 
 import torch
 
-from bluffscope.pipeline import ShardWorker
-from bluffscope.plan import pad, plan_batches
+from bluffscope.pipeline.plan import pad, plan_batches
+from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.records import VIEWS, Pair, TokenizedPair, View
 from bluffscope.records import Sequence as TokenSequence
 

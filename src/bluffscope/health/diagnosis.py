@@ -9,19 +9,19 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.config import OutputOptions, RunConfig
-from bluffscope.exclusive import exclusive
+from bluffscope.config.presets import resolve
 from bluffscope.health.check import Check, Health
 from bluffscope.health.gate import CANDIDATES, Sample, examine, inspect, sampled
-from bluffscope.machine import free_memory
+from bluffscope.host.exclusive import exclusive
+from bluffscope.host.machine import free_memory
+from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import ANALYSES
 from bluffscope.model import LanguageModel
 from bluffscope.pairs import Scan, Source, open_source
-from bluffscope.presets import resolve
+from bluffscope.pipeline.batch_size import SHARE, batch_tokens, plan_run, run_footprint
+from bluffscope.pipeline.build import ColumnsOf, RunWorker, build_worker, load_whole
 from bluffscope.records import Pair, Shard
-from bluffscope.sizing import SHARE, batch_tokens, plan_run, run_footprint
 from bluffscope.table.schema import Column, table_columns
-from bluffscope.timing import Stopwatch
-from bluffscope.worker import ColumnsOf, RunWorker, build_worker, load_whole
 
 PAIRS: Final = 48
 """Pairs that are measured, spread evenly over the input."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from bluffscope.health.check import Check, Severity
-from bluffscope.health.subject import AFTER_NORM, Plain, Subject, site_of
+from bluffscope.health.loaded_model import AFTER_NORM, Plain, Subject, site_of
 from bluffscope.model.hooks import HookPoint
 from bluffscope.sae import Coder
 

@@ -13,9 +13,9 @@ from bluffscope.config import ModelOptions
 from bluffscope.health.check import Check, Health, Severity
 from bluffscope.health.company import Company
 from bluffscope.health.fit import check_fit
+from bluffscope.health.loaded_model import TEXTS, Subject, Traits, chosen_texts, plain_forwards, spread
 from bluffscope.health.reading import check_reading, check_tokens
 from bluffscope.health.setup import check_setup
-from bluffscope.health.subject import TEXTS, Subject, Traits, chosen_texts, plain_forwards, spread
 from bluffscope.health.table import check_table
 from bluffscope.model import LanguageModel
 from bluffscope.pairs import Source

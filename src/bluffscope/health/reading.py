@@ -10,11 +10,11 @@ import torch
 
 from bluffscope.health.check import Check, Severity
 from bluffscope.health.company import Company
-from bluffscope.health.subject import Plain, Subject, plain_forwards, site_of
+from bluffscope.health.loaded_model import Plain, Subject, plain_forwards, site_of
 from bluffscope.model.forward import PARITY_TOLERANCE
 from bluffscope.model.hooks import HookPoint
-from bluffscope.pipeline import ShardWorker
-from bluffscope.plan import plan_batches
+from bluffscope.pipeline.plan import plan_batches
+from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.records import VIEWS, TokenizedPair, View
 
 FLOAT16_MAX: Final = 65504.0

@@ -10,7 +10,7 @@ from typing import Any, Final
 from bluffscope.config import ModelOptions
 from bluffscope.errors import InputError
 from bluffscope.health.check import Check, Severity
-from bluffscope.health.subject import Traits
+from bluffscope.health.loaded_model import Traits
 from bluffscope.model import HookPoint
 
 Saes = Mapping[int, Mapping[str, Any]]

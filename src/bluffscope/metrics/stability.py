@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from bluffscope.host.noise import unit_noise
 from bluffscope.metrics.measurement import Measurement, Values, padded
-from bluffscope.noise import unit_noise
 from bluffscope.records import VIEWS, Features
 
 TOP = 10

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bluffscope.errors import InputError
-from bluffscope.hub import cached_snapshot, not_cached, refusal, without_token
+from bluffscope.host.hub import cached_snapshot, not_cached, refusal, without_token
 from bluffscope.model.folder import CONVERSION, TOKENIZER_FILES
 
 

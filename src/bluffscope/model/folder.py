@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from bluffscope.errors import InputError
-from bluffscope.quiet import check_docstrings
+from bluffscope.host.quiet import check_docstrings
 
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """One of them is enough."""

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from bluffscope.buffers import Buffers
 from bluffscope.errors import InputError
-from bluffscope.lengths import LengthClasses
+from bluffscope.host.buffers import Buffers
+from bluffscope.host.float64_guard import computing_in
 from bluffscope.model.head import Head
 from bluffscope.model.hooks import HookPoint
+from bluffscope.model.lengths import LengthClasses
 from bluffscope.model.load import LanguageModel
 from bluffscope.model.masks import MaskStyle, attention_masks
-from bluffscope.precision import computing_in
 from bluffscope.records import Activations, PackedBatch, Targets
 
 logger = logging.getLogger(__name__)

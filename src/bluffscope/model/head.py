@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import nn
 
 from bluffscope.errors import InputError
+from bluffscope.host.float64_guard import computing_in
 from bluffscope.model.load import LanguageModel
-from bluffscope.precision import computing_in
 
 SLICE_BYTES: Final = 200 << 20
 """Most bytes that logits, their copies and converted weights take at once; the vocabulary comes in slices."""

@@ -14,8 +14,10 @@ import torch
 from torch import nn
 
 from bluffscope.errors import InputError
-from bluffscope.hub import cached_commit, cached_snapshot
-from bluffscope.identity import file_hashes, weights_digest
+from bluffscope.host.float64_guard import own_settings
+from bluffscope.host.hub import cached_commit, cached_snapshot
+from bluffscope.host.quiet import libraries_quiet
+from bluffscope.host.weights_digest import file_hashes, weights_digest
 from bluffscope.model.checkpoint import check_keys, kept_as_head, language_config, renamed_weights, weight_files
 from bluffscope.model.failures import as_input_error
 from bluffscope.model.folder import check_folder
@@ -24,8 +26,6 @@ from bluffscope.model.names import check_weight_names
 from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
 from bluffscope.model.rotary import forget_lengths
 from bluffscope.model.tokenizer_limits import check_converted, check_tokenizer
-from bluffscope.precision import own_settings
-from bluffscope.quiet import libraries_quiet
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

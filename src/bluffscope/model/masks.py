@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 
-from bluffscope.buffers import Buffers
+from bluffscope.host.buffers import Buffers
 
 MaskStyle = Literal["by-kind", "single"]
 

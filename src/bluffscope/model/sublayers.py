@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from bluffscope.errors import InputError
+from bluffscope.host.float64_guard import computing_in
 from bluffscope.model.failures import as_input_error
 from bluffscope.model.forward import PARITY_TOLERANCE
 from bluffscope.model.hooks import RESIDUAL, HookPoint, Point
-from bluffscope.precision import computing_in
 
 _TOKENS: Final = 8
 _ROUNDINGS: Final = 4

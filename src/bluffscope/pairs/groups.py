@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from bluffscope.wordbag import folded
+from bluffscope.pairs.wordbag import folded
 
 _LABELLED_TOGETHER: Final = 4096
 

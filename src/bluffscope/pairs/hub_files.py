@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from bluffscope.errors import InputError
-from bluffscope.hub import DATASETS, cached_snapshot, hub_or_cache, not_cached, refusal
+from bluffscope.host.hub import DATASETS, cached_snapshot, hub_or_cache, not_cached, refusal
 from bluffscope.pairs.readers import READERS, shown
 
 _ADDRESS: Final = re.compile(r"(?P<name>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?")

@@ -6,7 +6,7 @@ import re
 from typing import Final, Literal
 
 from bluffscope.pairs.readers import quoted
-from bluffscope.wordbag import folded
+from bluffscope.pairs.wordbag import folded
 
 Side = Literal["fact", "hallucination"]
 

@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Any, Final, cast
 
 from bluffscope.errors import InputError
-from bluffscope.parquet_limits import LargeParquetError, rows_at_once
+from bluffscope.host.parquet_limits import LargeParquetError, rows_at_once
 
 MAX_JSON_BYTES: Final = 200 * 1000**2
 """Of a JSON list, whose text is held: up to four times as much in memory."""

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from bluffscope.ablation import Ablation
+    from bluffscope.features.ablation import Ablation
 
 _PLAIN: Final[dict[str, Any]] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False, "header_style": "underline"}
 _SHOWN: Final = 12

@@ -12,10 +12,10 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.fidelity import FEATURES
+from bluffscope.compare.precision import FEATURES
+from bluffscope.compare.runs import RunComparison, RunPair
 from bluffscope.report.fidelity import feature_table, metric_table
 from bluffscope.report.labels import clean, number
-from bluffscope.stats import RunComparison, RunPair
 from bluffscope.stats.study import POOLED
 from bluffscope.table.metric_pairs import NOT_INTERPRETABLE
 

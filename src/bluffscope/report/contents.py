@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from bluffscope.stats.feature_effects import FeatureStudy, feature_effects
+from bluffscope.features.effects import FeatureStudy, feature_effects
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.table.atomic import table_errors
 from bluffscope.table.damage import ABOUT, CONFIG, MANIFEST, checked

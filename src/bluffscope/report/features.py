@@ -10,9 +10,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from bluffscope.features.effects import FOUND, FeatureStudy
+from bluffscope.features.ghosts import GHOST_FIRES
 from bluffscope.report.labels import clean, number
-from bluffscope.stats.feature_effects import FOUND, FeatureStudy
-from bluffscope.stats.ghosts import GHOST_FIRES
 
 _PLAIN: Final[dict[str, Any]] = {"box": None, "padding": (0, 1, 0, 0), "pad_edge": False, "header_style": "underline"}
 _GHOSTS_SHOWN: Final = 8

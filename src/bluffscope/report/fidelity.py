@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.fidelity import FEATURES, Fidelity
+from bluffscope.compare.precision import FEATURES, Fidelity
 from bluffscope.report.labels import LAYER_GROUP, clean, number
 
 _PLAIN: Final[dict[str, Any]] = {"box": None, "padding": (0, 1, 0, 0), "pad_edge": False, "title_justify": "left"}
@@ -50,7 +50,7 @@ def feature_table(rows: Sequence[dict[str, Any]], active: str) -> Table:
     """Survival of active features by layer.
 
     Args:
-        rows: of `bluffscope.fidelity.SCHEMA`, those that count features.
+        rows: of `bluffscope.compare.precision.SCHEMA`, those that count features.
         active: head of the column of what was active in the reference.
     """
     table = Table(title="\nActive features", **_PLAIN, title_style="bold", header_style="underline")
@@ -63,7 +63,7 @@ def feature_table(rows: Sequence[dict[str, Any]], active: str) -> Table:
 
 
 def metric_table(layer: int | None, rows: Sequence[dict[str, Any]]) -> Table:
-    """Differences of the metrics of one layer, or of no single one; rows of `bluffscope.fidelity.SCHEMA`."""
+    """Differences of the metrics of one layer, or of no single one; rows of `bluffscope.compare.precision.SCHEMA`."""
     title = "Other metrics" if layer is None else f"{LAYER_GROUP}, layer {layer}"
     table = Table(title=f"\n{title}", **_PLAIN, title_style="bold", header_style="underline")
     table.add_column("", min_width=_NAME_WIDTH)

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import polars as pl
 
+from bluffscope.features.neuronpedia import feature_pages
 from bluffscope.report.contents import Contents, definition
 from bluffscope.report.features import found_sentence, ghost_sentence
 from bluffscope.report.labels import LAYER_GROUP, clean, distinct, group_title, number
-from bluffscope.report.neuronpedia import feature_pages
 from bluffscope.report.verdicts import headline, judged
 from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES

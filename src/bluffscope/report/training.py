@@ -10,8 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from bluffscope.detectors.train import Trained, best_baseline
 from bluffscope.report.labels import clean
-from bluffscope.stats.training import Trained, best_baseline
 
 _PLAIN: Final[dict[str, Any]] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False, "header_style": "underline"}
 _SEES: Final = {"sae": "SAE features", "metrics": "metrics", "residual": "residuals"}

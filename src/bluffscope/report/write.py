@@ -9,16 +9,17 @@ from typing import Final
 
 import jinja2
 
+from bluffscope.detectors.of_run import detect_in, quick_to_detect
 from bluffscope.errors import BluffscopeError, InputError
-from bluffscope.exclusive import exclusive
+from bluffscope.host.exclusive import exclusive
 from bluffscope.report.contents import Contents, read_contents
 from bluffscope.report.dashboard import write_dashboard
 from bluffscope.report.figures import write_figures
 from bluffscope.report.page import render_page
+from bluffscope.report.result_files import write_stats
 from bluffscope.report.sections import answer
-from bluffscope.stats import analyse_table, write_stats
+from bluffscope.stats import analyse_table
 from bluffscope.stats.analysis import noted
-from bluffscope.stats.run_detectors import detect_in, quick_to_detect
 from bluffscope.stats.sampling import drawn_from, pairs_of, read_metrics
 from bluffscope.table.atomic import TABLE_ERRORS, unwritable, write_bytes
 from bluffscope.table.damage import MANIFEST, checked

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bluffscope.buffers import Buffers
+from bluffscope.host.buffers import Buffers
 from bluffscope.records import Features
 
 if TYPE_CHECKING:

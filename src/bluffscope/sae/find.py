@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bluffscope.errors import InputError
-from bluffscope.hub import leaves
-from bluffscope.quiet import libraries_quiet
+from bluffscope.host.hub import leaves
+from bluffscope.host.quiet import libraries_quiet
 
 if TYPE_CHECKING:
     from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup

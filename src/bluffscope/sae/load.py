@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bluffscope.errors import InputError
-from bluffscope.hub import cached_commit, refusal, without_token
-from bluffscope.identity import file_hashes, weights_digest
-from bluffscope.precision import own_settings
-from bluffscope.quiet import libraries_quiet
+from bluffscope.host.float64_guard import own_settings
+from bluffscope.host.hub import cached_commit, refusal, without_token
+from bluffscope.host.quiet import libraries_quiet
+from bluffscope.host.weights_digest import file_hashes, weights_digest
 from bluffscope.sae.coder import Coder
 from bluffscope.sae.find import SAELENS_FILES, SaeSource, registry
 from bluffscope.sae.releases import release_files, saelens_at

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Generator
 from pathlib import Path
 
-from bluffscope.hub import cached_snapshot
+from bluffscope.host.hub import cached_snapshot
 
 WEIGHTS = (".safetensors", ".npz")
 """How names of weight files end."""

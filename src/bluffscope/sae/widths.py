@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bluffscope.errors import InputError
-from bluffscope.quiet import libraries_quiet
+from bluffscope.host.quiet import libraries_quiet
 from bluffscope.sae.find import SaeSource
 from bluffscope.sae.load import no_pickle, registered_l0, sae_errors
 from bluffscope.sae.releases import saelens_at

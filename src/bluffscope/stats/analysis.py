@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import polars as pl
 
-from bluffscope.exclusive import exclusive
+from bluffscope.host.exclusive import exclusive
 from bluffscope.stats.cells import Resampling, ScopeCells, measure_scope
 from bluffscope.stats.controls import null_control, planted_control
 from bluffscope.stats.effects import ALPHA

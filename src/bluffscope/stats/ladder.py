@@ -12,8 +12,8 @@ import polars as pl
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.effects import varies
 from bluffscope.stats.intercepts import Moments, drawn_dz, intercepts
+from bluffscope.stats.leave_one_domain_out import FEWEST_OTHERS, Resampled, slopes_known, transferred
 from bluffscope.stats.length_control import MIN_EACH_SIDE, length_state
-from bluffscope.stats.other_domains import FEWEST_OTHERS, Resampled, slopes_known, transferred
 from bluffscope.stats.resampling import drawn_counts, ends, units
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import POOLED, Block, Scope, Study

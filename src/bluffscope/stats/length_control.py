@@ -11,8 +11,8 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from scipy.stats import t
 
+from bluffscope.stats.cluster_robust import grouped_error
 from bluffscope.stats.effects import NO_SPREAD
-from bluffscope.stats.grouped_error import grouped_error
 
 MIN_EACH_SIDE: Final = 10
 """Pairs that are needed at dL <= 0, and at dL >= 0: else the intercept is an extrapolation."""

@@ -13,8 +13,8 @@ import yaml
 
 from bluffscope.config import read_yaml
 from bluffscope.errors import InputError
-from bluffscope.exclusive import refuse_after_fork
-from bluffscope.parquet_limits import LargeParquetError, check_whole
+from bluffscope.host.exclusive import refuse_after_fork
+from bluffscope.host.parquet_limits import LargeParquetError, check_whole
 from bluffscope.table.atomic import TABLE_ERRORS, reason_of, table_errors, unreadable
 from bluffscope.table.damage import CONFIG, MANIFEST, check_columns, check_unique, checked
 from bluffscope.table.links import refuse_links

@@ -1,0 +1,363 @@
+"""Runs over the same pairs, compared: which effects agree, how much they differ, and what a run's precision changed.
+
+Each run is compared with the first. Pairs are the same where id and texts are; metrics where their names are, and
+layers as `match_layers` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import polars as pl
+from scipy.stats import rankdata
+
+from bluffscope.compare.precision import FEATURES, compare_runs
+from bluffscope.config import run_config
+from bluffscope.errors import InputError
+from bluffscope.host.exclusive import exclusive
+from bluffscope.stats.analysis import analyse_table
+from bluffscope.stats.cells import Resampling
+from bluffscope.stats.effects import varies
+from bluffscope.stats.multiplicity import benjamini_hochberg
+from bluffscope.stats.sampling import MOST_TESTED, draw_groups, drawn_from
+from bluffscope.stats.signed_rank import wilcoxon
+from bluffscope.stats.study import Study, build_study
+from bluffscope.stats.verdicts import MIN_PAIRS
+from bluffscope.table.metric_pairs import NOT_INTERPRETABLE, metric_pairs
+from bluffscope.table.reader import Run
+
+COMPARE_SCHEMA: Final = pl.Schema(
+    {
+        "run": pl.String,
+        "metric": pl.String,
+        "metric_other": pl.String,
+        "scope": pl.String,
+        "n": pl.Int64,
+        "mean_first": pl.Float64,
+        "mean_other": pl.Float64,
+        "mean_change": pl.Float64,
+        "sd_change": pl.Float64,
+        "dz_change": pl.Float64,
+        "change_in_sd": pl.Float64,
+        "p_wilcoxon": pl.Float64,
+        "q": pl.Float64,
+        "pearson": pl.Float64,
+        "spearman": pl.Float64,
+        "dz_first": pl.Float64,
+        "dz_other": pl.Float64,
+        "adj_dz_first": pl.Float64,
+        "adj_dz_other": pl.Float64,
+        "verdict_first": pl.String,
+        "verdict_other": pl.String,
+        "same_verdict": pl.Boolean,
+        "same_sign": pl.Boolean,
+        "agrees": pl.Boolean,
+    }
+)
+"""Columns of compare.parquet, one row a run, metric and scope; docs/compare.md says what each is."""
+
+_TEXTS: Final = ("prompt", "fact", "hallucination")
+_NEEDS_NO_CHANCE: Final = Resampling(resamples=10, flips=9)
+"""Verdicts rest on no bootstrap and no permutation: intervals, which do, are not compared."""
+
+
+@dataclass(frozen=True)
+class RunPair:
+    """One run against the first."""
+
+    run: str
+    """The run's folder, as given."""
+    shared: int
+    """Pairs that both measured."""
+    pairs: tuple[int, int]
+    """Pairs that each measured: the first run, this one."""
+    other_texts: int
+    """Pairs of the same id that are left out because their texts differ."""
+    differences: Mapping[str, tuple[Any, Any]]
+    """Options that differ, by part and name: their values in the first run and in this one."""
+    same_model: bool
+    layers: tuple[tuple[int, int], ...]
+    """Layers that are compared: of the first run, of this one."""
+    unmatched: tuple[str, ...]
+    """Metrics that only one of the two has."""
+    fidelity: pl.DataFrame | None
+    """`bluffscope.compare.precision.SCHEMA`, the first run in float32's place; None for another model or other SAEs."""
+    notes: tuple[str, ...]
+    """What a reader must know besides: sentences."""
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """What comparing runs found."""
+
+    first: str
+    """The folder of the run that the others are compared with."""
+    others: tuple[RunPair, ...]
+    rows: pl.DataFrame
+    """`COMPARE_SCHEMA`: runs in the order given, scopes in that of the first run, metrics in its table's order."""
+
+
+class _Matched(NamedTuple):
+    """Two runs over the pairs they share, row by row."""
+
+    tables: tuple[pl.DataFrame, pl.DataFrame]
+    pairs: pl.DataFrame
+    other_texts: int
+    """Pairs whose id is in both and whose texts differ."""
+    sample: str | None
+    """What was drawn, where they share too many."""
+
+
+@exclusive()
+def compare_all(runs: Sequence[Run], by: Sequence[str] = (), *, most: int = MOST_TESTED) -> RunComparison:
+    """Compare every run with the first.
+
+    Args:
+        runs: two or more; their folders are complete.
+        by: further columns of the pairs whose values are scopes, beside the domains and all pairs pooled.
+        most: pairs that are looked at; of more that two runs share, whole groups are drawn at random.
+
+    Raises:
+        InputError: fewer than two runs, one twice, no pair or no metric in common, an unknown column, a damaged folder.
+    """
+    if len(runs) < 2:
+        raise InputError(f"expected two or more runs to compare, got {len(runs)}: give the folders of all")
+    folders = [run.path.resolve() for run in runs]
+    if repeated := next((run for place, run in enumerate(runs) if folders.index(folders[place]) < place), None):
+        raise InputError(f"{repeated.path} is given twice: give different runs")
+    found = [_compare(runs[0], other, by, most) for other in runs[1:]]
+    return RunComparison(str(runs[0].path), tuple(pair for pair, _ in found), pl.concat([rows for _, rows in found]))
+
+
+def match_layers(first: Sequence[int], other: Sequence[int], *, same_model: bool) -> tuple[tuple[int, int], ...]:
+    """Which layers are compared: in one model the same ones, then what is left in order; in two, all in order."""
+    same = [layer for layer in first if same_model and layer in other]
+    rest = zip((x for x in first if x not in same), (x for x in other if x not in same), strict=False)
+    pairs = [*((layer, layer) for layer in same), *rest]
+    return tuple(sorted(pairs, key=lambda pair: first.index(pair[0])))
+
+
+def _compare(first: Run, other: Run, by: Sequence[str], most: int) -> tuple[RunPair, pl.DataFrame]:
+    matched = _matched(first, other, by, most)
+    same_model = _same_model(first.manifest, other.manifest)
+    configs = [run_config(run.config, str(run.path / "config.yaml")) for run in (first, other)]
+    layers = match_layers(configs[0].model.layers, configs[1].model.layers, same_model=same_model)
+    studies = [build_study(table, matched.pairs, by) for table in matched.tables]
+    columns, unmatched = _same_metrics(matched.tables, studies, layers)
+    if not columns:
+        raise InputError(f"{first.path} and {other.path} have no metric in common: compare runs of the same analyses")
+    rows = _rows(str(other.path), matched, studies, columns, by)
+    fidelity = None
+    if shared := _same_saes(first.manifest, other.manifest, [a for a, b in layers if a == b]) if same_model else ():
+        config = replace(configs[0], model=replace(configs[0].model, layers=shared))
+        fidelity = compare_runs(other, first, config, matched.tables[0]["pair_id"].to_list()).filter(
+            pl.col("metric").ne(FEATURES) | pl.col("layer").is_in(shared)
+        )
+    pair = RunPair(
+        run=str(other.path),
+        shared=matched.tables[0].height,
+        pairs=(first.metrics.height, other.metrics.height),
+        other_texts=matched.other_texts,
+        differences=_differences(first.config, other.config),
+        same_model=same_model,
+        layers=layers,
+        unmatched=unmatched,
+        fidelity=fidelity,
+        notes=(*([] if matched.sample is None else [matched.sample]), *_notes(first, other, columns)),
+    )
+    return pair, rows
+
+
+def _matched(first: Run, other: Run, by: Sequence[str], most: int) -> _Matched:
+    """The pairs that both measured, in the first run's order, with its domains and groups on both sides."""
+    ids = first.metrics.select("pair_id").join(other.metrics.select("pair_id"), on="pair_id", how="semi")
+    texts = first.pairs.select("pair_id", *_TEXTS)
+    same = ids.join(
+        texts.join(other.pairs.select("pair_id", *_TEXTS), on=["pair_id", *_TEXTS], how="semi", nulls_equal=True),
+        on="pair_id",
+        how="semi",
+        maintain_order="left",
+    )
+    if same.is_empty():
+        why = f"the {ids.height} ids in common have other texts" if ids.height else "no pair id is in both"
+        raise InputError(f"{first.path} and {other.path} share no pair ({why}): compare runs over the same data")
+    shared = same.height
+    groups = same.join(first.metrics.select("pair_id", "group"), on="pair_id", how="left", maintain_order="left")
+    same = same.filter(draw_groups(groups["group"], most))
+    ours, theirs = (same.join(run.metrics, on="pair_id", how="left", maintain_order="left") for run in (first, other))
+    named = [name for name in ("domain", "group", *by) if name in ours.columns]
+    theirs = theirs.with_columns(ours[name] for name in dict.fromkeys(named))
+    pairs = same.join(first.pairs, on="pair_id", how="left", maintain_order="left")
+    return _Matched((ours, theirs), pairs, ids.height - shared, drawn_from(same.height, shared))
+
+
+def _same_metrics(
+    tables: Sequence[pl.DataFrame], studies: Sequence[Study], layers: Sequence[tuple[int, int]]
+) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """Names of the metrics that are compared, and those that only one run has."""
+    own, theirs = (
+        {pair.name: pair for pair in metric_pairs(table.columns) if pair.name in study.metrics}
+        for table, study in zip(tables, studies, strict=True)
+    )
+    of_layer = dict(layers)
+    found: list[tuple[str, str]] = []
+    for name, pair in own.items():
+        match = name
+        if pair.layer is not None:
+            match = f"l{of_layer[pair.layer]}_{pair.metric}" if pair.layer in of_layer else ""
+        if match in theirs:
+            found.append((name, match))
+    ours, others = {name for name, _ in found}, {name for _, name in found}
+    return found, (*(name for name in own if name not in ours), *(name for name in theirs if name not in others))
+
+
+def _rows(
+    run: str, matched: _Matched, studies: Sequence[Study], columns: Sequence[tuple[str, str]], by: Sequence[str]
+) -> pl.DataFrame:
+    # One family on both sides: q of the same numbers must not differ because one run measured more.
+    tables = [_only(table, {names[side] for names in columns}) for side, table in enumerate(matched.tables)]
+    tested = [analyse_table(table, matched.pairs, by=by, resampling=_NEEDS_NO_CHANCE).rows for table in tables]
+    judged = [{(row["metric"], row["scope"]): row for row in rows.iter_rows(named=True)} for rows in tested]
+    differences = [
+        (study.hall - study.fact)[:, [study.metrics.index(names[side]) for names in columns]]  # (pair, metric)
+        for side, study in enumerate(studies)
+    ]
+    rows: list[dict[str, Any]] = []
+    for scope in studies[0].scopes:
+        changes = [_change(a, b) for a, b in zip(*(side[scope.rows].T for side in differences), strict=True)]
+        tests = [
+            change["p_wilcoxon"] if name != NOT_INTERPRETABLE else np.nan
+            for change, (name, _) in zip(changes, columns, strict=True)
+        ]
+        q = benjamini_hochberg(np.array(tests))
+        for (name, match), change, corrected in zip(columns, changes, q, strict=True):
+            of_first, of_other = judged[0][name, scope.name], judged[1][match, scope.name]
+            rows.append(
+                {"run": run, "metric": name, "metric_other": match, "scope": scope.name}
+                | change
+                | {"q": float(corrected)}
+                | _agreement(of_first, of_other)
+            )
+    frame = pl.DataFrame(rows, schema=COMPARE_SCHEMA)
+    return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _only(table: pl.DataFrame, metrics: Collection[str]) -> pl.DataFrame:
+    """The table without the metrics that are not compared."""
+    others = [pair for pair in metric_pairs(table.columns) if pair.name not in metrics]
+    return table.drop(name for pair in others for name in (pair.fact, pair.hall))
+
+
+def _change(first: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    """How the differences (pair,) of one metric change from one run to the other; NaN where undefined."""
+    defined = np.isfinite(first) & np.isfinite(other)
+    first, other = first[defined], other[defined]
+    row: dict[str, Any] = dict.fromkeys(
+        ("mean_first", "mean_other", "mean_change", "sd_change", "dz_change", "change_in_sd", "p_wilcoxon"), np.nan
+    )
+    row |= {"n": len(first), "pearson": np.nan, "spearman": np.nan}
+    if not len(first):
+        return row
+    change = other - first
+    row |= {"mean_first": first.mean(), "mean_other": other.mean(), "mean_change": change.mean()}
+    if len(first) < 2:
+        return row
+    row["sd_change"] = change.std(ddof=1)
+    if (spread := first.std(ddof=1)) > 0:
+        row["change_in_sd"] = row["mean_change"] / spread
+    if varies(first[:, None], other[:, None])[0]:
+        row["dz_change"] = row["mean_change"] / row["sd_change"]
+        if len(first) >= MIN_PAIRS:
+            row["p_wilcoxon"] = wilcoxon(change[:, None])[0]
+    row["pearson"] = _correlation(first, other)
+    row["spearman"] = _correlation(rankdata(first), rankdata(other))
+    return row
+
+
+def _correlation(first: np.ndarray, other: np.ndarray) -> float:
+    """Pearson's r; NaN for fewer than 3 pairs, or where one side is constant up to rounding."""
+    zeros = np.zeros((len(first), 1))
+    if len(first) < 3 or not all(varies(zeros, side[:, None])[0] for side in (first, other)):
+        return float("nan")
+    return float(np.clip(np.corrcoef(first, other)[0, 1], -1, 1))
+
+
+def _agreement(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The two verdicts of one metric and scope, side by side."""
+    means = (first["mean_diff"], other["mean_diff"])
+    same_sign = None if None in means else bool(np.sign(means[0]) == np.sign(means[1]))
+    same_verdict = first["verdict"] == other["verdict"]
+    # Where no effect is shown its sign is chance.
+    shown = first["verdict"] in ("separates", "confounded")
+    sides = {"first": first, "other": other}
+    found = {f"{name}_{side}": row[name] for name in ("dz", "adj_dz", "verdict") for side, row in sides.items()}
+    agrees = same_verdict and (same_sign is True or not shown)
+    return found | {"same_verdict": same_verdict, "same_sign": same_sign, "agrees": agrees}
+
+
+def _same_model(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two manifests name one model: the same weights, or the same name where precision hides whether they are.
+
+    The digest is of what was loaded: fewer layers, another dtype or quantisation give another one.
+    """
+    ours, theirs = first.get("model", {}), other.get("model", {})
+    if ours.get("weights") and ours.get("weights") == theirs.get("weights"):
+        return True
+    if any(ours.get(name) != theirs.get(name) for name in ("name", "revision", "layers", "d_model")):
+        return False
+    loaded = [
+        (run.get("dtype"), run.get("quantize"), run.get("model", {}).get("architecture"), model.get("layers_loaded"))
+        for run, model in ((first, ours), (other, theirs))
+    ]
+    return loaded[0] != loaded[1]
+
+
+def _same_saes(first: Mapping[str, Any], other: Mapping[str, Any], layers: Sequence[int]) -> tuple[int, ...]:
+    """Of these layers those that both runs read with the same SAE; float64 runs hold its weights in float64."""
+    found: list[int] = []
+    precision = [run.get("dtype") == "float64" for run in (first, other)]
+    for layer in layers:
+        ours, theirs = (dict(run.get("saes", {}).get(str(layer), {})) for run in (first, other))
+        digests = ours.pop("weights", None), theirs.pop("weights", None)
+        if digests[0] == digests[1] if precision[0] == precision[1] else ours == theirs:
+            found.append(layer)
+    return tuple(found)
+
+
+def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Options of two config.yaml that differ, by part.name; None where one has none."""
+    ours, theirs = _flat(first), _flat(other)
+    return {
+        name: (ours.get(name), theirs.get(name))
+        for name in dict.fromkeys([*ours, *theirs])
+        if ours.get(name) != theirs.get(name)
+    }
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{part}.{name}": value
+        for part, values in config.items()
+        if isinstance(values, Mapping)
+        for name, value in values.items()
+    }
+
+
+def _notes(first: Run, other: Run, columns: Sequence[tuple[str, str]]) -> list[str]:
+    notes: list[str] = []
+    versions = [str(run.manifest.get("packages", {}).get("bluffscope")) for run in (first, other)]
+    if versions[0] != versions[1]:
+        notes.append(f"The runs were made by bluffscope {versions[0]} and {versions[1]}.")
+    if redefined := [name for name, match in columns if _version(first, name) != _version(other, match)]:
+        notes.append(f"Defined otherwise in the two versions, so not comparable: {', '.join(redefined)}.")
+    return notes
+
+
+def _version(run: Run, metric: str) -> int | None:
+    """The version of a metric's definition in a run; None where its manifest has none."""
+    versions: Mapping[str, int] = run.manifest.get("metric_versions", {})
+    layer, _, name = metric.partition("_")
+    return versions.get(f"{metric}_fact", versions.get(f"{layer}_fact_{name}"))

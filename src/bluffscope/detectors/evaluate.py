@@ -1,0 +1,256 @@
+"""Can a text that stands alone be told to be hallucinated? Detectors against baselines, on texts not fitted to."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from bluffscope.detectors.classifiers import BASELINES, DETECTORS, SURFACE, probabilities
+from bluffscope.detectors.inputs import MOST_PAIRS, Inputs, Views, read_inputs
+from bluffscope.host.exclusive import exclusive
+from bluffscope.stats.auroc import auroc, ordering, weighted_auroc
+from bluffscope.stats.cells import Resampling
+from bluffscope.stats.heldout import FOLDS, grouped_folds
+from bluffscope.stats.resampling import drawn_counts, ends
+from bluffscope.stats.study import Scope, Study
+
+_FLOAT: Final = pl.Float64()
+DETECTORS_SCHEMA: Final = pl.Schema(
+    {
+        "detector": pl.String(),
+        "scope": pl.String(),
+        "n": pl.Int64(),
+        **dict.fromkeys(("auroc", "lo", "hi", "ece", "gain", "gain_lo", "gain_hi"), _FLOAT),
+        **dict.fromkeys(("surface_gain", "surface_gain_lo", "surface_gain_hi"), _FLOAT),
+        "reason": pl.String(),
+    }
+)
+"""One row a detector and scope; docs/statistics.md says what each is."""
+
+TRANSFER_SCHEMA: Final = pl.Schema(
+    {
+        "detector": pl.String(),
+        "train": pl.String(),
+        "test": pl.String(),
+        "n": pl.Int64(),
+        **dict.fromkeys(("auroc", "lo", "hi"), _FLOAT),
+        "learnt": pl.Boolean(),
+    }
+)
+"""One row a detector and an ordered pair of scopes of one column; the diagonal is cross-validated. `learnt`: whether
+that of the scope trained on lies above chance, its interval included."""
+
+FEWEST_GROUPS: Final = 10
+"""Two groups a fold; with fewer neither fits nor intervals mean anything."""
+BINS: Final = 10
+"""Equal bins of probability of the expected calibration error."""
+CHANCE: Final = 0.5
+_CELLS: Final = 250_000
+_FOLD_STREAM, _BOOTSTRAP_STREAM = 4, 5
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How well facts and hallucinations can be told apart, text by text."""
+
+    rows: pl.DataFrame
+    """`DETECTORS_SCHEMA`: scopes in order, in each the detectors, baselines first."""
+    transfer: pl.DataFrame
+    """`TRANSFER_SCHEMA`."""
+    about: dict[str, Any]
+    """Sizes, folds, seed, and notes on samples and on what was not there."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A scope within the sampled pairs."""
+
+    scope: Scope
+    pairs: np.ndarray
+    """(pair,) places among the sampled pairs."""
+    groups: np.ndarray
+    """(pair,) numbers from 0 without gaps."""
+
+
+@exclusive()
+def detect(study: Study, views: Views, resampling: Resampling) -> Detection:
+    """Fit every detector in every scope by cross-validation over groups, and from each domain to the others.
+
+    Args:
+        study: the table.
+        views: texts, residuals and SAE features, where they are known.
+        resampling: seed, and resamples of groups.
+
+    Raises:
+        InputError: residuals or features that cannot be read.
+    """
+    inputs = read_inputs(study, views, resampling.seed)
+    parts = [_part(study, scope, inputs.rows) for scope in study.scopes]
+    rows: list[dict[str, Any]] = []
+    diagonal: list[dict[str, Any]] = []
+    for part in parts:
+        found = list(_in_scope(part, inputs, resampling))
+        rows += found
+        diagonal += [_transfer_row(row["detector"], part, part, row) for row in found if row["auroc"] is not None]
+    across = [row for pair in _crossings(parts) for row in _transferred(*pair, inputs, resampling)]
+    columns = {part.scope.name: part.scope.column for part in parts}
+    crossed = {column for column in columns.values() if column and list(columns.values()).count(column) > 1}
+    transfer = [*(row for row in diagonal if columns[row["train"]] in crossed), *across]
+    learnt = {(row["detector"], row["train"]): row["lo"] > CHANCE for row in diagonal}
+    for row in transfer:
+        row["learnt"] = learnt.get((row["detector"], row["train"]), False)
+    places = {name: place for place, name in enumerate(columns)}
+    transfer.sort(key=lambda row: (list(DETECTORS).index(row["detector"]), places[row["train"]], places[row["test"]]))
+    return Detection(
+        pl.DataFrame(rows, schema=DETECTORS_SCHEMA),
+        pl.DataFrame(transfer, schema=TRANSFER_SCHEMA),
+        _about(study, inputs, resampling),
+    )
+
+
+def calibration_error(chance: np.ndarray, labels: np.ndarray) -> float:
+    """Expected calibration error: |mean probability - share of hallucinations| over `BINS` equal bins, by their size.
+
+    Args:
+        chance: (text,) probabilities.
+        labels: (text,) 0 or 1.
+    """
+    bins = np.minimum((chance * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, chance - labels, BINS)
+    return float(np.abs(gaps).sum() / len(chance))
+
+
+def _part(study: Study, scope: Scope, rows: np.ndarray) -> _Part:
+    pairs = np.flatnonzero(np.isin(rows, scope.rows))
+    _, groups = np.unique(study.groups[rows[pairs]], return_inverse=True)
+    return _Part(scope, pairs, groups.ravel())
+
+
+def _in_scope(part: _Part, inputs: Inputs, resampling: Resampling) -> Iterator[dict[str, Any]]:
+    """One row for each detector."""
+    scores: dict[str, np.ndarray] = {}
+    reasons = {name: inputs.missing.get(source) for name, source in DETECTORS.items()}
+    groups = int(part.groups.max(initial=-1)) + 1
+    if groups < FEWEST_GROUPS:
+        reasons = dict.fromkeys(DETECTORS, f"{groups} groups of pairs, fewer than {FEWEST_GROUPS}")
+    folds = grouped_folds(part.groups, FOLDS, resampling.generator(part.scope, _FOLD_STREAM)) if groups else None
+    for name, source in DETECTORS.items():
+        if reasons[name] is None and folds is not None:
+            scores[name] = _heldout(name, inputs.matrices[source], part, folds)
+    drawn = _drawn(scores, part.groups, resampling.generator(part.scope, _BOOTSTRAP_STREAM), resampling.resamples)
+    areas = {name: _area(score) for name, score in scores.items()}
+    for name in DETECTORS:
+        row: dict[str, Any] = dict.fromkeys(DETECTORS_SCHEMA)
+        row |= {"detector": name, "scope": part.scope.name, "n": len(part.pairs), "reason": reasons[name]}
+        if name in scores:
+            labels = np.repeat([0, 1], len(part.pairs))
+            row |= {"auroc": areas[name], "ece": calibration_error(scores[name].ravel(), labels)}
+            row["lo"], row["hi"] = _interval(drawn[name])
+            if name not in BASELINES:
+                row |= _gain("gain", name, BASELINES, areas, drawn) | _gain("surface_gain", name, SURFACE, areas, drawn)
+        yield row
+
+
+def _heldout(detector: str, matrix: Any, part: _Part, folds: np.ndarray) -> np.ndarray:
+    """(2, pair) probabilities of facts and hallucinations, each from a fit to the other folds."""
+    scores = np.empty((2, len(part.pairs)))
+    for fold in range(int(folds.max()) + 1):
+        held = folds == fold
+        scores[:, held] = _applied(detector, matrix, part.pairs[~held], part.pairs[held])
+    return scores
+
+
+def _applied(detector: str, matrix: Any, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """(2, pair) probabilities of the test pairs' texts."""
+    half = matrix.shape[0] // 2
+    known, asked = (matrix[np.concatenate([pairs, pairs + half])] for pairs in (train, test))
+    found = probabilities(detector, known, np.repeat([0, 1], len(train)), asked)
+    # Texts that look the same to a detector are ties, whatever the order of sums left in the last digits.
+    return np.round(found, 10).reshape(2, -1)
+
+
+def _area(scores: np.ndarray) -> float:
+    return float(auroc(scores[0][:, None], scores[1][:, None])[0])
+
+
+def _drawn(
+    scores: Mapping[str, np.ndarray], groups: np.ndarray, rng: np.random.Generator, resamples: int
+) -> dict[str, np.ndarray]:
+    """(resample,) AUROC of each detector; all see the same resamples of groups."""
+    orders = {name: ordering(*score) for name, score in scores.items()}
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in scores}
+    step = max(8, _CELLS // max(1, len(groups)))
+    for start in range(0, resamples if scores else 0, step):
+        counts = drawn_counts(int(groups.max()) + 1, min(step, resamples - start), rng)
+        weights = np.ascontiguousarray(counts.T[groups])  # (pair, resample)
+        for name, order in orders.items():
+            drawn[name].append(weighted_auroc(order, weights))
+    return {name: np.concatenate(parts) for name, parts in drawn.items()}
+
+
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
+    lo, hi = ends(drawn[:, None])[:, 0]
+    return float(lo), float(hi)
+
+
+def _gain(
+    column: str, name: str, baselines: Sequence[str], areas: Mapping[str, float], drawn: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """AUROC beyond the best baseline, guessing included: one that does worse than chance is no easier to beat."""
+    known = [baseline for baseline in baselines if baseline in areas]
+    best = np.max([np.full_like(drawn[name], CHANCE), *(drawn[baseline] for baseline in known)], axis=0)
+    lo, hi = _interval(drawn[name] - best)
+    gain = areas[name] - max([CHANCE, *(areas[baseline] for baseline in known)])
+    return {column: gain, f"{column}_lo": lo, f"{column}_hi": hi}
+
+
+def _crossings(parts: Sequence[_Part]) -> Iterator[tuple[_Part, _Part]]:
+    """Ordered pairs of different scopes of one column: domains, or the values of one of `--by`."""
+    for train, test in permutations(parts, 2):
+        if train.scope.column and train.scope.column == test.scope.column:
+            yield train, test
+
+
+def _transferred(train: _Part, test: _Part, inputs: Inputs, resampling: Resampling) -> Iterator[dict[str, Any]]:
+    """Each detector fitted to all of one scope and asked about another."""
+    if min(int(part.groups.max(initial=-1)) + 1 for part in (train, test)) < FEWEST_GROUPS:
+        return
+    scores = {
+        name: _applied(name, inputs.matrices[source], train.pairs, test.pairs)
+        for name, source in DETECTORS.items()
+        if source in inputs.matrices
+    }
+    # The same resamples of the tested scope whatever it was trained on.
+    seed = [resampling.seed, zlib.crc32(test.scope.name.encode()), _BOOTSTRAP_STREAM]
+    drawn = _drawn(scores, test.groups, np.random.default_rng(seed), resampling.resamples)
+    for name, score in scores.items():
+        lo, hi = _interval(drawn[name])
+        yield _transfer_row(name, train, test, {"auroc": _area(score), "lo": lo, "hi": hi})
+
+
+def _transfer_row(detector: str, train: _Part, test: _Part, found: Mapping[str, Any]) -> dict[str, Any]:
+    named = {"detector": detector, "train": train.scope.name, "test": test.scope.name, "n": len(test.pairs)}
+    return named | {name: found[name] for name in ("auroc", "lo", "hi")}
+
+
+def _about(study: Study, inputs: Inputs, resampling: Resampling) -> dict[str, Any]:
+    notes: list[str] = []
+    if len(inputs.rows) < len(study.groups):
+        taken = f"{len(inputs.rows):,} of {len(study.groups):,} pairs"
+        notes.append(f"Detectors saw {taken}, whole groups at random (at most {MOST_PAIRS:,}).")
+    for reason in dict.fromkeys(inputs.missing.values()):
+        names = [name for name, source in DETECTORS.items() if inputs.missing.get(source) == reason]
+        notes.append(f"Without {' and '.join(names)}: {reason}.")
+    return {
+        "pairs": len(inputs.rows),
+        "folds": FOLDS,
+        "seed": resampling.seed,
+        "baselines": list(BASELINES),
+        "notes": notes,
+    }

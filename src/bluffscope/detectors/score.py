@@ -1,0 +1,173 @@
+"""A kept detector at work: texts through the model and SAEs it was trained on, to the probability of hallucination."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from bluffscope.config import EngineOptions, OutputOptions, RunConfig, run_config
+from bluffscope.detectors.files import Detector
+from bluffscope.errors import InputError
+from bluffscope.host.exclusive import exclusive
+from bluffscope.host.stopwatch import Stopwatch
+from bluffscope.metrics import ANALYSES, Analysis
+from bluffscope.model.load import choose_device
+from bluffscope.pipeline.build import assemble, load_parts
+from bluffscope.pipeline.reload import refuse_others
+from bluffscope.pipeline.shard import ShardWorker
+from bluffscope.records import Pair, Shard
+from bluffscope.table.metric_pairs import metric_pairs
+from bluffscope.table.schema import Column, table_columns
+
+TEXTS_AT_ONCE: Final = 256
+_DUMMY: Final = "x"
+"""Stands for the completion of a text that has none: the text is the prompt, which is read at its own last token."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is scored: a text as a whole, or a prompt and its completion."""
+
+    id: str
+    """Seeds the noise of the stability metrics, as a pair's id does."""
+    prompt: str
+    completion: str | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the detector makes of a text."""
+
+    logit: float | None
+    """The linear score, in log odds before calibration; None where the text cannot be scored."""
+    probability: float | None
+    """Calibrated probability that the text is hallucinated."""
+    reason: str | None = None
+    """Why it cannot be scored."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A detector with its model and SAEs loaded."""
+
+    detector: Detector
+    worker: ShardWorker
+    join: str
+
+    def scores(self, texts: Iterable[Text]) -> Iterator[Score]:
+        """The score of each text in turn; texts are measured `TEXTS_AT_ONCE` together."""
+        waiting = iter(texts)
+        while block := list(itertools.islice(waiting, TEXTS_AT_ONCE)):
+            yield from self._scored(block)
+
+    def _scored(self, texts: Sequence[Text]) -> Iterator[Score]:
+        pairs = [_pair(number, text) for number, text in enumerate(texts)]
+        with exclusive():
+            frame = self.worker.run(Shard(0, tuple(pairs), ("",) * len(pairs)))
+        views = ["prompt" if text.completion is None else "fact" for text in texts]
+        logits = self.detector.linear.scores(self._matrix(frame, views))
+        probabilities = self.detector.calibration.probabilities(logits)
+        for reason, logit, probability in zip(frame["_reason"], logits.tolist(), probabilities.tolist(), strict=True):
+            yield Score(logit, probability) if reason is None else Score(None, None, reason)
+
+    def _matrix(self, frame: pl.DataFrame, views: Sequence[str]) -> Any:
+        """(text, column) of what the detector looks at; of texts that could not be measured, nothing."""
+        keys = self.detector.keys
+        if keys.on == "metrics":
+            columns = {pair.name: pair.fact for pair in metric_pairs(frame.columns)}
+            names = [columns[name] for name in keys.metrics]
+            return frame.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy()
+        asked = pl.DataFrame({"text": np.arange(len(views)), "view": views})
+        kept = "_features" if keys.on == "sae" else "_residuals"
+        long = frame.select(pl.int_range(pl.len(), dtype=pl.Int64).alias("text"), kept).explode(kept).unnest(kept)
+        long = long.join(asked, on=["text", "view"], how="inner")
+        if keys.on == "sae":
+            return keys.sparse(long.select("text", "layer", "feature", "activation"), len(views))
+        return self._residuals(long, len(views))
+
+    def _residuals(self, long: pl.DataFrame, texts: int) -> np.ndarray:
+        """(text, all layers' d_model), means over the tokens read; zeros where a text was not measured."""
+        layers: list[np.ndarray] = []
+        width = len(self.detector.linear.weights) // max(1, len(self.detector.keys.layers))
+        for layer in self.detector.keys.layers:
+            part = long.filter(pl.col("layer") == layer)
+            values = part["values"].explode().cast(pl.Float32).to_numpy().reshape(part.height, width)
+            total = np.zeros((texts, width), dtype=np.float32)
+            np.add.at(total, part["text"].to_numpy(), values)
+            times = np.bincount(part["text"].to_numpy(), minlength=texts)
+            layers.append(total / np.maximum(times, 1)[:, None].astype(np.float32))
+        return np.hstack(layers)
+
+
+def _pair(number: int, text: Text) -> Pair:
+    completion = _DUMMY if text.completion is None else text.completion
+    return Pair(number, text.id, "all", None, text.prompt, completion, completion)
+
+
+@exclusive()
+def open_scorer(
+    detector: Detector, *, model: str | None = None, sae: str | None = None, revision: str | None = None, device: str
+) -> Scorer:
+    """Load the model and SAEs that a detector was trained on, and see that they are these.
+
+    Args:
+        detector: read from its folder.
+        model: where the model is, if no longer where it was.
+        sae: where the SAEs are, likewise.
+        revision: of the model on the hub.
+        device: "auto" or a torch device; it need not be the one of the training.
+
+    Raises:
+        InputError: they cannot be loaded, or differ in revision, hashes or metric versions: saying in what.
+    """
+    where = str(detector.path / "detector.json")
+    content: Mapping[str, Any] = {name: part or {} for name, part in detector.about["config"].items()}
+    stored = run_config(content, where)
+    options = replace(
+        stored.model,
+        model=model or stored.model.model,
+        sae=sae or stored.model.sae,
+        revision=revision or stored.model.revision,
+        device=choose_device(device).type,
+        preset=None,
+    )
+    if options.model is None or options.sae is None:
+        raise InputError(f"{where} names no model and SAEs: give them with --model and --sae")
+    on = detector.keys.on
+    config = replace(
+        stored,
+        model=options,
+        engine=EngineOptions(shard_pairs=TEXTS_AT_ONCE),
+        output=OutputOptions(keep_residuals=on == "residual"),
+    )
+    analyses: tuple[Analysis, ...] = ANALYSES if on == "metrics" else ()
+    _refuse_versions(detector, _columns(config, stored.model.layers, ANALYSES))
+    parts = load_parts(config)
+    cure = "say where those are with --model, --revision and --sae"
+    refuse_others(detector.about, parts, f"the detector {detector.path}", cure)
+    if config.measure.logprob:  # loaded whole, so that its hash is that of the training; the head has done its part
+        body: Any = parts.model.network.base_model
+        parts = replace(parts, model=replace(parts.model, network=body))
+        config = replace(config, measure=replace(config.measure, logprob=False))
+    worker, _ = assemble(config, parts, analyses, lambda layers: _columns(config, layers, analyses), Stopwatch())
+    assert isinstance(worker, ShardWorker)  # the strategy is the default's
+    return Scorer(detector, worker, config.data.join)
+
+
+def _columns(config: RunConfig, layers: tuple[int, ...], analyses: Sequence[Analysis]) -> Sequence[Column]:
+    return table_columns(layers, config.measure.noise_sweep, analyses=[analysis.name for analysis in analyses])
+
+
+def _refuse_versions(detector: Detector, columns: Sequence[Column]) -> None:
+    """Refuse metrics whose definition has changed since the training."""
+    today = {column.name: column.version for column in columns}
+    for name, version in detector.about["metric_versions"].items():
+        if today.get(name) != version:
+            raise InputError(
+                f"{detector.path}: metric {name} was of version {version} and is of {today.get(name)}: train it again"
+            )

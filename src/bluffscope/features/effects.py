@@ -1,0 +1,300 @@
+"""Which SAE features differ between fact and hallucination: paired effects of activations, one layer at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import polars as pl
+
+from bluffscope.errors import InputError
+from bluffscope.features.cells import FeatureCells, group_numbers, in_groups, layer_cells
+from bluffscope.features.ghosts import GHOST_FIRES, GHOST_SCHEMA, LAYER_GHOSTS, ghost_summary, ghosts_of
+from bluffscope.features.selection import named_values
+from bluffscope.host.exclusive import exclusive
+from bluffscope.stats.flips import flip_tail
+from bluffscope.stats.multiplicity import benjamini_hochberg
+from bluffscope.stats.sampling import draw_groups, drawn_from
+
+EFFECT_SCHEMA: Final = pl.Schema(
+    {
+        "layer": pl.Int64,
+        "feature": pl.Int64,
+        "n": pl.Int64,
+        "fires_fact": pl.Int64,
+        "fires_hall": pl.Int64,
+        "share_fact": pl.Float64,
+        "share_hall": pl.Float64,
+        "mean_fact": pl.Float64,
+        "mean_hall": pl.Float64,
+        "mean_diff": pl.Float64,
+        "dz": pl.Float64,
+        "p": pl.Float64,
+        "q": pl.Float64,
+        "ghost": pl.Boolean,
+        "differs_in": pl.List(pl.String),
+        "top_pairs": pl.List(pl.String),
+        "top_diffs": pl.List(pl.Float64),
+    }
+)
+"""docs/features.md says what each holds."""
+
+LAYER_SCHEMA: Final = pl.Schema(
+    {"layer": pl.Int64, "active": pl.Int64, "tested": pl.Int64, "found": pl.Int64, **LAYER_GHOSTS}
+)
+"""A row a layer: features that fire at all, tested, found (q < .05), and ghosts against what label flips give."""
+
+FEWEST_FIRED: Final = 10
+"""Texts that a feature must fire in to be tested: with fewer no p value could be small. The labels play no part."""
+FOUND: Final = 0.05
+"""Largest q of a feature that is said to differ."""
+TOP_PAIRS: Final = 3
+MOST_PAIRS: Final = 50_000
+"""Pairs that are looked at: with three layers of Gemma 2 2B's size they take 1.3 GB (bench/features.py)."""
+MOST_VALUES: Final = 12
+"""Values of the column `by` beyond which features are not tested in each."""
+
+Family = Literal["layer", "all"]
+
+
+@dataclass(frozen=True)
+class FeatureStudy:
+    """What the features of a run say of fact and hallucination."""
+
+    rows: pl.DataFrame
+    """`EFFECT_SCHEMA`: the tested features, layer by layer, the largest |d_z| first."""
+    ghosts: pl.DataFrame
+    """`GHOST_SCHEMA` with the layer in front: features that fire in hallucinations only, the most frequent first."""
+    layers: pl.DataFrame
+    """`LAYER_SCHEMA`."""
+    about: dict[str, Any]
+    """Pairs, groups, family and its size, column of `differs_in`, seed, notes."""
+
+
+@exclusive()
+def feature_effects(
+    features: pl.LazyFrame,
+    pairs: pl.DataFrame,
+    *,
+    layers: Sequence[int] = (),
+    by: str = "domain",
+    family: Family = "layer",
+    seed: int = 0,
+    most: int = MOST_PAIRS,
+) -> FeatureStudy:
+    """Test every feature that fires in at least `FEWEST_FIRED` texts; the labels play no part in that choice.
+
+    d_i = activation in the hallucination - activation in the fact of pair i, 0 where it does not fire. p is that of
+    the mean when whole groups of pairs change sign (`flip_tail`).
+
+    Args:
+        features: `pair_id, view, layer, feature, activation`; scanned once for each layer.
+        pairs: `pair_id, group` and the column `by`: the pairs that are looked at.
+        layers: those looked at, in this order; all where empty.
+        by: a column of few values, in each of which the features found are tested again.
+        family: what is corrected together: the features of a layer, or of all layers.
+        seed: of the draws behind p and of the flips behind the ghosts.
+        most: pairs that are looked at; of more, whole groups are drawn at random.
+
+    Raises:
+        InputError: no pairs, an unknown layer, no column `by`.
+    """
+    if pairs.is_empty():
+        raise InputError("no pairs are left to look at")
+    drawn = pairs.filter(draw_groups(pairs["group"], most))
+    notes = [] if (note := drawn_from(drawn.height, pairs.height)) is None else [note]
+    pairs = drawn
+    chosen = _layers(features, layers)
+    values = _values(pairs, by, notes)
+    groups = group_numbers(pairs["group"])
+    parts: list[_Layer] = []
+    for layer in chosen:
+        cells = layer_cells(features, pairs["pair_id"], layer)
+        parts.append(_tested(layer, cells, groups, seed))
+    for part, q in zip(parts, _corrected([part.p for part in parts], family), strict=True):
+        part.q[:] = q
+    tables = [_table(part, pairs, values, seed) for part in parts]
+    ghosts = [ghosts_of(part.cells, groups) for part in parts]
+    summaries = [
+        {
+            "layer": part.layer,
+            "active": len(part.cells.features),
+            "tested": len(part.p),
+            "found": int((part.q < FOUND).sum()),
+            **ghost_summary(part.cells, groups, np.random.default_rng([seed, part.layer])),
+        }
+        for part in parts
+    ]
+    tests = sum(len(part.p) for part in parts)
+    about = {
+        "pairs": pairs.height,
+        "groups": int(groups.max()) + 1,
+        "family": family,
+        "tests": {part.layer: len(part.p) for part in parts} if family == "layer" else tests,
+        "fewest_fired": FEWEST_FIRED,
+        "by": by if values else None,
+        "values": list(values),
+        "seed": seed,
+        "notes": notes,
+    }
+    named = [
+        frame.with_columns(pl.lit(part.layer, pl.Int64).alias("layer")).select("layer", *frame.columns)
+        for part, frame in zip(parts, ghosts, strict=True)
+    ]
+    no_layer = (pl.DataFrame(schema=EFFECT_SCHEMA), pl.DataFrame(schema={"layer": pl.Int64, **GHOST_SCHEMA}))
+    return FeatureStudy(
+        pl.concat([no_layer[0], *tables]),
+        pl.concat([no_layer[1], *named]),
+        pl.DataFrame(summaries, schema=LAYER_SCHEMA),
+        about,
+    )
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer's cells, and the tests of its features."""
+
+    layer: int
+    cells: FeatureCells
+    numbers: dict[str, np.ndarray]
+    """(feature,) columns of `EFFECT_SCHEMA`."""
+    tested: np.ndarray
+    """(test,) places among the features."""
+    p: np.ndarray
+    """(test,)"""
+    q: np.ndarray
+    """(test,)"""
+
+
+def _layers(features: pl.LazyFrame, asked: Sequence[int]) -> list[int]:
+    known = features.select(pl.col("layer").unique()).collect()["layer"].sort().to_list()
+    for layer in asked:
+        if layer not in known:
+            raise InputError(f"--layer {layer}: the run has features of {', '.join(map(str, known)) or 'no layer'}")
+    return list(dict.fromkeys(asked)) or known
+
+
+def _values(pairs: pl.DataFrame, by: str, notes: list[str]) -> dict[str, np.ndarray]:
+    """(pair,) whether each pair has a value of the column, by the value's name; empty where it is no use."""
+    if by not in pairs.columns:
+        raise InputError(f"--by {by}: no such column in the pairs; they have {', '.join(pairs.columns)}")
+    texts = named_values(pairs[by])
+    names = texts.unique(maintain_order=True).to_list()
+    if len(names) > MOST_VALUES:
+        notes.append(f"{by} has {len(names)} values, more than {MOST_VALUES}: features are not tested in each.")
+        return {}
+    return {name: texts.eq(name).to_numpy() for name in names} if len(names) > 1 else {}
+
+
+def _tested(layer: int, cells: FeatureCells, groups: np.ndarray, seed: int) -> _Layer:
+    pairs = len(groups)
+    numbers = {
+        "fires_fact": cells.per_feature(cells.fact),
+        "fires_hall": cells.per_feature(cells.hall),
+        "mean_fact": cells.per_feature(cells.in_fact) / pairs,
+        "mean_hall": cells.per_feature(cells.in_hall) / pairs,
+    }
+    mean = numbers["mean_hall"] - numbers["mean_fact"]
+    squares = cells.per_feature((cells.in_hall - cells.in_fact) ** 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sd = np.sqrt(np.maximum(squares - pairs * mean**2, 0) / (pairs - 1))
+        # Rounding leaves a spread where there is none.
+        numbers["dz"] = np.where(sd > 1e-7 * np.abs(mean), mean / sd, np.nan)
+    numbers["mean_diff"] = mean
+    tested = np.flatnonzero(numbers["fires_fact"] + numbers["fires_hall"] >= FEWEST_FIRED)
+    p = _flip_p(layer, cells, groups, tested, np.ones(pairs, dtype=bool), seed)
+    return _Layer(layer, cells, numbers, tested, p, np.empty_like(p))
+
+
+def _flip_p(
+    layer: int, cells: FeatureCells, groups: np.ndarray, chosen: np.ndarray, used: np.ndarray, seed: int
+) -> np.ndarray:
+    """(chosen,) p of some features over the pairs used. A feature's p depends on no other feature."""
+    sums, starts = in_groups(cells, groups, used)
+    return np.array(
+        [
+            flip_tail(
+                sums[starts[place] : starts[place + 1]],
+                np.random.default_rng([seed, layer, int(cells.features[place])]),
+            )
+            for place in chosen.tolist()
+        ],
+        dtype=np.float64,
+    )
+
+
+def _corrected(p: Sequence[np.ndarray], family: Family) -> list[np.ndarray]:
+    if family == "layer":
+        return [benjamini_hochberg(layer) for layer in p]
+    return np.split(benjamini_hochberg(np.concatenate(p)), np.cumsum([len(layer) for layer in p])[:-1])
+
+
+def _table(part: _Layer, pairs: pl.DataFrame, values: dict[str, np.ndarray], seed: int) -> pl.DataFrame:
+    """`EFFECT_SCHEMA` of a layer."""
+    cells, tested = part.cells, part.tested
+    numbers = {name: column[tested] for name, column in part.numbers.items()}
+    found = part.q < FOUND
+    return (
+        pl.DataFrame(
+            {
+                "layer": np.full(len(tested), part.layer),
+                "feature": cells.features[tested],
+                "n": np.full(len(tested), pairs.height),
+                **numbers,
+                "share_fact": numbers["fires_fact"] / pairs.height,
+                "share_hall": numbers["fires_hall"] / pairs.height,
+                "p": part.p,
+                "q": part.q,
+                "ghost": (numbers["fires_fact"] == 0) & (numbers["fires_hall"] >= GHOST_FIRES),
+                **_top_pairs(cells, part.numbers["mean_diff"], tested, pairs["pair_id"]),
+            }
+        )
+        .with_columns(
+            pl.Series("differs_in", _differs_in(part, found, pairs, values, seed), dtype=pl.List(pl.String)),
+            pl.col("dz").fill_nan(None),
+        )
+        .select(pl.col(name).cast(kind) for name, kind in EFFECT_SCHEMA.items())
+        .sort(pl.col("dz").abs(), "feature", descending=[True, False], nulls_last=True)
+    )
+
+
+def _differs_in(
+    part: _Layer, found: np.ndarray, pairs: pl.DataFrame, values: dict[str, np.ndarray], seed: int
+) -> list[list[str] | None]:
+    """For each feature found the values of `by` in which it differs too, corrected over these tests of the layer."""
+    listed: list[list[str] | None] = [None] * len(part.tested)
+    if not values or not found.any():
+        return listed
+    groups = group_numbers(pairs["group"])
+    chosen = part.tested[found]
+    p = np.stack([_flip_p(part.layer, part.cells, groups, chosen, used, seed) for used in values.values()], axis=1)
+    q = benjamini_hochberg(p.ravel()).reshape(p.shape)
+    for row, significant in zip(np.flatnonzero(found).tolist(), q < FOUND, strict=True):
+        listed[row] = [name for name, there in zip(values, significant, strict=True) if there]
+    return listed
+
+
+def _top_pairs(cells: FeatureCells, mean: np.ndarray, tested: np.ndarray, ids: pl.Series) -> dict[str, pl.Series]:
+    """The pairs that differ most in the direction in which the feature differs, for each tested feature."""
+    difference = cells.in_hall - cells.in_fact
+    feature = cells.feature_of
+    directed = difference * np.where(mean >= 0, 1, -1)[feature]
+    order = np.lexsort((-directed, feature))
+    rank = np.arange(len(order)) - np.repeat(cells.starts[:-1], np.diff(cells.starts))
+    order = order[(rank < TOP_PAIRS) & (directed[order] > 0)]
+    frame = pl.DataFrame(
+        {
+            "place": feature[order],
+            "top_pairs": ids.cast(pl.String).gather(cells.pair[order]),
+            "top_diffs": difference[order],
+        }
+    )
+    listed = pl.DataFrame({"place": tested}).join(
+        frame.group_by("place", maintain_order=True).agg("top_pairs", "top_diffs"),
+        on="place",
+        how="left",
+        maintain_order="left",
+    )
+    return {name: listed[name] for name in ("top_pairs", "top_diffs")}

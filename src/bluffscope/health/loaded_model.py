@@ -1,0 +1,301 @@
+"""What the gate looks at: model and SAEs as the run holds them, a few of its texts, and their plain forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from bluffscope.errors import PairError
+from bluffscope.host.float64_guard import computing_in
+from bluffscope.model import HookPoint, LanguageModel
+from bluffscope.model.hooks import RESIDUAL, find_blocks, ignores_mean
+from bluffscope.model.sublayers import find_sublayers
+from bluffscope.pipeline.baseline import BaselineWorker
+from bluffscope.pipeline.plan import TextTokenizer
+from bluffscope.pipeline.shard import ShardWorker
+from bluffscope.records import Pair, TokenizedPair, View
+from bluffscope.reference.model import ReferenceOptions, tokenise
+from bluffscope.sae import Coder
+from bluffscope.sae.load import CENTRED
+
+TEXTS: Final = 8
+"""Texts that go through the model once more, each alone, as plainly as transformers can."""
+MOST_TOKENS: Final = 512
+"""Of such a text; longer ones are left out unless there are no others."""
+AFTER_NORM: Final = "the hidden state after the final norm"
+_FINAL_NORMS: Final = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Model and SAEs of a run, wherever its strategy keeps them."""
+
+    network: nn.Module
+    """The body of the causal language model, without its LM head: the blocks that the run loaded, or all."""
+    blocks: nn.ModuleList
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+    coders: Mapping[int, Coder]
+    points: Mapping[int, HookPoint]
+    """Where each SAE says it belongs, whatever the run's reader hooks."""
+    sublayers: Sequence[HookPoint]
+    """What attention or MLP of every block add to the residual stream, of the kind that an SAE reads."""
+    options: ReferenceOptions
+    """How texts are put together and read, for the reference's own tokenising."""
+    texts: TextTokenizer
+    """The run's own tokenising; its `bos` is what the run feeds in front of every text."""
+    worker: ShardWorker | None
+    """What reads packed batches; None for strategies that take one text at a time anyway."""
+
+    @classmethod
+    def of(cls, worker: object, whole: LanguageModel | None = None) -> Subject | None:
+        """What a run's worker holds; None where it holds no model (any more): on other machines, or `separate`.
+
+        Args:
+            worker: the run's.
+            whole: the whole model, for plain forwards through it instead of the worker's own.
+        """
+        if isinstance(worker, ShardWorker):
+            return _of_shards(worker, whole or worker.reader.model)
+        if isinstance(worker, BaselineWorker) and worker.held:
+            return _of_baseline(worker)
+        return None
+
+    @property
+    def asks_for_bos(self) -> bool:
+        """Whether the SAEs were trained on texts with a BOS in front, as far as they say."""
+        return any(coder.prepend_bos for coder in self.coders.values())
+
+    def reference_options(self, *, bos: bool | None = None) -> ReferenceOptions:
+        """How a text should be tokenised: with a BOS where the SAEs ask for one, or as told."""
+        asked = self.asks_for_bos if bos is None else bos
+        measured = self.options
+        return ReferenceOptions(
+            layers=measured.layers, join=measured.join, position=measured.position, prepend_bos=asked
+        )
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What checks of names and tables need to know of the model; travels between processes."""
+
+    embedded: int
+    """Rows of the embedding."""
+    tokens: int
+    """Ids of the tokenizer."""
+    bos_text: str | None
+    """A BOS as the table's read tokens show it; None where the tokenizer has none."""
+    centred: frozenset[int]
+    """Layers at which the mean is taken off what is read."""
+
+    @classmethod
+    def of(cls, subject: Subject) -> Traits:
+        """Of the model as a run holds it."""
+        network: Any = subject.network
+        texts, bos = subject.tokenizer, subject.tokenizer.bos_token_id
+        return cls(
+            embedded=int(network.get_input_embeddings().weight.shape[0]),
+            tokens=len(texts),
+            bos_text=None if bos is None else str(texts.decode([bos])),
+            centred=frozenset(layer for layer, point in subject.points.items() if point.centred),
+        )
+
+
+def _of_shards(worker: ShardWorker, model: LanguageModel) -> Subject:
+    texts = worker.tokenizer
+    points = _points(worker.coders, model.network)
+    options = ReferenceOptions(layers=tuple(worker.coders), join=texts.join, position=texts.position)
+    return Subject(
+        network=cast(Any, model.network).base_model,
+        blocks=model.blocks,
+        tokenizer=model.tokenizer,
+        device=model.device,
+        dtype=model.dtype,
+        coders=worker.coders,
+        points=points,
+        sublayers=_sublayers(points, cast(Any, model.network).base_model, model.blocks),
+        options=options,
+        texts=texts,
+        worker=worker,
+    )
+
+
+def _of_baseline(worker: BaselineWorker) -> Subject:
+    held = worker.held[0]
+    network: Any = held.model.base_model
+    weights = next(network.parameters())
+    coders = {
+        layer: Coder(
+            layer,
+            sae,
+            str(sae.cfg.metadata.hook_name),
+            prepend_bos=sae.cfg.metadata.get("prepend_bos") is not False,
+            centred=bool((sae.cfg.metadata.get("model_from_pretrained_kwargs") or {}).get(CENTRED)),
+            identity=worker.sae_identities[layer],
+        )
+        for layer, sae in held.saes.items()
+    }
+    points = _points(coders, network)
+    blocks = find_blocks(network, int(network.config.num_hidden_layers))
+    return Subject(
+        network=network,
+        blocks=blocks,
+        tokenizer=held.tokenizer,
+        device=weights.device,
+        dtype=weights.dtype,
+        coders=coders,
+        points=points,
+        sublayers=_sublayers(points, network, blocks),
+        options=worker.options,
+        texts=worker.tokenizer,
+        worker=None,
+    )
+
+
+def _points(coders: Mapping[int, Coder], network: nn.Module) -> dict[int, HookPoint]:
+    applies = ignores_mean(network)
+    return {
+        layer: HookPoint.parse(coder.hook_name, centred=coder.centred and applies) for layer, coder in coders.items()
+    }
+
+
+def _sublayers(points: Mapping[int, HookPoint], network: nn.Module, blocks: nn.ModuleList) -> list[HookPoint]:
+    kinds = {point.point for point in points.values()} - set(RESIDUAL)
+    if not kinds:
+        return []
+    found = find_sublayers("the model", network, blocks, range(len(blocks)))
+    return [point for there in found.values() for kind, point in there.points.items() if kind in kinds]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """One text alone through the model as transformers runs it, with the residual stream at every site."""
+
+    pair: Pair
+    view: View
+    ids: tuple[int, ...]
+    """By the reference's tokenising, a BOS first where one belongs."""
+    reads: tuple[int, ...]
+    """Where it should be read."""
+    bos: bool
+    """Whether `ids` begins with a BOS."""
+    sites: Mapping[str, Float[torch.Tensor, "token d_model"]]
+    """By TransformerLens name: the residual stream before and after every block that is loaded, from
+    `output_hidden_states`; the last block's from the input of the final norm. Then `AFTER_NORM`, and other hook
+    points that SAEs read."""
+
+    def at(self, site: str, point: HookPoint) -> Float[torch.Tensor, "token d_model"]:
+        """The activations of all tokens at a site, centred where the hook point is."""
+        states = self.sites[site]
+        return states - states.mean(dim=-1, keepdim=True) if point.centred else states
+
+
+def site_of(point: HookPoint) -> str:
+    """The name under which `Plain.sites` has a hook point: before block k is after block k - 1."""
+    if point.point == "hook_resid_pre" and point.block > 0:
+        return f"blocks.{point.block - 1}.hook_resid_post"
+    return f"blocks.{point.block}.{point.point}"
+
+
+def plain_forwards(
+    subject: Subject, texts: Sequence[tuple[Pair, View]], *, bos: bool | None = None, everywhere: bool = True
+) -> Iterator[Plain]:
+    """Each text alone, unpadded, no custom mask, no positions; those that cannot be tokenised are left out.
+
+    Args:
+        subject: the model.
+        texts: which views.
+        bos: whether a BOS is put in front; as the SAEs ask unless given.
+        everywhere: whether all sites are kept, or only those that the SAEs read: of a long text, all take much memory.
+    """
+    options = subject.reference_options(bos=bos)
+    for pair, view in texts:
+        try:
+            text = tokenise(pair, subject.tokenizer, options)[view]
+        except PairError:
+            continue
+        begins = options.prepend_bos and subject.tokenizer.bos_token_id is not None
+        sites = _sites if everywhere else _own_sites
+        yield Plain(pair, view, tuple(text.ids), tuple(text.reads), begins, sites(subject, text.ids))
+
+
+@torch.inference_mode()
+def _sites(subject: Subject, ids: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The residual stream at every site of one text."""
+    inputs = torch.tensor([ids], device=subject.device)
+    before_norm: list[torch.Tensor] = []
+    others: dict[str, torch.Tensor] = {}
+    handles = [_watch_end(subject, before_norm)]
+    for point in subject.sublayers:
+
+        def receive(activations: torch.Tensor, name: str = site_of(point)) -> None:
+            others[name] = activations[0].clone()  # a block may add in place
+
+        handles.append(point.attach(subject.blocks, receive))
+    network: Any = subject.network
+    try:
+        with computing_in(subject.dtype):
+            states = network(
+                input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False, output_hidden_states=True
+            ).hidden_states
+    finally:
+        for handle in handles:
+            handle.remove()
+    # hidden_states[k] is before block k; the last entry is behind the final norm.
+    between = {f"blocks.{block - 1}.hook_resid_post": states[block][0] for block in range(1, len(subject.blocks))}
+    last = f"blocks.{len(subject.blocks) - 1}.hook_resid_post"
+    first = {"blocks.0.hook_resid_pre": states[0][0]}
+    return {**first, **between, last: before_norm[0][0], AFTER_NORM: states[-1][0], **others}
+
+
+@torch.inference_mode()
+def _own_sites(subject: Subject, ids: Sequence[int]) -> dict[str, torch.Tensor]:
+    """One text at the hook points that the SAEs name."""
+    inputs = torch.tensor([ids], device=subject.device)
+    sites: dict[str, torch.Tensor] = {}
+    handles: list[Any] = []
+    for point in subject.points.values():
+
+        def receive(activations: torch.Tensor, name: str = site_of(point)) -> None:
+            sites[name] = activations[0]
+
+        handles.append(replace(point, centred=False).attach(subject.blocks, receive))
+    try:
+        with computing_in(subject.dtype):
+            subject.network(input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sites
+
+
+def _watch_end(subject: Subject, seen: list[torch.Tensor]) -> torch.utils.hooks.RemovableHandle:
+    """Keep what the final norm is given: the residual stream after the last block, seen from its other side."""
+    norm = next((getattr(subject.network, name) for name in _FINAL_NORMS if hasattr(subject.network, name)), None)
+    if isinstance(norm, nn.Module):
+        return norm.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    return HookPoint(len(subject.blocks) - 1, "hook_resid_post").attach(subject.blocks, seen.append)
+
+
+def chosen_texts(tokenized: Sequence[TokenizedPair]) -> list[tuple[Pair, View]]:
+    """The texts that go through the model alone: facts and hallucinations in turn, of as many pairs as there are."""
+    short = [pair for pair in tokenized if max(len(view.ids) for view in pair.sequences) <= MOST_TOKENS]
+    pairs = short or sorted(tokenized, key=lambda pair: max(len(view.ids) for view in pair.sequences))[:2]
+    chosen = [pairs[place].pair for place in spread(len(pairs), TEXTS)]
+    views: tuple[View, View] = ("fact", "hall")
+    rounds: list[list[tuple[Pair, View]]] = [
+        [(pair, views[(number + turn) % 2]) for number, pair in enumerate(chosen)] for turn in (0, 1)
+    ]
+    return [*rounds[0], *rounds[1]][:TEXTS]
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """So many places out of `count`, from the middle of each of as many equal stretches."""
+    wanted = min(count, wanted)
+    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]

@@ -1,0 +1,7 @@
+"""The dataset linter: what in the pairs would make a result wrong or doubtful, found before any model runs."""
+
+from bluffscope.linter.check import lint_source
+from bluffscope.linter.findings import CODES, SEVERITIES, Finding, LintReport, ScopeMeasures, Severity
+from bluffscope.linter.sample import GroupSample
+
+__all__ = ["CODES", "SEVERITIES", "Finding", "GroupSample", "LintReport", "ScopeMeasures", "Severity", "lint_source"]

@@ -1,0 +1,312 @@
+"""Whether the completions' text alone gives the label away: a bag of words that must stay at chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from bluffscope.linter.draft import count, p_value, short, where
+from bluffscope.linter.findings import Finding, ScopeMeasures
+from bluffscope.linter.profile import Profile
+from bluffscope.pairs.readers import quoted
+from bluffscope.pairs.wordbag import bag_classifier, counted
+
+MARGIN: Final = 0.05
+"""An AUROC must exceed 0.5 by this: 0.55 is an effect of d = 0.18, about the 0.2 within which the statistics call
+effects equivalent. What lies below could not make a verdict."""
+FALSE_ALARMS: Final = 0.04
+"""Chance of a finding in data whose texts tell nothing; half of it is for all pairs, half is shared by the domains."""
+CONFIDENCE: Final = 0.95
+"""Of the intervals of all scopes together (Bonferroni)."""
+FEWEST_GROUPS: Final = 20
+"""Four groups a fold; with fewer the interval is so wide that only the coarsest cue could be found."""
+FOLDS: Final = 5
+RESAMPLES: Final = 2000
+WIDENED: Final = (1 + FOLDS / (FOLDS - 1)) ** 0.5
+"""What intervals and exchanges are stretched by where scores are fixed: resampling them does not see that the folds'
+training data overlap and vary (Nadeau and Bengio 2003: variance times 1 + k n_test / n_train)."""
+REFITTED: Final = 500
+"""Below this many groups the classifier learns anew from each of `EXCHANGES`."""
+EXCHANGES: Final = 49
+"""Times that fact and hallucination are exchanged in whole groups at random: mean and spread of the AUROC where there
+is nothing to learn."""
+LOOK: Final = 9
+"""Exchanges after which nothing more is expected of a p value above `HOPELESS`."""
+HOPELESS: Final = 0.15
+SAMPLE_PAIRS: Final = 4000
+"""Most pairs of a scope that are looked at: the AUROC's standard error is then below 0.01."""
+ALL_DOMAINS: Final = 5
+"""The domains share a sample of this many times `SAMPLE_PAIRS`, the largest first."""
+MOST_DOMAINS: Final = 40
+"""Domains that are judged, the largest: each takes up to a second, however small it is."""
+SAMPLE_CHARACTERS: Final = 4_000_000
+"""Most characters of a scope's completions, prolix data sets being no better judged than terse ones."""
+TELLING_PAIRS: Final = 10
+CUES: Final = 4
+RARE: Final = 0.005
+"""Words in fewer texts than this share are no cues to name, whatever weight chance gave them."""
+
+Texts = Mapping[int, tuple[str, str, str]]
+"""Id, fact and hallucination of sampled pairs, by position."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The pairs that the classifier is shown."""
+
+    scopes: Mapping[str, np.ndarray]
+    """Positions of the pairs (ascending), by scope."""
+    unjudged: Mapping[str, str]
+    """Why a scope is not judged, by scope."""
+
+    def positions(self) -> np.ndarray:
+        """Of all scopes, ascending."""
+        return np.unique(np.concatenate([np.empty(0, np.int64), *self.scopes.values()]))
+
+
+def draw_sample(profile: Profile, most: int, seed: int) -> Sample:
+    """Choose the pairs of each scope: all, or whole groups at random up to the limits.
+
+    Groups stay together, so that a counterbalanced set keeps its balance in the sample.
+
+    Args:
+        profile: what is known of the pairs.
+        most: most pairs of a scope.
+        seed: of the choice.
+    """
+    scopes = list(profile.scopes())
+    chosen: dict[str, np.ndarray] = {}
+    unjudged: dict[str, str] = {}
+    left = most + ALL_DOMAINS * most
+    shuffled = np.random.default_rng(seed).permutation(int(profile.groups.max()) + 1)
+    for place in sorted(range(len(scopes)), key=lambda i: -len(scopes[i][1])):
+        scope, positions = scopes[place]
+        groups = profile.groups[positions]
+        if (number := len(np.unique(groups))) < FEWEST_GROUPS:
+            unjudged[scope] = f"{number} independent groups"
+            continue
+        order = positions[np.argsort(shuffled[groups], kind="stable")]
+        characters = np.cumsum(profile.lengths[order].sum(axis=1))
+        taken = order[: max(1, min(most, int(np.searchsorted(characters, SAMPLE_CHARACTERS, side="right"))))]
+        if len(taken) > left or len(chosen) > MOST_DOMAINS or len(np.unique(profile.groups[taken])) < FEWEST_GROUPS:
+            used_up = len(taken) > left or len(chosen) > MOST_DOMAINS
+            unjudged[scope] = "sample used up by larger domains" if used_up else "too long texts"
+            continue
+        left -= len(taken)
+        chosen[scope] = np.sort(taken)
+    return Sample(chosen, unjudged)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How well text tells facts from hallucinations in one scope."""
+
+    auroc: float
+    lo: float
+    hi: float
+    p: float | None
+    """`_exchange_p`; None where the AUROC is too small to matter."""
+    telling: np.ndarray
+    """Positions (within the sample) of the pairs whose label it gives away most clearly, ascending."""
+    fact_cues: tuple[str, ...]
+    """Words that speak for a fact, the strongest first."""
+    hall_cues: tuple[str, ...]
+
+
+def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level: float, seed: int) -> Judgement:
+    """Cross-validate TF-IDF with logistic regression by group; the interval resamples groups.
+
+    Args:
+        facts: of each pair.
+        halls: of each pair.
+        groups: (pair,) int64; at least `FOLDS` different ones.
+        level: confidence of the interval.
+        seed: of the bootstrap.
+    """
+    total = len(facts)
+    labels = np.repeat([0, 1], total)
+    folds = np.tile(np.unique(groups, return_inverse=True)[1], 2)
+    # Counting needs no labels and no other text, so it is done once; weights and idf are learnt inside each fold.
+    counts, names = counted([*facts, *halls])
+    held_out = _Folds(counts, folds)
+    scores = held_out.scores(labels)
+    clear = np.argsort(scores[:total] - scores[total:], kind="stable")[:TELLING_PAIRS]
+    fact_cues, hall_cues = _cues(counts, labels, names)
+    whole = float(auroc(scores, labels, np.ones((1, 2 * total)))[0])
+    lo, hi = _interval(scores, labels, folds, level, seed)
+    lo, hi = max(0.0, whole - WIDENED * (whole - lo)), min(1.0, whole + WIDENED * (hi - whole))
+    p = _exchange_p(held_out, scores, labels, folds, whole, seed) if whole >= 0.5 + MARGIN else None
+    return Judgement(whole, lo, hi, p, np.sort(clear), fact_cues, hall_cues)
+
+
+class _Folds:
+    """The folds of cross-validation by group, their TF-IDF weights learnt: these need no labels."""
+
+    def __init__(self, counts: Any, groups: np.ndarray) -> None:
+        from sklearn.model_selection import GroupKFold  # a second to import: only when a linter runs
+
+        self._folds: list[tuple[np.ndarray, np.ndarray, Any, Any]] = []
+        for train, test in GroupKFold(FOLDS).split(counts, groups=groups):
+            weights = bag_classifier()[0].fit(counts[train])
+            self._folds.append((train, test, weights.transform(counts[train]), weights.transform(counts[test])))
+
+    def scores(self, labels: np.ndarray) -> np.ndarray:
+        """(text,) float64: each text's score by the model that was fitted to the other folds."""
+        found = np.empty(len(labels))
+        for train, test, known, held_out in self._folds:
+            found[test] = bag_classifier()[1].fit(known, labels[train]).decision_function(held_out)
+        return found
+
+
+def _exchange_p(
+    held_out: _Folds, scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, found: float, seed: int
+) -> float:
+    """How likely an AUROC as high as the one found is where whole groups exchange fact and hallucination at random.
+
+    The tail of a t distribution with mean and spread of `EXCHANGES`. With few groups the classifier is fitted to each
+    exchange; with many its scores stay as they are, and their spread is `WIDENED`.
+
+    Args:
+        held_out: fits the classifier.
+        scores: (text,) held out.
+        labels: (text,) 0 or 1.
+        groups: (text,) numbered from 0 without gaps.
+        found: the AUROC.
+        seed: of the exchanges.
+    """
+    from scipy.stats import t as student  # half a second: only when a linter runs
+
+    number = int(groups.max()) + 1
+    refitted = number < REFITTED
+    generator = np.random.default_rng(seed)
+    once = np.ones((1, len(labels)))
+    values: list[float] = []
+    for times in range(1, EXCHANGES + 1):
+        exchanged = labels ^ generator.integers(2, size=number)[groups]
+        fitted = held_out.scores(exchanged) if refitted else scores
+        values.append(float(auroc(fitted, exchanged, once)[0]))
+        if times in (LOOK, EXCHANGES):
+            spread = float(np.std(values, ddof=1)) * (1 if refitted else WIDENED) * (1 + 1 / times) ** 0.5
+            beyond = found - (float(np.mean(values)) if refitted else 0.5)
+            p = float(student.sf(beyond / spread, times - 1)) if spread > 0 else float(beyond <= 0)
+            if p > HOPELESS or times == EXCHANGES:
+                return p
+    raise AssertionError("the last exchange returns")
+
+
+def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(resample,) float64: P(score of a 1 > score of a 0) + ties/2, each text counting by its weight.
+
+    Args:
+        scores: (text,) float64.
+        labels: (text,) 0 or 1.
+        weights: (resample, text); each row has weight on both labels.
+    """
+    order = np.argsort(scores, kind="stable")
+    starts = np.append(0, np.flatnonzero(np.diff(scores[order])) + 1)  # of each run of tied scores
+    ones = np.add.reduceat(weights[:, order] * labels[order], starts, axis=1)
+    zeros = np.add.reduceat(weights[:, order] * (1 - labels[order]), starts, axis=1)
+    below = np.cumsum(zeros, axis=1) - zeros / 2
+    return (ones * below).sum(axis=1) / (ones.sum(axis=1) * zeros.sum(axis=1))
+
+
+def _interval(
+    scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, level: float, seed: int
+) -> tuple[float, float]:
+    """Percentile bootstrap over groups of the cross-validated scores."""
+    generator = np.random.default_rng(seed)
+    number = int(groups.max()) + 1
+    values: list[np.ndarray] = []
+    for start in range(0, RESAMPLES, 100):
+        rows = min(100, RESAMPLES - start)
+        drawn = generator.integers(number, size=(rows, number)) + number * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * number).reshape(rows, number)
+        values.append(auroc(scores, labels, times[:, groups].astype(np.float64)))
+    tail = (1 - level) / 2
+    lo, hi = np.quantile(np.concatenate(values), [tail, 1 - tail])
+    return float(lo), float(hi)
+
+
+def _cues(counts: Any, labels: np.ndarray, names: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The features that speak loudest for a fact and for a hallucination, in a fit to all texts."""
+    model = bag_classifier().fit(counts, labels)
+    weighted = model[0].transform(counts)
+    balance = np.asarray(weighted[labels == 1].mean(axis=0) - weighted[labels == 0].mean(axis=0)).ravel()
+    frequent = np.asarray((counts > 0).sum(axis=0)).ravel() >= max(3, RARE * len(labels))
+    pull = model[1].coef_[0] * np.abs(balance) * frequent
+    order = np.argsort(pull, kind="stable")
+    return (
+        tuple(str(names[i]) for i in order[:CUES] if pull[i] < 0),
+        tuple(str(names[i]) for i in order[::-1][:CUES] if pull[i] > 0),
+    )
+
+
+def classify(
+    profile: Profile, scopes: Sequence[ScopeMeasures], sample: Sample, texts: Texts, rows: Mapping[int, int], seed: int
+) -> tuple[tuple[ScopeMeasures, ...], list[Finding]]:
+    """Judge every scope of the sample.
+
+    Args:
+        profile: what is known of the pairs.
+        scopes: the measures so far.
+        sample: the pairs to be looked at.
+        texts: their ids and completions, by position.
+        rows: their places in the input, by position.
+        seed: of the bootstrap.
+
+    Returns:
+        The measures with AUROC and interval filled in, and the findings.
+    """
+    level = 1 - (1 - CONFIDENCE) / max(1, len(sample.scopes))
+    domains = len(sample.scopes) - ("pooled" in sample.scopes)
+    measured: list[ScopeMeasures] = []
+    findings: list[Finding] = []
+    for scope in scopes:
+        positions = sample.scopes.get(scope.scope)
+        if positions is not None:
+            facts, halls = ([texts[int(i)][side] for i in positions] for side in (1, 2))
+            found = judge(facts, halls, profile.groups[positions], level, seed)
+            scope = replace(
+                scope,
+                auroc=found.auroc,
+                auroc_lo=found.lo,
+                auroc_hi=found.hi,
+                auroc_p=found.p,
+                auroc_pairs=len(positions),
+            )
+            allowed = FALSE_ALARMS / (1 if not domains else 2 if scope.scope == "pooled" else 2 * domains)
+            if found.p is not None and found.p <= allowed:
+                telling = [int(i) for i in positions[found.telling]]
+                ids, places = tuple(texts[i][0] for i in telling), tuple(rows[i] for i in telling)
+                findings.append(Finding("text-tells", _told(found, scope), ids, places, scope.scope))
+        measured.append(scope)
+    return tuple(measured), [*findings, *_not_judged(sample)]
+
+
+def _told(found: Judgement, scope: ScopeMeasures) -> str:
+    cues = " and ".join(
+        f"{', '.join(map(short, words))} for a {label}"
+        for words, label in ((found.hall_cues, "hallucination"), (found.fact_cues, "fact"))
+        if words
+    )
+    loudest = f"what speaks loudest: {cues}" if cues else "by many rare words"
+    return (
+        f"The text of a completion alone, without its prompt, tells hallucinations from facts{where(scope.scope)}: "
+        f"AUROC {found.auroc:.2f}, interval {found.lo:.2f} to {found.hi:.2f}, {p_value(found.p or 0.0)}, "
+        f"{count(scope.auroc_pairs)}; {loudest}. "
+        f"Named are the {TELLING_PAIRS} pairs it is surest of."
+    )
+
+
+def _not_judged(sample: Sample) -> Iterator[Finding]:
+    if sample.unjudged:
+        named = [f"{quoted(scope)} ({why})" for scope, why in sample.unjudged.items()]
+        shown = ", ".join(named[:5]) + (f" and {len(named) - 5:,} more" if len(named) > 5 else "")
+        yield Finding(
+            "not-judged",
+            f"Whether completion text alone gives the label away could not be judged for {shown}; at least "
+            f"{FEWEST_GROUPS} groups of pairs with different prompts and completions are needed.",
+        )

@@ -1,0 +1,89 @@
+"""The linter as a library call: pairs in, findings out; a model's tokens where one is named."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from bluffscope.config import DataOptions, TokenizerOptions, with_values
+from bluffscope.config.presets import DEMO_NAME, PRESETS
+from bluffscope.errors import InputError
+from bluffscope.host.exclusive import exclusive
+from bluffscope.linter import LintReport, lint_source
+from bluffscope.linter.profile import Tokenize
+from bluffscope.pairs import open_source
+from bluffscope.pairs.given import write_pairs
+
+
+def lint(data: str | Path | Iterable[Mapping[str, Any]] = "bluff200", **options: Any) -> LintReport:
+    """Find what is wrong or doubtful with pairs: repeats, contradictions, and cues that need no knowledge.
+
+    Neither torch nor transformers is imported unless a model is named.
+
+    Args:
+        data: a path, "bluff200", or the pairs themselves as mappings, as for `bluffscope.analyze`.
+        **options: any option of `bluffscope lint` about data or tokens by its name with underscores: ``columns``,
+            ``domain_from``, ``join``, ``limit``, ``preset``, ``model``, ``revision``.
+
+    Raises:
+        InputError: options or files that cannot be used, in one line; rows that cannot be used are findings.
+        TypeError: an option that does not exist.
+
+    Example:
+        >>> import bluffscope
+        >>> bluffscope.lint().findings
+        ()
+    """
+    names = {field.name for field in fields(TokenizerOptions)}
+    chosen = {name: options.pop(name) for name in list(options) if name in names}
+    if unknown := options.keys() - {field.name for field in fields(DataOptions)}:
+        raise TypeError(f"unknown option {min(unknown)!r}: expected a flag of `bluffscope lint`")
+    with tempfile.TemporaryDirectory(prefix="bluffscope-") as scratch:
+        if not isinstance(data, str | Path):
+            data = write_pairs(data, Path(scratch) / "pairs.jsonl")
+        read = with_values(DataOptions(), {"data": str(data), **options})
+        return lint_with(read, with_values(TokenizerOptions(), chosen))
+
+
+@exclusive()
+def lint_with(data: DataOptions, tokenizer: TokenizerOptions) -> LintReport:
+    """`lint`, given its options.
+
+    Raises:
+        InputError: as `lint`.
+    """
+    source = open_source(data)
+    name = _model_named(tokenizer)
+    if name is None:
+        return lint_source(source, join=data.join)
+    tokenize = _tokenize(name, tokenizer.revision, data.join)
+    return lint_source(source, tokenize=tokenize, tokenizer=name, join=data.join)
+
+
+def _model_named(options: TokenizerOptions) -> str | None:
+    if options.preset is not None and options.preset not in PRESETS:
+        raise InputError(f"--preset {options.preset}: unknown; choose from {', '.join(PRESETS)}")
+    name = options.model or (PRESETS[options.preset].model if options.preset is not None else None)
+    if name is None and options.revision is not None:
+        raise InputError("--revision without --model: name the model whose tokenizer is meant")
+    return name
+
+
+def _tokenize(name: str, revision: str | None, join: str) -> Tokenize:
+    # Torch and transformers take seconds to import, and the linter works without them.
+    from bluffscope.config.demo import model_dir
+    from bluffscope.host.hub import hub_or_cache
+    from bluffscope.model.load import load_tokenizer
+    from bluffscope.pipeline.plan import TextTokenizer
+
+    location = str(model_dir()) if name == DEMO_NAME else name
+    with hub_or_cache([location]):
+        loaded = load_tokenizer(location, revision)
+    # Which token the model is fed first does not matter here: it is the same for every text.
+    return TextTokenizer(loaded.tokenizer, bos=None, position="last", join=join, context=loaded.context).tokenize
+
+
+__all__ = ["lint", "lint_with"]

@@ -1,0 +1,188 @@
+"""How large the batches of a run are: the memory model, asked about this model and this machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+import torch
+
+from bluffscope.config import EngineOptions, MeasureOptions, ModelOptions
+from bluffscope.config.demo import model_dir, sae_dir
+from bluffscope.config.presets import DEMO_NAME, resolve
+from bluffscope.errors import InputError
+from bluffscope.host.hub import hub_or_cache
+from bluffscope.host.machine import free_memory
+from bluffscope.model import HookPoint, LanguageModel
+from bluffscope.model.lengths import LengthClasses
+from bluffscope.model.load import check_model, choose_device
+from bluffscope.pipeline.plan.memory import READS_A_TOKEN, TOKENS_A_PAIR, Device, Footprint, SaeShape, Shape, footprint
+from bluffscope.sae import Coder, find_saes, read_sae_configs
+
+logger = logging.getLogger(__name__)
+
+MOST_BATCH_TOKENS: Final = {"cpu": 1024, "mps": 4096, "cuda": 16384}
+"""Tokens a forward by device: enough that matrix products dominate; on a CPU few enough to stay near the processor."""
+ROW_TOKENS: Final = 1024
+"""Slots of the longest row; the planner takes shorter ones where they are cheaper."""
+SHARE: Final = 0.9
+"""Of the memory that is free, what a run plans to fill: other programs live too."""
+_STEP: Final = 64
+"""Batches are whole multiples of it, so that they do not follow every flicker of the memory that is free."""
+_LINEAR_BYTES: Final = {"none": None, "int8": 1.0, "int4": 0.5}
+
+
+def run_shape(
+    config: Any,
+    *,
+    blocks: int,
+    dtype: torch.dtype,
+    stored_dtype: torch.dtype | None,
+    saes: Iterable[tuple[int, int, float | None]],
+    quantize: str = "none",
+    head: bool = False,
+) -> Shape:
+    """The shape of a run.
+
+    Args:
+        config: Hugging Face configuration of the model.
+        blocks: blocks that are loaded.
+        dtype: of the model; SAEs have float32 at least.
+        stored_dtype: of the weights in the file, if known.
+        saes: (d_in, d_sae, published L0 if known) of each layer's SAE.
+        quantize: the option of this name.
+        head: whether the LM head is loaded, for log-probabilities.
+    """
+    number_bytes = dtype.itemsize
+    converted = stored_dtype is not None and stored_dtype != dtype
+    shapes = [
+        SaeShape(d_in=d_in, d_sae=d_sae, number_bytes=max(4, number_bytes), **({"l0": l0} if l0 else {}))
+        for d_in, d_sae, l0 in saes
+    ]
+    return Shape.of(
+        config,
+        blocks=blocks,
+        number_bytes=number_bytes,
+        saes=shapes,
+        linear_bytes=_LINEAR_BYTES[quantize],
+        file_bytes=stored_dtype.itemsize if stored_dtype is not None and converted else None,
+        head=head,
+    )
+
+
+def run_footprint(shape: Shape, device: str, measure: MeasureOptions) -> Footprint:
+    """The memory model of a run with these options."""
+    return footprint(
+        shape,
+        cast("Device", device),
+        # Where completions are read as a whole, about every other token belongs to one.
+        reads_a_token=0.5 if measure.position == "completion-mean" else READS_A_TOKEN,
+    )
+
+
+def loaded_shape(model: LanguageModel, coders: Iterable[Coder], quantize: str, *, head: bool = False) -> Shape:
+    """The shape of a run whose model and SAEs are loaded."""
+    return run_shape(
+        model.config,
+        blocks=len(model.blocks),
+        dtype=model.dtype,
+        stored_dtype=model.stored_dtype,
+        saes=[(coder.d_in, coder.d_sae, coder.identity.get("published_l0")) for coder in coders],
+        quantize=quantize,
+        head=head,
+    )
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run as far as configurations tell."""
+
+    name: str
+    """Of the model."""
+    device: str
+    dtype: str
+    shape: Shape
+    lengths: LengthClasses
+    """Which texts may share a forward."""
+
+
+def plan_run(options: ModelOptions, *, logprob: bool = False, weights: bool = True) -> Planned:
+    """The shape of a run that was not started: configurations are read, weights are not.
+
+    Args:
+        options: model, SAEs and layers.
+        logprob: whether log-probabilities are asked for, which take all blocks and the LM head.
+        weights: whether a folder must have them, though they are not read.
+
+    Raises:
+        InputError: a model or SAEs that cannot be found, or do not fit each other.
+    """
+    options = resolve(options)
+    assert options.model is not None and options.sae is not None  # resolve sees to it
+    device = choose_device(options.device).type
+    dtype = "float32" if options.dtype == "auto" else options.dtype
+    model_name = str(model_dir()) if options.model == DEMO_NAME else options.model
+    sae_name = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
+    with hub_or_cache([model_name, sae_name.partition(":")[0]]):
+        config = check_model(model_name, options.revision, weights=weights)
+        saes = read_sae_configs(find_saes(sae_name, options.layers))
+    for layer, sae in saes.items():
+        if sae.d_in != config.hidden_size:
+            raise InputError(
+                f"--sae {sae_name}, layer {layer}: it reads {sae.d_in} dimensions, but the residual stream of "
+                f"{options.model} has {config.hidden_size}; give SAEs that were trained on this model"
+            )
+    blocks = 1 + max(HookPoint.parse(sae.hook_name).block for sae in saes.values())
+    shape = run_shape(
+        config,
+        blocks=int(config.num_hidden_layers) if logprob else min(blocks, int(config.num_hidden_layers)),
+        dtype=getattr(torch, dtype),
+        stored_dtype=config.dtype if isinstance(config.dtype, torch.dtype) else None,
+        saes=[(sae.d_in, sae.d_sae, sae.l0) for sae in saes.values()],
+        quantize=options.quantize,
+        head=logprob,
+    )
+    return Planned(options.model, device, dtype, shape, LengthClasses.of(config))
+
+
+def batch_tokens(found: Footprint, device: str, rows: int, budget: int) -> int:
+    """Distinct tokens a forward: as many as bring speed, or as fit into so many bytes; 0 where no batch does."""
+    return min(MOST_BATCH_TOKENS[device], found.largest_batch_tokens(budget, rows) // _STEP * _STEP)
+
+
+def sized(engine: EngineOptions, device: str, found: Footprint, free: int | None = None) -> EngineOptions:
+    """The options with the batch's limits filled in; warns where nothing fits.
+
+    Args:
+        engine: the options; what they say already stays.
+        device: "cpu", "mps" or "cuda".
+        found: the memory model of the run.
+        free: bytes that a worker may have in all; None: what this process can have on this machine.
+    """
+    rows = engine.row_tokens or ROW_TOKENS
+    free = free_memory(device) if free is None else free
+    chosen = batch_tokens(found, device, rows, int(free * SHARE))
+    if not chosen:
+        logger.warning(
+            "this run needs about %s of memory and %s are free: expect it to swap or to fail; close other programs, or "
+            "use --dtype bfloat16, narrower SAEs or a smaller model",
+            gigabytes(found.least_needed(rows) / SHARE),
+            gigabytes(free),
+        )
+    return replace(engine, batch_tokens=engine.batch_tokens or chosen or _STEP, row_tokens=rows)
+
+
+def predicted_peak(engine: EngineOptions, found: Footprint, pairs: int) -> int | None:
+    """The most memory that a run of so many pairs is expected to hold; None for strategies without a model of it."""
+    if engine.strategy not in ("packed", "batched"):
+        return None
+    assert engine.batch_tokens is not None and engine.row_tokens is not None
+    tokens = engine.batch_tokens if engine.batch_size == "auto" else engine.batch_size * TOKENS_A_PAIR
+    return found.peak(min(tokens, max(1, pairs) * TOKENS_A_PAIR), engine.row_tokens)
+
+
+def gigabytes(size: float) -> str:
+    """Bytes for people: "1.2 GB", of 10^9."""
+    return f"{size / 1e9:.1f} GB"

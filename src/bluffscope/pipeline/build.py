@@ -1,0 +1,309 @@
+"""From options to a worker: SAEs found and loaded, model loaded as far as they need it, limits set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from bluffscope.config import EngineOptions, RunConfig
+from bluffscope.config.demo import model_dir, sae_dir
+from bluffscope.config.presets import DEMO_NAME
+from bluffscope.errors import InputError
+from bluffscope.host.hub import hub_or_cache
+from bluffscope.host.stopwatch import Stopwatch
+from bluffscope.metrics import Analysis
+from bluffscope.model import Head, HookPoint, LanguageModel, ResidualReader, load_model
+from bluffscope.model.hooks import ignores_mean
+from bluffscope.model.lengths import LengthClasses
+from bluffscope.model.load import check_model, choose_device
+from bluffscope.model.quantize import check_quantize
+from bluffscope.model.sublayers import placed
+from bluffscope.pipeline.baseline import FUNCTIONS, BaselineWorker, Loaded
+from bluffscope.pipeline.batch_size import loaded_shape, run_footprint, sized
+from bluffscope.pipeline.plan import BatchLimits, TextTokenizer
+from bluffscope.pipeline.plan.memory import Footprint, cell_cost
+from bluffscope.pipeline.shard import ShardWorker
+from bluffscope.reference.analyses import Counts, ReferenceOptions
+from bluffscope.sae import Coder, find_saes, load_coders
+from bluffscope.table.schema import Column
+
+logger = logging.getLogger(__name__)
+
+ColumnsOf = Callable[[tuple[int, ...]], Sequence[Column]]
+"""The result table's columns for the layers measured."""
+
+_DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+OF_THE_REFERENCE = ("sequential", "separate")
+"""Strategies that measure with `bluffscope.reference.analyses`, which takes one text at a time."""
+
+RunWorker = ShardWorker | BaselineWorker
+"""What measures the shards of a run."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker is made of: a model and the SAEs that read it."""
+
+    model: LanguageModel
+    coders: Mapping[int, Coder]
+    sae: str
+    """The SAEs' name, for messages."""
+
+
+def build_worker(
+    config: RunConfig, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
+) -> tuple[RunWorker, RunConfig]:
+    """Load everything that a shard needs.
+
+    Args:
+        config: options, the preset already resolved.
+        analyses: what is measured.
+        columns_of: the table's columns, once the layers are known.
+        stopwatch: told the time of every stage.
+
+    Returns:
+        The worker, and the options with everything frozen in that was left open.
+
+    Raises:
+        InputError: model, SAEs and layers that cannot be loaded or do not fit each other.
+    """
+    options = config.model
+    device = choose_device(options.device)
+    name = "float32" if options.dtype == "auto" else options.dtype
+    if name == "float64" and device.type == "mps":
+        raise InputError("--dtype float64: MPS has none; use --device cpu")
+    check_quantize(options.quantize, device, _DTYPES[name])
+    if options.quantize != "none" and config.engine.strategy in OF_THE_REFERENCE:
+        raise InputError(f"--quantize {options.quantize}: not with --strategy {config.engine.strategy}; use packed")
+    config = replace(config, model=replace(options, device=device.type, dtype=name))
+    parts = load_parts(config, check=columns_of)
+    config = replace(config, model=replace(config.model, layers=tuple(parts.coders)))
+    return assemble(config, parts, analyses, columns_of, stopwatch)
+
+
+def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
+    """Load the SAEs, and the model as far as they need it; all of it for the reference's strategies and `logprob`.
+
+    Args:
+        config: options with preset, device and dtype resolved.
+        check: told the layers before anything large is loaded; may refuse them.
+
+    Raises:
+        InputError: model and SAEs that cannot be loaded or do not fit each other.
+    """
+    options = config.model
+    assert options.model is not None and options.sae is not None  # presets.resolve sees to it
+    dtype = _DTYPES[options.dtype]
+    model_name = str(model_dir()) if options.model == DEMO_NAME else options.model
+    sae_name = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
+    whole = config.engine.strategy in OF_THE_REFERENCE or config.measure.logprob
+    with hub_or_cache([model_name, sae_name.partition(":")[0]]):
+        check_model(model_name, options.revision)  # what is plainly wrong is said before gigabytes of SAEs are loaded
+        source = find_saes(sae_name, options.layers)
+        if check is not None:
+            check(source.layers)
+        # SAEs and metrics never go below float32
+        coders = load_coders(source, device=options.device, dtype=torch.promote_types(dtype, torch.float32))
+        points = hook_points(source.name, coders)
+        model = load_model(
+            model_name,
+            revision=options.revision,
+            blocks=None if whole else 1 + max(point.block for point in points.values()),
+            device=torch.device(options.device),
+            dtype=dtype,
+            head=whole,
+            quantize=options.quantize,
+        )
+    if options.model == DEMO_NAME:  # wherever the package is installed
+        model = replace(model, name=DEMO_NAME, identity={**model.identity, "name": DEMO_NAME})
+    return Parts(model, coders, source.name)
+
+
+def load_whole(config: RunConfig) -> LanguageModel:
+    """The whole causal language model of a run, LM head included, as transformers gives it.
+
+    Args:
+        config: options with preset, device and dtype resolved.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    options = config.model
+    assert options.model is not None  # presets.resolve sees to it
+    name = str(model_dir()) if options.model == DEMO_NAME else options.model
+    with hub_or_cache([name]):
+        return load_model(
+            name,
+            revision=options.revision,
+            blocks=None,
+            device=torch.device(options.device),
+            dtype=_DTYPES[options.dtype],
+            head=True,
+            quantize=options.quantize,
+        )
+
+
+def assemble(
+    config: RunConfig, parts: Parts, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
+) -> tuple[RunWorker, RunConfig]:
+    """A worker of these parts, and the options with the batch plan frozen in; see `build_worker`."""
+    model, coders = parts.model, parts.coders
+    points = centred_points(hook_points(parts.sae, coders), coders, model)
+    _check_fit(model, parts.sae, coders, points)
+    points = placed(points, model.name, model.network, model.blocks)
+    columns = columns_of(tuple(coders))
+    tokenizer = TextTokenizer(
+        tokenizer=model.tokenizer,
+        bos=_bos(model, coders),
+        position=config.measure.position,
+        join=config.data.join,
+        context=model.context,
+        logprob=config.measure.logprob,
+    )
+    if config.engine.strategy in OF_THE_REFERENCE:
+        return _baseline(config, parts, tokenizer, analyses, columns, stopwatch), config
+    found = run_footprint(
+        loaded_shape(model, coders.values(), config.model.quantize, head=config.measure.logprob),
+        model.device.type,
+        config.measure,
+    )
+    config = replace(config, engine=_freeze(config.engine, model.device.type, found))
+    packs = config.engine.strategy == "packed"
+    head = Head.create(model) if config.measure.logprob else None
+    worker = ShardWorker(
+        tokenizer=tokenizer,
+        reader=ResidualReader.create(model, points, head) if packs else ResidualReader(model, points, None, head=head),
+        coders=coders,
+        analyses=analyses,
+        columns=columns,
+        options=config.measure,
+        limits=_limits(config.engine, model),
+        keep_residuals=config.output.keep_residuals,
+        stopwatch=stopwatch,
+    )
+    return worker, config
+
+
+def _baseline(
+    config: RunConfig,
+    parts: Parts,
+    tokenizer: TextTokenizer,
+    analyses: Sequence[Analysis],
+    columns: Sequence[Column],
+    stopwatch: Stopwatch,
+) -> BaselineWorker:
+    """The worker of the reference's strategies."""
+    if strange := [analysis.name for analysis in analyses if analysis.name not in FUNCTIONS]:
+        raise InputError(
+            f"--strategy {config.engine.strategy}: the reference has no analysis {strange[0]!r}; use packed or batched"
+        )
+    measure = config.measure
+    return BaselineWorker(
+        tokenizer=tokenizer,
+        load=lambda: _loaded(load_parts(config)),
+        held=[_loaded(parts)],
+        identity=parts.model.identity,
+        sae_identities={layer: coder.identity for layer, coder in parts.coders.items()},
+        separate=config.engine.strategy == "separate",
+        analyses=[analysis.name for analysis in analyses],
+        columns=columns,
+        options=ReferenceOptions(
+            layers=tuple(parts.coders),
+            join=config.data.join,
+            position=measure.position,
+            noise_std=measure.noise_std,
+            noise_mode=measure.noise_mode,
+            noise_draws=measure.noise_draws,
+            noise_sweep=measure.noise_sweep,
+            seed=measure.seed,
+            prepend_bos=tokenizer.bos is not None,
+            logprob=measure.logprob,
+        ),
+        keep_residuals=config.output.keep_residuals,
+        counts=Counts(stopwatch=stopwatch),
+    )
+
+
+def _loaded(parts: Parts) -> Loaded:
+    saes = {layer: coder.sae for layer, coder in parts.coders.items()}
+    return Loaded(parts.model.network, parts.model.tokenizer, saes)
+
+
+def hook_points(sae: str, coders: Mapping[int, Coder]) -> dict[int, HookPoint]:
+    """The hook point of each layer's SAE; refuses those that are not read, saying whose they are."""
+    points: dict[int, HookPoint] = {}
+    for layer, coder in coders.items():
+        try:
+            points[layer] = HookPoint.parse(coder.hook_name)
+        except InputError as error:
+            raise InputError(f"--sae {sae}, layer {layer}: {error}") from error
+    return points
+
+
+def centred_points(
+    points: Mapping[int, HookPoint], coders: Mapping[int, Coder], model: LanguageModel
+) -> dict[int, HookPoint]:
+    """The hook points as they are read: centred for SAEs of a model whose writing weights were centred.
+
+    TransformerLens centres models with LayerNorm only: elsewhere the mean matters, and the option does nothing.
+    """
+    applies = ignores_mean(model.network)
+    return {layer: replace(point, centred=coders[layer].centred and applies) for layer, point in points.items()}
+
+
+def _check_fit(model: LanguageModel, sae: str, coders: Mapping[int, Coder], points: Mapping[int, HookPoint]) -> None:
+    """Refuse SAEs of another width; warn of one that reads another block than its folder says."""
+    for layer, coder in coders.items():
+        if coder.d_in != model.d_model:
+            raise InputError(
+                f"--sae {sae}, layer {layer}: it reads {coder.d_in} dimensions, but the residual stream of "
+                f"{model.name} has {model.d_model}; give SAEs that were trained on this model"
+            )
+        if points[layer].block != layer:
+            logger.warning("the SAE given for layer %d reads %s", layer, coder.hook_name)
+
+
+def _bos(model: LanguageModel, coders: Mapping[int, Coder]) -> int | None:
+    """The BOS to feed: the tokenizer's, where the SAEs were trained with one."""
+    asked = {coder.prepend_bos for coder in coders.values()}
+    if len(asked) > 1:
+        raise InputError("--sae: some of the SAEs were trained with a BOS and some without; give layers that agree")
+    bos = model.tokenizer.bos_token_id
+    if asked == {True} and bos is None:
+        logger.warning("the SAEs were trained with a BOS in front, but %s has none: none is fed", model.name)
+    return int(bos) if asked == {True} and bos is not None else None  # pyright: ignore[reportArgumentType]
+
+
+def _freeze(engine: EngineOptions, device: str, found: Footprint) -> EngineOptions:
+    if engine.batch_size != "auto" and engine.batch_size < 1:
+        raise InputError(f"--batch-size {engine.batch_size}: give auto or at least 1")
+    for name in ("batch_tokens", "row_tokens", "shard_pairs"):
+        value = getattr(engine, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: give at least 1")
+    return sized(engine, device, found)
+
+
+def _limits(engine: EngineOptions, model: LanguageModel) -> BatchLimits:
+    assert engine.batch_tokens is not None and engine.row_tokens is not None  # _freeze filled them in
+    return BatchLimits(
+        batch_size=engine.batch_size,
+        batch_tokens=engine.batch_tokens,
+        row_tokens=engine.row_tokens,
+        cell_cost=_cell_cost(model),
+        lengths=LengthClasses.of(model.config),
+    )
+
+
+def _cell_cost(model: LanguageModel) -> float:
+    heads = int(model.config.num_attention_heads)
+    head_dim = int(getattr(model.config, "head_dim", None) or model.d_model // heads)
+    return cell_cost(heads, head_dim, sum(parameter.numel() for parameter in model.blocks[0].parameters()))

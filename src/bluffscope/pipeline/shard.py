@@ -1,0 +1,252 @@
+"""Steps 3 to 6 for one shard: token ids, packed batches, residuals, features, analyses, rows of the table."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import count, islice
+from typing import Any, NamedTuple
+
+import polars as pl
+import torch
+
+from bluffscope.config import MeasureOptions
+from bluffscope.host.float64_guard import own_settings
+from bluffscope.host.stopwatch import Stopwatch
+from bluffscope.metrics import Analysis, AnalysisFunction, Measurement
+from bluffscope.metrics.geometry import Geometry, measure_geometry
+from bluffscope.model import ResidualReader
+from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, pack, pad, plan_batches
+from bluffscope.pipeline.shard_rows import ShardRows
+from bluffscope.records import Activations, Features, LayerState, PackedBatch, Pair, Shard, TokenizedPair
+from bluffscope.sae import Coder
+from bluffscope.table.schema import Column
+
+logger = logging.getLogger(__name__)
+
+Advance = Callable[[int], None]
+"""Told how many more pairs are done."""
+
+
+class UserAnalysis(NamedTuple):
+    """An analysis of the user's own, for `bluffscope.analyze(added=[...])` (docs/own-analysis.md)."""
+
+    function: AnalysisFunction
+    """Called once a batch with its `Measurement`; gives, by column, one value a pair in the batch's order: numbers, NaN
+    where undefined, or text, None where undefined."""
+    columns: tuple[Column, ...]
+    """Every column that the function gives; one it did not declare, or of another length, ends the run (ValueError)."""
+
+
+@dataclass
+class Ceiling:
+    """The most pairs a forward, as learnt from running out of memory."""
+
+    pairs: float = math.inf
+
+
+@dataclass
+class Work:
+    """What was computed."""
+
+    forwards: int = 0
+    """Forward passes."""
+    tokens: int = 0
+    """Nodes of the tries (or tokens of the texts) that went through the model."""
+    slots: int = 0
+    """Slots of all rows, their padding included."""
+    reads: int = 0
+    """Residuals read at each layer."""
+
+
+@dataclass(frozen=True)
+class PreparedShard:
+    """A shard's token ids, cut into batches."""
+
+    rows: ShardRows
+    batches: Sequence[Sequence[TokenizedPair]]
+
+
+@dataclass(frozen=True)
+class ShardWorker:
+    """Holds the model and SAEs once, and measures one shard after another."""
+
+    tokenizer: TextTokenizer
+    reader: ResidualReader
+    coders: Mapping[int, Coder]
+    analyses: Sequence[Analysis]
+    columns: Sequence[Column]
+    options: MeasureOptions
+    limits: BatchLimits
+    keep_residuals: bool
+    stopwatch: Stopwatch
+    decompose: Callable[[Features, torch.Tensor], Geometry] = measure_geometry
+    """How geometry is computed."""
+    ceiling: Ceiling = field(default_factory=Ceiling)
+    work: Work = field(default_factory=Work)
+    """Added to batch by batch."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The model's, for the manifest."""
+        return self.reader.model.identity
+
+    @property
+    def sae_identities(self) -> dict[int, dict[str, Any]]:
+        """Of each layer's SAE, for the manifest."""
+        return {layer: coder.identity for layer, coder in self.coders.items()}
+
+    @property
+    def strategy(self) -> str:
+        """How batches are laid out: "packed", or "batched" where the model takes no packed rows or is given none."""
+        return "packed" if self.reader.packs else "batched"
+
+    def computed(self) -> dict[str, int]:
+        """How much work was done so far, for the manifest."""
+        return asdict(self.work)
+
+    def run(self, shard: Shard, advance: Advance = lambda _: None) -> pl.DataFrame:
+        """Measure every pair of a shard; one row a pair in input order, quarantined ones with their reason."""
+        return self.tabulate(self.measure(self.prepare(shard), advance))
+
+    def prepare(self, shard: Shard) -> PreparedShard:
+        """Token ids and batches of a shard: what needs no model."""
+        with self.stopwatch.stage("tokenise"):
+            rows = ShardRows(shard, self.columns, keep_residuals=self.keep_residuals)
+            tokenized: list[TokenizedPair] = []
+            for pair, result in zip(shard.pairs, self.tokenizer.tokenize(shard.pairs), strict=True):
+                if isinstance(result, TokenizedPair):
+                    tokenized.append(result)
+                else:
+                    rows.quarantine(pair.index, str(result))
+            return PreparedShard(rows, list(plan_batches(tokenized, self.limits, packed=self.reader.packs)))
+
+    @own_settings()
+    def measure(self, prepared: PreparedShard, advance: Advance) -> ShardRows:
+        """Forward, features and analyses of every batch; where memory runs out, of its halves: nothing is lost."""
+        advance(prepared.rows.quarantined)
+        waiting = deque(prepared.batches)
+        while waiting:
+            batch = waiting.popleft()
+            if len(batch) > self.ceiling.pairs or not self._done(batch, prepared.rows):
+                waiting.extendleft(reversed(_halves(batch)))
+            else:
+                advance(len(batch))
+        return prepared.rows
+
+    def tabulate(self, measured: ShardRows) -> pl.DataFrame:
+        """The shard's table."""
+        with self.stopwatch.stage("write"):
+            return measured.frame()
+
+    def lay_out(self, pairs: Sequence[TokenizedPair], *, packed: bool) -> PackedBatch:
+        """The rows of a batch: token tries, or one padded row a text."""
+        sequences = [sequence for pair in pairs for sequence in pair.sequences]
+        slots = {pair.pair.index: slot for slot, pair in enumerate(pairs)}
+        if packed:
+            return pack(sequences, slots, self.limits.row_tokens, self.limits.cell_cost, self.limits.lengths)
+        return pad(sequences, slots)
+
+    def _done(self, batch: Sequence[TokenizedPair], rows: ShardRows) -> bool:
+        """Measure a batch; False, with nothing kept of it, if its halves must be measured instead."""
+        try:
+            return self._measure(batch, rows)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Outside the handler, whose traceback holds the tensors that did not fit.
+        self.reader.buffers.clear()
+        if self.reader.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            rows.quarantine(batch[0].pair.index, "out of memory even in a batch of its own")
+            return True
+        self.ceiling.pairs = len(batch) // 2
+        logger.warning("out of memory with %d pairs a forward: going on with %d", len(batch), self.ceiling.pairs)
+        return False
+
+    def _measure(self, pairs: Sequence[TokenizedPair], rows: ShardRows) -> bool:
+        """The residuals and all analyses of a batch; False where a residual of one of several pairs is not finite."""
+        batch, activations = self._forward(pairs)
+        if not all(bool(residual.isfinite().all()) for residual in activations.residuals.values()):
+            # A pair's infinities spread through the masked attention of its row: its halves tell whose they are.
+            if len(pairs) > 1:
+                return False
+            rows.quarantine(pairs[0].pair.index, "the residual stream is not finite (overflow in this dtype?)")
+            return True
+        logprobs = activations.logprobs
+        if logprobs is not None and not bool(logprobs.isfinite().all()):
+            if len(pairs) > 1:
+                return False
+            rows.quarantine(pairs[0].pair.index, "the log-probability is not finite (overflow in this dtype?)")
+            return True
+        with self.stopwatch.stage("sae"):
+            states = {layer: self._encode(layer, residual) for layer, residual in activations.residuals.items()}
+        measurement = Measurement(
+            pair_ids=[pair.pair.id for pair in pairs],
+            read_pair=batch.read_pair,
+            read_view=batch.read_view,
+            states=states,
+            encode=self._encode_only,
+            options=self.options,
+            decompose=self.decompose,
+            targets=batch.targets,
+            logprobs=None if logprobs is None else logprobs.cpu().double().numpy(),
+        )
+        with self.stopwatch.stage("geometry"):
+            columns = [analysis.function(measurement) for analysis in self.analyses]
+        with self.stopwatch.stage("write"):  # nothing is kept before everything has been computed
+            for values in columns:
+                rows.add(pairs, values)
+            rows.add_features(pairs, batch, states)
+        return True
+
+    def _forward(self, pairs: Sequence[TokenizedPair]) -> tuple[PackedBatch, Activations]:
+        with self.stopwatch.stage("tokenise"):
+            batch = self.lay_out(pairs, packed=self.reader.packs)
+        with self.stopwatch.stage("forward"):
+            activations = self.reader.read(batch)
+        for rows in self.limits.lengths.forwards(batch):
+            self.work.forwards += 1
+            self.work.slots += len(rows) * int(batch.row_lengths[rows].max())
+        self.work.tokens += batch.distinct_tokens
+        self.work.reads += len(batch.read_pair)
+        return batch, activations
+
+    @torch.inference_mode()
+    def _encode(self, layer: int, residual: torch.Tensor) -> LayerState:
+        coder = self.coders[layer]
+        residual = residual.to(coder.decoder.dtype)  # never below float32
+        features, reconstruction = coder.encode_decode(residual)
+        return LayerState(layer, residual, features, reconstruction, coder.decoder)
+
+    @torch.inference_mode()
+    def _encode_only(self, layer: int, residual: torch.Tensor) -> Features:
+        with self.stopwatch.stage("sae"):
+            return self.coders[layer].encode(residual)
+
+
+def _halves(pairs: Sequence[TokenizedPair]) -> list[Sequence[TokenizedPair]]:
+    middle = len(pairs) // 2
+    return [pairs[:middle], pairs[middle:]]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the system or a device had no memory left; torch says so in several ways."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in said for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def cut_shards(pairs: Iterable[tuple[Pair, str]], size: int) -> Iterator[Shard]:
+    """Cut a stream of (pair, group label) into shards of `size` pairs."""
+    stream = iter(pairs)
+    for number in count():
+        held = tuple(islice(stream, size))
+        if not held:
+            return
+        yield Shard(number, tuple(pair for pair, _ in held), tuple(group for _, group in held))

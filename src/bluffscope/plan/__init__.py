@@ -1,7 +1,0 @@
-"""Step 2: texts become token ids, token tries, and packed batches."""
-
-from bluffscope.plan.batches import BatchLimits, plan_batches
-from bluffscope.plan.tokens import TextTokenizer, as_far_as_read
-from bluffscope.plan.tries import pack, pad
-
-__all__ = ["BatchLimits", "TextTokenizer", "as_far_as_read", "pack", "pad", "plan_batches"]

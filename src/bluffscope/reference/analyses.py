@@ -1,0 +1,340 @@
+"""The slow, obvious implementation of docs/definitions.md: one text and one layer at a time.
+
+It is the oracle of the tests and the baseline of the benchmark, and shares no code with the engine's plan, model, sae
+and metrics (a test checks the imports). `reference_model` holds its tokens and forwards, `reference_geometry` its
+mathematics. It follows the pattern of one script per analysis, so per pair, for three
+layers, it makes 13 full forwards of one text, LM head included: fact and hall for each layer (layer sensitivity, 6);
+prompt, fact and hall (semantic misalignment, 3; the prompt's forward also gives the prompt's residuals at every layer);
+fact and hall (stability and entropy, 2); fact and hall with both layers hooked (cross-layer, 2). Beyond that no
+residual is used twice; the d x d eigendecomposition is done once for each layer and view (9).
+
+The five analyses are functions of a `Subject`; called alone, each makes all the forwards it needs itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from bluffscope.errors import InputError, PairError
+from bluffscope.host.noise import unit_noise
+from bluffscope.records import VIEWS, Pair, View
+from bluffscope.reference import geometry as maths
+from bluffscope.reference.geometry import Geometry, mean
+from bluffscope.reference.model import Counts, ReferenceOptions, Text, forward, logits, tokenise
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+    from transformers import PreTrainedTokenizerBase
+else:  # sae_lens takes seconds to import, and its objects are only handed through
+    SAE = PreTrainedTokenizerBase = Any
+
+Row = dict[str, float | int | str | None]
+"""Column name to value; None is undefined."""
+COMPLETIONS: tuple[View, View] = ("fact", "hall")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One layer of one text at its reads."""
+
+    x: Float[torch.Tensor, "read d_model"]
+    """Residual as given to the SAE, in the SAE's dtype."""
+    a: Float[np.ndarray, "read d_sae"]
+    """Features, float64."""
+    y: Float[np.ndarray, "read d_model"]
+    """Reconstruction, float64."""
+
+
+Readings = Mapping[View, Mapping[int, Reading]]
+"""By view, then layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One pair and all that an analysis of it needs; made by `prepare`."""
+
+    pair: Pair
+    texts: Mapping[View, Text]
+    model: torch.nn.Module
+    saes: Mapping[int, SAE]
+    options: ReferenceOptions
+    counts: Counts
+    geometries: dict[tuple[int, View], list[Geometry]] = field(default_factory=dict)
+    """Geometry of each layer and view that was decomposed already, one for each read."""
+    readings: dict[tuple[int, View], Reading] = field(default_factory=dict)
+    """The last reading of each layer and view: for the record, never used in place of another."""
+
+    def read(self, view: View, layers: Iterable[int]) -> dict[int, Reading]:
+        """One forward of one text; its residuals at these layers, encoded and decoded."""
+        readings: dict[int, Reading] = {}
+        names = {k: self.saes[k].cfg.metadata.hook_name or f"blocks.{k}.hook_resid_post" for k in layers}
+        for layer, residual in forward(self.model, self.texts[view], names, self.counts).items():
+            if not bool(torch.isfinite(residual).all()):
+                raise PairError(f"pair {self.pair.id}: the {view} text's activation at layer {layer} is not finite")
+            sae = self.saes[layer]
+            if _centres(self.model, sae):
+                residual = residual - residual.mean(dim=1, keepdim=True)
+            x = residual.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
+            with torch.no_grad(), self.counts.stopwatch.stage("sae"):
+                a = sae.encode(x)
+                y = sae.decode(a)  # follows its own encode: normalising SAEs keep the scale in between
+            self.counts.encodes += 1
+            readings[layer] = Reading(x=x, a=a.double().cpu().numpy(), y=y.double().cpu().numpy())
+            self.readings[layer, view] = readings[layer]
+        return readings
+
+    def geometry(self, layer: int, view: View, reading: Reading) -> list[Geometry]:
+        """Geometry at each read of a layer and view, decomposed the first time it is asked for."""
+        if (layer, view) not in self.geometries:
+            self.geometries[layer, view] = [self._geometry(layer, a) for a in reading.a]
+        return self.geometries[layer, view]
+
+    def _geometry(self, layer: int, features: np.ndarray) -> Geometry:
+        magnitudes, directions = self.active(layer, features)
+        self.counts.eigendecompositions += len(magnitudes) >= 2
+        with self.counts.stopwatch.stage("geometry"):
+            return maths.geometry(magnitudes, directions)
+
+    def active(self, layer: int, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Magnitudes (active,) of a read's active features and their decoder rows (active, d_model), float64."""
+        active = np.flatnonzero(features > 0)
+        decoder = self.saes[layer].W_dec.detach()
+        return features[active], decoder[torch.from_numpy(active).to(decoder.device)].double().cpu().numpy()
+
+
+def _centres(model: torch.nn.Module, sae: SAE) -> bool:
+    """Whether an SAE is of a model with centred writing weights: its residual stream has mean 0 over d_model.
+
+    TransformerLens centres models with LayerNorm only, whose norms take the mean off anyway.
+    """
+    asked: Any = sae.cfg.metadata.model_from_pretrained_kwargs
+    if not (asked or {}).get("center_writing_weights"):
+        return False
+    norms = [module for module in model.modules() if "Norm" in type(module).__name__]
+    return all(isinstance(norm, torch.nn.LayerNorm) for norm in norms)
+
+
+def analyse(
+    pairs: Iterable[Pair],
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    saes: Mapping[int, SAE],
+    options: ReferenceOptions,
+    counts: Counts | None = None,
+) -> list[Row]:
+    """`analyse_pair` of each pair, in order. The first pair that cannot be processed raises its `PairError`."""
+    return [analyse_pair(pair, model, tokenizer, saes, options, counts) for pair in pairs]
+
+
+def analyse_pair(
+    pair: Pair,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    saes: Mapping[int, SAE],
+    options: ReferenceOptions,
+    counts: Counts | None = None,
+) -> Row:
+    """Every metric of docs/definitions.md for one pair, one text and one layer at a time.
+
+    Args:
+        pair: The pair.
+        model: A full causal language model with its LM head, in evaluation mode.
+        tokenizer: Its tokenizer.
+        saes: A sae_lens SAE for each layer of `options.layers`, in float32 or float64; its own hook point is read.
+        options: What is measured.
+        counts: Added to, where given.
+
+    Returns:
+        pair_id, the token counts and read tokens, `l{layer}_{view}_{metric}` and `{metric}_{fact|hall|diff}`; diff is
+        hall - fact. Undefined is None. All metrics but shape_class (a str) are floats, `l0_norm` too.
+
+    Raises:
+        InputError: The options, model and SAEs do not fit together.
+        PairError: This pair cannot be measured: no tokens, longer than the context, or a non-finite residual.
+    """
+    subject = prepare(pair, model, tokenizer, saes, options, counts)
+    return {"pair_id": pair.id, **token_columns(subject), **all_analyses(subject)}
+
+
+def token_columns(subject: Subject) -> Row:
+    """Token counts and the tokens read."""
+    row: Row = {f"{view}_tokens": subject.texts[view].tokens for view in VIEWS}
+    return row | {f"{view}_read_token": subject.texts[view].read_token for view in VIEWS}
+
+
+def all_analyses(subject: Subject) -> Row:
+    """The five analyses in one pass: 13 forwards for three layers (see the head of this file); 15 with `logprob`."""
+    prompt: Readings = {"prompt": subject.read("prompt", subject.options.layers)}
+    row = layer_sensitivity(subject, prompt) | semantic_misalignment(subject, prompt)
+    once: Readings = {view: subject.read(view, [subject.options.layers[0]]) for view in COMPLETIONS}
+    row |= stability(subject, once) | entropy(subject, once)
+    row |= cross_layer(subject)
+    return row | logprob(subject) if subject.options.logprob else row
+
+
+def prepare(
+    pair: Pair,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    saes: Mapping[int, SAE],
+    options: ReferenceOptions,
+    counts: Counts | None = None,
+) -> Subject:
+    """Check that model, SAEs and options fit together and tokenise the pair; see `analyse_pair` for the arguments."""
+    if not options.layers or len(set(options.layers)) < len(options.layers):
+        raise InputError(f"layers {options.layers}: expected one or more distinct layers; name each once")
+    config: Any = cast(Any, model.config).get_text_config()
+    for layer in options.layers:
+        if layer not in saes:
+            raise InputError(f"layer {layer}: no SAE was given for it (there are {sorted(saes)}); add one")
+        width = saes[layer].W_dec.shape[1]
+        if width != config.hidden_size:
+            raise InputError(
+                f"SAE of layer {layer} is for width {width}, the model has {config.hidden_size}; use its own"
+            )
+        if saes[layer].W_dec.dtype not in (torch.float32, torch.float64):
+            raise InputError(f"SAE of layer {layer} is in {saes[layer].W_dec.dtype}; load it in float32 or float64")
+    if model.training:
+        raise InputError("the model is in training mode, where dropout adds noise; call model.eval() first")
+    texts = tokenise(pair, tokenizer, options)
+    context = getattr(config, "max_position_embeddings", None)
+    longest = max(len(text.ids) for text in texts.values())
+    if context is not None and longest > context:
+        raise PairError(f"pair {pair.id}: {longest} tokens are more than the model's context of {context}")
+    counts = Counts() if counts is None else counts
+    return Subject(pair=pair, texts=texts, model=model, saes=saes, options=options, counts=counts)
+
+
+def layer_sensitivity(subject: Subject, prompt: Readings | None = None) -> Row:
+    """Analysis 1, every layer and view: a forward for each; `prompt` readings of all layers spare the prompt's own."""
+    row: Row = {}
+    for layer in subject.options.layers:
+        for view in VIEWS:
+            given = None if prompt is None else prompt.get(view)
+            reading = subject.read(view, [layer])[layer] if given is None else given[layer]
+            shapes = subject.geometry(layer, view, reading)
+            values = maths.layer_metrics(reading.x.double().cpu().numpy(), reading.y, reading.a, shapes)
+            row |= {f"l{layer}_{view}_{name}": value for name, value in values.items()}
+    return row
+
+
+def semantic_misalignment(subject: Subject, prompt: Readings | None = None) -> Row:
+    """Analysis 2, at the first layer: the prompt's single read against each read of fact and hall, averaged."""
+    first = subject.options.layers[0]
+    given = None if prompt is None else prompt.get("prompt")
+    origin_reading = subject.read("prompt", [first])[first] if given is None else given[first]
+    origin = subject.geometry(first, "prompt", origin_reading)[0]
+    row: Row = {}
+    drift: dict[View, float | None] = {}
+    twist: dict[View, float | None] = {}
+    for view in COMPLETIONS:
+        reading = subject.read(view, [first])[first]
+        centroids = [maths.centroid(*subject.active(first, a)) for a in reading.a]
+        shapes = subject.geometry(first, view, reading)
+        drift[view] = mean(maths.angle(origin.centroid, c) for c in centroids)
+        twist[view] = mean(maths.line_angle(origin.axis, g.axis) for g in shapes)
+    row |= _compared("centroid_drift", drift)
+    return row | _compared("axis_twist", twist)
+
+
+def stability(subject: Subject, readings: Readings | None = None) -> Row:
+    """Analysis 3, at the first layer, for `noise_std` and each s of the sweep; `readings` of fact and hall if made."""
+    first = subject.options.layers[0]
+    readings = readings or {view: subject.read(view, [first]) for view in COMPLETIONS}
+    names = {"stability": subject.options.noise_std}
+    names |= {f"stability_s{s:g}": s for s in subject.options.noise_sweep}
+    row: Row = {}
+    for name, s in names.items():
+        row |= _compared(name, {view: _stability(subject, view, readings[view][first], s) for view in COMPLETIONS})
+    return row
+
+
+def _stability(subject: Subject, view: View, reading: Reading, s: float) -> float | None:
+    """Mean over reads of the mean over draws of the Jaccard similarity of the top features with and without noise.
+
+    The noise is s (or s RMS(x) of its read) times `unit_noise`, in float64, cast to x's dtype and added to x.
+    """
+    options, layer = subject.options, subject.options.layers[0]
+    sae = subject.saes[layer]
+    x = reading.x.double().cpu().numpy()
+    relative = options.noise_mode == "relative"
+    scale = s * np.sqrt(np.square(x).mean(axis=1, keepdims=True)) if relative else s
+    clean = [maths.top_features(a) for a in reading.a]
+    similarities: list[list[float | None]] = [[] for _ in clean]
+    for draw in range(options.noise_draws):
+        noise = unit_noise(options.seed, subject.pair.id, view, layer, draw, tokens=x.shape[0], d_model=x.shape[1])
+        with torch.no_grad(), subject.counts.stopwatch.stage("sae"):
+            noisy = sae.encode(reading.x + torch.from_numpy(scale * noise).to(reading.x)).double().cpu().numpy()
+        subject.counts.encodes += 1
+        for of_read, before, after in zip(similarities, clean, noisy, strict=True):
+            of_read.append(maths.jaccard(before, maths.top_features(after)))
+    return mean(mean(of_read) for of_read in similarities)
+
+
+def entropy(subject: Subject, readings: Readings | None = None) -> Row:
+    """Analysis 4, at the first layer: entropy of the largest magnitudes; `readings` of fact and hall if made."""
+    first = subject.options.layers[0]
+    readings = readings or {view: subject.read(view, [first]) for view in COMPLETIONS}
+    return _compared(
+        "entropy",
+        {view: mean(maths.magnitude_entropy(a[a > 0]) for a in readings[view][first].a) for view in COMPLETIONS},
+    )
+
+
+def cross_layer(subject: Subject) -> Row:
+    """Analysis 5 between layers[len // 2] and layers[-1]; of two layers, between both; all None for one layer.
+
+    With two layers layers[len // 2] is the last itself, whose cosine is 1 whatever the text, so the first takes its
+    place. Consistency is None where the dictionaries have different widths.
+    """
+    layers = subject.options.layers
+    consistency: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
+    alignment: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
+    if len(layers) > 1:
+        middle, last = (layers[len(layers) // 2] if len(layers) > 2 else layers[0]), layers[-1]
+        same_width = subject.saes[middle].W_dec.shape[0] == subject.saes[last].W_dec.shape[0]
+        for view in COMPLETIONS:
+            readings = subject.read(view, [middle, last])
+            here, there = readings[middle], readings[last]
+            if same_width:
+                consistency[view] = mean(maths.cosine(a, b) for a, b in zip(here.a, there.a, strict=True))
+            alignment[view] = mean(maths.cosine(a, b) for a, b in zip(here.y, there.y, strict=True))
+    row = _compared("cross_layer_consistency", consistency)
+    return row | _compared("cross_layer_alignment", alignment)
+
+
+def logprob(subject: Subject) -> Row:
+    """Log-probability of each completion given its prompt, in nats: the sum over its tokens, and that by their number.
+
+    A completion's tokens are those after the longest token prefix its text shares with the prompt. None where its first
+    token is the first of the text: nothing predicts it.
+    """
+    sums: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
+    means: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
+    for view in COMPLETIONS:
+        text = subject.texts[view]
+        first = len(text.ids) - text.tokens
+        if first == 0:
+            continue
+        predictions = logits(subject.model, text, subject.counts)
+        total = 0.0
+        for position in range(first, len(text.ids)):
+            predicted = torch.log_softmax(predictions[position - 1], dim=0)
+            total += float(predicted[text.ids[position]])
+        if not np.isfinite(total):
+            raise PairError(f"pair {subject.pair.id}: the log-probability of the {view} completion is not finite")
+        sums[view], means[view] = total, total / text.tokens
+    return _compared("logprob", sums) | _compared("logprob_per_token", means)
+
+
+def _compared(name: str, values: Mapping[View, float | None]) -> Row:
+    """Columns of fact, hall and diff = hall - fact; diff is None where either is."""
+    fact, hall = values["fact"], values["hall"]
+    diff = None if fact is None or hall is None else hall - fact
+    return {f"{name}_fact": fact, f"{name}_hall": hall, f"{name}_diff": diff}

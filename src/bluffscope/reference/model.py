@@ -1,0 +1,250 @@
+"""How the reference sees a pair: its texts as tokens, and one full forward of one text at a time.
+
+The first half of `bluffscope.reference.analyses`, under the same rule: no code in common with the engine.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from bluffscope.config import Position
+from bluffscope.errors import InputError, PairError
+from bluffscope.host.float64_guard import computing_in
+from bluffscope.host.stopwatch import Stopwatch
+from bluffscope.records import AUTO_JOIN, VIEWS, Pair, View
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+    from transformers import PreTrainedTokenizerBase
+else:  # they are only handed through
+    PreTrainedTokenizerBase = RemovableHandle = Any
+
+_BLOCK_LISTS = ("model.layers", "model.language_model.layers", "transformer.h", "gpt_neox.layers")
+_POINTS = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+_SUBLAYERS = (
+    ("post_self_attn_layernorm", "post_mlp_layernorm"),  # GLM-4
+    ("post_attention_layernorm", "post_feedforward_layernorm"),  # Gemma 2 and 3, OLMo 2; elsewhere the MLP's input norm
+    ("self_attention.dense", "mlp.dense_4h_to_h"),  # BLOOM, whose attention and mlp return the sum
+    ("self_attn", "mlp"),
+    ("attn", "mlp"),
+    ("attention", "mlp"),
+)
+"""Modules that hold what attention and MLP add; a block's are the first two that it has."""
+_ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 0.02, torch.float16: 0.004}
+"""Relative error of a sum of three."""
+_HOOK_NAME = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post|mlp_out|attn_out)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceOptions:
+    """What is measured; the same meanings and defaults as the run's own options."""
+
+    layers: tuple[int, ...]
+    """Layers in the order of the user; the first is that of misalignment, stability and entropy."""
+    join: str = AUTO_JOIN
+    """Text between prompt and completion; see `bluffscope.records.joined`."""
+    position: Position = "last"
+    """Read the last token; the completion's first; the first that is not the other completion's; or every token of the
+    completion, and average the metrics. The prompt is always read at its last token."""
+    noise_std: float = 0.1
+    """s of the stability noise."""
+    noise_mode: Literal["absolute", "relative"] = "absolute"
+    """s in activation units, or times the root mean square of the residual."""
+    noise_draws: int = 8
+    """Draws of noise for each text and s."""
+    noise_sweep: tuple[float, ...] = ()
+    """Further s, each with columns stability_s{S}_*."""
+    seed: int = 0
+    """Seed of the noise."""
+    prepend_bos: bool = True
+    """Feed one BOS before the text, where the tokenizer has one."""
+    logprob: bool = False
+    """Also the log-probabilities of fact and hallucination: one more forward of each."""
+
+
+@dataclass
+class Counts:
+    """How much work was done; hand one in to have it counted."""
+
+    forwards: int = 0
+    """Full forward passes of one text."""
+    encodes: int = 0
+    """Calls of `sae.encode`: one for each text, layer, analysis and noise draw, whatever the number of reads."""
+    eigendecompositions: int = 0
+    """Decompositions of a d x d matrix; reads with fewer than two active features need none."""
+    stopwatch: Stopwatch = field(default_factory=Stopwatch, compare=False, repr=False)
+    """Seconds in the three, as the stages forward, sae and geometry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """One view as the model sees it."""
+
+    ids: list[int]
+    """Token ids, BOS first where one is fed."""
+    reads: list[int]
+    """Positions in `ids` at which the view is measured: never BOS, never empty."""
+    tokens: int
+    """Prompt: its tokens without BOS. Fact, hall: tokens after the longest token prefix in common with the prompt."""
+    read_token: str
+    """Text of the (last) token read; as the vocabulary writes it where it is no whole character."""
+
+
+def tokenise(pair: Pair, tokenizer: PreTrainedTokenizerBase, options: ReferenceOptions) -> dict[View, Text]:
+    """Token ids and reads of the three views.
+
+    The whole text of a view is tokenised at once, so tokens may merge across the border of prompt and completion, and
+    text that looks like a special token stays text. Exactly one BOS is put in front where `prepend_bos` is set and the
+    tokenizer has one. A completion's tokens are those after the longest token prefix its text shares with the prompt.
+
+    Raises:
+        PairError: A view has no tokens, its completion none of its own, or none to read at the position asked for.
+    """
+    bos: list[Any] = [tokenizer.bos_token_id] if options.prepend_bos and tokenizer.bos_token_id is not None else []
+    ids: dict[View, list[int]] = {}
+    for view in VIEWS:
+        encoded: Any = tokenizer(pair.text(view, options.join), add_special_tokens=False, split_special_tokens=True)
+        ids[view] = list(encoded["input_ids"])
+        if not ids[view]:
+            raise PairError(f"pair {pair.id}: the {view} text has no tokens")
+    texts: dict[View, Text] = {}
+    for view in VIEWS:
+        other: View = "hall" if view == "fact" else "fact"
+        shared = 0 if view == "prompt" else _shared(ids[view], ids["prompt"])
+        if shared == len(ids[view]):
+            raise PairError(f"pair {pair.id}: the {view} completion adds no token to the prompt")
+        own = range(shared, len(ids[view]))
+        reads = _reads(options.position, own, ids[view], ids[other]) if view != "prompt" else [own[-1]]
+        if not reads:
+            raise PairError(f"pair {pair.id}: the {view} text ends before it differs from the {other} text")
+        last = ids[view][reads[-1]]
+        word = str(tokenizer.decode([last]))
+        if "\ufffd" in word:
+            word = str(tokenizer.convert_ids_to_tokens(last))
+        texts[view] = Text(ids=bos + ids[view], reads=[len(bos) + i for i in reads], tokens=len(own), read_token=word)
+    return texts
+
+
+def _shared(ids: list[int], others: list[int]) -> int:
+    """Length of the longest prefix in common."""
+    length = 0
+    while length < min(len(ids), len(others)) and ids[length] == others[length]:
+        length += 1
+    return length
+
+
+def _reads(position: Position, own: range, ids: list[int], others: list[int]) -> list[int]:
+    """Which of a completion's `own` tokens are read; `others` are the ids of the pair's other completed text."""
+    if position == "completion-mean":
+        return list(own)
+    if position == "divergence":  # the first token up to which the text is not also the other's beginning
+        return [i for i in own if ids[: i + 1] != others[: i + 1]][:1]
+    return [own[0] if position == "first-completion" else own[-1]]
+
+
+def forward(
+    model: torch.nn.Module, text: Text, hook_names: Mapping[int, str], counts: Counts
+) -> dict[int, torch.Tensor]:
+    """One full forward of one unpadded text; by layer the (read, d_model) activation at its hook point."""
+    points = {layer: _point(hook_name) for layer, hook_name in hook_names.items()}
+    wanted = {(number, point) for number, point in points.values()}
+    added = {number for number, point in wanted if not point.startswith("resid")}
+    states: dict[tuple[int, str], torch.Tensor] = {}  # (token, d_model) by block and point
+
+    def catch(place: tuple[int, str], hidden: torch.Tensor) -> None:
+        states[place] = hidden[0].clone()  # a block may add in place
+
+    handles: list[RemovableHandle] = []
+    try:
+        for place in wanted | {(number, point) for number in added for point in _POINTS}:
+            handles.append(_hook(model, *place, partial(catch, place)))
+        _run(model, text, counts)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for number in added:
+        _check_sum(number, *(states[number, point] for point in _POINTS))
+    return {layer: states[place][text.reads] for layer, place in points.items()}
+
+
+def _check_sum(number: int, *states: torch.Tensor) -> None:
+    """Refuse a block whose attention and MLP, as they were read, are not what it adds to the residual stream."""
+    before, attention, mlp, after = (part.double() for part in states)
+    allowed = _ROUNDING[states[0].dtype] * sum(part.norm(dim=1) for part in (before, attention, mlp, after))
+    if not bool(((before + attention + mlp - after).norm(dim=1) <= allowed).all()):
+        raise InputError(
+            f"block {number}: resid_pre + attn_out + mlp_out is not resid_post, so the reference cannot read attn_out "
+            "or mlp_out of this model; use --strategy packed, or SAEs that read the residual stream"
+        )
+
+
+def logits(model: torch.nn.Module, text: Text, counts: Counts) -> torch.Tensor:
+    """One full forward of one unpadded text: its logits (token, vocabulary) as the model itself gives them, float64."""
+    return _run(model, text, counts).logits[0].cpu().double()
+
+
+def _run(model: torch.nn.Module, text: Text, counts: Counts) -> Any:
+    weights = next(model.parameters())
+    ids = torch.tensor([text.ids], device=weights.device)
+    with torch.no_grad(), computing_in(weights.dtype), counts.stopwatch.stage("forward"):
+        output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    counts.forwards += 1
+    return output
+
+
+def _point(hook_name: str) -> tuple[int, str]:
+    """Block and point of a TransformerLens name."""
+    match = _HOOK_NAME.fullmatch(hook_name)
+    if match is None:
+        known = "blocks.K.hook_resid_pre, hook_resid_post, hook_mlp_out or hook_attn_out"
+        raise InputError(f"SAE hook point {hook_name!r} is not known; use an SAE trained at {known}")
+    return int(match[1]), match[2]
+
+
+def _hook(model: torch.nn.Module, number: int, point: str, store: Callable[[torch.Tensor], None]) -> RemovableHandle:
+    """Call `store` with the activation (batch, token, d_model) at a hook point.
+
+    `mlp_out` and `attn_out` are what the sublayer adds to the residual stream: the output of the norm after it where
+    there is one, times the block's multiplier.
+    """
+    blocks = _blocks(model)
+    if number >= len(blocks):
+        name = f"blocks.{number}.hook_{point}"
+        raise InputError(f"SAE hook point {name}: the model has {len(blocks)} blocks; use an SAE of this model")
+    block = blocks[number]
+
+    def of_input(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        store(args[0] if args else kwargs["hidden_states"])
+
+    def of_output(_module: torch.nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        store(output[0] if isinstance(output, tuple | list) else output)
+
+    def of_sublayer(_module: torch.nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        store((output[0] if isinstance(output, tuple) else output) * getattr(block, "residual_multiplier", 1.0))
+
+    if point == "resid_pre":
+        return block.register_forward_pre_hook(of_input, with_kwargs=True)
+    if point == "resid_post":
+        return block.register_forward_hook(of_output)
+    modules = dict(block.named_modules())
+    pair = next((pair for pair in _SUBLAYERS if all(name in modules for name in pair)), None)
+    if pair is None:
+        raise InputError(f"the reference knows no {point} of {type(block).__name__}; use --strategy packed")
+    return modules[pair[point == "mlp_out"]].register_forward_hook(of_sublayer)
+
+
+def _blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
+    """The model's transformer blocks, in order."""
+    for path in _BLOCK_LISTS:
+        try:
+            return operator.attrgetter(path)(model)
+        except AttributeError:
+            continue
+    raise InputError(f"{type(model).__name__}: its list of blocks is none of {', '.join(_BLOCK_LISTS)}; not supported")

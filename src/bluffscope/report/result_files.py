@@ -1,0 +1,105 @@
+"""stats.parquet, ladder.parquet, the detectors' tables and stats.json; compare.parquet and compare.json: each whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from bluffscope.compare.runs import RunComparison
+from bluffscope.detectors.evaluate import Detection
+from bluffscope.stats.analysis import StatsResult
+from bluffscope.table.atomic import atomic_write, remove, unwritable, write_bytes
+from bluffscope.table.folder import plain
+from bluffscope.table.manifest import package_versions
+
+STATS_VERSION = 1
+"""Version of the columns and of stats.json."""
+COMPARE_VERSION = 1
+"""Version of the columns and of compare.json."""
+_OPTIONAL = ("detectors.parquet", "transfer.parquet")
+_PACKAGES = ("bluffscope", "numpy", "scipy", "scikit-learn", "polars")
+
+
+def write_stats(
+    result: StatsResult, folder: Path, source: Mapping[str, Any], detection: Detection | None = None
+) -> tuple[Path, Path]:
+    """Write all files, in place of earlier ones; gives the paths of stats.parquet and stats.json.
+
+    The files of a folder belong together: where no detectors are given, those of an earlier call are removed.
+
+    Args:
+        result: what is written.
+        folder: made if need be.
+        source: what was analysed (table, pairs), for stats.json.
+        detection: the detectors, where they were asked for: detectors.parquet and transfer.parquet.
+
+    Raises:
+        RunFolderError: the operating system refused.
+    """
+    _make(folder)
+    about = {"stats_version": STATS_VERSION, **source, **result.about, "packages": package_versions(_PACKAGES)}
+    # The family is declared beside the numbers too, so that the Parquet file says it when it travels alone.
+    marks = {name: json.dumps(plain(about[name])) for name in ("stats_version", "family", "corrections", "notes")}
+    parquet, text = folder / "stats.parquet", folder / "stats.json"
+    atomic_write(parquet, lambda temporary: result.rows.write_parquet(temporary, metadata=marks))
+    tables = {"ladder.parquet": result.ladder}
+    if detection is not None:
+        tables |= {"detectors.parquet": detection.rows, "transfer.parquet": detection.transfer}
+    for name, frame in tables.items():
+        atomic_write(folder / name, frame.write_parquet)
+    remove(folder / name for name in _OPTIONAL if name not in tables)
+    content = {
+        **about,
+        "files": [parquet.name, *tables],
+        "detectors": None if detection is None else detection.about | {"rows": detection.rows.to_dicts()},
+        "rows": result.rows.to_dicts(),
+        "cross_tables": result.cross_tables.to_dicts(),
+        "control_rows": [] if result.control is None else result.control.to_dicts(),
+    }
+    _write_json(text, content)
+    return parquet, text
+
+
+def write_comparison(result: RunComparison, folder: Path) -> tuple[Path, Path]:
+    """Write both files, in place of earlier ones; gives their paths.
+
+    Args:
+        result: what is written.
+        folder: made if need be.
+
+    Raises:
+        RunFolderError: the operating system refused.
+    """
+    _make(folder)
+    parquet, text = folder / "compare.parquet", folder / "compare.json"
+    marks = {"compare_version": str(COMPARE_VERSION), "first": result.first}
+    atomic_write(parquet, lambda temporary: result.rows.write_parquet(temporary, metadata=marks))
+    others = [
+        {field.name: getattr(other, field.name) for field in fields(other)}
+        | {"fidelity": None if other.fidelity is None else other.fidelity.to_dicts()}
+        for other in result.others
+    ]
+    content = {
+        "compare_version": COMPARE_VERSION,
+        "first": result.first,
+        "others": others,
+        "rows": result.rows.to_dicts(),
+        "packages": package_versions(_PACKAGES),
+    }
+    _write_json(text, content)
+    return parquet, text
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    document = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (document + "\n").encode("utf-8", "backslashreplace"))

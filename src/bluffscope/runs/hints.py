@@ -1,0 +1,49 @@
+"""Why a run was slower than it need be, where that can be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+
+from bluffscope.config import RunConfig
+from bluffscope.pipeline.plan.memory import pairs
+from bluffscope.pipeline.batch_size import MOST_BATCH_TOKENS
+
+SLOW_SECONDS: Final = 10.0
+"""Of measuring: a shorter run is not worth a hint."""
+_FEW: Final = 0.25
+"""Share of a full batch's tokens below which a forward is small."""
+
+
+def slow_hints(config: RunConfig, seconds: float, marks: Sequence[str], computed: Mapping[str, int]) -> list[str]:
+    """One line for each reason, with what to do; none for a run that was not slow.
+
+    Args:
+        config: the run's options, with everything frozen in.
+        seconds: that measuring took, loading apart.
+        marks: what disturbed it (`bluffscope.host.machine.Watch`).
+        computed: forwards and tokens done.
+    """
+    if seconds < SLOW_SECONDS:
+        return []
+    found: list[str] = []
+    # Workers of a cluster are not this process's children: their load looks like that of others.
+    for mark in marks if config.engine.address is None else ():
+        if mark == "swapping":
+            found.append("the machine was swapping: use a smaller --batch-size, --dtype bfloat16 or a smaller model")
+        else:
+            found.append(f"{mark} beside this run: close other programs for the machine's full speed")
+    engine, device = config.engine, config.model.device
+    here = engine.engine == "local" and device == "cpu"
+    if here and (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        found.append("this machine's GPU was not used: --device auto takes it")
+    if engine.strategy in ("sequential", "separate"):
+        found.append(f"--strategy {engine.strategy} measures one text at a time: packed gives the same table faster")
+    elif engine.batch_size != "auto" and computed.get("forwards", 0) > 1:
+        full = MOST_BATCH_TOKENS[device]
+        if computed["tokens"] < _FEW * full * computed["forwards"]:
+            most = pairs(full, computed["tokens"] / (computed["forwards"] * engine.batch_size))
+            found.append(f"{engine.batch_size} pairs a forward are few here: --batch-size auto takes about {most}")
+    return found

@@ -1,0 +1,155 @@
+"""What made a run's numbers: for the manifest, the table's metadata, and whoever wants to go on with the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from bluffscope import __version__
+from bluffscope.config import RunConfig
+from bluffscope.runs.workers import Crew, CrewWorker
+from bluffscope.pairs import Scan, Source
+from bluffscope.table.checksums import TableFile
+from bluffscope.table.folder import plain
+from bluffscope.table.manifest import assemble_manifest, metric_versions
+from bluffscope.table.merge import MergeResult
+from bluffscope.table.schema import SCHEMA_VERSION
+
+FREE: Final = frozenset(
+    {
+        *("device", "batch_size", "batch_tokens", "row_tokens", "engine", "workers", "address"),
+        *("max_quarantine", "allow_unsound", "fidelity", "out", "resume", "dry_run"),
+    }
+)
+"""Options that change where and how a run is done but not what comes out, beyond rounding."""
+BY_IDENTITY: Final = frozenset({"preset", "model", "revision", "sae", "data"})
+"""Options that name what is compared by its content: it may lie elsewhere now."""
+_WHEREABOUTS: Final = frozenset({"name", "folder", "file"})
+"""Of a model's or SAE's identity: where it lay."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Everything that a run's results depend on."""
+
+    options: Mapping[str, Any]
+    """Those that change results, resolved; by name."""
+    model: Mapping[str, Any]
+    saes: Mapping[str, Mapping[str, Any]]
+    """By layer."""
+    data: Mapping[str, Any]
+    """``digest`` and number of ``pairs``."""
+    metric_versions: Mapping[str, int]
+    """Of every column, in the table's order."""
+    schema_version: int = SCHEMA_VERSION
+
+    def entry(self) -> dict[str, Any]:
+        """All of it and its digest, as JSON knows it."""
+        return plain({**{item.name: getattr(self, item.name) for item in fields(self)}, "digest": self.digest()})
+
+    def digest(self) -> str:
+        """32 hex digits; the same wherever model, SAEs and data lie."""
+        content = plain(
+            {
+                "options": self.options,
+                "model": placeless(self.model),
+                "saes": {layer: placeless(sae) for layer, sae in self.saes.items()},
+                "data": self.data,
+                "metric_versions": list(self.metric_versions.items()),
+                "schema_version": self.schema_version,
+            }
+        )
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def identity_of(config: RunConfig, worker: CrewWorker, scan: Scan) -> Identity:
+    """The identity of a run whose model and SAEs are loaded and whose options are complete."""
+    return Identity(
+        options=result_options(config),
+        model=worker.identity,
+        saes={str(layer): identity for layer, identity in worker.sae_identities.items()},
+        data={"digest": scan.digest, "pairs": scan.count},
+        metric_versions=metric_versions(worker.columns),
+    )
+
+
+def result_options(config: RunConfig) -> dict[str, Any]:
+    """The options that change results, by name, as config.yaml has their values."""
+    groups = [getattr(config, part.name) for part in fields(config)]
+    values = {item.name: getattr(group, item.name) for group in groups for item in fields(group)}
+    return plain({name: value for name, value in values.items() if name not in FREE | BY_IDENTITY})
+
+
+def placeless(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's or SAE's identity without where it lay."""
+    return {key: value for key, value in identity.items() if key not in _WHEREABOUTS}
+
+
+def table_metadata(config: RunConfig, identity: Identity) -> dict[str, str]:
+    """The key-value metadata of metrics.parquet."""
+    return {
+        "bluffscope": __version__,
+        "model": str(config.model.model),
+        "sae": str(config.model.sae),
+        "layers": " ".join(map(str, config.model.layers)),
+        "position": config.measure.position,
+        "dtype": config.model.dtype,
+        "quantize": config.model.quantize,
+        "seed": str(config.measure.seed),
+        "data_digest": str(identity.data["digest"]),
+        "run_digest": identity.digest(),
+    }
+
+
+def run_manifest(
+    config: RunConfig,
+    source: Source,
+    scan: Scan,
+    crew: Crew,
+    merged: MergeResult,
+    sessions: Sequence[Mapping[str, Any]],
+    lint: dict[str, Any],
+) -> dict[str, Any]:
+    """The content of manifest.json; timings and work are summed over the sessions."""
+    worker = crew.worker
+    manifest = assemble_manifest(
+        columns=worker.columns,
+        model=worker.identity,
+        saes={str(layer): identity for layer, identity in worker.sae_identities.items()},
+        device=config.model.device,
+        dtype=config.model.dtype,
+        seeds={"noise": config.measure.seed},
+        counts={
+            "pairs": scan.count,
+            "measured": merged.rows,
+            "quarantined": merged.quarantined,
+            **_summed(session.get("computed", {}) for session in sessions),
+        },
+        timings=_summed(session.get("timings", {}) for session in sessions),
+        lint=lint,
+    )
+    manifest["data"] = {"name": source.name, "digest": scan.digest, "domains": scan.domains}
+    if source.commit is not None:
+        manifest["data"]["commit"] = source.commit
+    manifest["memory"] = crew.memory(scan.count)
+    manifest["workers"] = crew.workers(sessions[-1]["pairs"])
+    manifest["strategy"] = worker.strategy
+    manifest["quantize"] = config.model.quantize
+    manifest["sessions"] = list(sessions)
+    manifest["files"] = {name: _entry(table) for name, table in merged.tables.items()}
+    return manifest
+
+
+def _entry(table: TableFile) -> dict[str, Any]:
+    return {"sha256": table.sha256, "bytes": table.bytes, "rows": table.rows}
+
+
+def _summed(parts: Any) -> dict[str, Any]:
+    total: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total.get(name, 0) + value
+    return total

@@ -1,0 +1,318 @@
+"""A whole run: options in, a folder with tables, manifest, log and report out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+
+from bluffscope.host.buffers import kept_heap
+from bluffscope.config import RunConfig
+from bluffscope.runs.workers import CrewWorker, check_engine, crew_of
+from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
+from bluffscope.host.exclusive import exclusive
+from bluffscope.health import Health, Inspection, Sample, examine, inspect
+from bluffscope.runs.hints import slow_hints
+from bluffscope.host.machine import Watch
+from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
+from bluffscope.runs.options import check_out, check_values, homes_expanded, replayable
+from bluffscope.pairs import Scan, Source, open_source
+from bluffscope.linter import GroupSample, lint_source
+from bluffscope.pipeline.shard import UserAnalysis
+from bluffscope.host.float64_guard import own_settings
+from bluffscope.config.presets import resolve
+from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
+from bluffscope.records import Shard
+from bluffscope.runs.resume import (Previous, completed, look_for_run, merged_before, read_previous, refuse_changed_identity, refuse_changed_options, resumable, resume_command, write_identity)
+from bluffscope.runs.log import RunLog, logging_to
+from bluffscope.runs.state import Session, Work
+from bluffscope.host.signals import Check, stoppable
+from bluffscope.table.folder import RunFolder
+from bluffscope.table.journal import Journal
+from bluffscope.table.lock import locked
+from bluffscope.table.merge import MergeResult, merge, remove_shards
+from bluffscope.table.reader import Run
+from bluffscope.table.schema import table_columns
+from bluffscope.table.space import bytes_a_pair, check_space
+from bluffscope.pipeline.build import ColumnsOf
+
+LINT_ROWS = 20_000
+"""Pairs that the linter looks at in a run; of more, whole groups are drawn at random, and the manifest says so."""
+LINT_PAIRS = 1000
+"""Most pairs of a scope that the linter's text classifier sees in a run: `bluffscope lint` takes the time for more."""
+LINT_KEPT = 100
+"""Findings of a kind, and pairs of a finding, that the manifest names; `bluffscope lint` names all."""
+
+_log = logging.getLogger(__name__)
+
+
+class Progress(Protocol):
+    """Told how a run gets on."""
+
+    def start(self, total: int) -> None:
+        """The number of pairs to come."""
+        ...
+
+    def advance(self, pairs: int) -> None:
+        """So many more pairs are done."""
+        ...
+
+    def finish(self) -> None:
+        """No more pairs come."""
+        ...
+
+
+class _Silent:
+    def start(self, total: int) -> None:
+        pass
+
+    def advance(self, pairs: int) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind."""
+
+    path: Path
+    """The run's folder."""
+    merged: MergeResult
+    """How many pairs are in the table and in quarantine."""
+    manifest: Mapping[str, Any]
+    """What manifest.json holds."""
+    untouched: bool = False
+    """Whether the run was complete already: its files were compared with their checksums, and nothing was measured."""
+
+    def metrics(self) -> pl.DataFrame:
+        """The result table, read from the folder."""
+        return Run(self.path).metrics
+
+
+@exclusive()
+@own_settings()
+def run(
+    config: RunConfig,
+    *,
+    analyses: tuple[Analysis, ...] = ANALYSES,
+    added: tuple[UserAnalysis, ...] = (),
+    progress: Progress | None = None,
+) -> RunResult:
+    """Measure the pairs that the options name and write the run's folder; or go on with a run, see ``output.resume``.
+
+    The model is held by nothing once it returns.
+
+    Args:
+        config: all options; whatever is left open is filled in from the preset, the model and the device.
+        analyses: which of the five analyses run.
+        added: analyses of the user's own.
+        progress: told how many pairs are done.
+
+    Raises:
+        InputError: something in the options or the data; nothing is written.
+        RunFolderError: the folder cannot be written.
+        QuarantineLimitError: more pairs are in quarantine than ``engine.max_quarantine`` allows.
+        RunStopped: Ctrl-C or SIGTERM came; what was committed is kept, and can be resumed.
+    """
+    config = homes_expanded(config)
+    session = Session(config)
+    check_values(config)
+    if config.measure.logprob and LOGPROB not in analyses:
+        analyses = (*analyses, LOGPROB)
+    with ExitStack() as held:
+        previous = None
+        log = held.enter_context(logging_to(RunLog()))
+        if config.output.resume is None:
+            check_out(config.output.out)
+        else:
+            previous = _continued(config, held, log)
+            if previous.complete:
+                assert previous.finished is not None and previous.finished.manifest is not None
+                merged = completed(previous)
+                return RunResult(previous.folder.path, merged, previous.finished.manifest, untouched=True)
+        check_engine(config.engine)
+        with session.stopwatch.stage("data"):
+            source = open_source(config.data)
+            scan = source.scan()
+        config = replace(config, data=replace(config.data, data=source.location), model=resolve(config.model))
+        everything = (*analyses, *(Analysis("added", item.function) for item in added))
+        columns_of = _columns(config, scan, analyses, added)
+        crew = held.enter_context(crew_of(config, everything, columns_of, session.stopwatch))
+        session.worker, session.config = crew.worker, (config := crew.config)
+        with session.stopwatch.stage("lint"):
+            lint = _lint(config, source, crew.worker)
+        work = Work(session, config, source, scan, crew, identity_of(config, crew.worker, scan))
+        with session.stopwatch.stage("write"):
+            folder = _folder(work, previous, held, log)
+        with resumable(folder, config):
+            return _finish(work, folder, previous, lint, progress or _Silent())
+
+
+def _continued(config: RunConfig, held: ExitStack, log: RunLog) -> Previous:
+    """The run to go on with, its folder locked and its options compared; what is damaged in it is said."""
+    assert config.output.resume is not None
+    path = config.output.resume
+    if config.output.out is not None:
+        raise InputError(f"--out {config.output.out}: not with --resume, which goes on in the run's own folder")
+    look_for_run(path)
+    held.enter_context(locked(path))
+    log.open(RunFolder(path))
+    previous = read_previous(path)
+    refuse_changed_options(previous, config)
+    for fault in () if previous.finished is None else previous.finished.damaged:
+        _log.warning("%s: made again", fault)
+    return previous
+
+
+def _folder(work: Work, previous: Previous | None, held: ExitStack, log: RunLog) -> RunFolder:
+    """The run's folder, locked, with its options and what its results depend on written down."""
+    config = work.config
+    if previous is not None:
+        refuse_changed_identity(previous, work.identity)
+        folder = previous.folder
+    else:
+        out = config.output.out
+        check_space(out or Path("runs"), work.scan.count, _bytes_a_pair(work))
+        name = f"{Path(config.model.model or 'model').name}-{work.source.name}"
+        folder = RunFolder.create_default(name) if out is None else RunFolder.create(out)
+        held.enter_context(locked(folder.path))
+        log.open(folder)
+    if previous is None or previous.config is None:
+        if previous is not None:
+            _log.warning("%s: stopped before its options were written; it starts with those given", folder.path)
+        folder.write_config(replayable(config, work.worker.identity.get("revision"), work.worker.sae_identities))
+    write_identity(folder, work.identity)
+    return folder
+
+
+def _bytes_a_pair(work: Work) -> int:
+    reads = 2.0 if work.config.measure.position == "completion-mean" else 1.0
+    saes, keep = work.worker.sae_identities, work.config.output.keep_residuals
+    return bytes_a_pair(work.worker.columns, saes, reads=reads, keep_residuals=keep)
+
+
+def _finish(
+    work: Work, folder: RunFolder, previous: Previous | None, lint: dict[str, Any], progress: Progress
+) -> RunResult:
+    """Measure what is missing, merge, write the manifest; the shards go last."""
+    config, session, worker, hints = work.config, work.session, work.worker, list[str]()
+    merged = None if previous is None else merged_before(previous, work.identity)
+    with stoppable() as check:
+        if merged is None:
+            measuring = time.perf_counter()
+            with Watch() as watch:
+                _measure(work, folder, previous is not None, progress, check)
+            hints = slow_hints(config, time.perf_counter() - measuring, watch.marks, worker.computed())
+            with session.stopwatch.stage("write"):
+                count = -(-work.scan.count // config.engine.shard_pairs)
+                metadata = table_metadata(config, work.identity)
+                merged = merge(folder, count, worker.columns, metadata, config.output.keep_residuals, check)
+                _log_quarantine(folder)
+    with session.stopwatch.stage("health"):
+        health = _health(work, folder, merged)
+    sessions = session.among(merged.sessions)
+    manifest = run_manifest(config, work.source, work.scan, work.crew, merged, sessions, lint)
+    manifest = folder.write_manifest({**manifest, "hints": hints, "health": health.entry()})
+    remove_shards(folder)
+    return RunResult(folder.path, merged, manifest)
+
+
+def _health(work: Work, folder: RunFolder, merged: MergeResult) -> Health:
+    """The health gate, on the finished tables and on a few texts read again where the model is."""
+    run, worker, engine = Run(folder.path), work.worker, work.config.engine
+    try:
+        inspection = work.crew.ask(partial(inspect, sample=Sample.of_run(work.source, run.metrics, engine.shard_pairs)))
+    except WorkerLostError as error:  # the run is complete
+        inspection = Inspection.undone(str(error))
+    return examine(
+        work.config.model,
+        inspection,
+        run.metrics,
+        run.features,
+        merged.reasons,
+        identity=worker.identity,
+        saes=worker.sae_identities,
+        allowed=work.config.output.allow_unsound,
+    )
+
+
+def _measure(work: Work, folder: RunFolder, resumed: bool, progress: Progress, check: Check) -> None:
+    """Run and commit every shard that is not committed yet."""
+    session, scan, limit = work.session, work.scan, work.config.engine.max_quarantine
+    journal, again = Journal(folder, work.identity.digest()), resume_command(folder.path, work.config)
+    with session.stopwatch.stage("data"):
+        journal.recover(work.shards())
+    for fault in journal.dropped:
+        _log.warning("%s: measured again", fault)
+    if resumed:
+        a_pair = journal.bytes / journal.pairs if journal.pairs else _bytes_a_pair(work)
+        check_space(folder.path, scan.count, a_pair, journal.bytes)
+    _refuse_quarantine(journal, limit, again)
+
+    def commit(shard: Shard, frame: pl.DataFrame) -> None:
+        with session.stopwatch.stage("write"):
+            journal.commit(shard, frame, session.said())
+        _refuse_quarantine(journal, limit, again)
+
+    def advance(pairs: int) -> None:
+        progress.advance(pairs)
+        check()
+
+    progress.start(scan.count - journal.pairs)
+    try:
+        shards = session.stopwatch.each("data", journal.missing(work.shards()))
+        with kept_heap():
+            work.crew.run(shards, commit, advance)
+    finally:
+        progress.finish()
+
+
+def _refuse_quarantine(journal: Journal, limit: int | None, again: str) -> None:
+    if limit is not None and journal.quarantined > limit:
+        reason, number = journal.reasons.most_common(1)[0]
+        raise QuarantineLimitError(
+            f"stopped: {journal.quarantined} of {journal.pairs} pairs are in quarantine, --max-quarantine is {limit} "
+            f"({number} x {reason}); what is measured is kept: "
+            f"{again} --max-quarantine N"
+        )
+
+
+def _lint(config: RunConfig, source: Source, worker: CrewWorker) -> dict[str, Any]:
+    """What the linter finds, for the manifest; it stops nothing, and a sample does for its text classifier."""
+    sample = GroupSample(source, LINT_ROWS, config.measure.seed) if source.scan().count > LINT_ROWS else None
+    report = lint_source(
+        sample or source,
+        tokenize=worker.tokenizer.tokenize,
+        tokenizer=config.model.model,
+        join=config.data.join,
+        most_judged=LINT_PAIRS,
+        seed=config.measure.seed,
+    )
+    return report.as_dict(LINT_KEPT) | ({} if sample is None else {"rows_in_all": sample.total})
+
+
+def _columns(
+    config: RunConfig, scan: Scan, analyses: tuple[Analysis, ...], added: tuple[UserAnalysis, ...]
+) -> ColumnsOf:
+    """The table's columns by layers; without the scan itself, since it may travel to other processes."""
+    return partial(
+        table_columns,
+        sweep=config.measure.noise_sweep,
+        carried=tuple((column.name, column.kind) for column in scan.carried),
+        analyses=tuple(analysis.name for analysis in analyses),
+        added=tuple(column for analysis in added for column in analysis.columns),
+    )
+
+
+def _log_quarantine(folder: RunFolder) -> None:
+    for row in Run(folder.path).quarantine.iter_rows(named=True):
+        folder.log("error", row["reason"], [row["pair_id"]])

@@ -1,0 +1,67 @@
+"""A session: one stretch of work on a run, from its start to its end or its death."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from bluffscope.config import RunConfig
+from bluffscope.runs.workers import Crew, CrewWorker
+from bluffscope.pairs import Scan, Source
+from bluffscope.pipeline.shard import cut_shards
+from bluffscope.runs.identity import Identity
+from bluffscope.records import Shard
+from bluffscope.host.stopwatch import Stopwatch
+
+
+@dataclass
+class Session:
+    """What is counted of it."""
+
+    config: RunConfig
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    start: float = field(default_factory=time.perf_counter)
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
+    worker: CrewWorker | None = None
+
+    def said(self) -> dict[str, Any]:
+        """What is known of it by now."""
+        elapsed = time.perf_counter() - self.start
+        return {
+            "started": self.started,
+            "elapsed": elapsed,
+            "device": self.config.model.device,
+            "timings": {**self.stopwatch.seconds, "total": elapsed},
+            "computed": {} if self.worker is None else self.worker.computed(),
+        }
+
+    def among(self, committed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """All sessions that the shards know of, this one as it is now and last."""
+        mine = next((session["pairs"] for session in committed if session["started"] == self.started), 0)
+        earlier = [session for session in committed if session.get("started") not in (None, self.started)]
+        return [*earlier, {**self.said(), "pairs": mine}]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a session is about to do."""
+
+    session: Session
+    config: RunConfig
+    source: Source
+    scan: Scan
+    crew: Crew
+    identity: Identity
+
+    @property
+    def worker(self) -> CrewWorker:
+        """What measures, as far as the rest of a run has to know it."""
+        return self.crew.worker
+
+    def shards(self) -> Iterator[Shard]:
+        """All shards of the input."""
+        pairs = zip(self.source.pairs(), self.scan.groups, strict=True)
+        return cut_shards(pairs, self.config.engine.shard_pairs)

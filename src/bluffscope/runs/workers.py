@@ -1,0 +1,335 @@
+"""The workers of a run: one in this process, or several on Ray, each made by the same factory."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import torch
+
+from bluffscope import __version__
+from bluffscope.config import EngineOptions, RunConfig
+from bluffscope.engine import Commit, LocalEngine
+from bluffscope.engine.base import Question, Tally
+from bluffscope.engine.launch import check_address
+from bluffscope.engine.placement import Need, Node, Placement, place
+from bluffscope.errors import InputError
+from bluffscope.host.machine import device_peak
+from bluffscope.metrics import Analysis
+from bluffscope.pipeline.shard import ShardWorker
+from bluffscope.pipeline.plan import TextTokenizer
+from bluffscope.pipeline.plan.memory import Footprint, Shape
+from bluffscope.records import Shard
+from bluffscope.pipeline.shard_rows import ShardRows
+from bluffscope.pipeline.batch_size import (ROW_TOKENS, SHARE, loaded_shape, plan_run, predicted_peak, run_footprint, sized)
+from bluffscope.table.schema import Column
+from bluffscope.host.stopwatch import Stopwatch
+from bluffscope.pipeline.build import OF_THE_REFERENCE, ColumnsOf, RunWorker, build_worker
+
+if TYPE_CHECKING:
+    from bluffscope.engine.ray import RayEngine
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a worker loaded, as the rest of the run needs to know it; travels between processes."""
+
+    config: RunConfig
+    """The options, with everything frozen in that was left open."""
+    tokenizer: TextTokenizer
+    columns: Sequence[Column]
+    identity: dict[str, Any]
+    sae_identities: dict[int, dict[str, Any]]
+    strategy: str
+    footprint: Footprint | None
+    """None for strategies without a memory model."""
+
+    @property
+    def fingerprint(self) -> Any:
+        """The weights: equal for workers that give the same numbers."""
+        saes = {layer: identity.get("weights") for layer, identity in self.sae_identities.items()}
+        return self.identity.get("weights"), saes, self.strategy, self.config.engine
+
+    def rejected(self, shard: Shard, reason: str) -> pl.DataFrame:
+        """The table of a shard of which every pair is quarantined for this reason."""
+        rows = ShardRows(shard, self.columns, keep_residuals=self.config.output.keep_residuals)
+        for pair in shard.pairs:
+            rows.quarantine(pair.index, reason)
+        return rows.frame()
+
+
+@dataclass(frozen=True)
+class RunFactory:
+    """Makes a run's worker in whatever process it is called; small, so that it travels quickly."""
+
+    config: RunConfig
+    analyses: tuple[Analysis, ...]
+    columns_of: ColumnsOf
+    threads: int
+    """Cores that the worker may use."""
+    version: str = __version__
+    """Of the package that the driver has."""
+
+    def __call__(self) -> DistantRunWorker:
+        """Load everything.
+
+        Raises:
+            InputError: model and SAEs that cannot be loaded here, or another version of this package.
+        """
+        if self.version != __version__:
+            raise InputError(
+                f"--engine ray: a machine of the cluster has bluffscope {__version__}, this one {self.version}; "
+                "install the same on all"
+            )
+        torch.set_num_threads(self.threads)  # counts for the thread that says so, which is the one that will measure
+        stopwatch = Stopwatch()
+        with stopwatch.stage("load"):
+            worker, config = build_worker(self.config, self.analyses, self.columns_of, stopwatch)
+        return DistantRunWorker(worker, config)
+
+
+@dataclass(frozen=True)
+class DistantRunWorker:
+    """A run's worker in a process other than the driver's, where it has to speak for itself."""
+
+    worker: RunWorker
+    config: RunConfig
+
+    def prepare(self, shard: Shard) -> Any:
+        """As the worker does."""
+        return self.worker.prepare(shard)
+
+    def measure(self, prepared: Any, advance: Callable[[int], None]) -> Any:
+        """As the worker does."""
+        return self.worker.measure(prepared, advance)
+
+    def tabulate(self, measured: ShardRows) -> pl.DataFrame:
+        """As the worker does."""
+        return self.worker.tabulate(measured)
+
+    def describe(self) -> Loaded:
+        """What it loaded."""
+        worker = self.worker
+        return Loaded(
+            config=self.config,
+            tokenizer=worker.tokenizer,
+            columns=tuple(worker.columns),
+            identity=worker.identity,
+            sae_identities=worker.sae_identities,
+            strategy=worker.strategy,
+            footprint=_footprint(worker, self.config) if isinstance(worker, ShardWorker) else None,
+        )
+
+    def tally(self) -> Tally:
+        """What it has done so far."""
+        worker = self.worker
+        return Tally(dict(worker.stopwatch.seconds), worker.computed(), device_peak(self.config.model.device))
+
+    def answer(self, question: Question) -> Any:
+        """What the run's worker itself has to say."""
+        return question(self.worker)
+
+
+def _footprint(worker: ShardWorker, config: RunConfig) -> Footprint:
+    shape = loaded_shape(
+        worker.reader.model, worker.coders.values(), config.model.quantize, head=config.measure.logprob
+    )
+    return run_footprint(shape, config.model.device, config.measure)
+
+
+@dataclass(frozen=True)
+class RemoteWorkers:
+    """All workers on Ray as one, for what a run asks of its worker beside measuring."""
+
+    loaded: Loaded
+    engine: RayEngine
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The linter's."""
+        return self.loaded.tokenizer
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """Of the table."""
+        return self.loaded.columns
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The model's, for the manifest."""
+        return self.loaded.identity
+
+    @property
+    def sae_identities(self) -> dict[int, dict[str, Any]]:
+        """Of each layer's SAE, for the manifest."""
+        return self.loaded.sae_identities
+
+    @property
+    def strategy(self) -> str:
+        """How batches are laid out."""
+        return self.loaded.strategy
+
+    def computed(self) -> dict[str, int]:
+        """How much work was done so far, for the manifest; summed over workers."""
+        return dict(self.engine.tally().work)
+
+
+CrewWorker = RunWorker | RemoteWorkers
+"""What a run knows of its worker, wherever that is."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who measures a run's shards."""
+
+    run: Callable[[Iterable[Shard], Commit, Callable[[int], None]], None]
+    """Measures shards and commits their tables."""
+    worker: CrewWorker
+    config: RunConfig
+    """The options, with everything frozen in that was left open."""
+
+    def ask(self, question: Question) -> Any:
+        """What a worker answers to a question, in the process that holds the model.
+
+        Raises:
+            WorkerLostError: the workers are gone.
+        """
+        return self.worker.engine.ask(question) if isinstance(self.worker, RemoteWorkers) else question(self.worker)
+
+    def memory(self, pairs: int) -> dict[str, int | None]:
+        """The most memory held where a model is (of several workers: the largest), as predicted and as it came."""
+        config, worker = self.config, self.worker
+        if isinstance(worker, RemoteWorkers):
+            found, peak = worker.loaded.footprint, worker.engine.tally().peak_bytes
+        else:
+            found = _footprint(worker, config) if isinstance(worker, ShardWorker) else None
+            peak = device_peak(config.model.device)
+        predicted = None if found is None else predicted_peak(config.engine, found, pairs)
+        return {"predicted_bytes": predicted, "peak_bytes": peak}
+
+    def workers(self, pairs: int) -> dict[str, Any] | None:
+        """For the manifest: how many workers there were and how fast each was; None for one in this process."""
+        if not isinstance(self.worker, RemoteWorkers):
+            return None
+        engine = self.worker.engine
+        placement = engine.placement
+        rate = pairs / engine.seconds / placement.workers if engine.seconds else None
+        return {
+            "number": placement.workers,
+            "threads": placement.cores,
+            "gpu": placement.gpu,
+            "lost": engine.lost,
+            "pairs_per_second_each": rate,
+        }
+
+
+def check_engine(options: EngineOptions) -> None:
+    """Refuse Ray where it is not installed, and an address at which no cluster answers, before anything is loaded."""
+    if options.engine == "local":
+        return
+    if find_spec("ray") is None:
+        raise InputError("--engine ray: Ray is not installed; run: pip install 'bluffscope[ray]'")
+    if options.address is not None:
+        check_address(options.address)
+
+
+@contextmanager
+def crew_of(
+    config: RunConfig, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
+) -> Generator[Crew, None, None]:
+    """The workers of a run, loaded; those in other processes are gone when the block is left.
+
+    Args:
+        config: options, the preset already resolved.
+        analyses: what is measured.
+        columns_of: the table's columns, once the layers are known; for Ray it has to be picklable.
+        stopwatch: told the time of every stage.
+
+    Raises:
+        InputError: model, SAEs, layers or machines that cannot be had or do not fit each other.
+    """
+    options = config.engine
+    if options.engine == "local":
+        _warn_of_rays_own(options)
+        with stopwatch.stage("load"):
+            worker, config = build_worker(config, analyses, columns_of, stopwatch)
+        yield Crew(lambda shards, *told: LocalEngine().run(shards, lambda: worker, *told), worker, config)
+        return
+    with ExitStack() as stack:
+        with stopwatch.stage("load"):
+            from bluffscope.engine import cluster, ray  # only now: Ray is an extra, and takes a second to import
+
+            shape = _expected_shape(config)  # what is plainly wrong is said before anything is started
+            workers = 0 if options.workers == "auto" else options.workers
+            nodes = stack.enter_context(cluster.cluster(options.address, workers))
+            config, placement = _placed(config, shape, nodes, cluster.free_gpu_memory)
+            factory = RunFactory(config, tuple(analyses), columns_of, placement.cores)
+            modules = _modules_to_send(analysis.function for analysis in analyses)
+            engine = stack.enter_context(ray.RayEngine(placement, stopwatch, modules))
+            loaded: Any = engine.hire(factory)  # what its workers describe is a `Loaded`
+        remote = RemoteWorkers(loaded, engine)
+        yield Crew(lambda shards, *told: engine.run(shards, factory, *told), remote, loaded.config)
+
+
+def _warn_of_rays_own(options: EngineOptions) -> None:
+    """No refusal: a run on Ray may be resumed here, and its options say so still."""
+    for flag, given in (("--workers", options.workers != "auto"), ("--address", options.address is not None)):
+        if given:
+            logger.warning("%s: the local engine has one worker, in this process; add --engine ray", flag)
+
+
+def _expected_shape(config: RunConfig) -> Shape:
+    """The run's shape as configurations tell it: the driver loads no weights, and may have no GPU."""
+    return plan_run(replace(config.model, device="cpu"), logprob=config.measure.logprob).shape
+
+
+def _placed(
+    config: RunConfig, shape: Shape, nodes: Sequence[Node], gpu_memory: Callable[[int], int]
+) -> tuple[RunConfig, Placement]:
+    """How many workers there will be; and the options with device and batch plan frozen, so that all have the same."""
+    asked, workers = config.model.device, config.engine.workers
+    gpu = asked == "cuda" or (asked == "auto" and any(node.gpus for node in nodes))
+    if asked == "mps":
+        if workers not in ("auto", 1):
+            raise InputError(f"--workers {workers}: a Mac has one GPU; leave it out, or use --device cpu")
+        workers = 1
+    device = "cuda" if gpu else "mps" if asked == "mps" else "cpu"
+    found = run_footprint(shape, device, config.measure)
+    # float32 weights are read in place from their file, whose pages the system holds once for all processes (measured).
+    shared = found.weights if device == "cpu" and not found.loading and config.model.quantize == "none" else 0
+    each = int(found.least_needed(config.engine.row_tokens or ROW_TOKENS) / SHARE) - shared
+    placement = place(nodes, workers, Need(each, shared), gpu=gpu)
+    config = replace(config, model=replace(config.model, device=device))
+    if config.engine.strategy in OF_THE_REFERENCE:
+        return config, placement
+    free = gpu_memory(placement.workers) if gpu else _memory_of_each(nodes, placement, shared)
+    return replace(config, engine=sized(config.engine, device, found, free)), placement
+
+
+def _memory_of_each(nodes: Sequence[Node], placement: Placement, shared: int) -> int:
+    """Bytes that a worker may fill on the fullest machine, what it shares with others included."""
+    counts = [min(placement.workers, node.cores // placement.cores) for node in nodes]
+    return min((node.memory - shared) // count + shared for node, count in zip(nodes, counts, strict=True) if count > 0)
+
+
+def _modules_to_send(functions: Iterable[Callable[..., Any]]) -> tuple[str, ...]:
+    """Modules of the user's own that functions come from: other processes may not be able to import them."""
+    found: set[str] = set()
+    for function in functions:
+        while isinstance(function, partial):
+            function = function.func
+        name: str = getattr(function, "__module__", None) or type(function).__module__
+        top, file = name.partition(".")[0], getattr(sys.modules.get(name), "__file__", None) or ""
+        installed = "site-packages" in file or "dist-packages" in file
+        if top not in (*sys.stdlib_module_names, "__main__", "bluffscope") and file and not installed:
+            found.add(name)
+    return tuple(sorted(found))

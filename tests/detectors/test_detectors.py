@@ -1,0 +1,245 @@
+"""Detectors on made-up texts: folds, leaks, baselines, calibration, transfer, and what is not there."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from bluffscope.detectors.classifiers import BASELINES, DETECTORS
+from bluffscope.detectors.evaluate import DETECTORS_SCHEMA, TRANSFER_SCHEMA, Detection, calibration_error, detect
+from bluffscope.detectors.inputs import MOST_PAIRS, Views, sampled
+from bluffscope.stats import Resampling, build_study
+from bluffscope.stats.heldout import grouped_folds
+from studies import one_metric
+
+MODEST = Resampling(resamples=200)
+GROUPS = 60
+
+
+def world(seed: int = 0, *, signal: float = 0.0, flipped: bool = False, size: int = 12, texts=None):
+    """Counterbalanced pairs, two a group, in two domains: a table, and residuals and features with a signal or none.
+
+    The signal is the first dimension and the first two features; `flipped` turns it round in domain b.
+    """
+    rng = np.random.default_rng(seed)
+    pairs = 2 * GROUPS
+    ids = [f"p{number}" for number in range(pairs)]
+    group = np.repeat(np.arange(GROUPS), 2)
+    domain = np.where(group % 2, "b", "a")
+    sign = np.where((domain == "b") & flipped, -1.0, 1.0)
+    residuals, features = [], []
+    for view, label in (("fact", -1.0), ("hall", 1.0)):
+        values = rng.normal(size=(pairs, size)).astype(np.float32)
+        values[:, 0] += signal * label * sign
+        active = np.abs(rng.normal(size=(pairs, 300))) * (rng.random((pairs, 300)) < 0.05)
+        active[:, 0] = np.maximum(0, signal * label * sign + rng.normal(size=pairs))
+        active[:, 1] = np.maximum(0, -signal * label * sign + rng.normal(size=pairs))
+        residuals += [(name, view, 3, 9, row.tolist()) for name, row in zip(ids, values, strict=True)]
+        features += [
+            (ids[pair], view, 3, int(f), float(active[pair, f])) for pair, f in zip(*active.nonzero(), strict=True)
+        ]
+    residuals.append(("stranger", "fact", 3, 9, [0.0] * size))
+    words = [f"word{number}" for number in range(pairs)]
+    swapped = [words[pair ^ 1] for pair in range(pairs)]
+    facts, halls = (words, swapped) if texts is None else texts(words)
+    lengths = rng.integers(1, 6, (2, pairs))
+    table = one_metric(
+        rng.normal(size=pairs), rng.normal(1.5 * signal, 1, pairs), pair_id=ids, domain=domain
+    ).with_columns(group=pl.Series(group), fact_tokens=pl.Series(lengths[0]), hall_tokens=pl.Series(lengths[1]))
+    kept = pl.LazyFrame(residuals, schema=["pair_id", "view", "layer", "token", "values"], orient="row")
+    sparse = pl.LazyFrame(features, schema=["pair_id", "view", "layer", "feature", "activation"], orient="row")
+    pairs_frame = pl.DataFrame({"fact": facts, "hallucination": halls})
+    return table, Views(pairs_frame, table["pair_id"], kept, sparse)
+
+
+def found(table: pl.DataFrame, views: Views, by=(), resampling: Resampling = MODEST) -> Detection:
+    return detect(build_study(table, by=by), views, resampling)
+
+
+def row_of(detection: Detection, detector: str, scope: str = "pooled") -> dict[str, object]:
+    return detection.rows.filter(detector=detector, scope=scope).row(0, named=True)
+
+
+def test_a_signal_inside_is_found_and_beats_what_needs_no_model():
+    detection = found(*world(signal=1.0))
+    assert detection.rows.schema == DETECTORS_SCHEMA
+    assert detection.rows["detector"].to_list() == list(DETECTORS) * 3
+    for name in ("mean_difference", "residual", "metrics", "sae"):
+        row = row_of(detection, name)
+        assert row["lo"] < row["auroc"] < row["hi"]
+        assert row["gain_lo"] > 0, row
+        assert row["surface_gain_lo"] > 0, row
+        assert row["ece"] < 0.25
+    # In a counterbalanced set a word is once right and once wrong: by group, text says nothing.
+    assert row_of(detection, "text")["auroc"] == pytest.approx(0.5)
+    assert row_of(detection, "text")["gain"] is None
+    assert row_of(detection, "logprob")["auroc"] is None
+    assert "analyze with --logprob" in row_of(detection, "logprob")["reason"]
+
+
+def test_where_there_is_nothing_nothing_is_found():
+    beaten = np.zeros(4)
+    for seed in range(12):
+        # Far more dimensions and features than texts: any choice made on test texts would show.
+        detection = found(*world(seed, size=400), resampling=Resampling(resamples=100))
+        for place, name in enumerate(("mean_difference", "residual", "metrics", "sae")):
+            row = row_of(detection, name)
+            assert abs(row["auroc"] - 0.5) < 0.2, row
+            beaten[place] += row["gain_lo"] > 0
+    assert (beaten <= 2).all(), beaten
+
+
+def test_a_detector_gains_nothing_over_texts_that_give_the_label_away():
+    def told(words):
+        return [f"{word} indeed" for word in words], [f"not {word}" for word in words]
+
+    detection = found(*world(signal=1.0, texts=told))
+    assert row_of(detection, "text")["auroc"] == pytest.approx(1.0)
+    assert row_of(detection, "residual")["auroc"] > 0.85
+    assert row_of(detection, "residual")["gain"] < 0
+    assert row_of(detection, "residual")["surface_gain_lo"] < 0
+
+
+def test_the_log_probability_is_a_baseline_that_gains_are_also_measured_against():
+    table, views = world(signal=1.0)
+    logprob = np.random.default_rng(0).normal(0, 0.1, (2, table.height)) + np.array([[0.0], [-3.0]])
+    table = table.with_columns(logprob_fact=pl.Series(logprob[0]), logprob_hall=pl.Series(logprob[1]))
+    detection = found(table, views)
+    assert row_of(detection, "logprob")["auroc"] > 0.95
+    row = row_of(detection, "sae")
+    assert row["gain"] < 0 < row["surface_gain_lo"]
+    # It is no metric among the metrics.
+    assert row_of(detection, "metrics")["auroc"] < 0.9
+
+
+def test_what_was_learnt_in_one_domain_is_asked_of_the_other():
+    detection = found(*world(signal=1.5, flipped=True))
+    transfer = detection.transfer
+    assert transfer.schema == TRANSFER_SCHEMA
+    one = transfer.filter(detector="residual")
+    assert list(zip(one["train"], one["test"], strict=True)) == [("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")]
+    assert one.filter(pl.col("train") == pl.col("test"))["auroc"].min() > 0.85
+    assert one.filter(pl.col("train") != pl.col("test"))["auroc"].max() < 0.15
+    within = row_of(detection, "residual", "a")
+    assert one.row(0, named=True)["auroc"] == within["auroc"]
+    assert set(transfer["detector"]) == set(DETECTORS) - {"logprob"}
+
+
+def test_values_of_further_columns_are_scopes_and_transfer_among_themselves_only():
+    table, views = world(signal=1.5)
+    table = table.with_columns(known=pl.Series(np.repeat(np.arange(GROUPS), 2) < GROUPS // 2))
+    detection = found(table, views, by=["known"])
+    assert row_of(detection, "sae", "known=true")["n"] == GROUPS
+    ends = set(zip(detection.transfer["train"], detection.transfer["test"], strict=True))
+    assert ("known=true", "known=false") in ends
+    assert not {pair for pair in ends if len({"known" in name for name in pair}) > 1 or "pooled" in pair}
+
+
+def test_scores_are_those_of_scikit_learn_on_the_same_folds():
+    table, views = world(3, signal=0.7)
+    detection = found(table, views)
+    study = build_study(table)
+    scope = next(scope for scope in study.scopes if scope.name == "pooled")
+    folds = grouped_folds(study.groups, 5, MODEST.generator(scope, 4))
+    for group in np.unique(study.groups):
+        assert len(set(folds[study.groups == group])) == 1
+    lengths = study.lengths.T.reshape(-1, 1)
+    label = np.repeat([0, 1], table.height)
+    inputs = {
+        "length": (np.hstack([lengths, np.log1p(lengths)]), 1.0),
+        "metrics": (np.concatenate([table["m_fact"], table["m_hall"]])[:, None], 0.1),
+    }
+    for name, (x, strength) in inputs.items():
+        scores = np.empty(len(label))
+        for fold in range(5):
+            held = np.tile(folds == fold, 2)
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
+            scores[held] = model.fit(x[~held], label[~held]).predict_proba(x[held])[:, 1]
+        assert row_of(detection, name)["auroc"] == pytest.approx(roc_auc_score(label, scores.round(10)), abs=1e-9)
+        assert row_of(detection, name)["ece"] == pytest.approx(by_bins(scores, label), abs=1e-9)
+
+
+def by_bins(scores, label) -> float:
+    """Expected calibration error the slow way."""
+    total = 0.0
+    for lower in np.arange(10) / 10:
+        inside = (scores >= lower) & (scores < lower + 0.1)
+        if inside.any():
+            total += inside.mean() * abs(scores[inside].mean() - label[inside].mean())
+    return total
+
+
+def test_calibration_is_the_gap_between_what_is_claimed_and_what_happens():
+    label = np.array([0, 0, 1, 1])
+    assert calibration_error(np.array([0.0, 0, 1, 1]), label) == 0
+    assert calibration_error(np.array([1.0, 1, 0, 0]), label) == 1
+    assert calibration_error(np.full(4, 0.5), label) == 0
+    assert calibration_error(np.full(4, 0.75), label) == pytest.approx(0.25)
+
+
+def test_a_bare_table_gets_the_detectors_that_it_allows():
+    table, _ = world(signal=1.0)
+    detection = found(table, Views())
+    there = set(detection.rows.filter(pl.col("auroc").is_not_null())["detector"])
+    assert there == {"length", "metrics"}
+    notes = " ".join(detection.about["notes"])
+    for said in ("give --pairs", "--keep-residuals", "only a run's folder", "Without mean_difference and residual"):
+        assert said in notes
+
+
+def test_too_few_groups_are_not_judged():
+    table, views = world()
+    few = table.head(18)
+    detection = found(few, Views(views.pairs.head(18), few["pair_id"], views.residuals, views.features))
+    assert detection.rows["auroc"].is_null().all()
+    assert set(detection.rows["reason"]) == {
+        "5 groups of pairs, fewer than 10",
+        "4 groups of pairs, fewer than 10",
+        "9 groups of pairs, fewer than 10",
+    }
+    assert detection.transfer.is_empty()
+
+
+def test_a_metric_without_values_on_some_texts_is_filled_in_from_the_training_folds():
+    table, views = world(signal=1.0)
+    holes = np.arange(table.height) % 3 == 0
+    table = table.with_columns(m_hall=pl.when(pl.Series(holes)).then(None).otherwise(pl.col("m_hall")))
+    row = row_of(found(table, views), "metrics")
+    # That a value is missing tells hallucinations apart here, and may be used.
+    assert row["auroc"] > 0.7
+
+
+def test_large_tables_are_sampled_by_whole_groups_and_it_is_said():
+    groups = np.random.default_rng(0).integers(0, 3000, 9000)
+    _, groups = np.unique(groups, return_inverse=True)
+    rows = sampled(groups, MOST_PAIRS, np.random.default_rng(0))
+    assert MOST_PAIRS - 20 < len(rows) <= MOST_PAIRS
+    assert (np.diff(rows) > 0).all()
+    chosen = np.unique(groups[rows])
+    assert np.isin(groups, chosen).sum() == len(rows)
+    rng = np.random.default_rng(1)
+    table = one_metric(rng.normal(size=MOST_PAIRS + 500), rng.normal(size=MOST_PAIRS + 500))
+    detection = found(table, Views(), resampling=Resampling(resamples=20))
+    assert row_of(detection, "metrics")["n"] == MOST_PAIRS
+    assert "2,000 of 2,500 pairs, whole groups at random" in detection.about["notes"][0]
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    one, two = (found(*world(signal=0.5)) for _ in range(2))
+    assert one.rows.equals(two.rows)
+    assert one.transfer.equals(two.transfer)
+    other = found(*world(signal=0.5), resampling=Resampling(resamples=200, seed=1))
+    assert not one.rows.equals(other.rows)
+    assert set(BASELINES) < set(DETECTORS)
+
+
+def test_residuals_that_lack_a_text_are_not_used_and_it_is_said():
+    table, views = world(signal=1.0)
+    lacking = Views(views.pairs, views.ids, views.residuals.filter(pl.col("pair_id") != "p7"), views.features)
+    row = row_of(found(table, lacking), "residual")
+    assert (row["auroc"], row["reason"]) == (None, "residuals.parquet lacks 2 of 240 texts at layer 3")

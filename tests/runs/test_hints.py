@@ -1,0 +1,55 @@
+"""Why a run was slow: said with what to do, and only where it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bluffscope.config import EngineOptions, ModelOptions, RunConfig
+from bluffscope.runs.hints import SLOW_SECONDS, slow_hints
+
+DONE = {"forwards": 100, "tokens": 3000}
+SLOW = 2 * SLOW_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+def config(**engine):
+    return RunConfig(model=ModelOptions(device="cpu"), engine=EngineOptions(**engine))
+
+
+def test_a_run_that_was_not_disturbed_or_not_slow_gets_no_hint():
+    assert slow_hints(config(), SLOW, (), DONE) == []
+    assert slow_hints(config(batch_size=1), SLOW_SECONDS / 2, ("swapping",), DONE) == []
+
+
+def test_what_disturbed_it_is_named_with_what_to_do():
+    swapping, load = slow_hints(config(), SLOW, ("swapping", "other load 0.80 cores"), DONE)
+    assert swapping.startswith("the machine was swapping: use a smaller --batch-size")
+    assert load == "other load 0.80 cores beside this run: close other programs for the machine's full speed"
+
+
+def test_small_batches_are_named_and_large_ones_are_not():
+    (hint,) = slow_hints(config(batch_size=2), SLOW, (), DONE)
+    assert hint == "2 pairs a forward are few here: --batch-size auto takes about 68"
+    assert slow_hints(config(batch_size=40), SLOW, (), {"forwards": 5, "tokens": 3000}) == []
+    assert slow_hints(config(batch_size=2), SLOW, (), {"forwards": 1, "tokens": 30}) == []
+
+
+def test_a_gpu_that_was_left_idle_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert slow_hints(config(), SLOW, (), DONE) == ["this machine's GPU was not used: --device auto takes it"]
+    used = replace(config(), model=ModelOptions(device="cuda"))
+    assert slow_hints(used, SLOW, (), DONE) == []
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "separate"])
+def test_the_old_patterns_are_named(strategy):
+    (hint,) = slow_hints(config(strategy=strategy), SLOW, (), {"forwards": 13})
+    assert f"--strategy {strategy} measures one text at a time" in hint
