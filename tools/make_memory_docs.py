@@ -81,8 +81,8 @@ Runs of the 200 bundled pairs, each in a fresh process, on a CPU;
 {table(HEADER, peaks)}
 Wide: the shape `mid` of `bluffscope bench`, a random Gemma 2 of d 512, 10 of 12 blocks, a vocabulary of 32,000, three
 SAEs of 8192 features. `tests/pipeline/test_batch_size.py` holds predictions to 15 % of the peak in bytes. Weights of
-the run's own dtype are pages of their file until the system needs them elsewhere; where a file's dtype differs, both copies are
-resident while it is loaded.
+the run's own dtype are pages of their file until the system needs them elsewhere; where a file's dtype differs, both
+copies are resident while it is loaded.
 
 ## Batch sizes by device and memory
 
