@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bluffscope.api import run
-from bluffscope.cli.options import parse_run
+from bluffscope.cli.options import RunCommand, parse
 from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.errors import InputError
 
@@ -144,7 +144,7 @@ def test_a_config_that_is_missing_a_folder_or_no_text_is_refused(refused, tmp_pa
     refused("analyze", "--config", tmp_path, says="cannot be read (Is a directory)")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     refused("analyze", "--config", tmp_path / "bytes.yaml", says="not valid YAML")
-    refused("analyze", "--config", says="--config: give a run's config.yaml")
+    refused("analyze", "--config", says="--config: expected a path, got nothing")
     refused("analyze", "--config", "a", "--config", "b", says="--config: given twice")
 
 
@@ -163,6 +163,6 @@ def test_wrong_usage_reads_the_same_where_the_terminal_knows_no_frames(monkeypat
 
     monkeypatch.setattr("sys.stdout", Plain())
     with pytest.raises(InputError, match=r"^--modle: no such option \(did you mean --model\?\); see x --help$"):
-        parse_run(["--modle", "a"], "x", "")
+        parse(RunCommand, ["--modle", "a"], "x")
     with pytest.raises(InputError, match=r"^--seed: expected a whole number, got y; see x --help$"):
-        parse_run(["--seed", "y"], "x", "")
+        parse(RunCommand, ["--seed", "y"], "x")

@@ -15,6 +15,7 @@ from polars.testing import assert_frame_equal
 
 import bluffscope
 import tiny
+from bluffscope.cli.main import COMMANDS
 
 HEAVY = {"torch", "polars", "transformers", "sae_lens", "altair", "pyarrow", "sklearn", "scipy"}
 
@@ -39,8 +40,9 @@ def test_help_and_wrong_flags_answer_without_heavy_imports(arguments):
 def test_help_names_every_command_and_what_to_try_first(call):
     outcome = call("--help")
     assert outcome.code == 0
-    assert outcome.out.startswith("usage: bluffscope COMMAND [OPTIONS]")
-    assert "bluffscope analyze" in outcome.out
+    assert "First steps: bluffscope analyze" in outcome.out
+    for name in COMMANDS:
+        assert f"• {name} " in outcome.out
     assert call("help").out == call("-h").out == outcome.out
     assert (call().code, call().out) == (2, outcome.out)
 
@@ -48,16 +50,32 @@ def test_help_names_every_command_and_what_to_try_first(call):
 def test_the_help_of_analyze_names_every_option(call):
     outcome = call("analyze", "--help")
     assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.index(" --data ") < outcome.out.index(" --model ") < outcome.out.index(" --config ")
+    assert "None" not in outcome.out
+    assert outcome.out.count("(default: the preset's).") == 1
     for flag in ["--data", "--columns", "--preset", "--sae", "--layers", "--noise-sweep", "--batch-size", "--config"]:
         assert f" {flag} " in outcome.out
+
+
+def test_completion_scripts_know_commands_and_their_flags(call):
+    script = call("--tyro-print-completion", "bash").out
+    for word in ["bluffscope", "analyze", "--noise-sweep", "train", "--allow-weak", "completion-mean"]:
+        assert word in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True, timeout=60).returncode == 0
 
 
 def test_versions_and_unknown_commands(call):
     assert call("--version").out == f"bluffscope {bluffscope.__version__}\n"
     outcome = call("analyse")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == "bluffscope: unknown command 'analyse'; see bluffscope --help\n"
-    assert call("presets", "--json").err == "bluffscope presets: --json: this command takes no options\n"
+    assert outcome.err == "bluffscope: unknown command 'analyse' (did you mean analyze?); see bluffscope --help\n"
+    assert call("presets", "--json").err == (
+        "bluffscope presets: --json: no such option; see bluffscope presets --help\n"
+    )
+    assert call("detect", "trian").err == (
+        "bluffscope detect: unknown command 'trian' (did you mean train?); see bluffscope detect --help\n"
+    )
+    assert call("detect", "train").err == "bluffscope detect: give RUN and --out; see bluffscope detect train --help\n"
 
 
 def test_presets_are_listed_with_their_whole_names(call):

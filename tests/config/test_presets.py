@@ -17,7 +17,7 @@ from bluffscope.config.demo import model_dir
 from bluffscope.config.presets import PRESETS, resolve
 from bluffscope.errors import InputError
 from bluffscope.pipeline.batch_size import MOST_BATCH_TOKENS, ROW_TOKENS, plan_run, run_footprint
-from bluffscope.pipeline.plan.memory import GEMMA_2_2B, Shape, footprint
+from bluffscope.pipeline.memory import GEMMA_2_2B, Shape, footprint
 from bluffscope.sae.find import registry
 
 SCOPE = "gemma-scope-2b-pt-res-canonical"

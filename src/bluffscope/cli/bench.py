@@ -5,29 +5,30 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import output_console
-from bluffscope.cli.options import parse_options
+from bluffscope.cli.options import Command
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
     from bluffscope.compare.bench.spec import Job
     from bluffscope.compare.bench.tables import Table
 
-_DESCRIPTION = """Time every step from the old pattern to the engine, each in a process of its own. Ratios hold within
-one run: the machine should have nothing else to do (rows that were disturbed are marked)."""
 PARTS: Final = ("ladder", "batch_sizes", "limit", "growth", "sharing")
 Part = Literal["ladder", "batch_sizes", "limit", "growth", "sharing"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions:
-    """What is measured."""
+class Bench(Command):
+    """Measure speed and memory of every step, from the naive pattern to the engine, each in its own process.
+
+    Ratios hold within one run; leave the machine otherwise idle (disturbed rows are marked).
+    """
 
     shape: Literal["demo", "mid", "gemma-2-2b"] = "demo"
     """The embedded model, or random Gemma 2 weights of 512 or of 2304 dimensions (the latter takes 14 GB of memory)."""
@@ -41,19 +42,13 @@ class BenchOptions:
     out: Path | None = None
     """Folder for bench.json and the figures (default: bench-<shape>)."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Bench:
-    bench: BenchOptions = field(default_factory=BenchOptions)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Measure, print tables as they are ready, write bench.json and figures; gives the exit code."""
-    return bench(parse_options(_Bench, arguments, "bluffscope bench", _DESCRIPTION).bench)
+    def execute(self) -> int:
+        """Run the parts asked for, in order; what is measured is on disk before the next part starts."""
+        return bench(self)
 
 
-def bench(options: BenchOptions) -> int:
-    """Run the parts asked for, in order; what is measured is on disk before the next part starts."""
+def bench(options: Bench) -> int:
+    """Run the parts asked for; see `Bench`."""
     from bluffscope.compare.bench import suite, tables
     from bluffscope.table.atomic import write_bytes
 
@@ -124,3 +119,6 @@ def _print(table: Table) -> None:
     for note in table.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     console.print()
+
+
+COMMAND = Bench

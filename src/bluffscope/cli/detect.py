@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
-from bluffscope.cli.options import parsed, refuse_repeated
-from bluffscope.config import expectation
+from bluffscope.cli.options import Command, CommandGroup
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
-    from bluffscope.detectors.score import Score, Scorer
-
-_TRAIN = """Fit a detector to a run's features, metrics or residuals, cross-validated by group, and keep it if it beats
-what length, text and log-probability alone can do. Needs no model."""
-_SCORE = """Give texts the probability that they are hallucinated, with the detector's own model and SAEs."""
-_USAGE = "give train or score: bluffscope detect train RUN --out DIR, bluffscope detect score DIR --text TEXT"
+    from bluffscope.detectors.score import Score as Scored
+    from bluffscope.detectors.score import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """What is fitted to which pairs."""
+class Train(Command):
+    """Train a detector on a run, cross-validated by group; saved if it beats the baselines.
+
+    The baselines are length, text and log-probability alone. Needs no model.
+    """
 
     run: tyro.conf.Positional[Path]
     """A run's folder."""
@@ -46,10 +41,14 @@ class TrainOptions:
     seed: int = 0
     """Seed of folds and resamples."""
 
+    def execute(self) -> int:
+        """Fit, judge, keep."""
+        return train(self)
+
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreOptions:
-    """What is scored, and with which model."""
+class Score(Command):
+    """Score texts: the probability that each is hallucinated, with the detector's own model and SAEs."""
 
     detector: tyro.conf.Positional[Path]
     """A folder that bluffscope detect train wrote."""
@@ -72,39 +71,12 @@ class ScoreOptions:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the model runs."""
 
-
-def main(arguments: Sequence[str]) -> int:
-    """Train or score; gives the exit code."""
-    name, *rest = arguments or ("",)
-    if name == "train":
-        return train(_train_options(rest))
-    if name == "score":
-        return score(_score_options(rest))
-    if name in ("-h", "--help"):
-        sys.stdout.write(f"usage: bluffscope detect train|score ...\n\ntrain: {_TRAIN}\n\nscore: {_SCORE}\n")
-        return exit_codes.DONE
-    raise InputError(_USAGE)
+    def execute(self) -> int:
+        """Score, print or write."""
+        return score(self)
 
 
-def _train_options(arguments: Sequence[str]) -> TrainOptions:
-    refuse_repeated(arguments)
-
-    def gather(options: Annotated[TrainOptions, tyro.conf.arg(name="")]) -> TrainOptions:
-        return options
-
-    return parsed(gather, arguments, "bluffscope detect train", _TRAIN, partial(expectation, groups=(TrainOptions,)))
-
-
-def _score_options(arguments: Sequence[str]) -> ScoreOptions:
-    refuse_repeated(arguments)
-
-    def gather(options: Annotated[ScoreOptions, tyro.conf.arg(name="")]) -> ScoreOptions:
-        return options
-
-    return parsed(gather, arguments, "bluffscope detect score", _SCORE, partial(expectation, groups=(ScoreOptions,)))
-
-
-def train(options: TrainOptions) -> int:
+def train(options: Train) -> int:
     """Fit, judge, keep; 1 where it was not good enough to be kept."""
     # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
     from bluffscope.detectors.files import check_new, write_detector
@@ -139,16 +111,14 @@ def train(options: TrainOptions) -> int:
     console = output_console()
     console.print(TrainedView(trained, options.where))
     if not trained.beats and not options.allow_weak:
-        last = f"Not kept: {verdict(trained)}. --allow-weak keeps it all the same."
-        console.print(last, style="bold red", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"Not saved: {verdict(trained)}. --allow-weak saves it anyway.", style="bold red")
         return exit_codes.FAILED
     paths = write_detector(options.out, trained, run, options.where)
-    last = f"Detector: {paths[0]}, {paths[1].name}"
-    console.print(last, markup=False, highlight=False, soft_wrap=True)
+    console.say(f"Detector: {paths[0]}, {paths[1].name}")
     return exit_codes.DONE
 
 
-def score(options: ScoreOptions) -> int:
+def score(options: Score) -> int:
     """Score texts; 3 where some of a file's could not be scored."""
     _check_asked(options)
     from bluffscope.detectors.files import read_detector
@@ -171,7 +141,7 @@ def score(options: ScoreOptions) -> int:
         return _given(scorer, options)
 
 
-def _check_asked(options: ScoreOptions) -> None:
+def _check_asked(options: Score) -> None:
     pair = options.prompt is not None or options.completion is not None
     if pair and (options.prompt is None or options.completion is None):
         raise InputError("--prompt and --completion: give both")
@@ -185,7 +155,7 @@ def _check_asked(options: ScoreOptions) -> None:
         )
 
 
-def _given(scorer: Scorer, options: ScoreOptions) -> int:
+def _given(scorer: Scorer, options: Score) -> int:
     """Score what stands on the command line."""
     from bluffscope.detectors.score import Text
     from bluffscope.records import joined
@@ -198,15 +168,19 @@ def _given(scorer: Scorer, options: ScoreOptions) -> int:
     for text, found in zip(texts, scorer.scores(texts), strict=True):
         failed |= found.reason is not None
         whole = text.prompt if text.completion is None else joined(text.prompt, text.completion, scorer.join)
-        console.print(_line(found, whole), markup=False, highlight=False, soft_wrap=True)
+        console.say(_line(found, whole))
     return exit_codes.QUARANTINED if failed else exit_codes.DONE
 
 
-def _line(found: Score, text: str) -> str:
+def _line(found: Scored, text: str) -> str:
     shown = json.dumps(text, ensure_ascii=False)
     if found.probability is None:
         return f"not scored ({found.reason}): {shown}"
     return f"{found.probability:.3f} {shown}"
 
 
-__all__ = ["ScoreOptions", "TrainOptions", "main", "score", "train"]
+COMMAND = CommandGroup(
+    "Train a detector on a run, or score texts with one.",
+    {"train": Train, "score": Score},
+)
+__all__ = ["COMMAND", "Score", "Train", "score", "train"]

@@ -23,12 +23,9 @@ def dry_run(config: RunConfig, options: ForecastOptions) -> int:
     console = output_console()
     with messages_on(message_console()):
         found = forecast(config, options)
-    for line in _work_lines(found):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print()
+    console.say(*_work_lines(found), "")
     console.print(_table(found))
-    for line in _closing(found, config):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.say(*_closing(found, config))
     return exit_codes.DONE
 
 

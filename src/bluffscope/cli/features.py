@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
-from bluffscope.cli.options import parsed, refuse_repeated
-from bluffscope.config import expectation
+from bluffscope.cli.options import Command
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,16 +22,15 @@ if TYPE_CHECKING:
     from bluffscope.features.effects import FeatureStudy
     from bluffscope.table.reader import Run
 
-_PROGRAM = "bluffscope features"
-_DESCRIPTION = """Which SAE features of a run differ between fact and hallucination. From the run's folder alone; only
---tokens and --ablate load the model."""
-
 Promoted = Mapping[tuple[int, int], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesOptions:
-    """Which features of which pairs, and what is shown of them."""
+class Features(Command):
+    """Show which SAE features of a run differ between fact and hallucination.
+
+    Reads the run's folder alone; only --tokens and --ablate load the model.
+    """
 
     run: tyro.conf.Positional[Path]
     """A run's folder."""
@@ -68,27 +65,19 @@ class FeaturesOptions:
     out: Path | None = None
     """Also write every tested feature into this file: .csv, .parquet or .json."""
 
-
-def main(arguments: Sequence[str]) -> int:
-    """Parse the options, look at the features, print and write; gives the exit code."""
-    refuse_repeated(arguments)
-
-    def gather(options: Annotated[FeaturesOptions, tyro.conf.arg(name="")]) -> FeaturesOptions:
-        return options
-
-    expected = partial(expectation, groups=(FeaturesOptions,))
-    options = parsed(gather, arguments, _PROGRAM, _DESCRIPTION, expected)
-    least = {"top": 1, "sets": 2, "limit": 1, "ablate": 0, "seed": 0}
-    for name, low in least.items():
-        value = getattr(options, name)
-        if value is not None and value < low:
-            raise InputError(f"--{name} {value}: give at least {low}")
-    if options.limit is not None and options.ablate is None:
-        raise InputError("--limit: only with --ablate; --where and --domain choose pairs")
-    return features(options)
+    def execute(self) -> int:
+        """Look at the features, print and write."""
+        least = {"top": 1, "sets": 2, "limit": 1, "ablate": 0, "seed": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise InputError(f"--{name} {value}: give at least {low}")
+        if self.limit is not None and self.ablate is None:
+            raise InputError("--limit: only with --ablate; --where and --domain choose pairs")
+        return features(self)
 
 
-def features(options: FeaturesOptions) -> int:
+def features(options: Features) -> int:
     """Look at a run's features and say what was found."""
     # Polars and scipy take a second to import: --help and a mistyped flag should not.
     from bluffscope.features.effects import feature_effects
@@ -132,12 +121,11 @@ def features(options: FeaturesOptions) -> int:
 
         console.print(AblationView(ablation))
     if options.out is not None:
-        last = f"Features: {options.out} ({table.height:,} rows)"
-        console.print(last, markup=False, highlight=False, soft_wrap=True)
+        console.say(f"Features: {options.out} ({table.height:,} rows)")
     return exit_codes.UNSOUND if withheld else exit_codes.DONE
 
 
-def _chosen(run: Run, options: FeaturesOptions) -> pl.DataFrame:
+def _chosen(run: Run, options: Features) -> pl.DataFrame:
     """The pairs looked at."""
     from bluffscope.features.selection import matching, pairs_of
 
@@ -149,7 +137,7 @@ def _chosen(run: Run, options: FeaturesOptions) -> pl.DataFrame:
         raise InputError(f"{options.run}: {error}") from error
 
 
-def _promoted(run: Run, study: FeatureStudy, options: FeaturesOptions) -> Promoted:
+def _promoted(run: Run, study: FeatureStudy, options: Features) -> Promoted:
     """Tokens of the features shown."""
     from bluffscope.features.logit_lens import promoted_tokens
 
@@ -158,7 +146,7 @@ def _promoted(run: Run, study: FeatureStudy, options: FeaturesOptions) -> Promot
     return promoted_tokens(run, wanted, options.device)
 
 
-def _ablated(run: Run, pairs: pl.DataFrame, study: FeatureStudy, options: FeaturesOptions) -> list[Ablation]:
+def _ablated(run: Run, pairs: pl.DataFrame, study: FeatureStudy, options: Features) -> list[Ablation]:
     """One ablation for each layer."""
     from bluffscope.features.ablation import ablate
 
@@ -189,7 +177,7 @@ def _exported(study: FeatureStudy, pages: Mapping[int, str], promoted: Promoted)
 
 
 def _document(
-    options: FeaturesOptions,
+    options: Features,
     study: FeatureStudy,
     table: pl.DataFrame,
     failures: Sequence[str],
@@ -207,4 +195,5 @@ def _document(
     }
 
 
-__all__ = ["FeaturesOptions", "features", "main"]
+COMMAND = Features
+__all__ = ["COMMAND", "Features", "features"]

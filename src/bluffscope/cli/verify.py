@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rich.console import Console
 from rich.table import Table
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
-from bluffscope.cli.options import parse_run
+from bluffscope.cli.options import RunCommand
 from bluffscope.config import DataOptions, RunConfig
-from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
     from bluffscope.compare.strategies import Agreement, Measured, Phase
@@ -24,46 +23,44 @@ PAIRS = 5
 """Pairs compared without --limit: the slow strategies take seconds a pair."""
 MOST_CELLS = 10
 """Cells named of each strategy that differs."""
-_DESCRIPTION = """Measure the first pairs with every strategy and compare the tables cell by cell: in float64, where
-they must be equal, then in the run's own precision. Nothing is kept."""
-_FIXED = {
-    "--strategy": "all strategies run",
-    "--out": "nothing is kept",
-    "--resume": "nothing is kept",
-    "--keep-residuals": "nothing is kept",
-    "--no-keep-residuals": "nothing is kept",
-    "--fidelity": "the run's own precision is compared anyway",
-}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Parse the options, run every strategy, print what differs; gives the exit code."""
-    config = _options(arguments)
-    # Torch and polars take seconds to import: --help and a mistyped flag should not.
-    from bluffscope.compare.strategies import verify
+@dataclass(frozen=True, kw_only=True)
+class Verify(RunCommand):
+    """Check that every strategy measures the same numbers with your model and pairs. Nothing is kept.
 
-    messages, output = message_console(), output_console()
-    started = time.perf_counter()
-    phases: list[Phase] = []
-    with messages_on(messages, once=True):
-        for phase in verify(config, lambda measured: _line(messages, _progress(measured))):
-            _print_phase(output, phase)
-            phases.append(phase)
-    _line(output, f"Total time: {time.perf_counter() - started:.1f} s")
-    for line in _verdict(phases):
-        _line(output, line)
-    return exit_codes.DONE if all(phase.holds for phase in phases) else exit_codes.FAILED
+    Compares the tables cell by cell: in float64, where they must be equal, then in the run's own precision.
+    """
 
+    data: DataOptions = field(default_factory=lambda: DataOptions(limit=PAIRS))
+    """Which pairs."""
+    fixed: ClassVar[Mapping[str, str]] = {
+        "--strategy": "verify runs all strategies",
+        "--out": "verify keeps nothing",
+        "--resume": "verify keeps nothing",
+        "--keep-residuals": "verify keeps nothing",
+        "--no-keep-residuals": "verify keeps nothing",
+        "--fidelity": "verify compares the run's own precision anyway",
+    }
 
-def _options(arguments: Sequence[str]) -> RunConfig:
-    flags = [argument.partition("=")[0].replace("_", "-") for argument in arguments]
-    if fixed := next((flag for flag in flags if flag in _FIXED), None):
-        raise InputError(f"{fixed}: {_FIXED[fixed]} by verify; leave it out")
-    default = RunConfig(data=DataOptions(limit=PAIRS))
-    config = parse_run(arguments, "bluffscope verify", _DESCRIPTION, default)
-    if "--limit" not in flags:  # a replayed config.yaml has the limit of its run
-        config = replace(config, data=replace(config.data, limit=PAIRS))
-    return config
+    def starting_from(self, saved: RunConfig) -> Self:
+        """A saved run's options, but for its number of pairs."""
+        return super().starting_from(replace(saved, data=replace(saved.data, limit=PAIRS)))
+
+    def execute(self) -> int:
+        """Run every strategy and print what differs."""
+        # Torch and polars take seconds to import: --help and a mistyped flag should not.
+        from bluffscope.compare.strategies import verify
+
+        messages, output = message_console(), output_console()
+        started = time.perf_counter()
+        phases: list[Phase] = []
+        with messages_on(messages, once=True):
+            for phase in verify(self.config, lambda measured: _line(messages, _progress(measured))):
+                _print_phase(output, phase)
+                phases.append(phase)
+        output.say(f"Total time: {time.perf_counter() - started:.1f} s", *_verdict(phases))
+        return exit_codes.DONE if all(phase.holds for phase in phases) else exit_codes.FAILED
 
 
 def _line(console: Console, text: str) -> None:
@@ -195,3 +192,6 @@ def _agreed(phase: Phase) -> str:
         return f"{line}, without any difference"
     share = f"{worst.ratio:.2g} of what is allowed"
     return f"{line}, largest difference {_difference(worst)} ({share}) at {worst.column}, pair {worst.pair}"
+
+
+COMMAND = Verify

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
 from os import PathLike
@@ -269,7 +270,7 @@ def with_values(options: Options, values: Mapping[str, Any], where: str = "") ->
         if name not in known:
             raise InputError(f"{where}{name}: no such option in this version; expected some of {', '.join(known)}")
         try:
-            chosen[name] = _of_type(value, hints[name])
+            chosen[name] = _converted(value, hints[name], _from_value)
         except (TypeError, OverflowError) as error:
             raise InputError(f"{where}{name}: expected {_described(hints[name])}, got {_shown(value)}") from error
         _refuse_endless(name, chosen[name], f"{where}{name}")
@@ -307,34 +308,63 @@ def _refuse_endless(name: str, value: Any, where: str) -> None:
 def _shown(value: Any) -> str:
     """The beginning of what Python shows of a value."""
     try:
-        shown = repr(value)
+        return _short(repr(value))
     except ValueError:  # a whole number of more than 4,300 digits in it
         return "a number of thousands of digits"
-    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
-def _of_type(value: Any, hint: Any) -> Any:
-    """The value as the type says, or TypeError."""
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def from_words(hint: Any, words: Sequence[str]) -> Any:
+    """The value of an option from what is written after its flag.
+
+    Args:
+        hint: the option's type.
+        words: several for a tuple; else one.
+
+    Raises:
+        ValueError: something else was expected, in words.
+    """
+    try:
+        if get_origin(hint) is not tuple and len(words) != 1:
+            raise TypeError
+        return _converted(words if get_origin(hint) is tuple else words[0], hint, _from_word)
+    except (TypeError, ValueError, OverflowError) as error:
+        expected = _described(hint).removesuffix(" or null")
+        raise ValueError(f"expected {expected}, got {_short(' '.join(words)) or 'nothing'}") from error
+
+
+def _converted(value: Any, hint: Any, plain: Callable[[Any, Any], Any]) -> Any:
+    """The value as the type says, or TypeError; `plain` converts to a type without parts."""
     kind = get_origin(hint)
     if kind in (Union, UnionType):
-        for choice in get_args(hint):
-            try:
-                return _of_type(value, choice)
-            except TypeError:
-                continue
+        for choice in sorted(get_args(hint), key=lambda choice: choice is not NoneType):
+            with suppress(TypeError):
+                return _converted(value, choice, plain)
         raise TypeError
     if kind is tuple:
         if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
             raise TypeError
-        return tuple(_of_type(item, get_args(hint)[0]) for item in value)
+        return tuple(_converted(item, get_args(hint)[0], plain) for item in value)
     if kind is Literal:
         if not isinstance(value, str) or value not in get_args(hint):
             raise TypeError
         return value
-    return _plain(value, hint)
+    return plain(value, hint)
 
 
-def _plain(value: Any, kind: Any) -> Any:
+def _from_word(word: str, kind: Any) -> Any:
+    if kind is NoneType and word != "None":
+        raise TypeError
+    try:
+        return None if kind is NoneType else kind(word)
+    except ValueError as error:
+        raise TypeError from error
+
+
+def _from_value(value: Any, kind: Any) -> Any:
     if value is None or isinstance(value, bool) or kind in (NoneType, bool):
         if type(value) is kind:
             return value
@@ -346,19 +376,6 @@ def _plain(value: Any, kind: Any) -> Any:
     elif kind in (str, Path) and isinstance(value, (str, PathLike)) and "\0" not in str(value):
         return kind(value)
     raise TypeError
-
-
-def expectation(name: str, groups: Iterable[type] | None = None) -> str | None:
-    """What an option takes, in words; None if there is no such option.
-
-    Args:
-        name: the option's field.
-        groups: the dataclasses that are searched, those of a run unless given.
-    """
-    for group in get_type_hints(RunConfig).values() if groups is None else groups:
-        if name in (hints := get_type_hints(group)):
-            return _described(hints[name]).removesuffix(" or null")
-    return None
 
 
 def _described(hint: Any) -> str:

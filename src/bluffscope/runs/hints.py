@@ -8,7 +8,7 @@ from typing import Final
 import torch
 
 from bluffscope.config import RunConfig
-from bluffscope.pipeline.plan.memory import pairs
+from bluffscope.pipeline.memory import pairs
 from bluffscope.pipeline.batch_size import MOST_BATCH_TOKENS
 
 SLOW_SECONDS: Final = 10.0

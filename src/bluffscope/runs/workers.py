@@ -25,7 +25,7 @@ from bluffscope.host.machine import device_peak
 from bluffscope.metrics import Analysis
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.pipeline.plan import TextTokenizer
-from bluffscope.pipeline.plan.memory import Footprint, Shape
+from bluffscope.pipeline.memory import Footprint, Shape
 from bluffscope.records import Shard
 from bluffscope.pipeline.shard_rows import ShardRows
 from bluffscope.pipeline.batch_size import (ROW_TOKENS, SHARE, loaded_shape, plan_run, predicted_peak, run_footprint, sized)

@@ -18,7 +18,7 @@ from bluffscope.host.machine import free_memory
 from bluffscope.model.load import load_tokenizer
 from bluffscope.pairs import open_source
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer
-from bluffscope.pipeline.plan.memory import SMALLEST_BATCH, Footprint, Shape, cell_cost
+from bluffscope.pipeline.memory import SMALLEST_BATCH, Footprint, Shape, cell_cost
 from bluffscope.config.presets import DEMO_NAME, resolve
 from bluffscope.pipeline.batch_size import (ROW_TOKENS, SHARE, Planned, batch_tokens, plan_run, predicted_peak, run_footprint, sized)
 
