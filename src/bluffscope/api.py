@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,7 @@ def run(
     analyses: tuple[Analysis, ...] = ANALYSES,
     added: tuple[UserAnalysis, ...] = (),
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
     draw: bool = True,
 ) -> CompletedRun:
     """Measure, compare with float32 where the options ask for it, and close the run with its statistics and report.
@@ -96,6 +97,7 @@ def run(
         analyses: which of the five analyses run.
         added: analyses of the user's own.
         progress: told how many pairs are done.
+        tell: called with what is being done, in a few words.
         draw: whether statistics, report.html and figures are made (it takes seconds).
 
     Raises:
@@ -104,9 +106,11 @@ def run(
         RunFolderError, QuarantineLimitError, RunStopped: as for `bluffscope.runs.run.run`.
     """
     check_fidelity(config)
-    measured = measure(config, analyses=analyses, added=added, progress=progress)
+    measured = measure(config, analyses=analyses, added=added, progress=progress, tell=tell)
     result = CompletedRun(**vars(measured))
     if config.output.fidelity and "fidelity" not in result.manifest:
+        if tell is not None:
+            tell("Measuring again in float32")
         try:
             pairs, address = config.output.fidelity, config.engine.address
             fidelity = measure_fidelity(result.path, pairs=pairs, analyses=analyses, address=address)
@@ -114,6 +118,8 @@ def run(
             raise InputError(f"the run is complete in {result.path}, but not its fidelity: {error}") from error
         result = replace(result, manifest=Run(result.path).manifest, fidelity=fidelity)
     drawn = result.untouched and (result.path / "report.html").exists()
+    if tell is not None and draw and not drawn:
+        tell("Computing statistics and drawing the report")
     return replace(result, report=_report(result.path)) if draw and not drawn else result
 
 

@@ -46,7 +46,7 @@ from bluffscope.errors import InputError
         (["--dtype", "float8"], "--dtype: expected auto or float32 or bfloat16 or float16 or float64, got float8"),
         (["--quantize", "int3"], "--quantize: expected none or int8 or int4, got int3"),
         (["--quantize", "int4"], "--quantize int4: it runs on cuda, not on cpu; use --quantize int8"),
-        (["--quantize", "int8", "--dtype", "float64"], "--dtype float64 makes no sense beside it"),
+        (["--quantize", "int8", "--dtype", "float64"], "cannot be combined with --dtype float64"),
         (["--fidelity", "-2", "--dtype", "bfloat16"], "--fidelity -2: give a number that is 0 or more"),
         (["--fidelity", "x"], "--fidelity: expected a whole number, got x"),
         (["--fidelity", "3"], "the run is in float32 without quantisation, so there is nothing to compare"),

@@ -18,12 +18,11 @@ import torch
 from polars.testing import assert_frame_equal
 
 import tiny
-from bluffscope.api import config_from
+from bluffscope.api import config_from, run
 from bluffscope.errors import RunStopped
 from bluffscope.host.machine import cores_granted
 from bluffscope.pipeline.shard import UserAnalysis
 from bluffscope.runs.resume import saved_options
-from bluffscope.api import run
 from bluffscope.table.schema import Column
 
 pytest.importorskip("ray")
@@ -193,7 +192,7 @@ def test_a_run_whose_driver_or_whose_ray_is_killed_ends_and_is_finished_here_wit
         assert "Traceback" not in said
         last = said.strip().splitlines()[-1]
         assert last.startswith(f"bluffscope analyze: --engine ray: Ray's process {victim} on this machine has died; ")
-        assert last.endswith(f"what is committed is kept: bluffscope analyze --resume {out}")
+        assert last.endswith(f"committed shards are kept: bluffscope analyze --resume {out}")
     assert workers
     committed = len(list(out.glob("shards/*.parquet")))
     assert 0 < committed < NUMBER

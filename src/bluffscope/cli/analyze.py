@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,21 +77,18 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
         config: the options.
         analyses: which analyses run, or None for all five.
     """
-    # Torch and polars take seconds to import: --help and a mistyped flag should not.
-    from bluffscope.api import run
-    from bluffscope.host.hub import downloads_reported
-    from bluffscope.metrics import ANALYSES
-    from bluffscope.table.health import read_health
-
     messages = message_console()
-    started = time.perf_counter()
-    progress = BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)
-    downloads = downloads_reported(progress.loading) if isinstance(progress, BarProgress) else nullcontext()
-    try:
+    with closing(BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)) as progress:
+        # Torch and polars take seconds to import: the bar moves by then.
+        from bluffscope.api import run
+        from bluffscope.host.hub import downloads_reported
+        from bluffscope.metrics import ANALYSES
+        from bluffscope.table.health import read_health
+
+        started = time.perf_counter()
+        downloads = downloads_reported(progress.tell) if messages.is_terminal else nullcontext()
         with messages_on(messages), downloads:
-            result = run(config, analyses=analyses or ANALYSES, progress=progress)
-    finally:
-        progress.finish()
+            result = run(config, analyses=analyses or ANALYSES, progress=progress, tell=progress.tell)
     _print(result, time.perf_counter() - started)
     if read_health(result.manifest).withheld:
         return exit_codes.UNSOUND
@@ -106,7 +103,7 @@ def _print(result: CompletedRun, seconds: float) -> None:
     console = output_console()
     if result.untouched:
         tables = len(result.merged.tables)
-        line = f"Nothing to do: {result.path} is complete, and its {tables} tables hold what was written"
+        line = f"Nothing to do: {result.path} is complete, and its {tables} tables match their checksums"
         console.say(line)
         return
     metrics, total = read_metrics(result.path)
@@ -124,8 +121,8 @@ def _print(result: CompletedRun, seconds: float) -> None:
     workers = result.manifest["workers"]
     # Of several workers the seconds are summed: that rate would be one worker's.
     rate = f" ({pairs / working:.0f} pairs/sec once loaded)" if working > 0 and workers is None else ""
-    closing = f" | report {seconds - timings['total']:.1f}" if result.report is not None else ""
-    lines = [f"Total time: {seconds:.1f} s{rate}", f"Seconds by stage: {stages}{closing}"]
+    drawing = f" | report {seconds - timings['total']:.1f}" if result.report is not None else ""
+    lines = [f"Total time: {seconds:.1f} s{rate}", f"Seconds by stage: {stages}{drawing}"]
     if workers is not None:
         lines.append(_workers_line(workers))
     lines.append(_memory_line(result.manifest["memory"]))

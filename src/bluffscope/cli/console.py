@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Generator
+from typing import Any
 
 from rich.console import Console
 
@@ -21,6 +22,19 @@ class LastingConsole(Console):
     def on_broken_pipe(self) -> None:
         """Print nothing more."""
         self.quiet = True
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, but leave no spaces at the ends of lines in logs and files."""
+        if self.is_terminal or self.quiet:
+            super().print(*objects, **options)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        try:
+            self.file.write("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))
+            self.file.flush()
+        except BrokenPipeError:
+            self.on_broken_pipe()
 
     def say(self, *lines: str, style: str | None = None) -> None:
         """Print lines as they are: no markup, colours of numbers or line breaks."""

@@ -27,19 +27,19 @@ class Train(Command):
     """
 
     run: tyro.conf.Positional[Path]
-    """A run's folder."""
+    """The folder of a run."""
     out: Path
-    """The detector's folder; it must not hold one yet."""
+    """New folder for the detector."""
     on: Literal["sae", "metrics", "residual"] = "sae"
-    """What the detector looks at: SAE features, the run's metrics, or residuals (analyze --keep-residuals)."""
+    """Input of the detector: SAE features, the run's metrics, or residuals (analyze --keep-residuals)."""
     where: tuple[str, ...] = ()
-    """Train on the pairs with these values only, as COLUMN=VALUE: known=true; it is tried on the others."""
+    """Train only on pairs with these values, as COLUMN=VALUE: known=true; the others are a test set."""
     allow_weak: bool = False
-    """Keep it although it does not beat the baselines."""
+    """Save it even if it does not beat the baselines."""
     allow_unsound: bool = False
-    """Train although the run failed its health gate."""
+    """Train even if the run failed its health gate."""
     seed: int = 0
-    """Seed of folds and resamples."""
+    """Seed for folds and bootstrap."""
 
     def execute(self) -> int:
         """Fit, judge, keep."""
@@ -51,25 +51,25 @@ class Score(Command):
     """Score texts: the probability that each is hallucinated, with the detector's own model and SAEs."""
 
     detector: tyro.conf.Positional[Path]
-    """A folder that bluffscope detect train wrote."""
+    """The folder of a detector, from bluffscope detect train."""
     text: tuple[str, ...] = ()
-    """Texts to score, each read at its last token."""
+    """Texts to score, each at its last token."""
     prompt: str | None = None
-    """A prompt, with --completion: the text is the prompt, the join of the training, and the completion."""
+    """A prompt, together with --completion; both are joined as in training."""
     completion: str | None = None
-    """The completion that is judged."""
+    """The completion to score."""
     data: Path | None = None
-    """JSONL to score, line by line: objects with text, or with prompt and completion; - is standard input."""
+    """JSONL file to score: objects with text, or with prompt and completion; - reads standard input."""
     out: Path | None = None
-    """Where the lines of --data go, each with probability and logit added (default: standard output)."""
+    """File for the lines of --data with probability and logit added (default: standard output)."""
     model: str | None = None
-    """Where the model is, if no longer where it was at the training."""
+    """The model, if it has moved since training."""
     sae: str | None = None
-    """Where the SAEs are, if no longer where they were."""
+    """The SAEs, if they have moved since training."""
     revision: str | None = None
-    """Branch, tag or commit of the model on the hub."""
+    """Branch, tag or commit of the model on the Hub."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the model runs."""
+    """Device for the model."""
 
     def execute(self) -> int:
         """Score, print or write."""
@@ -82,7 +82,7 @@ def train(options: Train) -> int:
     from bluffscope.detectors.files import check_new, write_detector
     from bluffscope.detectors.train import train as fit
     from bluffscope.features.selection import matching, pairs_of
-    from bluffscope.report.training import TrainedView, verdict
+    from bluffscope.report.training import render_trained, verdict
     from bluffscope.table import read_run
     from bluffscope.table.atomic import table_errors
     from bluffscope.table.health import read_health
@@ -99,8 +99,8 @@ def train(options: Train) -> int:
     measure = run.config.get("measure")
     if isinstance(measure, dict) and measure.get("position") == "divergence":
         raise InputError(
-            f"{options.run} was read where fact and hallucination part, which a text that stands alone does not have; "
-            "analyze with another --position"
+            f"{options.run} was measured at --position divergence, which a single text does not have; "
+            "run analyze with another --position"
         )
     pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
     try:
@@ -109,7 +109,7 @@ def train(options: Train) -> int:
     except InputError as error:
         raise InputError(f"{options.run}: {error}") from error
     console = output_console()
-    console.print(TrainedView(trained, options.where))
+    console.print(render_trained(trained, options.where))
     if not trained.beats and not options.allow_weak:
         console.say(f"Not saved: {verdict(trained)}. --allow-weak saves it anyway.", style="bold red")
         return exit_codes.FAILED

@@ -15,6 +15,7 @@ from bluffscope.cli.console import LastingConsole, message_console, messages_on,
 from bluffscope.cli.health import headline, print_health
 from bluffscope.cli.json_file import check_json, write_json
 from bluffscope.cli.options import RunCommand
+from bluffscope.host.terminal import table
 
 if TYPE_CHECKING:
     from bluffscope.config import RunConfig
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions:
-    """Which checks."""
+    """Which checks to run."""
 
     json: Path | None = None
-    """Also write all checks as JSON into this file."""
+    """Also write all checks to this file, as JSON."""
     machine_only: bool = False
-    """Show the machine, batch size and memory only: configurations are read, weights are not."""
+    """Only show the machine, batch size and memory; loads no weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Doctor(RunCommand):
     """
 
     doctor: DoctorOptions = field(default_factory=DoctorOptions)
-    """Which checks."""
+    """Which checks to run."""
 
     def execute(self) -> int:
         """Print the machine, the recommendation for the model and its health."""
@@ -58,8 +59,8 @@ class Doctor(RunCommand):
             return self._health(console)
         console.print(_guide_table())
         console.print(
-            f"Pairs a forward of {_tokens_a_pair()} distinct tokens, and the memory they need; each number is for the "
-            "memory that programs can have: " + "; ".join(f"{name.upper()}: {text}" for name, text in _USABLE.items())
+            f"Pairs per forward pass, of {_tokens_a_pair()} distinct tokens each, and the memory. Usable memory: "
+            + "; ".join(f"{name.upper()}: {text}" for name, text in _USABLE.items())
         )
         return exit_codes.DONE
 
@@ -98,9 +99,9 @@ _GUIDE: Final = (
     _Row("CUDA", "cuda", 16 * _GB, 32),
 )
 _USABLE: Final[dict[Device, str]] = {
-    "cpu": "2 GB less, for the system",
-    "mps": "two thirds, the most that macOS grants the GPU",
-    "cuda": "0.5 GB less, for the driver",
+    "cpu": "all but 2 GB for the system",
+    "mps": "two thirds, which macOS grants the GPU at most",
+    "cuda": "all but 0.5 GB for the driver",
 }
 
 
@@ -148,7 +149,9 @@ def _plan(config: RunConfig) -> list[str]:
         lines.append(f"Batch size: does not fit: needs about {needed}, and {gigabytes(free)} are free")
         return lines
     size = pairs(tokens)
-    lines.append(f"Batch size: {size} pairs a forward of {_tokens_a_pair()} distinct tokens each ({tokens} tokens)")
+    lines.append(
+        f"Batch size: {size} pairs per forward pass, of {_tokens_a_pair()} distinct tokens each ({tokens} tokens)"
+    )
     lines.append(f"Peak memory: {gigabytes(found.peak(tokens, rows))} predicted, {gigabytes(free)} free")
     if config.engine.batch_size != "auto":
         engine = replace(config.engine, batch_tokens=tokens, row_tokens=rows)
@@ -159,13 +162,8 @@ def _plan(config: RunConfig) -> list[str]:
 
 
 def _guide_table() -> Table:
-    header, *rows = guide_rows()
-    table = Table(title="Gemma 2 2B with three 16k SAEs, by device and memory", title_justify="left")
-    for name in header:
-        table.add_column(name, justify="left" if name == "device" else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    heads, *rows = guide_rows()
+    return table(heads, rows, title="Gemma 2 2B with three 16k SAEs, by device and memory", gap=2)
 
 
 def guide_rows() -> Iterator[tuple[str, ...]]:

@@ -29,41 +29,41 @@ Promoted = Mapping[tuple[int, int], list[str]]
 class Features(Command):
     """Show which SAE features of a run differ between fact and hallucination.
 
-    Reads the run's folder alone; only --tokens and --ablate load the model.
+    Reads only the folder of the run; --tokens and --ablate also load the model.
     """
 
     run: tyro.conf.Positional[Path]
-    """A run's folder."""
+    """The folder of a run."""
     layer: tuple[int, ...] = ()
-    """Layers to look at (default: all of the run)."""
+    """Layers to test (default: all layers of the run)."""
     domain: tuple[str, ...] = ()
-    """Look at the pairs of these domains only."""
+    """Only pairs of these domains."""
     where: tuple[str, ...] = ()
-    """Look at the pairs with these values only, as COLUMN=VALUE: known=true."""
+    """Only pairs with these values, as COLUMN=VALUE: known=true."""
     by: str = "domain"
-    """Test the features found in each value of this column too."""
+    """Also test the features found within each value of this column."""
     top: int = 10
-    """Features shown of each layer; --out has all that were tested."""
+    """Features shown per layer; --out has all that were tested."""
     family: Literal["layer", "all"] = "layer"
-    """Correct for multiple testing within each layer, or over all layers."""
+    """Correct for multiple testing within each layer, or across all layers."""
     tokens: bool = False
-    """Also show the tokens that a feature promotes through the LM head (loads model and SAEs)."""
+    """Also show the tokens that a feature promotes (logit lens); loads model and SAEs."""
     ablate: int | None = None
-    """Run the pairs again with the K strongest features of a layer removed, and with K random ones."""
+    """Run the pairs again without the K strongest features of a layer, and without K random ones."""
     limit: int | None = None
-    """With --ablate: use N pairs only, spread evenly over those looked at."""
+    """With --ablate: use only N pairs, evenly spaced."""
     sets: int = 5
-    """With --ablate: sets of random features to compare with."""
+    """With --ablate: number of random sets of features for comparison."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the model runs with --tokens and --ablate."""
+    """Device for the model, with --tokens and --ablate."""
     seed: int = 0
-    """Seed of the flips, and of the random features."""
+    """Seed for sign flips and random features."""
     allow_unsound: bool = False
-    """Exit with 0 although the run failed its health gate."""
+    """Exit with 0 even if the run failed its health gate."""
     format: Literal["text", "json"] = "text"
-    """What is printed: text to read, or one JSON object."""
+    """Print text, or one JSON object."""
     out: Path | None = None
-    """Also write every tested feature into this file: .csv, .parquet or .json."""
+    """Also write all tested features to this file: .csv, .parquet or .json."""
 
     def execute(self) -> int:
         """Look at the features, print and write."""
@@ -82,7 +82,7 @@ def features(options: Features) -> int:
     # Polars and scipy take a second to import: --help and a mistyped flag should not.
     from bluffscope.features.effects import feature_effects
     from bluffscope.features.neuronpedia import feature_pages
-    from bluffscope.report.features import FeaturesView
+    from bluffscope.report.features import render_features
     from bluffscope.table import read_run
     from bluffscope.table.atomic import table_errors
     from bluffscope.table.exports import as_json, check_export, export_table
@@ -115,11 +115,11 @@ def features(options: Features) -> int:
     if failures:
         banner = f"The run failed its health gate: {'; '.join(failures)}. See bluffscope doctor."
         console.print(banner, style="bold red", markup=False, highlight=False)
-    console.print(FeaturesView(study, options.top, pages, promoted))
+    console.print(render_features(study, options.top, pages, promoted))
     for ablation in ablations:
-        from bluffscope.report.ablation import AblationView
+        from bluffscope.report.ablation import render_ablation
 
-        console.print(AblationView(ablation))
+        console.print(render_ablation(ablation))
     if options.out is not None:
         console.say(f"Features: {options.out} ({table.height:,} rows)")
     return exit_codes.UNSOUND if withheld else exit_codes.DONE

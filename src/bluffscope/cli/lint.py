@@ -18,6 +18,7 @@ from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.json_file import as_json, check_json, write_json
 from bluffscope.cli.options import Command
 from bluffscope.config import DataOptions, LintConfig
+from bluffscope.host.terminal import table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,19 +35,19 @@ _STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
 @dataclass(frozen=True, kw_only=True)
 class _Data(DataOptions):
     data: tyro.conf.Positional[str] = "bluff200"
-    """Pairs: a .json, .jsonl, .csv or .parquet file, a folder of such files, a dataset of the hub
-    (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or bluff200 (bundled)."""
+    """A .json, .jsonl, .csv or .parquet file, a folder of such files, a dataset on the Hugging Face Hub
+    (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or the bundled bluff200."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lint(LintConfig, Command):
-    """Find errors in pairs before any model runs: duplicates, contradictions, and cues that give hallucinations away.
+    """Find problems in a data set before any model runs: duplicates, contradictions, cues that leak the label.
 
-    With --model or --preset also by that model's tokens. Exit code 1 if there is an error.
+    With --model or --preset, also in that model's tokens. Exits with 1 if there is an error.
     """
 
     data: _Data = field(default_factory=_Data)
-    """Which pairs."""
+    """The pairs to lint."""
 
     def execute(self) -> int:
         """Lint the data and print what was found; 1 if there is an error among it."""
@@ -120,25 +121,22 @@ def _table(report: LintReport) -> Table:
     """The numbers behind the findings, or behind their absence."""
     from bluffscope.pairs.readers import quoted
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="underline")
-    table.add_column("scope", overflow="fold")
     token = report.tokenizer is not None
-    names = ["pairs", "groups", "longer/shorter", "length d_z", *(["token d_z"] if token else []), "negation f/h"]
-    for name in [*names, "text AUROC"]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for scope in report.scopes[:SHOWN_SCOPES]:
-        tokens = [_number(scope.token_dz)] if token else []
-        table.add_row(
-            Text(quoted(scope.scope)[1:-1]),
+    heads = ["scope", "pairs", "groups", "longer/shorter", "length d_z", "token d_z", "negation f/h", "text AUROC"]
+    rows = [
+        (
+            quoted(scope.scope)[1:-1],
             f"{scope.pairs:,}",
             f"{scope.groups:,}",
             f"{100 * scope.longer:.0f} % / {100 * scope.shorter:.0f} %",
             _number(scope.length_dz),
-            *tokens,
+            *([_number(scope.token_dz)] if token else []),
             f"{100 * scope.negations_fact:.0f} % / {100 * scope.negations_hall:.0f} %",
             _auroc(scope),
         )
-    return table
+        for scope in report.scopes[:SHOWN_SCOPES]
+    ]
+    return table([head for head in heads if token or head != "token d_z"], rows, gap=2)
 
 
 def _number(value: float | None) -> str:
@@ -153,7 +151,7 @@ def _auroc(scope: ScopeMeasures) -> str:
 
 def _notes(report: LintReport) -> Iterator[str]:
     yield "longer/shorter: hallucinations with more / fewer characters than the fact; f/h: facts, hallucinations."
-    yield "text AUROC: of completions alone, cross-validated by group (0.5: they tell nothing); intervals hold jointly."
+    yield "text AUROC: completion text alone, cross-validated by group (0.5: chance); intervals hold simultaneously."
     if sampled := [scope for scope in report.scopes if scope.auroc is not None and scope.auroc_pairs < scope.pairs]:
         most = max(scope.auroc_pairs for scope in sampled)
         yield f"The text classifier saw a sample of at most {most:,} pairs of each scope (seed {report.seed})."

@@ -71,16 +71,16 @@ def _outcome(program: str, action: Callable[[], int]) -> int:
         _say(f"{program}: {redacted(str(error))}")
         return exit_codes.USAGE
     except RunStopped as stop:
-        again = "" if stop.resume is None else f"; go on with: {stop.resume}"
-        _say(f"{program}: stopped; what is committed is kept{again}")
+        again = "" if stop.resume is None else f"; resume with: {stop.resume}"
+        _say(f"{program}: stopped; committed shards are kept{again}")
         return stop.exit_code
     except KeyboardInterrupt:
-        _say(f"{program}: stopped before it was done")
+        _say(f"{program}: stopped before it finished")
         return exit_codes.STOPPED
     except BrokenPipeError:
         return exit_codes.FAILED
     except OutputError as error:
-        _say(f"{program}: standard output cannot be written ({error.strerror}); give it a file or pipe that has room")
+        _say(f"{program}: standard output cannot be written ({error.strerror}); redirect it to a file with free space")
         return exit_codes.FAILED
 
 

@@ -58,26 +58,34 @@ class LineProgress:
     def finish(self) -> None:
         """Nothing is left to tidy."""
 
+    def tell(self, text: str) -> None:
+        """Logs hear of pairs alone."""
+
+    def close(self) -> None:
+        """Nothing is left to tidy."""
+
 
 class BarProgress:
-    """For terminals: it pulses until the pairs start, and is gone when they are done."""
+    """For terminals: a bar that says what is being done, pulses where nothing can be counted, and leaves no trace."""
 
     def __init__(self, console: Console) -> None:
         self._bar = Progress(
             BarColumn(), TextColumn("{task.description}", markup=False), console=console, transient=True
         )
-        self._task = self._bar.add_task("Loading the model and its SAEs", total=None)
+        self._task = self._bar.add_task("Starting", total=None)
         self._done = self._total = 0
         self._started = 0.0
+        self._measuring = False
         self._bar.start()
 
-    def loading(self, text: str) -> None:
-        """Say what the loading is at."""
-        self._bar.update(self._task, description=text)
+    def tell(self, text: str) -> None:
+        """Say what is being done, unless pairs are being counted."""
+        if not self._measuring:
+            self._bar.update(self._task, description=text)
 
     def start(self, total: int) -> None:
         """The clock starts here: rates leave out the loading of the model."""
-        self._total = total
+        self._total, self._measuring = total, True
         self._started = time.perf_counter()
         self._bar.update(self._task, total=total, completed=0, description=progress_text(0, total, 0))
 
@@ -88,5 +96,10 @@ class BarProgress:
         self._bar.update(self._task, completed=self._done, description=text)
 
     def finish(self) -> None:
+        """Go back to saying what is being done."""
+        self._measuring = False
+        self._bar.reset(self._task, total=None, description="Writing tables")
+
+    def close(self) -> None:
         """Take the bar away; may be called again."""
         self._bar.stop()

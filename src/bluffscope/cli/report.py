@@ -18,7 +18,7 @@ class Report(Command):
     """Write a run's report.html and figures/ again. Reuses existing statistics; computes any that are missing."""
 
     run: tyro.conf.Positional[Path]
-    """A run's folder."""
+    """The folder of a run."""
 
     def execute(self) -> int:
         """Write, and print the answer and where the page is."""

@@ -28,28 +28,28 @@ class Stats(Command):
     """Test whether any metric of a run, or of any other table, separates fact from hallucination."""
 
     table: tyro.conf.Positional[Path]
-    """A run's folder, or a .parquet or .csv table with fact and hallucination columns."""
+    """The folder of a run, or a .parquet or .csv table with fact and hallucination columns."""
     pairs: str | None = None
-    """The pairs that the table was measured from: their lengths (in characters), groups, domains and further columns
-    stand in for what the table lacks."""
+    """The pairs that the table was measured from; they add what the table lacks: lengths (in characters), groups,
+    domains and other columns."""
     columns: tuple[str, ...] = ()
-    """Names of the fields of --pairs, as KEY=NAME; see bluffscope analyze."""
+    """Map field names of --pairs, as KEY=NAME; see bluffscope analyze."""
     by_order: bool = False
-    """Match the k-th row with the k-th pair of --pairs; without it some column of the table must hold their ids."""
+    """Match rows and --pairs by order, not by a column of ids."""
     by: tuple[str, ...] = ()
-    """Further columns whose values are scopes of their own."""
+    """Also test each value of these columns separately."""
     family: Literal["scope", "all"] = "scope"
-    """Correct for multiple testing within each scope, or over all metrics and scopes."""
+    """Correct for multiple testing within each scope, or across all metrics and scopes."""
     control: Literal["none", "null", "planted"] = "none"
-    """Also test the tool on this table: with labels flipped (what it finds is false), or with an effect planted."""
+    """Also test the method on this table: with flipped labels (false positives) or a planted effect (power)."""
     detectors: bool = False
-    """Also fit detectors and baselines, cross-validated by group; a run's folder has what all of them need."""
+    """Also fit detectors and baselines, cross-validated by group; some require the folder of a run."""
     allow_unsound: bool = False
-    """Give verdicts although the run failed its health gate."""
+    """Show verdicts even if the run failed its health gate."""
     seed: int = 0
-    """Seed of bootstrap, permutations and controls."""
+    """Seed for bootstrap, permutations and controls."""
     out: Path | None = None
-    """Folder for stats.parquet and stats.json (default: the run's folder, or beside the table)."""
+    """Folder for stats.parquet and stats.json (default: the folder of the run or table)."""
 
     def execute(self) -> int:
         """Test, write, print."""
@@ -105,9 +105,9 @@ def stats(options: Stats) -> int:
         console.print(_banner(health.failures), style="bold red", markup=False, highlight=False)
     console.print(render_verdicts(result))
     if detection is not None:
-        from bluffscope.report.detectors import DetectionView
+        from bluffscope.report.detectors import render_detection
 
-        console.print(DetectionView(detection))
+        console.print(render_detection(detection))
     if note is not None:
         console.say(note)
     console.say(*_last_lines(options, result, files, run))
@@ -128,9 +128,9 @@ def _banner(failures: Sequence[str]) -> str:
 def _last_lines(options: Stats, result: StatsResult, files: tuple[Path, Path], run: Run | None) -> Iterator[str]:
     yield f"Statistics: {files[0]}, {files[1].name} ({result.rows.height} rows)"
     if run is not None and not options.detectors:
-        yield "No detectors were fitted: --detectors does that."
+        yield "No detectors were fitted; use --detectors."
     if run is not None and options.out is None and (run.path / "report.html").exists():
-        yield f"The report still shows what was there before: bluffscope report {run.path} writes it again."
+        yield f"report.html is out of date; run `bluffscope report {run.path}`."
 
 
 def _opened(options: Stats) -> tuple[pl.DataFrame, pl.DataFrame | None, Path, Run | None]:
@@ -158,7 +158,7 @@ def pairs_frame(data: str | None, columns: tuple[str, ...] = ()) -> pl.DataFrame
     """
     if data is None:
         if columns:
-            raise InputError("--columns names the fields of --pairs: give --pairs too")
+            raise InputError("--columns requires --pairs")
         return None
     import polars as pl
 

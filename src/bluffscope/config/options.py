@@ -39,150 +39,150 @@ class DataOptions:
     """Which pairs are read, and how."""
 
     data: str = "bluff200"
-    """Pairs: a .json, .jsonl, .csv or .parquet file, a folder of such files, a dataset of the hub
-    (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or bluff200 (bundled)."""
+    """A .json, .jsonl, .csv or .parquet file, a folder of such files, a dataset on the Hugging Face Hub
+    (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or the bundled bluff200."""
     columns: tuple[str, ...] = ()
-    """Names of the source's fields, as KEY=NAME: prompt=question fact=best_answer hallucination=wrong.
-    KEY is one of id, domain, complexity, prompt, fact, hallucination."""
+    """Map the data's field names, as KEY=NAME: prompt=question fact=best_answer hallucination=wrong; the
+    keys are id, domain, complexity, prompt, fact and hallucination."""
     domain_from: Literal["item", "file"] = "item"
-    """Take the domain from each item's own field, or from the name of the file it stands in."""
+    """Take the domain from each item's domain field, or from its file's name."""
     join: str = "auto"
-    """Text between the prompt and a completion: auto is one space, or nothing where either has white space there."""
+    """Text between prompt and completion; auto is one space, or nothing if there is white space already."""
     limit: int | None = None
-    """Use the first N pairs only."""
+    """Use only the first N pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model and SAEs are loaded, and where they run."""
+    """The model, its SAEs, and where they run."""
 
     preset: str | None = None
-    """Named set of model, SAEs and layers: demo (default), gemma-2-2b."""
+    """Model, SAEs and layers by one name, such as gemma-2-2b; see bluffscope presets (default: demo)."""
     model: str | None = None
-    """Hugging Face id or folder of a causal language model (default: the preset's)."""
+    """Causal language model: a Hugging Face id or a folder (default: the preset's)."""
     revision: str | None = None
-    """Branch, tag or commit of the model on the hub."""
+    """Branch, tag or commit of the model on the Hub."""
     sae: str | None = None
-    """SAELens release (RELEASE, or RELEASE:ID with {layer} in ID) or a folder with layer_K/ in it."""
+    """SAEs: a SAELens release (RELEASE, or RELEASE:ID with {layer} in ID) or a folder with layer_K/ in it."""
     layers: tuple[int, ...] = ()
-    """Layers whose residual stream is measured (default: the preset's, or all that the SAE folder has)."""
+    """Layers to measure (default: the preset's, or all in the SAE folder)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the model runs; auto takes CUDA, then MPS, then the CPU."""
+    """Device for the model; auto prefers CUDA, then MPS, then the CPU."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    """Precision of the model's weights and activations; auto is float32. SAEs and metrics never go below float32."""
+    """Precision of the model; auto is float32. SAEs and metrics always use float32 or higher."""
     quantize: Literal["none", "int8", "int4"] = "none"
-    """Weights of the model's linear layers as 8-bit or 4-bit integers (extra `quant`; int4 needs CUDA)."""
+    """Quantize the model's linear layers to 8 or 4 bits (extra `quant`; int4 requires CUDA)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOptions:
-    """What is measured, and at which tokens."""
+    """What to measure, and at which tokens."""
 
     position: Position = "last"
-    """Read each text's last token, its completion's first, the first in which fact and hallucination differ, or average
-    the metrics over the completion's tokens."""
+    """Read the last token of each text, the first of its completion, the first that differs between fact and
+    hallucination, or average the metrics over the completion."""
     noise_std: float = 0.1
-    """Standard deviation s of the stability noise."""
+    """Standard deviation of the noise for the stability metric."""
     noise_mode: Literal["absolute", "relative"] = "absolute"
-    """s in activation units, or relative to the root mean square of the residual."""
+    """Noise in activation units, or relative to the RMS of the residual."""
     noise_draws: int = 8
-    """Noise draws a text; stability is their mean."""
+    """Noise draws per text; stability is their mean."""
     noise_sweep: tuple[float, ...] = ()
-    """Further values of s, each with its own stability columns (a dose-response curve)."""
+    """Additional noise levels, each with its own stability columns (a dose-response curve)."""
     logprob: bool = False
-    """Also measure the log-probability of each completion: loads all layers and the LM head."""
+    """Also measure the log-probability of each completion; loads all layers and the LM head."""
     seed: int = 0
-    """Seed of the noise."""
+    """Seed for the noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How the work is done and cut up; every strategy gives the same table."""
+    """How the work is done; every choice produces the same table."""
 
     engine: Literal["local", "ray"] = "local"
-    """Measure in this process, or with Ray on several cores, GPUs or machines (extra `ray`)."""
+    """Run in this process, or with Ray on several cores, GPUs or machines (extra `ray`)."""
     workers: Literal["auto"] | int = "auto"
-    """Processes of --engine ray, each with its own model: auto is one a GPU, or one for every 4 cores."""
+    """Number of Ray workers, each with its own copy of the model; auto is one per GPU, or one per 4 cores."""
     address: str | None = None
-    """Ray cluster to use, HOST:PORT or auto (default: Ray is started on this machine)."""
+    """Address of a Ray cluster, HOST:PORT or auto (default: start Ray on this machine)."""
     strategy: Literal["packed", "batched", "sequential", "separate"] = "packed"
-    """Token tries in packed rows; padded batches; one text at a time; or one pass for each analysis."""
+    """How texts are batched: token tries in packed rows, padded batches, one at a time, or one pass per analysis."""
     batch_size: Literal["auto"] | int = "auto"
-    """Pairs a forward pass; auto fills a token budget that fits the memory (see bluffscope doctor)."""
+    """Pairs per forward pass; auto fits as many as memory allows (see bluffscope doctor)."""
     batch_tokens: int | None = None
-    """Distinct tokens a forward pass with --batch-size auto (default: by device, free memory and model)."""
+    """Distinct tokens per forward pass with --batch-size auto (default: by device, free memory and model)."""
     row_tokens: int | None = None
-    """Slots of a packed row; attention costs grow with its square (default: by the model's width)."""
+    """Length of a packed row; the cost of attention grows with its square (default: by the model's width)."""
     shard_pairs: int = 256
-    """Pairs that are measured and committed together."""
+    """Pairs saved at a time; a stopped run resumes after the last saved shard."""
     max_quarantine: int | None = None
-    """Stop the run once more than N pairs could not be measured; --resume goes on from there."""
+    """Stop once more than N pairs could not be measured; continue with --resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """Where the results go."""
+    """Where results go."""
 
     out: Path | None = None
-    """The run's own folder; it must not hold a run yet (default: runs/<utc time>-<name>)."""
+    """New folder for the run (default: runs/<utc time>-<name>)."""
     resume: Path | None = None
-    """Go on with the run in this folder, with its own options: only what is missing or damaged is done."""
+    """Continue the run in this folder with its own options; only missing or damaged parts are redone."""
     keep_residuals: bool = False
     """Also write residuals.parquet."""
     fidelity: int = 0
-    """Measure N pairs again in float32 and report what the run's precision changed."""
+    """Measure N pairs again in float32 and report what lower precision changed."""
     allow_unsound: bool = False
-    """Give verdicts (and exit code 0) although the health gate failed; the report still opens with what is wrong."""
+    """Show verdicts (and exit with 0) even if the health gate fails; the report still opens with what is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastOptions:
-    """Whether a run is only foretold, and for which GPUs; no part of a run's configuration."""
+    """Predict a run instead of doing it; not part of a run's configuration."""
 
     dry_run: bool = False
-    """Print what the run would take (tokens, operations, memory, time) and do nothing else."""
+    """Only predict tokens, operations, memory and time; nothing is measured or written."""
     gpus: int = 1
-    """With --dry-run and --gpu-kind: how many GPUs."""
+    """Number of GPUs of that kind."""
     gpu_kind: str | None = None
-    """With --dry-run: foretell the time on GPUs of this kind too: h100, a100, l4, rtx4090..."""
+    """Also predict the time on this kind of GPU: h100, a100, l4, rtx4090, ..."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A whole run of `bluffscope analyze`: what may be left out is filled in when the run starts."""
+    """All options of a run of `bluffscope analyze`; what is left out is filled in when the run starts."""
 
     data: DataOptions = field(default_factory=DataOptions)
-    """Which pairs."""
+    """The pairs to measure."""
     model: ModelOptions = field(default_factory=ModelOptions)
-    """Which model and SAEs, and where they run."""
+    """The model, its SAEs, and where they run."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
-    """What is measured, and at which tokens."""
+    """What to measure, and at which tokens."""
     engine: EngineOptions = field(default_factory=EngineOptions)
-    """How the work is done."""
+    """How the work is done; every choice produces the same table."""
     output: OutputOptions = field(default_factory=OutputOptions)
-    """Where the results go."""
+    """Where results go."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerOptions:
-    """In whose tokens the linter looks at the pairs besides."""
+    """Also lint with this model's tokenizer."""
 
     preset: str | None = None
-    """Named set of model, SAEs and layers, for its model: demo, gemma-2-2b."""
+    """Use the model of this preset; see bluffscope presets."""
     model: str | None = None
-    """Hugging Face id or folder of a causal language model; only its tokenizer is loaded."""
+    """Hugging Face id or folder of a model; only its tokenizer is loaded."""
     revision: str | None = None
-    """Branch, tag or commit of the model on the hub."""
+    """Branch, tag or commit of the model on the Hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LintOutputOptions:
-    """What becomes of the findings."""
+    """Output options."""
 
     format: Literal["text", "json"] = "text"
-    """What is printed: text to read, or one JSON object."""
+    """Print text, or one JSON object."""
     json: Path | None = None
-    """Also write the whole report as JSON into this file."""
+    """Also write the full report to this file, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +190,11 @@ class LintConfig:
     """All options of `bluffscope lint`."""
 
     data: DataOptions = field(default_factory=DataOptions)
+    """The pairs to lint."""
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
+    """Also lint with this model's tokenizer."""
     output: LintOutputOptions = field(default_factory=LintOutputOptions)
+    """Output options."""
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from bluffscope import __version__
 from bluffscope.config import RunConfig
-from bluffscope.runs.workers import Crew, CrewWorker
 from bluffscope.pairs import Scan, Source
+from bluffscope.runs.workers import Crew, CrewWorker
 from bluffscope.table.checksums import TableFile
 from bluffscope.table.folder import plain
 from bluffscope.table.manifest import assemble_manifest, metric_versions

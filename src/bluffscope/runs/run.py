@@ -4,36 +4,48 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import polars as pl
 
-from bluffscope.host.buffers import kept_heap
 from bluffscope.config import RunConfig
-from bluffscope.runs.workers import CrewWorker, check_engine, crew_of
-from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
-from bluffscope.host.exclusive import exclusive
-from bluffscope.health import Health, Inspection, Sample, examine, inspect
-from bluffscope.runs.hints import slow_hints
-from bluffscope.host.machine import Watch
-from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
-from bluffscope.runs.options import check_out, check_values, homes_expanded, replayable
-from bluffscope.pairs import Scan, Source, open_source
-from bluffscope.linter import GroupSample, lint_source
-from bluffscope.pipeline.shard import UserAnalysis
-from bluffscope.host.float64_guard import own_settings
 from bluffscope.config.presets import resolve
-from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
-from bluffscope.records import Shard
-from bluffscope.runs.resume import (Previous, completed, look_for_run, merged_before, read_previous, refuse_changed_identity, refuse_changed_options, resumable, resume_command, write_identity)
-from bluffscope.runs.log import RunLog, logging_to
-from bluffscope.runs.state import Session, Work
+from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
+from bluffscope.health import Health, Inspection, Sample, examine, inspect
+from bluffscope.host.buffers import kept_heap
+from bluffscope.host.exclusive import exclusive
+from bluffscope.host.float64_guard import own_settings
+from bluffscope.host.machine import Watch
 from bluffscope.host.signals import Check, stoppable
+from bluffscope.linter import GroupSample, lint_source
+from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
+from bluffscope.pairs import Scan, Source, open_source
+from bluffscope.pipeline.build import ColumnsOf
+from bluffscope.pipeline.shard import UserAnalysis
+from bluffscope.records import Shard
+from bluffscope.runs.hints import slow_hints
+from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
+from bluffscope.runs.log import RunLog, logging_to
+from bluffscope.runs.options import check_out, check_values, homes_expanded, replayable
+from bluffscope.runs.resume import (
+    Previous,
+    completed,
+    look_for_run,
+    merged_before,
+    read_previous,
+    refuse_changed_identity,
+    refuse_changed_options,
+    resumable,
+    resume_command,
+    write_identity,
+)
+from bluffscope.runs.state import Session, Work
+from bluffscope.runs.workers import CrewWorker, check_engine, crew_of
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.journal import Journal
 from bluffscope.table.lock import locked
@@ -41,7 +53,6 @@ from bluffscope.table.merge import MergeResult, merge, remove_shards
 from bluffscope.table.reader import Run
 from bluffscope.table.schema import table_columns
 from bluffscope.table.space import bytes_a_pair, check_space
-from bluffscope.pipeline.build import ColumnsOf
 
 LINT_ROWS = 20_000
 """Pairs that the linter looks at in a run; of more, whole groups are drawn at random, and the manifest says so."""
@@ -98,6 +109,16 @@ class RunResult:
         return Run(self.path).metrics
 
 
+_DOING: Final = {
+    "load": "Loading the model and its SAEs",
+    "data": "Reading the pairs",
+    "lint": "Linting the pairs",
+    "write": "Writing tables",
+    "health": "Running health checks",
+}
+"""What a run is doing at a stage, for those who wait."""
+
+
 @exclusive()
 @own_settings()
 def run(
@@ -106,6 +127,7 @@ def run(
     analyses: tuple[Analysis, ...] = ANALYSES,
     added: tuple[UserAnalysis, ...] = (),
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Measure the pairs that the options name and write the run's folder; or go on with a run, see ``output.resume``.
 
@@ -116,6 +138,7 @@ def run(
         analyses: which of the five analyses run.
         added: analyses of the user's own.
         progress: told how many pairs are done.
+        tell: called with what the run is doing, in a few words.
 
     Raises:
         InputError: something in the options or the data; nothing is written.
@@ -125,6 +148,7 @@ def run(
     """
     config = homes_expanded(config)
     session = Session(config)
+    session.stopwatch.entered = None if tell is None else lambda stage: tell(_DOING.get(stage, "Measuring"))
     check_values(config)
     if config.measure.logprob and LOGPROB not in analyses:
         analyses = (*analyses, LOGPROB)
@@ -281,7 +305,7 @@ def _refuse_quarantine(journal: Journal, limit: int | None, again: str) -> None:
         reason, number = journal.reasons.most_common(1)[0]
         raise QuarantineLimitError(
             f"stopped: {journal.quarantined} of {journal.pairs} pairs are in quarantine, --max-quarantine is {limit} "
-            f"({number} x {reason}); what is measured is kept: "
+            f"({number} x {reason}); finished shards are kept: "
             f"{again} --max-quarantine N"
         )
 

@@ -22,16 +22,24 @@ from bluffscope.engine.launch import check_address
 from bluffscope.engine.placement import Need, Node, Placement, place
 from bluffscope.errors import InputError
 from bluffscope.host.machine import device_peak
-from bluffscope.metrics import Analysis
-from bluffscope.pipeline.shard import ShardWorker
-from bluffscope.pipeline.plan import TextTokenizer
-from bluffscope.pipeline.memory import Footprint, Shape
-from bluffscope.records import Shard
-from bluffscope.pipeline.shard_rows import ShardRows
-from bluffscope.pipeline.batch_size import (ROW_TOKENS, SHARE, loaded_shape, plan_run, predicted_peak, run_footprint, sized)
-from bluffscope.table.schema import Column
 from bluffscope.host.stopwatch import Stopwatch
+from bluffscope.metrics import Analysis
+from bluffscope.pipeline.batch_size import (
+    ROW_TOKENS,
+    SHARE,
+    loaded_shape,
+    plan_run,
+    predicted_peak,
+    run_footprint,
+    sized,
+)
 from bluffscope.pipeline.build import OF_THE_REFERENCE, ColumnsOf, RunWorker, build_worker
+from bluffscope.pipeline.memory import Footprint, Shape
+from bluffscope.pipeline.plan import TextTokenizer
+from bluffscope.pipeline.shard import ShardWorker
+from bluffscope.pipeline.shard_rows import ShardRows
+from bluffscope.records import Shard
+from bluffscope.table.schema import Column
 
 if TYPE_CHECKING:
     from bluffscope.engine.ray import RayEngine
