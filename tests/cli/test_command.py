@@ -26,9 +26,10 @@ HEAVY = {"torch", "polars", "transformers", "sae_lens", "altair", "pyarrow", "sk
     ids=str,
 )
 def test_help_and_wrong_flags_answer_without_heavy_imports(arguments):
+    names = HEAVY | ({"numpy", "yaml"} if "--help" in arguments else set())
     script = (
         "import sys; from bluffscope.cli.main import main; code = main(sys.argv[1:]); "
-        f"heavy = {HEAVY} & set(sys.modules); sys.exit(str(heavy)) if heavy else sys.exit(code)"
+        f"heavy = {names} & set(sys.modules); sys.exit(str(heavy)) if heavy else sys.exit(code)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
@@ -62,6 +63,23 @@ def test_completion_scripts_know_commands_and_their_flags(call):
     for word in ["bluffscope", "analyze", "--noise-sweep", "train", "--allow-weak", "completion-mean"]:
         assert word in script
     assert subprocess.run(["bash", "-n"], input=script, text=True, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--tyro-print-completion", "nosh"], "no such shell"),
+        (["--tyro-write-completion", "bash", "no/such/file"], "No such file or directory"),
+        (["--tyro-print-completion"], "unknown command '--tyro-print-completion'"),
+        ([""], "unknown command ''"),
+        (["presets", ""], ": no such option"),
+    ],
+)
+def test_wrong_words_in_place_of_a_command_are_answered_in_one_line(call, words, why):
+    outcome = call(*words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert why in outcome.err
+    assert len(outcome.err.splitlines()) == 1
 
 
 def test_versions_and_unknown_commands(call):

@@ -265,7 +265,7 @@ def test_a_comparison_that_fails_leaves_the_run_complete_and_says_so(options, tm
 
 
 def test_a_replay_keeps_quantisation_and_fidelity(half, tmp_path, options):
-    from bluffscope.cli.options import load_config
+    from bluffscope.config.yaml_file import load_config
 
     config = load_config(half.path / "config.yaml")
     assert (config.output.fidelity, config.model.quantize, config.model.dtype) == (6, "none", "bfloat16")

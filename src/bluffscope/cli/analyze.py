@@ -47,7 +47,7 @@ class Analyze(RunCommand):
 def experiment(
     script: str, description: str, names: Sequence[str] = (), batch_size: Literal["auto"] | int = "auto"
 ) -> int:
-    """`bluffscope analyze` as a script of its own, with the script's choice of analyses; gives the exit code.
+    """`bluffscope analyze` as a script of its own, with the script's choice of analyses; returns the exit code.
 
     Args:
         script: the script's file; its flags are those of `bluffscope analyze`.
@@ -69,7 +69,7 @@ def experiment(
 
 
 def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> int:
-    """Run with progress on the terminal and print what came of it; gives the exit code.
+    """Run with progress on the terminal and print the results; returns the exit code.
 
     4 if the health gate failed and verdicts are withheld, else 3 if pairs had to be quarantined.
 

@@ -1,4 +1,4 @@
-"""`bluffscope detect`: keep a detector that was trained on a run, and score texts with it."""
+"""`bluffscope detect`: train a detector on a run, and score texts with it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Command):
-    """Train a detector on a run, cross-validated by group; saved if it beats the baselines.
-
-    The baselines are length, text and log-probability alone. Needs no model.
-    """
+    """Train a detector on a run; save it if it beats length, text and log-probability alone. Needs no model."""
 
     run: tyro.conf.Positional[Path]
     """The folder of a run."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def dry_run(config: RunConfig, options: ForecastOptions) -> int:
-    """Count, measure, predict and print; gives the exit code."""
+    """Count, measure, predict and print; returns the exit code."""
     # Torch takes seconds to import: --help and a mistyped flag should not.
     from bluffscope.runs.forecast import forecast
 

@@ -9,13 +9,17 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from bluffscope import __version__
 from bluffscope.cli import exit_codes
 from bluffscope.cli.streams import OutputError, lasting_streams
-from bluffscope.errors import BluffscopeError, RunStopped
+from bluffscope.errors import BluffscopeError, InputError, RunStopped
 from bluffscope.host.exclusive import exclusive
 from bluffscope.host.redaction import redacted
+
+if TYPE_CHECKING:
+    from bluffscope.cli.options import CommandGroup
 
 MOST_SAID = 1_500
 """Characters of a message; of a longer one beginning and end are shown."""
@@ -94,6 +98,8 @@ def _dispatch(arguments: list[str]) -> int:
     names = arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS
     commands = {name: import_module(f"bluffscope.cli.{name}").COMMAND for name in names}
     group = CommandGroup(_DESCRIPTION, commands)
+    if arguments and arguments[0].startswith("--tyro-"):
+        return _completion(group, arguments)
     if not arguments or arguments[0] == "help":
         with contextlib.suppress(SystemExit):
             parse(group, ["--help"], "bluffscope", _DESCRIPTION)
@@ -101,6 +107,21 @@ def _dispatch(arguments: list[str]) -> int:
     command = parse(group, arguments, "bluffscope", _DESCRIPTION)
     with exclusive():
         return command.execute()
+
+
+def _completion(group: CommandGroup, arguments: list[str]) -> int:
+    """Print or write a script for shell completion."""
+    from bluffscope.cli.options import parse
+
+    try:
+        return parse(group, arguments, "bluffscope", _DESCRIPTION).execute()
+    except (OutputError, BrokenPipeError):
+        raise
+    except (AssertionError, OSError) as error:
+        wrong = error.strerror if isinstance(error, OSError) else "no such shell"
+        raise InputError(
+            f"{' '.join(arguments)}: {wrong}; give bash, zsh or fish, and with --tyro-write-completion a file"
+        ) from error
 
 
 def _say(line: str) -> None:

@@ -12,11 +12,10 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 import tyro
-import yaml
 from tyro import _errors as failures  # no public module yet, hence the narrow range of versions: docs/dependencies.md
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, StructConstructorSpec, StructFieldSpec
 
-from bluffscope.config import RunConfig, from_words, read_yaml, refuse_endless, run_config
+from bluffscope.config import RunConfig, from_words, refuse_endless
 from bluffscope.errors import InputError
 
 _METAVARS = {int: "INT", float: "FLOAT", Path: "PATH"}
@@ -252,7 +251,7 @@ def _flags(kind: Any) -> Iterator[str]:
 
 
 def _meant(word: str, known: Iterator[str] | Mapping[str, Any]) -> str:
-    alike = difflib.get_close_matches(word, [name for name in known if name[0] != "-" or word[0] == "-"], n=1)
+    alike = difflib.get_close_matches(word, [name for name in known if name[0] != "-" or word[:1] == "-"], n=1)
     return f" (did you mean {alike[0]}?)" if alike else ""
 
 
@@ -261,7 +260,11 @@ def _saved(command: RunCommand, default: RunCommand, flags: Sequence[str]) -> Ru
     config, resume = command.replay.config, command.output.resume
     if config is not None and resume is not None:
         raise InputError(f"--config {config}: cannot be combined with --resume, which uses the options of its run")
-    saved = load_config(config) if config is not None else default.config
+    saved = default.config
+    if config is not None:
+        from bluffscope.config.yaml_file import load_config  # yaml: --help answers sooner without
+
+        saved = load_config(config)
     if resume is not None:
         saved = _resumed(resume, saved, data_given="--data" in flags)
     if saved.engine.address not in (None, "auto") and "--address" not in flags:
@@ -271,31 +274,6 @@ def _saved(command: RunCommand, default: RunCommand, flags: Sequence[str]) -> Ru
         # The file names model, SAEs and layers outright; a preset given with it would change nothing.
         saved = replace(saved, model=replace(saved.model, model=None, revision=None, sae=None, layers=()))
     return saved if config is not None or resume is not None else None
-
-
-def load_config(path: Path) -> RunConfig:
-    """The options that a run's config.yaml holds.
-
-    Raises:
-        InputError: the file is missing, no YAML, or holds something that is no option.
-    """
-    where = f"--config {path}"
-    try:
-        content = read_yaml(path.expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read ({error.strerror}); give a run's config.yaml") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid YAML{_line_of(error)}; give a run's config.yaml") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{where}: no options in it; give a run's config.yaml")
-    return run_config(content, where)
-
-
-def _line_of(error: Exception) -> str:
-    """Where YAML breaks off, and why."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    why = "" if problem is None else f": {' '.join(str(problem).split())[:80]}"
-    return "" if mark is None else f" (line {mark.line + 1}{why})"
 
 
 def _resumed(folder: Path, default: RunConfig, *, data_given: bool) -> RunConfig:

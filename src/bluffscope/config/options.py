@@ -11,16 +11,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from bluffscope.errors import InputError
 
 Options = TypeVar("Options")
 Position = Literal["last", "first-completion", "divergence", "completion-mean"]
 """Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
-MOST_YAML = 1_000_000
-MOST_DIGITS = 40
-"""Of a whole number in a YAML file: far more than any option takes."""
 MOST_WHOLE = 2**31 - 1
 """The largest whole number that an option takes, but for those named here."""
 MOST: Mapping[str, int] = {
@@ -195,42 +190,6 @@ class LintConfig:
     """Also lint with this model's tokenizer."""
     output: LintOutputOptions = field(default_factory=LintOutputOptions)
     """Output options."""
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, by which a few lines can stand for more than any memory holds, and without endless digits.
-
-    Python takes minutes for a number of a million digits, and refuses to print one of 4,301.
-    """
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="an alias", problem_mark=self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_yaml_int(self, node: Any) -> int:
-        if len(node.value) > MOST_DIGITS:
-            problem = f"a whole number of {len(node.value):,} characters"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-        return super().construct_yaml_int(node)
-
-
-_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)
-
-
-def read_yaml(text: str) -> Any:
-    """The value of a YAML text of plain values.
-
-    Raises:
-        yaml.YAMLError: no YAML, an alias in it, nested too deeply, a value that is none of its tag, or longer than
-            `MOST_YAML` characters.
-    """
-    if len(text) > MOST_YAML:
-        raise yaml.YAMLError(f"longer than {MOST_YAML:,} characters")
-    try:
-        return yaml.load(text, _PlainLoader)
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise yaml.YAMLError(f"a value that cannot be read ({type(error).__name__})") from error  # `!!bool x`
 
 
 def run_config(content: Mapping[Any, Any], where: str) -> RunConfig:

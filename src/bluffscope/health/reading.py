@@ -243,7 +243,7 @@ def _whose(read: _Read, point: HookPoint) -> str:
             found = f"it is {token_name} at {site}" if site != own else f"it is {token_name}"
     text = _name(read)
     if best > 0.02:
-        return f"{text}: it is no token of this text at any layer loaded (a pad, another text, or a wrong mask)"
+        return f"{text}: it matches no token of this text at any loaded layer (a pad, another text, or a wrong mask)"
     return f"{text}: {found}"
 
 

@@ -38,7 +38,7 @@ _silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 @contextmanager
 def hub_or_cache(names: Iterable[str]) -> Generator[None, None, None]:
-    """Inside, files come from the local cache alone where the hub does not answer; its own chatter is muted.
+    """Read files from the local cache alone while the hub does not answer, and mute the hub library's messages.
 
     Args:
         names: the models and SAEs to be loaded; the hub is not asked where all of them are folders.
@@ -65,7 +65,7 @@ def hub_or_cache(names: Iterable[str]) -> Generator[None, None, None]:
 
 @contextmanager
 def downloads_reported(report: Callable[[str], None]) -> Generator[None, None, None]:
-    """Inside, downloads tell `report` how far they are, instead of drawing bars across a display that is there already.
+    """Pass the progress of downloads to `report`, instead of drawing bars across an existing display.
 
     Only where standard error is a terminal: elsewhere huggingface_hub's bars are off.
     """
