@@ -216,6 +216,6 @@ def test_where_the_disk_is_full_the_figures_that_were_there_stay(tmp_path, momen
 
 
 def test_drawing_imports_neither_torch_nor_ray():
-    code = "import sys, bluffscope.report.dashboard; print({'torch', 'ray', 'transformers'} & set(sys.modules))"
+    code = "import sys, bluffscope.report.figures; print({'torch', 'ray', 'transformers', 'vl_convert'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
