@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import struct
+import time
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -311,6 +312,35 @@ def test_figures_are_sharp_png_and_svg_that_name_what_they_show(tmp_path):
     text = "".join(ET.fromstring((report.path.parent / "figures" / "effects.svg").read_bytes()).itertext())
     assert "Effect sizes over all pairs" in text
     assert "entropy" in text
+
+
+def test_the_report_tells_each_step_as_it_begins_and_draws_figures_only_when_asked(tmp_path):
+    folder = make_run(tmp_path / "run")
+    steps: list[str] = []
+    report = write_report(folder, tell=steps.append)
+    assert steps == [
+        "Report: testing effects",
+        "Report: fitting detectors",
+        "Report: testing features",
+        "Report: writing the page",
+    ]
+    assert report.figures == () and not (folder / "figures").exists()
+    steps.clear()
+    write_report(folder, tell=steps.append)
+    assert steps == ["Report: testing features", "Report: writing the page"]
+
+
+def test_the_page_gives_the_total_time_that_the_terminal_is_given(tmp_path):
+    folder = make_run(tmp_path / "run", manifest={"fidelity": {"seconds": 0.5}})
+    report = write_report(folder, started=time.perf_counter() - 100)
+    text = Parsed(report.path.read_bytes()).text
+    assert f"Speed {report.seconds:.1f} s in all" in text
+    assert report.seconds > 100
+    stages = re.search(r"fidelity (\S+) report (\S+)", text)
+    # The run took 4.0 s by its manifest.
+    assert 4.0 + float(stages[1]) + float(stages[2]) == pytest.approx(report.seconds, abs=0.02)
+    again = write_report(folder)
+    assert 4.0 < again.seconds < 100
 
 
 def test_figures_of_what_is_no_longer_there_are_removed(tmp_path):

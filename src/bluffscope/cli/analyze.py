@@ -124,7 +124,9 @@ def _print(result: CompletedRun, seconds: float) -> None:
     closing = ""
     if result.report is not None:
         seconds = result.report.seconds  # as the page says it
-        closing = f" | report {seconds - timings['total']:.1f}"
+        fidelity = result.manifest.get("fidelity", {}).get("seconds", 0.0)
+        closing = f" | fidelity {fidelity:.1f}" * bool(fidelity)
+        closing += f" | report {seconds - timings['total'] - fidelity:.1f}"
     lines = [f"Total time: {seconds:.1f} s{rate}", f"Seconds by stage: {stages}{closing}"]
     if workers is not None:
         lines.append(_workers_line(workers))
