@@ -17,6 +17,7 @@ import pytest
 
 import bluffscope
 import tiny
+from browser import Browser, executable
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -195,11 +196,35 @@ def test_the_site_holds_every_page_and_loads_nothing_from_elsewhere(site):
         "changelog.html",
         "model-card.html",
         "benchmark.html",
+        "security.html",
     }
     for name in built:
         page = _Page((site / name).read_text(encoding="utf-8"))
         assert page.loaded
         assert not [source for source in page.loaded if re.match(r"(https?:)?//", source)], name
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    path = executable()
+    if path is None:
+        reason = "no Chromium or Chrome on this machine: the site's search is not tested in a browser"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    found = Browser(path, tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+def test_search_works_in_a_page_opened_as_a_file(site, browser):
+    browser.ask("Emulation.setFocusEmulationEnabled", enabled=True)
+    browser.ask("Page.navigate", url=f"{(site / 'faq.html').resolve().as_uri()}?q=sphericity")
+    browser.wait("document.querySelectorAll('.md-search-result__item').length > 0")
+    found = browser.run("[...document.querySelectorAll('.md-search-result__link')].map(link => link.href)")
+    assert any("definitions.html" in address for address in found)
+    assert browser.complaints == []
+    assert [address for address in browser.requests if not address.startswith(("file:", "data:"))] == []
 
 
 def test_no_list_or_table_is_left_in_a_paragraph_by_the_site_s_markdown(site):

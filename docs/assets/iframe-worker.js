@@ -10,12 +10,16 @@ if (location.protocol === "file:") {
       this.inside = frame.contentWindow;
       this.inside.postMessage = (data) =>
         setTimeout(() => this.dispatchEvent(new MessageEvent("message", { data })));
+      const page = frame.contentDocument;
+      page.open(); // Firefox would load about:blank over the script
+      page.write("<body>");
+      page.close();
       this.ready = new Promise((resolve, reject) => {
-        const script = frame.contentDocument.createElement("script");
+        const script = page.createElement("script");
         script.src = url;
         script.onload = resolve;
         script.onerror = reject;
-        frame.contentDocument.body.append(script);
+        page.body.append(script);
       });
     }
 
