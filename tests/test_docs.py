@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -98,6 +99,29 @@ def test_no_source_file_cites_a_document_that_the_repository_does_not_hold():
     files = [path for folder in folders for kind in ("*.py", "*.md", "*.js") for path in (ROOT / folder).rglob(kind)]
     found = {str(path.relative_to(ROOT)): cites(path.read_text(encoding="utf-8")) for path in files}
     assert {name: cited for name, cited in found.items() if cited and name != "tests/test_docs.py"} == {}
+
+
+def texts_of_the_program() -> str:
+    """Every text in the source; a null character where a value is put in."""
+    found: list[str] = []
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values)
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_messages_that_the_faq_explains_are_those_of_the_program():
+    headings = re.findall(r"^### (.*)", (ROOT / "docs" / "faq.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    messages = [message for heading in headings for message in re.findall(r"`([^`]+)`", heading)]
+    assert len(messages) > 15
+    program = texts_of_the_program()
+    parts = {part for message in messages for part in re.split(r"\.\.\.|'\w+'|\d+|[A-Z]{3,}", message) if len(part) > 7}
+    assert [part for part in sorted(parts) if part not in program] == []
 
 
 def test_the_page_on_own_analyses_shows_the_example_as_it_is():
