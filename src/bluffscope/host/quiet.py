@@ -13,13 +13,13 @@ from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 
 # What they say is of compiled extras that this machine's torch does not fit, and of each other's deprecations.
-# transformers imports the first two wherever they are installed, needed or not.
+# transformers imports the first two wherever they are installed, asked for or not.
 _CHATTY = ("torchao", "bitsandbytes", "torch.utils._pytree")
 
 
 @contextlib.contextmanager
 def libraries_quiet() -> Generator[None, None, None]:
-    """Within the block, no Python warning is shown and these loggers report errors only."""
+    """Show no Python warnings, and only errors of these loggers."""
     with exclusive():
         levels = {name: logging.getLogger(name).level for name in _CHATTY}
         for name in levels:
@@ -48,7 +48,7 @@ def check_docstrings() -> None:
 
 @contextlib.contextmanager
 def environment(settings: Mapping[str, str | None]) -> Generator[None, None, None]:
-    """Within the block, these environment variables are set, or unset where the value is None; then restored."""
+    """Set these environment variables, or remove those with the value None; restore them afterwards."""
     with exclusive():
         before = {name: os.environ.get(name) for name in settings}
         _set(settings)
