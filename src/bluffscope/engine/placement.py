@@ -40,7 +40,7 @@ class Placement:
 
     workers: int
     cores: int
-    """Of each worker, and its threads: the same for all, so that each gives the same numbers."""
+    """Of each worker, and its threads: the same for all, so that each computes the same numbers."""
     gpu: bool = False
     """Whether each worker has a GPU to itself."""
 
