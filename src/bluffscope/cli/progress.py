@@ -98,7 +98,8 @@ class BarProgress:
     def finish(self) -> None:
         """Go back to saying what is being done."""
         self._measuring = False
-        self._bar.reset(self._task, total=None, description="Writing tables")
+        self._bar.remove_task(self._task)
+        self._task = self._bar.add_task("Writing tables", total=None)  # one without an end pulses
 
     def close(self) -> None:
         """Take the bar away; may be called again."""

@@ -1,4 +1,4 @@
-"""`bluffscope report`: a run's page and figures, from its folder alone."""
+"""`bluffscope report`: a run's page, and figures if wanted, from its folder alone."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ class Report(Command):
 
     run: tyro.conf.Positional[Path]
     """The folder of a run."""
+    figures: bool = False
+    """Also write the charts as PNG and SVG, in figures/."""
 
     def execute(self) -> int:
         """Write, and print the answer and where the page is."""
         check_docstrings()
-        # Polars, scipy and altair take seconds to import: --help and a mistyped flag should not.
+        # Polars and scipy take seconds to import: --help and a mistyped flag should not.
         from bluffscope.report.write import write_report
 
         with messages_on(message_console()):
-            report = write_report(self.run)
+            report = write_report(self.run, figures=self.figures)
         console = output_console()
         console.say(report.sentence, style="bold")
         if report.figures:

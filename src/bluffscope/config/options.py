@@ -126,6 +126,8 @@ class OutputOptions:
     """Also write residuals.parquet."""
     fidelity: int = 0
     """Measure N pairs again in float32 and report what lower precision changed."""
+    figures: bool = False
+    """Also write the report's charts as PNG and SVG, in figures/."""
     allow_unsound: bool = False
     """Show verdicts (and exit with 0) even if the health gate fails; the report still opens with what is wrong."""
 
