@@ -78,6 +78,7 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
         analyses: which analyses run, or None for all five.
     """
     messages = message_console()
+    started = time.perf_counter()
     with closing(BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)) as progress:
         # Torch and polars take seconds to import: the bar moves by then.
         from bluffscope.api import run
@@ -85,7 +86,6 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
         from bluffscope.metrics import ANALYSES
         from bluffscope.table.health import read_health
 
-        started = time.perf_counter()
         downloads = downloads_reported(progress.tell) if messages.is_terminal else nullcontext()
         with messages_on(messages), downloads:
             result = run(config, analyses=analyses or ANALYSES, progress=progress, tell=progress.tell)

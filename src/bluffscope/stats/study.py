@@ -128,7 +128,7 @@ def build_study(
         InputError: no rows, no fact and hallucination columns, pairs that do not match, an unknown column.
     """
     if table.is_empty():
-        raise InputError("the table has no rows; give one with a row a pair")
+        raise InputError("the table has no rows; give one with one row per pair")
     found = metric_pairs(table.columns)
     numeric, classes, passed_over = _sorted_out(table, found)
     if not numeric and not classes:

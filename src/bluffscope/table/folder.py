@@ -203,7 +203,7 @@ def _refuse_run(path: Path) -> None:
         raise unwritable(path, error) from error
     if held is not None:
         raise InputError(
-            f"{path} already holds a run ({held}): give --out another folder, or go on with that run: --resume {path}"
+            f"{path} already holds a run ({held}): give --out another folder, or continue that run with --resume {path}"
         )
 
 
