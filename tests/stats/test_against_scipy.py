@@ -19,7 +19,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from bluffscope.stats import Resampling, analyse_table
-from bluffscope.stats.analysis import CORRECTED
+from bluffscope.stats.cells import CORRECTED
 from bluffscope.stats.cluster_robust import grouped_error
 from bluffscope.stats.effects import hedges_factor, minimum_detectable_dz
 from bluffscope.stats.flips import ALL_FLIPS
