@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import numpy as np
 import polars as pl
 
-from bluffscope.detectors.keyed_inputs import Keys
+from bluffscope.detectors.inputs import Keys
 from bluffscope.detectors.linear import Calibration, Linear
 from bluffscope.detectors.train import Trained
 from bluffscope.errors import InputError

@@ -119,16 +119,18 @@ class Moments(NamedTuple):
         """The same sums without the regressors."""
         return Moments(self.zz[:, :1, :1], self.zd[:, :1], self.dd)
 
-    def dz(self, mean: np.ndarray) -> np.ndarray:
+    def dz(self, mean: np.ndarray, off: float = 0.0) -> np.ndarray:
         """(resample, metric) intercept over residual spread of each resample, NaN where it is not defined.
 
         Args:
             mean: (metric,) what was taken off the differences.
+            off: what was taken off every regressor.
         """
         found = self.coefficients()
         freedom = self.zz[:, 0, 0] - self.zz.shape[1]
         rest = self.dd - (found * self.zd).sum(axis=1)
-        return standardised(found[:, 0] + mean, rest, self.dd, freedom[:, None])
+        effect = found[:, 0] - off * found[:, 1:].sum(axis=1) + mean
+        return standardised(effect, rest, self.dd, freedom[:, None])
 
 
 def by_group(values: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray:

@@ -57,12 +57,13 @@ def bootstrap_intervals(block: Block, resamples: int, rng: np.random.Generator, 
     differences = block.differences
     mean = differences.mean(axis=0)
     lengths = block.length_differences if adjustable else np.zeros(len(differences))
-    moments = Moments.by_group(differences - mean, lengths[:, None], block.groups, groups)
+    centre = float(lengths.mean())
+    moments = Moments.by_group(differences - mean, (lengths - centre)[:, None], block.groups, groups)
     areas = _areas(block, groups)
     drawn: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for counts in draws(groups, resamples, rng, len(differences) if len(differences) <= FEW_PAIRS else groups):
         sums = moments.drawn(counts)
-        drawn.append((sums.alone().dz(mean), areas(counts), sums.dz(mean)))
+        drawn.append((sums.alone().dz(mean), areas(counts), sums.dz(mean, centre)))
     dz, area, adjusted = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     return Intervals(ends(dz), ends(area), ends(adjusted) if adjustable else nothing)
 
@@ -154,6 +155,22 @@ def drawn_areas(orders: Sequence[Ordering], groups: np.ndarray, counts: np.ndarr
     """
     weights = np.ascontiguousarray(counts.T[groups])  # (pair, resample)
     return np.stack([weighted_auroc(order, weights) for order in orders], axis=1)
+
+
+def area_draws(
+    scores: Sequence[np.ndarray], groups: np.ndarray, resamples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(resample, score) AUROC of several scores in the same resamples of groups.
+
+    Args:
+        scores: (2, pair) of facts and hallucinations each.
+        groups: (pair,) numbers from 0.
+        resamples: how many are drawn.
+        rng: draws them.
+    """
+    orders = [ordering(*sides) for sides in scores]
+    drawn = draws(int(groups.max()) + 1, resamples, rng, len(groups))
+    return np.concatenate([drawn_areas(orders, groups, counts) for counts in drawn])
 
 
 def ends(drawn: np.ndarray, level: float = LEVEL) -> np.ndarray:

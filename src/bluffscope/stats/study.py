@@ -105,10 +105,14 @@ class Study:
         for number, used in enumerate(patterns):
             metrics = np.flatnonzero(pattern.ravel() == number)
             rows = scope.rows[used]
-            _, groups = np.unique(self.groups[rows], return_inverse=True)
             fact, hall = (side[np.ix_(rows, metrics)] for side in (self.fact, self.hall))
-            found.append(Block(metrics, rows, fact, hall, self.lengths[rows], groups.ravel()))
+            found.append(Block(metrics, rows, fact, hall, self.lengths[rows], numbered(self.groups[rows])))
         return found
+
+
+def numbered(groups: np.ndarray) -> np.ndarray:
+    """(pair,) the same groups, numbered from 0 without gaps."""
+    return np.unique(groups, return_inverse=True)[1].ravel()
 
 
 def build_study(
