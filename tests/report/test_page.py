@@ -231,7 +231,7 @@ def test_the_answer_says_what_one_text_alone_tells_and_what_that_is_worth(tmp_pa
 
 
 def test_a_long_run_is_closed_without_detectors_and_the_page_says_how_to_get_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("bluffscope.detectors.of_run.CLOSING_PAIRS", 50)
+    monkeypatch.setattr("bluffscope.detectors.evaluate.CLOSING_PAIRS", 50)
     folder = make_run(tmp_path / "a run")
     page = page_of(folder)
     assert not (folder / "detectors.parquet").exists()
