@@ -107,7 +107,7 @@ def test_presets_are_listed_with_their_whole_names(call):
 def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder(call, drawn, tiny_flags, tmp_path):
     outcome = call("analyze", *tiny_flags)
     assert outcome.code == 0
-    (line,) = outcome.err.splitlines()
+    (line,) = outcome.err.splitlines()  # what is being done otherwise is for terminals
     done, rate, left = line.split(" | ")
     assert (done, left) == ("Progress: 5/5 samples", "ETA: 0s")
     assert rate.startswith("Rate: ")

@@ -160,7 +160,7 @@ def test_the_same_seed_gives_the_same_files(call, foreign, tmp_path):
         ("t.csv", b"a_fact,a_hall\n1,2\n", ("--family", "none"), "--family: expected scope or all, got none"),
         ("t.csv", b"a_fact,a_hall\n1,2\n", ("--seed", "-1"), "--seed -1: give a number from 0"),
         ("t.csv", b"a_fact,a_hall\n1,2\n", ("--colums", "a=b"), "--colums: no such option (did you mean --columns?)"),
-        ("t.csv", b"a_fact,a_hall\n1,2\n", ("--columns", "id=b"), "give --pairs too"),
+        ("t.csv", b"a_fact,a_hall\n1,2\n", ("--columns", "id=b"), "--columns requires --pairs"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line_and_nothing_is_written(call, tmp_path, name, content, flags, says):

@@ -40,7 +40,8 @@ def test_a_full_device_costs_every_command_one_line(name, run, monkeypatch, caps
         monkeypatch.setattr(sys, "stdout", full)
         assert main(words) == 1
     assert sys.stdout is full  # as it was before
-    assert capsys.readouterr().err == f"bluffscope {words[0]}: {LINE}\n"
+    program = "bluffscope" if name.startswith("--") else f"bluffscope {words[0]}"
+    assert capsys.readouterr().err == f"{program}: {LINE}\n"
 
 
 def started(words: list[str], redirection: str) -> subprocess.CompletedProcess[str]:

@@ -109,8 +109,8 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(command, start, tmp_path)
     assert process.wait(60) == 0
     text = said.decode()
     bar, summary = text[: text.index("Summary of")], text[text.index("Summary of") :]
-    doing = ["Starting", "Loading the model and its SAEs", "Linting the pairs", "samples/sec", "Running health checks"]
-    doing += ["Report: testing effects", "Report: writing the page"]
+    # What takes less than a tenth of a second may not be drawn.
+    doing = ["Starting", "Loading the model and its SAEs", "samples/sec", "Report: "]
     assert sorted(map(bar.index, doing)) == list(map(bar.index, doing))
     assert "/400 samples | Rate: " in bar
     assert "\x1b[?25l" in bar  # the cursor is hidden while the bar moves,
