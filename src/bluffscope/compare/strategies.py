@@ -13,7 +13,7 @@ import polars as pl
 import torch
 
 from bluffscope.compare.memory import check_memory
-from bluffscope.compare.tables import Cell, Comparison, Flips, Precision, compare
+from bluffscope.compare.tables import Cell, Comparison, Flips, Precision, active_features, compare
 from bluffscope.config import OutputOptions, RunConfig
 from bluffscope.model.load import choose_device
 from bluffscope.runs.options import homes_expanded
@@ -174,8 +174,8 @@ def flips(got: pl.DataFrame, expected: pl.DataFrame) -> Flips:
         got: pair_id, view, layer, feature; one row for each active feature.
         expected: the same of another run.
     """
-    key = [*_READ, "feature"]
-    left, right = (table.select(pl.col(key[:3:2]).cast(pl.String), "layer", "feature") for table in (got, expected))
-    apart = [a.join(b, on=key, how="anti").select(key) for a, b in ((left, right), (right, left))]
-    counts = pl.concat(apart).group_by(_READ).len()
-    return {(pair, layer, view): number for pair, layer, view, number in counts.iter_rows()}
+    counts = active_features(got, expected, by=_READ)
+    apart = counts.select(*_READ, flips=pl.col("first") + pl.col("other") - 2 * pl.col("both")).filter(
+        pl.col("flips") > 0
+    )
+    return {(pair, layer, view): number for pair, layer, view, number in apart.iter_rows()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +11,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.compare.precision import FEATURES
 from bluffscope.compare.runs import RunComparison, RunPair
-from bluffscope.report.fidelity import feature_table, metric_table
+from bluffscope.report.fidelity import fidelity_tables
 from bluffscope.report.labels import clean, number
 from bluffscope.stats.study import POOLED
 from bluffscope.table.metric_pairs import NOT_INTERPRETABLE
@@ -163,12 +161,7 @@ def _fidelity(other: RunPair) -> Iterator[RenderableType]:
     if other.fidelity is None:
         return
     yield Text("\nFidelity: the same model and SAEs, this run's numbers against the first run's", style="bold")
-    rows = other.fidelity.to_dicts()
-    if features := [row for row in rows if row["metric"] == FEATURES]:
-        yield feature_table(features, "active in the first")
-    others = [row for row in rows if row["metric"] != FEATURES]
-    for layer, of_layer in groupby(others, key=lambda row: row["layer"]):
-        yield metric_table(layer, list(of_layer))
+    yield from fidelity_tables(other.fidelity, "active in the first")
     yield Text(
         "|delta|: difference between the runs, over all pairs and texts. in sd: in standard deviations of the first "
         "run's values. diff/sd: the same for hallucination - fact. changed: other class, or undefined in one of them.",

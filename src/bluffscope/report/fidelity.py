@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final
 
+import polars as pl
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -34,11 +35,7 @@ class FidelityView:
         weights = "" if found.quantize == "none" else f", {found.quantize} weights"
         pairs = f"{len(found.pair_ids)} pairs measured again"
         yield Text(f"\nFidelity: {found.dtype}{weights} against float32, {pairs}", style="bold")
-        rows = found.table.to_dicts()
-        yield feature_table([row for row in rows if row["metric"] == FEATURES], "active in float32")
-        others = [row for row in rows if row["metric"] != FEATURES]
-        for layer, of_layer in groupby(others, key=lambda row: row["layer"]):
-            yield metric_table(layer, list(of_layer))
+        yield from fidelity_tables(found.table, "active in float32")
         yield Text(
             "|delta|: difference from float32, over all pairs and texts. in sd: in standard deviations of the float32 "
             "values. diff/sd: the same for hallucination - fact. changed: other class, or undefined in one of the two.",
@@ -46,13 +43,23 @@ class FidelityView:
         )
 
 
-def feature_table(rows: Sequence[dict[str, Any]], active: str) -> Table:
-    """Survival of active features by layer.
+def fidelity_tables(table: pl.DataFrame, active: str) -> Iterator[Table]:
+    """Survival of the active features by layer, where they were compared; then the metrics' differences by layer.
 
     Args:
-        rows: of `bluffscope.compare.precision.SCHEMA`, those that count features.
+        table: `bluffscope.compare.precision.SCHEMA`.
         active: head of the column of what was active in the reference.
     """
+    rows = table.to_dicts()
+    if features := [row for row in rows if row["metric"] == FEATURES]:
+        yield _feature_table(features, active)
+    others = [row for row in rows if row["metric"] != FEATURES]
+    for layer, of_layer in groupby(others, key=lambda row: row["layer"]):
+        yield _metric_table(layer, list(of_layer))
+
+
+def _feature_table(rows: Sequence[dict[str, Any]], active: str) -> Table:
+    """Survival of active features by layer."""
     table = Table(title="\nActive features", **_PLAIN, title_style="bold", header_style="underline")
     table.add_column("", min_width=_NAME_WIDTH)
     for name in (active, "still active", "of those now: new"):
@@ -62,7 +69,7 @@ def feature_table(rows: Sequence[dict[str, Any]], active: str) -> Table:
     return table
 
 
-def metric_table(layer: int | None, rows: Sequence[dict[str, Any]]) -> Table:
+def _metric_table(layer: int | None, rows: Sequence[dict[str, Any]]) -> Table:
     """Differences of the metrics of one layer, or of no single one; rows of `bluffscope.compare.precision.SCHEMA`."""
     title = "Other metrics" if layer is None else f"{LAYER_GROUP}, layer {layer}"
     table = Table(title=f"\n{title}", **_PLAIN, title_style="bold", header_style="underline")
