@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -60,6 +60,17 @@ class Stopwatch:
             with self._lock:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + now - running.since
         running.since = now
+
+
+def best_seconds(run: Callable[[], object], repeats: int = 3) -> float:
+    """Seconds of the shortest of some runs, after one that does not count."""
+    run()
+    taken: list[float] = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - started)
+    return min(taken)
 
 
 @dataclass(frozen=True)
