@@ -16,7 +16,7 @@ from bluffscope.cli.options import parse_options
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
-    from bluffscope.compare.bench.spec import Job
+    from bluffscope.compare.bench.jobs import Job
     from bluffscope.compare.bench.tables import Table
 
 _DESCRIPTION = """Time every step from the old pattern to the engine, each in a process of its own. Ratios hold within
@@ -54,12 +54,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def bench(options: BenchOptions) -> int:
     """Run the parts asked for, in order; what is measured is on disk before the next part starts."""
-    from bluffscope.compare.bench import suite, tables
+    from bluffscope.compare.bench import jobs, tables
     from bluffscope.table.atomic import write_bytes
 
-    steps = [suite.STRATEGIES.get(name, name) for name in options.strategies] or suite.STEPS
-    if unknown := [step for step in steps if step not in suite.STEPS]:
-        names = [*suite.STRATEGIES, *suite.STEPS]
+    steps = [jobs.STRATEGIES.get(name, name) for name in options.strategies] or jobs.STEPS
+    if unknown := [step for step in steps if step not in jobs.STEPS]:
+        names = [*jobs.STRATEGIES, *jobs.STEPS]
         alike = difflib.get_close_matches(unknown[0], names, n=3)
         hint = f"did you mean {' or '.join(map(repr, alike))}?" if alike else f"there are {', '.join(map(repr, names))}"
         raise InputError(f"--strategies {unknown[0]!r}: no such step or strategy; {hint}")
@@ -76,19 +76,19 @@ def bench(options: BenchOptions) -> int:
         write_bytes(folder / "bench.json", (json.dumps(lists, indent=1) + "\n").encode())
 
     if {"ladder", "limit"} & set(options.parts):
-        for record in _measured(suite.ladder(options.shape, steps)):
+        for record in _measured(jobs.ladder(options.shape, steps)):
             lists["limit" if record["step"] == "limit" else "ladder"].append(record)
             keep()
         _print(tables.ladder_table(lists["ladder"]))
         if lists["limit"]:
             _print(tables.limit_table(lists["limit"], lists["ladder"]))
-    for part, jobs, table in (
-        ("batch_sizes", suite.batch_sizes(options.shape, options.batch_sizes), tables.batch_table),
-        ("sharing", suite.sharing(options.shape), tables.sharing_table),
-        ("growth", suite.growth(), tables.growth_table),
+    for part, asked, table in (
+        ("batch_sizes", jobs.batch_sizes(options.shape, options.batch_sizes), tables.batch_table),
+        ("sharing", jobs.sharing(options.shape), tables.sharing_table),
+        ("growth", jobs.growth(), tables.growth_table),
     ):
         if part in options.parts:
-            for record in _measured(jobs):
+            for record in _measured(asked):
                 lists[part].append(record)
                 keep()
             _print(table(lists[part]))
@@ -103,7 +103,7 @@ def bench(options: BenchOptions) -> int:
 
 def _measured(jobs: Iterable[Job]) -> Iterable[dict[str, Any]]:
     """The records of the jobs; a line on standard error says what is being measured."""
-    from bluffscope.compare.bench.job import run_job
+    from bluffscope.compare.bench.processes import run_job
 
     for job in jobs:
         sys.stderr.write(f"measuring {job.shape}: {job.step} ({job.strategy}, {job.dtype})\n")
@@ -116,10 +116,10 @@ def _print(table: Table) -> None:
 
     console = output_console()
     shown = RichTable(title=table.title, title_justify="left")
-    for index, name in enumerate(table.columns):
+    for index, name in enumerate(table.rows[0]):
         shown.add_column(name, justify="left" if index == 0 or name == "marks" else "right")
     for row in table.rows:
-        shown.add_row(*row)
+        shown.add_row(*row.values())
     console.print(shown)
     for note in table.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
