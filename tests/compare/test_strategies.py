@@ -12,7 +12,7 @@ from bluffscope.compare import strategies
 from bluffscope.config import ModelOptions
 from bluffscope.errors import InputError
 from bluffscope.pipeline.batch_size import plan_run
-from bluffscope.pipeline.plan.memory import Footprint
+from bluffscope.pipeline.memory import Footprint
 
 
 @pytest.fixture

@@ -10,25 +10,23 @@ from rich.table import Table
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.config import ForecastOptions, RunConfig
+from bluffscope.host.terminal import table
 
 if TYPE_CHECKING:
     from bluffscope.runs.forecast import Forecast, Prediction
 
 
 def dry_run(config: RunConfig, options: ForecastOptions) -> int:
-    """Count, measure, predict and print; gives the exit code."""
+    """Count, measure, predict and print; returns the exit code."""
     # Torch takes seconds to import: --help and a mistyped flag should not.
     from bluffscope.runs.forecast import forecast
 
     console = output_console()
     with messages_on(message_console()):
         found = forecast(config, options)
-    for line in _work_lines(found):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print()
+    console.say(*_work_lines(found), "")
     console.print(_table(found))
-    for line in _closing(found, config):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.say(*_closing(found, config))
     return exit_codes.DONE
 
 
@@ -39,7 +37,7 @@ def _work_lines(found: Forecast) -> Iterator[str]:
     yield f"Pairs: {work.pairs:,}; tokens below: {sample}"
     refused = f"; {work.refused:,} of {work.sampled:,} would be quarantined" if work.refused else ""
     each = work.tokens / work.pairs
-    yield f"Distinct tokens: {work.tokens:,.0f} in {work.slots:,.0f} slots, {each:.1f} a pair{refused}"
+    yield f"Distinct tokens: {work.tokens:,.0f} in {work.slots:,.0f} slots, {each:.1f} per pair{refused}"
     yield (
         f"Operations: {_scaled(work.total)}FLOP (blocks {_scaled(work.products)}, attention {_scaled(work.attention)}, "
         f"encoding {_scaled(work.encode)}, geometry {_scaled(work.geometry)})"
@@ -49,34 +47,31 @@ def _work_lines(found: Forecast) -> Iterator[str]:
 
 def _table(found: Forecast) -> Table:
     columns = [found.here, *([found.there] if found.there else [])]
-    table = Table(title="Predicted", title_justify="left")
-    table.add_column("")
-    for prediction in columns:
-        many = f"{prediction.workers} x " if found.there is prediction else ""
-        table.add_column(f"{many}{prediction.name}", justify="right")
-    for stage in found.here.seconds:
-        table.add_row(stage, *(duration(prediction.seconds[stage]) for prediction in columns))
-    table.add_row("measuring", *(duration(prediction.measuring) for prediction in columns))
-    table.add_row("total", *(duration(prediction.total) for prediction in columns))
     rates = [found.work.pairs / prediction.measuring for prediction in columns]
-    table.add_row("pairs a second", *(f"{rate:,.3g}" if rate < 100 else f"{rate:,.0f}" for rate in rates))
-    table.add_row("memory a worker", *map(_memory, columns))
-    slowest = [max(prediction.seconds, key=lambda stage: prediction.seconds[stage]) for prediction in columns]
-    table.add_row("most time goes into", *slowest)
-    return table
+    rows = [
+        *((stage, *(duration(prediction.seconds[stage]) for prediction in columns)) for stage in found.here.seconds),
+        ("measuring", *(duration(prediction.measuring) for prediction in columns)),
+        ("total", *(duration(prediction.total) for prediction in columns)),
+        ("pairs per second", *(f"{rate:,.3g}" if rate < 100 else f"{rate:,.0f}" for rate in rates)),
+        ("memory per worker", *map(_memory, columns)),
+        ("slowest part", *(max(prediction.seconds, key=prediction.seconds.__getitem__) for prediction in columns)),
+    ]
+    many = [f"{prediction.workers} x " if found.there is prediction else "" for prediction in columns]
+    heads = ["", *(f"{each}{prediction.name}" for each, prediction in zip(many, columns, strict=True))]
+    return table(heads, rows, title="Predicted", gap=2)
 
 
 def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
     from bluffscope.runs.forecast import REACHED
 
-    yield "Measured here: matrix products, geometry, tokenising and reading; linter and report are not counted."
+    yield "Measured here: matrix products, geometry, tokenising and reading. Not included: linter and report."
     if found.there:
         yield (
             f"Assumed of {found.there.name}: {REACHED['gpu']:.0%} of its published peak for {found.planned.dtype}, "
             "and a processor like this one for each."
         )
         if found.planned.dtype == "float32":
-            yield "float32 keeps off the tensor cores; --dtype bfloat16 uses them."
+            yield "float32 does not use the tensor cores; --dtype bfloat16 does."
     if config.engine.batch_size != "auto":
         yield f"With --batch-size {config.engine.batch_size}, as asked."
 

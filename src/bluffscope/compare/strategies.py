@@ -18,7 +18,7 @@ from bluffscope.errors import InputError
 from bluffscope.host.machine import memory_available
 from bluffscope.model.load import choose_device
 from bluffscope.pipeline.batch_size import gigabytes, plan_run
-from bluffscope.pipeline.plan.memory import Footprint
+from bluffscope.pipeline.memory import Footprint
 from bluffscope.runs.options import homes_expanded
 from bluffscope.runs.run import run
 from bluffscope.table.reader import read_run

@@ -161,7 +161,7 @@ def read_detector(folder: str | Path) -> Detector:
     if lacking := [name for name in _NEEDED if name not in content]:
         raise InputError(f"{path} is damaged (no {lacking[0]!r} in it): train the detector again")
     if strange := [name for name in _MAPPINGS if not isinstance(content[name], dict)]:
-        raise InputError(f"{path} is damaged ({strange[0]!r} is no object): train the detector again")
+        raise InputError(f"{path} is damaged ({strange[0]!r} is not an object): train the detector again")
     try:
         return _unpacked(folder, content)
     except (KeyError, TypeError, ValueError, AttributeError, pl.exceptions.PolarsError) as error:

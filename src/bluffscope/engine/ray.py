@@ -358,7 +358,7 @@ class RayEngine:
                 f"--engine ray: {self._in_a_row} workers died one after another without finishing anything ({how}); "
                 "use --engine local to see what happens"
             )
-        logger.warning("a worker (process %d) died (%s): its pairs are measured again", hand.pid, how)
+        logger.warning("a worker (process %d) died (%s): its pairs will be measured again", hand.pid, how)
         if (fatal := self._backlog.lost(hand.tasks)) is not None:
             assert self._description is not None  # a worker that had tasks was ready
             reason = f"the worker's process died whenever it measured this pair ({how})"

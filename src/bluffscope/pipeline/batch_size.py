@@ -18,8 +18,8 @@ from bluffscope.host.machine import free_memory
 from bluffscope.model import HookPoint, LanguageModel
 from bluffscope.model.lengths import LengthClasses
 from bluffscope.model.load import check_model, choose_device
+from bluffscope.pipeline.memory import READS_A_TOKEN, TOKENS_A_PAIR, Device, Footprint, Shape
 from bluffscope.pipeline.plan import BatchLimits
-from bluffscope.pipeline.plan.memory import READS_A_TOKEN, TOKENS_A_PAIR, Device, Footprint, Shape
 from bluffscope.sae import Coder, find_saes, read_sae_configs
 
 logger = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from bluffscope.metrics.geometry import measure_geometry
 from bluffscope.model.load import load_tokenizer
 from bluffscope.pairs import open_source
 from bluffscope.pipeline.batch_size import Planned, batch_limits, plan_run, predicted_peak, run_footprint, sized
+from bluffscope.pipeline.memory import CELL_FLOPS, Shape
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, plan_batches
-from bluffscope.pipeline.plan.memory import CELL_FLOPS, Shape
 from bluffscope.pipeline.shard import cut_shards, lay_out
 from bluffscope.records import Features, Shard, TokenizedPair
 

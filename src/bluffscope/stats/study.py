@@ -135,7 +135,7 @@ def build_study(
         raise InputError(_nothing_found(table, passed_over))
     notes: list[str] = []
     if passed_over:
-        notes.append(f"Text columns are no metrics and were passed over: {', '.join(passed_over)}.")
+        notes.append(f"Text columns are not metrics and were skipped: {', '.join(passed_over)}.")
     matched, note = (None, None) if pairs is None else matched_pairs(table, pairs, by_order=by_order)
     notes += [note] if note else []
     lengths, unit, note = _lengths(table, matched)

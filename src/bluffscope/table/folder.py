@@ -189,7 +189,7 @@ def plain(value: Any) -> Any:
 
 
 def _encode(text: str) -> bytes:
-    # A lone surrogate (a file name that is no UTF-8) becomes \udcxx, which is valid JSON.
+    # A lone surrogate (a file name that is not UTF-8) becomes \udcxx, which is valid JSON.
     return text.encode("utf-8", "backslashreplace")
 
 

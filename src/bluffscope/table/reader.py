@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import polars as pl
 import yaml
 
-from bluffscope.config import read_yaml
+from bluffscope.config.yaml_file import read_yaml
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import refuse_after_fork
 from bluffscope.host.parquet_limits import LargeParquetError, check_whole
