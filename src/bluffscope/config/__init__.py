@@ -1,4 +1,4 @@
-"""The options of a run, and presets: named sets of model, SAEs and layers, the embedded demo among them."""
+"""Options of a run, and the presets: named sets of model, SAEs and layers, and the embedded demo model."""
 
 from bluffscope.config.options import (
     DataOptions,

@@ -1,4 +1,4 @@
-"""Names that a model's files give of other files: plain names of safetensors beside them, or they are refused.
+"""Names of other files in a model's files: plain names of safetensors in the same folder, or the model is refused.
 
 transformers follows whatever an index or a configuration names: with `torch.load`, into other folders, to other models.
 """
@@ -18,7 +18,7 @@ INDEX: Final = "model.safetensors.index.json"
 
 
 def check_weight_names(name: str, location: str, revision: str | None, config: PretrainedConfig) -> None:
-    """Refuse a model whose index or configuration names weights that are no safetensors file beside them.
+    """Refuse a model whose index or configuration names weights other than safetensors in the same folder.
 
     Args:
         name: of the model, for messages.
