@@ -87,7 +87,7 @@ def bench(options: Bench) -> int:
                 lists[part].append(record)
                 keep()
             _print(table(lists[part]))
-    from bluffscope.compare.bench.figures import write_figures  # altair: seconds
+    from bluffscope.compare.bench.figures import write_figures  # imports its renderer
 
     figures = write_figures(lists, folder)
     console = output_console()
