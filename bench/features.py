@@ -27,7 +27,7 @@ BLOCK = 500
 COMMAND = """
 import sys
 from bluffscope.cli.main import main
-from bluffscope.machine import peak_rss
+from bluffscope.host.machine import peak_rss
 code = main(sys.argv[1:])
 print(peak_rss(), file=sys.stderr)
 sys.exit(code)

@@ -28,6 +28,7 @@ import polars as pl
 
 from bluffscope.api import config_from, run
 from bluffscope.compare.bench.shapes import SHAPES, Shape, save_shape
+from bluffscope.compare.tables import Comparison, compare
 
 HERE = Path(__file__).resolve().parent
 GOALS = {"guide": 100, "careful": 30}
@@ -68,11 +69,8 @@ def lens(way: str, folder: Path, shape: Shape, pairs: int) -> dict[str, Any]:
     return json.loads(out.read_text("utf-8"))
 
 
-def agreement(table: pl.DataFrame, rows: list[dict[str, Any]]) -> Any:
+def agreement(table: pl.DataFrame, rows: list[dict[str, Any]]) -> Comparison:
     """The package's own comparison, float32 tolerances, of the rows' pairs."""
-    sys.path.insert(0, str(HERE.parent / "tests"))
-    from compare import compare
-
     wanted = table.filter(pl.col("pair_id").is_in([row["pair_id"] for row in rows]))
     return compare(wanted, rows, "float32")
 

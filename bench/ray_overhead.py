@@ -9,7 +9,6 @@ rounding.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -18,21 +17,8 @@ import torch
 from polars.testing import assert_frame_equal
 
 from bluffscope.api import config_from, run
-from bluffscope.config import DataOptions
-from bluffscope.pairs import open_source
+from bluffscope.compare.bench.texts import write_pairs
 from bluffscope.runs.run import RunResult
-
-
-def write_pairs(path: Path, number: int) -> Path:
-    """Pairs of the bundled benchmark over and over, each prompt with a number of its own."""
-    bundled = list(open_source(DataOptions()).pairs())
-    with path.open("w", encoding="utf-8") as file:
-        for index in range(number):
-            pair = bundled[index % len(bundled)]
-            row = {"id": f"{index}", "domain": pair.domain, "prompt": f"Item {index}. {pair.prompt}"}
-            row |= {"fact": pair.fact, "hallucination": pair.hallucination}
-            file.write(json.dumps(row) + "\n")
-    return path
 
 
 def timed(data: Path, out: Path, **options: object) -> tuple[RunResult, float, float]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bluffscope.cli.doctor import guide_rows
 from bluffscope.pipeline.batch_size import MOST_BATCH_TOKENS, SHARE, gigabytes
-from bluffscope.pipeline.memory import GEMMA_2_2B, HEAD_BLOCK, SMALLEST_BATCH, TOKENS_A_PAIR, footprint
+from bluffscope.pipeline.memory import GEMMA_2_2B, HEAD_BLOCK, SMALLEST_BATCH, TOKENS_A_PAIR, Footprint
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
 HEADER = ("model", "options", "peak", "predicted")
@@ -34,7 +34,7 @@ RUNS = (
 """What is measured: the model, and options of `bluffscope analyze`."""
 _RUN = """import json, sys
 from bluffscope.api import config_from
-from bluffscope.run import run
+from bluffscope.api import run
 run(config_from(**json.loads(sys.argv[1])), draw=False)"""
 """A run's peak is taken before its report is drawn."""
 
@@ -42,7 +42,7 @@ run(config_from(**json.loads(sys.argv[1])), draw=False)"""
 def page(peaks: Iterable[Sequence[str]]) -> str:
     """The whole page, given the rows of its table of peaks."""
     gemma = GEMMA_2_2B["float32"]
-    run, tokens = footprint(gemma), MOST_BATCH_TOKENS
+    run, tokens = Footprint(gemma), MOST_BATCH_TOKENS
     weights, saes = gigabytes(run.weights), gigabytes(run.saes)
     return f"""# Memory and batch size
 

@@ -12,6 +12,7 @@ import torch
 
 from bluffscope.compare.bench.shapes import L0, SHAPES, build_coders, build_language_model, save_shape
 from bluffscope.config import DataOptions
+from bluffscope.config.presets import PRESETS
 from bluffscope.errors import InputError
 from bluffscope.host.weights_digest import weights_digest
 from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_model
@@ -24,20 +25,21 @@ MID = SHAPES["mid"]
 SMALL = dataclasses.replace(  # Gemma 2 2B with a fifth of its blocks, an eighth of its width and a 16th of its ids
     SHAPES["gemma-2-2b"],
     name="small",
-    blocks=5,
-    d_model=288,
-    d_mlp=1152,
-    d_head=32,
-    vocabulary=16_000,
+    sizes={
+        "num_hidden_layers": 5,
+        "hidden_size": 288,
+        "intermediate_size": 1152,
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "vocab_size": 16_000,
+    },
     layers=(1, 2, 3),
     d_sae=2048,
     thresholds=(3.6, 4.3, 4.9),
 )
 SIZES = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
-    *("head_dim", "vocab_size", "query_pre_attn_scalar", "sliding_window", "attn_logit_softcapping"),
-    *("final_logit_softcapping", "max_position_embeddings", "hidden_activation", "rms_norm_eps"),
-    *("tie_word_embeddings", "rope_parameters"),
+    *("head_dim", "vocab_size", "sliding_window", "attn_logit_softcapping", "tie_word_embeddings"),
 )
 IDS = torch.tensor([[2, *range(300, 324)]])
 
@@ -198,16 +200,11 @@ def test_a_shape_saved_is_loaded_by_the_ordinary_ways(tmp_path):
         assert coders[layer].identity["published_l0"] == L0
 
 
-def test_the_demo_s_sizes_are_those_of_the_embedded_model():
+def test_the_demo_is_the_embedded_model():
     shape = SHAPES["demo"]
     model = build_language_model(shape, blocks=max(shape.layers) + 1)
     whole = build_language_model(shape, head=True)
-    config = whole.config
-    assert (len(model.blocks), len(whole.blocks), model.full_layers) == (9, shape.blocks, shape.blocks)
-    assert (config.hidden_size, config.intermediate_size, config.head_dim) == (shape.d_model, shape.d_mlp, shape.d_head)
-    assert (config.num_attention_heads, config.num_key_value_heads) == (shape.heads, shape.kv_heads)
-    assert (config.vocab_size, config.sliding_window) == (shape.vocabulary, shape.window)
-    assert config.max_position_embeddings == shape.context
+    assert (len(model.blocks), len(whole.blocks), model.full_layers) == (9, 10, 10)
     assert {layer: coder.d_sae for layer, coder in build_coders(shape).items()} == dict.fromkeys(
         shape.layers, shape.d_sae
     )
@@ -215,14 +212,12 @@ def test_the_demo_s_sizes_are_those_of_the_embedded_model():
 
 
 def test_the_large_shape_is_gemma_2_2b_s():
-    from transformers import Gemma2Config
-
-    published = Gemma2Config()  # its defaults are the sizes of google/gemma-2-2b
-    shape = SHAPES["gemma-2-2b"]
-    model = build_language_model(dataclasses.replace(shape, vocabulary=2560), blocks=1)
-    ours = model.config.to_dict() | {"num_hidden_layers": shape.blocks, "vocab_size": shape.vocabulary}
-    for name in SIZES:
-        assert ours[name] == getattr(published, name), name
+    large, published = SHAPES["gemma-2-2b"], PRESETS["gemma-2-2b"].architecture
+    config = large.config()
+    assert [getattr(config, name) for name in SIZES] == [getattr(published, name) for name in SIZES]
+    assert (config.query_pre_attn_scalar, config.final_logit_softcapping) == (256, 30.0)
+    assert (config.max_position_embeddings, config.rms_norm_eps) == (8192, 1e-6)
+    model = build_language_model(dataclasses.replace(large, sizes={"vocab_size": 2560}), blocks=1)
     assert model.config._attn_implementation == "eager"
 
 

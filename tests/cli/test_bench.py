@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from bluffscope.compare.bench.suite import STRATEGIES, ladder
+from bluffscope.compare.bench.jobs import STRATEGIES, ladder
 from bluffscope.config import EngineOptions
 
 

@@ -15,8 +15,7 @@ import tiny
 from bluffscope.api import run
 from bluffscope.cli.dry_run import duration
 from bluffscope.config import DataOptions, EngineOptions, ForecastOptions, MeasureOptions, ModelOptions, RunConfig
-from bluffscope.runs.forecast import forecast
-from bluffscope.runs.forecast.rates import GPUS
+from bluffscope.runs.forecast import GPUS, forecast
 
 
 @pytest.fixture
@@ -62,6 +61,7 @@ def test_gpus_without_a_dry_run_and_unknown_kinds_are_refused(refused, tiny_mode
     refused("analyze", *flags, "--dry-run", "--gpu-kind", "abacus", says="--gpu-kind abacus: unknown; choose from b200")
     refused("analyze", *flags, "--dry-run", "--gpus", 0, "--gpu-kind", "l4", says="--gpus 0: give at least 1")
     refused("analyze", *flags, "--dry-run", "--strategy", "separate", says="no forecast for --strategy separate")
+    refused("analyze", *flags, "--dry-run", "--shard-pairs", 0, says="--shard-pairs 0: give at least 1")
 
 
 def planned(model, saes, pairs, **options) -> RunConfig:
@@ -97,10 +97,10 @@ def test_the_tokens_of_a_whole_input_are_those_that_the_run_computes(tiny_model,
 def test_a_sample_of_whole_shards_stands_for_the_rest(tiny_model, tiny_saes, tmp_path, monkeypatch):
     config = planned(tiny_model, tiny_saes, numbered(tmp_path / "pairs.jsonl", 1200), shard_pairs=32)
     whole = forecast(config, ForecastOptions())
-    monkeypatch.setattr("bluffscope.runs.forecast.work.count_sample.__defaults__", (200,))
+    monkeypatch.setattr("bluffscope.runs.forecast.SAMPLE_PAIRS", 200)
     some = forecast(config, ForecastOptions())
-    assert whole.counted.pairs == 1200
-    assert 160 <= some.counted.pairs <= 200
+    assert whole.work.sampled == 1200
+    assert 160 <= some.work.sampled <= 200
     assert some.work.tokens == pytest.approx(whole.work.tokens, rel=0.05)
     assert some.work.total == pytest.approx(whole.work.total, rel=0.05)
 
@@ -116,7 +116,8 @@ def test_more_draws_longer_texts_and_more_gpus_change_what_they_should(tiny_mode
     )
     assert one is not None
     assert eight is not None
-    assert eight.forward == pytest.approx(one.forward / 8)
+    assert eight.seconds["forward"] == pytest.approx(one.seconds["forward"] / 8)
+    assert eight.total > one.total / 8
 
 
 def test_pairs_that_nothing_can_be_made_of_are_said(refused, tiny_model, tiny_saes, tmp_path):

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from bluffscope.compare.strategies import flips
-from bluffscope.compare.tables import compare, metric_of
+from bluffscope.compare.tables import Name, aligned, compare
 from bluffscope.errors import InputError
 
 ROW = {
@@ -53,6 +53,22 @@ def test_every_cell_beyond_its_tolerance_is_kept_with_its_values():
     assert not result.holds
 
 
+def test_what_is_not_a_number_agrees_with_nothing_and_null_with_null_alone():
+    both = {"l0_fact_l0_norm": math.nan, "l0_fact_gini": math.nan}
+    assert [cell.column for cell in compared("float64", **both).beyond] == list(both)
+    rows = [{**ROW, "entropy_fact": None}, OTHER]
+    assert compare(rows, rows, "float64").holds
+    assert [cell.ratio for cell in compare(rows, [ROW, OTHER], "float64").beyond] == [math.inf]
+
+
+def test_rows_are_aligned_by_pair_whatever_their_order():
+    assert compare([OTHER, ROW], [ROW, OTHER], "float64").worst.ratio == 0
+    ids = pl.DataFrame({"pair_id": ["b", "a"]})
+    one, other = aligned(ids, pl.DataFrame([ROW, OTHER]), pl.DataFrame([OTHER, ROW]))
+    assert one.equals(other)
+    assert one["pair_id"].to_list() == ["b", "a"]
+
+
 def test_the_largest_difference_of_a_metric_is_that_of_any_layer_and_view():
     result = compared("float64", l0_fact_gini=0.5 + 1e-7, l1_fact_gini=0.25 + 5e-7, entropy_diff=2e-7)
     assert result.holds
@@ -72,7 +88,7 @@ def test_the_largest_difference_of_a_metric_is_that_of_any_layer_and_view():
     ],
 )
 def test_a_column_s_metric_is_its_name_without_layer_and_view(column, metric):
-    assert metric_of(column) == metric
+    assert Name.of(column).metric == metric
 
 
 def test_angles_have_their_own_tolerance_wider_where_two_axes_are_nearly_equal():

@@ -17,7 +17,7 @@ from bluffscope.config.demo import model_dir
 from bluffscope.config.presets import PRESETS, resolve
 from bluffscope.errors import InputError
 from bluffscope.pipeline.batch_size import MOST_BATCH_TOKENS, ROW_TOKENS, plan_run, run_footprint
-from bluffscope.pipeline.memory import GEMMA_2_2B, Shape, footprint
+from bluffscope.pipeline.memory import GEMMA_2_2B, Footprint, Shape
 from bluffscope.sae.find import registry
 
 SCOPE = "gemma-scope-2b-pt-res-canonical"
@@ -178,7 +178,7 @@ def test_sizes_are_those_that_transformer_lens_knows_by_heart(name, known_as):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_memory_named_is_that_of_the_memory_model(dtype):
     shape = GEMMA_2_2B[dtype]
-    needed = footprint(shape, "cpu").needed(MOST_BATCH_TOKENS["cpu"], ROW_TOKENS)
+    needed = Footprint(shape).needed(MOST_BATCH_TOKENS["cpu"], ROW_TOKENS)
     assert needed_bytes(PRESETS["gemma-2-2b"], shape.number_bytes) == needed
     assert needed_bytes(PRESETS["gemma-2-9b"], shape.number_bytes) > 2 * needed
 

@@ -88,7 +88,7 @@ def test_a_run_is_planned_as_it_is_then_loaded(tiny_model, tiny_saes):
     worker = make_worker(tiny_model, tiny_saes, dtype="float32")
     assert planned.shape == sizing.loaded_shape(worker.reader.model, worker.coders.values(), "none")
     options = ModelOptions(model=str(tiny_model), sae=str(tiny_saes), layers=(0,), device="cpu")
-    whole = plan_run(options, logprob=True)
+    whole = plan_run(options, whole=True)
     worker = make_worker(tiny_model, tiny_saes, dtype="float32", layers=(0,), logprob=True)
     assert whole.shape == sizing.loaded_shape(worker.reader.model, worker.coders.values(), "none", head=True)
     assert (whole.shape.blocks, plan_run(options).shape.blocks) == (4, 1)

@@ -16,7 +16,7 @@ from bluffscope.cli.options import Command
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
-    from bluffscope.compare.bench.spec import Job
+    from bluffscope.compare.bench.jobs import Job
     from bluffscope.compare.bench.tables import Table
 
 PARTS: Final = ("ladder", "batch_sizes", "limit", "growth", "sharing")
@@ -49,12 +49,12 @@ class Bench(Command):
 
 def bench(options: Bench) -> int:
     """Run the parts asked for; see `Bench`."""
-    from bluffscope.compare.bench import suite, tables
+    from bluffscope.compare.bench import jobs, tables
     from bluffscope.table.atomic import write_bytes
 
-    steps = [suite.STRATEGIES.get(name, name) for name in options.strategies] or suite.STEPS
-    if unknown := [step for step in steps if step not in suite.STEPS]:
-        names = [*suite.STRATEGIES, *suite.STEPS]
+    steps = [jobs.STRATEGIES.get(name, name) for name in options.strategies] or jobs.STEPS
+    if unknown := [step for step in steps if step not in jobs.STEPS]:
+        names = [*jobs.STRATEGIES, *jobs.STEPS]
         alike = difflib.get_close_matches(unknown[0], names, n=3)
         hint = f"did you mean {' or '.join(map(repr, alike))}?" if alike else f"there are {', '.join(map(repr, names))}"
         raise InputError(f"--strategies {unknown[0]!r}: no such step or strategy; {hint}")
@@ -71,19 +71,19 @@ def bench(options: Bench) -> int:
         write_bytes(folder / "bench.json", (json.dumps(lists, indent=1) + "\n").encode())
 
     if {"ladder", "limit"} & set(options.parts):
-        for record in _measured(suite.ladder(options.shape, steps)):
+        for record in _measured(jobs.ladder(options.shape, steps)):
             lists["limit" if record["step"] == "limit" else "ladder"].append(record)
             keep()
         _print(tables.ladder_table(lists["ladder"]))
         if lists["limit"]:
             _print(tables.limit_table(lists["limit"], lists["ladder"]))
-    for part, jobs, table in (
-        ("batch_sizes", suite.batch_sizes(options.shape, options.batch_sizes), tables.batch_table),
-        ("sharing", suite.sharing(options.shape), tables.sharing_table),
-        ("growth", suite.growth(), tables.growth_table),
+    for part, asked, table in (
+        ("batch_sizes", jobs.batch_sizes(options.shape, options.batch_sizes), tables.batch_table),
+        ("sharing", jobs.sharing(options.shape), tables.sharing_table),
+        ("growth", jobs.growth(), tables.growth_table),
     ):
         if part in options.parts:
-            for record in _measured(jobs):
+            for record in _measured(asked):
                 lists[part].append(record)
                 keep()
             _print(table(lists[part]))
@@ -97,7 +97,7 @@ def bench(options: Bench) -> int:
 
 def _measured(jobs: Iterable[Job]) -> Iterable[dict[str, Any]]:
     """The records of the jobs; a line on standard error says what is being measured."""
-    from bluffscope.compare.bench.job import run_job
+    from bluffscope.compare.bench.processes import run_job
 
     for job in jobs:
         sys.stderr.write(f"measuring {job.shape}: {job.step} ({job.strategy}, {job.dtype})\n")
@@ -109,8 +109,9 @@ def _print(found: Table) -> None:
     from bluffscope.host.terminal import table
 
     console = output_console()
-    left = [index for index, name in enumerate(found.columns) if index == 0 or name == "marks"]
-    console.print(table(found.columns, found.rows, title=found.title, left=left))
+    heads = list(found.rows[0])
+    left = [index for index, name in enumerate(heads) if index == 0 or name == "marks"]
+    console.print(table(heads, [list(row.values()) for row in found.rows], title=found.title, left=left, gap=2))
     console.say(*found.notes, "")
 
 

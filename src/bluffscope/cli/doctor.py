@@ -136,13 +136,12 @@ def _plan(config: RunConfig) -> list[str]:
     )
     from bluffscope.pipeline.memory import pairs
 
-    planned = plan_run(config.model, logprob=config.measure.logprob)
+    planned = plan_run(config.model, whole=config.measure.logprob)
     found = run_footprint(planned.shape, planned.device, config.measure)
     rows = config.engine.row_tokens or ROW_TOKENS
     free = free_memory(planned.device)
     tokens = batch_tokens(found, planned.device, rows, int(free * SHARE))
-    loaded = f"{planned.shape.blocks} blocks and {len(planned.shape.saes)} SAEs"
-    lines = [f"Model: {planned.name}, {loaded} on {planned.device} in {planned.dtype}"]
+    lines = [f"Model: {planned}"]
     lines.append(f"Weights: {gigabytes(found.weights)}; SAEs: {gigabytes(found.saes)}")
     if not tokens:
         needed = gigabytes(found.least_needed(rows) / SHARE)

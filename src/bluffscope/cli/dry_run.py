@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -31,12 +31,11 @@ def dry_run(config: RunConfig, options: ForecastOptions) -> int:
 
 
 def _work_lines(found: Forecast) -> Iterator[str]:
-    planned, counted, work = found.planned, found.counted, found.work
-    loaded = f"{planned.shape.blocks} blocks and {len(planned.shape.saes)} SAEs"
-    yield f"Model: {planned.name}, {loaded} on {planned.device} in {planned.dtype} (configurations only)"
-    sample = "all of them" if counted.pairs == work.pairs else f"extrapolated from {counted.pairs:,}, in whole shards"
+    work = found.work
+    yield f"Model: {found.planned} (configurations only)"
+    sample = "all of them" if work.sampled == work.pairs else f"extrapolated from {work.sampled:,}, in whole shards"
     yield f"Pairs: {work.pairs:,}; tokens below: {sample}"
-    refused = f"; {counted.refused:,} of {counted.pairs:,} would be quarantined" if counted.refused else ""
+    refused = f"; {work.refused:,} of {work.sampled:,} would be quarantined" if work.refused else ""
     each = work.tokens / work.pairs
     yield f"Distinct tokens: {work.tokens:,.0f} in {work.slots:,.0f} slots, {each:.1f} per pair{refused}"
     yield (
@@ -46,28 +45,16 @@ def _work_lines(found: Forecast) -> Iterator[str]:
     yield f"Feature rows: about {work.features:,.0f}"
 
 
-_ROWS: Final = {
-    "startup and loading": "start",
-    "forward": "forward",
-    "SAE": "sae",
-    "geometry, noise": "geometry",
-    "tokenise": "tokenise",
-    "rows, shards": "write",
-    "read, merge": "driver",
-    "measuring": "measuring",
-    "total": "total",
-}
-"""Times of a prediction, by what they are called."""
-
-
 def _table(found: Forecast) -> Table:
     columns = [found.here, *([found.there] if found.there else [])]
     rates = [found.work.pairs / prediction.measuring for prediction in columns]
     rows = [
-        *((label, *(duration(getattr(prediction, name)) for prediction in columns)) for label, name in _ROWS.items()),
+        *((stage, *(duration(prediction.seconds[stage]) for prediction in columns)) for stage in found.here.seconds),
+        ("measuring", *(duration(prediction.measuring) for prediction in columns)),
+        ("total", *(duration(prediction.total) for prediction in columns)),
         ("pairs per second", *(f"{rate:,.3g}" if rate < 100 else f"{rate:,.0f}" for rate in rates)),
         ("memory per worker", *map(_memory, columns)),
-        ("slowest part", *(prediction.slowest for prediction in columns)),
+        ("slowest part", *(max(prediction.seconds, key=prediction.seconds.__getitem__) for prediction in columns)),
     ]
     many = [f"{prediction.workers} x " if found.there is prediction else "" for prediction in columns]
     heads = ["", *(f"{each}{prediction.name}" for each, prediction in zip(many, columns, strict=True))]
@@ -75,12 +62,12 @@ def _table(found: Forecast) -> Table:
 
 
 def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
-    yield "Measured here: matrix products, geometry, noise, tokenising and reading. Not included: linter and report."
-    if found.there:
-        from bluffscope.runs.forecast.rates import GPU_SHARE
+    from bluffscope.runs.forecast import REACHED
 
+    yield "Measured here: matrix products, geometry, tokenising and reading. Not included: linter and report."
+    if found.there:
         yield (
-            f"Assumed of {found.there.name}: {GPU_SHARE:.0%} of its published peak for {found.planned.dtype}, "
+            f"Assumed of {found.there.name}: {REACHED['gpu']:.0%} of its published peak for {found.planned.dtype}, "
             "and a processor like this one for each."
         )
         if found.planned.dtype == "float32":
@@ -101,7 +88,7 @@ def duration(seconds: float) -> str:
 
 
 def _memory(prediction: Prediction) -> str:
-    fits = "" if prediction.fits else ": does not fit"
+    fits = "" if prediction.memory <= prediction.memory_there else ": does not fit"
     return f"{prediction.memory / 1e9:.1f} of {prediction.memory_there / 1e9:.0f} GB{fits}"
 
 

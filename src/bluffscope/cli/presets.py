@@ -11,7 +11,7 @@ from bluffscope.cli.console import output_console
 from bluffscope.cli.options import Command
 from bluffscope.config.presets import PRESETS, Preset
 from bluffscope.host.terminal import table
-from bluffscope.pipeline.memory import SaeShape, Shape, footprint
+from bluffscope.pipeline.memory import Footprint, Shape
 
 _BATCH_TOKENS = _ROW_TOKENS = 1024
 """Of the largest batch that a run forms on a CPU (`bluffscope.pipeline.batch_size`, which takes seconds to import)."""
@@ -77,17 +77,7 @@ def needed_bytes(preset: Preset, number_bytes: int) -> int:
         preset: one of `PRESETS`.
         number_bytes: of the model's weights: 4 for float32, 2 for bfloat16; SAEs have float32.
     """
-    architecture = preset.architecture
-    saes = [SaeShape(d_sae=preset.d_sae, d_in=architecture.hidden_size, l0=l0) for l0 in preset.l0]
-    stored = architecture.stored_bytes
-    shape = Shape.of(
-        architecture,
-        blocks=1 + max(preset.layers),
-        number_bytes=number_bytes,
-        saes=saes,
-        file_bytes=stored if stored != number_bytes else None,
-    )
-    return footprint(shape, "cpu").needed(_BATCH_TOKENS, _ROW_TOKENS)
+    return Footprint(Shape.of_preset(preset, number_bytes)).needed(_BATCH_TOKENS, _ROW_TOKENS)
 
 
 def _count(parameters: int) -> str:

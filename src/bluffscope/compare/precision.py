@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import polars as pl
 
+from bluffscope.compare.tables import active_features, aligned
 from bluffscope.config import DataOptions, OutputOptions, RunConfig, run_config
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
@@ -25,25 +26,14 @@ from bluffscope.table.schema import LAYER_METRICS, Kind, logprob_columns, pair_c
 if TYPE_CHECKING:
     from bluffscope.metrics import Analysis
 
-SCHEMA: Final = {
-    "metric": pl.String,
-    "layer": pl.Int64,
-    "part": pl.String,
-    "n": pl.Int64,
-    "median_delta": pl.Float64,
-    "max_delta": pl.Float64,
-    "median_relative": pl.Float64,
-    "max_relative": pl.Float64,
-    "changed": pl.Float64,
-    "surviving": pl.Float64,
-    "new": pl.Float64,
-}
+_NUMBERS: Final = ("median_delta", "max_delta", "median_relative", "max_relative", "changed", "surviving", "new")
+SCHEMA: Final = {"metric": pl.String, "layer": pl.Int64, "part": pl.String, "n": pl.Int64} | dict.fromkeys(
+    _NUMBERS, pl.Float64
+)
 """Columns of fidelity.parquet; docs/run-folder.md says what each holds."""
 
 FEATURES: Final = "features"
 """Stands in the column `metric` in the rows that count active features."""
-
-_FEATURE_KEY: Final = ("pair_id", "view", "layer", "feature")
 
 
 @dataclass(frozen=True)
@@ -193,8 +183,7 @@ def compare_runs(run: Run, reference: Run, config: RunConfig, pair_ids: Collecti
         ids = ids.filter(pl.col("pair_id").is_in(list(pair_ids)))
     if ids.is_empty():
         raise InputError("fidelity: none of the pairs chosen could be measured in float32; choose more of them")
-    ours = _with_differences(ids.join(run.metrics, on="pair_id", how="left", maintain_order="left"), config)
-    theirs = _with_differences(ids.join(reference.metrics, on="pair_id", how="left", maintain_order="left"), config)
+    ours, theirs = (_with_differences(table, config) for table in aligned(ids, run.metrics, reference.metrics))
     rows = [*_feature_rows(run, reference, ids)]
     for cells in _all_cells(config):
         columns = [name for name in cells.columns if name in ours.columns and name in theirs.columns]
@@ -255,24 +244,13 @@ def _deviation(values: np.ndarray) -> float:
 def _feature_rows(run: Run, reference: Run, ids: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """For each layer: of the features active in float32 those still active, and of those active now the new ones."""
     of_pairs = pl.col("pair_id").is_in(ids["pair_id"].to_list())
-    ours, theirs = (each.features.filter(of_pairs).select(_FEATURE_KEY) for each in (run, reference))
-    counts = pl.concat(
-        [
-            frame.group_by("layer").agg(pl.len().alias(name))
-            for name, frame in (
-                ("ours", ours),
-                ("theirs", theirs),
-                ("both", theirs.join(ours, on=_FEATURE_KEY, how="semi")),
-            )
-        ],
-        how="align",
-    ).collect()
-    for row in counts.fill_null(0).sort("layer").iter_rows(named=True):
+    ours, theirs = (each.features.filter(of_pairs) for each in (run, reference))
+    for layer, active, before, both in active_features(ours, theirs, by=["layer"]).iter_rows():
         yield {
             "metric": FEATURES,
-            "layer": row["layer"],
+            "layer": layer,
             "part": "text",
-            "n": row["theirs"],
-            "surviving": row["both"] / row["theirs"] if row["theirs"] else None,
-            "new": (row["ours"] - row["both"]) / row["ours"] if row["ours"] else None,
+            "n": before,
+            "surviving": both / before if before else None,
+            "new": (active - both) / active if active else None,
         }

@@ -15,6 +15,7 @@ import polars as pl
 from scipy.stats import rankdata
 
 from bluffscope.compare.precision import FEATURES, compare_runs
+from bluffscope.compare.tables import aligned
 from bluffscope.config import run_config
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
@@ -29,33 +30,14 @@ from bluffscope.stats.verdicts import MIN_PAIRS
 from bluffscope.table.metric_pairs import NOT_INTERPRETABLE, metric_pairs
 from bluffscope.table.reader import Run
 
+_CHANGE: Final = ("mean_first", "mean_other", "mean_change", "sd_change", "dz_change", "change_in_sd", "p_wilcoxon")
 COMPARE_SCHEMA: Final = pl.Schema(
-    {
-        "run": pl.String,
-        "metric": pl.String,
-        "metric_other": pl.String,
-        "scope": pl.String,
-        "n": pl.Int64,
-        "mean_first": pl.Float64,
-        "mean_other": pl.Float64,
-        "mean_change": pl.Float64,
-        "sd_change": pl.Float64,
-        "dz_change": pl.Float64,
-        "change_in_sd": pl.Float64,
-        "p_wilcoxon": pl.Float64,
-        "q": pl.Float64,
-        "pearson": pl.Float64,
-        "spearman": pl.Float64,
-        "dz_first": pl.Float64,
-        "dz_other": pl.Float64,
-        "adj_dz_first": pl.Float64,
-        "adj_dz_other": pl.Float64,
-        "verdict_first": pl.String,
-        "verdict_other": pl.String,
-        "same_verdict": pl.Boolean,
-        "same_sign": pl.Boolean,
-        "agrees": pl.Boolean,
-    }
+    dict.fromkeys(("run", "metric", "metric_other", "scope"), pl.String())
+    | {"n": pl.Int64()}
+    | dict.fromkeys((*_CHANGE, "q", "pearson", "spearman"), pl.Float64())
+    | dict.fromkeys(("dz_first", "dz_other", "adj_dz_first", "adj_dz_other"), pl.Float64())
+    | dict.fromkeys(("verdict_first", "verdict_other"), pl.String())
+    | dict.fromkeys(("same_verdict", "same_sign", "agrees"), pl.Boolean())
 )
 """Columns of compare.parquet, one row a run, metric and scope; docs/compare.md says what each is."""
 
@@ -185,12 +167,11 @@ def _matched(first: Run, other: Run, by: Sequence[str], most: int) -> _Matched:
         why = f"the {ids.height} ids in common have other texts" if ids.height else "no pair id is in both"
         raise InputError(f"{first.path} and {other.path} share no pair ({why}): compare runs over the same data")
     shared = same.height
-    groups = same.join(first.metrics.select("pair_id", "group"), on="pair_id", how="left", maintain_order="left")
-    same = same.filter(draw_groups(groups["group"], most))
-    ours, theirs = (same.join(run.metrics, on="pair_id", how="left", maintain_order="left") for run in (first, other))
+    (of_first,) = aligned(same, first.metrics)
+    same = same.filter(draw_groups(of_first["group"], most))
+    ours, theirs, pairs = aligned(same, first.metrics, other.metrics, first.pairs)
     named = [name for name in ("domain", "group", *by) if name in ours.columns]
     theirs = theirs.with_columns(ours[name] for name in dict.fromkeys(named))
-    pairs = same.join(first.pairs, on="pair_id", how="left", maintain_order="left")
     return _Matched((ours, theirs), pairs, ids.height - shared, drawn_from(same.height, shared))
 
 
@@ -255,10 +236,7 @@ def _change(first: np.ndarray, other: np.ndarray) -> dict[str, Any]:
     """How the differences (pair,) of one metric change from one run to the other; NaN where undefined."""
     defined = np.isfinite(first) & np.isfinite(other)
     first, other = first[defined], other[defined]
-    row: dict[str, Any] = dict.fromkeys(
-        ("mean_first", "mean_other", "mean_change", "sd_change", "dz_change", "change_in_sd", "p_wilcoxon"), np.nan
-    )
-    row |= {"n": len(first), "pearson": np.nan, "spearman": np.nan}
+    row: dict[str, Any] = dict.fromkeys((*_CHANGE, "pearson", "spearman"), np.nan) | {"n": len(first)}
     if not len(first):
         return row
     change = other - first

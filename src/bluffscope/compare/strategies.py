@@ -12,10 +12,13 @@ from typing import Final, Literal
 import polars as pl
 import torch
 
-from bluffscope.compare.memory import check_memory
-from bluffscope.compare.tables import Cell, Comparison, Flips, Precision, compare
-from bluffscope.config import OutputOptions, RunConfig
+from bluffscope.compare.tables import Cell, Comparison, Flips, Precision, active_features, compare
+from bluffscope.config import ModelOptions, OutputOptions, RunConfig
+from bluffscope.errors import InputError
+from bluffscope.host.machine import memory_available
 from bluffscope.model.load import choose_device
+from bluffscope.pipeline.batch_size import gigabytes, plan_run
+from bluffscope.pipeline.memory import Footprint
 from bluffscope.runs.options import homes_expanded
 from bluffscope.runs.run import run
 from bluffscope.table.reader import read_run
@@ -25,6 +28,8 @@ Strategy = Literal["sequential", "separate", "batched", "packed"]
 REFERENCE: Final = "sequential"
 """The slow, obvious strategy, which the others are compared with."""
 STRATEGIES: Final[tuple[Strategy, ...]] = ("sequential", "separate", "batched", "packed")
+WORKING_BYTES: Final = 500_000_000
+"""What a run of few pairs needs beside the weights: libraries, logits of one text, one geometry."""
 _READ = ("pair_id", "layer", "view")
 
 
@@ -167,6 +172,33 @@ def _agreement(config: RunConfig, precision: Precision, measured: Measured, refe
     return Agreement(measured, comparison, tuple(sorted(apart)))
 
 
+def check_memory(options: ModelOptions) -> None:
+    """Refuse a whole model that does not fit, on its device or (where it is loaded first) in main memory.
+
+    Configurations are read for that, weights are not.
+
+    Args:
+        options: those of the float64 runs, the device chosen.
+
+    Raises:
+        InputError: too little memory, or model or SAEs that cannot be found or do not fit each other.
+    """
+    found = Footprint(plan_run(options, whole=True).shape)
+    total = found.weights + found.saes + WORKING_BYTES
+    billions = found.weights / found.shape.number_bytes / 1e9
+    places = [(memory_available(), "on this machine", "use a machine with more memory")]
+    if options.device == "cuda":
+        places.insert(0, (torch.cuda.mem_get_info()[0], "on the GPU", "use --device cpu, a larger GPU"))
+    for free, where, instead in places:
+        if total > free:
+            raise InputError(
+                f"float64 needs about {gigabytes(total)} for the whole model ({billions:.2f} billion parameters, "
+                f"{gigabytes(found.weights)}) and its SAEs ({gigabytes(found.saes)}), but {gigabytes(free)} are free "
+                f"{where}: {instead} or verify a smaller model; fewer --layers hardly help, since sequential runs all "
+                "of the model"
+            )
+
+
 def flips(got: pl.DataFrame, expected: pl.DataFrame) -> Flips:
     """Features that are active in one of two tables only, counted by pair, layer and view.
 
@@ -174,8 +206,8 @@ def flips(got: pl.DataFrame, expected: pl.DataFrame) -> Flips:
         got: pair_id, view, layer, feature; one row for each active feature.
         expected: the same of another run.
     """
-    key = [*_READ, "feature"]
-    left, right = (table.select(pl.col(key[:3:2]).cast(pl.String), "layer", "feature") for table in (got, expected))
-    apart = [a.join(b, on=key, how="anti").select(key) for a, b in ((left, right), (right, left))]
-    counts = pl.concat(apart).group_by(_READ).len()
-    return {(pair, layer, view): number for pair, layer, view, number in counts.iter_rows()}
+    counts = active_features(got, expected, by=_READ)
+    apart = counts.select(*_READ, flips=pl.col("first") + pl.col("other") - 2 * pl.col("both")).filter(
+        pl.col("flips") > 0
+    )
+    return {(pair, layer, view): number for pair, layer, view, number in apart.iter_rows()}

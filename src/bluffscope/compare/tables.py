@@ -1,5 +1,6 @@
-"""Whether two result tables say the same, within the tolerances of docs/verify.md.
+"""Two result tables over the same pairs: rows aligned by pair, cells within tolerances, active features in both.
 
+The tolerances are those of docs/verify.md.
 float64: every column within 1e-6; angles within 1e-4 degrees, within 1e-2 where (l1 - l2) < 1e-3 l1.
 float32: |difference| <= 1e-4 (|value| + the column's median magnitude; for a diff the fact column's); angles within
 0.05 degrees where (l1 - l2) > 1e-2 l1, elsewhere nothing is promised; features that flip at their threshold are at
@@ -9,14 +10,14 @@ Half precision and quantised weights: nothing is promised; differences are given
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
-import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from itertools import product
+from typing import Any, Final, Literal, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from bluffscope.config import Position
@@ -39,8 +40,11 @@ LOGPROBS: Final = ("logprob", "logprob_per_token")
 """Metrics that no feature enters, so that none that flips touches them."""
 FLIPS: Final = 1e-3
 """Share of the active features that may flip."""
-_LAYER_COLUMN = re.compile(r"l(\d+)_(prompt|fact|hall)_(\w+)")
-_PAIR_COLUMN = re.compile(r"([\w.+-]+)_(fact|hall|diff)")
+_NAMES: Final = (
+    re.compile(r"l(?P<layer>\d+)_(?P<view>prompt|fact|hall)_(?P<metric>\w+)"),
+    re.compile(r"(?P<metric>[\w.+-]+)_(?P<view>fact|hall|diff)"),
+)
+_FEATURE: Final = ("pair_id", "view", "layer", "feature")
 _LARGEST_STEP: Final = 2 / 11
 """What one swapped feature changes at most in a Jaccard similarity of two sets of ten: 1 - 9 / 11."""
 
@@ -104,6 +108,50 @@ class Comparison:
         )
 
 
+class Name(NamedTuple):
+    """A column's name, taken apart."""
+
+    metric: str
+    """Without layer, view and diff; a column that has none of them is its own."""
+    layer: int | None = None
+    view: str = ""
+    """ "prompt", "fact" or "hall"; "diff" for hallucination - fact; empty where the column belongs to no view."""
+
+    @classmethod
+    def of(cls, column: str) -> Name:
+        """Take a name apart."""
+        match = _NAMES[0].fullmatch(column) or _NAMES[1].fullmatch(column)
+        if match is None:
+            return cls(column)
+        found = match.groupdict()
+        return cls(found["metric"], int(found["layer"]) if "layer" in found else None, found["view"])
+
+
+def aligned(pair_ids: pl.DataFrame, *tables: pl.DataFrame) -> list[pl.DataFrame]:
+    """Each table's rows of the pairs in a column `pair_id`, in its order."""
+    return [pair_ids.join(table, on="pair_id", how="left", maintain_order="left") for table in tables]
+
+
+def active_features(
+    first: pl.DataFrame | pl.LazyFrame, other: pl.DataFrame | pl.LazyFrame, by: Sequence[str]
+) -> pl.DataFrame:
+    """How many features are active in each of two runs and in both.
+
+    Args:
+        first: pair_id, view, layer, feature; one row for each active feature.
+        other: the same of another run.
+        by: which of these columns the counts are for.
+
+    Returns:
+        One row for each value of `by`, in its order: those columns, then `first`, `other` and `both`.
+    """
+    key = [pl.col("pair_id", "view").cast(pl.String), "layer", "feature"]
+    one, two = first.lazy().select(key), other.lazy().select(key)
+    frames = {"first": one, "other": two, "both": one.join(two, on=_FEATURE, how="semi")}
+    counts = [frame.group_by(by).agg(pl.len().alias(name)) for name, frame in frames.items()]
+    return pl.concat(counts, how="align").collect().fill_null(0).sort(by)
+
+
 def compare(
     got: Table,
     expected: Table,
@@ -130,33 +178,28 @@ def compare(
     Raises:
         InputError: the tables have other pairs, or `got` lacks a column.
     """
-    theirs = {row["pair_id"]: row for row in _rows(expected)}
-    ours = {row["pair_id"]: row for row in _rows(got)}
-    if ours.keys() != theirs.keys():
-        raise InputError(f"the tables have other pairs: {sorted(ours.keys() ^ theirs.keys())[:5]}; compare equal data")
-    judge = _Judge(theirs, precision, position, draws, gaps, flips or {})
-    for pair, row in theirs.items():
-        if absent := [name for name in judge.columns if name not in ours[pair]]:
-            raise InputError(f"the table has no column {absent[0]}; compare runs of equal options")
-        judge.pair(pair, ours[pair], row)
-    return judge.result
+    ours, theirs = _frame(got), _frame(expected)
+    if apart := {*ours["pair_id"]} ^ {*theirs["pair_id"]}:
+        raise InputError(f"the tables have other pairs: {sorted(apart)[:5]}; compare equal data")
+    columns = [name for name in theirs.columns if not name.startswith("_")]
+    if absent := [name for name in columns if name not in ours.columns]:
+        raise InputError(f"the table has no column {absent[0]}; compare runs of equal options")
+    ours, theirs = aligned(theirs.select("pair_id"), ours.select(columns), theirs.select(columns))
+    return _Judge(ours, theirs, precision, position, draws, gaps, flips or {}).judge()
 
 
-def metric_of(column: str) -> str:
-    """A column's metric: its name without layer, view and diff; other columns are their own."""
-    if match := _LAYER_COLUMN.fullmatch(column):
-        return match[3]
-    match = _PAIR_COLUMN.fullmatch(column)
-    return match[1] if match else column
-
-
-def _rows(table: Table) -> Iterable[Mapping[str, Any]]:
-    return table.iter_rows(named=True) if isinstance(table, pl.DataFrame) else table
+def _frame(table: Table) -> pl.DataFrame:
+    if isinstance(table, pl.DataFrame):
+        return table
+    return pl.DataFrame([*table], infer_schema_length=None)
 
 
 @dataclass
 class _Judge:
-    rows: Mapping[str, Mapping[str, Any]]
+    """Arrays are over the pairs unless said otherwise."""
+
+    got: pl.DataFrame
+    expected: pl.DataFrame
     precision: Precision
     position: str
     draws: int
@@ -165,138 +208,149 @@ class _Judge:
     result: Comparison = field(default_factory=Comparison)
 
     def __post_init__(self) -> None:
-        self.columns = [name for name in next(iter(self.rows.values()), {}) if not name.startswith("_")]
-        found = (_LAYER_COLUMN.fullmatch(name) for name in self.columns)
-        self.layers = list(dict.fromkeys(int(match[1]) for match in found if match))
-        self.medians = {name: self._median(name) for name in self.columns}
-        self.result.pairs, self.result.columns = len(self.rows), len(self.columns)
+        self.columns = self.expected.columns
+        self.pairs = self.expected["pair_id"].to_list()
+        self.names = {column: Name.of(column) for column in self.columns}
+        self.layers = list(dict.fromkeys(name.layer for name in self.names.values() if name.layer is not None))
 
-    def _median(self, name: str) -> float:
-        numbers = [abs(row[name]) for row in self.rows.values() if isinstance(row[name], int | float)]
-        return statistics.median(numbers) if numbers else 0.0
+    def judge(self) -> Comparison:
+        """Compare all cells."""
+        result, flipped = self.result, self._flipped()
+        ratios = np.full((len(self.pairs), len(self.columns)), np.nan)  # of the allowed; NaN where nothing is promised
+        for place, column in enumerate(self.columns):
+            ratios[:, place] = self._ratios(column)
+            for where in flipped.keys() & self._where(column):
+                ratios[flipped[where], place] = np.nan
+        if self.precision == "float32":
+            self._leave_out_swaps(ratios)
+        result.pairs, result.columns = ratios.shape
+        result.left_out = int(np.isnan(ratios).sum())
+        result.compared = ratios.size - result.left_out
+        result.beyond = [self._cell(row, place, ratios) for row, place in np.argwhere(ratios > 1).tolist()]
+        for metric in dict.fromkeys(name.metric for name in self.names.values()):
+            places = [place for place, column in enumerate(self.columns) if self.names[column].metric == metric]
+            if not np.isnan(found := ratios[:, places]).all():
+                row, column = np.unravel_index(np.nanargmax(found), found.shape)
+                result.largest[metric] = self._cell(int(row), places[int(column)], ratios)
+        return result
 
-    def pair(self, pair: str, got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-        """Compare one pair's row."""
-        untold = self._flipped(pair, got, expected)  # (layer, view) of the flips
-        swapped: set[str] = set()
-        for name in self.columns:
-            ratio = None if untold & self._where(name) else self._ratio(pair, name, got[name], expected)
-            if self._is_swap(name, ratio, swapped):
-                self._count_swaps(name, got[name], expected)
-                swapped.add(name)
-                ratio = None
-            if ratio is None:
-                self.result.left_out += 1
+    def _cell(self, row: int, place: int, ratios: np.ndarray) -> Cell:
+        column = self.columns[place]
+        got, expected = self.got[column][row], self.expected[column][row]
+        return Cell(column, self.pairs[row], got, expected, float(ratios[row, place]))
+
+    def _reads(self, view: str) -> np.ndarray:
+        """Tokens read of a view."""
+        if view == "prompt" or self.position != "completion-mean":
+            return np.ones(len(self.pairs))
+        return _numbers(self.expected[f"{view}_tokens"])
+
+    def _flipped(self) -> dict[tuple[int, str], np.ndarray]:
+        """The pairs of which nothing can be told because other features are active, by layer and view; counts those."""
+        flipped: dict[tuple[int, str], np.ndarray] = {}
+        for layer, view in product(self.layers, VIEWS):
+            if (column := f"l{layer}_{view}_l0_norm") not in self.columns:
                 continue
-            self.result.compared += 1
-            self._note(Cell(name, pair, got[name], expected[name], ratio))
-
-    def _note(self, cell: Cell) -> None:
-        metric = metric_of(cell.column)
-        if metric not in self.result.largest or cell.ratio > self.result.largest[metric].ratio:
-            self.result.largest[metric] = cell
-        if cell.ratio > 1:
-            self.result.beyond.append(cell)
-
-    def _flipped(self, pair: str, got: Mapping[str, Any], expected: Mapping[str, Any]) -> set[tuple[int, str]]:
-        """The (layer, view) of which nothing can be told because other features are active; counts those features."""
-        flipped: set[tuple[int, str]] = set()
-        for layer, view in itertools.product(self.layers, VIEWS):
-            name = f"l{layer}_{view}_l0_norm"
-            if expected.get(name) is None or got[name] is None:
-                continue
-            reads = 1 if view == "prompt" or self.position != "completion-mean" else expected[f"{view}_tokens"]
-            self.result.active += round(expected[name] * reads)
-            flips = max(round(abs(expected[name] - got[name]) * reads), self.flips.get((pair, layer, view), 0))
-            self.result.flips += flips
-            if flips and self.precision == "float32":
-                flipped.add((layer, view))
+            got, expected = _numbers(self.got[column]), _numbers(self.expected[column])
+            known, reads = ~np.isnan(got - expected), self._reads(view)
+            told = np.array([self.flips.get((pair, layer, view), 0) for pair in self.pairs])
+            flips = np.maximum(np.round(np.abs(expected - got) * reads), told)[known]
+            self.result.active += int(np.round(expected * reads)[known].sum())
+            self.result.flips += int(flips.sum())
+            if self.precision == "float32":
+                flipped[layer, view] = np.flatnonzero(known)[flips > 0]
         return flipped
 
-    def _is_swap(self, name: str, ratio: float | None, swapped: set[str]) -> bool:
-        """Whether a feature entered or left a top ten under some noise: a stability beyond its tolerance in float32.
+    def _leave_out_swaps(self, ratios: np.ndarray) -> None:
+        """A stability beyond its tolerance in float32 is a feature that entered or left a top ten under some noise.
 
         A diff may be off only because its fact or hall is.
         """
-        if self.precision != "float32" or not name.startswith("stability"):
-            return False
-        if ratio is None or not 1 < ratio < math.inf:
-            return False
-        base = name.removesuffix("_diff")
-        return base == name or bool(swapped & {f"{base}_fact", f"{base}_hall"})
+        swapped: dict[str, np.ndarray] = {}
+        for place, column in enumerate(self.columns):
+            metric, _, view = self.names[column]
+            if not metric.startswith("stability"):
+                continue
+            swap = (ratios[:, place] > 1) & np.isfinite(ratios[:, place])
+            if view == "diff":
+                swap &= swapped.get(metric, False)
+            else:
+                swapped[metric] = swapped.get(metric, False) | swap
+                off = np.abs(_numbers(self.got[column]) - _numbers(self.expected[column])) * self._reads(view)
+                self.result.flips += int(np.ceil(off * self.draws / _LARGEST_STEP)[swap].sum())
+            ratios[swap, place] = np.nan
 
-    def _count_swaps(self, name: str, got: float, expected: Mapping[str, Any]) -> None:
-        if not name.endswith("_diff"):
-            reads = 1 if self.position != "completion-mean" else expected[f"{name.rpartition('_')[2]}_tokens"]
-            self.result.flips += math.ceil(abs(got - expected[name]) * reads * self.draws / _LARGEST_STEP)
-
-    def _where(self, name: str) -> set[tuple[int, str]]:
+    def _where(self, column: str) -> set[tuple[int, str]]:
         """The layers and views that a column is computed from."""
-        if match := _LAYER_COLUMN.fullmatch(name):
-            return {(int(match[1]), match[2])}
-        match = _PAIR_COLUMN.fullmatch(name)
-        if match is None or not self.layers or name.endswith("_tokens") or match[1] in LOGPROBS:
+        metric, layer, view = self.names[column]
+        if layer is not None:
+            return {(layer, view)}
+        if not view or not self.layers or metric in LOGPROBS:
             return set()
         layers = {self.layers[0]}
-        if match[1].startswith("cross_layer"):
+        if metric.startswith("cross_layer"):
             middle = self.layers[0] if len(self.layers) == 2 else self.layers[len(self.layers) // 2]
             layers = {middle, self.layers[-1]}
-        views = {"fact", "hall"} if match[2] == "diff" else {match[2]}
-        if match[1] in ANGLES:
-            views.add("prompt")
-        return set(itertools.product(layers, views))
+        views = {"fact", "hall"} if view == "diff" else {view}
+        return set(product(layers, views | {"prompt"} if metric in ANGLES else views))
 
-    def _ratio(self, pair: str, name: str, value: Any, expected: Mapping[str, Any]) -> float | None:
-        """Difference over what is allowed; None where nothing is promised."""
-        target = expected[name]
-        if isinstance(target, str) and isinstance(value, str) and name.endswith("shape_class") and value != target:
-            return 1.0 if value in self._nearby_shapes(name, expected) else math.inf
-        allowed = self._allowed(pair, name, target, expected)
-        if allowed is None:
-            return None
-        if not isinstance(value, int | float) or not isinstance(target, int | float):
-            return 0.0 if value == target else math.inf
-        if math.isnan(value) or math.isnan(target):
-            return math.inf  # undefined is null
-        return abs(value - target) / allowed
+    def _ratios(self, column: str) -> np.ndarray:
+        """Differences over what is allowed; NaN where nothing is promised."""
+        got, expected = self.got[column], self.expected[column]
+        if not all(series.dtype.is_numeric() or series.dtype == pl.Null for series in (got, expected)):
+            same = got.cast(pl.String).eq_missing(expected.cast(pl.String)).to_numpy()
+            ratios = np.where(same, 0.0, np.inf)
+            if self.names[column].metric == "shape_class":
+                for row in np.flatnonzero(~same & (got.is_not_null() & expected.is_not_null()).to_numpy()).tolist():
+                    ratios[row] = 1.0 if got[row] in self._nearby_shapes(column, row) else math.inf
+            return ratios
+        allowed = self._allowed(column)
+        delta = np.abs(_numbers(got) - _numbers(expected))
+        ratios = np.where(np.isnan(delta), np.inf, delta / allowed)  # undefined is null, so NaN agrees with nothing
+        ratios[(got.is_null() & expected.is_null()).to_numpy()] = 0.0
+        return np.where(np.isnan(allowed), np.nan, ratios)
 
-    def _allowed(self, pair: str, name: str, target: Any, expected: Mapping[str, Any]) -> float | None:
-        if self._is_angle(name):
-            gap = self._gap(pair, name, expected)
+    def _allowed(self, column: str) -> np.ndarray:
+        metric, _, view = self.names[column]
+        magnitude = np.abs(_numbers(self.expected[column]))
+        if metric in ANGLES:
+            gap = self._gap(column)
             if self.precision == "float64":
-                return 1e-2 if gap < 1e-3 else 1e-4
-            return 0.05 if gap > 1e-2 else None
-        magnitude = abs(target) if isinstance(target, int | float) else 0.0
+                return np.where(gap < 1e-3, 1e-2, 1e-4)
+            return np.where(gap > 1e-2, 0.05, np.nan)
         if self.precision == "float64":
-            return 1e-6
-        source = name.removesuffix("_diff") + "_fact" if name.endswith("_diff") else name
-        return max(1e-4 * (magnitude + self.medians.get(source, 0.0)), 1e-12)
+            return np.full_like(magnitude, 1e-6)
+        source = f"{metric}_fact" if view == "diff" else column
+        typical = np.abs(_numbers(self.expected[source])) if source in self.columns else np.array([np.nan])
+        median = 0.0 if np.isnan(typical).all() else float(np.nanmedian(typical))
+        return np.maximum(1e-4 * (np.nan_to_num(magnitude) + median), 1e-12)
 
-    def _is_angle(self, name: str) -> bool:
-        layered, paired = _LAYER_COLUMN.fullmatch(name), _PAIR_COLUMN.fullmatch(name)
-        return (layered[3] if layered else paired[1] if paired else "") in ANGLES
-
-    def _gap(self, pair: str, name: str, expected: Mapping[str, Any]) -> float:
+    def _gap(self, column: str) -> np.ndarray:
         """The smallest (l1 - l2) / l1 of the axes that an angle column depends on."""
-        if name.startswith("centroid_drift"):
-            return 1.0
-        gaps = [1.0]
-        for layer, view in self._where(name):
-            elongation = expected.get(f"l{layer}_{view}_elongation")
-            single = view == "prompt" or self.position != "completion-mean" or expected[f"{view}_tokens"] == 1
-            if self.gaps is not None and (pair, layer, view) in self.gaps:
-                gaps.append(self.gaps[pair, layer, view])
-            elif single:
-                gaps.append(1.0 if elongation is None else 1 - elongation**2)
-            elif self.gaps is None and self.precision != "float64":
-                gaps.append(0.0)  # unknown: in float64 the axis is sharp wherever it is defined
-        return min(gaps)
+        gaps = np.ones(len(self.pairs))
+        for layer, view in self._where(column) if self.names[column].metric != "centroid_drift" else ():
+            elongation, gap = f"l{layer}_{view}_elongation", np.ones(len(self.pairs))
+            if elongation in self.columns:
+                gap = np.nan_to_num(1 - _numbers(self.expected[elongation]) ** 2, nan=1.0)
+            several = self._reads(view) != 1
+            # Where several axes are averaged and not known: in float64 each is sharp wherever it is defined.
+            gap[several] = 0.0 if self.gaps is None and self.precision != "float64" else 1.0
+            told = self.gaps or {}
+            gaps = np.minimum(
+                gaps, [told.get((pair, layer, view), own) for pair, own in zip(self.pairs, gap, strict=True)]
+            )
+        return gaps
 
-    def _nearby_shapes(self, name: str, expected: Mapping[str, Any]) -> set[str | None]:
+    def _nearby_shapes(self, column: str, row: int) -> set[str | None]:
         """The classes within the tolerance of elongation and sphericity."""
-        corners: list[list[float]] = []
+        corners: list[tuple[float, float]] = []
         for part in ("elongation", "sphericity"):
-            of_part = name.replace("shape_class", part)
-            width = self._allowed("", of_part, expected[of_part], expected) or 0.0
-            corners.append([expected[of_part] - width, expected[of_part] + width])
-        return {shape_class(elongation, sphericity) for elongation, sphericity in itertools.product(*corners)}
+            name = column.replace("shape_class", part)
+            value, width = self.expected[name][row], float(self._allowed(name)[row])
+            corners.append((value - width, value + width))
+        return {shape_class(*corner) for corner in product(*corners)}
+
+
+def _numbers(series: pl.Series) -> np.ndarray:
+    """As float64, NaN where null."""
+    return series.cast(pl.Float64).to_numpy()

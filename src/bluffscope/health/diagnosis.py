@@ -75,7 +75,7 @@ def _renumbered(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
 
 def _whole_fits(config: RunConfig) -> bool:
     """Whether the whole model fits into the memory that is still free."""
-    planned = plan_run(config.model, logprob=True)
+    planned = plan_run(config.model, whole=True)
     found = run_footprint(planned.shape, planned.device, config.measure)
     return batch_tokens(found, planned.device, 64, int(free_memory(planned.device) * SHARE)) > 0
 

@@ -214,23 +214,6 @@ def check_model(name: str, revision: str | None, *, weights: bool = True) -> Pre
         return _load_config(name, location, revision)
 
 
-def parameter_count(name: str, revision: str | None) -> int:
-    """Parameters of the whole model with its LM head (counted once where it is tied), from config.json alone.
-
-    Raises:
-        InputError: as `check_model`.
-    """
-    location = check_folder(name)
-    from transformers import AutoModelForCausalLM
-
-    with _library_silence():
-        config = _load_config(name, location, revision)
-        with as_input_error(name, "config.json"), torch.device("meta"):  # shapes without memory
-            # config.json may name an attention of its own, from the hub
-            network = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def _load_config(name: str, location: str, revision: str | None) -> PretrainedConfig:
     from transformers import AutoConfig
 

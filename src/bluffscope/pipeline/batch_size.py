@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import torch
 
@@ -18,7 +18,8 @@ from bluffscope.host.machine import free_memory
 from bluffscope.model import HookPoint, LanguageModel
 from bluffscope.model.lengths import LengthClasses
 from bluffscope.model.load import check_model, choose_device
-from bluffscope.pipeline.memory import READS_A_TOKEN, TOKENS_A_PAIR, Device, Footprint, SaeShape, Shape, footprint
+from bluffscope.pipeline.memory import READS_A_TOKEN, TOKENS_A_PAIR, Device, Footprint, Shape
+from bluffscope.pipeline.plan import BatchLimits
 from bluffscope.sae import Coder, find_saes, read_sae_configs
 
 logger = logging.getLogger(__name__)
@@ -31,64 +32,22 @@ SHARE: Final = 0.9
 """Of the memory that is free, what a run plans to fill: other programs live too."""
 _STEP: Final = 64
 """Batches are whole multiples of it, so that they do not follow every flicker of the memory that is free."""
-_LINEAR_BYTES: Final = {"none": None, "int8": 1.0, "int4": 0.5}
-
-
-def run_shape(
-    config: Any,
-    *,
-    blocks: int,
-    dtype: torch.dtype,
-    stored_dtype: torch.dtype | None,
-    saes: Iterable[tuple[int, int, float | None]],
-    quantize: str = "none",
-    head: bool = False,
-) -> Shape:
-    """The shape of a run.
-
-    Args:
-        config: Hugging Face configuration of the model.
-        blocks: blocks that are loaded.
-        dtype: of the model; SAEs have float32 at least.
-        stored_dtype: of the weights in the file, if known.
-        saes: (d_in, d_sae, published L0 if known) of each layer's SAE.
-        quantize: the option of this name.
-        head: whether the LM head is loaded, for log-probabilities.
-    """
-    number_bytes = dtype.itemsize
-    converted = stored_dtype is not None and stored_dtype != dtype
-    shapes = [
-        SaeShape(d_in=d_in, d_sae=d_sae, number_bytes=max(4, number_bytes), **({"l0": l0} if l0 else {}))
-        for d_in, d_sae, l0 in saes
-    ]
-    return Shape.of(
-        config,
-        blocks=blocks,
-        number_bytes=number_bytes,
-        saes=shapes,
-        linear_bytes=_LINEAR_BYTES[quantize],
-        file_bytes=stored_dtype.itemsize if stored_dtype is not None and converted else None,
-        head=head,
-    )
 
 
 def run_footprint(shape: Shape, device: str, measure: MeasureOptions) -> Footprint:
     """The memory model of a run with these options."""
-    return footprint(
-        shape,
-        cast("Device", device),
-        # Where completions are read as a whole, about every other token belongs to one.
-        reads_a_token=0.5 if measure.position == "completion-mean" else READS_A_TOKEN,
-    )
+    # Where completions are read as a whole, about every other token belongs to one.
+    reads = 0.5 if measure.position == "completion-mean" else READS_A_TOKEN
+    return Footprint(shape, cast("Device", device), reads)
 
 
 def loaded_shape(model: LanguageModel, coders: Iterable[Coder], quantize: str, *, head: bool = False) -> Shape:
     """The shape of a run whose model and SAEs are loaded."""
-    return run_shape(
+    return Shape.of(
         model.config,
         blocks=len(model.blocks),
-        dtype=model.dtype,
-        stored_dtype=model.stored_dtype,
+        number_bytes=model.dtype.itemsize,
+        stored_bytes=model.stored_dtype.itemsize if model.stored_dtype is not None else None,
         saes=[(coder.d_in, coder.d_sae, coder.identity.get("published_l0")) for coder in coders],
         quantize=quantize,
         head=head,
@@ -107,13 +66,17 @@ class Planned:
     lengths: LengthClasses
     """Which texts may share a forward."""
 
+    def __str__(self) -> str:
+        shape = self.shape
+        return f"{self.name}, {shape.blocks} blocks and {len(shape.saes)} SAEs on {self.device} in {self.dtype}"
 
-def plan_run(options: ModelOptions, *, logprob: bool = False, weights: bool = True) -> Planned:
+
+def plan_run(options: ModelOptions, *, whole: bool = False, weights: bool = True) -> Planned:
     """The shape of a run that was not started: configurations are read, weights are not.
 
     Args:
         options: model, SAEs and layers.
-        logprob: whether log-probabilities are asked for, which take all blocks and the LM head.
+        whole: all blocks and the LM head, as for log-probabilities and the strategies of the reference.
         weights: whether a folder must have them, though they are not read.
 
     Raises:
@@ -135,14 +98,14 @@ def plan_run(options: ModelOptions, *, logprob: bool = False, weights: bool = Tr
                 f"{options.model} has {config.hidden_size}; give SAEs that were trained on this model"
             )
     blocks = 1 + max(HookPoint.parse(sae.hook_name).block for sae in saes.values())
-    shape = run_shape(
+    shape = Shape.of(
         config,
-        blocks=int(config.num_hidden_layers) if logprob else min(blocks, int(config.num_hidden_layers)),
-        dtype=getattr(torch, dtype),
-        stored_dtype=config.dtype if isinstance(config.dtype, torch.dtype) else None,
+        blocks=int(config.num_hidden_layers) if whole else min(blocks, int(config.num_hidden_layers)),
+        number_bytes=getattr(torch, dtype).itemsize,
+        stored_bytes=config.dtype.itemsize if isinstance(config.dtype, torch.dtype) else None,
         saes=[(sae.d_in, sae.d_sae, sae.l0) for sae in saes.values()],
         quantize=options.quantize,
-        head=logprob,
+        head=whole,
     )
     return Planned(options.model, device, dtype, shape, LengthClasses.of(config))
 
@@ -160,7 +123,16 @@ def sized(engine: EngineOptions, device: str, found: Footprint, free: int | None
         device: "cpu", "mps" or "cuda".
         found: the memory model of the run.
         free: bytes that a worker may have in all; None: what this process can have on this machine.
+
+    Raises:
+        InputError: a limit below 1.
     """
+    if engine.batch_size != "auto" and engine.batch_size < 1:
+        raise InputError(f"--batch-size {engine.batch_size}: give auto or at least 1")
+    for name in ("batch_tokens", "row_tokens", "shard_pairs"):
+        value = getattr(engine, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: give at least 1")
     rows = engine.row_tokens or ROW_TOKENS
     free = free_memory(device) if free is None else free
     chosen = batch_tokens(found, device, rows, int(free * SHARE))
@@ -172,6 +144,18 @@ def sized(engine: EngineOptions, device: str, found: Footprint, free: int | None
             gigabytes(free),
         )
     return replace(engine, batch_tokens=engine.batch_tokens or chosen or _STEP, row_tokens=rows)
+
+
+def batch_limits(engine: EngineOptions, shape: Shape, lengths: LengthClasses) -> BatchLimits:
+    """What the batch planner is given, once the options are sized."""
+    assert engine.batch_tokens is not None and engine.row_tokens is not None  # `sized` fills them in
+    return BatchLimits(
+        batch_size=engine.batch_size,
+        batch_tokens=engine.batch_tokens,
+        row_tokens=engine.row_tokens,
+        cell_cost=shape.cell_cost,
+        lengths=lengths,
+    )
 
 
 def predicted_peak(engine: EngineOptions, found: Footprint, pairs: int) -> int | None:

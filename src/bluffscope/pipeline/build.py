@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from bluffscope.config import EngineOptions, RunConfig
+from bluffscope.config import RunConfig
 from bluffscope.config.demo import model_dir, sae_dir
 from bluffscope.config.presets import DEMO_NAME
 from bluffscope.errors import InputError
@@ -22,9 +22,9 @@ from bluffscope.model.load import check_model, choose_device
 from bluffscope.model.quantize import check_quantize
 from bluffscope.model.sublayers import placed
 from bluffscope.pipeline.baseline import FUNCTIONS, BaselineWorker
-from bluffscope.pipeline.batch_size import loaded_shape, run_footprint, sized
-from bluffscope.pipeline.memory import Footprint, cell_cost
-from bluffscope.pipeline.plan import BatchLimits, TextTokenizer
+from bluffscope.pipeline.batch_size import batch_limits, loaded_shape, run_footprint, sized
+from bluffscope.pipeline.memory import Footprint
+from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.pipeline.worker import Loaded, Parts, RunWorker
 from bluffscope.reference.analyses import Counts, ReferenceOptions
@@ -157,7 +157,7 @@ def assemble_batched(
     device = model.device.type
     sizes = loaded_shape(model, coders.values(), config.model.quantize, head=config.measure.logprob)
     found = run_footprint(sizes, device, config.measure)
-    config = replace(config, engine=_freeze(config.engine, device, found))
+    config = replace(config, engine=sized(config.engine, device, found))
     packs = config.engine.strategy == "packed"
     head = Head.create(model) if config.measure.logprob else None
     reader = ResidualReader.create(model, points, head) if packs else ResidualReader(model, points, None, head=head)
@@ -167,7 +167,7 @@ def assemble_batched(
         coders=coders,
         sae=parts.sae,
         analyses=analyses,
-        limits=_limits(config.engine, model),
+        limits=batch_limits(config.engine, sizes, LengthClasses.of(model.config)),
         stopwatch=stopwatch,
     )
 
@@ -272,30 +272,3 @@ def _bos(model: LanguageModel, coders: Mapping[int, Coder]) -> int | None:
     if asked == {True} and bos is None:
         logger.warning("the SAEs were trained with a BOS in front, but %s has none: none is fed", model.name)
     return int(bos) if asked == {True} and bos is not None else None  # pyright: ignore[reportArgumentType]
-
-
-def _freeze(engine: EngineOptions, device: str, found: Footprint) -> EngineOptions:
-    if engine.batch_size != "auto" and engine.batch_size < 1:
-        raise InputError(f"--batch-size {engine.batch_size}: give auto or at least 1")
-    for name in ("batch_tokens", "row_tokens", "shard_pairs"):
-        value = getattr(engine, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value}: give at least 1")
-    return sized(engine, device, found)
-
-
-def _limits(engine: EngineOptions, model: LanguageModel) -> BatchLimits:
-    assert engine.batch_tokens is not None and engine.row_tokens is not None  # _freeze filled them in
-    return BatchLimits(
-        batch_size=engine.batch_size,
-        batch_tokens=engine.batch_tokens,
-        row_tokens=engine.row_tokens,
-        cell_cost=_cell_cost(model),
-        lengths=LengthClasses.of(model.config),
-    )
-
-
-def _cell_cost(model: LanguageModel) -> float:
-    heads = int(model.config.num_attention_heads)
-    head_dim = int(getattr(model.config, "head_dim", None) or model.d_model // heads)
-    return cell_cost(heads, head_dim, sum(parameter.numel() for parameter in model.blocks[0].parameters()))

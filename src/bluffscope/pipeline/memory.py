@@ -7,10 +7,13 @@ of runs in fresh processes (docs/memory.md). Sizes are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final, Literal
+
+from bluffscope.config.presets import PRESETS, Preset
 
 Device = Literal["cpu", "mps", "cuda"]
 
@@ -44,6 +47,8 @@ _UNGATED: Final = {"gpt2", "gpt_neox", "gpt_neo", "gptj", "opt", "bloom", "falco
 SMALLEST_BATCH: Final = 64
 """Distinct tokens below which a smaller batch saves no memory worth naming."""
 _LARGEST_BATCH: Final = 1 << 24
+_LINEAR_BYTES: Final = {"none": None, "int8": 1.0, "int4": 0.5}
+_LEARNED_POSITIONS: Final = ("gpt2", "opt", "gpt_neo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +108,9 @@ class Shape:
         *,
         blocks: int,
         number_bytes: int,
-        saes: Sequence[SaeShape],
-        linear_bytes: float | None = None,
-        file_bytes: int | None = None,
+        saes: Iterable[tuple[int, int, float | None]] = (),
+        stored_bytes: int | None = None,
+        quantize: str = "none",
         head: bool = False,
     ) -> Shape:
         """The shape of a Hugging Face configuration.
@@ -113,17 +118,17 @@ class Shape:
         Args:
             config: of the model, whole or truncated.
             blocks: blocks that are loaded.
-            number_bytes: of a weight.
-            saes: one for each layer measured.
-            linear_bytes: of a weight of the blocks, where they are quantised.
-            file_bytes: of a weight in the file, where they have to be converted.
-            head: whether the LM head is loaded.
+            number_bytes: of a weight; SAEs have 4 at least.
+            saes: (d_in, d_sae, published L0 if known) of each layer's SAE.
+            stored_bytes: of a weight in the file, if known.
+            quantize: the option of this name.
+            head: whether the LM head is loaded, for log-probabilities.
         """
         d_model, heads = int(config.hidden_size), int(config.num_attention_heads)
         family = str(getattr(config, "model_type", ""))
         experts = _first(config, 1, "num_local_experts", "num_experts", "n_routed_experts")
         names = ("moe_intermediate_size",) if experts > 1 else ()
-        learned = family in ("gpt2", "opt", "gpt_neo")
+        precision = max(4, number_bytes)
         return cls(
             blocks=blocks,
             d_model=d_model,
@@ -132,17 +137,32 @@ class Shape:
             kv_heads=_first(config, heads, "num_key_value_heads"),
             head_dim=_first(config, d_model // heads, "head_dim"),
             vocabulary=int(config.vocab_size),
-            saes=tuple(saes),
+            saes=tuple(
+                SaeShape(d_in=d_in, d_sae=d_sae, number_bytes=precision, **({"l0": l0} if l0 else {}))
+                for d_in, d_sae, l0 in saes
+            ),
             number_bytes=number_bytes,
-            linear_bytes=linear_bytes,
-            file_bytes=file_bytes,
-            positions=_first(config, 0, "max_position_embeddings") if learned else 0,
+            linear_bytes=_LINEAR_BYTES[quantize],
+            file_bytes=stored_bytes if stored_bytes != number_bytes else None,
+            positions=_first(config, 0, "max_position_embeddings") if family in _LEARNED_POSITIONS else 0,
             gated=family not in _UNGATED,
             experts=experts,
             eager=getattr(config, "attn_logit_softcapping", None) is not None,
             masks=2 if getattr(config, "sliding_window", None) and getattr(config, "layer_types", None) else 1,
             head=head,
             tied=head and bool(getattr(config, "tie_word_embeddings", False)),
+        )
+
+    @classmethod
+    def of_preset(cls, preset: Preset, number_bytes: int) -> Shape:
+        """The shape of a preset's run: nothing is downloaded for it."""
+        architecture = preset.architecture
+        return cls.of(
+            architecture,
+            blocks=1 + max(preset.layers),
+            number_bytes=number_bytes,
+            saes=[(architecture.hidden_size, preset.d_sae, l0) for l0 in preset.l0],
+            stored_bytes=architecture.stored_bytes,
         )
 
     @property
@@ -162,6 +182,11 @@ class Shape:
         return self._in_blocks // self.blocks
 
     @property
+    def cell_cost(self) -> float:
+        """Cost of one attention cell (query, key) of a block in all its heads, in tokens through its weights."""
+        return self.heads * (4 * self.head_dim + CELL_FLOPS) / (2 * self.block_weights)
+
+    @property
     def _embeddings(self) -> int:
         heads = self.vocabulary if self.head and not self.tied else 0
         return (self.vocabulary + self.positions + heads) * self.d_model
@@ -173,46 +198,51 @@ class Shape:
         return self.blocks * (attention + mlp)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Footprint:
     """What a run needs where its model is: main memory on the CPU, the GPU's on CUDA, both in one on MPS."""
 
-    weights: int
-    saes: int
-    process: int
-    """Of Python and its libraries; 0 on CUDA, whose memory holds none of it."""
-    working: int
-    """Of the first batch, whatever its size."""
-    drawing: int
-    """Of merging and drawing, once the batches are done."""
-    loading: int
-    """Of loading the model, before the first batch: the file's pages where the weights are converted."""
-    reads_a_token: float
-    """Reads for each distinct token."""
-    mlp_token: int
-    """A distinct token at the widest moment of the MLP."""
-    attention_token: int
-    """A distinct token at the widest moment of attention, the scores apart."""
-    score_cell: int
-    """The attention scores, a pair of slots of a row: each copy that lives at once, of every head."""
-    mask_cell: int
-    """The masks, a pair of slots of a row."""
-    usual_row: int
-    """Slots of the rows that the planner makes of short texts: attention takes at most a tenth of their time."""
-    read: int
-    """A read: residuals, reconstructions, noise, centroids and axes of all layers."""
-    dense_row: int
-    """A read while the widest SAE encodes it."""
-    dense_block: int
-    """The most that encoding holds."""
-    geometry_read: int
-    """A read while the geometry of its features is computed."""
-    geometry_block: int
-    """The most that the geometry holds."""
-    head_token: int = 0
-    """A distinct token while log-probabilities are computed: its states after the final norm; 0 where none are."""
-    head_block: int = 0
-    """What the logits hold, whatever the batch."""
+    shape: Shape
+    """Of the model and its SAEs."""
+    device: Device = "cpu"
+    """Where they are. On CUDA the geometry's matrices and the noise stay in main memory, which is not counted."""
+    reads_a_token: float = READS_A_TOKEN
+    """Reads for each distinct token; at most 1, where all tokens of a completion are read."""
+
+    @property
+    def weights(self) -> int:
+        """Of the model."""
+        return self.shape.weights
+
+    @property
+    def saes(self) -> int:
+        """Of the SAEs' weights."""
+        return sum(sae.weights for sae in self.shape.saes)
+
+    @property
+    def process(self) -> int:
+        """Of Python and its libraries; 0 on CUDA, whose memory holds none of it."""
+        return self._in_main_memory(_PROCESS)
+
+    @property
+    def working(self) -> int:
+        """Of the first batch, whatever its size."""
+        return self._in_main_memory(_WORKING)
+
+    @property
+    def drawing(self) -> int:
+        """Of merging and drawing, once the batches are done."""
+        return self._in_main_memory(_DRAWING)
+
+    @property
+    def loading(self) -> int:
+        """Of loading the model, before the first batch: the file's pages where the weights are converted."""
+        return self._in_main_memory(self.shape.converted)
+
+    @property
+    def usual_row(self) -> int:
+        """Slots of the rows that the planner makes of short texts: attention takes at most a tenth of their time."""
+        return max(_SHORTEST_USUAL_ROW, int(0.1 / self.shape.cell_cost))
 
     def peak(self, batch_tokens: int, row_tokens: int) -> int:
         """The most bytes resident at once.
@@ -247,96 +277,41 @@ class Footprint:
         """
         if self.least_needed(row_tokens) > free_bytes:
             return 0
-        low, high = SMALLEST_BATCH, _LARGEST_BATCH
-        while low < high:  # what is needed grows with the batch
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.needed(middle, row_tokens) <= free_bytes else (low, middle - 1)
-        return low
+        sizes = range(SMALLEST_BATCH, _LARGEST_BATCH + 1)
+        return sizes[bisect_right(sizes, free_bytes, key=lambda tokens: self.needed(tokens, row_tokens)) - 1]
+
+    def _in_main_memory(self, size: int) -> int:
+        return 0 if self.device == "cuda" else size
 
     def _forward(self, tokens: int, row: int) -> int:
-        moment = max(self.mlp_token, self.attention_token + row * self.score_cell)
-        return max(tokens * (moment + row * self.mask_cell), tokens * self.head_token + self.head_block)
+        shape, number = self.shape, self.shape.number_bytes
+        queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        # gate, up and their product (or the inner layer before and after), beside residual, norm and output
+        mlp = number * ((3 if shape.gated else 2) * shape.d_mlp + 3 * shape.d_model)
+        # queries before and after rotation, keys and values, both repeated for every head, and the output
+        attention = number * (3 * shape.d_model + 5 * queries + 3 * keys)
+        # Softmax's input and output: in float32 at least, to which half precision is converted first.
+        scores = shape.heads * (2 * number if number >= 4 else number + 8) if shape.eager else 0
+        batch = tokens * (max(mlp, attention + row * scores) + row * shape.masks * number)
+        if not shape.head:
+            return batch
+        # of every token in the model's dtype; of the completions', at most as many, once more in float32
+        return max(batch, tokens * shape.d_model * (2 * number + max(4, number)) + HEAD_BLOCK)
 
     def _analysis(self, tokens: int) -> int:
-        reads = ceil(tokens * self.reads_a_token)
-        encoding = min(self.dense_block, reads * self.dense_row)
-        shapes = min(self.geometry_block, reads * self.geometry_read)
-        return reads * self.read + max(encoding, shapes)
-
-
-def footprint(shape: Shape, device: Device = "cpu", *, reads_a_token: float = READS_A_TOKEN) -> Footprint:
-    """The memory model of a run.
-
-    Args:
-        shape: of the model and its SAEs.
-        device: where they are. On CUDA the geometry's matrices and the noise stay in main memory, which is not counted.
-        reads_a_token: reads for each distinct token; at most 1, where all tokens of a completion are read.
-    """
-    number, d_model = shape.number_bytes, shape.d_model
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    main_memory = device != "cuda"
-    coder = max([4, *(sae.number_bytes for sae in shape.saes)])
-    layers = len(shape.saes)
-    double = 8 if main_memory else 0
-    noise = 2 * double * (_VIEWS - 1) // _VIEWS  # one draw of fact and hall, unscaled and scaled
-    # Of stacked decoder rows: as gathered; then in float64, and once more on the way to their products.
-    stacked = coder + 2 * double
-    return Footprint(
-        weights=shape.weights,
-        saes=sum(sae.weights for sae in shape.saes),
-        process=_PROCESS if main_memory else 0,
-        working=_WORKING if main_memory else 0,
-        drawing=_DRAWING if main_memory else 0,
-        loading=shape.converted if main_memory else 0,
-        reads_a_token=reads_a_token,
-        # gate, up and their product (or the inner layer before and after), beside residual, norm and output
-        mlp_token=number * ((3 if shape.gated else 2) * shape.d_mlp + 3 * d_model),
-        # queries before and after rotation, keys and values, both repeated for every head, and the output
-        attention_token=number * (3 * d_model + 5 * queries + 3 * keys),
-        # Softmax's input and output: in float32 at least, to which half precision is converted first.
-        score_cell=shape.heads * (2 * number if number >= 4 else number + 8) if shape.eager else 0,
-        mask_cell=shape.masks * number,
-        usual_row=max(_SHORTEST_USUAL_ROW, int(0.1 / cell_cost(shape.heads, shape.head_dim, shape.block_weights))),
+        shape, reads = self.shape, ceil(tokens * self.reads_a_token)
+        coder = max([4, *(sae.number_bytes for sae in shape.saes)])
+        double = self._in_main_memory(8)
+        noise = 2 * double * (_VIEWS - 1) // _VIEWS  # one draw of fact and hall, unscaled and scaled
         # residual twice and reconstruction, centroid and axis, of each layer
-        read=d_model * (layers * (number + 2 * coder + 2 * double) + noise),
-        dense_row=_DENSE_COPIES * coder * max((sae.d_sae for sae in shape.saes), default=0),
-        dense_block=_DENSE_COPIES * coder * DENSE_CELLS,
-        geometry_read=int(stacked * d_model * max((sae.l0 for sae in shape.saes), default=0)),
-        geometry_block=stacked * BLOCK_CELLS,
-        # of every token in the model's dtype; of the completions', at most as many, once more in float32
-        head_token=d_model * (2 * number + max(4, number)) if shape.head else 0,
-        head_block=HEAD_BLOCK if shape.head else 0,
-    )
-
-
-def cell_cost(heads: int, head_dim: int, block_weights: int) -> float:
-    """Cost of one attention cell (query, key) of a block in all its heads, in tokens through its weights."""
-    return heads * (4 * head_dim + CELL_FLOPS) / (2 * block_weights)
-
-
-def _gemma_2_2b(number_bytes: int) -> Shape:
-    """Gemma 2 2B up to block 20, with Gemma Scope's canonical 16k SAEs of layers 5, 12 and 20.
-
-    Sources: google/gemma-2-2b's config.json; google/gemma-scope-2b-pt-res, with the L0 its paths name.
-    """
-    return Shape(
-        blocks=21,
-        d_model=2304,
-        d_mlp=9216,
-        heads=8,
-        kv_heads=4,
-        head_dim=256,
-        vocabulary=256_000,
-        saes=tuple(SaeShape(d_sae=16_384, d_in=2304, l0=l0) for l0 in (68, 82, 71)),
-        number_bytes=number_bytes,
-        file_bytes=None if number_bytes == 4 else 4,  # the file holds float32
-        eager=True,
-        masks=2,
-    )
-
-
-GEMMA_2_2B: Final = {"float32": _gemma_2_2b(4), "bfloat16": _gemma_2_2b(2)}
-"""By dtype of the model."""
+        read = shape.d_model * (len(shape.saes) * (shape.number_bytes + 2 * coder + 2 * double) + noise)
+        widest = max((sae.d_sae for sae in shape.saes), default=0)
+        encoding = _DENSE_COPIES * coder * min(DENSE_CELLS, reads * widest)
+        # Of stacked decoder rows: as gathered; then in float64, and once more on the way to their products.
+        stacked = coder + 2 * double
+        most_active = max((sae.l0 for sae in shape.saes), default=0)
+        shapes = min(stacked * BLOCK_CELLS, reads * int(stacked * shape.d_model * most_active))
+        return reads * read + max(encoding, shapes)
 
 
 def pairs(batch_tokens: int, tokens_per_pair: float = TOKENS_A_PAIR) -> int:
@@ -348,3 +323,10 @@ def _first(config: Any, default: int, *names: str) -> int:
     """The first of the names that a configuration gives a number for; families name the same things differently."""
     values = (getattr(config, name, None) for name in names)
     return next((int(value) for value in values if value), default)
+
+
+GEMMA_2_2B: Final = {
+    "float32": Shape.of_preset(PRESETS["gemma-2-2b"], 4),
+    "bfloat16": Shape.of_preset(PRESETS["gemma-2-2b"], 2),
+}
+"""Gemma 2 2B with its preset's SAEs, by dtype of the model."""

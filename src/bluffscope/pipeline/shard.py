@@ -121,12 +121,8 @@ class ShardWorker(RunWorker):
         return prepared.rows
 
     def lay_out(self, pairs: Sequence[TokenizedPair], *, packed: bool) -> PackedBatch:
-        """The rows of a batch: token tries, or one padded row a text."""
-        sequences = [sequence for pair in pairs for sequence in pair.sequences]
-        slots = {pair.pair.index: slot for slot, pair in enumerate(pairs)}
-        if packed:
-            return pack(sequences, slots, self.limits.row_tokens, self.limits.cell_cost, self.limits.lengths)
-        return pad(sequences, slots)
+        """The rows of a batch, within this worker's limits."""
+        return lay_out(pairs, self.limits, packed=packed)
 
     def _done(self, batch: Sequence[TokenizedPair], rows: ShardRows) -> bool:
         """Measure a batch; False, with nothing kept of it, if its halves must be measured instead."""
@@ -205,6 +201,15 @@ class ShardWorker(RunWorker):
     def _encode_only(self, layer: int, residual: torch.Tensor) -> Features:
         with self.stopwatch.stage("sae"):
             return self.coders[layer].encode(residual)
+
+
+def lay_out(pairs: Sequence[TokenizedPair], limits: BatchLimits, *, packed: bool) -> PackedBatch:
+    """The rows of a batch: token tries, or one padded row a text."""
+    sequences = [sequence for pair in pairs for sequence in pair.sequences]
+    slots = {pair.pair.index: slot for slot, pair in enumerate(pairs)}
+    if packed:
+        return pack(sequences, slots, limits.row_tokens, limits.cell_cost, limits.lengths)
+    return pad(sequences, slots)
 
 
 def _halves(pairs: Sequence[TokenizedPair]) -> list[Sequence[TokenizedPair]]:

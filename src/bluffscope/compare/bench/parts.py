@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,37 +20,12 @@ class TextByText(ResidualReader):
 
     def read(self, batch: PackedBatch) -> Activations:
         """One forward for each row of a padded batch, cut to the row's own length."""
-        parts = [super(TextByText, self).read(row) for row in _rows(batch)]
-        order = torch.from_numpy(
-            np.argsort(np.concatenate([np.flatnonzero(batch.read_row == row) for row in _all(batch)]))
-        )
+        rows = [np.array([row]) for row in range(len(batch.input_ids))]
+        parts = [super(TextByText, self).read(batch.rows(row)) for row in rows]
+        order = torch.from_numpy(np.argsort(np.concatenate([np.flatnonzero(batch.read_row == row) for row in rows])))
         return Activations(
             {layer: torch.cat([part.residuals[layer] for part in parts])[order] for layer in self.points}
         )
-
-
-def _all(batch: PackedBatch) -> range:
-    return range(len(batch.input_ids))
-
-
-def _rows(batch: PackedBatch) -> list[PackedBatch]:
-    rows: list[PackedBatch] = []
-    for row in _all(batch):
-        length, reads = int(batch.row_lengths[row]), batch.read_row == row
-        rows.append(
-            replace(
-                batch,
-                input_ids=batch.input_ids[row : row + 1, :length],
-                position_ids=batch.position_ids[row : row + 1, :length],
-                subtree_end=batch.subtree_end[row : row + 1, :length],
-                read_row=np.zeros(int(reads.sum()), dtype=np.int64),
-                read_slot=batch.read_slot[reads],
-                read_pair=batch.read_pair[reads],
-                read_view=batch.read_view[reads],
-                row_lengths=batch.row_lengths[row : row + 1],
-            )
-        )
-    return rows
 
 
 @dataclass(frozen=True)
@@ -81,25 +56,18 @@ class OneByOne(Coder):
 
 def dense_geometry(features: Features, decoder: torch.Tensor) -> Geometry:
     """Geometry by one eigendecomposition of the d x d inertia tensor for each read."""
-    shapes = [
-        geometry(values.double().numpy(), decoder[indices].double().numpy())
-        for values, indices in zip(
-            features.values.split(features.counts.tolist()),
-            features.indices.split(features.counts.tolist()),
-            strict=True,
-        )
-    ]
-    nothing = np.full(decoder.shape[1], np.nan)
+    counts = features.counts.tolist()
+    reads = zip(features.values.split(counts), features.indices.split(counts), strict=True)
+    shapes = [geometry(values.double().numpy(), decoder[indices].double().numpy()) for values, indices in reads]
 
-    def numbers(name: str) -> np.ndarray:
-        return np.array([np.nan if (value := getattr(shape, name)) is None else value for shape in shapes])
+    def numbers(name: str, nothing: float | np.ndarray = np.nan) -> np.ndarray:
+        return np.array([nothing if (value := getattr(shape, name)) is None else value for shape in shapes])
 
+    names = ("sphericity", "elongation", "dimensionality", "eigenvalue_entropy")
+    nowhere = np.full(decoder.shape[1], np.nan)
     return Geometry(
-        centroid=np.array([nothing if shape.centroid is None else shape.centroid for shape in shapes]),
-        axis=np.array([nothing if shape.axis is None else shape.axis for shape in shapes]),
-        sphericity=numbers("sphericity"),
-        elongation=numbers("elongation"),
-        dimensionality=numbers("dimensionality"),
-        eigenvalue_entropy=numbers("eigenvalue_entropy"),
+        centroid=numbers("centroid", nowhere),
+        axis=numbers("axis", nowhere),
         misalignment=numbers("misalignment_angle"),
+        **{name: numbers(name) for name in names},
     )

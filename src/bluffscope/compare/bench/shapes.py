@@ -8,7 +8,8 @@ below every vocabulary, and since it has few pieces a text has more tokens than 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,6 @@ import torch
 from torch import nn
 
 from bluffscope.config.demo import model_dir, sae_dir
-from bluffscope.config.presets import DEMO_NAME
 from bluffscope.errors import InputError
 from bluffscope.host.weights_digest import weights_digest
 from bluffscope.model import LanguageModel, load_model
@@ -25,7 +25,7 @@ from bluffscope.sae import Coder, find_saes, load_coders
 from bluffscope.sae.load import as_coder, jumprelu
 
 if TYPE_CHECKING:
-    from transformers import Gemma2Config, PreTrainedTokenizerBase
+    from transformers import Gemma2Config
 
 L0: Final = 70
 """Mean active features a read of the random SAEs, as those of Gemma Scope have."""
@@ -39,75 +39,53 @@ class Shape:
     """The sizes of a Gemma 2 model and its SAEs."""
 
     name: str
-    blocks: int
-    d_model: int
-    d_mlp: int
-    heads: int
-    kv_heads: int
-    d_head: int
-    """Width of a head; attention scores are divided by its root."""
-    vocabulary: int
     layers: tuple[int, ...]
     """Layers that have an SAE of their residual stream."""
     d_sae: int
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    """Of `Gemma2Config`, where they are not Gemma 2 2B's."""
     thresholds: tuple[float, ...] = ()
     """Of each layer's SAE, one for all its features, set by `tools/calibrate_shapes.py`."""
-    window: int = 4096
-    """Width of the sliding window of every other block, in tokens."""
-    context: int = 8192
     seed: int = 0
     """Of the random weights."""
     embedded: bool = False
     """The model that comes with the package: trained, not random."""
 
+    def config(self, blocks: int | None = None) -> Gemma2Config:
+        """The model's configuration, of its first blocks (default: all).
 
+        Raises:
+            InputError: The shape has fewer blocks.
+        """
+        from transformers import Gemma2Config  # seconds-slow, as everywhere
+
+        if self.embedded:
+            config = Gemma2Config.from_pretrained(model_dir())
+        else:
+            config = Gemma2Config(**self.sizes, tie_word_embeddings=True)
+        assert config.layer_types is not None  # the configuration fills it in
+        there = config.num_hidden_layers
+        if blocks is not None and not 1 <= blocks <= there:
+            raise InputError(f"shape {self.name} has {there} blocks, not {blocks}; ask for 1 to {there}")
+        config.num_hidden_layers = there if blocks is None else blocks
+        config.layer_types = config.layer_types[: config.num_hidden_layers]
+        return config
+
+
+_MID: Final[dict[str, Any]] = {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "head_dim": 64,
+    "query_pre_attn_scalar": 64,
+    "vocab_size": 32_000,
+}
 SHAPES: Final[dict[str, Shape]] = {
-    shape.name: shape
-    for shape in (
-        Shape(
-            name="demo",
-            blocks=10,
-            d_model=128,
-            d_mlp=256,
-            heads=4,
-            kv_heads=2,
-            d_head=32,
-            vocabulary=2560,
-            layers=(2, 5, 8),
-            d_sae=2048,
-            window=128,
-            context=256,
-            embedded=True,
-        ),
-        Shape(
-            name="mid",
-            blocks=12,
-            d_model=512,
-            d_mlp=2048,
-            heads=8,
-            kv_heads=4,
-            d_head=64,
-            vocabulary=32_000,
-            layers=(2, 5, 9),
-            d_sae=8192,
-            # python tools/calibrate_shapes.py mid
-            thresholds=(6.295, 8.536, 10.88),
-        ),
-        Shape(
-            name="gemma-2-2b",
-            blocks=26,
-            d_model=2304,
-            d_mlp=9216,
-            heads=8,
-            kv_heads=4,
-            d_head=256,
-            vocabulary=256_000,
-            layers=(5, 12, 20),
-            d_sae=16_384,
-            # python tools/calibrate_shapes.py gemma-2-2b --pairs 25
-            thresholds=(9.531, 13.77, 17.38),
-        ),
-    )
+    "demo": Shape(name="demo", layers=(2, 5, 8), d_sae=2048, embedded=True),
+    # python tools/calibrate_shapes.py mid
+    "mid": Shape(name="mid", layers=(2, 5, 9), d_sae=8192, sizes=_MID, thresholds=(6.295, 8.536, 10.88)),
+    # python tools/calibrate_shapes.py gemma-2-2b --pairs 25
+    "gemma-2-2b": Shape(name="gemma-2-2b", layers=(5, 12, 20), d_sae=16_384, thresholds=(9.531, 13.77, 17.38)),
 }
 """By the name that `bluffscope bench --shape` takes."""
 
@@ -126,35 +104,28 @@ def build_language_model(
     Raises:
         InputError: The shape has fewer blocks.
     """
-    blocks = shape.blocks if blocks is None else blocks
-    if not 1 <= blocks <= shape.blocks:
-        raise InputError(f"shape {shape.name} has {shape.blocks} blocks, not {blocks}; ask for 1 to {shape.blocks}")
-    device = torch.device("cpu")
-    if shape.embedded and not head:
-        return load_model(str(model_dir()), revision=None, blocks=blocks, device=device, dtype=dtype)
-    network = (_embedded if shape.embedded else _random)(_config(shape, blocks), head, dtype)
-    if not shape.embedded:
-        _fill(network, shape.seed)
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers.initialization import no_init_weights
+
+    config, device, name = shape.config(blocks), torch.device("cpu"), f"random-{shape.name}"
+    if shape.embedded:
+        return load_model(str(model_dir()), revision=None, blocks=blocks, device=device, dtype=dtype, head=head)
+    kind: Any = AutoModelForCausalLM if head else AutoModel
+    with no_init_weights():  # its weights are allocated, but neither written nor so in memory yet
+        network = kind.from_config(config, dtype=dtype, attn_implementation="eager")
+    network.tie_weights()  # the initialisation left out would have done it
+    _fill(network, shape.seed)
     network.eval().requires_grad_(False)
-    name = DEMO_NAME if shape.embedded else f"random-{shape.name}"
     return LanguageModel(
         name=name,
         network=network,
-        blocks=find_blocks(network, blocks),
-        config=network.config,  # pyright: ignore[reportArgumentType]
-        tokenizer=_tokenizer(),
+        blocks=find_blocks(network, config.num_hidden_layers),
+        config=network.config,
+        tokenizer=AutoTokenizer.from_pretrained(model_dir()),
         device=device,
         dtype=dtype,
-        full_layers=shape.blocks,
-        identity={
-            "name": name,
-            "revision": None,
-            "architecture": type(network).__name__,
-            "layers": shape.blocks,
-            "layers_loaded": blocks,
-            "d_model": shape.d_model,
-            "weights": weights_digest(network.state_dict().items()),
-        },
+        full_layers=shape.config().num_hidden_layers,
+        identity={"name": name, "weights": weights_digest(network.state_dict().items())},
     )
 
 
@@ -182,7 +153,7 @@ def build_coders(shape: Shape, dtype: torch.dtype = torch.float32) -> dict[int, 
             "W_enc": decoder.T.contiguous(),
             "W_dec": decoder,
             "b_enc": torch.zeros(shape.d_sae),
-            "b_dec": torch.zeros(shape.d_model),
+            "b_dec": torch.zeros(decoder.shape[1]),
             "threshold": torch.full((shape.d_sae,), threshold),
         }
         metadata = {
@@ -198,7 +169,7 @@ def build_coders(shape: Shape, dtype: torch.dtype = torch.float32) -> dict[int, 
 
 def random_decoder(shape: Shape, layer: int) -> torch.Tensor:
     """W_dec (d_sae, d_model) of a random SAE, float32, its rows of length 1."""
-    decoder = torch.empty(shape.d_sae, shape.d_model)
+    decoder = torch.empty(shape.d_sae, shape.config().hidden_size)
     _draw(decoder, 1.0, f"sae.{layer}.W_dec", shape.seed)
     return nn.functional.normalize(decoder, dim=1)
 
@@ -213,52 +184,6 @@ def save_shape(shape: Shape, folder: Path) -> None:
     model.tokenizer.save_pretrained(folder / "model")
     for layer, coder in build_coders(shape).items():
         coder.sae.save_model(folder / "sae" / f"layer_{layer}")
-
-
-def _config(shape: Shape, blocks: int) -> Gemma2Config:
-    from transformers import Gemma2Config  # seconds-slow, as everywhere
-
-    if shape.embedded:
-        config = Gemma2Config.from_pretrained(model_dir())
-    else:
-        config = Gemma2Config(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.d_model,
-            intermediate_size=shape.d_mlp,
-            num_hidden_layers=shape.blocks,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            head_dim=shape.d_head,
-            query_pre_attn_scalar=shape.d_head,
-            sliding_window=shape.window,
-            max_position_embeddings=shape.context,
-            attn_logit_softcapping=50.0,
-            final_logit_softcapping=30.0,
-            tie_word_embeddings=True,
-        )
-    assert config.layer_types is not None  # the configuration fills it in
-    config.layer_types = config.layer_types[:blocks]
-    config.num_hidden_layers = blocks
-    return config
-
-
-def _embedded(config: Gemma2Config, head: bool, dtype: torch.dtype) -> nn.Module:
-    from transformers import AutoModel, AutoModelForCausalLM
-
-    kind: Any = AutoModelForCausalLM if head else AutoModel
-    return kind.from_pretrained(model_dir(), config=config, dtype=dtype, attn_implementation="eager")
-
-
-def _random(config: Gemma2Config, head: bool, dtype: torch.dtype) -> nn.Module:
-    """The model with its buffers computed and its weights allocated, but neither written nor so in memory yet."""
-    from transformers import AutoModel, AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
-
-    kind: Any = AutoModelForCausalLM if head else AutoModel
-    with no_init_weights():
-        network = kind.from_config(config, dtype=dtype, attn_implementation="eager")
-    network.tie_weights()  # the initialisation left out would have done it
-    return network
 
 
 @torch.no_grad()
@@ -283,9 +208,3 @@ def _draw(weight: torch.Tensor, spread: float, name: str, seed: int) -> None:
             block.normal_(0, spread, generator=generator)
         else:
             block.copy_(torch.empty(block.shape, dtype=torch.float32).normal_(0, spread, generator=generator))
-
-
-def _tokenizer() -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(model_dir())

@@ -1,0 +1,73 @@
+"""Jobs of the benchmark, each in a fresh process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+from bluffscope.compare.bench.jobs import Job
+from bluffscope.errors import BluffscopeError
+from bluffscope.host.quiet import environment
+
+RECORD_SECONDS = 4 * 3600.0
+"""How long a measurement may take before it counts as hanging."""
+_STDERR = 2
+Record = dict[str, Any]
+"""What was measured once; the keys of bench.json."""
+
+
+class JobFailed(BluffscopeError, RuntimeError):
+    """A process of the benchmark ended without its records."""
+
+
+def run_job(job: Job) -> Iterator[Record]:
+    """Run a job in a fresh process and give its records as they come.
+
+    Raises:
+        JobFailed: the process ended early; what it said last says why.
+    """
+    context = get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(job, there))
+    # The reference goes from torch's products to numpy's eigendecompositions and back: threads of the one that wait
+    # busily would slow down the other, and make the baseline look slower than it is.
+    idle = job.dense or job.strategy in ("sequential", "separate")
+    with environment({"OMP_WAIT_POLICY": "PASSIVE"} if idle else {}):
+        process.start()
+    there.close()
+    reason = f"nothing was heard of it for {RECORD_SECONDS:g} s"
+    try:
+        while here.poll(RECORD_SECONDS):
+            found = here.recv()
+            if found is None:
+                return
+            if isinstance(found, str):
+                reason = found
+                break
+            yield found
+    except EOFError:
+        process.join(60)
+        reason = f"exit code {process.exitcode}"
+    finally:
+        process.kill()
+        process.join(60)
+        here.close()
+    raise JobFailed(f"benchmark step {job.step!r} of shape {job.shape} failed: {reason}")
+
+
+def _measure(job: Job, there: Connection) -> None:
+    """Send the records of a job, then None; or the reason why there are no more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)  # libraries are loud while they load
+    logging.getLogger("bluffscope").setLevel(logging.ERROR)
+    try:
+        from bluffscope.compare.bench.measure import records  # seconds-slow: torch
+
+        for record in records(job):
+            there.send(record)
+        there.send(None)
+    except Exception as error:  # whatever it is, the process that asked is told
+        there.send(f"{type(error).__name__}: {error}")

@@ -1,0 +1,313 @@
+"""What a run will take, before it is started: the tokens of a sample, and rates measured here in about two seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from math import ceil
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+
+from bluffscope.config import ForecastOptions, RunConfig
+from bluffscope.config.demo import model_dir
+from bluffscope.config.presets import DEMO_NAME, resolve
+from bluffscope.errors import InputError
+from bluffscope.host.hub import hub_or_cache
+from bluffscope.host.machine import free_memory
+from bluffscope.host.stopwatch import Stopwatch, best_seconds
+from bluffscope.metrics.geometry import measure_geometry
+from bluffscope.model.load import load_tokenizer
+from bluffscope.pairs import open_source
+from bluffscope.pipeline.batch_size import Planned, batch_limits, plan_run, predicted_peak, run_footprint, sized
+from bluffscope.pipeline.memory import CELL_FLOPS, Shape
+from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, plan_batches
+from bluffscope.pipeline.shard import cut_shards, lay_out
+from bluffscope.records import Features, Shard, TokenizedPair
+
+SAMPLE_PAIRS: Final = 2000
+"""Pairs that are tokenised, in whole shards spread evenly over the input: neighbours share prefixes."""
+ROWS: Final = 1024
+"""Rows of the products that are timed: a batch of the engine."""
+_WIDEST: Final = 32 << 20
+"""Numbers of the largest matrix that is timed; wider ones run at no other rate."""
+_READS: Final = 48
+REACHED: Final = {"cpu": 0.85, "gpu": 0.4}
+"""Share of the matrix-product peak that a run reaches: measured on processors (docs/speed.md: 79 to 94 %), assumed of
+GPUs (what well-kept training and inference code reports)."""
+START_SECONDS: Final = 6.0
+"""Imports and the first batch."""
+LOAD_BYTES_A_SECOND: Final = 1e9
+NOISE_A_SECOND: Final = 6e7
+"""Normal numbers, on the processor."""
+PAIR_SECONDS: Final = 1.2e-4
+"""Of a pair's row, from arrays to the shard's file."""
+MERGE_SECONDS: Final = 1e-5
+"""Of a pair when the shards are merged, its features apart."""
+FEATURE_SECONDS: Final = 2e-7
+"""Of a row of features.parquet, when it is written and when it is merged."""
+
+
+class Gpu(NamedTuple):
+    """A kind of GPU: published dense peaks in floating-point operations a second, and memory in bytes."""
+
+    half: float
+    """bfloat16, without sparsity (float16 where there is no bfloat16)."""
+    single: float
+    """float32 outside the tensor cores, which is what exact float32 products run on."""
+    memory: float
+
+
+GPUS: Final[dict[str, Gpu]] = {
+    "b200": Gpu(2250e12, 75e12, 180e9),
+    "h200": Gpu(989e12, 67e12, 141e9),
+    "h100": Gpu(989e12, 67e12, 80e9),
+    "a100": Gpu(312e12, 19.5e12, 80e9),
+    "l40s": Gpu(362e12, 91.6e12, 48e9),
+    "l4": Gpu(121e12, 30.3e12, 24e9),
+    "a10g": Gpu(70e12, 31.2e12, 24e9),
+    "v100": Gpu(125e12, 15.7e12, 32e9),
+    "t4": Gpu(65e12, 8.1e12, 16e9),
+    "rtx4090": Gpu(165e12, 82.6e12, 24e9),
+    "rtx3090": Gpu(71e12, 35.6e12, 24e9),
+}
+"""By the name that --gpu-kind takes; from the makers' data sheets (SXM where there are two)."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run's work in proportion to its sample's, in floating-point operations unless said otherwise."""
+
+    pairs: int
+    sampled: int
+    """Pairs of the sample."""
+    refused: int
+    """Of those, the ones that the run would quarantine."""
+    tokenising: float
+    """Seconds of all pairs, for token ids, batches and tries."""
+    tokens: float
+    """Distinct tokens: nodes of the tries."""
+    slots: float
+    """Slots of all rows, their padding included."""
+    reads: float
+    """Reads at each layer."""
+    forwards: float
+    noise: float
+    """Normal numbers of the stability analysis."""
+    features: float
+    """Rows of features.parquet."""
+    products: float
+    """Of the blocks' matrix products, and of the LM head where it is loaded."""
+    attention: float
+    """Of attention, mask and softmax included."""
+    encode: float
+    """Of encoding, the noisy draws included."""
+    geometry: float
+    """Of the Gram matrices."""
+
+    @property
+    def total(self) -> float:
+        """All floating-point operations."""
+        return self.products + self.attention + self.encode + self.geometry
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A run on so many workers."""
+
+    name: str
+    workers: int
+    seconds: Mapping[str, float]
+    """By stage, in their order."""
+    memory: int
+    """The most bytes that a worker holds where its model is."""
+    memory_there: float
+    """Bytes that it may have there."""
+
+    @property
+    def measuring(self) -> float:
+        """Seconds that grow with the pairs and shrink with the workers."""
+        return sum(list(self.seconds.values())[1:-1])
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole run, but for its linter and its report, whose work is bounded."""
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take."""
+
+    planned: Planned
+    work: Work
+    here: Prediction
+    there: Prediction | None
+    """On the GPUs that were named."""
+
+
+def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
+    """What a run with these options will take; nothing is written, and no weights are loaded.
+
+    Raises:
+        InputError: as a run for its options and data; or a strategy that has no forecast.
+    """
+    _check(config, options)
+    started = time.perf_counter()
+    source = open_source(config.data)
+    scan = source.scan()
+    reading = time.perf_counter() - started
+    config = replace(config, model=resolve(config.model))
+    planned = plan_run(config.model, whole=config.measure.logprob, weights=False)
+    gpu = None if options.gpu_kind is None else GPUS[options.gpu_kind]
+    device = planned.device if gpu is None else "cuda"
+    footprints = [run_footprint(planned.shape, where, config.measure) for where in (planned.device, device)]
+    engine = sized(config.engine, device, footprints[1], None if gpu is None else int(gpu.memory))
+    config = replace(config, engine=engine)
+    shards = cut_shards(zip(source.pairs(), scan.groups, strict=True), engine.shard_pairs)
+    sample = _spread(shards, ceil(scan.count / engine.shard_pairs), engine.shard_pairs)
+    work = _count(sample, scan.count, planned.shape, config, batch_limits(engine, planned.shape, planned.lengths))
+    peaks = [predicted_peak(engine, found, scan.count) or 0 for found in footprints]
+    dtype: torch.dtype = getattr(torch, planned.dtype)
+    geometry = _geometry_seconds(planned.shape)
+    rates = [rate * REACHED["cpu"] for rate in _product_rates(planned.shape, dtype)]
+    name = f"this processor, {torch.get_num_threads()} thread{'' if torch.get_num_threads() == 1 else 's'}"
+    seconds = _seconds(work, planned.shape, rates, geometry, reading, 1)
+    here = Prediction(name, 1, seconds, peaks[0], free_memory(planned.device))
+    if gpu is None or options.gpu_kind is None:
+        return Forecast(planned, work, here, None)
+    rates = [peak * REACHED["gpu"] for peak in (gpu.half if dtype.itemsize == 2 else gpu.single, gpu.single)]
+    seconds = _seconds(work, planned.shape, rates, geometry, reading, options.gpus)
+    return Forecast(planned, work, here, Prediction(options.gpu_kind, options.gpus, seconds, peaks[1], gpu.memory))
+
+
+def product_seconds(rows: int, columns: int, dtype: torch.dtype) -> float:
+    """Seconds of the product of `ROWS` rows with a matrix of this size."""
+    left, weight = torch.randn(ROWS, rows).to(dtype), torch.randn(columns, rows).to(dtype)
+    with torch.inference_mode():
+        return best_seconds(lambda: torch.nn.functional.linear(left, weight))
+
+
+def _check(config: RunConfig, options: ForecastOptions) -> None:
+    if config.engine.strategy not in ("packed", "batched"):
+        raise InputError(f"--dry-run: no forecast for --strategy {config.engine.strategy}; use packed or batched")
+    if options.gpus < 1:
+        raise InputError(f"--gpus {options.gpus}: give at least 1")
+    if options.gpu_kind is not None and options.gpu_kind not in GPUS:
+        raise InputError(f"--gpu-kind {options.gpu_kind}: unknown; choose from {', '.join(GPUS)}")
+
+
+def _spread(shards: Iterator[Shard], count: int, size: int) -> Iterator[Shard]:
+    """Some of the shards, evenly spread."""
+    stride = min(count, ceil(count * size / SAMPLE_PAIRS))
+    return islice(shards, stride // 2, None, stride)
+
+
+def _count(shards: Iterator[Shard], pairs: int, shape: Shape, config: RunConfig, limits: BatchLimits) -> Work:
+    """Tokenise and pack a sample as the run would, and scale what it takes to so many pairs."""
+    tokenizer, packed = _tokenizer(config), config.engine.strategy == "packed"
+    sampled = refused = 0
+    totals = np.zeros(6)
+    stopwatch = Stopwatch()
+    for shard in shards:
+        with stopwatch.stage("tokenise"):
+            found = [pair for pair in tokenizer.tokenize(shard.pairs) if isinstance(pair, TokenizedPair)]
+            sampled, refused = sampled + len(shard.pairs), refused + len(shard.pairs) - len(found)
+            for pairs_of_batch in plan_batches(found, limits, packed=packed):
+                batch = lay_out(pairs_of_batch, limits, packed=packed)
+                for rows in limits.lengths.forwards(batch):
+                    part = batch.rows(rows)
+                    height, width = part.input_ids.shape
+                    targets = 0 if part.targets is None else len(part.targets.token)
+                    reads = len(part.read_pair)
+                    totals += (part.distinct_tokens, height * width, height * width**2, reads, targets, 1)
+    if refused == sampled:
+        raise InputError(f"--dry-run: none of {sampled} sampled pairs can be measured; see bluffscope lint")
+    share = pairs / sampled
+    tokens, slots, cells, reads, targets, forwards = (float(total) * share for total in totals)
+    measure, first = config.measure, shape.saes[0]
+    # The first layer's fact and hallucination are encoded once more for each draw of noise.
+    noisy = measure.noise_draws * (1 + len(measure.noise_sweep)) * reads * 2 / 3
+    active = [min(sae.l0, sae.d_sae) for sae in shape.saes]  # of every read: what is published
+    head = targets * 2 * shape.d_model * shape.vocabulary if shape.head else 0.0
+    return Work(
+        pairs=pairs,
+        sampled=sampled,
+        refused=refused,
+        tokenising=stopwatch.seconds["tokenise"] * share,
+        tokens=tokens,
+        slots=slots,
+        reads=reads,
+        forwards=forwards,
+        noise=noisy * first.d_in,
+        features=share * 3 * (sampled - refused) * sum(active),  # of several reads of a view, the mean is stored
+        products=slots * 2 * shape.block_weights * shape.blocks + head,
+        attention=cells * shape.blocks * shape.heads * (4 * shape.head_dim + CELL_FLOPS),
+        encode=reads * sum(2 * sae.d_in * sae.d_sae for sae in shape.saes) + noisy * 2 * first.d_in * first.d_sae,
+        geometry=reads * sum(2 * min(n, sae.d_in) * n * sae.d_in for n, sae in zip(active, shape.saes, strict=True)),
+    )
+
+
+def _tokenizer(config: RunConfig) -> TextTokenizer:
+    name = config.model.model
+    assert name is not None  # resolve sees to it
+    location = str(model_dir()) if name == DEMO_NAME else name
+    with hub_or_cache([location]):
+        found = load_tokenizer(location, config.model.revision, weights=False)
+    bos = found.tokenizer.bos_token_id
+    return TextTokenizer(
+        tokenizer=found.tokenizer,
+        bos=None if bos is None else int(bos),  # pyright: ignore[reportArgumentType]
+        position=config.measure.position,
+        join=config.data.join,
+        context=found.context,
+        logprob=config.measure.logprob,
+    )
+
+
+def _seconds(
+    work: Work, shape: Shape, rates: list[float], geometry: float, reading: float, workers: int
+) -> dict[str, float]:
+    """Seconds by stage; `rates` of the blocks and of the SAEs, `geometry` of one read at one layer."""
+    loaded = shape.weights + sum(sae.weights for sae in shape.saes)
+    shared = {
+        "forward": (work.products + work.attention) / rates[0],
+        "SAE": work.encode / rates[1],
+        "geometry, noise": work.reads * len(shape.saes) * geometry + work.noise / NOISE_A_SECOND,
+        "tokenise": work.tokenising,
+        "rows, shards": work.pairs * PAIR_SECONDS + work.features * FEATURE_SECONDS,
+    }
+    return (
+        {"start and load": START_SECONDS + loaded / LOAD_BYTES_A_SECOND}
+        | {stage: seconds / workers for stage, seconds in shared.items()}
+        # One process, however many workers there are: it reads the data twice.
+        | {"read, merge": 2 * reading + work.pairs * MERGE_SECONDS + work.features * FEATURE_SECONDS}
+    )
+
+
+def _product_rates(shape: Shape, dtype: torch.dtype) -> tuple[float, float]:
+    """Floating-point operations a second of products of the model's width, and of the SAEs', with random numbers."""
+    first, found = shape.saes[0], list[float]()
+    exact = torch.promote_types(dtype, torch.float32)
+    for rows, columns, kind in ((shape.d_model, shape.d_mlp, dtype), (first.d_in, first.d_sae, exact)):
+        columns = min(columns, max(64, _WIDEST // rows))
+        found.append(2.0 * ROWS * rows * columns / product_seconds(rows, columns, kind))
+    return found[0], found[1]
+
+
+def _geometry_seconds(shape: Shape) -> float:
+    """Seconds of one read, the mean over the layers, with as many active features as are published."""
+    generator = torch.Generator().manual_seed(0)
+    taken = 0.0
+    for sae in shape.saes:
+        active = max(1, min(round(sae.l0), sae.d_sae))
+        rows = min(sae.d_sae, max(active, 2048))
+        indices = torch.cat([torch.randperm(rows, generator=generator)[:active].sort().values for _ in range(_READS)])
+        values = torch.rand(_READS * active, generator=generator) + 0.1
+        features = Features(indptr=torch.arange(_READS + 1) * active, indices=indices, values=values, d_sae=rows)
+        decoder = torch.randn(rows, sae.d_in, generator=generator)
+        taken += best_seconds(lambda features=features, decoder=decoder: measure_geometry(features, decoder))
+    return taken / _READS / len(shape.saes)
