@@ -134,7 +134,7 @@ def _of_baseline(worker: BaselineWorker) -> Subject:
         layer: Coder(
             layer,
             sae,
-            str(sae.cfg.metadata.hook_name),
+            str(sae.cfg.metadata.get("hook_name")),
             prepend_bos=sae.cfg.metadata.get("prepend_bos") is not False,
             centred=bool((sae.cfg.metadata.get("model_from_pretrained_kwargs") or {}).get(CENTRED)),
             identity=worker.sae_identities[layer],
