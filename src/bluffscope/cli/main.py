@@ -14,6 +14,7 @@ from bluffscope.cli import exit_codes
 from bluffscope.cli.streams import OutputError, lasting_streams
 from bluffscope.errors import BluffscopeError, RunStopped
 from bluffscope.host.exclusive import exclusive
+from bluffscope.host.own_process import settle
 from bluffscope.host.redaction import redacted
 
 MOST_SAID = 1_500
@@ -49,6 +50,7 @@ def guarded(program: str, action: Callable[[], int]) -> int:
         program: what messages begin with.
         action: the command; gives its exit code.
     """
+    settle()
     with lasting_streams():
         return _outcome(program, action)
 

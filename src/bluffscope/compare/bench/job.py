@@ -15,6 +15,7 @@ from typing import Any
 
 from bluffscope.compare.bench.spec import Job
 from bluffscope.errors import BluffscopeError
+from bluffscope.host.own_process import ASLEEP, BRIEFLY, waiting
 
 RECORD_SECONDS = 4 * 3600.0
 """How long a measurement may take before it counts as hanging."""
@@ -34,13 +35,15 @@ def run_job(job: Job) -> Iterator[Record]:
     """
     # The reference goes from torch's products to numpy's eigendecompositions and back: threads of the one that wait
     # busily would slow down the other, and make the baseline look slower than it is.
-    waiting = {"OMP_WAIT_POLICY": "PASSIVE"} if job.strategy in ("sequential", "separate") or job.dense else {}
+    asleep = job.strategy in ("sequential", "separate") or job.dense
+    environment = {name: value for name, value in os.environ.items() if not (asleep and name in BRIEFLY)}
+    environment |= ASLEEP if asleep else waiting()
     command = [sys.executable, "-m", "bluffscope.compare.bench.child"]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as said,
         subprocess.Popen(
             command,
-            env=os.environ | waiting,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
