@@ -13,9 +13,8 @@ import yaml
 
 import bluffscope
 import tiny
-from bluffscope.api import config_from
+from bluffscope.api import config_from, run
 from bluffscope.errors import InputError
-from bluffscope.api import run
 from bluffscope.table.journal import Journal
 from bluffscope.table.manifest import STAGES
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tiny
-from bluffscope.api import config_from
+from bluffscope.api import config_from, run
 from bluffscope.config import EngineOptions, ModelOptions, RunConfig
 from bluffscope.config.presets import resolve
 from bluffscope.engine.placement import Node, Placement
@@ -20,7 +20,6 @@ from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import ANALYSES
 from bluffscope.pipeline.plan.memory import GEMMA_2_2B
 from bluffscope.runs import workers as crew
-from bluffscope.api import run
 from bluffscope.runs.workers import RunFactory, crew_of
 from bluffscope.table.schema import table_columns
 
@@ -104,6 +103,6 @@ def test_only_the_modules_of_the_users_own_analyses_are_sent():
 def test_a_crew_here_has_the_worker_itself(tiny_model, tiny_saes):
     config = config_from(model=tiny_model, sae=tiny_saes)
     with crew_of(config, ANALYSES, table_columns, Stopwatch()) as found:
-        assert found.worker.strategy == "packed"
+        assert found.loaded.strategy == "packed"
         assert found.workers(5) is None
         assert found.memory(5)["peak_bytes"] > 0
