@@ -31,13 +31,12 @@ def make_worker(model: Path, saes: Path, **options: Any) -> Any:
     config = config_from(model=str(model), sae=str(saes), **options)
     analyses = (*ANALYSES, LOGPROB) if config.measure.logprob else ANALYSES
     names = [analysis.name for analysis in analyses]
-    worker = build_worker(
+    return build_worker(
         config,
         analyses,
         lambda layers: table_columns(layers, config.measure.noise_sweep, analyses=names),
         Stopwatch(),
     )
-    return worker
 
 
 def measure(worker: RunWorker, pairs: Sequence[Pair]) -> pl.DataFrame:
