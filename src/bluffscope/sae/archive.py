@@ -21,7 +21,7 @@ def archive_arrays(path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     if path.stat().st_size and not zipfile.is_zipfile(path):
-        raise zipfile.BadZipFile(f"{path.name} is no npz archive")
+        raise zipfile.BadZipFile(f"{path.name} is not an npz archive")
     _check_sizes(path)
     arrays: dict[str, torch.Tensor] = {}
     with np.load(path, allow_pickle=False) as archive:

@@ -92,7 +92,7 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
 def _from_folder(folder: Path, device: str, dtype: torch.dtype) -> AnySae:
     said = json.loads((folder / SAELENS_FILES[0]).read_text(encoding="utf-8"))
     if not isinstance(said, dict) or not isinstance(said.get("metadata", {}), dict):
-        raise ValueError("cfg.json holds no object, or its metadata is none")
+        raise ValueError("cfg.json or its metadata is not a JSON object")
     if (sae := read_plain(said, folder / SAELENS_FILES[1], device, dtype)) is not None:
         return sae
     from sae_lens import SAE  # seconds-slow, as its other imports here
@@ -216,7 +216,7 @@ def _processing(asked: Any, where: str) -> dict[str, Any]:
         InputError: something in it changes the residual stream and cannot be applied here.
     """
     if asked is not None and not isinstance(asked, Mapping):
-        raise InputError(f"{where}: model_from_pretrained_kwargs holds no options; copy or save the SAE again")
+        raise InputError(f"{where}: model_from_pretrained_kwargs is not an object; copy or save the SAE again")
     chosen = {str(name): value for name, value in (asked or {}).items()}
     effective = {name: value for name, value in chosen.items() if name not in _HARMLESS and value is not False}
     for name, value in effective.items():
@@ -307,8 +307,8 @@ def sae_errors(where: str, repository: str) -> Generator[None, None, None]:
         raise InputError(f"{where}: the weights file is damaged ({_line(error)}); copy or save it again") from error
     except MemoryError as error:
         raise InputError(
-            f"{where}: it needs more memory than there is; give a narrower SAE or fewer --layers, or copy it again if "
-            "its file is small"
+            f"{where}: it needs more memory than is available; use a narrower SAE or fewer --layers, or copy it again "
+            "if its file is small"
         ) from error
     except BaseException as error:  # of any type: SAELens meets whatever cfg.json says
         said = refusal(error, repository, "--sae RELEASE@REVISION") if repository else None
