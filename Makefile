@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test soak check docs format clean
@@ -10,32 +11,36 @@ STAMP := $(VENV)/.installed
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-setup: $(STAMP) ## make .venv and install the package with pinned versions
+setup: $(DEV_STAMP) ## make .venv and install the package and the development tools, with pinned versions
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $(STAMP)
+
+$(DEV_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(DEV_STAMP)
 
 demo: $(STAMP) ## the comprehensive analysis of the bundled pairs with the embedded model
 	$(BIN)/bluffscope analyze --preset demo
 
-test: $(STAMP) ## all tests
+test: $(DEV_STAMP) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-soak: $(STAMP) ## the long runs that make test leaves out
+soak: $(DEV_STAMP) ## the long runs that make test leaves out
 	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m soak
 
-check: $(STAMP) ## lint, format and types
+check: $(DEV_STAMP) ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-docs: $(STAMP) ## the documentation as a site, in site/; a warning is an error
+docs: $(DEV_STAMP) ## the documentation as a site, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-format: $(STAMP) ## rewrite the sources in the project's format
+format: $(DEV_STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -75,7 +75,7 @@ def test_transcoders_are_refused_even_where_they_read_the_residual_stream(saes_r
     [
         (b'{"a":\n ', "cfg.json is not valid JSON (line 2); save the SAE again"),
         (b"", "cfg.json is not valid JSON"),
-        (b"[]", "cfg.json holds no object"),
+        (b"[]", "cfg.json or its metadata is not a JSON object"),
         (b"{}", "missing 2 required positional arguments: 'd_in' and 'd_sae'"),
         (b"\xff\xfe", "utf-8"),
     ],
@@ -91,7 +91,7 @@ def test_a_cfg_that_is_none_is_refused(saes_refused, saes, text, says):
         ({"metadata": None}, "names no hook_name; add the one it was trained on to cfg.json"),
         ({"metadata": metadata(hook_name=None)}, 'such as "blocks.0.hook_resid_post"'),
         ({"metadata": metadata(hook_name=3)}, "names no hook_name"),
-        ({"metadata": "none"}, "its metadata is none"),
+        ({"metadata": "none"}, "its metadata is not a JSON object"),
         ({"architecture": "spiking"}, "unknown architecture 'spiking'"),
         ({"d_sae": 50}, "size mismatch"),
         ({"d_sae": 10**13}, "size mismatch"),

@@ -99,7 +99,7 @@ def oracle(home, commits):
         preset = PRESETS[name]
         release, _, template = preset.sae.partition(":")
         saes = {layer: (release, template.format(layer=layer)) for layer in preset.layers}
-        asked = (registry()[release].config_overrides or {}).get("model_from_pretrained_kwargs", {})
+        asked = registry()[release].config_overrides.get("model_from_pretrained_kwargs", {})
         jobs[name] = {
             "model": preset.model,
             "point": preset.point,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 from transformer_lens.loading_from_pretrained import convert_hf_model_config
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GPT2Config, LlamaConfig
 
@@ -18,7 +19,6 @@ from bluffscope.config.presets import PRESETS, resolve
 from bluffscope.errors import InputError
 from bluffscope.pipeline.batch_size import MOST_BATCH_TOKENS, ROW_TOKENS, plan_run, run_footprint
 from bluffscope.pipeline.memory import GEMMA_2_2B, Footprint, Shape
-from bluffscope.sae.find import registry
 
 SCOPE = "gemma-scope-2b-pt-res-canonical"
 SCOPE_16K = f"{SCOPE}:layer_{{layer}}/width_16k/canonical"
@@ -92,7 +92,7 @@ def test_the_demo_comes_first_and_gemma_2_2b_keeps_its_layers():
 def test_saelens_s_registry_has_the_preset_s_saes(name):
     preset = PRESETS[name]
     release, _, template = preset.sae.partition(":")
-    entry = registry()[release]
+    entry = get_pretrained_saes_directory()[release]
     assert entry.model.rpartition("/")[2] in (preset.model.rpartition("/")[2], name)
     for layer, l0 in zip(preset.layers, preset.l0, strict=True):
         sae_id = template.format(layer=layer)

@@ -135,6 +135,6 @@ def test_a_file_that_cannot_be_read_is_named(tiny_saes, monkeypatch):
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied", "sae_weights.safetensors")
 
-    monkeypatch.setattr(SAE, "load_from_disk", refuse)
+    monkeypatch.setattr(loading, "read_plain", refuse)
     with pytest.raises(InputError, match=r"layer 0: cannot be read \(.*Permission denied"):
         coders(tiny_saes)

@@ -16,6 +16,7 @@ from bluffscope.cli import exit_codes
 from bluffscope.cli.streams import OutputError, lasting_streams
 from bluffscope.errors import BluffscopeError, InputError, RunStopped
 from bluffscope.host.exclusive import exclusive
+from bluffscope.host.own_process import settle
 from bluffscope.host.redaction import redacted
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def guarded(program: str, action: Callable[[], int]) -> int:
         program: what messages begin with.
         action: the command; returns its exit code.
     """
+    settle()
     with lasting_streams():
         return _outcome(program, action)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from bluffscope.errors import InputError
 from bluffscope.host.machine import memory_available
+from bluffscope.host.own_process import waiting
 from bluffscope.host.quiet import environment
 
 _ANSWER_SECONDS: Final = 12.0
@@ -22,6 +24,7 @@ _ANSWER_SECONDS: Final = 12.0
 _STORE_BYTES: Final = 1 << 30
 """Most memory for tables on their way from workers; Ray puts the rest on disk."""
 _LEAST_STORE_BYTES: Final = 100 << 20
+_NICENESS: Final = "RAY_worker_niceness"
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _SHORT_FOLDER: Final = Path("/tmp")
 """Names of sockets have about 100 characters at most: the temporary folders of some systems are too long for them."""
@@ -35,7 +38,7 @@ def starting() -> Generator[dict[str, Any], None, None]:
     """
     folder = tempfile.mkdtemp(prefix="bluffscope-ray-", dir=_SHORT_FOLDER if _SHORT_FOLDER.is_dir() else None)
     # With a token there, Ray makes none in the user's home. It sets RAY_AUTH_MODE itself, which is undone here too.
-    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": _secret(), "RAY_AUTH_MODE": None}
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": _secret(), "RAY_AUTH_MODE": None, **_as_workers()}
     try:
         with environment(settings):
             yield {"object_store_memory": _store_bytes(), "include_dashboard": False, "_temp_dir": folder}
@@ -72,6 +75,11 @@ def _store_bytes() -> int:
     if _SHARED_MEMORY.is_dir():  # in containers often small
         free = min(free, shutil.disk_usage(_SHARED_MEMORY).free)
     return max(_LEAST_STORE_BYTES, min(_STORE_BYTES, free // 4))
+
+
+def _as_workers() -> dict[str, str]:
+    """What Ray's processes inherit: its default niceness of 15 leaves workers a fiftieth of a core beside others."""
+    return {_NICENESS: os.environ.get(_NICENESS, "0"), **waiting()}
 
 
 @cache

@@ -73,7 +73,7 @@ class Subject:
     def read(self, view: View, layers: Iterable[int]) -> dict[int, Reading]:
         """One forward of one text; its residuals at these layers, encoded and decoded."""
         readings: dict[int, Reading] = {}
-        names = {k: self.saes[k].cfg.metadata.hook_name or f"blocks.{k}.hook_resid_post" for k in layers}
+        names = {k: self.saes[k].cfg.metadata.get("hook_name") or f"blocks.{k}.hook_resid_post" for k in layers}
         for layer, residual in forward(self.model, self.texts[view], names, self.counts).items():
             if not bool(torch.isfinite(residual).all()):
                 raise PairError(f"pair {self.pair.id}: the {view} text's activation at layer {layer} is not finite")
@@ -113,7 +113,7 @@ def _centres(model: torch.nn.Module, sae: SAE) -> bool:
 
     TransformerLens centres models with LayerNorm only, whose norms take the mean off anyway.
     """
-    asked: Any = sae.cfg.metadata.model_from_pretrained_kwargs
+    asked: Any = sae.cfg.metadata.get("model_from_pretrained_kwargs")
     if not (asked or {}).get("center_writing_weights"):
         return False
     norms = [module for module in model.modules() if "Norm" in type(module).__name__]

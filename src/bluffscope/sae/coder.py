@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from sae_lens import SAE
 
+    from bluffscope.sae.plain import PlainSae
+
+    AnySae = PlainSae | SAE[Any]
+else:  # sae_lens takes seconds to import
+    AnySae = Any
+
 # Architectures whose decode is sum_i a_i W_dec[i] + b_dec, so that only active features need be touched.
 _AFFINE_DECODERS = ("standard", "jumprelu", "topk", "gated", "batchtopk")
 _DENSE_CELLS = 1 << 24
@@ -27,7 +33,7 @@ class Coder:
     """One layer's SAE behind the two calls that the pipeline needs."""
 
     layer: int
-    sae: SAE[Any]
+    sae: AnySae
     hook_name: str
     """Hook point it reads, in TransformerLens names: "blocks.5.hook_resid_post"."""
     prepend_bos: bool
@@ -108,9 +114,9 @@ class Coder:
     def _thresholds(self) -> bool:
         """Whether features are what exceeds a threshold, so that the dense matrix need be looked through only once.
 
-        So it is for JumpReLU and ReLU as SAELens has them; a try says whether this SAE agrees, to the last bit.
+        So it is for JumpReLU and ReLU; a try says whether this SAE agrees, to the last bit.
         """
-        if type(self.sae).__name__ not in ("JumpReLUSAE", "StandardSAE"):
+        if self.sae.cfg.architecture() not in ("jumprelu", "standard"):
             return False
         generator = torch.Generator().manual_seed(0)
         scale = self.sae.W_enc.detach().norm() / self.d_in**0.5

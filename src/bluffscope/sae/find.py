@@ -1,8 +1,4 @@
-"""Finding SAEs by release or folder.
-
-Importing sae_lens costs seconds and half a gigabyte, so it happens only where a release is named;
-finding SAEs in a folder needs no import at all.
-"""
+"""Finding SAEs by release or folder, without importing SAELens."""
 
 from __future__ import annotations
 
@@ -11,15 +7,13 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from bluffscope.errors import InputError
 from bluffscope.host.hub import leaves
-from bluffscope.host.quiet import libraries_quiet
-
-if TYPE_CHECKING:
-    from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup
 
 logger = logging.getLogger(__name__)
 
@@ -85,12 +79,42 @@ def pinned(spec: str, commit: str) -> str:
     return f"{release.partition('@')[0]}@{commit}{colon}{template}"
 
 
-def registry() -> dict[str, PretrainedSAELookup]:
-    """SAELens's table of pretrained SAEs, by release."""
-    with libraries_quiet():
-        from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+class Release(NamedTuple):
+    """A line of SAELens's table of pretrained SAEs."""
 
-    return get_pretrained_saes_directory()
+    repo_id: str
+    """ORGANISATION/NAME on the hub."""
+    saes_map: Mapping[str, str]
+    """Where each SAE lies in the repository, by id."""
+    expected_l0: Mapping[str, float]
+    """Mean L0 as published, by id; 0 or missing where the table says nothing."""
+    config_overrides: Mapping[str, Any]
+    """What SAELens sets in the configuration of its SAEs."""
+
+
+@cache
+def registry() -> dict[str, Release]:
+    """SAELens's table of pretrained SAEs, by release: a YAML file in its package, which is not imported for it.
+
+    Raises:
+        InputError: SAELens is not installed.
+    """
+    import yaml  # with its C parser this table takes half a second
+
+    package = find_spec("sae_lens")
+    if package is None or not package.submodule_search_locations:
+        raise InputError("sae-lens is not installed, and names of releases are looked up in it; give a folder of SAEs")
+    file = Path(package.submodule_search_locations[0]) / "pretrained_saes.yaml"
+    table = yaml.load(file.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return {
+        name: Release(
+            said["repo_id"],
+            {sae["id"]: str(sae["path"]) for sae in said["saes"]},
+            {sae["id"]: sae.get("l0", 0.0) for sae in said["saes"]},
+            said.get("config_overrides") or {},
+        )
+        for name, said in table.items()
+    }
 
 
 def _find_in_folder(spec: str, path: Path, layers: tuple[int, ...]) -> SaeSource:

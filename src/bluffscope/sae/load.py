@@ -1,13 +1,12 @@
-"""Loading SAEs through SAELens.
+"""Loading SAEs: those of the usual architectures as they lie in their files, all others through SAELens.
 
-Importing sae_lens costs seconds and half a gigabyte, so it happens only inside the functions that load.
+Importing sae_lens costs seconds and half a gigabyte, so it happens only inside the functions that need it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import zipfile
 import zlib
@@ -21,8 +20,10 @@ from bluffscope.host.float64_guard import own_settings
 from bluffscope.host.hub import cached_commit, refusal, without_token
 from bluffscope.host.quiet import libraries_quiet
 from bluffscope.host.weights_digest import file_hashes, weights_digest
-from bluffscope.sae.coder import Coder
+from bluffscope.sae.archive import archive_arrays
+from bluffscope.sae.coder import AnySae, Coder
 from bluffscope.sae.find import SAELENS_FILES, SaeSource, registry
+from bluffscope.sae.plain import PlainConfig, PlainSae, read_plain
 from bluffscope.sae.releases import release_files, saelens_at
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 _L0_IN_PATH = re.compile(r"average_l0_(\d+)")
-MOST_UNPACKED = 100
-"""Times its own size that an archive may unpack to."""
-_ARRAYS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
 CENTRED = "center_writing_weights"
 """TransformerLens's option that centres every weight that writes to the residual stream; it is applied."""
 REVISION = "revision"
@@ -91,14 +89,16 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
     return coders
 
 
-def _from_folder(folder: Path, device: str, dtype: torch.dtype) -> SAE[Any]:
-    from sae_lens import SAE
+def _from_folder(folder: Path, device: str, dtype: torch.dtype) -> AnySae:
+    said = json.loads((folder / SAELENS_FILES[0]).read_text(encoding="utf-8"))
+    if not isinstance(said, dict) or not isinstance(said.get("metadata", {}), dict):
+        raise ValueError("cfg.json or its metadata is not a JSON object")
+    if (sae := read_plain(said, folder / SAELENS_FILES[1], device, dtype)) is not None:
+        return sae
+    from sae_lens import SAE  # seconds-slow, as its other imports here
     from sae_lens.registry import SAE_CLASS_REGISTRY
 
-    config = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
-    if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
-        raise ValueError("cfg.json or its metadata is not a JSON object")
-    architecture = config.get("architecture", "standard")
+    architecture = said.get("architecture", "standard")
     if architecture not in SAE_CLASS_REGISTRY:
         raise ValueError(f"unknown architecture {architecture!r}")
     return SAE.load_from_disk(folder, device=device, dtype=str(dtype).removeprefix("torch."))
@@ -134,105 +134,34 @@ def no_pickle(where: str) -> Generator[None, None, None]:
         torch.load = load
 
 
-def _from_archive(path: Path, layer: int, device: str, dtype: torch.dtype) -> SAE[Any]:
-    """A Gemma Scope params.npz as SAELens's JumpReLU SAE (there is no disk loader for it)."""
-    weights = {name: array.to(device=device, dtype=dtype) for name, array in _archive_arrays(path).items()}
+def _from_archive(path: Path, layer: int, device: str, dtype: torch.dtype) -> PlainSae:
+    """A Gemma Scope params.npz as a JumpReLU SAE."""
+    weights = {name: array.to(device=device, dtype=dtype) for name, array in archive_arrays(path).items()}
     metadata = {
         "hook_name": f"blocks.{layer}.hook_resid_post",
         "prepend_bos": True,
         "l0": float(path.parent.name.removeprefix("average_l0_")),
     }
-    return jumprelu(weights, metadata, device)
+    return jumprelu(weights, metadata)
 
 
-def jumprelu(weights: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], device: str) -> SAE[Any]:
-    """SAELens's JumpReLU SAE around these tensors, which are not copied.
+def jumprelu(weights: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> PlainSae:
+    """A JumpReLU SAE around these tensors, which are not copied.
 
     Args:
-        weights: W_enc, W_dec, b_enc, b_dec and threshold, on the device and of one dtype.
-        metadata: what SAELens keeps as such: hook_name, prepend_bos, l0...
-        device: torch device name.
+        weights: W_enc, W_dec, b_enc, b_dec and threshold, on one device and of one dtype.
+        metadata: hook_name, prepend_bos, l0...
     """
-    from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
-    from sae_lens.saes.sae import SAEMetadata
-
     d_in, d_sae = weights["W_enc"].shape
-    dtype = weights["W_enc"].dtype
-    config = JumpReLUSAEConfig(
-        d_in=d_in,
-        d_sae=d_sae,
-        dtype=str(dtype).removeprefix("torch."),
-        device="meta",
-        apply_b_dec_to_input=False,
-        normalize_activations="none",
-        metadata=SAEMetadata(**metadata),
-    )
-    sae = JumpReLUSAE(config)
-    sae.load_state_dict(weights, assign=True)
-    sae.cfg.device = device
-    return sae.to(dtype=dtype, device=device)
+    cfg = PlainConfig(name="jumprelu", d_in=d_in, d_sae=d_sae, apply_b_dec_to_input=False, metadata=metadata)
+    return PlainSae(cfg, weights)
 
 
-def _archive_arrays(path: Path) -> dict[str, torch.Tensor]:
-    """The five arrays of a params.npz, as they are stored; pickled objects are refused."""
-    import numpy as np
-    import torch
-
-    if path.stat().st_size and not zipfile.is_zipfile(path):
-        raise zipfile.BadZipFile(f"{path.name} is not an npz archive")
-    _check_sizes(path)
-    arrays: dict[str, torch.Tensor] = {}
-    with np.load(path, allow_pickle=False) as archive:
-        for name in _ARRAYS:
-            if name not in archive:
-                raise ValueError(f"{path.name} has no array {name}; expected {', '.join(_ARRAYS)}")
-            try:
-                array = archive[name]
-            except ValueError as error:
-                if "allow_pickle" in str(error):
-                    raise ValueError(f"{name} is a pickle, which can run code when opened and is refused") from error
-                raise zipfile.BadZipFile(str(error)) from error
-            if array.dtype.kind != "f" or array.ndim != (2 if name.startswith("W") else 1):
-                raise ValueError(f"{name} is {array.ndim}-dimensional {array.dtype}; expected floating point numbers")
-            arrays[name] = torch.from_numpy(array)
-    return arrays
-
-
-def _check_sizes(path: Path) -> None:
-    """Refuse an archive that unpacks to what no weights do, from its directory and headers, before any is read.
-
-    Weights hardly compress: what claims a hundred times its file's size would only fill the memory.
-    """
-    from numpy.lib import format as npy
-
-    packed = path.stat().st_size
-    shapes: dict[str, tuple[int, ...]] = {}
-    with zipfile.ZipFile(path) as archive:
-        for name in set(_ARRAYS) & {member.removesuffix(".npy") for member in archive.namelist()}:
-            size = archive.getinfo(f"{name}.npy").file_size
-            if size > MOST_UNPACKED * packed + (1 << 20):
-                raise zipfile.BadZipFile(f"{name} would unpack to {size / 1e9:.1f} GB from {packed / 1e6:.1f} MB")
-            with archive.open(f"{name}.npy") as file:
-                reader = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-                shape, _, dtype = reader(file)
-            if dtype.hasobject or dtype.kind != "f" or len(shape) != (2 if name.startswith("W") else 1):
-                continue  # said of the array itself
-            if min(shape) < 0 or math.prod(shape) * dtype.itemsize > size:
-                raise zipfile.BadZipFile(f"{name} claims shape {shape}, more than the archive holds")
-            shapes[name] = shape
-    if "W_enc" in shapes:
-        d_in, d_sae = shapes["W_enc"]
-        fitting = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
-        for name, shape in shapes.items():
-            if shape != fitting.get(name, (d_sae,)):
-                raise ValueError(f"{name} has shape {shape}, which does not go with W_enc's {d_in} x {d_sae}")
-
-
-def as_coder(sae: SAE[Any], layer: int, origin: Mapping[str, Any], where: str) -> Coder:
+def as_coder(sae: AnySae, layer: int, origin: Mapping[str, Any], where: str) -> Coder:
     """An SAE behind the calls the pipeline needs, in evaluation mode.
 
     Args:
-        sae: any SAELens SAE.
+        sae: the SAE, ours or SAELens's.
         layer: the layer it stands for.
         origin: where it came from and what is published of it, for the manifest.
         where: how messages name it.
@@ -340,7 +269,7 @@ def registered_l0(release: str, sae_id: str) -> float | None:
     return entry.expected_l0.get(sae_id) or (float(in_path[1]) if in_path else None)
 
 
-def _refuse_transcoder(sae: SAE[Any], where: str) -> None:
+def _refuse_transcoder(sae: AnySae, where: str) -> None:
     """A transcoder reconstructs another place than it reads: its error and reconstruction would mean nothing here."""
     target = sae.cfg.metadata.get("hook_name_out")
     elsewhere = isinstance(target, str) and target != sae.cfg.metadata.get("hook_name")
@@ -351,7 +280,7 @@ def _refuse_transcoder(sae: SAE[Any], where: str) -> None:
         )
 
 
-def _refuse_nonfinite(sae: SAE[Any], where: str) -> None:
+def _refuse_nonfinite(sae: AnySae, where: str) -> None:
     for name, weights in sae.state_dict().items():
         # One pass for the usual case. A threshold may be infinite: that feature is switched off.
         if name == "threshold" and not bool(weights.isnan().any()):

@@ -11,6 +11,7 @@ from typing import Any
 
 from bluffscope.compare.bench.jobs import Job
 from bluffscope.errors import BluffscopeError
+from bluffscope.host.own_process import ASLEEP, BRIEFLY
 from bluffscope.host.quiet import environment
 
 RECORD_SECONDS = 4 * 3600.0
@@ -36,7 +37,7 @@ def run_job(job: Job) -> Iterator[Record]:
     # The reference goes from torch's products to numpy's eigendecompositions and back: threads of the one that wait
     # busily would slow down the other, and make the baseline look slower than it is.
     idle = job.dense or job.strategy in ("sequential", "separate")
-    with environment({"OMP_WAIT_POLICY": "PASSIVE"} if idle else {}):
+    with environment({**dict.fromkeys(BRIEFLY), **ASLEEP} if idle else {}):
         process.start()
     there.close()
     reason = f"nothing was heard of it for {RECORD_SECONDS:g} s"

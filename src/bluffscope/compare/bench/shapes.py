@@ -162,7 +162,7 @@ def build_coders(shape: Shape, dtype: torch.dtype = torch.float32) -> dict[int, 
             "prepend_bos": True,
             "l0": float(L0),
         }
-        sae = jumprelu({name: weight.to(dtype) for name, weight in weights.items()}, metadata, "cpu")
+        sae = jumprelu({name: weight.to(dtype) for name, weight in weights.items()}, metadata)
         coders[layer] = as_coder(sae, layer, {"shape": shape.name}, f"shape {shape.name}, layer {layer}")
     return coders
 
