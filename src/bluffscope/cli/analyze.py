@@ -57,7 +57,7 @@ def experiment(
 
     def action() -> int:
         config = parse_run(sys.argv[1:], program, description.strip(), default)
-        from bluffscope.metrics import ANALYSES  # torch: seconds that --help should not take
+        from bluffscope.metrics import ANALYSES  # polars, which --help should not wait for
 
         return analyze(config, tuple(analysis for analysis in ANALYSES if not names or analysis.name in names))
 

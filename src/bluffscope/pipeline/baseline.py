@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,18 +21,8 @@ from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.shard_rows import ShardRows
 from bluffscope.records import VIEWS, Pair, Shard
 from bluffscope.reference import analyses as reference
-from bluffscope.reference.analyses import Counts, ReferenceOptions, Row, Subject
+from bluffscope.reference.analyses import Counts, ReferenceOptions, Subject
 from bluffscope.table.schema import Column
-
-FUNCTIONS: Final[dict[str, Callable[[Subject], Row]]] = {
-    "layer_sensitivity": reference.layer_sensitivity,
-    "semantic_misalignment": reference.semantic_misalignment,
-    "stability": reference.stability,
-    "entropy": reference.entropy,
-    "cross_layer": reference.cross_layer,
-    "logprob": reference.logprob,
-}
-"""The reference's analyses by the names of the engine's; the last one runs only where it is asked for."""
 
 
 class Loaded(NamedTuple):
@@ -126,11 +116,11 @@ class BaselineWorker:
         try:
             subject = reference.prepare(pair, loaded.model, loaded.tokenizer, loaded.saes, self.options, self.counts)
             row = reference.token_columns(subject)
-            if FUNCTIONS.keys() - {"logprob"} <= set(names):
+            if reference.ANALYSES.keys() - {"logprob"} <= set(names):
                 row |= reference.all_analyses(subject)
             else:
                 for name in names:
-                    row |= FUNCTIONS[name](subject)
+                    row |= reference.ANALYSES[name](subject)
             if keep:
                 self._keep(rows, subject)
             rows.fill(pair.index, row)

@@ -21,11 +21,12 @@ from bluffscope.model.lengths import LengthClasses
 from bluffscope.model.load import check_model, choose_device
 from bluffscope.model.quantize import check_quantize
 from bluffscope.model.sublayers import placed
-from bluffscope.pipeline.baseline import FUNCTIONS, BaselineWorker, Loaded
+from bluffscope.pipeline.baseline import BaselineWorker, Loaded
 from bluffscope.pipeline.batch_size import loaded_shape, run_footprint, sized
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer
 from bluffscope.pipeline.plan.memory import Footprint, cell_cost
 from bluffscope.pipeline.shard import ShardWorker
+from bluffscope.reference.analyses import ANALYSES as REFERENCE
 from bluffscope.reference.analyses import Counts, ReferenceOptions
 from bluffscope.sae import Coder, find_saes, load_coders
 from bluffscope.table.schema import Column
@@ -201,7 +202,7 @@ def _baseline(
     stopwatch: Stopwatch,
 ) -> BaselineWorker:
     """The worker of the reference's strategies."""
-    if strange := [analysis.name for analysis in analyses if analysis.name not in FUNCTIONS]:
+    if strange := [analysis.name for analysis in analyses if analysis.name not in REFERENCE]:
         raise InputError(
             f"--strategy {config.engine.strategy}: the reference has no analysis {strange[0]!r}; use packed or batched"
         )

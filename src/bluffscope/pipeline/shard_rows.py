@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from bluffscope.metrics.measurement import Values
+from bluffscope.metrics.declaration import Values
 from bluffscope.records import VIEWS, LayerState, PackedBatch, Shard, TokenizedPair
 from bluffscope.table.schema import Column
 from bluffscope.table.shards import FEATURES_TYPE, RESIDUALS_TYPE, shard_schema

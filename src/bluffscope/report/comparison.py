@@ -17,7 +17,7 @@ from bluffscope.compare.runs import RunComparison, RunPair
 from bluffscope.report.fidelity import feature_table, metric_table
 from bluffscope.report.labels import clean, number
 from bluffscope.stats.study import POOLED
-from bluffscope.table.metric_pairs import NOT_INTERPRETABLE
+from bluffscope.table.metric_pairs import interpretable
 
 MOST_NAMES: Final = 12
 """Effects that are named of those whose verdicts differ, beside the ones over all pairs."""
@@ -51,7 +51,7 @@ class ComparisonView:
         del console, options
         for other in self.result.others:
             rows = self.result.rows.filter(run=other.run)
-            judged = rows.drop_nulls(_JUDGED).filter(pl.col("metric") != NOT_INTERPRETABLE)
+            judged = rows.drop_nulls(_JUDGED).filter(interpretable())
             yield Text(f"{_name(other.run)} against {_name(self.result.first)}: {_shared(other)}", style="bold")
             yield from _about(other)
             yield Text(_agreement(judged.filter(scope=POOLED)))

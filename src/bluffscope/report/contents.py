@@ -5,21 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import polars as pl
 
 from bluffscope.features.effects import FeatureStudy, feature_effects
+from bluffscope.metrics import declared
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.table.atomic import table_errors
 from bluffscope.table.damage import ABOUT, CONFIG, MANIFEST, checked
 from bluffscope.table.health import Health, read_health
 from bluffscope.table.metric_pairs import MetricPair, metric_pairs
 from bluffscope.table.reader import Run, read_run
-from bluffscope.table.schema import METRICS
 
 FEATURE_PAIRS: Final = 10_000
 """Pairs whose features are tested: each has hundreds of rows in features.parquet."""
+
+
+class Definition(NamedTuple):
+    """What a reader is told of a metric; texts are empty where nothing is known."""
+
+    label: str
+    doc: str
+    """One sentence."""
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,13 @@ class Contents:
         health = read_health(self.manifest)
         return replace(health, allowed=health.allowed or bool(self.about.get("allowed_unsound")))
 
+    def definition(self, metric: str) -> Definition:
+        """What is declared of a metric (name without its layer), built in or of the user's own."""
+        if known := declared(metric):
+            return Definition(metric, f"{known.metric.doc.format(view='a text')}.", known.metric.unit)
+        own = self.manifest.get("added", {}).get(metric, {})
+        return Definition(own.get("label") or metric, own.get("doc", ""), own.get("unit", ""))
+
     @property
     def withheld(self) -> bool:
         """Whether no verdict may be shown: the gate failed, or the statistics were made when it had."""
@@ -109,13 +125,3 @@ def read_contents(path: str | Path) -> Contents:
         total=total,
         features_from=features_from,
     )
-
-
-def definition(metric: str) -> tuple[str, str]:
-    """The sentence that defines a metric (name without its layer) and its unit; empty for one of the user's own."""
-    base = metric.partition("_s")[0] if metric.startswith("stability_s") else metric
-    known = next((item for item in METRICS if item.name == base), None)
-    if known is None:
-        return "", ""
-    level = f", at noise s = {metric.removeprefix('stability_s')}" if base != metric else ""
-    return f"{known.doc.format(view='a text')}{level}.", known.unit

@@ -15,7 +15,7 @@ from bluffscope.report.labels import clean, distinct, number
 from bluffscope.report.panels import Heading, Panel, Row, Scopes
 from bluffscope.report.summary import summarize
 from bluffscope.table.atomic import write_bytes, writing
-from bluffscope.table.metric_pairs import NOT_INTERPRETABLE, metric_pairs
+from bluffscope.table.metric_pairs import metric_pairs
 
 MOST_DOMAINS: Final = 10
 MOST_LAYERS: Final = 40
@@ -73,7 +73,7 @@ _DUMBBELLS: Final = (
     ("entropy", Heading("Entropy", "top-50 features, nats")),
     ("cross_layer_alignment", Heading("Cross-layer alignment", "cosine of reconstructions")),
     (
-        NOT_INTERPRETABLE,
+        "cross_layer_consistency",
         Heading("Cross-layer consistency", "not interpretable: no shared index", faint=True),
     ),
 )

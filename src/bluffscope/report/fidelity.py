@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bluffscope.compare.precision import FEATURES, Fidelity
-from bluffscope.report.labels import LAYER_GROUP, clean, number
+from bluffscope.report.labels import clean, group_title, number
 
 _PLAIN: Final[dict[str, Any]] = {"box": None, "padding": (0, 1, 0, 0), "pad_edge": False, "title_justify": "left"}
 _NAME_WIDTH: Final = 24
@@ -64,7 +64,7 @@ def feature_table(rows: Sequence[dict[str, Any]], active: str) -> Table:
 
 def metric_table(layer: int | None, rows: Sequence[dict[str, Any]]) -> Table:
     """Differences of the metrics of one layer, or of no single one; rows of `bluffscope.compare.precision.SCHEMA`."""
-    title = "Other metrics" if layer is None else f"{LAYER_GROUP}, layer {layer}"
+    title = "Other metrics" if layer is None else group_title(rows[0]["metric"], layer)
     table = Table(title=f"\n{title}", **_PLAIN, title_style="bold", header_style="underline")
     table.add_column("", min_width=_NAME_WIDTH)
     for group in ("|delta|", "in sd", "diff/sd"):

@@ -16,6 +16,7 @@ import polars as pl
 import vl_convert as vlc
 
 from bluffscope import __version__
+from bluffscope.metrics import declared
 from bluffscope.report import charts, sections
 from bluffscope.report.contents import Contents
 from bluffscope.report.labels import clean
@@ -142,9 +143,9 @@ def dose_rows(contents: Contents) -> pl.DataFrame:
         parted = [metrics.filter(pl.col("domain").eq_missing(domain)) for domain in domains]
         scopes += list(zip(names, parted, strict=True))
     for pair in contents.measured:
-        if not pair.metric.startswith("stability_s") or float(pair.metric.removeprefix("stability_s")) <= 0:
+        known = declared(pair.metric)
+        if known is None or not (level := known.level or 0):
             continue
-        level = float(pair.metric.removeprefix("stability_s"))
         for scope, table in scopes:
             for view, column in (("fact", pair.fact), ("hallucination", pair.hall)):
                 parts.append(

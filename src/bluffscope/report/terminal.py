@@ -12,9 +12,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.report.labels import LAYER_GROUP, clean, distinct, group_title, number
+from bluffscope.report.labels import clean, distinct, doubts, group_title, number
 from bluffscope.report.summary import shape_table, summarize
-from bluffscope.table.metric_pairs import NOT_INTERPRETABLE
+from bluffscope.table.metric_pairs import not_interpretable
 
 NAME_WIDTH: Final = 18
 """Columns of the terminal for the name of a metric."""
@@ -74,8 +74,7 @@ class SummaryView:
         if not self.shapes.is_empty():
             yield Text("\nShape classes: fact in rows, hallucination in columns, pairs of all domains", style="bold")
             yield Columns([_crosstab(self.shapes, layer) for layer in layers], padding=(0, 4))
-        if (self.summary["metric"] == NOT_INTERPRETABLE).any():
-            yield Text(f"* {NOT_INTERPRETABLE} is not interpretable: two dictionaries share no index.", style="dim")
+        yield from (Text(line, style="dim") for line in doubts(self.summary["metric"]))
         if left_out:
             yield Text(f"Not shown: {left_out} smaller domains, counted in pooled; see metrics.parquet.", style="dim")
         if layers_left_out:
@@ -118,7 +117,11 @@ def _layers(summary: pl.DataFrame) -> tuple[list[int], list[int]]:
 def _tables(summary: pl.DataFrame, scopes: Sequence[_Scope], layers: Sequence[int]) -> Iterator[Table]:
     cells = {(row["metric"], row["domain"], row["pooled"]): row for row in summary.iter_rows(named=True)}
     metrics = summary.select("metric", "layer").unique(maintain_order=True).rows()
-    titled = [(_title(name, layer), name, layer) for name, layer in metrics if layer is None or layer in layers]
+    titled = [
+        (f"\n{group_title(_bare(name, layer), layer)}", name, layer)
+        for name, layer in metrics
+        if layer is None or layer in layers
+    ]
     # A noise sweep stands after the other analyses in the table, but belongs to stability.
     order = list(dict.fromkeys(title for title, _, _ in titled))
     titled.sort(key=lambda entry: order.index(entry[0]))
@@ -129,15 +132,14 @@ def _tables(summary: pl.DataFrame, scopes: Sequence[_Scope], layers: Sequence[in
             header = Text(f"{scope.label}\nn = {scope.n}", justify="right")
             table.add_column(header, width=CELL_WIDTH, justify="right", no_wrap=True)
         for _, name, layer in entries:
-            metric = name if layer is None else name.removeprefix(f"l{layer}_")
             row = [_cell(cells[name, scope.domain, scope.pooled], scope.n) for scope in scopes]
-            table.add_row(_wrapped(metric), *row)
+            table.add_row(_wrapped(_bare(name, layer)), *row)
         yield table
 
 
-def _title(name: str, layer: int | None) -> str:
-    title = group_title(name, layer)
-    return f"\n{title}, layer {layer}" if title == LAYER_GROUP else f"\n{title}"
+def _bare(name: str, layer: int | None) -> str:
+    """A metric's name without its layer."""
+    return name if layer is None else name.removeprefix(f"l{layer}_")
 
 
 def _cell(row: dict[str, Any], n: int) -> Text:
@@ -157,7 +159,7 @@ def _wrapped(metric: str) -> Text:
         if lines[-1] and len(lines[-1]) + len(part) > NAME_WIDTH:
             lines.append("")
         lines[-1] += part
-    return Text("\n".join(lines) + (" *" if metric == NOT_INTERPRETABLE else ""))
+    return Text("\n".join(lines) + (" *" if not_interpretable(metric) else ""))
 
 
 def _crosstab(shapes: pl.DataFrame, layer: int) -> Table:
