@@ -156,11 +156,11 @@ def test_nothing_but_a_parquet_error_is_called_damage(tmp_path):
 
 WRITERS = {"write_text", "write_bytes", "write_parquet", "write_csv", "write_ipc", "sink_parquet", "savez", "savefig"}
 OTHERWISE = {
-    "bench/texts.py": "the benchmark's own pairs, in a temporary folder",
-    "fidelity.py": "pairs to measure again, in a temporary folder",
+    "compare/bench/texts.py": "the benchmark's own pairs, in a temporary folder",
+    "compare/precision.py": "pairs to measure again, in a temporary folder",
     "pairs/given.py": "pairs in memory, in a temporary folder",
-    "machine.py": "a switch of /proc",
-    "engine/station.py": "into memory",
+    "host/machine.py": "a switch of /proc",
+    "engine/worker_process.py": "into memory",
     "table/shards.py": "into an AtomicFile",
     "cli/streams.py": "the null device",
 }
