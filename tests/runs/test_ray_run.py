@@ -18,12 +18,11 @@ import torch
 from polars.testing import assert_frame_equal
 
 import tiny
-from bluffscope.api import config_from
+from bluffscope.api import config_from, run
 from bluffscope.errors import RunStopped
 from bluffscope.host.machine import cores_granted
 from bluffscope.pipeline.shard import UserAnalysis
 from bluffscope.runs.resume import saved_options
-from bluffscope.api import run
 from bluffscope.table.schema import Column
 
 pytest.importorskip("ray")

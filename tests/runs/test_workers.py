@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tiny
-from bluffscope.api import config_from
+from bluffscope.api import config_from, run
 from bluffscope.config import EngineOptions, ModelOptions, RunConfig
 from bluffscope.config.presets import resolve
 from bluffscope.engine.placement import Node, Placement
@@ -20,7 +20,6 @@ from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import ANALYSES
 from bluffscope.pipeline.plan.memory import GEMMA_2_2B
 from bluffscope.runs import workers as crew
-from bluffscope.api import run
 from bluffscope.runs.workers import RunFactory, crew_of
 from bluffscope.table.schema import table_columns
 

@@ -77,15 +77,17 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
     from bluffscope.api import run
     from bluffscope.host.hub import downloads_reported
     from bluffscope.metrics import ANALYSES
+    from bluffscope.metrics.own import load_analyses
     from bluffscope.table.health import read_health
 
+    added = load_analyses(config.measure.analysis)
     messages = message_console()
     started = time.perf_counter()
     progress = BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)
     downloads = downloads_reported(progress.loading) if isinstance(progress, BarProgress) else nullcontext()
     try:
         with messages_on(messages), downloads:
-            result = run(config, analyses=analyses or ANALYSES, progress=progress)
+            result = run(config, analyses=analyses or ANALYSES, added=added, progress=progress)
     finally:
         progress.finish()
     _print(result, time.perf_counter() - started)

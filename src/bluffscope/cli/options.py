@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -109,6 +110,9 @@ def _defaults(arguments: Sequence[str], default: RunConfig | None) -> tuple[list
     if default.engine.address not in (None, "auto") and "--address" not in flags:
         # A cluster can run code here, and the file may be anybody's.
         raise InputError(f"its options name a Ray cluster: if it is yours, say so: --address {default.engine.address}")
+    if default.measure.analysis and "--analysis" not in flags:
+        named = shlex.join(default.measure.analysis)
+        raise InputError(f"its options name an analysis, which is code: if it is yours, say so: --analysis {named}")
     if "--preset" in flags:
         # The file names model, SAEs and layers outright; a preset given beside it would change nothing.
         default = replace(default, model=replace(default.model, model=None, revision=None, sae=None, layers=()))

@@ -159,6 +159,7 @@ def _in_float32(config: RunConfig, data: Path, out: Path) -> RunConfig:
         config,
         data=DataOptions(data=str(data), join=config.data.join),
         model=replace(config.model, dtype="float32", quantize="none"),
+        measure=replace(config.measure, analysis=()),  # the folder's code is not run
         output=OutputOptions(out=out),
     )
 

@@ -90,6 +90,8 @@ class MeasureOptions:
     """Further values of s, each with its own stability columns (a dose-response curve)."""
     logprob: bool = False
     """Also measure the log-probability of each completion: loads all layers and the LM head."""
+    analysis: tuple[str, ...] = ()
+    """Also measure analyses of your own, FILE.py:NAME each: the files are Python and are run (see per_read)."""
     seed: int = 0
     """Seed of the noise."""
 

@@ -29,7 +29,7 @@ _RESULT_COLUMNS: Final = frozenset(
     {"pair_id", "index", "group", "view", "layer", "feature", "activation"}
     | {f"{view}_{column}" for view in VIEWS for column in ("tokens", "read_token")}
 )
-_METRIC_NAMES: Final = "|".join(f"{re.escape(metric.name)}{'(_s.*)?' if metric.swept else ''}" for metric in METRICS)
+_METRIC_NAMES: Final = "|".join(f"{re.escape(metric.name)}{'.*' if metric.swept else ''}" for metric in METRICS)
 _RESULT_PATTERN: Final = re.compile(rf"^l\d+_(prompt|fact|hall)_|^({_METRIC_NAMES})_(fact|hall|diff)$|^_", re.ASCII)
 _INT_TEXT: Final = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT_TEXT: Final = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|-?(inf|Infinity)|nan|NaN")

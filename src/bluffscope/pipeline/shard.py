@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 import torch
@@ -16,7 +16,7 @@ import torch
 from bluffscope.config import MeasureOptions
 from bluffscope.host.float64_guard import own_settings
 from bluffscope.host.stopwatch import Stopwatch
-from bluffscope.metrics import Analysis, AnalysisFunction, Measurement
+from bluffscope.metrics import Analysis, Measurement
 from bluffscope.metrics.geometry import Geometry, measure_geometry
 from bluffscope.model import ResidualReader
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, pack, pad, plan_batches
@@ -29,16 +29,6 @@ logger = logging.getLogger(__name__)
 
 Advance = Callable[[int], None]
 """Told how many more pairs are done."""
-
-
-class UserAnalysis(NamedTuple):
-    """An analysis of the user's own, for `bluffscope.analyze(added=[...])` (docs/own-analysis.md)."""
-
-    function: AnalysisFunction
-    """Called once a batch with its `Measurement`; gives, by column, one value a pair in the batch's order: numbers, NaN
-    where undefined, or text, None where undefined."""
-    columns: tuple[Column, ...]
-    """Every column that the function gives; one it did not declare, or of another length, ends the run (ValueError)."""
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import Final
 import torch
 
 from bluffscope.config import RunConfig
-from bluffscope.pipeline.plan.memory import pairs
 from bluffscope.pipeline.batch_size import MOST_BATCH_TOKENS
+from bluffscope.pipeline.plan.memory import pairs
 
 SLOW_SECONDS: Final = 10.0
 """Of measuring: a shorter run is not worth a hint."""

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from bluffscope import __version__
 from bluffscope.config import RunConfig
-from bluffscope.runs.workers import Crew, CrewWorker
 from bluffscope.pairs import Scan, Source
+from bluffscope.runs.workers import Crew, CrewWorker
 from bluffscope.table.checksums import TableFile
 from bluffscope.table.folder import plain
 from bluffscope.table.manifest import assemble_manifest, metric_versions
@@ -25,7 +25,7 @@ FREE: Final = frozenset(
     }
 )
 """Options that change where and how a run is done but not what comes out, beyond rounding."""
-BY_IDENTITY: Final = frozenset({"preset", "model", "revision", "sae", "data"})
+BY_IDENTITY: Final = frozenset({"preset", "model", "revision", "sae", "data", "analysis"})
 """Options that name what is compared by its content: it may lie elsewhere now."""
 _WHEREABOUTS: Final = frozenset({"name", "folder", "file"})
 """Of a model's or SAE's identity: where it lay."""

@@ -13,35 +13,46 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from bluffscope.host.buffers import kept_heap
 from bluffscope.config import RunConfig
-from bluffscope.runs.workers import CrewWorker, check_engine, crew_of
-from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
-from bluffscope.host.exclusive import exclusive
-from bluffscope.health import Health, Inspection, Sample, examine, inspect
-from bluffscope.runs.hints import slow_hints
-from bluffscope.host.machine import Watch
-from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
-from bluffscope.runs.options import check_out, check_values, homes_expanded, replayable
-from bluffscope.pairs import Scan, Source, open_source
-from bluffscope.linter import GroupSample, lint_source
-from bluffscope.pipeline.shard import UserAnalysis
-from bluffscope.host.float64_guard import own_settings
 from bluffscope.config.presets import resolve
-from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
-from bluffscope.records import Shard
-from bluffscope.runs.resume import (Previous, completed, look_for_run, merged_before, read_previous, refuse_changed_identity, refuse_changed_options, resumable, resume_command, write_identity)
-from bluffscope.runs.log import RunLog, logging_to
-from bluffscope.runs.state import Session, Work
+from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
+from bluffscope.health import Health, Inspection, Sample, examine, inspect
+from bluffscope.host.buffers import kept_heap
+from bluffscope.host.exclusive import exclusive
+from bluffscope.host.float64_guard import own_settings
+from bluffscope.host.machine import Watch
 from bluffscope.host.signals import Check, stoppable
+from bluffscope.linter import GroupSample, lint_source
+from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
+from bluffscope.metrics.own import UserAnalysis
+from bluffscope.pairs import Scan, Source, open_source
+from bluffscope.pipeline.build import ColumnsOf
+from bluffscope.records import Shard
+from bluffscope.runs.hints import slow_hints
+from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
+from bluffscope.runs.log import RunLog, logging_to
+from bluffscope.runs.options import check_out, check_values, homes_expanded, replayable
+from bluffscope.runs.resume import (
+    Previous,
+    completed,
+    look_for_run,
+    merged_before,
+    read_previous,
+    refuse_changed_identity,
+    refuse_changed_options,
+    resumable,
+    resume_command,
+    write_identity,
+)
+from bluffscope.runs.state import Session, Work
+from bluffscope.runs.workers import CrewWorker, check_engine, crew_of
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.journal import Journal
 from bluffscope.table.lock import locked
 from bluffscope.table.merge import MergeResult, merge, remove_shards
 from bluffscope.table.reader import Run
-from bluffscope.table.schema import table_columns
+from bluffscope.table.schema import Column, table_columns
 from bluffscope.table.space import bytes_a_pair, check_space
-from bluffscope.pipeline.build import ColumnsOf
 
 LINT_ROWS = 20_000
 """Pairs that the linter looks at in a run; of more, whole groups are drawn at random, and the manifest says so."""
@@ -126,6 +137,8 @@ def run(
     config = homes_expanded(config)
     session = Session(config)
     check_values(config)
+    if left_out := [name for name in config.measure.analysis if name not in {item.source for item in added}]:
+        raise InputError(f"--analysis {left_out[0]}: options alone run no code; load it and give it in `added`")
     if config.measure.logprob and LOGPROB not in analyses:
         analyses = (*analyses, LOGPROB)
     with ExitStack() as held:
@@ -144,7 +157,7 @@ def run(
             source = open_source(config.data)
             scan = source.scan()
         config = replace(config, data=replace(config.data, data=source.location), model=resolve(config.model))
-        everything = (*analyses, *(Analysis("added", item.function) for item in added))
+        everything = (*analyses, *(Analysis(item.title, item) for item in added))
         columns_of = _columns(config, scan, analyses, added)
         crew = held.enter_context(crew_of(config, everything, columns_of, session.stopwatch))
         session.worker, session.config = crew.worker, (config := crew.config)
@@ -305,12 +318,16 @@ def _columns(
 ) -> ColumnsOf:
     """The table's columns by layers; without the scan itself, since it may travel to other processes."""
     return partial(
-        table_columns,
+        _columns_at,
+        added=added,
         sweep=config.measure.noise_sweep,
         carried=tuple((column.name, column.kind) for column in scan.carried),
         analyses=tuple(analysis.name for analysis in analyses),
-        added=tuple(column for analysis in added for column in analysis.columns),
     )
+
+
+def _columns_at(layers: tuple[int, ...], *, added: tuple[UserAnalysis, ...], **options: Any) -> tuple[Column, ...]:
+    return table_columns(layers, added=[column for item in added for column in item.declared(layers)], **options)
 
 
 def _log_quarantine(folder: RunFolder) -> None:

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bluffscope.config import RunConfig
-from bluffscope.runs.workers import Crew, CrewWorker
+from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.pairs import Scan, Source
 from bluffscope.pipeline.shard import cut_shards
-from bluffscope.runs.identity import Identity
 from bluffscope.records import Shard
-from bluffscope.host.stopwatch import Stopwatch
+from bluffscope.runs.identity import Identity
+from bluffscope.runs.workers import Crew, CrewWorker
 
 
 @dataclass

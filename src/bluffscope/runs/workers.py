@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,16 +23,25 @@ from bluffscope.engine.launch import check_address
 from bluffscope.engine.placement import Need, Node, Placement, place
 from bluffscope.errors import InputError
 from bluffscope.host.machine import device_peak
+from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import Analysis
-from bluffscope.pipeline.shard import ShardWorker
+from bluffscope.metrics.own import UserAnalysis
+from bluffscope.pipeline.batch_size import (
+    ROW_TOKENS,
+    SHARE,
+    loaded_shape,
+    plan_run,
+    predicted_peak,
+    run_footprint,
+    sized,
+)
+from bluffscope.pipeline.build import OF_THE_REFERENCE, ColumnsOf, RunWorker, build_worker
 from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.plan.memory import Footprint, Shape
-from bluffscope.records import Shard
+from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.pipeline.shard_rows import ShardRows
-from bluffscope.pipeline.batch_size import (ROW_TOKENS, SHARE, loaded_shape, plan_run, predicted_peak, run_footprint, sized)
+from bluffscope.records import Shard
 from bluffscope.table.schema import Column
-from bluffscope.host.stopwatch import Stopwatch
-from bluffscope.pipeline.build import OF_THE_REFERENCE, ColumnsOf, RunWorker, build_worker
 
 if TYPE_CHECKING:
     from bluffscope.engine.ray import RayEngine
@@ -321,12 +331,23 @@ def _memory_of_each(nodes: Sequence[Node], placement: Placement, shared: int) ->
     return min((node.memory - shared) // count + shared for node, count in zip(nodes, counts, strict=True) if count > 0)
 
 
+def _innermost(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """The functions that a function is made of."""
+    if isinstance(function, UserAnalysis):
+        yield from _innermost(function.function)
+        if callable(function.columns):
+            yield from _innermost(function.columns)
+    elif isinstance(function, partial):
+        inner = (function.func, *function.args, *function.keywords.values())
+        yield from itertools.chain.from_iterable(_innermost(part) for part in inner if callable(part))
+    else:
+        yield function
+
+
 def _modules_to_send(functions: Iterable[Callable[..., Any]]) -> tuple[str, ...]:
     """Modules of the user's own that functions come from: other processes may not be able to import them."""
     found: set[str] = set()
-    for function in functions:
-        while isinstance(function, partial):
-            function = function.func
+    for function in itertools.chain.from_iterable(map(_innermost, functions)):
         name: str = getattr(function, "__module__", None) or type(function).__module__
         top, file = name.partition(".")[0], getattr(sys.modules.get(name), "__file__", None) or ""
         installed = "site-packages" in file or "dist-packages" in file

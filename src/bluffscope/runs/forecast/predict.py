@@ -10,17 +10,26 @@ import torch
 
 from bluffscope.config import EngineOptions, ForecastOptions, RunConfig
 from bluffscope.config.demo import model_dir
+from bluffscope.config.presets import DEMO_NAME, resolve
 from bluffscope.errors import InputError
-from bluffscope.runs.forecast.rates import GPUS, Rates, gpu_rates, measured_rates
-from bluffscope.runs.forecast.work import Counted, Work, count_sample, whole_work
 from bluffscope.host.hub import hub_or_cache
 from bluffscope.host.machine import free_memory
 from bluffscope.model.load import load_tokenizer
 from bluffscope.pairs import open_source
+from bluffscope.pipeline.batch_size import (
+    ROW_TOKENS,
+    SHARE,
+    Planned,
+    batch_tokens,
+    plan_run,
+    predicted_peak,
+    run_footprint,
+    sized,
+)
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer
 from bluffscope.pipeline.plan.memory import SMALLEST_BATCH, Footprint, Shape, cell_cost
-from bluffscope.config.presets import DEMO_NAME, resolve
-from bluffscope.pipeline.batch_size import (ROW_TOKENS, SHARE, Planned, batch_tokens, plan_run, predicted_peak, run_footprint, sized)
+from bluffscope.runs.forecast.rates import GPUS, Rates, gpu_rates, measured_rates
+from bluffscope.runs.forecast.work import Counted, Work, count_sample, whole_work
 
 START_SECONDS: Final = 6.0
 """Imports and the first batch."""
