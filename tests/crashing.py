@@ -115,7 +115,7 @@ def _work(arguments: list[str], folder: Path, fault: Fault | None, said: Path) -
     import bluffscope.api
     from bluffscope.cli.main import main
 
-    bluffscope.api._report = lambda path: None  # page and figures take seconds
+    bluffscope.api._report = lambda *_: None  # page and figures take seconds
     with Injector(folder, fault).installed():
         code = main([*arguments, "--allow-unsound"])  # random SAEs explain nothing, and the health gate says so
     sys.stdout.flush()

@@ -191,7 +191,7 @@ def _etag(path: Path) -> str:
 SCRIPT = """
 import contextlib, io, json, sys, urllib.request, bluffscope.api
 from bluffscope.cli.main import main
-bluffscope.api._report = lambda path: None
+bluffscope.api._report = lambda *_: None
 for arguments in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = main(arguments)

@@ -16,7 +16,7 @@ from bluffscope.api import config_from
 from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import ANALYSES, LOGPROB
 from bluffscope.pipeline.build import build_worker
-from bluffscope.pipeline.shard import ShardWorker
+from bluffscope.pipeline.worker import RunWorker
 from bluffscope.records import VIEWS, Pair, Shard
 from bluffscope.reference import analyses as reference
 from bluffscope.reference.analyses import ReferenceOptions, Row
@@ -25,22 +25,21 @@ from bluffscope.table.schema import table_columns
 LAYERS = (0, 1, 3)
 
 
-def make_worker(model: Path, saes: Path, **options: Any) -> ShardWorker:
+def make_worker(model: Path, saes: Path, **options: Any) -> Any:
     """A worker with options by the names of `bluffscope analyze`; the CPU and float64 unless given."""
     options = {"dtype": "float64", "device": "cpu", **options}
     config = config_from(model=str(model), sae=str(saes), **options)
     analyses = (*ANALYSES, LOGPROB) if config.measure.logprob else ANALYSES
     names = [analysis.name for analysis in analyses]
-    worker, _ = build_worker(
+    return build_worker(
         config,
         analyses,
         lambda layers: table_columns(layers, config.measure.noise_sweep, analyses=names),
         Stopwatch(),
     )
-    return worker
 
 
-def measure(worker: ShardWorker, pairs: Sequence[Pair]) -> pl.DataFrame:
+def measure(worker: RunWorker, pairs: Sequence[Pair]) -> pl.DataFrame:
     """The pairs as one shard; quarantined ones have their reason in `_reason`."""
     return worker.run(shard_of(pairs))
 

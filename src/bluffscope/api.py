@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,7 @@ def run(
     analyses: tuple[Analysis, ...] = ANALYSES,
     added: tuple[UserAnalysis, ...] = (),
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
     draw: bool = True,
 ) -> CompletedRun:
     """Measure, compare with float32 where the options ask for it, and close the run with its statistics and report.
@@ -98,33 +100,39 @@ def run(
         analyses: which of the five analyses run.
         added: analyses of the user's own.
         progress: told how many pairs are done.
-        draw: whether statistics, report.html and figures are made (it takes seconds).
+        tell: called with each step after the measuring as it begins.
+        draw: whether statistics and report.html are made (it takes seconds).
 
     Raises:
         InputError: something in the options or the data; nothing is written (but for a run that is complete when its
             fidelity cannot be measured).
         RunFolderError, QuarantineLimitError, RunStopped: as for `bluffscope.runs.run.run`.
     """
+    started = time.perf_counter()
+    tell = tell or (lambda _: None)
     check_fidelity(config)
     measured = measure(config, analyses=analyses, added=added, progress=progress)
     result = CompletedRun(**vars(measured))
     if config.output.fidelity and "fidelity" not in result.manifest:
+        tell("Fidelity: measuring in float32")
         try:
             pairs, address = config.output.fidelity, config.engine.address
             fidelity = measure_fidelity(result.path, pairs=pairs, analyses=analyses, address=address)
         except InputError as error:
             raise InputError(f"the run is complete in {result.path}, but not its fidelity: {error}") from error
         result = replace(result, manifest=Run(result.path).manifest, fidelity=fidelity)
-    drawn = result.untouched and (result.path / "report.html").exists()
-    return replace(result, report=_report(result.path)) if draw and not drawn else result
+    if not draw or (result.untouched and (result.path / "report.html").exists()):
+        return result
+    return replace(result, report=_report(result.path, config.output.figures, tell, started))
 
 
-def _report(path: Path) -> Report | None:
-    """The run's statistics, page and figures; None, and a warning, where they could not be made."""
-    from bluffscope.report.write import REPORT_ERRORS, write_report  # altair and scipy: seconds that no other run pays
+def _report(path: Path, figures: bool, tell: Callable[[str], None], started: float) -> Report | None:
+    """The run's statistics and page, and figures if wanted; None, and a warning, where they could not be made."""
+    tell("Report: reading the run")
+    from bluffscope.report.write import REPORT_ERRORS, write_report  # scipy: seconds that no other run pays
 
     try:
-        return write_report(path)
+        return write_report(path, figures=figures, tell=tell, started=started)
     except REPORT_ERRORS as error:
         reason = " ".join(str(error).split())
         _log.warning("the run is complete, but not its report: %s; `bluffscope report %s` tries again", reason, path)

@@ -25,7 +25,7 @@ class Outcome:
 def undrawn(request, monkeypatch):
     """Statistics, page and figures take seconds; tests that need them ask for `drawn`."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(bluffscope.api, "_report", lambda path: None)
+        monkeypatch.setattr(bluffscope.api, "_report", lambda *_: None)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ SHARD = "model-00002-of-00005.safetensors"
 SCRIPT = """
 import contextlib, io, json, pathlib, sys, bluffscope.api
 from bluffscope.cli.main import main
-bluffscope.api._report = lambda path: None
+bluffscope.api._report = lambda *_: None
 for file, name, arguments in json.loads(sys.argv[1]):
     away = pathlib.Path(file).rename(pathlib.Path(file).with_name(name)) if file else None
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:

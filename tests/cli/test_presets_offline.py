@@ -29,7 +29,7 @@ CENTRES = "centred" in {field.name for field in fields(HookPoint)}
 SCRIPT = """
 import contextlib, io, json, sys, bluffscope.api
 from bluffscope.cli.main import main
-bluffscope.api._report = lambda path: None
+bluffscope.api._report = lambda *_: None
 for arguments in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = main(arguments)

@@ -69,7 +69,7 @@ def test_the_demos_null_control_holds_with_whole_groups_flipped(call, demo, tmp_
 
 def test_detectors_of_an_earlier_call_do_not_outlive_its_statistics(call, demo, copied):
     run = copied(demo)
-    write_report(run, figures=False)
+    write_report(run)
     assert (run / "detectors.parquet").exists()  # a run of so few pairs is closed with them
     outcome = call("stats", run, "--by", "known")
     assert outcome.code == 0, outcome.err
@@ -77,10 +77,10 @@ def test_detectors_of_an_earlier_call_do_not_outlive_its_statistics(call, demo, 
     assert not (run / "transfer.parquet").exists()
     assert "No detectors were fitted: --detectors does that." in outcome.out
     assert f"The report still shows what was there before: bluffscope report {run} writes it again." in outcome.out
-    assert "None were fitted here." in write_report(run, figures=False).path.read_text("utf-8")
+    assert "None were fitted here." in write_report(run).path.read_text("utf-8")
     call("stats", run, "--by", "known", "--detectors")
     assert (run / "detectors.parquet").exists()
-    assert "None were fitted here." not in write_report(run, figures=False).path.read_text("utf-8")
+    assert "None were fitted here." not in write_report(run).path.read_text("utf-8")
 
 
 def test_without_detectors_the_ladder_is_written_all_the_same(call, demo, tmp_path):

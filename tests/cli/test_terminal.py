@@ -140,7 +140,7 @@ def test_nothing_but_progress_is_on_stderr_whatever_the_architecture(tmp_path, t
     script = (
         "import json, sys, bluffscope.api\n"
         "from bluffscope.cli.main import main\n"
-        "bluffscope.api._report = lambda path: None\n"
+        "bluffscope.api._report = lambda *_: None\n"
         "sys.exit(sum(main(arguments) for arguments in json.loads(sys.argv[1])))\n"
     )
     runs = [

@@ -211,9 +211,9 @@ def test_the_run_s_own_model_is_gone_before_the_next_is_loaded(options, tmp_path
 
     def watched(*arguments):
         alive.append([model() is not None for model in models])
-        worker, config = build(*arguments)
+        worker = build(*arguments)
         models.append(weakref.ref(worker.reader.model.network))
-        return worker, config
+        return worker
 
     monkeypatch.setattr(bluffscope.runs.workers, "build_worker", watched)
     run(config_from(**options, dtype="bfloat16", fidelity=2, out=tmp_path / "run"), draw=False)

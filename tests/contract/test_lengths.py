@@ -63,7 +63,8 @@ def phi3(tmp_path_factory):
 def made_worker(model, saes, **options):
     """A worker that refuses no text as too long: dynamic NTK begins where max_position_embeddings ends."""
     worker = measuring.make_worker(model, saes, **options)
-    return dataclasses.replace(worker, tokenizer=dataclasses.replace(worker.tokenizer, context=None))
+    tokenizer = dataclasses.replace(worker.tokenizer, context=None)
+    return dataclasses.replace(worker, loaded=dataclasses.replace(worker.loaded, tokenizer=tokenizer))
 
 
 def tokenized(worker, pairs=PAIRS):
@@ -109,7 +110,7 @@ def apart(found, expected):
 def test_every_text_is_read_as_if_it_were_alone(by_length, tiny_saes, strategy, position):
     model, dtype = by_length
     worker = made_worker(model, tiny_saes, dtype=dtype, strategy=strategy, position=position)
-    assert worker.strategy == strategy
+    assert worker.loaded.strategy == strategy
     pairs = tokenized(worker)
     sequences = [sequence for pair in pairs for sequence in pair.sequences]
     lengths = [len(sequence.ids) for sequence in sequences]

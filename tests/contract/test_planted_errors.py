@@ -197,7 +197,9 @@ def test_the_decoder_s_bias_is_forgotten(verdict):
 
 
 def test_another_seed(verdict):
-    result = verdict(options=dataclasses.replace(verdict.worker.options, seed=1))
+    loaded = verdict.worker.loaded
+    config = dataclasses.replace(loaded.config, measure=dataclasses.replace(loaded.config.measure, seed=1))
+    result = verdict(loaded=dataclasses.replace(loaded, config=config))
     assert not result.holds or result.flips > 0
     assert result.worst.ratio <= 1 or result.worst.column.startswith("stability")
 

@@ -81,7 +81,7 @@ def _work(words: list[str], place: Path, said: Path, peak: Path) -> None:
     import bluffscope.api
     from bluffscope.cli.main import main
 
-    bluffscope.api._report = lambda path: None  # page and figures take seconds
+    bluffscope.api._report = lambda *_: None  # page and figures take seconds
     held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     try:
         if words[0] != "report":  # the JavaScript engine that draws it reserves addresses, which are no memory

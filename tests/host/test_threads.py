@@ -97,7 +97,7 @@ def place(tmp_path_factory) -> Path:
     rows = [*tiny.PAIRS, long]  # longer than what Python's CSV reader takes by default
     pl.DataFrame(rows).write_csv(folder / "pairs.csv")
     analyze(folder, out=folder / "run", dtype="bfloat16")
-    write_report(folder / "run", figures=False)
+    write_report(folder / "run")
     return folder
 
 
@@ -127,7 +127,7 @@ CALLS: dict[str, Callable[[Path], Any]] = {
     "stats": statistics,
     "features": features,
     "fidelity": lambda place: bluffscope.measure_fidelity(place / "run", pairs=2).table,
-    "report": lambda place: write_report(place / "run", figures=False).sentence,
+    "report": lambda place: write_report(place / "run").sentence,
 }
 
 

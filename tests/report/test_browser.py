@@ -35,7 +35,7 @@ def browser(tmp_path_factory):
 def page(tmp_path_factory) -> Path:
     """A report with every section, and texts that try to act."""
     folder = make_run(tmp_path_factory.mktemp("runs") / "run", 70, effect=1.2, texts=STRANGE, optional=True)
-    return write_report(folder, figures=False).path
+    return write_report(folder).path
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -159,7 +159,7 @@ def test_domains_and_metrics_that_every_object_has_are_like_any_other(browser, t
     metrics.rename(renamed).write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
     pairs = pl.read_parquet(folder / "pairs.parquet").rename({"source": "__proto__"})
     pairs.write_parquet(folder / "pairs.parquet")
-    browser.open(write_report(folder, figures=False).path)
+    browser.open(write_report(folder).path)
     assert browser.complaints == []
     texts = {
         chart: browser.run(f"[...document.querySelectorAll('#{chart} svg text')].map(text => text.textContent.trim())")
@@ -188,7 +188,7 @@ def test_domains_and_metrics_that_every_object_has_are_like_any_other(browser, t
 
 def test_ten_thousand_pairs_open_and_answer(browser, tmp_path):
     folder = make_run(tmp_path / "run", 10_000, texts=("a prompt of some words", "one", "another"))
-    path = write_report(folder, figures=False).path
+    path = write_report(folder).path
     assert path.stat().st_size < 20_000_000
     browser.open(path)
     assert len(browser.run(ROWS)) == 50
@@ -219,7 +219,7 @@ def hostile_report(rng: random.Random, folder: Path) -> Path:
         held.write_parquet(folder / f"{name}.parquet", metadata={"schema_version": "1"})
     features = pl.read_parquet(folder / "features.parquet")
     features.with_columns(pl.col("pair_id").replace(renamed)).write_parquet(folder / "features.parquet")
-    return write_report(folder, figures=False).path
+    return write_report(folder).path
 
 
 @(pytest.mark.soak if LONG else lambda test: test)

@@ -16,8 +16,10 @@ import pytest
 
 from bluffscope.errors import RunFolderError
 from bluffscope.report import summarize
-from bluffscope.report.dashboard import MOST_DOMAINS, MOST_EFFECTS, MOST_POINTS, dashboard_spec, write_dashboard
-from bluffscope.report.panels import cell_text
+from bluffscope.report.dashboard import MOST_DOMAINS, MOST_EFFECTS, cell_text, dashboard
+from bluffscope.report.figures import write_figures
+from bluffscope.report.labels import number
+from bluffscope.report.panels import MOST_POINTS, figure
 from faults import Fault, Injector
 
 _SPEC = importlib.util.spec_from_file_location("report_tables", Path(__file__).with_name("tables.py"))
@@ -45,6 +47,23 @@ def measured(table: pl.DataFrame) -> list[str]:
 def nulled(table: pl.DataFrame, *parts: str) -> pl.DataFrame:
     names = [name for name in measured(table) if not parts or any(part in name for part in parts)]
     return table.with_columns(pl.lit(None, table.schema[name]).alias(name) for name in names)
+
+
+def write_dashboard(table: pl.DataFrame, folder: Path, title: str) -> list[Path]:
+    return write_figures({"dashboard": dashboard(table, title)}, folder)
+
+
+def panels(spec: dict) -> dict[str, dict]:
+    """The panels of a figure by title, however deep they stand in it."""
+    found = {}
+    for part in spec["concat"]:
+        found |= panels(part) if "concat" in part else {part["title"]["text"].strip(): part}
+    return found
+
+
+def drawn(table: pl.DataFrame) -> dict[str, list[dict]]:
+    """The numbers of each panel of a table's dashboard."""
+    return {title: list(panel["data"]["values"]) for title, panel in panels(dashboard(table, "x")).items()}
 
 
 def draw(table: pl.DataFrame, folder: Path, title: str = "A run") -> str:
@@ -107,8 +126,8 @@ def test_domains_with_strange_names_are_text_and_stay_apart(tmp_path):
     assert '<b>html</b> & "q"' in text and "<script>alert(1)</script> title long" in text
     assert "\u202e" not in text and "\x00" not in text
     assert "all domains #2" in text and "(empty)" in text
-    spec = dashboard_spec(synthetic(80, domains=STRANGE), "x")
-    scopes = {row["scope"] for row in spec["datasets"]["Effect sizes by metric and domain"]}
+    rows = drawn(synthetic(80, domains=STRANGE))["Effect sizes by metric and domain"]
+    scopes = {row["scope"] for row in rows}
     assert len(scopes) == len(STRANGE) + 1
 
 
@@ -119,14 +138,13 @@ def test_many_pairs_layers_and_domains_are_cut_down_and_the_titles_say_so(tmp_pa
     assert f"10,000 pairs, the {MOST_DOMAINS} largest domains (15 more are counted in 'all domains')" in text
     assert "2,000 of the 4,000 pairs of these domains, drawn at random" in text
     assert f"the {MOST_EFFECTS} largest (pooled) of 134 metrics" in text
-    spec = dashboard_spec(table, "x")
-    assert len(spec["datasets"]["Centroid drift from the prompt, degrees"]) == MOST_POINTS
-    assert spec == dashboard_spec(table, "x")
+    assert len(drawn(table)["Centroid drift from the prompt, degrees"]) == MOST_POINTS
+    assert dashboard(table, "x") == dashboard(table, "x")
 
 
 def test_the_numbers_in_the_figure_are_those_of_the_summary():
     table = synthetic()
-    data = dashboard_spec(table, "x")["datasets"]
+    data = drawn(table)
     summary = summarize(table)
     cells = {
         (r["scope"].strip(), r["layer"]): r for r in data["Sphericity of the active features, by layer and domain"]
@@ -134,7 +152,8 @@ def test_the_numbers_in_the_figure_are_those_of_the_summary():
     assert len(cells) == 5 * 3
     row = summary.filter(metric="l12_sphericity", domain="temporal").row(0, named=True)
     assert cells["temporal", "12"]["change"] == row["mean_diff"]
-    assert cells["temporal", "12"]["text"] == f"{row['mean_diff']:+.3f}"
+    means = f"{number(row['mean_fact'])} → {number(row['mean_hall'])}"
+    assert cells["temporal", "12"]["label"] == f"{row['mean_diff']:+.3f}\n{means}"
     cells = {(r["scope"].strip(), r["layer"]): r for r in data["Reconstruction error of the SAE, by layer and domain"]}
     row = summary.filter(pl.col("pooled"), metric="l5_reconstruction_error").row(0, named=True)
     assert cells["all domains", "5"]["change"] == pytest.approx(100 * row["mean_diff"] / row["mean_fact"])
@@ -152,7 +171,7 @@ def test_the_numbers_in_the_figure_are_those_of_the_summary():
 def test_analyses_that_did_not_run_have_no_panel():
     table = synthetic(40)
     gone = [name for name in table.columns if name.startswith(("centroid", "axis", "stability", "l"))]
-    assert list(dashboard_spec(table.drop(gone), "x")["datasets"]) == [
+    assert list(drawn(table.drop(gone))) == [
         "Entropy",
         "Cross-layer alignment",
         "Cross-layer consistency",
@@ -161,7 +180,7 @@ def test_analyses_that_did_not_run_have_no_panel():
 
 
 def test_the_specification_is_valid_vega_lite():
-    alt.Chart.from_dict(dashboard_spec(synthetic(20), "x"), validate=True)
+    alt.Chart.from_dict(figure(dashboard(synthetic(20), "x")), validate=True)
 
 
 @pytest.mark.parametrize(

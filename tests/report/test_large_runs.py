@@ -25,7 +25,7 @@ def small_limits(monkeypatch) -> None:
 def test_the_page_holds_a_sample_and_says_of_how_many(tmp_path, monkeypatch):
     small_limits(monkeypatch)
     folder = make_run(tmp_path / "run", 60)
-    text = write_report(folder, figures=False).path.read_text()
+    text = write_report(folder).path.read_text()
     assert "This page holds 20 of 60 pairs, drawn at random (seed 0)" in text
     assert "Of 60 pairs, 40 were looked at: whole groups drawn at random, seed 0." in text
     assert "Of 60 pairs, 30 were looked at" in text
@@ -49,6 +49,6 @@ def test_the_numbers_of_a_pair_that_is_held_are_its_own(tmp_path, monkeypatch):
 
 def test_a_run_that_fits_is_shown_whole_without_a_word_of_samples(tmp_path):
     folder = make_run(tmp_path / "run", 60)
-    write_report(folder, figures=False)
+    write_report(folder)
     text = render_page(read_contents(folder)).decode()
     assert "drawn at random" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)

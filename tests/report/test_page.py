@@ -21,6 +21,7 @@ from bluffscope.report import charts, story
 from bluffscope.report.contents import read_contents
 from bluffscope.report.figures import figures
 from bluffscope.report.page import page_data, render_page
+from bluffscope.report.panels import figure
 from bluffscope.report.write import write_report
 from made_runs import DOMAINS, OBJECT_KEYS, STRANGE, UNSOUND, make_run
 
@@ -61,7 +62,7 @@ class Parsed(HTMLParser):
 
 
 def page_of(folder: Path) -> Parsed:
-    return Parsed(write_report(folder, figures=False).path.read_bytes())
+    return Parsed(write_report(folder).path.read_bytes())
 
 
 def test_the_page_opens_with_the_negative_answer_where_there_is_no_other(tmp_path):
@@ -247,7 +248,7 @@ def test_the_commands_that_repeat_the_page_have_the_choices_of_its_statistics(tm
 
 def test_statistics_that_are_there_are_shown_and_not_computed_again(tmp_path):
     folder = make_run(tmp_path / "run")
-    write_report(folder, figures=False)
+    write_report(folder)
     rows = pl.read_parquet(folder / "stats.parquet").with_columns(verdict=pl.lit("equivalent"))
     rows.write_parquet(folder / "stats.parquet")
     assert set(page_of(folder).data["stats"]["verdict"]) == {"equivalent"}
@@ -285,18 +286,19 @@ def test_ten_thousand_pairs_with_long_texts_stay_within_a_browsers_reach(tmp_pat
 
 def test_all_charts_are_valid_vega_lite(tmp_path):
     folder = make_run(tmp_path / "run", optional=True)
-    write_report(folder, figures=False)
+    write_report(folder)
     contents = read_contents(folder)
     for spec in page_data(contents)["specs"].values():
         alt.Chart.from_dict({**spec, "config": charts.CONFIG}, validate=True)
     drawn = figures(contents)
-    assert list(drawn) == ["effects", "heatmaps", "scatters", "stability", "ladder", "detectors", "transfer"]
+    names = ["dashboard", "effects", "heatmaps", "scatters", "stability", "ladder", "detectors", "transfer"]
+    assert [name for name, spec in drawn.items() if spec is not None] == names
     for spec in drawn.values():
-        alt.Chart.from_dict(spec, validate=True)
+        alt.Chart.from_dict(figure(spec), validate=True)
 
 
 def test_figures_are_sharp_png_and_svg_that_name_what_they_show(tmp_path):
-    report = write_report(make_run(tmp_path / "run", effect=1.0))
+    report = write_report(make_run(tmp_path / "run", effect=1.0), figures=True)
     assert {path.name for path in report.figures} == {
         f"{name}.{kind}"
         for name in ("dashboard", "effects", "heatmaps", "ladder", "scatters", "detectors", "transfer")
@@ -313,10 +315,10 @@ def test_figures_are_sharp_png_and_svg_that_name_what_they_show(tmp_path):
 
 def test_figures_of_what_is_no_longer_there_are_removed(tmp_path):
     folder = make_run(tmp_path / "run")
-    write_report(folder)
+    write_report(folder, figures=True)
     (folder / "figures" / "mine.png").touch()
     (folder / "detectors.parquet").unlink()
-    left = {path.name for path in write_report(folder).figures}
+    left = {path.name for path in write_report(folder, figures=True).figures}
     assert "detectors.png" not in left
     assert {path.name for path in (folder / "figures").iterdir()} == left | {"mine.png"}
 
@@ -339,7 +341,7 @@ def test_a_report_that_cannot_be_made_does_not_lose_the_run(
 ):
     from bluffscope.api import config_from
 
-    def fails(contents):
+    def fails(contents, total):
         raise ValueError("no such mark")
 
     monkeypatch.setattr(bluffscope.report.write, "render_page", fails)
@@ -364,7 +366,7 @@ def test_figures_of_strange_names_are_drawn(tmp_path):
     metrics = metrics.with_columns(domain=pl.Series([STRANGE[i % 5] for i in range(metrics.height)]))
     metrics = metrics.rename({"entropy_fact": "a\x00<b>_fact", "entropy_hall": "a\x00<b>_hall"})
     metrics.write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
-    assert len(write_report(folder).figures) == 14
+    assert len(write_report(folder, figures=True).figures) == 14
 
 
 def test_figures_of_names_that_every_object_has_show_them_like_any_other(tmp_path):
@@ -373,7 +375,9 @@ def test_figures_of_names_that_every_object_has_show_them_like_any_other(tmp_pat
     renamed = {f"entropy_{side}": f"__proto___{side}" for side in ("fact", "hall")}
     renamed |= {f"l2_{side}_gini": f"l2_{side}_constructor" for side in ("fact", "hall")}
     metrics.rename(renamed).write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
-    drawn = {path.name: path.read_text() for path in write_report(folder).figures if path.suffix == ".svg"}
+    drawn = {
+        path.name: path.read_text() for path in write_report(folder, figures=True).figures if path.suffix == ".svg"
+    }
     for name in ("dashboard.svg", "heatmaps.svg", "scatters.svg", "transfer.svg"):
         shown = {text.text for text in ET.fromstring(drawn[name]).iter() if text.text}
         assert set(OBJECT_KEYS) <= shown, name

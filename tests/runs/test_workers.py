@@ -103,6 +103,6 @@ def test_only_the_modules_of_the_users_own_analyses_are_sent():
 def test_a_crew_here_has_the_worker_itself(tiny_model, tiny_saes):
     config = config_from(model=tiny_model, sae=tiny_saes)
     with crew_of(config, ANALYSES, table_columns, Stopwatch()) as found:
-        assert found.worker.strategy == "packed"
+        assert found.loaded.strategy == "packed"
         assert found.workers(5) is None
         assert found.memory(5)["peak_bytes"] > 0

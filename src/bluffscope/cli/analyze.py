@@ -84,10 +84,10 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
     messages = message_console()
     started = time.perf_counter()
     progress = BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)
-    downloads = downloads_reported(progress.loading) if isinstance(progress, BarProgress) else nullcontext()
+    downloads = downloads_reported(progress.step) if isinstance(progress, BarProgress) else nullcontext()
     try:
         with messages_on(messages), downloads:
-            result = run(config, analyses=analyses or ANALYSES, added=added, progress=progress)
+            result = run(config, analyses=analyses or ANALYSES, added=added, progress=progress, tell=progress.step)
     finally:
         progress.finish()
     _print(result, time.perf_counter() - started)
@@ -122,7 +122,10 @@ def _print(result: CompletedRun, seconds: float) -> None:
     workers = result.manifest["workers"]
     # Of several workers the seconds are summed: that rate would be one worker's.
     rate = f" ({pairs / working:.0f} pairs/sec once loaded)" if working > 0 and workers is None else ""
-    closing = f" | report {seconds - timings['total']:.1f}" if result.report is not None else ""
+    closing = ""
+    if result.report is not None:
+        seconds = result.report.seconds  # as the page says it
+        closing = f" | report {seconds - timings['total']:.1f}"
     lines = [f"Total time: {seconds:.1f} s{rate}", f"Seconds by stage: {stages}{closing}"]
     if workers is not None:
         lines.append(_workers_line(workers))

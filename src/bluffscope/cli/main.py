@@ -19,13 +19,13 @@ from bluffscope.host.redaction import redacted
 MOST_SAID = 1_500
 """Characters of a message; of a longer one beginning and end are shown."""
 COMMANDS = {
-    "analyze": "measure pairs and write a run's folder with tables and figures",
+    "analyze": "measure pairs and write a run's folder with tables and a report",
     "bench": "time every step from the old pattern to the engine, and compare with the machine's limit",
     "detect": "train a detector on a run and keep it (train), or score texts with one (score)",
     "doctor": "check that model, SAEs and reading belong together, and what the machine can do",
     "features": "see which SAE features differ, what they promote, and what removing them changes",
     "lint": "find what is wrong or doubtful with pairs, before any model runs",
-    "report": "write a run's report.html and figures again, from its folder alone",
+    "report": "write a run's report.html again, from its folder alone",
     "stats": "test whether any metric of a run or table separates fact from hallucination",
     "compare": "see which effects of runs over the same pairs agree, and how far they differ",
     "presets": "list the named sets of model, SAEs and layers",

@@ -50,17 +50,24 @@ class LineProgress:
         now = time.perf_counter()
         if now - self._shown >= LINE_SECONDS or self._done == self._total:
             self._shown = now
-            # Hours of work must not end because nobody reads along any more.
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.write(progress_text(self._done, self._total, now - self._started) + "\n")
-                self._stream.flush()
+            self._write(progress_text(self._done, self._total, now - self._started))
+
+    def step(self, text: str) -> None:
+        """Say what follows the measuring."""
+        self._write(text)
+
+    def _write(self, line: str) -> None:
+        # Hours of work must not end because nobody reads along any more.
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
 
     def finish(self) -> None:
         """Nothing is left to tidy."""
 
 
 class BarProgress:
-    """For terminals: it pulses until the pairs start, and is gone when they are done."""
+    """For terminals: it pulses before the pairs and after them, and is gone when all is done."""
 
     def __init__(self, console: Console) -> None:
         self._bar = Progress(
@@ -71,9 +78,10 @@ class BarProgress:
         self._started = 0.0
         self._bar.start()
 
-    def loading(self, text: str) -> None:
-        """Say what the loading is at."""
-        self._bar.update(self._task, description=text)
+    def step(self, text: str) -> None:
+        """Say what is being loaded, or what follows the measuring; nobody knows how long that takes."""
+        self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(text, total=None)  # one without an end pulses
 
     def start(self, total: int) -> None:
         """The clock starts here: rates leave out the loading of the model."""

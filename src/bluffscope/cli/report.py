@@ -1,4 +1,4 @@
-"""`bluffscope report`: a run's page and figures, from its folder alone."""
+"""`bluffscope report`: a run's page, and figures if wanted, from its folder alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bluffscope.config import expectation
 from bluffscope.host.quiet import check_docstrings
 
 _PROGRAM = "bluffscope report"
-_DESCRIPTION = """Write report.html and figures/ of a run again. Statistics are computed where the folder has none;
+_DESCRIPTION = """Write report.html of a run again. Statistics are computed where the folder has none;
 those that are there are shown as they are."""
 
 
@@ -28,6 +28,8 @@ class ReportOptions:
 
     run: tyro.conf.Positional[Path]
     """A run's folder."""
+    figures: bool = False
+    """Also write the charts as PNG and SVG, in figures/."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,11 +42,11 @@ def main(arguments: Sequence[str]) -> int:
     expected = partial(expectation, groups=(ReportOptions,))
     options = parsed(gather, arguments, _PROGRAM, _DESCRIPTION, expected)
     check_docstrings()
-    # Polars, scipy and altair take seconds to import: --help and a mistyped flag should not.
+    # Polars and scipy take seconds to import: --help and a mistyped flag should not.
     from bluffscope.report.write import write_report
 
     with messages_on(message_console()):
-        report = write_report(options.run)
+        report = write_report(options.run, figures=options.figures)
     console = output_console()
     console.print(Text(report.sentence, style="bold"))
     lines = [f"Figures: {report.figures[0].parent} ({len(report.figures)} files)"] if report.figures else []

@@ -132,6 +132,8 @@ class OutputOptions:
     """Also write residuals.parquet."""
     fidelity: int = 0
     """Measure N pairs again in float32 and report what the run's precision changed."""
+    figures: bool = False
+    """Also write the report's charts as PNG and SVG, in figures/."""
     allow_unsound: bool = False
     """Give verdicts (and exit code 0) although the health gate failed; the report still opens with what is wrong."""
 

@@ -17,7 +17,7 @@ from bluffscope.host.exclusive import exclusive
 from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.model.load import choose_device
-from bluffscope.pipeline.build import assemble, load_parts
+from bluffscope.pipeline.build import assemble_batched, load_parts
 from bluffscope.pipeline.reload import refuse_others
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.records import Pair, Shard
@@ -154,8 +154,7 @@ def open_scorer(
         body: Any = parts.model.network.base_model
         parts = replace(parts, model=replace(parts.model, network=body))
         config = replace(config, measure=replace(config.measure, logprob=False))
-    worker, _ = assemble(config, parts, analyses, lambda layers: _columns(config, layers, analyses), Stopwatch())
-    assert isinstance(worker, ShardWorker)  # the strategy is the default's
+    worker = assemble_batched(config, parts, analyses, lambda layers: _columns(config, layers, analyses), Stopwatch())
     return Scorer(detector, worker, config.data.join)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import polars as pl
 
+from bluffscope.host.stopwatch import Tally
 from bluffscope.records import Shard
 
 Commit = Callable[[Shard, pl.DataFrame], None]
@@ -41,27 +41,6 @@ class Engine(Protocol):
     ) -> None:
         """Measure every shard and commit its table."""
         ...
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What a worker has done since it was made; sums over workers are of the same kind."""
-
-    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
-    """By stage."""
-    work: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Forwards, tokens, ..."""
-    peak_bytes: int = 0
-    """The most memory held where the model is; of several workers, the largest."""
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            _summed(self.seconds, other.seconds), _summed(self.work, other.work), max(self.peak_bytes, other.peak_bytes)
-        )
-
-
-def _summed(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: left.get(name, 0) + right.get(name, 0) for name in {**left, **right}}
 
 
 class Description(Protocol):

@@ -19,7 +19,7 @@ from bluffscope.host.exclusive import exclusive
 from bluffscope.host.float64_guard import own_settings
 from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.model import HookPoint, ResidualReader
-from bluffscope.pipeline.build import assemble
+from bluffscope.pipeline.build import assemble_batched
 from bluffscope.pipeline.plan import pad, plan_batches
 from bluffscope.pipeline.reload import load_whole
 from bluffscope.pipeline.shard import ShardWorker
@@ -187,11 +187,9 @@ def _loaded(run: Run, layers: Sequence[int], device: str) -> ShardWorker:
     parts, config = load_whole(run, layers, device)
     config = replace(config, engine=EngineOptions(strategy="batched"), measure=replace(config.measure, position="last"))
     try:
-        worker, _ = assemble(config, parts, (), lambda found: table_columns(found, analyses=()), Stopwatch())
+        return assemble_batched(config, parts, (), lambda found: table_columns(found, analyses=()), Stopwatch())
     except InputError as error:
         raise InputError(str(error).replace("--logprob", "--ablate", 1)) from error
-    assert isinstance(worker, ShardWorker)  # the strategy is batched
-    return worker
 
 
 def _tokenized(worker: ShardWorker, pairs: pl.DataFrame) -> tuple[list[TokenizedPair], np.ndarray]:

@@ -19,7 +19,8 @@ from bluffscope.metrics import ANALYSES
 from bluffscope.model import LanguageModel
 from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pipeline.batch_size import SHARE, batch_tokens, plan_run, run_footprint
-from bluffscope.pipeline.build import ColumnsOf, RunWorker, build_worker, load_whole
+from bluffscope.pipeline.build import ColumnsOf, build_worker, load_whole
+from bluffscope.pipeline.worker import RunWorker
 from bluffscope.records import Pair, Shard
 from bluffscope.table.schema import Column, table_columns
 
@@ -45,10 +46,11 @@ def diagnose(config: RunConfig) -> Health:
     source = open_source(config.data)
     scan = source.scan()
     pairs = _with_longest(sampled(source.pairs(), scan.count, PAIRS), source)
-    worker, config = build_worker(config, _SENSITIVITY, _columns_of(scan), Stopwatch())
+    worker = build_worker(config, _SENSITIVITY, _columns_of(scan), Stopwatch())
     frame = worker.run(Shard(0, _renumbered(pairs), tuple(pair.id for pair in pairs)))
+    config = worker.loaded.config
     whole = load_whole(config) if _whole_fits(config) else None
-    health = _examined(config, worker, pairs, frame, whole)
+    health = _examined(worker, pairs, frame, whole)
     return replace(health, checks=(*health.checks, _check_whole(whole, source)))
 
 
@@ -78,9 +80,7 @@ def _whole_fits(config: RunConfig) -> bool:
     return batch_tokens(found, planned.device, 64, int(free_memory(planned.device) * SHARE)) > 0
 
 
-def _examined(
-    config: RunConfig, worker: RunWorker, pairs: Sequence[Pair], frame: pl.DataFrame, whole: LanguageModel | None
-) -> Health:
+def _examined(worker: RunWorker, pairs: Sequence[Pair], frame: pl.DataFrame, whole: LanguageModel | None) -> Health:
     measured = frame.filter(pl.col("_reason").is_null())
     entries = measured.lazy().select("pair_id", entry="_features")
     features = entries.explode("entry", empty_as_null=False, keep_nulls=False).unnest("entry")
@@ -88,13 +88,13 @@ def _examined(
     renumbered = _renumbered(pairs)
     sample = Sample(sampled(renumbered, len(pairs), CANDIDATES), renumbered)
     return examine(
-        config.model,
+        worker.loaded.config.model,
         inspect(worker, sample, whole),
         measured,
         features,
         dict(reasons.iter_rows()),
-        identity=worker.identity,
-        saes=worker.sae_identities,
+        identity=worker.loaded.identity,
+        saes=worker.loaded.sae_identities,
     )
 
 

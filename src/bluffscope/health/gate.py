@@ -19,6 +19,7 @@ from bluffscope.health.setup import check_setup
 from bluffscope.health.table import check_table
 from bluffscope.model import LanguageModel
 from bluffscope.pairs import Source
+from bluffscope.pipeline.worker import RunWorker
 from bluffscope.records import Pair, TokenizedPair
 
 CANDIDATES = 3 * TEXTS
@@ -78,7 +79,7 @@ class Inspection:
         return cls((_unchecked(why, "warning"),))
 
 
-def inspect(worker: object, sample: Sample, whole: LanguageModel | None = None) -> Inspection:
+def inspect(worker: RunWorker, sample: Sample, whole: LanguageModel | None = None) -> Inspection:
     """Read a few texts again, in the process that measured.
 
     Args:

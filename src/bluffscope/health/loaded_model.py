@@ -13,15 +13,14 @@ from torch import nn
 from bluffscope.errors import PairError
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model import HookPoint, LanguageModel
-from bluffscope.model.hooks import RESIDUAL, find_blocks, ignores_mean
+from bluffscope.model.hooks import RESIDUAL, ignores_mean
 from bluffscope.model.sublayers import find_sublayers
-from bluffscope.pipeline.baseline import BaselineWorker
 from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.shard import ShardWorker
+from bluffscope.pipeline.worker import RunWorker
 from bluffscope.records import Pair, TokenizedPair, View
 from bluffscope.reference.model import ReferenceOptions, tokenise
 from bluffscope.sae import Coder
-from bluffscope.sae.load import CENTRED
 
 TEXTS: Final = 8
 """Texts that go through the model once more, each alone, as plainly as transformers can."""
@@ -54,18 +53,32 @@ class Subject:
     """What reads packed batches; None for strategies that take one text at a time anyway."""
 
     @classmethod
-    def of(cls, worker: object, whole: LanguageModel | None = None) -> Subject | None:
-        """What a run's worker holds; None where it holds no model (any more): on other machines, or `separate`.
+    def of(cls, worker: RunWorker, whole: LanguageModel | None = None) -> Subject | None:
+        """What a run's worker holds; None where it holds no model (any more).
 
         Args:
             worker: the run's.
             whole: the whole model, for plain forwards through it instead of the worker's own.
         """
-        if isinstance(worker, ShardWorker):
-            return _of_shards(worker, whole or worker.reader.model)
-        if isinstance(worker, BaselineWorker) and worker.held:
-            return _of_baseline(worker)
-        return None
+        parts, texts = worker.parts, worker.tokenizer
+        if parts is None:
+            return None
+        model, coders = parts.model if whole is None else whole, parts.coders
+        body = cast(Any, model.network).base_model
+        points = _points(coders, body)
+        return cls(
+            network=body,
+            blocks=model.blocks,
+            tokenizer=model.tokenizer,
+            device=model.device,
+            dtype=model.dtype,
+            coders=coders,
+            points=points,
+            sublayers=_sublayers(points, body, model.blocks),
+            options=ReferenceOptions(layers=tuple(coders), join=texts.join, position=texts.position),
+            texts=texts,
+            worker=worker.in_batches,
+        )
 
     @property
     def asks_for_bos(self) -> bool:
@@ -105,57 +118,6 @@ class Traits:
             bos_text=None if bos is None else str(texts.decode([bos])),
             centred=frozenset(layer for layer, point in subject.points.items() if point.centred),
         )
-
-
-def _of_shards(worker: ShardWorker, model: LanguageModel) -> Subject:
-    texts = worker.tokenizer
-    points = _points(worker.coders, model.network)
-    options = ReferenceOptions(layers=tuple(worker.coders), join=texts.join, position=texts.position)
-    return Subject(
-        network=cast(Any, model.network).base_model,
-        blocks=model.blocks,
-        tokenizer=model.tokenizer,
-        device=model.device,
-        dtype=model.dtype,
-        coders=worker.coders,
-        points=points,
-        sublayers=_sublayers(points, cast(Any, model.network).base_model, model.blocks),
-        options=options,
-        texts=texts,
-        worker=worker,
-    )
-
-
-def _of_baseline(worker: BaselineWorker) -> Subject:
-    held = worker.held[0]
-    network: Any = held.model.base_model
-    weights = next(network.parameters())
-    coders = {
-        layer: Coder(
-            layer,
-            sae,
-            str(sae.cfg.metadata.hook_name),
-            prepend_bos=sae.cfg.metadata.get("prepend_bos") is not False,
-            centred=bool((sae.cfg.metadata.get("model_from_pretrained_kwargs") or {}).get(CENTRED)),
-            identity=worker.sae_identities[layer],
-        )
-        for layer, sae in held.saes.items()
-    }
-    points = _points(coders, network)
-    blocks = find_blocks(network, int(network.config.num_hidden_layers))
-    return Subject(
-        network=network,
-        blocks=blocks,
-        tokenizer=held.tokenizer,
-        device=weights.device,
-        dtype=weights.dtype,
-        coders=coders,
-        points=points,
-        sublayers=_sublayers(points, network, blocks),
-        options=worker.options,
-        texts=worker.tokenizer,
-        worker=None,
-    )
 
 
 def _points(coders: Mapping[int, Coder], network: nn.Module) -> dict[int, HookPoint]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
@@ -60,3 +60,24 @@ class Stopwatch:
             with self._lock:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + now - running.since
         running.since = now
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a worker has done since it was made; sums over workers are of the same kind."""
+
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    """By stage."""
+    work: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Forwards, tokens, ..."""
+    peak_bytes: int = 0
+    """The most memory held where the model is; of several workers, the largest."""
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            _summed(self.seconds, other.seconds), _summed(self.work, other.work), max(self.peak_bytes, other.peak_bytes)
+        )
+
+
+def _summed(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: left.get(name, 0) + right.get(name, 0) for name in {**left, **right}}

@@ -34,7 +34,7 @@ ANALYSIS = Analysis(
             0,
             math.log(TOP),
             "Entropy of the top-50 active magnitudes of {view}, first layer",
-            label="Entropy of the top-50 features",
+            label="Entropy",
         ),
     ),
 )

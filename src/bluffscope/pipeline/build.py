@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -21,11 +21,12 @@ from bluffscope.model.lengths import LengthClasses
 from bluffscope.model.load import check_model, choose_device
 from bluffscope.model.quantize import check_quantize
 from bluffscope.model.sublayers import placed
-from bluffscope.pipeline.baseline import BaselineWorker, Loaded
+from bluffscope.pipeline.baseline import BaselineWorker
 from bluffscope.pipeline.batch_size import loaded_shape, run_footprint, sized
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer
 from bluffscope.pipeline.plan.memory import Footprint, cell_cost
 from bluffscope.pipeline.shard import ShardWorker
+from bluffscope.pipeline.worker import Loaded, Parts, RunWorker
 from bluffscope.reference.analyses import ANALYSES as REFERENCE
 from bluffscope.reference.analyses import Counts, ReferenceOptions
 from bluffscope.sae import Coder, find_saes, load_coders
@@ -45,23 +46,10 @@ _DTYPES = {
 OF_THE_REFERENCE = ("sequential", "separate")
 """Strategies that measure with `bluffscope.reference.analyses`, which takes one text at a time."""
 
-RunWorker = ShardWorker | BaselineWorker
-"""What measures the shards of a run."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a worker is made of: a model and the SAEs that read it."""
-
-    model: LanguageModel
-    coders: Mapping[int, Coder]
-    sae: str
-    """The SAEs' name, for messages."""
-
 
 def build_worker(
     config: RunConfig, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
-) -> tuple[RunWorker, RunConfig]:
+) -> RunWorker:
     """Load everything that a shard needs.
 
     Args:
@@ -71,7 +59,7 @@ def build_worker(
         stopwatch: told the time of every stage.
 
     Returns:
-        The worker, and the options with everything frozen in that was left open.
+        The worker; its `loaded.config` has everything frozen in that was left open.
 
     Raises:
         InputError: model, SAEs and layers that cannot be loaded or do not fit each other.
@@ -154,68 +142,53 @@ def load_whole(config: RunConfig) -> LanguageModel:
 
 def assemble(
     config: RunConfig, parts: Parts, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
-) -> tuple[RunWorker, RunConfig]:
-    """A worker of these parts, and the options with the batch plan frozen in; see `build_worker`."""
-    model, coders = parts.model, parts.coders
-    points = centred_points(hook_points(parts.sae, coders), coders, model)
-    _check_fit(model, parts.sae, coders, points)
-    points = placed(points, model.name, model.network, model.blocks)
-    columns = columns_of(tuple(coders))
-    tokenizer = TextTokenizer(
-        tokenizer=model.tokenizer,
-        bos=_bos(model, coders),
-        position=config.measure.position,
-        join=config.data.join,
-        context=model.context,
-        logprob=config.measure.logprob,
-    )
+) -> RunWorker:
+    """A worker of these parts; see `build_worker`."""
     if config.engine.strategy in OF_THE_REFERENCE:
-        return _baseline(config, parts, tokenizer, analyses, columns, stopwatch), config
-    found = run_footprint(
-        loaded_shape(model, coders.values(), config.model.quantize, head=config.measure.logprob),
-        model.device.type,
-        config.measure,
-    )
-    config = replace(config, engine=_freeze(config.engine, model.device.type, found))
+        return _baseline(config, parts, analyses, columns_of, stopwatch)
+    return assemble_batched(config, parts, analyses, columns_of, stopwatch)
+
+
+def assemble_batched(
+    config: RunConfig, parts: Parts, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
+) -> ShardWorker:
+    """A worker of these parts that reads texts in batches, packed or padded."""
+    model, coders = parts.model, parts.coders
+    points = _points(parts)
+    device = model.device.type
+    sizes = loaded_shape(model, coders.values(), config.model.quantize, head=config.measure.logprob)
+    found = run_footprint(sizes, device, config.measure)
+    config = replace(config, engine=_freeze(config.engine, device, found))
     packs = config.engine.strategy == "packed"
     head = Head.create(model) if config.measure.logprob else None
-    worker = ShardWorker(
-        tokenizer=tokenizer,
-        reader=ResidualReader.create(model, points, head) if packs else ResidualReader(model, points, None, head=head),
+    reader = ResidualReader.create(model, points, head) if packs else ResidualReader(model, points, None, head=head)
+    return ShardWorker(
+        loaded=_loaded(config, parts, columns_of, "packed" if reader.packs else "batched", found),
+        reader=reader,
         coders=coders,
+        sae=parts.sae,
         analyses=analyses,
-        columns=columns,
-        options=config.measure,
         limits=_limits(config.engine, model),
-        keep_residuals=config.output.keep_residuals,
         stopwatch=stopwatch,
     )
-    return worker, config
 
 
 def _baseline(
-    config: RunConfig,
-    parts: Parts,
-    tokenizer: TextTokenizer,
-    analyses: Sequence[Analysis],
-    columns: Sequence[Column],
-    stopwatch: Stopwatch,
+    config: RunConfig, parts: Parts, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
 ) -> BaselineWorker:
     """The worker of the reference's strategies."""
+    _points(parts)
     if strange := [analysis.name for analysis in analyses if analysis.name not in REFERENCE]:
         raise InputError(
             f"--strategy {config.engine.strategy}: the reference has no analysis {strange[0]!r}; use packed or batched"
         )
-    measure = config.measure
+    measure, loaded = config.measure, _loaded(config, parts, columns_of, config.engine.strategy, None)
     return BaselineWorker(
-        tokenizer=tokenizer,
-        load=lambda: _loaded(load_parts(config)),
-        held=[_loaded(parts)],
-        identity=parts.model.identity,
-        sae_identities={layer: coder.identity for layer, coder in parts.coders.items()},
+        loaded=loaded,
+        load=lambda: load_parts(config),
+        held=[parts],
         separate=config.engine.strategy == "separate",
         analyses=[analysis.name for analysis in analyses],
-        columns=columns,
         options=ReferenceOptions(
             layers=tuple(parts.coders),
             join=config.data.join,
@@ -225,17 +198,36 @@ def _baseline(
             noise_draws=measure.noise_draws,
             noise_sweep=measure.noise_sweep,
             seed=measure.seed,
-            prepend_bos=tokenizer.bos is not None,
+            prepend_bos=loaded.tokenizer.bos is not None,
             logprob=measure.logprob,
         ),
-        keep_residuals=config.output.keep_residuals,
         counts=Counts(stopwatch=stopwatch),
+        stopwatch=stopwatch,
     )
 
 
-def _loaded(parts: Parts) -> Loaded:
-    saes = {layer: coder.sae for layer, coder in parts.coders.items()}
-    return Loaded(parts.model.network, parts.model.tokenizer, saes)
+def _loaded(
+    config: RunConfig, parts: Parts, columns_of: ColumnsOf, strategy: str, footprint: Footprint | None
+) -> Loaded:
+    model, coders = parts.model, parts.coders
+    tokenizer = TextTokenizer(
+        tokenizer=model.tokenizer,
+        bos=_bos(model, coders),
+        position=config.measure.position,
+        join=config.data.join,
+        context=model.context,
+        logprob=config.measure.logprob,
+    )
+    columns = tuple(columns_of(tuple(coders)))
+    return Loaded(config, tokenizer, columns, model.identity, parts.sae_identities, strategy, footprint)
+
+
+def _points(parts: Parts) -> dict[int, HookPoint]:
+    """Where each SAE reads; refuses SAEs that do not fit the model."""
+    model, coders = parts.model, parts.coders
+    points = centred_points(hook_points(parts.sae, coders), coders, model)
+    _check_fit(model, parts.sae, coders, points)
+    return placed(points, model.name, model.network, model.blocks)
 
 
 def hook_points(sae: str, coders: Mapping[int, Coder]) -> dict[int, HookPoint]:

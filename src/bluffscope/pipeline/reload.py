@@ -13,7 +13,8 @@ from bluffscope.host.exclusive import exclusive
 from bluffscope.host.weights_digest import weights_digest
 from bluffscope.model import LanguageModel
 from bluffscope.model.load import choose_device
-from bluffscope.pipeline.build import Parts, load_parts
+from bluffscope.pipeline.build import load_parts
+from bluffscope.pipeline.worker import Parts
 from bluffscope.table.reader import Run
 
 _LAYER: Final = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")

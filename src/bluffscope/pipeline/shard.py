@@ -8,27 +8,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count, islice
-from typing import Any
 
-import polars as pl
 import torch
 
-from bluffscope.config import MeasureOptions
 from bluffscope.host.float64_guard import own_settings
-from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import Analysis, Measurement
 from bluffscope.metrics.geometry import Geometry, measure_geometry
 from bluffscope.model import ResidualReader
-from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, pack, pad, plan_batches
+from bluffscope.pipeline.plan import BatchLimits, pack, pad, plan_batches
 from bluffscope.pipeline.shard_rows import ShardRows
+from bluffscope.pipeline.worker import Advance, Parts, RunWorker
 from bluffscope.records import Activations, Features, LayerState, PackedBatch, Pair, Shard, TokenizedPair
 from bluffscope.sae import Coder
-from bluffscope.table.schema import Column
 
 logger = logging.getLogger(__name__)
-
-Advance = Callable[[int], None]
-"""Told how many more pairs are done."""
 
 
 @dataclass
@@ -60,19 +53,16 @@ class PreparedShard:
     batches: Sequence[Sequence[TokenizedPair]]
 
 
-@dataclass(frozen=True)
-class ShardWorker:
-    """Holds the model and SAEs once, and measures one shard after another."""
+@dataclass(frozen=True, kw_only=True)
+class ShardWorker(RunWorker):
+    """Measures whole batches of texts at once."""
 
-    tokenizer: TextTokenizer
     reader: ResidualReader
     coders: Mapping[int, Coder]
+    sae: str
+    """The SAEs' name, for messages."""
     analyses: Sequence[Analysis]
-    columns: Sequence[Column]
-    options: MeasureOptions
     limits: BatchLimits
-    keep_residuals: bool
-    stopwatch: Stopwatch
     decompose: Callable[[Features, torch.Tensor], Geometry] = measure_geometry
     """How geometry is computed."""
     ceiling: Ceiling = field(default_factory=Ceiling)
@@ -80,32 +70,23 @@ class ShardWorker:
     """Added to batch by batch."""
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """The model's, for the manifest."""
-        return self.reader.model.identity
+    def parts(self) -> Parts:
+        """The model and SAEs."""
+        return Parts(self.reader.model, self.coders, self.sae)
 
     @property
-    def sae_identities(self) -> dict[int, dict[str, Any]]:
-        """Of each layer's SAE, for the manifest."""
-        return {layer: coder.identity for layer, coder in self.coders.items()}
-
-    @property
-    def strategy(self) -> str:
-        """How batches are laid out: "packed", or "batched" where the model takes no packed rows or is given none."""
-        return "packed" if self.reader.packs else "batched"
+    def in_batches(self) -> ShardWorker:
+        """Itself."""
+        return self
 
     def computed(self) -> dict[str, int]:
         """How much work was done so far, for the manifest."""
         return asdict(self.work)
 
-    def run(self, shard: Shard, advance: Advance = lambda _: None) -> pl.DataFrame:
-        """Measure every pair of a shard; one row a pair in input order, quarantined ones with their reason."""
-        return self.tabulate(self.measure(self.prepare(shard), advance))
-
     def prepare(self, shard: Shard) -> PreparedShard:
         """Token ids and batches of a shard: what needs no model."""
         with self.stopwatch.stage("tokenise"):
-            rows = ShardRows(shard, self.columns, keep_residuals=self.keep_residuals)
+            rows = ShardRows(shard, self.columns, keep_residuals=self.loaded.config.output.keep_residuals)
             tokenized: list[TokenizedPair] = []
             for pair, result in zip(shard.pairs, self.tokenizer.tokenize(shard.pairs), strict=True):
                 if isinstance(result, TokenizedPair):
@@ -126,11 +107,6 @@ class ShardWorker:
             else:
                 advance(len(batch))
         return prepared.rows
-
-    def tabulate(self, measured: ShardRows) -> pl.DataFrame:
-        """The shard's table."""
-        with self.stopwatch.stage("write"):
-            return measured.frame()
 
     def lay_out(self, pairs: Sequence[TokenizedPair], *, packed: bool) -> PackedBatch:
         """The rows of a batch: token tries, or one padded row a text."""
@@ -181,7 +157,7 @@ class ShardWorker:
             read_view=batch.read_view,
             states=states,
             encode=self._encode_only,
-            options=self.options,
+            options=self.loaded.config.measure,
             decompose=self.decompose,
             targets=batch.targets,
             logprobs=None if logprobs is None else logprobs.cpu().double().numpy(),

@@ -1,29 +1,69 @@
 """The charts of a report as Vega-Lite specifications, one description for the page and for figures/.
 
 A specification names its data set ("rows") and does not hold it: the page fills in the rows of the scope or metric that
-is chosen, `bluffscope.report.figures` those of a figure. Rows have fixed field names; domains and metrics are values,
-since they can be any text. Colours are those of Okabe and Ito, or viridis.
+is chosen, `bluffscope.report.panels` those of a figure. Rows have fixed field names; domains and metrics are values,
+since they can be any text. Colours are those of Okabe and Ito, or viridis, which colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
-
-from bluffscope.report.panels import DOMAIN_COLOURS, DOMAIN_SHAPES, FACT_COLOUR, HALL_COLOUR
 
 Spec = dict[str, Any]
 
 SCHEMA: Final = "https://vega.github.io/schema/vega-lite/v6.json"
 """Names the language; nothing is fetched from there."""
-FALL: Final = "#7FB8DC"
-LEVEL: Final = "#F7F7F7"
-RISE: Final = "#EFA06A"
+FACT_COLOUR: Final = "#0072B2"
+HALL_COLOUR: Final = "#D55E00"
+DOMAIN_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A800")
+DOMAIN_SHAPES: Final = ("circle", "square", "triangle-up")
+"""A second sign, for more domains than colours."""
 FULL_COLOUR: Final = 1.5
 """|d_z| at which a heat map's colour is full, the same in all of them."""
+NAMED: Final = ("metric", "scope", "domain", "train", "test")
+"""Fields of charts that hold names of the user's: metrics and values of columns, which can be any text."""
+
+_CHANGES: Final = ["#7FB8DC", "#F7F7F7", "#EFA06A"]
+"""Fall, level, rise."""
 _GREY: Final = "#808080"
-_INK: Final = "#1A1A1A"
-_VIEWS: Final = {"domain": ["fact", "hallucination"], "range": [FACT_COLOUR, HALL_COLOUR]}
-_KINDS: Final = {"domain": ["raw", "at equal lengths"], "range": [FACT_COLOUR, HALL_COLOUR]}
+_VIEWS: Final = ["fact", "hallucination"]
+_PAIR: Final = [FACT_COLOUR, HALL_COLOUR]
+_BARE: Final[Spec] = {"ticks": False, "domain": False}
+_TOP: Final[Spec] = {"title": None, "orient": "top"}
+_TIPS: Final[dict[str, tuple[str, str | None]]] = {
+    "id": ("pair", None),
+    "metric": ("metric", None),
+    "scope": ("scope", None),
+    "domain": ("domain", None),
+    "layer": ("layer", None),
+    "detector": ("detector", None),
+    "train": ("trained on", None),
+    "test": ("tested on", None),
+    "rung": ("control", None),
+    "form": ("form", None),
+    "s": ("noise s", None),
+    "view": ("text", None),
+    "prompt": ("prompt", None),
+    "fact_text": ("fact", None),
+    "hall_text": ("hallucination", None),
+    "fact": ("value of the fact", ".4g"),
+    "hall": ("value of the hallucination", ".4g"),
+    "mean": ("mean", ".3f"),
+    "dz": ("d_z", "+.3f"),
+    "p": ("p", ".2g"),
+    "q": ("q", ".2g"),
+    "adj_dz": ("d_z at equal lengths", "+.3f"),
+    "adj_q": ("its q", ".2g"),
+    "auroc": ("AUROC", ".3f"),
+    "lo": ("from", ".3f"),
+    "hi": ("to", ".3f"),
+    "gain": ("gain over the best baseline", "+.3f"),
+    "ece": ("calibration error (ECE)", ".3f"),
+    "verdict": ("verdict", None),
+    "n": ("pairs", None),
+}
+"""What a tooltip calls each field, and how it writes a number."""
 
 CONFIG: Final[Spec] = {
     "background": "transparent",
@@ -42,289 +82,135 @@ CONFIG: Final[Spec] = {
 """How charts look; the page's style sheet colours axes and text, so that they follow the theme."""
 
 
+def named(name: str) -> str:
+    """A name as a chart may group by it: Vega looks groups up in plain objects, and those have a "constructor" already.
+
+    No name that an object has of itself ends in a space, which is not drawn.
+    """
+    return f"{name} "
+
+
 def forest() -> Spec:
     """d_z of every metric, raw and at equal lengths, with intervals. Rows: those of stats.parquet for one scope."""
-    tips = [
-        _tip("metric", "metric"),
-        _tip("n", "pairs"),
-        _tip("dz", "d_z", "+.3f"),
-        _tip("q", "q", ".2g"),
-        _tip("adj_dz", "d_z at equal lengths", "+.3f"),
-        _tip("adj_q", "its q", ".2g"),
-        _tip("verdict", "verdict"),
-    ]
-    y = {
-        "field": "metric",
-        "type": "nominal",
-        "sort": None,
-        "axis": {"title": None, "grid": True, "labelLimit": 170, "labelOverlap": False},
-    }
-
-    def part(kind: str, value: str, low: str, high: str, shape: str, offset: int) -> list[Spec]:
-        colour = {
-            "field": "kind",
-            "type": "nominal",
-            "scale": _KINDS,
-            "legend": {"title": None, "orient": "top"},
-        }
-        named = [{"calculate": f"'{kind}'", "as": "kind"}]
-        return [
-            {
-                "transform": named,
-                "mark": {"type": "rule", "strokeWidth": 1.5, "yOffset": offset},
-                "encoding": {"x": _x(low, "d_z"), "x2": {"field": high}, "color": colour},
-            },
-            {
-                "transform": named,
-                "mark": {"type": "point", "filled": True, "opacity": 1, "size": 55, "shape": shape, "yOffset": offset},
-                "encoding": {"x": _x(value, "d_z"), "color": colour, "tooltip": tips},
-            },
-        ]
-
-    return _beside_line(
-        {
-            **_base("Effect size d_z of every metric with 95 % intervals, raw and at equal lengths"),
-            "usermeta": {"rows": "metric"},
-            "height": {"step": 26},
-            "encoding": {"y": y},
-            "layer": [
-                {"mark": {"type": "rule", "color": _GREY}, "encoding": {"x": {"datum": 0}}},
-                *part("raw", "dz", "dz_lo", "dz_hi", "circle", -4),
-                *part("at equal lengths", "adj_dz", "adj_lo", "adj_hi", "diamond", 5),
-            ],
-        }
-    )
+    kinds = ["raw", "at equal lengths"]
+    tips = _tips("metric", "n", "dz", "q", "adj_dz", "adj_q", "verdict")
+    layers: list[Spec] = []
+    for kind, ends, shape, offset in ((kinds[0], "dz", "circle", -4), (kinds[1], "adj", "diamond", 5)):
+        value = "dz" if ends == "dz" else "adj_dz"
+        encoding = {"y": _names("metric", grid=True), "color": _key("kind", domain=kinds, range=_PAIR)}
+        mark = {"yOffset": offset, "strokeWidth": 1.5}
+        fields = [_numbers(field, "d_z") for field in (value, f"{ends}_lo", f"{ends}_hi")]
+        parts = _intervals("x", fields, encoding, mark, {"size": 55, "shape": shape}, tips)
+        layers += [{**part, "transform": [{"calculate": f"'{kind}'", "as": "kind"}]} for part in parts]
+    title = "Effect size d_z of every metric with 95 % intervals, raw and at equal lengths"
+    return _chart(title, [_line("x", 0), *layers], {"step": 26}, rows="metric")
 
 
-def heat_map() -> Spec:
-    """d_z of one metric by layer and scope. Rows: layer, scope, dz, adj_dz, verdict, n."""
-    colour = {
-        "field": "dz",
-        "type": "quantitative",
-        "scale": {"domain": [-FULL_COLOUR, 0, FULL_COLOUR], "range": [FALL, LEVEL, RISE], "clamp": True},
-        "legend": None,
-    }
-    tips = [
-        _tip("scope", "scope"),
-        _tip("layer", "layer"),
-        _tip("dz", "d_z", "+.3f"),
-        _tip("adj_dz", "d_z at equal lengths", "+.3f"),
-        _tip("verdict", "verdict"),
-        _tip("n", "pairs"),
-    ]
-    label = "isValid(datum.dz) ? format(datum.dz, '+.2f') + (datum.verdict === 'separates' ? ' ●' : '') : '-'"
-    axis = {"title": None, "labelAngle": -30, "labelLimit": 90, "labelOverlap": False, "ticks": False, "domain": False}
-    return {
-        **_base("d_z by layer and domain"),
-        "usermeta": {"rows": "layer"},
-        "height": {"step": 30},
-        "transform": [{"calculate": label, "as": "label"}],
-        "encoding": {
-            "x": {"field": "scope", "type": "nominal", "sort": None, "axis": axis},
-            "y": {
-                "field": "layer",
-                "type": "nominal",
-                "sort": None,
-                "axis": {"title": "layer", "ticks": False, "domain": False},
-            },
-            "tooltip": tips,
-        },
-        "layer": [
-            {"mark": {"type": "rect", "stroke": "white", "strokeWidth": 1}, "encoding": {"color": colour}},
-            {
-                "mark": {"type": "text", "fontSize": 11, "color": _INK},
-                "encoding": {"text": {"field": "label", "type": "nominal"}},
-            },
-        ],
-    }
+def area() -> Spec:
+    """AUROC of each detector with its interval. Rows: those of detectors.parquet for one scope."""
+    return _detectors("AUROC", ("auroc", "lo", "hi"), 0.5)
 
 
-def scatter(domains: int) -> Spec:
-    """Fact against hallucination, a point a pair. Rows: fact, hall, domain, id, prompt, fact_text, hall_text.
-
-    A second data set "ends" holds the two ends of the diagonal (x, y).
-
-    Args:
-        domains: how many there are, for colours and shapes.
-    """
-    colours = [DOMAIN_COLOURS[i % len(DOMAIN_COLOURS)] for i in range(domains)]
-    shapes = [DOMAIN_SHAPES[i // len(DOMAIN_COLOURS) % len(DOMAIN_SHAPES)] for i in range(domains)]
-    key = {"title": None, "orient": "top", "labelLimit": 110, "columns": 4}
-    tips = [
-        _tip("id", "pair"),
-        _tip("domain", "domain"),
-        _tip("prompt", "prompt"),
-        _tip("fact_text", "fact"),
-        _tip("hall_text", "hallucination"),
-        _tip("fact", "value of the fact", ".4g"),
-        _tip("hall", "value of the hallucination", ".4g"),
-    ]
-
-    def scaled(field: str, title: str) -> Spec:
-        return {
-            "field": field,
-            "type": "quantitative",
-            "scale": {"zero": False, "nice": False, "padding": 8},
-            "axis": {"title": title, "tickCount": 6},
-        }
-
-    return {
-        **_base("Values of the fact against those of the hallucination, one point a pair"),
-        "height": 340,
-        "layer": [
-            {
-                "data": {"name": "ends"},
-                "mark": {"type": "line", "color": _GREY, "strokeDash": [4, 4], "strokeWidth": 1},
-                "encoding": {"x": scaled("x", "fact"), "y": scaled("y", "hallucination")},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "size": 32, "opacity": 0.75, "cursor": "pointer"},
-                "encoding": {
-                    "x": scaled("fact", "fact"),
-                    "y": scaled("hall", "hallucination"),
-                    "color": {
-                        "field": "domain",
-                        "type": "nominal",
-                        "sort": None,
-                        "scale": {"range": colours},
-                        "legend": key,
-                    },
-                    "shape": {
-                        "field": "domain",
-                        "type": "nominal",
-                        "sort": None,
-                        "scale": {"range": shapes},
-                        "legend": key,
-                    },
-                    "tooltip": tips,
-                },
-            },
-        ],
-    }
+def gain() -> Spec:
+    """What each detector adds to the best baseline. Rows: those of detectors.parquet for one scope."""
+    return _detectors("gain over the best baseline", ("gain", "gain_lo", "gain_hi"), 0.0)
 
 
-def dose() -> Spec:
-    """Stability by the level of noise. Rows: s, view, mean, lo, hi."""
-    x = {
-        "field": "s",
-        "type": "quantitative",
-        "scale": {"type": "log", "nice": False, "padding": 12},
-        "axis": {"title": "noise s", "tickCount": 5, "grid": False},
-    }
-    scale = {"zero": False, "nice": True}
-    y = {"field": "mean", "type": "quantitative", "scale": scale, "axis": {"title": "mean Jaccard similarity"}}
-    colour = {"field": "view", "type": "nominal", "scale": _VIEWS, "legend": {"title": None, "orient": "top"}}
-    shape = {
-        "field": "view",
-        "type": "nominal",
-        "scale": {"domain": _VIEWS["domain"], "range": ["circle", "diamond"]},
-        "legend": {"title": None, "orient": "top"},
-    }
-    tips = [_tip("s", "noise s"), _tip("view", "text"), _tip("mean", "mean", ".3f"), _tip("n", "pairs")]
-    return {
-        **_base("Stability of the ten strongest features against the level of noise"),
-        "height": 240,
-        "encoding": {"x": x, "color": colour},
-        "layer": [
-            {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"y": y}},
-            {
-                "mark": {"type": "rule", "strokeWidth": 1.5},
-                "encoding": {"y": {**y, "field": "lo"}, "y2": {"field": "hi"}},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "opacity": 1, "size": 60},
-                "encoding": {"y": y, "shape": shape, "tooltip": tips},
-            },
-        ],
-    }
+def _detectors(title: str, names: tuple[str, str, str], reference: float) -> Spec:
+    tips = _tips("detector", "auroc", "gain", "ece", "n")
+    fields = [_numbers(name, title) for name in names]
+    layers = _intervals("x", fields, {"y": _names("detector", grid=True)}, {"color": FACT_COLOUR}, {}, tips)
+    description = f"{title} of each detector with 95 % intervals"
+    return _chart(description, [_line("x", reference), *layers], {"step": 26}, rows="detector")
 
 
 def ladder() -> Spec:
     """What each control leaves of one effect. Rows: rung, form, dz, lo, hi, n, p."""
-    x = {
-        "field": "rung",
-        "type": "nominal",
-        "sort": None,
-        "axis": {"title": None, "labelAngle": -30, "labelLimit": 170, "labelOverlap": False},
+    colour = _key("form", range=[*_PAIR, "#009E73", "#CC79A7"], title="form")
+    encoding = {
+        "x": _names("rung", labelAngle=-30),
+        "xOffset": _groups("form", paddingOuter=1),
+        "color": colour,
     }
-    colour = {
-        "field": "form",
-        "type": "nominal",
-        "sort": None,
-        "scale": {"range": [FACT_COLOUR, HALL_COLOUR, "#009E73", "#CC79A7"]},
-        "legend": {"title": "form", "orient": "top"},
-    }
-    y = {"field": "dz", "type": "quantitative", "axis": {"title": "d_z"}}
-    tips = [
-        _tip("rung", "control"),
-        _tip("form", "form"),
-        _tip("dz", "d_z", "+.3f"),
-        _tip("p", "p", ".2g"),
-        _tip("n", "pairs"),
-    ]
-    offset = {"field": "form", "type": "nominal", "sort": None, "scale": {"paddingOuter": 1}}
-    return _beside_line(
-        {
-            **_base("The effect size after each control for confounds"),
-            "height": 260,
-            "encoding": {"x": x, "xOffset": offset, "color": colour},
-            "layer": [
-                {"mark": {"type": "rule", "color": _GREY}, "encoding": {"y": {"datum": 0}}},
-                {
-                    "mark": {"type": "rule", "strokeWidth": 2},
-                    "encoding": {"y": {**y, "field": "lo"}, "y2": {"field": "hi"}},
-                },
-                {
-                    "mark": {"type": "point", "filled": True, "opacity": 1, "size": 70},
-                    "encoding": {"y": y, "shape": {**colour, "scale": {}, "legend": None}, "tooltip": tips},
-                },
-            ],
-        }
-    )
+    fields = [_numbers(field, "d_z") for field in ("dz", "lo", "hi")]
+    shape = {"shape": _key("form") | {"legend": None}}
+    layers = _intervals("y", fields, encoding, {}, {}, _tips("rung", "form", "dz", "p", "n"), shape)
+    return _chart("The effect size after each control for confounds", [_line("y", 0), *layers], 260)
 
 
-def detectors(value: str, low: str, high: str, title: str, reference: float) -> Spec:
-    """One number of each detector with its interval. Rows: those of detectors.parquet for one scope.
+def dose() -> Spec:
+    """Stability by the level of noise. Rows: s, view, mean, lo, hi."""
+    encoding = {
+        "x": _numbers("s", "noise s", tickCount=5, grid=False)
+        | {"scale": {"type": "log", "nice": False, "padding": 12}},
+        "color": _key("view", domain=_VIEWS, range=_PAIR),
+    }
+    fields = [_numbers(field, "mean Jaccard similarity") for field in ("mean", "lo", "hi")]
+    shape = {"shape": _key("view", domain=_VIEWS, range=["circle", "diamond"])}
+    line = {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {**encoding, "y": fields[0]}}
+    layers = _intervals("y", fields, encoding, {}, {}, _tips("s", "view", "mean", "n"), shape)
+    return _chart("Stability of the ten strongest features against the level of noise", [line, *layers], 240)
+
+
+def spread(title: str, scopes: Sequence[str], *, first: bool, faint: bool) -> Spec:
+    """Means of fact and hallucination by scope, with the middle half of the pairs. Rows: scope, view, mean, low, high.
 
     Args:
-        value: field of the number.
-        low: field of the interval's lower end.
-        high: field of the upper end.
-        title: of the axis.
-        reference: where a line is drawn (chance, or no gain).
+        title: what the numbers are.
+        scopes: as they stand in the rows: the same in all charts that stand in a row.
+        first: whether it is the first of a row, where the scopes are named and the colours explained.
+        faint: drawn pale, since the numbers should not be relied on.
     """
-    y = {
-        "field": "detector",
-        "type": "nominal",
-        "sort": None,
-        "axis": {"title": None, "grid": True, "labelLimit": 170, "labelOverlap": False},
+    key = {
+        "legend": {"title": "mean, and middle half of pairs", "orient": "bottom", "titleLimit": 0} if first else None
     }
-    tips = [
-        _tip("detector", "detector"),
-        _tip("auroc", "AUROC", ".3f"),
-        _tip("gain", "gain over the best baseline", "+.3f"),
-        _tip("ece", "calibration error (ECE)", ".3f"),
-        _tip("n", "pairs"),
-    ]
-    return _beside_line(
-        {
-            **_base(f"{title} of each detector with 95 % intervals"),
-            "usermeta": {"rows": "detector"},
-            "height": {"step": 26},
-            "encoding": {"y": y},
-            "layer": [
-                {"mark": {"type": "rule", "color": _GREY}, "encoding": {"x": {"datum": reference}}},
-                {
-                    "mark": {"type": "rule", "strokeWidth": 2, "color": FACT_COLOUR},
-                    "encoding": {"x": _x(low, title), "x2": {"field": high}},
-                },
-                {
-                    "mark": {"type": "point", "filled": True, "opacity": 1, "size": 70, "color": FACT_COLOUR},
-                    "encoding": {"x": _x(value, title), "tooltip": tips},
-                },
-            ],
-        }
+    encoding = {
+        "y": {**_names("scope"), "scale": {"domain": list(scopes)}, **({} if first else {"axis": None})},
+        "yOffset": _groups("view", domain=_VIEWS, paddingOuter=0.6),
+        "color": _key("view", domain=_VIEWS, range=_PAIR) | key,
+    }
+    fields = [_numbers(field, None, {"padding": 8}, tickCount=3) for field in ("mean", "low", "high")]
+    shape = {"shape": _key("view", domain=_VIEWS, range=["circle", "diamond"]) | key}
+    mark = {"opacity": 0.45 if faint else 1}
+    return _chart(title, _intervals("x", fields, encoding, mark, {}, [], shape), {"step": 28, "for": "position"})
+
+
+def effects(scopes: Sequence[str], pooled: bool) -> Spec:
+    """d_z of each metric in each scope, a point each. Rows: metric, scope, dz.
+
+    Args:
+        scopes: as they stand in the rows, which fixes their colours.
+        pooled: whether the last of them holds all the pairs.
+    """
+    columns = 2 if max(map(len, scopes)) > 12 else 3
+    encoding = {
+        "x": _numbers("dz", "d_z", {"nice": False, "padding": 8}),
+        "y": _names("metric", grid=True),
+        **domain_keys("scope", len(scopes), scopes, pooled=pooled, columns=columns),
+    }
+    points = {"mark": {"type": "point", "filled": True, "size": 50, "opacity": 0.85}, "encoding": encoding}
+    return _chart("Effect size d_z of every metric by domain", [_line("x", 0), points], {"step": 21})
+
+
+def heat_map(value: str = "dz", full: float = FULL_COLOUR) -> Spec:
+    """A change of one metric by layer and scope. Rows: layer, scope, `value`; verdict, adj_dz and n for d_z.
+
+    Args:
+        value: field of the change: "dz", which is written in the cell, or another, whose text is the rows' `label`.
+        full: size of the change at which the colour is full.
+    """
+    colour = {"domain": [-full, 0, full], "range": _CHANGES, "clamp": True}
+    spec = _matrix(
+        "d_z by layer and domain" if value == "dz" else "Change by layer and domain",
+        (_names("scope", limit=90, labelAngle=-30, **_BARE), _names("layer", "layer", **_BARE)),
+        {"color": {"field": value, "type": "quantitative", "scale": colour, "legend": None}},
+        {"text": {"field": "label", "type": "nominal"}},
+        _tips("scope", "layer", "dz", "adj_dz", "verdict", "n") if value == "dz" else [],
     )
+    if value == "dz":
+        label = "isValid(datum.dz) ? format(datum.dz, '+.2f') + (datum.verdict === 'separates' ? ' ●' : '') : '-'"
+        spec["transform"] = [{"calculate": label, "as": "label"}]
+    return spec
 
 
 def transfer() -> Spec:
@@ -332,79 +218,170 @@ def transfer() -> Spec:
 
     Pale where nothing was learnt from the training domain, so that what comes of it elsewhere is chance.
     """
-    tips = [
-        _tip("train", "trained on"),
-        _tip("test", "tested on"),
-        _tip("auroc", "AUROC", ".3f"),
-        _tip("lo", "from", ".3f"),
-        _tip("hi", "to", ".3f"),
-        _tip("n", "pairs"),
-    ]
-    axis = {"labelLimit": 110, "labelOverlap": False, "ticks": False, "domain": False}
-    colour = {
-        "field": "auroc",
-        "type": "quantitative",
-        "scale": {"scheme": "viridis", "domain": [0.5, 1], "clamp": True},
-        "legend": None,
-    }
     unlearnt = "datum.learnt === false"
+    scale = {"scheme": "viridis", "domain": [0.5, 1], "clamp": True}
     # Viridis is dark at chance and light at 1.
-    ink = {
-        "condition": [
-            {"test": unlearnt, "value": "#808080"},
-            {"test": "datum.auroc > 0.75", "value": "#000000"},
-        ],
-        "value": "#FFFFFF",
-    }
-    opacity = {"condition": {"test": unlearnt, "value": 0.15}, "value": 1}
-    return {
-        **_base("AUROC by training and test domain"),
-        "usermeta": {"rows": "train"},
-        "height": {"step": 34},
-        "encoding": {
-            "x": {
-                "field": "test",
-                "type": "nominal",
-                "sort": None,
-                "axis": {**axis, "title": "tested on", "labelAngle": -30},
-            },
-            "y": {"field": "train", "type": "nominal", "sort": None, "axis": {**axis, "title": "trained on"}},
-            "tooltip": tips,
+    dark = [{"test": unlearnt, "value": _GREY}, {"test": "datum.auroc > 0.75", "value": "#000000"}]
+    return _matrix(
+        "AUROC by training and test domain",
+        (
+            _names("test", "tested on", limit=110, labelAngle=-30, **_BARE),
+            _names("train", "trained on", limit=110, **_BARE),
+        ),
+        {
+            "color": {"field": "auroc", "type": "quantitative", "scale": scale, "legend": None},
+            "opacity": {"condition": {"test": unlearnt, "value": 0.15}, "value": 1},
         },
-        "layer": [
-            {
-                "mark": {"type": "rect", "stroke": "white", "strokeWidth": 1},
-                "encoding": {"color": colour, "opacity": opacity},
-            },
-            {
-                "mark": {"type": "text", "fontSize": 12},
-                "encoding": {"text": {"field": "auroc", "format": ".2f", "type": "quantitative"}, "color": ink},
-            },
-        ],
+        {
+            "text": {"field": "auroc", "format": ".2f", "type": "quantitative"},
+            "color": {"condition": dark, "value": "#FFFFFF"},
+        },
+        _tips("train", "test", "auroc", "lo", "hi", "n"),
+    )
+
+
+def scatter(keys: Spec) -> Spec:
+    """Fact against hallucination, a point a pair. Rows: fact, hall, domain, id, prompt, fact_text, hall_text.
+
+    A second data set "ends" holds the two ends of the diagonal (x, y).
+
+    Args:
+        keys: colours and shapes of the domains, see `domain_keys`.
+    """
+    scale = {"nice": False, "padding": 8}
+    diagonal = {
+        "data": {"name": "ends"},
+        "mark": {"type": "line", "color": _GREY, "strokeDash": [4, 4], "strokeWidth": 1},
+        "encoding": {"x": _numbers("x", "fact", scale), "y": _numbers("y", "hallucination", scale)},
     }
+    points = {
+        "mark": {"type": "point", "filled": True, "size": 32, "opacity": 0.75, "cursor": "pointer"},
+        "encoding": {
+            "x": _numbers("fact", "fact", scale),
+            "y": _numbers("hall", "hallucination", scale),
+            **keys,
+            "tooltip": _tips("id", "domain", "prompt", "fact_text", "hall_text", "fact", "hall"),
+        },
+    }
+    return _chart("Values of the fact against those of the hallucination, one point a pair", [diagonal, points], 340)
 
 
-def _base(description: str) -> Spec:
+def domain_keys(field: str, count: int, names: Sequence[str] = (), *, pooled: bool = False, columns: int = 4) -> Spec:
+    """Colour and shape of each domain; shapes change when the colours start again.
+
+    Args:
+        field: that names the domain.
+        count: how many domains there are.
+        names: what they are called in the rows; without them they are taken in the order of the rows.
+        pooled: whether the last of them is all domains together: a black diamond.
+        columns: of the legend.
+    """
+    colours = [DOMAIN_COLOURS[i % len(DOMAIN_COLOURS)] for i in range(count - pooled)]
+    shapes = [DOMAIN_SHAPES[i // len(DOMAIN_COLOURS) % len(DOMAIN_SHAPES)] for i in range(count - pooled)]
+    if pooled:
+        colours, shapes = [*colours, "#000000"], [*shapes, "diamond"]
+    domain: Spec = {"domain": list(names)} if names else {}
+    key: Spec = {"field": field, "type": "nominal", "sort": None}
+    key["legend"] = {**_TOP, "labelLimit": 110, "columns": columns}
     return {
-        "$schema": SCHEMA,
-        "description": description,
-        "data": {"name": "rows"},
-        "width": "container",
+        "color": {**key, "scale": {**domain, "range": colours}},
+        "shape": {**key, "scale": {**domain, "range": shapes}},
     }
 
 
-def _x(field: str, title: str) -> Spec:
-    return {"field": field, "type": "quantitative", "scale": {"zero": False}, "axis": {"title": title, "tickCount": 6}}
+def nothing() -> Spec:
+    """What stands in the place of a chart without a number. Rows: text."""
+    mark = {"type": "text", "color": _GREY, "fontSize": 12}
+    return _chart("Nothing to show", [{"mark": mark, "encoding": {"text": {"field": "text", "type": "nominal"}}}], 80)
 
 
-def _beside_line(spec: Spec) -> Spec:
-    """The first layer, a line of reference, shares nothing of the encoding of the others."""
-    shared = spec.pop("encoding")
-    line, *others = spec["layer"]
-    return {**spec, "layer": [line, *({**layer, "encoding": shared | layer["encoding"]} for layer in others)]}
+def _chart(description: str, layers: Sequence[Spec], height: int | Spec, rows: str | None = None) -> Spec:
+    """A chart of layers.
+
+    Args:
+        description: for those who cannot see it.
+        layers: what is drawn, the last on top.
+        height: in pixels, or of a row: {"step": pixels}.
+        rows: the field whose values are the rows, where a row has a height.
+    """
+    spec = {"$schema": SCHEMA, "description": description, "data": {"name": "rows"}, "width": "container"}
+    return {**spec, "height": height, "layer": list(layers)} | ({"usermeta": {"rows": rows}} if rows else {})
 
 
-def _tip(field: str, title: str, style: str | None = None) -> Spec:
-    if style is None:
-        return {"field": field, "title": title, "type": "nominal"}
-    return {"field": field, "title": title, "type": "quantitative", "format": style}
+def _intervals(
+    channel: str,
+    fields: Sequence[Spec],
+    encoding: Spec,
+    mark: Spec,
+    point: Spec,
+    tips: list[Spec],
+    shape: Spec | None = None,
+) -> list[Spec]:
+    """A point and a line from end to end.
+
+    Args:
+        channel: the axis along which they lie.
+        fields: middle, low and high end.
+        encoding: what both have.
+        mark: how both are drawn.
+        point: how the point is drawn.
+        tips: of the point.
+        shape: the point's encoding beyond that.
+    """
+    middle, low, high = fields
+    ends = {channel: low, f"{channel}2": {"field": high["field"]}}
+    dot = {"type": "point", "filled": True, "opacity": 1, "size": 70, **mark, **point}
+    return [
+        {"mark": {"type": "rule", "strokeWidth": 2, **mark}, "encoding": {**encoding, **ends}},
+        {
+            "mark": dot,
+            "encoding": {**encoding, channel: middle, **(shape or {}), **({"tooltip": tips} if tips else {})},
+        },
+    ]
+
+
+def _matrix(description: str, sides: tuple[Spec, Spec], cell: Spec, text: Spec, tips: list[Spec]) -> Spec:
+    """A cell for each two names, with its number in it."""
+    x, y = sides
+    shared: Spec = {"x": x, "y": y, **({"tooltip": tips} if tips else {})}
+    layers: list[Spec] = [
+        {"mark": {"type": "rect", "stroke": "white", "strokeWidth": 1}, "encoding": {**shared, **cell}},
+        {
+            "mark": {"type": "text", "fontSize": 11, "color": "#1A1A1A", "lineBreak": "\n"},
+            "encoding": {**shared, **text},
+        },
+    ]
+    return _chart(description, layers, {"step": 32}, rows=y["field"])
+
+
+def _line(channel: str, value: float) -> Spec:
+    """A line of reference."""
+    return {"mark": {"type": "rule", "color": _GREY}, "encoding": {channel: {"datum": value}}}
+
+
+def _names(field: str, title: str | None = None, limit: int = 170, **axis: Any) -> Spec:
+    """An axis of names, in the order of the rows."""
+    axis = {"title": title, "labelLimit": limit, "labelOverlap": False, **axis}
+    return {"field": field, "type": "nominal", "sort": None, "axis": axis}
+
+
+def _numbers(field: str, title: str | None, scale: Spec | None = None, **axis: Any) -> Spec:
+    axis = {"title": title, "tickCount": 6, **axis}
+    return {"field": field, "type": "quantitative", "scale": {"zero": False, **(scale or {})}, "axis": axis}
+
+
+def _groups(field: str, **scale: Any) -> Spec:
+    return {"field": field, "type": "nominal", "sort": None, "scale": scale}
+
+
+def _key(field: str, title: str | None = None, **scale: Any) -> Spec:
+    return {**_groups(field, **scale), "legend": {**_TOP, "title": title}}
+
+
+def _tips(*fields: str) -> list[Spec]:
+    found: list[Spec] = []
+    for field in fields:
+        title, style = _TIPS[field]
+        kind = {"type": "nominal"} if style is None else {"type": "quantitative", "format": style}
+        found.append({"field": field, "title": title, **kind})
+    return found

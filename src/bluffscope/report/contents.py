@@ -12,6 +12,7 @@ import polars as pl
 from bluffscope.features.effects import FeatureStudy, feature_effects
 from bluffscope.metrics import declared
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
+from bluffscope.stats.study import POOLED
 from bluffscope.table.atomic import table_errors
 from bluffscope.table.damage import ABOUT, CONFIG, MANIFEST, checked
 from bluffscope.table.health import Health, read_health
@@ -32,14 +33,38 @@ class Definition(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Contents:
-    """A run as the report needs it."""
+class RunTables:
+    """What a run measured, read once for its statistics and its page."""
 
     run: Run
     metrics: pl.DataFrame
     """The result table; of a large one a sample (`total` says of how many)."""
     pairs: pl.DataFrame
     """The texts, group and carried columns of the pairs of `metrics`, in its order."""
+    total: int
+    """Pairs of the run's table, whether they were read or not."""
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.run.path
+
+
+def read_tables(path: str | Path) -> RunTables:
+    """Read what a run measured.
+
+    Raises:
+        InputError: no finished run, or a table of it is missing or damaged.
+    """
+    run = read_run(path)
+    metrics, total = read_metrics(run.path)
+    return RunTables(run, metrics, pairs_of(run.path, metrics), total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents(RunTables):
+    """A run as the report needs it."""
+
     measured: tuple[MetricPair, ...]
     """Numeric metrics of fact and hallucination, in the table's order."""
     stats: pl.DataFrame | None
@@ -53,15 +78,8 @@ class Contents:
     """As `bluffscope features` finds them; None where the run has none."""
     manifest: dict[str, Any]
     config: dict[str, Any]
-    total: int
-    """Pairs of the run's table, whether they were read or not."""
     features_from: str | None = None
     """Of which pairs the features were tested, where not of all."""
-
-    @property
-    def path(self) -> Path:
-        """The run's folder."""
-        return self.run.path
 
     @property
     def scopes(self) -> list[str]:
@@ -81,6 +99,45 @@ class Contents:
         own = self.manifest.get("added", {}).get(metric, {})
         return Definition(own.get("label") or metric, own.get("doc", ""), own.get("unit", ""))
 
+    @cached_property
+    def dose(self) -> pl.DataFrame:
+        """Mean stability of both texts at each level of noise and in each domain, with 95 % intervals of the mean.
+
+        scope, s, view, mean, lo, hi, n; no rows where the run has no noise sweep.
+        """
+        found = {pair: declared(pair.metric) for pair in self.measured}
+        levels = {pair: known.level for pair, known in found.items() if known and known.level is not None}
+        parts = [
+            table.select(value=pl.col(column).cast(pl.Float64))
+            .drop_nulls()
+            .select(
+                scope=pl.lit(scope),
+                s=pl.lit(level),
+                view=pl.lit(view),
+                mean=pl.col("value").mean(),
+                half=1.96 * pl.col("value").std() / pl.len().sqrt(),
+                n=pl.len(),
+            )
+            for pair, level in levels.items()
+            if level > 0
+            for scope, table in self._by_domain()
+            for view, column in (("fact", pair.fact), ("hallucination", pair.hall))
+        ]
+        if not parts:
+            return pl.DataFrame()
+        rows = pl.concat(parts).filter(pl.col("n") > 0)
+        return rows.with_columns(lo=pl.col("mean") - pl.col("half"), hi=pl.col("mean") + pl.col("half")).drop("half")
+
+    def _by_domain(self) -> list[tuple[str, pl.DataFrame]]:
+        """The result table by scope, called as the statistics call it."""
+        whole = [(POOLED, self.metrics)]
+        domains = self.metrics["domain"].unique(maintain_order=True) if "domain" in self.metrics.columns else []
+        if len(domains) < 2:
+            return whole
+        names = [f"domain={POOLED}" if domain == POOLED else str(domain) for domain in domains]
+        parted = [self.metrics.filter(pl.col("domain").eq_missing(domain)) for domain in domains]
+        return [*whole, *zip(names, parted, strict=True)]
+
     @property
     def withheld(self) -> bool:
         """Whether no verdict may be shown: the gate failed, or the statistics were made when it had."""
@@ -88,15 +145,17 @@ class Contents:
         return bool(self.health.withheld) or not judged
 
 
-def read_contents(path: str | Path) -> Contents:
-    """Reads a run's folder.
+def read_contents(source: str | Path | RunTables) -> Contents:
+    """Read all of a run's folder.
+
+    Args:
+        source: the folder, or the tables that were read from it.
 
     Raises:
         InputError: no finished run, or a file of it is missing or damaged.
     """
-    run = read_run(path)
-    metrics, total = read_metrics(run.path)
-    pairs = pairs_of(run.path, metrics)
+    tables = source if isinstance(source, RunTables) else read_tables(source)
+    run, metrics, pairs, total = tables.run, tables.metrics, tables.pairs, tables.total
     measured = tuple(
         pair
         for pair in metric_pairs(metrics.columns)

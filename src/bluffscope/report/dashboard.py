@@ -1,290 +1,262 @@
-"""The dashboard: one figure that shows a whole run, as PNG and SVG, drawn without a browser or a network."""
+"""The dashboard: one figure that shows a whole run, out of the report's charts."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import altair as alt
-import numpy as np
 import polars as pl
-import vl_convert as vlc
 
-from bluffscope.report import panels
+from bluffscope.metrics import METRICS
+from bluffscope.report import charts
+from bluffscope.report.charts import Spec, named
 from bluffscope.report.labels import clean, distinct, number
-from bluffscope.report.panels import Heading, Panel, Row, Scopes
+from bluffscope.report.panels import pair_values, panel, sample, scatter_panel, together
 from bluffscope.report.summary import summarize
-from bluffscope.table.atomic import write_bytes, writing
-from bluffscope.table.metric_pairs import metric_pairs
+from bluffscope.table.metric_pairs import metric_pairs, not_interpretable
 
 MOST_DOMAINS: Final = 10
 MOST_LAYERS: Final = 40
-MOST_POINTS: Final = 2000
 MOST_EFFECTS: Final = 45
-_SAMPLE_SEED: Final = 0
-_PNG_SCALE: Final = 2
-
-_STYLE: Final = alt.Config(
-    padding=16,
-    background="white",
-    font="DejaVu Sans, Verdana, Arial, sans-serif",
-    view=alt.ViewConfig(stroke="#DDDDDD"),
-    title=alt.TitleConfig(fontSize=13, subtitleFontSize=11, subtitleColor="#555555"),
-    axis=alt.AxisConfig(labelFontSize=11, titleFontSize=11, gridColor="#EEEEEE", domainColor="#999999"),
-    legend=alt.LegendConfig(labelFontSize=11, titleFontSize=11),
-)
+_SPREAD_WIDTH: Final = 195
 
 
 class _HeatMap(NamedTuple):
     metric: str
     percent: bool
     """Show the change as a share of the fact's mean: for a metric whose scale differs by layer."""
+    title: str
+    subtitle: str
     unit: str
     """Unit of the means."""
-    heading: Heading
 
 
+_LABELS: Final = {metric.name: metric.label for metric in METRICS}
 _HEAT_MAPS: Final = (
     _HeatMap(
         "reconstruction_error",
         True,
+        f"{_LABELS['reconstruction_error']}, by layer and domain",
+        "change from fact to hallucination in % of the fact's mean",
         "activation units",
-        Heading(
-            "Reconstruction error of the SAE, by layer and domain",
-            "change from fact to hallucination in % of the fact's mean",
-        ),
     ),
     _HeatMap(
         "sphericity",
         False,
+        f"{_LABELS['sphericity']}, by layer and domain",
+        "mean difference, hallucination - fact",
         "0 flat, 1 round",
-        Heading(
-            "Sphericity of the active features, by layer and domain",
-            "mean difference, hallucination - fact",
-        ),
     ),
 )
-_SCATTERS: Final = (
-    ("centroid_drift", "Centroid drift from the prompt, degrees"),
-    ("axis_twist", "Axis twist from the prompt, degrees"),
-)
-_DUMBBELLS: Final = (
-    ("stability", Heading("Stability under noise", "Jaccard similarity, 0 to 1")),
-    ("entropy", Heading("Entropy", "top-50 features, nats")),
-    ("cross_layer_alignment", Heading("Cross-layer alignment", "cosine of reconstructions")),
-    (
-        "cross_layer_consistency",
-        Heading("Cross-layer consistency", "not interpretable: no shared index", faint=True),
-    ),
-)
+_SCATTERS: Final = {name: f"{_LABELS[name]}, degrees" for name in ("centroid_drift", "axis_twist")}
+_SPREADS: Final = {
+    "stability": "Jaccard similarity, 0 to 1",
+    "entropy": "top-50 features, nats",
+    "cross_layer_alignment": "cosine of reconstructions",
+    "cross_layer_consistency": "not interpretable: no shared index",
+}
 
 
-def write_dashboard(metrics: pl.DataFrame, out_dir: Path, title: str) -> list[Path]:
-    """Draws dashboard.png (twice the nominal size) and dashboard.svg into a folder, which is made if need be.
+@dataclass(frozen=True)
+class _Scopes:
+    """The domains that are drawn, in their order, and the name of all of them together."""
+
+    labels: dict[str, str]
+    """Label of each domain that is drawn."""
+    pooled: str | None
+    """Label of the pooled scope, or None where there is one domain only."""
+    left_out: int
+    """Domains that are not drawn."""
+
+    @property
+    def all(self) -> list[str]:
+        """Labels of all scopes, the pooled one last."""
+        return [*self.labels.values(), *([] if self.pooled is None else [self.pooled])]
+
+    def label(self, row: dict[str, Any]) -> str | None:
+        """Of a row of the summary; None where its domain is not drawn."""
+        return self.pooled if row["pooled"] else self.labels.get(row["domain"])
+
+
+def dashboard(metrics: pl.DataFrame, title: str) -> Spec:
+    """The dashboard with its data in it.
 
     Panels of analyses that did not run are left out; where a metric has no value the panel says so. More than
-    `MOST_DOMAINS` domains, `MOST_POINTS` points or `MOST_EFFECTS` metrics are cut down, and the titles say so.
+    `MOST_DOMAINS` domains, `MOST_EFFECTS` metrics or 2,000 points are cut down, and the titles say so.
 
     Args:
         metrics: a result table, see `bluffscope.report.summary.summarize`.
-        out_dir: where the two files go.
         title: headline of the figure.
-
-    Returns:
-        The paths of the files, PNG first.
-
-    Raises:
-        RunFolderError: The folder or a file cannot be written.
     """
-    spec = dashboard_spec(metrics, title)
-    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    # No base URL is allowed: whatever a title or domain holds, nothing is fetched.
-    svg = vlc.vegalite_to_svg(spec, vl_version=version, allowed_base_urls=[])
-    png = vlc.svg_to_png(svg, scale=_PNG_SCALE)
-    with writing(out_dir):
-        out_dir.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    for name, content in (("dashboard.png", png), ("dashboard.svg", svg.encode("utf-8"))):
-        write_bytes(out_dir / name, content)
-        written.append(out_dir / name)
-    return written
-
-
-def dashboard_spec(metrics: pl.DataFrame, title: str) -> dict[str, Any]:
-    """The dashboard as a Vega-Lite specification with its data in it; see `write_dashboard`."""
     if "domain" not in metrics.columns:
         metrics = metrics.with_columns(domain=pl.lit("all"))
-    scopes, left_out = _scopes(metrics)
-    summary = summarize(metrics)
-    rows = [_heat_maps(summary, scopes), _scatters(metrics, scopes), _dumbbells(metrics, scopes)]
-    beside = _effects(summary, scopes)
-    if not any(rows) and not beside:
-        rows = [[panels.nothing(Heading("Metrics", "none was measured in both texts of a pair"), 400, 80)]]
-    left = [_row([panel.chart for panel in row], 28) for row in rows if row]
-    columns = [*([alt.vconcat(*left, spacing=30)] if left else []), *(panel.chart for panel in beside)]
-    chart = _row(columns, 36, title=_headline(len(metrics), scopes, left_out, title), config=_STYLE)
-    spec = chart.to_dict()
-    spec["datasets"] = {panel.name: list(panel.rows) for row in [*rows, beside] for panel in row}
-    return spec
+    scopes, summary = _scopes(metrics), summarize(metrics)
+    tables = {pair.name: pair_values(metrics, pair) for pair in metric_pairs(metrics.columns) if _drawn(pair.name)}
+    rows = [_heat_maps(summary, scopes), _scatters(tables, scopes), _spreads(tables, scopes)]
+    left = [together(row, len(row)) for row in rows if row]
+    columns = [*([together(left, 1)] if left else []), *_effects(summary, scopes)]
+    if not columns:
+        columns = [_nothing("Metrics", "none was measured in both texts of a pair")]
+    return together(columns, 2, _headline(metrics.height, scopes, title))
 
 
-def _row(charts: list[Any], spacing: int, **options: Any) -> alt.HConcatChart:
-    # Each panel has colours of its own: those of domains, of fact and hallucination, of a change.
-    resolve = alt.Resolve(scale=alt.ScaleResolveMap(color="independent", shape="independent"))
-    return alt.hconcat(*charts, spacing=spacing, resolve=resolve, **options)
+def _drawn(metric: str) -> bool:
+    return metric in _SCATTERS or metric in _SPREADS
 
 
-def _headline(pairs: int, scopes: Scopes, left_out: int, title: str) -> alt.TitleParams:
-    count = len(scopes.domains)
-    domains = "1 domain" if count == 1 else f"{count} domains"
-    if left_out:
-        pooled = (scopes.pooled or "").strip()
-        domains = f"the {count} largest domains ({left_out} more are counted in {pooled!r})"
-    return alt.TitleParams(
-        clean(title, 100),
-        subtitle=f"{_pairs(pairs)}, {domains}; every difference is hallucination - fact",
-        anchor="start",
-        fontSize=20,
-        subtitleFontSize=13,
-        offset=18,
-    )
+def _nothing(title: str, subtitle: str, width: float = 320) -> Spec:
+    return panel(charts.nothing(), [{"text": "no values in this run"}], title, width, [subtitle])
 
 
-def _scopes(metrics: pl.DataFrame) -> tuple[Scopes, int]:
-    """The domains that are drawn, and how many are not."""
+def _headline(pairs: int, scopes: _Scopes, title: str) -> Spec:
+    domains = f"{len(scopes.labels)} domain{'s' * (len(scopes.labels) != 1)}"
+    if scopes.left_out:
+        domains = f"the {len(scopes.labels)} largest domains ({scopes.left_out} more are counted in {scopes.pooled!r})"
+    subtitle = f"{_pairs(pairs)}, {domains}; every difference is hallucination - fact"
+    return {"text": clean(title, 100), "subtitle": subtitle, "fontSize": 20, "subtitleFontSize": 13, "offset": 18}
+
+
+def _scopes(metrics: pl.DataFrame) -> _Scopes:
     order: list[str] = metrics["domain"].drop_nulls().unique(maintain_order=True).to_list()
     sizes = dict(metrics["domain"].drop_nulls().value_counts().iter_rows())
     # Ties keep the order of the table, so that the same table always gives the same figure.
     largest = set(sorted(order, key=lambda name: -sizes[name])[:MOST_DOMAINS])
-    names = [name for name in order if name in largest]
-    pooled = "all domains"
-    labels = {name: panels.named(label) for name, label in distinct(names, 18, [pooled]).items()}
-    return Scopes(labels, panels.named(pooled) if len(order) > 1 else None), len(order) - len(names)
+    labels = distinct([name for name in order if name in largest], 18, ["all domains"])
+    return _Scopes(labels, "all domains" if len(order) > 1 else None, len(order) - len(labels))
 
 
 def _pairs(count: int) -> str:
     return "1 pair" if count == 1 else f"{count:,} pairs"
 
 
-def _label(scopes: Scopes, domain: str, pooled: bool) -> str | None:
-    return scopes.pooled if pooled else scopes.label_of.get(domain)
-
-
-def _heat_maps(summary: pl.DataFrame, scopes: Scopes) -> list[Panel]:
-    found: list[Panel] = []
+def _heat_maps(summary: pl.DataFrame, scopes: _Scopes) -> list[Spec]:
+    found: list[Spec] = []
     for kind in _HEAT_MAPS:
-        rows = summary.filter(pl.col("layer").is_not_null() & (pl.col("metric").str.ends_with(f"_{kind.metric}")))
-        rows = rows.filter(pl.col("metric") == pl.format("l{}_{}", "layer", pl.lit(kind.metric)))
+        rows = summary.filter(pl.col("metric") == pl.format("l{}_{}", "layer", pl.lit(kind.metric)))
         if rows.is_empty():
             continue
-        layers = _spread(rows["layer"].unique(maintain_order=True).to_list())
+        layers = _evenly(rows["layer"].unique(maintain_order=True).to_list())
+        columns = len(scopes.all)
+        # Where cells are large enough the means stand in them too.
+        with_means = 0 < columns <= 5 and len(layers) <= 8
+        wide, tall = (86, 42) if with_means else (max(42, 430 // max(columns, 1)), 20)
         cells = [
-            _cell(row, label, kind.percent)
+            _cell(row, label, kind.percent, with_means)
             for row in rows.iter_rows(named=True)
-            if row["layer"] in layers and (label := _label(scopes, row["domain"], row["pooled"])) is not None
+            if row["layer"] in layers and (label := scopes.label(row)) is not None
         ]
-        if all(cell["change"] is None for cell in cells):
-            found.append(panels.nothing(kind.heading, 340, 84))
-        else:
-            found.append(panels.heat_map(cells, kind.heading, scopes, layers, kind.unit))
+        sizes = [abs(cell["change"]) for cell in cells if cell["change"] is not None]
+        if not sizes:
+            found.append(_nothing(kind.title, kind.subtitle))
+            continue
+        below = [f"below: means of fact → hallucination ({kind.unit})"] if with_means else []
+        spec = charts.heat_map("change", max(sizes) or 1.0) | {"height": {"step": tall}}
+        found.append(panel(spec, cells, kind.title, wide * columns, [kind.subtitle, *below]))
     return found
 
 
-def _spread(layers: list[int]) -> list[int]:
+def _evenly(layers: list[int]) -> list[int]:
     """All layers, or evenly spaced ones where there are too many for a figure."""
     if len(layers) <= MOST_LAYERS:
         return layers
     return [layers[round(i * (len(layers) - 1) / (MOST_LAYERS - 1))] for i in range(MOST_LAYERS)]
 
 
-def _cell(row: dict[str, Any], label: str, percent: bool) -> Row:
+def _cell(row: dict[str, Any], scope: str, percent: bool, with_means: bool) -> dict[str, Any]:
     change, fact = row["mean_diff"], row["mean_fact"]
     if percent and change is not None:
         change = 100 * change / fact if fact else None
-    means = "" if fact is None else f"{number(fact)} → {number(row['mean_hall'])}"
-    text = panels.cell_text(change, percent)
-    return {"scope": label, "layer": str(row["layer"]), "change": change, "text": text, "means": means}
+    label = cell_text(change, percent)
+    if with_means and fact is not None:
+        label += f"\n{number(fact)} → {number(row['mean_hall'])}"
+    return {"scope": scope, "layer": str(row["layer"]), "change": change, "label": label}
 
 
-def _values(metrics: pl.DataFrame, scopes: Scopes, metric: str) -> pl.DataFrame | None:
-    """Label of the domain (null where it is not drawn), fact and hallucination of the pairs that have both.
-
-    None where the table has no such metric.
-    """
-    pair = next((pair for pair in metric_pairs(metrics.columns) if pair.name == metric), None)
-    if pair is None:
-        return None
-    labels = pl.Series("scope", [scopes.label_of.get(domain) for domain in metrics["domain"]], pl.String)
-    both = metrics.select(labels, *(pl.col(name).cast(pl.Float64) for name in (pair.fact, pair.hall)))
-    both.columns = ["scope", "fact", "hall"]
-    return both.filter(pl.col("fact").is_finite() & pl.col("hall").is_finite())
+def cell_text(change: float | None, percent: bool) -> str:
+    """The upper line of a heat map's cell."""
+    if change is None:
+        return "-"
+    text = f"{change:+.1f}" if percent else f"{change:+.3f}"
+    # "-0.0" would claim a sign that zero does not have.
+    return (text if float(text) else text[1:]) + (" %" if percent else "")
 
 
-def _scatters(metrics: pl.DataFrame, scopes: Scopes) -> list[Panel]:
-    found: list[Panel] = []
-    tables = {metric: _values(metrics, scopes, metric) for metric, _ in _SCATTERS}
-    # One legend, beside the last panel that has points.
-    with_legend = next((m for m in reversed(tables) if (t := tables[m]) is not None and t["scope"].count()), None)
-    for metric, title in _SCATTERS:
-        values = tables[metric]
-        if values is None:
+def _labelled(values: pl.DataFrame, scopes: _Scopes) -> pl.DataFrame:
+    """The values of the domains that are drawn, by label."""
+    labels = pl.col("domain").replace_strict(scopes.labels, default=None, return_dtype=pl.String)
+    return values.with_columns(labels).drop_nulls("domain")
+
+
+def _scatters(tables: dict[str, pl.DataFrame], scopes: _Scopes) -> list[Spec]:
+    found: list[Spec] = []
+    labels = [named(label) for label in scopes.labels.values()]
+    columns = 2 if max(map(len, labels), default=0) > 12 else 4
+    keys = charts.domain_keys("domain", len(labels), labels, columns=columns)
+    for metric, title in _SCATTERS.items():
+        if metric not in tables:
             continue
-        drawn = values.drop_nulls("scope")
-        if drawn.is_empty():
-            found.append(
-                panels.nothing(Heading(title, "fact against hallucination, a point a pair"), panels.SCATTER_WIDTH, 120)
-            )
-            continue
-        subtitle = _pairs(len(drawn)) + (" of these domains" if len(drawn) < len(values) else "")
-        if len(drawn) > MOST_POINTS:
-            chosen = np.random.default_rng(_SAMPLE_SEED).choice(len(drawn), MOST_POINTS, replace=False)
-            subtitle = f"{MOST_POINTS:,} of the {subtitle}, drawn at random"
-            drawn = drawn[np.sort(chosen)]
-        heading = Heading(title, f"{subtitle}\nabove the diagonal: larger for the hallucination")
-        found.append(panels.scatter(drawn.to_dicts(), heading, scopes, legend=metric == with_legend))
-    return found
-
-
-def _dumbbells(metrics: pl.DataFrame, scopes: Scopes) -> list[Panel]:
-    found: list[Panel] = []
-    for metric, heading in _DUMBBELLS:
-        values = _values(metrics, scopes, metric)
-        if values is None:
-            continue
+        values = _labelled(tables[metric], scopes)
         if values.is_empty():
-            found.append(panels.nothing(heading, panels.DUMBBELL_WIDTH, 60))
+            found.append(_nothing(title, "fact against hallucination, a point a pair"))
             continue
-        if scopes.pooled is not None:
-            values = pl.concat([values, values.with_columns(scope=pl.lit(scopes.pooled))])
-        long = values.drop_nulls("scope").unpivot(["fact", "hall"], index="scope", variable_name="view")
-        rows = long.group_by("scope", "view", maintain_order=True).agg(
-            mean=pl.col("value").mean(),
-            low=pl.col("value").quantile(0.25, "linear"),
-            high=pl.col("value").quantile(0.75, "linear"),
-        )
-        rows = rows.with_columns(pl.col("view").replace("hall", "hallucination"))
-        found.append(panels.dumbbells(rows.to_dicts(), heading, scopes, first=not found))
+        drawn = sample(values)
+        subtitle = _pairs(values.height) + (" of these domains" if values.height < tables[metric].height else "")
+        if drawn.height < values.height:
+            subtitle = f"{drawn.height:,} of the {subtitle}, drawn at random"
+        lines = [subtitle, "above the diagonal: larger for the hallucination"]
+        found.append(scatter_panel(drawn, keys, title, 300, lines))
     return found
 
 
-def _effects(summary: pl.DataFrame, scopes: Scopes) -> list[Panel]:
+def _spreads(tables: dict[str, pl.DataFrame], scopes: _Scopes) -> list[Spec]:
+    found: list[Spec] = []
+    for metric, subtitle in _SPREADS.items():
+        if metric not in tables:
+            continue
+        title = _LABELS[metric]
+        values = tables[metric]
+        if values.is_empty():
+            found.append(_nothing(title, subtitle, _SPREAD_WIDTH))
+            continue
+        drawn = _labelled(values, scopes)
+        if scopes.pooled is not None:
+            drawn = pl.concat([drawn, values.with_columns(domain=pl.lit(scopes.pooled))])
+        rows = (
+            drawn.rename({"domain": "scope", "hall": "hallucination"})
+            .unpivot(["fact", "hallucination"], index="scope", variable_name="view")
+            .group_by("scope", "view", maintain_order=True)
+            .agg(
+                mean=pl.col("value").mean(),
+                low=pl.col("value").quantile(0.25, "linear"),
+                high=pl.col("value").quantile(0.75, "linear"),
+            )
+        )
+        faint = bool(not_interpretable(metric))
+        spec = charts.spread(title, [named(label) for label in scopes.all], first=not found, faint=faint)
+        found.append(panel(spec, rows.to_dicts(), title, _SPREAD_WIDTH, [subtitle], "#666666" if faint else "#000000"))
+    return found
+
+
+def _effects(summary: pl.DataFrame, scopes: _Scopes) -> list[Spec]:
     """The panel of effect sizes, or none where nothing was measured."""
     if summary.is_empty():
         return []
     rows = summary.filter(pl.col("dz").is_not_null())
-    subtitle = "d_z = mean / sd of the paired differences, hallucination - fact"
+    subtitle = ["d_z = mean / sd of the paired differences, hallucination - fact"]
     if rows.is_empty():
-        return [panels.nothing(Heading("Effect sizes", subtitle), panels.EFFECTS_WIDTH, 84)]
-    names: list[str] = rows["metric"].unique(maintain_order=True).to_list()
+        return [_nothing("Effect sizes", subtitle[0])]
+    names: Sequence[str] = rows["metric"].unique(maintain_order=True).to_list()
     if len(names) > MOST_EFFECTS:
         largest = rows.filter("pooled").sort(pl.col("dz").abs(), descending=True, maintain_order=True)["metric"]
         kept = set(largest.head(MOST_EFFECTS))
-        subtitle += f"\nthe {len(kept)} largest (pooled) of {len(names)} metrics"
+        subtitle.append(f"the {len(kept)} largest (pooled) of {len(names)} metrics")
         names = [name for name in names if name in kept]
-    labels = {name: panels.named(label) for name, label in distinct(names, 30).items()}
+    labels = distinct(names, 30)
     points = [
         {"metric": labels[row["metric"]], "scope": label, "dz": row["dz"]}
         for row in rows.iter_rows(named=True)
-        if row["metric"] in labels and (label := _label(scopes, row["domain"], row["pooled"])) is not None
+        if row["metric"] in labels and (label := scopes.label(row)) is not None
     ]
-    return [panels.effects(points, Heading("Effect sizes by metric and domain", subtitle), scopes, labels)]
+    spec = charts.effects([named(label) for label in scopes.all], pooled=scopes.pooled is not None)
+    return [panel(spec, points, "Effect sizes by metric and domain", 310, subtitle)]

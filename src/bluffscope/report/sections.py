@@ -232,10 +232,27 @@ def chance(value: float | None) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def timings(contents: Contents) -> Values:
-    """Seconds by stage, as a share of the longest, and pairs a second."""
+def feature_homes(contents: Contents) -> dict[str, str]:
+    """Address of the pages of each layer's features at Neuronpedia, where the SAE is there."""
+    layers = [] if contents.features is None else contents.features.layers["layer"].to_list()
+    pages = {str(layer): feature_pages(contents.manifest, layer) for layer in layers}
+    return {layer: page for layer, page in pages.items() if page}
+
+
+def timings(contents: Contents, total: float | None) -> Values:
+    """Seconds by stage, as a share of the longest, and pairs a second.
+
+    Args:
+        contents: the run.
+        total: seconds that the run and this page took together; None leaves the page out.
+    """
     taken: dict[str, float] = contents.manifest.get("timings", {})
+    measured = taken.get("total")
     stages = {name: seconds for name, seconds in taken.items() if name != "total"}
+    if fidelity := (contents.manifest.get("fidelity") or {}).get("seconds"):
+        stages["fidelity"] = fidelity
+    if total is not None and measured is not None:
+        stages["report"] = max(0.0, total - measured - stages.get("fidelity", 0.0))
     longest = max(stages.values(), default=0.0) or 1.0
     working = sum(stages.get(name, 0.0) for name in ("tokenise", "forward", "sae", "geometry"))
     pairs = contents.manifest.get("counts", {}).get("pairs", 0)
@@ -245,7 +262,7 @@ def timings(contents: Contents) -> Values:
             {"name": name, "seconds": f"{seconds:.2f}", "width": round(100 * seconds / longest, 1)}
             for name, seconds in stages.items()
         ],
-        "total": f"{taken['total']:.1f}" if "total" in taken else None,
+        "total": None if measured is None else f"{measured if total is None else total:.1f}",
         "rate": f"{pairs / working:,.0f}" if working > 0 and pairs else None,
         "memory": f"{memory / 1e9:.1f}" if memory else None,
     }

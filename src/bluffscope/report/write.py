@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -12,19 +15,16 @@ import jinja2
 from bluffscope.detectors.of_run import detect_in, quick_to_detect
 from bluffscope.errors import BluffscopeError, InputError
 from bluffscope.host.exclusive import exclusive
-from bluffscope.report.contents import Contents, read_contents
-from bluffscope.report.dashboard import write_dashboard
-from bluffscope.report.figures import write_figures
+from bluffscope.report.contents import RunTables, read_contents, read_tables
 from bluffscope.report.page import render_page
 from bluffscope.report.result_files import write_stats
 from bluffscope.report.sections import answer
 from bluffscope.stats import analyse_table
 from bluffscope.stats.analysis import noted
-from bluffscope.stats.sampling import drawn_from, pairs_of, read_metrics
-from bluffscope.table.atomic import TABLE_ERRORS, unwritable, write_bytes
+from bluffscope.stats.sampling import drawn_from
+from bluffscope.table.atomic import TABLE_ERRORS, write_bytes
 from bluffscope.table.damage import MANIFEST, checked
 from bluffscope.table.health import read_health
-from bluffscope.table.reader import Run, read_run
 
 REPORT_ERRORS: Final = (BluffscopeError, ValueError, jinja2.TemplateError, *TABLE_ERRORS)
 """What may go wrong while a report is made; the run that it is of is complete already."""
@@ -41,58 +41,72 @@ class Report:
     figures: tuple[Path, ...]
     sentence: str
     """The answer that the page opens with."""
+    seconds: float
+    """Of the run and this page together, as the page says them."""
 
 
 @exclusive()
-def write_report(folder: str | Path, *, figures: bool = True) -> Report:
-    """Writes report.html and figures/ into a run's folder, in place of earlier ones, and its statistics if need be.
+def write_report(
+    folder: str | Path,
+    *,
+    figures: bool = False,
+    tell: Callable[[str], None] | None = None,
+    started: float | None = None,
+) -> Report:
+    """Write report.html into a run's folder, in place of an earlier one, and the run's statistics if need be.
 
     Args:
         folder: the run's folder.
-        figures: whether figures/ is written; it takes most of the time.
+        figures: whether figures/ is written too, the charts as PNG and SVG: some seconds more.
+        tell: called with the name of each step as it begins.
+        started: `time.perf_counter()` when the run began, where it was only now, for the total time.
 
     Raises:
         InputError: no finished run, or a file of it is missing or damaged.
         RunFolderError: the folder cannot be written.
     """
-    run = read_run(folder)
-    if not (run.path / "stats.parquet").exists():
-        _write_statistics(run)
-    contents = read_contents(run.path)
-    page = run.path / "report.html"
-    write_bytes(page, render_page(contents))
-    return Report(page, tuple(_figures(contents)) if figures else (), answer(contents)["sentence"])
+    tell = tell or (lambda _: None)
+    began = time.perf_counter()
+    tables = read_tables(folder)
+    before = tables.run.manifest.get("timings", {}).get("total", 0.0)
+
+    @cache
+    def total() -> float:
+        return time.perf_counter() - (began - before if started is None else started)
+
+    if not (tables.path / "stats.parquet").exists():
+        _write_statistics(tables, tell)
+    tell("Report: testing features")
+    contents = read_contents(tables)
+    tell("Report: writing the page")
+    page = tables.path / "report.html"
+    write_bytes(page, render_page(contents, total))
+    written: list[Path] = []
+    if figures:
+        tell("Report: drawing figures")
+        from bluffscope.report import figures as static  # only now: most reports have none
+
+        written = static.write_figures(static.figures(contents), tables.path / "figures")
+    return Report(page, tuple(written), answer(contents)["sentence"], total())
 
 
-def _write_statistics(run: Run) -> None:
+def _write_statistics(tables: RunTables, tell: Callable[[str], None]) -> None:
     """All of `bluffscope stats`; a table that holds nothing to test is said, and reported without them."""
-    metrics, total = read_metrics(run.path)
-    pairs = pairs_of(run.path, metrics)
+    run, metrics = tables.run, tables.metrics
     health = read_health(checked(run.manifest, MANIFEST, run.path / "manifest.json"))
     # The table's own domains are those of its rows, whatever pairs.parquet says.
-    pairs = pairs.drop("domain", strict=False)
+    pairs = tables.pairs.drop("domain", strict=False)
     try:
+        tell("Report: testing effects")
         result = analyse_table(metrics, pairs, withheld=health.withheld)
+        tell("Report: fitting detectors")
         detection = detect_in(metrics, pairs, run) if quick_to_detect(metrics) else None
     except InputError as error:
         _log.warning("no statistics: %s", error)
         return
     source = {"table": "metrics.parquet", "pairs_from": None, "by": [], "health": health.failures}
-    result = noted(result, drawn_from(metrics.height, total))
+    result = noted(result, drawn_from(metrics.height, tables.total))
     write_stats(result, run.path, source | {"allowed_unsound": health.allowed}, detection)
-
-
-def _figures(contents: Contents) -> list[Path]:
-    if contents.metrics.is_empty():
-        return []
-    folder = contents.path / "figures"
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    model = contents.manifest.get("model", {}).get("name") or "model"
-    layers = " ".join(map(str, contents.config.get("model", {}).get("layers", ())))
-    return [*write_dashboard(contents.metrics, folder, f"{model}, layers {layers}"), *write_figures(contents, folder)]
 
 
 __all__ = ["REPORT_ERRORS", "Report", "write_report"]

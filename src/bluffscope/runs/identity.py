@@ -11,7 +11,8 @@ from typing import Any, Final
 from bluffscope import __version__
 from bluffscope.config import RunConfig
 from bluffscope.pairs import Scan, Source
-from bluffscope.runs.workers import Crew, CrewWorker
+from bluffscope.pipeline.worker import Loaded
+from bluffscope.runs.workers import Crew
 from bluffscope.table.checksums import TableFile
 from bluffscope.table.folder import plain
 from bluffscope.table.manifest import assemble_manifest, metric_versions
@@ -65,14 +66,14 @@ class Identity:
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def identity_of(config: RunConfig, worker: CrewWorker, scan: Scan) -> Identity:
+def identity_of(config: RunConfig, loaded: Loaded, scan: Scan) -> Identity:
     """The identity of a run whose model and SAEs are loaded and whose options are complete."""
     return Identity(
         options=result_options(config),
-        model=worker.identity,
-        saes={str(layer): identity for layer, identity in worker.sae_identities.items()},
+        model=loaded.identity,
+        saes={str(layer): identity for layer, identity in loaded.sae_identities.items()},
         data={"digest": scan.digest, "pairs": scan.count},
-        metric_versions=metric_versions(worker.columns),
+        metric_versions=metric_versions(loaded.columns),
     )
 
 
@@ -114,11 +115,11 @@ def run_manifest(
     lint: dict[str, Any],
 ) -> dict[str, Any]:
     """The content of manifest.json; timings and work are summed over the sessions."""
-    worker = crew.worker
+    loaded = crew.loaded
     manifest = assemble_manifest(
-        columns=worker.columns,
-        model=worker.identity,
-        saes={str(layer): identity for layer, identity in worker.sae_identities.items()},
+        columns=loaded.columns,
+        model=loaded.identity,
+        saes={str(layer): identity for layer, identity in loaded.sae_identities.items()},
         device=config.model.device,
         dtype=config.model.dtype,
         seeds={"noise": config.measure.seed},
@@ -136,7 +137,7 @@ def run_manifest(
         manifest["data"]["commit"] = source.commit
     manifest["memory"] = crew.memory(scan.count)
     manifest["workers"] = crew.workers(sessions[-1]["pairs"])
-    manifest["strategy"] = worker.strategy
+    manifest["strategy"] = loaded.strategy
     manifest["quantize"] = config.model.quantize
     manifest["sessions"] = list(sessions)
     manifest["files"] = {name: _entry(table) for name, table in merged.tables.items()}

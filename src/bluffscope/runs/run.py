@@ -27,6 +27,7 @@ from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
 from bluffscope.metrics.own import UserAnalysis
 from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pipeline.build import ColumnsOf
+from bluffscope.pipeline.worker import Loaded
 from bluffscope.records import Shard
 from bluffscope.runs.hints import slow_hints
 from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
@@ -45,7 +46,7 @@ from bluffscope.runs.resume import (
     write_identity,
 )
 from bluffscope.runs.state import Session, Work
-from bluffscope.runs.workers import CrewWorker, check_engine, crew_of
+from bluffscope.runs.workers import check_engine, crew_of
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.journal import Journal
 from bluffscope.table.lock import locked
@@ -160,10 +161,10 @@ def run(
         everything = (*analyses, *(Analysis(item.title, item) for item in added))
         columns_of = _columns(config, scan, analyses, added)
         crew = held.enter_context(crew_of(config, everything, columns_of, session.stopwatch))
-        session.worker, session.config = crew.worker, (config := crew.config)
+        session.crew, session.config = crew, (config := crew.loaded.config)
         with session.stopwatch.stage("lint"):
-            lint = _lint(config, source, crew.worker)
-        work = Work(session, config, source, scan, crew, identity_of(config, crew.worker, scan))
+            lint = _lint(config, source, crew.loaded)
+        work = Work(session, config, source, scan, crew, identity_of(config, crew.loaded, scan))
         with session.stopwatch.stage("write"):
             folder = _folder(work, previous, held, log)
         with resumable(folder, config):
@@ -202,33 +203,33 @@ def _folder(work: Work, previous: Previous | None, held: ExitStack, log: RunLog)
     if previous is None or previous.config is None:
         if previous is not None:
             _log.warning("%s: stopped before its options were written; it starts with those given", folder.path)
-        folder.write_config(replayable(config, work.worker.identity.get("revision"), work.worker.sae_identities))
+        folder.write_config(replayable(config, work.loaded.identity.get("revision"), work.loaded.sae_identities))
     write_identity(folder, work.identity)
     return folder
 
 
 def _bytes_a_pair(work: Work) -> int:
     reads = 2.0 if work.config.measure.position == "completion-mean" else 1.0
-    saes, keep = work.worker.sae_identities, work.config.output.keep_residuals
-    return bytes_a_pair(work.worker.columns, saes, reads=reads, keep_residuals=keep)
+    saes, keep = work.loaded.sae_identities, work.config.output.keep_residuals
+    return bytes_a_pair(work.loaded.columns, saes, reads=reads, keep_residuals=keep)
 
 
 def _finish(
     work: Work, folder: RunFolder, previous: Previous | None, lint: dict[str, Any], progress: Progress
 ) -> RunResult:
     """Measure what is missing, merge, write the manifest; the shards go last."""
-    config, session, worker, hints = work.config, work.session, work.worker, list[str]()
+    config, session, hints = work.config, work.session, list[str]()
     merged = None if previous is None else merged_before(previous, work.identity)
     with stoppable() as check:
         if merged is None:
             measuring = time.perf_counter()
             with Watch() as watch:
                 _measure(work, folder, previous is not None, progress, check)
-            hints = slow_hints(config, time.perf_counter() - measuring, watch.marks, worker.computed())
+            hints = slow_hints(config, time.perf_counter() - measuring, watch.marks, work.crew.tally().work)
             with session.stopwatch.stage("write"):
                 count = -(-work.scan.count // config.engine.shard_pairs)
                 metadata = table_metadata(config, work.identity)
-                merged = merge(folder, count, worker.columns, metadata, config.output.keep_residuals, check)
+                merged = merge(folder, count, work.loaded.columns, metadata, config.output.keep_residuals, check)
                 _log_quarantine(folder)
     with session.stopwatch.stage("health"):
         health = _health(work, folder, merged)
@@ -241,7 +242,7 @@ def _finish(
 
 def _health(work: Work, folder: RunFolder, merged: MergeResult) -> Health:
     """The health gate, on the finished tables and on a few texts read again where the model is."""
-    run, worker, engine = Run(folder.path), work.worker, work.config.engine
+    run, loaded, engine = Run(folder.path), work.loaded, work.config.engine
     try:
         inspection = work.crew.ask(partial(inspect, sample=Sample.of_run(work.source, run.metrics, engine.shard_pairs)))
     except WorkerLostError as error:  # the run is complete
@@ -252,8 +253,8 @@ def _health(work: Work, folder: RunFolder, merged: MergeResult) -> Health:
         run.metrics,
         run.features,
         merged.reasons,
-        identity=worker.identity,
-        saes=worker.sae_identities,
+        identity=loaded.identity,
+        saes=loaded.sae_identities,
         allowed=work.config.output.allow_unsound,
     )
 
@@ -299,12 +300,12 @@ def _refuse_quarantine(journal: Journal, limit: int | None, again: str) -> None:
         )
 
 
-def _lint(config: RunConfig, source: Source, worker: CrewWorker) -> dict[str, Any]:
+def _lint(config: RunConfig, source: Source, loaded: Loaded) -> dict[str, Any]:
     """What the linter finds, for the manifest; it stops nothing, and a sample does for its text classifier."""
     sample = GroupSample(source, LINT_ROWS, config.measure.seed) if source.scan().count > LINT_ROWS else None
     report = lint_source(
         sample or source,
-        tokenize=worker.tokenizer.tokenize,
+        tokenize=loaded.tokenizer.tokenize,
         tokenizer=config.model.model,
         join=config.data.join,
         most_judged=LINT_PAIRS,

@@ -12,9 +12,10 @@ from bluffscope.config import RunConfig
 from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.pairs import Scan, Source
 from bluffscope.pipeline.shard import cut_shards
+from bluffscope.pipeline.worker import Loaded
 from bluffscope.records import Shard
 from bluffscope.runs.identity import Identity
-from bluffscope.runs.workers import Crew, CrewWorker
+from bluffscope.runs.workers import Crew
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Session:
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     start: float = field(default_factory=time.perf_counter)
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
-    worker: CrewWorker | None = None
+    crew: Crew | None = None
 
     def said(self) -> dict[str, Any]:
         """What is known of it by now."""
@@ -35,7 +36,7 @@ class Session:
             "elapsed": elapsed,
             "device": self.config.model.device,
             "timings": {**self.stopwatch.seconds, "total": elapsed},
-            "computed": {} if self.worker is None else self.worker.computed(),
+            "computed": {} if self.crew is None else dict(self.crew.tally().work),
         }
 
     def among(self, committed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -57,9 +58,9 @@ class Work:
     identity: Identity
 
     @property
-    def worker(self) -> CrewWorker:
-        """What measures, as far as the rest of a run has to know it."""
-        return self.crew.worker
+    def loaded(self) -> Loaded:
+        """What the workers loaded."""
+        return self.crew.loaded
 
     def shards(self) -> Iterator[Shard]:
         """All shards of the input."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -12,69 +13,35 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import torch
 
 from bluffscope import __version__
 from bluffscope.config import EngineOptions, RunConfig
 from bluffscope.engine import Commit, LocalEngine
-from bluffscope.engine.base import Question, Tally
+from bluffscope.engine.base import Question
 from bluffscope.engine.launch import check_address
 from bluffscope.engine.placement import Need, Node, Placement, place
 from bluffscope.errors import InputError
-from bluffscope.host.machine import device_peak
-from bluffscope.host.stopwatch import Stopwatch
+from bluffscope.host.stopwatch import Stopwatch, Tally
 from bluffscope.metrics import Analysis
 from bluffscope.metrics.own import UserAnalysis
 from bluffscope.pipeline.batch_size import (
     ROW_TOKENS,
     SHARE,
-    loaded_shape,
     plan_run,
     predicted_peak,
     run_footprint,
     sized,
 )
-from bluffscope.pipeline.build import OF_THE_REFERENCE, ColumnsOf, RunWorker, build_worker
-from bluffscope.pipeline.plan import TextTokenizer
-from bluffscope.pipeline.plan.memory import Footprint, Shape
-from bluffscope.pipeline.shard import ShardWorker
-from bluffscope.pipeline.shard_rows import ShardRows
+from bluffscope.pipeline.build import OF_THE_REFERENCE, ColumnsOf, build_worker
+from bluffscope.pipeline.plan.memory import Shape
+from bluffscope.pipeline.worker import Advance, Loaded, RunWorker
 from bluffscope.records import Shard
-from bluffscope.table.schema import Column
 
 if TYPE_CHECKING:
     from bluffscope.engine.ray import RayEngine
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a worker loaded, as the rest of the run needs to know it; travels between processes."""
-
-    config: RunConfig
-    """The options, with everything frozen in that was left open."""
-    tokenizer: TextTokenizer
-    columns: Sequence[Column]
-    identity: dict[str, Any]
-    sae_identities: dict[int, dict[str, Any]]
-    strategy: str
-    footprint: Footprint | None
-    """None for strategies without a memory model."""
-
-    @property
-    def fingerprint(self) -> Any:
-        """The weights: equal for workers that give the same numbers."""
-        saes = {layer: identity.get("weights") for layer, identity in self.sae_identities.items()}
-        return self.identity.get("weights"), saes, self.strategy, self.config.engine
-
-    def rejected(self, shard: Shard, reason: str) -> pl.DataFrame:
-        """The table of a shard of which every pair is quarantined for this reason."""
-        rows = ShardRows(shard, self.columns, keep_residuals=self.config.output.keep_residuals)
-        for pair in shard.pairs:
-            rows.quarantine(pair.index, reason)
-        return rows.frame()
 
 
 @dataclass(frozen=True)
@@ -89,7 +56,7 @@ class RunFactory:
     version: str = __version__
     """Of the package that the driver has."""
 
-    def __call__(self) -> DistantRunWorker:
+    def __call__(self) -> RunWorker:
         """Load everything.
 
         Raises:
@@ -103,142 +70,90 @@ class RunFactory:
         torch.set_num_threads(self.threads)  # counts for the thread that says so, which is the one that will measure
         stopwatch = Stopwatch()
         with stopwatch.stage("load"):
-            worker, config = build_worker(self.config, self.analyses, self.columns_of, stopwatch)
-        return DistantRunWorker(worker, config)
+            return build_worker(self.config, self.analyses, self.columns_of, stopwatch)
 
 
 @dataclass(frozen=True)
-class DistantRunWorker:
-    """A run's worker in a process other than the driver's, where it has to speak for itself."""
-
-    worker: RunWorker
-    config: RunConfig
-
-    def prepare(self, shard: Shard) -> Any:
-        """As the worker does."""
-        return self.worker.prepare(shard)
-
-    def measure(self, prepared: Any, advance: Callable[[int], None]) -> Any:
-        """As the worker does."""
-        return self.worker.measure(prepared, advance)
-
-    def tabulate(self, measured: ShardRows) -> pl.DataFrame:
-        """As the worker does."""
-        return self.worker.tabulate(measured)
-
-    def describe(self) -> Loaded:
-        """What it loaded."""
-        worker = self.worker
-        return Loaded(
-            config=self.config,
-            tokenizer=worker.tokenizer,
-            columns=tuple(worker.columns),
-            identity=worker.identity,
-            sae_identities=worker.sae_identities,
-            strategy=worker.strategy,
-            footprint=_footprint(worker, self.config) if isinstance(worker, ShardWorker) else None,
-        )
-
-    def tally(self) -> Tally:
-        """What it has done so far."""
-        worker = self.worker
-        return Tally(dict(worker.stopwatch.seconds), worker.computed(), device_peak(self.config.model.device))
-
-    def answer(self, question: Question) -> Any:
-        """What the run's worker itself has to say."""
-        return question(self.worker)
-
-
-def _footprint(worker: ShardWorker, config: RunConfig) -> Footprint:
-    shape = loaded_shape(
-        worker.reader.model, worker.coders.values(), config.model.quantize, head=config.measure.logprob
-    )
-    return run_footprint(shape, config.model.device, config.measure)
-
-
-@dataclass(frozen=True)
-class RemoteWorkers:
-    """All workers on Ray as one, for what a run asks of its worker beside measuring."""
-
-    loaded: Loaded
-    engine: RayEngine
-
-    @property
-    def tokenizer(self) -> TextTokenizer:
-        """The linter's."""
-        return self.loaded.tokenizer
-
-    @property
-    def columns(self) -> Sequence[Column]:
-        """Of the table."""
-        return self.loaded.columns
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The model's, for the manifest."""
-        return self.loaded.identity
-
-    @property
-    def sae_identities(self) -> dict[int, dict[str, Any]]:
-        """Of each layer's SAE, for the manifest."""
-        return self.loaded.sae_identities
-
-    @property
-    def strategy(self) -> str:
-        """How batches are laid out."""
-        return self.loaded.strategy
-
-    def computed(self) -> dict[str, int]:
-        """How much work was done so far, for the manifest; summed over workers."""
-        return dict(self.engine.tally().work)
-
-
-CrewWorker = RunWorker | RemoteWorkers
-"""What a run knows of its worker, wherever that is."""
-
-
-@dataclass(frozen=True)
-class Crew:
+class Crew(ABC):
     """Who measures a run's shards."""
 
-    run: Callable[[Iterable[Shard], Commit, Callable[[int], None]], None]
-    """Measures shards and commits their tables."""
-    worker: CrewWorker
-    config: RunConfig
-    """The options, with everything frozen in that was left open."""
+    loaded: Loaded
+    """What every worker loaded."""
 
+    @abstractmethod
+    def run(self, shards: Iterable[Shard], commit: Commit, advance: Advance) -> None:
+        """Measure shards and commit their tables."""
+
+    @abstractmethod
     def ask(self, question: Question) -> Any:
         """What a worker answers to a question, in the process that holds the model.
 
         Raises:
             WorkerLostError: the workers are gone.
         """
-        return self.worker.engine.ask(question) if isinstance(self.worker, RemoteWorkers) else question(self.worker)
+
+    @abstractmethod
+    def tally(self) -> Tally:
+        """What was done so far; summed over workers."""
+
+    def workers(self, pairs: int) -> dict[str, Any] | None:  # noqa: ARG002 - several workers are counted by the pair
+        """For the manifest: how many workers there were and how fast each was; None for one in this process."""
+        return None
 
     def memory(self, pairs: int) -> dict[str, int | None]:
         """The most memory held where a model is (of several workers: the largest), as predicted and as it came."""
-        config, worker = self.config, self.worker
-        if isinstance(worker, RemoteWorkers):
-            found, peak = worker.loaded.footprint, worker.engine.tally().peak_bytes
-        else:
-            found = _footprint(worker, config) if isinstance(worker, ShardWorker) else None
-            peak = device_peak(config.model.device)
-        predicted = None if found is None else predicted_peak(config.engine, found, pairs)
-        return {"predicted_bytes": predicted, "peak_bytes": peak}
+        found = self.loaded.footprint
+        predicted = None if found is None else predicted_peak(self.loaded.config.engine, found, pairs)
+        return {"predicted_bytes": predicted, "peak_bytes": self.tally().peak_bytes}
 
-    def workers(self, pairs: int) -> dict[str, Any] | None:
-        """For the manifest: how many workers there were and how fast each was; None for one in this process."""
-        if not isinstance(self.worker, RemoteWorkers):
-            return None
-        engine = self.worker.engine
-        placement = engine.placement
-        rate = pairs / engine.seconds / placement.workers if engine.seconds else None
+
+@dataclass(frozen=True)
+class LocalCrew(Crew):
+    """One worker in this process."""
+
+    worker: RunWorker
+
+    def run(self, shards: Iterable[Shard], commit: Commit, advance: Advance) -> None:
+        """One shard after another."""
+        LocalEngine().run(shards, lambda: self.worker, commit, advance)
+
+    def ask(self, question: Question) -> Any:
+        """What it answers."""
+        return self.worker.answer(question)
+
+    def tally(self) -> Tally:
+        """What it has done."""
+        return self.worker.tally()
+
+
+@dataclass(frozen=True)
+class RayCrew(Crew):
+    """Several workers on Ray."""
+
+    engine: RayEngine
+    factory: RunFactory
+
+    def run(self, shards: Iterable[Shard], commit: Commit, advance: Advance) -> None:
+        """As many shards at once as there are workers."""
+        self.engine.run(shards, self.factory, commit, advance)
+
+    def ask(self, question: Question) -> Any:
+        """What one that is left answers."""
+        return self.engine.ask(question)
+
+    def tally(self) -> Tally:
+        """What all have done."""
+        return self.engine.tally()
+
+    def workers(self, pairs: int) -> dict[str, Any]:
+        """Their number and rate."""
+        engine, placement = self.engine, self.engine.placement
         return {
             "number": placement.workers,
             "threads": placement.cores,
             "gpu": placement.gpu,
             "lost": engine.lost,
-            "pairs_per_second_each": rate,
+            "pairs_per_second_each": pairs / engine.seconds / placement.workers if engine.seconds else None,
         }
 
 
@@ -271,8 +186,8 @@ def crew_of(
     if options.engine == "local":
         _warn_of_rays_own(options)
         with stopwatch.stage("load"):
-            worker, config = build_worker(config, analyses, columns_of, stopwatch)
-        yield Crew(lambda shards, *told: LocalEngine().run(shards, lambda: worker, *told), worker, config)
+            worker = build_worker(config, analyses, columns_of, stopwatch)
+        yield LocalCrew(worker.describe(), worker)
         return
     with ExitStack() as stack:
         with stopwatch.stage("load"):
@@ -286,8 +201,7 @@ def crew_of(
             modules = _modules_to_send(analysis.function for analysis in analyses)
             engine = stack.enter_context(ray.RayEngine(placement, stopwatch, modules))
             loaded: Any = engine.hire(factory)  # what its workers describe is a `Loaded`
-        remote = RemoteWorkers(loaded, engine)
-        yield Crew(lambda shards, *told: engine.run(shards, factory, *told), remote, loaded.config)
+        yield RayCrew(loaded, engine, factory)
 
 
 def _warn_of_rays_own(options: EngineOptions) -> None:

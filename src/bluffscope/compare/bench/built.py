@@ -25,12 +25,11 @@ from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import ANALYSES
 from bluffscope.model.quantize import quantize_to_int8
 from bluffscope.pairs import open_source
-from bluffscope.pipeline.baseline import BaselineWorker, Loaded
-from bluffscope.pipeline.batch_size import loaded_shape, predicted_peak, run_footprint
+from bluffscope.pipeline.batch_size import predicted_peak
 from bluffscope.pipeline.build import OF_THE_REFERENCE, Parts, RunWorker, assemble
-from bluffscope.pipeline.shard import ShardWorker, cut_shards
+from bluffscope.pipeline.shard import cut_shards
 from bluffscope.records import Shard
-from bluffscope.reference.model import tokenise
+from bluffscope.reference.model import ReferenceOptions, tokenise
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.merge import merge
 from bluffscope.table.schema import table_columns
@@ -66,8 +65,10 @@ class Built:
     def measure(self, config: RunConfig) -> dict[str, Any]:
         """Measure the pairs that the options name, into a run's folder that is removed again; what it took."""
         stopwatch = Stopwatch()
-        worker, config = assemble(config, self._parts(), ANALYSES, lambda layers: table_columns(layers), stopwatch)
-        worker = self._changed(worker)
+        worker = self._changed(
+            assemble(config, self._parts(), ANALYSES, lambda layers: table_columns(layers), stopwatch)
+        )
+        config = worker.loaded.config
         if self.job.strategy == "separate":
             self._kept = None  # it loads its own for each analysis: two would not fit
         source = open_source(config.data)
@@ -104,16 +105,15 @@ class Built:
             "peak_bytes": peak_rss(),
             "marks": list(watch.marks),
         }
-        if isinstance(worker, ShardWorker):
-            sizes = loaded_shape(self.parts.model, self.parts.coders.values(), self.job.quantize)
-            footprint = run_footprint(sizes, "cpu", config.measure)
+        if (footprint := worker.loaded.footprint) is not None:
             found["predicted_bytes"] = predicted_peak(config.engine, footprint, scan.count)
             found["held_bytes"] = footprint.weights + footprint.saes
         elif self.job.strategy == "sequential":
+            options = ReferenceOptions(layers=tuple(self.parts.coders), prepend_bos=worker.tokenizer.bos is not None)
             texts = [
                 text.ids
                 for pair in source.pairs()
-                for text in tokenise(pair, self.parts.model.tokenizer, worker.options).values()
+                for text in tokenise(pair, self.parts.model.tokenizer, options).values()
             ]
             found["plain_forward_seconds"] = plain_forward_seconds(self.parts.model, texts)
             found["baseline_forward_seconds"] = stopwatch.seconds["forward"] / worker.computed()["forwards"]
@@ -122,12 +122,6 @@ class Built:
     def limit(self) -> dict[str, Any]:
         """The machine's matrix-product peak at this model's sizes, and what a token and a read cost at least."""
         return matrix_peak(self.parts.model, self.parts.coders)
-
-    def _anew(self) -> Loaded:
-        """The same model and SAEs once more: what `separate` does for each analysis."""
-        parts = build(self.job)
-        saes = {layer: coder.sae for layer, coder in parts.coders.items()}
-        return Loaded(parts.model.network, parts.model.tokenizer, saes)
 
     def _parts(self) -> Parts:
         coders = self.parts.coders
@@ -142,13 +136,13 @@ class Built:
 
     def _changed(self, worker: RunWorker) -> RunWorker:
         """The worker with the job's older pieces put in."""
-        if isinstance(worker, BaselineWorker):
-            return replace(worker, load=self._anew)
-        if self.job.dense:
-            worker = replace(worker, decompose=dense_geometry)
-        reader = worker.reader
+        batched = worker.in_batches
+        if batched is None:
+            return replace(worker, load=lambda: build(self.job))  # once more for each analysis of `separate`
+        reader = batched.reader
         if self.job.text_by_text:
             reader = TextByText(reader.model, reader.points, None)
         if not self.job.pooled:
             reader = replace(reader, buffers=Buffers(enabled=False))
-        return replace(worker, reader=reader)
+        geometry = dense_geometry if self.job.dense else batched.decompose
+        return replace(batched, reader=reader, decompose=geometry)
