@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import bluffscope
+from bluffscope.metrics import METRICS
 
 ROOT = Path(bluffscope.__file__).parent
 GROUND = {"errors", "records", "config", "host"}
@@ -290,6 +291,28 @@ def test_no_folder_or_file_has_a_name_that_says_nothing():
     assert not {"utils", "util", "helpers", "common", "misc"} & {
         name for module in MODULES for name in module.split(".")
     }
+
+
+NAMING_METRICS = {
+    "report.dashboard",  # the panels that it shows
+    "report.summary",  # cross tables of shape classes
+    "compare.tables",  # tolerances that follow from how a metric is computed
+    "compare.bench.parts",  # the reference's geometry
+    "health.table",  # what published SAEs reach
+}
+"""Modules that speak of certain metrics; whatever holds for all of them is read from the declarations."""
+
+
+def test_metrics_are_named_where_they_are_declared_so_that_a_new_one_needs_no_other_file():
+    names = {metric.name for metric in METRICS if "_" in metric.name}
+    found = {
+        module.removeprefix("bluffscope.")
+        for module in MODULES
+        if part(module) not in ("metrics", "reference")
+        and names & {node.value for node in ast.walk(tree(module)) if isinstance(node, ast.Constant)}
+    }
+    assert len(names) > 10
+    assert found == NAMING_METRICS
 
 
 WAITS = {"wait", "join", "communicate", "result", "acquire"}
