@@ -98,7 +98,7 @@ def _pairs(path: Path) -> None:
 
 
 def _config(path: Path) -> None:
-    from bluffscope.cli.options import load_config
+    from bluffscope.config.yaml_file import load_config
 
     load_config(path)
 
@@ -134,7 +134,7 @@ def answer(kind: str, path: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    for name in ("pyarrow.parquet", "bluffscope.report.page", "bluffscope.stats", "bluffscope.cli.options"):
+    for name in ("pyarrow.parquet", "bluffscope.report.page", "bluffscope.stats", "bluffscope.config.yaml_file"):
         import_module(name)
     # The JavaScript engine that gives the page its scripts reserves gigabytes of addresses, which are no memory.
     import_module("bluffscope.report.page")._bundle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 
 import bluffscope
 import tiny
+from browser import Browser, executable
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -99,6 +101,29 @@ def test_no_source_file_cites_a_document_that_the_repository_does_not_hold():
     assert {name: cited for name, cited in found.items() if cited and name != "tests/test_docs.py"} == {}
 
 
+def texts_of_the_program() -> str:
+    """Every text in the source; a null character where a value is put in."""
+    found: list[str] = []
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values)
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_messages_that_the_faq_explains_are_those_of_the_program():
+    headings = re.findall(r"^### (.*)", (ROOT / "docs" / "faq.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    messages = [message for heading in headings for message in re.findall(r"`([^`]+)`", heading)]
+    assert len(messages) > 15
+    program = texts_of_the_program()
+    parts = {part for message in messages for part in re.split(r"\.\.\.|'\w+'|\d+|[A-Z]{3,}", message) if len(part) > 7}
+    assert [part for part in sorted(parts) if part not in program] == []
+
+
 def test_the_page_on_own_analyses_shows_the_example_as_it_is():
     example = (ROOT / "examples" / "own_analysis.py").read_text(encoding="utf-8")
     _, function, columns, _ = blocks(ROOT / "docs" / "own-analysis.md")
@@ -162,7 +187,7 @@ def site(tmp_path_factory):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -207,11 +232,35 @@ def test_the_site_holds_every_page_and_loads_nothing_from_elsewhere(site):
         "changelog.html",
         "model-card.html",
         "benchmark.html",
+        "security.html",
     }
     for name in built:
         page = _Page((site / name).read_text(encoding="utf-8"))
         assert page.loaded
         assert not [source for source in page.loaded if re.match(r"(https?:)?//", source)], name
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    path = executable()
+    if path is None:
+        reason = "no Chromium or Chrome on this machine: the site's search is not tested in a browser"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    found = Browser(path, tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+def test_search_works_in_a_page_opened_as_a_file(site, browser):
+    browser.ask("Emulation.setFocusEmulationEnabled", enabled=True)
+    browser.ask("Page.navigate", url=f"{(site / 'faq.html').resolve().as_uri()}?q=sphericity")
+    browser.wait("document.querySelectorAll('.md-search-result__item').length > 0")
+    found = browser.run("[...document.querySelectorAll('.md-search-result__link')].map(link => link.href)")
+    assert any("definitions.html" in address for address in found)
+    assert browser.complaints == []
+    assert [address for address in browser.requests if not address.startswith(("file:", "data:"))] == []
 
 
 def test_no_list_or_table_is_left_in_a_paragraph_by_the_site_s_markdown(site):

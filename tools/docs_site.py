@@ -1,7 +1,7 @@
-"""What mkdocs is told beyond `mkdocs.yml`: pages that live outside `docs/`, and the order of the navigation.
+"""Adds to the site the pages that live outside `docs/`, and orders the navigation.
 
-A hook of mkdocs (https://www.mkdocs.org/user-guide/configuration/#hooks). A new page in `docs/` needs nothing: it
-stands under "More" until it is named in `SECTIONS`.
+A hook of mkdocs (https://www.mkdocs.org/user-guide/configuration/#hooks). A new page in `docs/` appears under "More"
+until `SECTIONS` names it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ ELSEWHERE = {
     "index.md": "README.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
+    "security.md": "SECURITY.md",
     "model-card.md": "src/bluffscope/config/demo/MODEL_CARD.md",
     "benchmark.md": "src/bluffscope/pairs/data/README.md",
 }
 """Pages of the site that are files elsewhere in the repository."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Start": ("index", "notebooks/*", "data", "lint", "models", "hub"),
+    "Start": ("index", "quick-start", "notebooks/*", "data", "lint", "models", "glossary", "faq"),
     "Measure": ("definitions", "columns", "run-folder", "health", "memory", "speed", "scale", "reliability", "ray"),
     "Results": ("statistics", "report", "compare", "features", "detect"),
     "Library": ("library", "own-analysis", "api"),
-    "Trust": ("verify", "benchmark", "model-card"),
+    "Trust": ("verify", "benchmark", "model-card", "security"),
     "Project": ("contributing", "dependencies", "changelog"),
 }
 """Pages of each section in their order, without `.md`; those that are not there are left out."""

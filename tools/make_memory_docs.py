@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bluffscope.cli.doctor import guide_rows
 from bluffscope.pipeline.batch_size import MOST_BATCH_TOKENS, SHARE, gigabytes
-from bluffscope.pipeline.plan.memory import GEMMA_2_2B, HEAD_BLOCK, SMALLEST_BATCH, TOKENS_A_PAIR, footprint
+from bluffscope.pipeline.memory import GEMMA_2_2B, HEAD_BLOCK, SMALLEST_BATCH, TOKENS_A_PAIR, footprint
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
 HEADER = ("model", "options", "peak", "predicted")
@@ -46,7 +46,7 @@ def page(peaks: Iterable[Sequence[str]]) -> str:
     weights, saes = gigabytes(run.weights), gigabytes(run.saes)
     return f"""# Memory and batch size
 
-This page is made from `src/bluffscope/pipeline/plan/memory.py` by `python tools/make_memory_docs.py`: edit the tool,
+This page is made from `src/bluffscope/pipeline/memory.py` by `python tools/make_memory_docs.py`: edit the tool,
 not the page.
 
 A run holds

@@ -100,7 +100,7 @@ def run(
         analyses: which of the five analyses run.
         added: analyses of the user's own.
         progress: told how many pairs are done.
-        tell: called with each step after the measuring as it begins.
+        tell: called with each step as it begins.
         draw: whether statistics and report.html are made (it takes seconds).
 
     Raises:
@@ -111,7 +111,7 @@ def run(
     started = time.perf_counter()
     tell = tell or (lambda _: None)
     check_fidelity(config)
-    measured = measure(config, analyses=analyses, added=added, progress=progress)
+    measured = measure(config, analyses=analyses, added=added, progress=progress, tell=tell)
     result = CompletedRun(**vars(measured))
     if config.output.fidelity and "fidelity" not in result.manifest:
         tell("Fidelity: measuring in float32")

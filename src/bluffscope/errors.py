@@ -15,7 +15,7 @@ class InputError(BluffscopeError, ValueError):
 
 
 class PairError(BluffscopeError, ValueError):
-    """One pair cannot be processed; it is quarantined with this reason and the run goes on."""
+    """One pair cannot be processed; it is quarantined with this reason and the run continues."""
 
 
 class RunFolderError(BluffscopeError, OSError):
@@ -31,13 +31,13 @@ class QuarantineLimitError(BluffscopeError):
 
 
 class RunStopped(KeyboardInterrupt):  # noqa: N818 - no error
-    """A signal (Ctrl-C, SIGTERM) ended a run; what was committed is kept, and --resume goes on from there."""
+    """A signal (Ctrl-C, SIGTERM) ended a run; what was committed is kept, and --resume continues from there."""
 
     def __init__(self, signal_number: int, resume: str | None = None) -> None:
         super().__init__(signal_number, resume)
         self.signal_number = signal_number
         self.resume = resume
-        """The command that goes on with the run, once its folder is known."""
+        """The command that resumes the run, once its folder is known."""
 
     @property
     def exit_code(self) -> int:

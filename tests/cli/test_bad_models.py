@@ -82,7 +82,7 @@ def test_damaged_weights_are_refused(model_refused, folder, damage, says):
     [
         ('{"a":\n ', "config.json is not valid JSON (line 2)"),
         ("", "config.json is not valid JSON"),
-        ("[]", "config.json holds no object"),
+        ("[]", "config.json is not a JSON object"),
         ("{}", "cannot load the config.json"),
         ('{"model_type": "nope"}', "does not recognize this architecture"),
         ('{"model_type": "gemma2", "num_hidden_layers": 1000000000}', "num_hidden_layers is 1000000000"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bluffscope.api import run
-from bluffscope.cli.options import parse_run
+from bluffscope.cli.options import RunCommand, parse
 from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.errors import InputError
 
@@ -46,7 +46,7 @@ from bluffscope.errors import InputError
         (["--dtype", "float8"], "--dtype: expected auto or float32 or bfloat16 or float16 or float64, got float8"),
         (["--quantize", "int3"], "--quantize: expected none or int8 or int4, got int3"),
         (["--quantize", "int4"], "--quantize int4: it runs on cuda, not on cpu; use --quantize int8"),
-        (["--quantize", "int8", "--dtype", "float64"], "--dtype float64 makes no sense beside it"),
+        (["--quantize", "int8", "--dtype", "float64"], "cannot be combined with --dtype float64"),
         (["--fidelity", "-2", "--dtype", "bfloat16"], "--fidelity -2: give a number that is 0 or more"),
         (["--fidelity", "x"], "--fidelity: expected a whole number, got x"),
         (["--fidelity", "3"], "the run is in float32 without quantisation, so there is nothing to compare"),
@@ -144,7 +144,7 @@ def test_a_config_that_is_missing_a_folder_or_no_text_is_refused(refused, tmp_pa
     refused("analyze", "--config", tmp_path, says="cannot be read (Is a directory)")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     refused("analyze", "--config", tmp_path / "bytes.yaml", says="not valid YAML")
-    refused("analyze", "--config", says="--config: give a run's config.yaml")
+    refused("analyze", "--config", says="--config: expected a path, got nothing")
     refused("analyze", "--config", "a", "--config", "b", says="--config: given twice")
 
 
@@ -163,6 +163,6 @@ def test_wrong_usage_reads_the_same_where_the_terminal_knows_no_frames(monkeypat
 
     monkeypatch.setattr("sys.stdout", Plain())
     with pytest.raises(InputError, match=r"^--modle: no such option \(did you mean --model\?\); see x --help$"):
-        parse_run(["--modle", "a"], "x", "")
+        parse(RunCommand, ["--modle", "a"], "x")
     with pytest.raises(InputError, match=r"^--seed: expected a whole number, got y; see x --help$"):
-        parse_run(["--seed", "y"], "x", "")
+        parse(RunCommand, ["--seed", "y"], "x")

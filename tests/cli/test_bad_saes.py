@@ -199,7 +199,7 @@ def test_folders_without_saes_are_refused(saes_refused, tmp_path, saes, pairs_fi
         ),
         ("gemma-scope-2b-pt-res-canonical:{", (5,), "it has no SAE {; there are layer_0/width_16k/canonical"),
         ("some/repository:layer_{layer}", (0,), "layer 0: no such folder here, and not (wholly) in the Hugging Face"),
-        ("gemma-scope-2b-pt-res-canonical", (5,), "while HF_HUB_OFFLINE forbids to download it"),
+        ("gemma-scope-2b-pt-res-canonical", (5,), "while HF_HUB_OFFLINE forbids downloading it"),
     ],
     ids=str,
 )

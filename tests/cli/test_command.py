@@ -15,6 +15,7 @@ from polars.testing import assert_frame_equal
 
 import bluffscope
 import tiny
+from bluffscope.cli.main import COMMANDS
 
 HEAVY = {"torch", "polars", "transformers", "sae_lens", "altair", "pyarrow", "sklearn", "scipy"}
 
@@ -25,9 +26,10 @@ HEAVY = {"torch", "polars", "transformers", "sae_lens", "altair", "pyarrow", "sk
     ids=str,
 )
 def test_help_and_wrong_flags_answer_without_heavy_imports(arguments):
+    names = HEAVY | ({"numpy", "yaml"} if "--help" in arguments else set())
     script = (
         "import sys; from bluffscope.cli.main import main; code = main(sys.argv[1:]); "
-        f"heavy = {HEAVY} & set(sys.modules); sys.exit(str(heavy)) if heavy else sys.exit(code)"
+        f"heavy = {names} & set(sys.modules); sys.exit(str(heavy)) if heavy else sys.exit(code)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
@@ -39,8 +41,9 @@ def test_help_and_wrong_flags_answer_without_heavy_imports(arguments):
 def test_help_names_every_command_and_what_to_try_first(call):
     outcome = call("--help")
     assert outcome.code == 0
-    assert outcome.out.startswith("usage: bluffscope COMMAND [OPTIONS]")
-    assert "bluffscope analyze" in outcome.out
+    assert "First steps: bluffscope analyze" in outcome.out
+    for name in COMMANDS:
+        assert f"• {name} " in outcome.out
     assert call("help").out == call("-h").out == outcome.out
     assert (call().code, call().out) == (2, outcome.out)
 
@@ -48,30 +51,70 @@ def test_help_names_every_command_and_what_to_try_first(call):
 def test_the_help_of_analyze_names_every_option(call):
     outcome = call("analyze", "--help")
     assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.index(" --data ") < outcome.out.index(" --model ") < outcome.out.index(" --config ")
+    assert "None" not in outcome.out
+    assert outcome.out.count("(default: the preset's).") == 1
     for flag in ["--data", "--columns", "--preset", "--sae", "--layers", "--noise-sweep", "--batch-size", "--config"]:
         assert f" {flag} " in outcome.out
+
+
+def test_completion_scripts_know_commands_and_their_flags(call):
+    script = call("--tyro-print-completion", "bash").out
+    for word in ["bluffscope", "analyze", "--noise-sweep", "train", "--allow-weak", "completion-mean"]:
+        assert word in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--tyro-print-completion", "nosh"], "no such shell"),
+        (["--tyro-write-completion", "bash", "no/such/file"], "No such file or directory"),
+        (["--tyro-print-completion"], "unknown command '--tyro-print-completion'"),
+        ([""], "unknown command ''"),
+        (["presets", ""], ": no such option"),
+    ],
+)
+def test_wrong_words_in_place_of_a_command_are_answered_in_one_line(call, words, why):
+    outcome = call(*words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert why in outcome.err
+    assert len(outcome.err.splitlines()) == 1
 
 
 def test_versions_and_unknown_commands(call):
     assert call("--version").out == f"bluffscope {bluffscope.__version__}\n"
     outcome = call("analyse")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == "bluffscope: unknown command 'analyse'; see bluffscope --help\n"
-    assert call("presets", "--json").err == "bluffscope presets: --json: this command takes no options\n"
+    assert outcome.err == "bluffscope: unknown command 'analyse' (did you mean analyze?); see bluffscope --help\n"
+    assert call("presets", "--json").err == (
+        "bluffscope presets: --json: no such option; see bluffscope presets --help\n"
+    )
+    assert call("detect", "trian").err == (
+        "bluffscope detect: unknown command 'trian' (did you mean train?); see bluffscope detect --help\n"
+    )
+    assert call("detect", "train").err == "bluffscope detect: give RUN and --out; see bluffscope detect train --help\n"
 
 
 def test_presets_are_listed_with_their_whole_names(call):
     out = call("presets").out
     for word in ["demo", "gemma-2-2b", "google/gemma-2-2b", "5 12 20"]:
         assert word in out
-    words = "".join(character for character in out if character not in " │\n")
+    words = "".join(character for character in out if character not in " \n")
     assert "gemma-scope-2b-pt-res-can" in words
 
 
 def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder(call, drawn, tiny_flags, tmp_path):
     outcome = call("analyze", *tiny_flags)
     assert outcome.code == 0
-    (line,) = outcome.err.splitlines()
+    line, *steps = outcome.err.splitlines()
+    assert steps == [
+        "Report: reading the run",
+        "Report: testing effects",
+        "Report: fitting detectors",
+        "Report: testing features",
+        "Report: writing the page",
+    ]
     done, rate, left = line.split(" | ")
     assert (done, left) == ("Progress: 5/5 samples", "ETA: 0s")
     assert rate.startswith("Rate: ")
@@ -79,9 +122,7 @@ def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder
     assert outcome.out.startswith("Summary of 5 pairs")
     total, stages, memory, lint, health, run, report = outcome.out.splitlines()[-7:]
     assert lint == "Lint: 1 warning (conflicting facts: 2 pairs); see manifest.json"
-    assert health.startswith("Health: UNSOUND: ") and health.endswith(
-        "verdicts are given all the same (--allow-unsound)"
-    )
+    assert health.startswith("Health: UNSOUND: ") and health.endswith("verdicts are shown anyway (--allow-unsound)")
     assert total.startswith("Total time: ")
     assert total.endswith(" pairs/sec once loaded)")
     assert stages.startswith("Seconds by stage: load ")
@@ -105,7 +146,9 @@ def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder
     )
     assert (tmp_path / "run" / "report.html").stat().st_size > 500_000
     assert (tmp_path / "run" / "stats.parquet").exists()
-    assert (tmp_path / "run" / "figures" / "dashboard.png").stat().st_size > 10_000
+    assert not (tmp_path / "run" / "figures").exists()
+    # Page and terminal agree on the time.
+    assert f"<p>{total.split()[2]} s in all" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 def test_the_config_of_a_run_is_complete_and_replays_it(call, tiny_flags, tmp_path, monkeypatch):

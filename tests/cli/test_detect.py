@@ -68,7 +68,7 @@ def test_trained_on_known_pairs_it_tells_held_out_ones_apart_and_unseen_ones_not
 def test_where_it_beats_nothing_it_is_not_kept_unless_told(call, demo, tmp_path):
     outcome = call("detect", "train", demo, "--out", tmp_path / "weak", "--where", "known=false")
     assert outcome.code == 1
-    assert outcome.out.splitlines()[-1].startswith("Not kept: it does not beat the best baseline")
+    assert outcome.out.splitlines()[-1].startswith("Not saved: it does not beat the best baseline")
     assert not (tmp_path / "weak").exists()
     assert call("detect", "train", demo, "--out", tmp_path / "weak", "--where", "known=false", "--allow-weak").code == 0
     assert not read_detector(tmp_path / "weak").about["evaluation"]["beats_baselines"]

@@ -20,13 +20,15 @@ def test_doctor_shows_the_machine_and_what_the_demo_takes(call):
     labels = [line.split(":")[0] for line in outcome.out.splitlines() if re.match(r"[\w ]+: ", line)]
     assert labels[:5] == ["Processor", "Cores", "Memory", "bfloat16 on the processor", "Accelerator"]
     assert "Model: bluffscope-demo, 9 blocks and 3 SAEs" in outcome.out
-    assert re.search(r"^Batch size: \d+ pairs a forward of 16 distinct tokens each", outcome.out, re.MULTILINE)
+    assert re.search(r"^Batch size: \d+ pairs per forward pass, of 16 distinct tokens each", outcome.out, re.MULTILINE)
     assert re.search(r"^Peak memory: 0\.\d GB predicted, \d+\.\d GB free$", outcome.out, re.MULTILINE)
 
 
 def test_the_guides_table_stands_beside_what_the_model_says(call):
-    rows = [line.split("│")[1:-1] for line in call("doctor", "--machine-only").out.splitlines() if line.startswith("│")]
-    table = {(row[0].strip(), row[1].strip()): [cell.strip() for cell in row[2:]] for row in rows}
+    out = call("doctor", "--machine-only").out
+    heads, *rows = (re.split(" {2,}", line.strip()) for line in out.splitlines() if re.search(" {2,}", line.strip()))
+    assert heads == ["device", "memory", "guide", "float32", "bfloat16"]
+    table = {(row[0], row[1]): row[2:] for row in rows}
     guide = {
         ("CPU", "8 GB"): "4",
         ("CPU", "16 GB"): "8",

@@ -42,7 +42,7 @@ def test_it_says_what_the_run_takes_and_writes_nothing(dry, tmp_path, monkeypatc
         "Distinct tokens:",
         "Operations:",
         "FLOP",
-        "memory a worker",
+        "memory per worker",
         "measuring",
         "this processor",
     ):
@@ -58,7 +58,7 @@ def test_gpus_of_a_kind_stand_beside_this_machine_with_what_is_assumed(dry):
 
 def test_gpus_without_a_dry_run_and_unknown_kinds_are_refused(refused, tiny_model, tiny_saes, pairs_file):
     flags = ("--model", tiny_model, "--sae", tiny_saes, "--data", pairs_file)
-    refused("analyze", *flags, "--gpus", 8, says="give --dry-run with them")
+    refused("analyze", *flags, "--gpus", 8, says="--gpus and --gpu-kind require --dry-run")
     refused("analyze", *flags, "--dry-run", "--gpu-kind", "abacus", says="--gpu-kind abacus: unknown; choose from b200")
     refused("analyze", *flags, "--dry-run", "--gpus", 0, "--gpu-kind", "l4", says="--gpus 0: give at least 1")
     refused("analyze", *flags, "--dry-run", "--strategy", "separate", says="no forecast for --strategy separate")

@@ -35,7 +35,7 @@ for file, name, arguments in json.loads(sys.argv[1]):
 """
 
 PROBLEM = (
-    "not (wholly) in the Hugging Face cache, while HF_HUB_OFFLINE forbids to download it; unset that, or give a folder"
+    "not (wholly) in the Hugging Face cache, while HF_HUB_OFFLINE forbids downloading it; unset that, or give a folder"
 )
 MISSING = {
     "config.json": (GEMMA_2_2B, f"--model {GEMMA_2_2B}: no such folder here, and"),

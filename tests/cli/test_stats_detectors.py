@@ -48,7 +48,7 @@ def test_on_the_demo_known_pairs_are_told_apart_from_sae_features_and_unseen_pai
     }
     assert transfer.filter(train="entity", test="logical")["auroc"].item() > 0.8
     said = " ".join(outcome.out.split())
-    assert "Detectors: can a text that stands alone be told to be hallucinated?" in said
+    assert "Detectors: can a single text be recognised as hallucinated?" in said
     assert "Transfer between values of known" in said
     for name in ("length", "logprob", "text", "residual", "sae"):
         assert re.search(rf"known=true, n = 152 .*{name} +[01]\.\d\d", said), name
@@ -75,8 +75,8 @@ def test_detectors_of_an_earlier_call_do_not_outlive_its_statistics(call, demo, 
     assert outcome.code == 0, outcome.err
     assert not (run / "detectors.parquet").exists()
     assert not (run / "transfer.parquet").exists()
-    assert "No detectors were fitted: --detectors does that." in outcome.out
-    assert f"The report still shows what was there before: bluffscope report {run} writes it again." in outcome.out
+    assert "No detectors were fitted; use --detectors." in outcome.out
+    assert f"report.html is out of date; run `bluffscope report {run}`." in outcome.out
     assert "None were fitted here." in write_report(run).path.read_text("utf-8")
     call("stats", run, "--by", "known", "--detectors")
     assert (run / "detectors.parquet").exists()

@@ -14,7 +14,7 @@ from made_runs import make_run
 
 FULL = Path("/dev/full")
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="this system has no device that is always full")
-LINE = "standard output cannot be written (No space left on device); give it a file or pipe that has room"
+LINE = "standard output cannot be written (No space left on device); redirect it to a file with free space"
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,9 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(command, start, tmp_path)
     assert process.wait(60) == 0
     text = said.decode()
     bar, summary = text[: text.index("Summary of")], text[text.index("Summary of") :]
-    assert "Loading the model and its SAEs" in bar
+    doing = ["Starting", "Loading the model and its SAEs", "Linting the pairs", "samples/sec", "Running health checks"]
+    doing += ["Report: testing effects", "Report: writing the page"]
+    assert sorted(map(bar.index, doing)) == list(map(bar.index, doing))
     assert "/400 samples | Rate: " in bar
     assert "\x1b[?25l" in bar  # the cursor is hidden while the bar moves,
     assert bar.rindex("\x1b[?25h") > bar.rindex("\x1b[?25l")  # shown again,
@@ -132,7 +134,7 @@ def test_ctrl_c_ends_a_run_with_one_line_and_code_130(command, start, tmp_path):
     *progress, last = err.splitlines()
     assert all(line.startswith("Progress: ") for line in progress)
     assert last.startswith(
-        "bluffscope analyze: stopped; what is committed is kept; go on with: bluffscope analyze --resume "
+        "bluffscope analyze: stopped; committed shards are kept; resume with: bluffscope analyze --resume "
     )
 
 
@@ -223,4 +225,4 @@ def test_a_stop_before_the_first_pair_is_one_line_too(call, monkeypatch, tiny_fl
 
     monkeypatch.setattr("bluffscope.runs.workers.build_worker", interrupted)
     outcome = call("analyze", *tiny_flags)
-    assert (outcome.code, outcome.err) == (130, "bluffscope analyze: stopped before it was done\n")
+    assert (outcome.code, outcome.err) == (130, "bluffscope analyze: stopped before it finished\n")

@@ -117,7 +117,7 @@ def test_float32_decides_and_half_precision_is_for_information(call, flags, monk
     outcome = call("verify", *flags, "--dtype", dtype)
     assert outcome.code == code, outcome
     assert re.search(AGREE.format("float64"), outcome.out)
-    ratios = [float(ratio) for ratio in re.findall(r"\(([\d.e+]+)\)", re.search(r"│ gini .*", outcome.out)[0])]
+    ratios = [float(ratio) for ratio in re.findall(r"\(([\d.e+]+)\)", re.search(r"\ngini .*", outcome.out)[0])]
     assert len(ratios) == 3
     assert ratios[2] > 10
     assert ("Strategies differ in float32: batched, packed from sequential" in outcome.out) == (code == 1)
@@ -257,11 +257,11 @@ def test_the_cells_that_differ_are_named_worst_first_at_most_ten_of_a_strategy(f
     outcome = found(but_agree=["separate"])
     title = "packed: 45 cells of 9 columns differ by more than is allowed, the worst:"
     assert title in outcome.out
-    rows = [line for line in outcome.out[outcome.out.index(title) :].splitlines() if re.match(r"│ l\d_\w+_gini ", line)]
+    rows = [line for line in outcome.out[outcome.out.index(title) :].splitlines() if re.match(r"l\d_\w+_gini ", line)]
     assert len(rows) == 10
-    ratios = [float(row.split("│")[-2]) for row in rows]
+    ratios = [float(row.split()[-1]) for row in rows]
     assert ratios == sorted(ratios, reverse=True)
-    cells = [cell.strip() for cell in rows[0].split("│")[1:-1]]
+    cells = rows[0].split()
     got, expected, difference, ratio = map(float, cells[2:])
     assert got - expected == pytest.approx(difference, rel=0.05)
     assert ratio == pytest.approx(difference / 1e-6, rel=0.05)

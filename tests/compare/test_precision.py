@@ -255,7 +255,7 @@ def test_a_folder_does_not_choose_the_cluster_that_measures_it_again(half, tmp_p
 
 def test_a_comparison_that_fails_leaves_the_run_complete_and_says_so(options, tmp_path, monkeypatch):
     def gone(*arguments, **more):
-        raise InputError("--model x: it needs more memory than there is; give a smaller model")
+        raise InputError("--model x: it needs more memory than is available; give a smaller model")
 
     monkeypatch.setattr(bluffscope.api, "measure_fidelity", gone)
     config = config_from(**options, dtype="bfloat16", fidelity=2, out=tmp_path / "run")
@@ -265,7 +265,7 @@ def test_a_comparison_that_fails_leaves_the_run_complete_and_says_so(options, tm
 
 
 def test_a_replay_keeps_quantisation_and_fidelity(half, tmp_path, options):
-    from bluffscope.cli.options import load_config
+    from bluffscope.config.yaml_file import load_config
 
     config = load_config(half.path / "config.yaml")
     assert (config.output.fidelity, config.model.quantize, config.model.dtype) == (6, "none", "bfloat16")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from bluffscope.config import (
     ModelOptions,
     OutputOptions,
     RunConfig,
-    expectation,
+    from_words,
     with_values,
 )
 from bluffscope.errors import InputError
@@ -76,7 +78,37 @@ def test_the_defaults_pass_their_own_check():
         group = getattr(RunConfig(), part.name)
         values = {field.name: getattr(group, field.name) for field in fields(group)}
         assert with_values(group, values) == group
-        for field in fields(group):
-            assert expectation(field.name)
-    assert expectation("nothing") is None
-    assert expectation("noise_sweep") == "a list of numbers"
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "words", "held"),
+    [
+        (DataOptions, "limit", ["5"], 5),
+        (DataOptions, "limit", ["None"], None),
+        (ModelOptions, "layers", ["1", "2"], (1, 2)),
+        (ModelOptions, "layers", [], ()),
+        (ModelOptions, "model", ["5"], "5"),
+        (MeasureOptions, "noise_sweep", ["1e-3", "2"], (0.001, 2.0)),
+        (EngineOptions, "batch_size", ["auto"], "auto"),
+        (EngineOptions, "batch_size", ["4"], 4),
+        (OutputOptions, "out", ["a/b"], Path("a/b")),
+    ],
+)
+def test_words_of_a_command_line_become_what_the_field_says(options, name, words, held):
+    found = from_words(get_type_hints(options)[name], words)
+    assert (found, type(found)) == (held, type(held))
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "words", "says"),
+    [
+        (DataOptions, "limit", ["x"], "expected a whole number, got x"),
+        (DataOptions, "limit", [], "expected a whole number, got nothing"),
+        (MeasureOptions, "noise_sweep", ["1", "x"], "expected a list of numbers, got 1 x"),
+        (MeasureOptions, "noise_mode", ["loud"], "expected absolute or relative, got loud"),
+        (EngineOptions, "batch_size", ["9" * 5000], "expected auto or a whole number, got " + "9" * 57 + "..."),
+    ],
+)
+def test_words_that_do_not_fit_are_answered_with_what_was_expected(options, name, words, says):
+    with pytest.raises(ValueError, match=f"^{re.escape(says)}$"):
+        from_words(get_type_hints(options)[name], words)

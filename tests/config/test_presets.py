@@ -11,13 +11,13 @@ from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_hugging
 from transformer_lens.loading_from_pretrained import convert_hf_model_config
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GPT2Config, LlamaConfig
 
-from bluffscope.cli.presets import main, needed_bytes
+from bluffscope.cli.presets import Presets, needed_bytes
 from bluffscope.config import MeasureOptions, ModelOptions
 from bluffscope.config.demo import model_dir
 from bluffscope.config.presets import PRESETS, resolve
 from bluffscope.errors import InputError
 from bluffscope.pipeline.batch_size import MOST_BATCH_TOKENS, ROW_TOKENS, plan_run, run_footprint
-from bluffscope.pipeline.plan.memory import GEMMA_2_2B, Shape, footprint
+from bluffscope.pipeline.memory import GEMMA_2_2B, Shape, footprint
 from bluffscope.sae.find import registry
 
 SCOPE = "gemma-scope-2b-pt-res-canonical"
@@ -190,6 +190,6 @@ def test_the_demo_s_memory_is_what_a_run_of_it_plans():
 
 
 def test_the_docs_show_what_the_command_prints(capsys):
-    main([])
+    Presets().execute()
     docs = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.strip() in docs

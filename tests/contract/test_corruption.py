@@ -100,7 +100,7 @@ def test_a_finished_run_is_checked_and_left_alone(call, whole, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     outcome = call("analyze", "--resume", folder)
     assert outcome.code == 3
-    assert outcome.out == f"Nothing to do: {folder} is complete, and its 4 tables hold what was written\n"
+    assert outcome.out == f"Nothing to do: {folder} is complete, and its 4 tables match their checksums\n"
     assert outcome.said == ""
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 

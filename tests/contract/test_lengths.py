@@ -271,7 +271,7 @@ def test_the_health_check_names_texts_that_change_each_other(
     for entry in (health, diagnose(config_from(**asked)).entry()):
         for check in reading(entry, f"{strategy} = single"):
             assert check["severity"] == "error"
-            assert "right alone, another beside a text of" in check["seen"]
+            assert "correct alone, different in a batch with a text of" in check["seen"]
             assert "texts of different lengths change each other" in check["means"]
             assert "--strategy sequential" in check["do"]
 

@@ -57,7 +57,7 @@ CHANGES = {
     "--strategy batched": "--strategy: the run has 'packed', not 'batched'",
     "--logprob": "--logprob: the run has False, not True",
     "--keep-residuals": "--keep-residuals: the run has False, not True",
-    "--out elsewhere": "--out elsewhere: not with --resume",
+    "--out elsewhere": "--out elsewhere: cannot be combined with --resume",
     "--config x.yaml": "--config x.yaml: ",
     "--max-quarantine -1": "--max-quarantine -1: give a number that is 0 or more",
 }
@@ -155,8 +155,8 @@ def test_what_is_no_run_is_refused(call, tmp_path):
 
 
 STRAYS = {
-    "shards/foo.parquet": "is no shard of this run",
-    "shards/000002.0123.parquet/": "is no shard of this run",
+    "shards/foo.parquet": "is not a shard of this run",
+    "shards/000002.0123.parquet/": "is not a shard of this run",
     "metrics.parquet/": "is a folder, where the run has a file",
     "log.jsonl/": "is a folder, where the run has a file",
     "figures": "is a file, where the run has a folder",
@@ -223,7 +223,7 @@ def test_a_signal_stops_the_run_after_its_batch_and_says_how_to_go_on(options, w
     assert ended.code == code, ended.said
     last = ended.said.splitlines()[-1]
     assert last == (
-        f"bluffscope analyze: stopped; what is committed is kept; go on with: bluffscope analyze --resume '{folder}'"
+        f"bluffscope analyze: stopped; committed shards are kept; resume with: bluffscope analyze --resume '{folder}'"
     )
     assert not (folder / "metrics.parquet").exists()
     kept = len(list((folder / "shards").glob("*.parquet")))

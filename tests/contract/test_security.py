@@ -131,7 +131,7 @@ def test_a_file_does_not_choose_the_cluster_that_runs_code_here(tmp_path, capsys
     folder = make_run(tmp_path / "run", 6)
     (folder / "config.yaml").write_text("engine: {engine: ray, address: '198.51.100.7:6379'}")
     assert main(["analyze", flag, str(folder if flag == "--resume" else folder / "config.yaml")]) == 2
-    assert "if it is yours, say so: --address 198.51.100.7:6379" in capsys.readouterr().err
+    assert "if it is yours, add --address 198.51.100.7:6379" in capsys.readouterr().err
 
 
 SECRET = "MARKER7f3a9c"

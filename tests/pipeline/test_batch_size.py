@@ -18,7 +18,7 @@ from bluffscope.config import EngineOptions, MeasureOptions, ModelOptions
 from bluffscope.config.demo import model_dir
 from bluffscope.pipeline import batch_size as sizing
 from bluffscope.pipeline.batch_size import batch_tokens, plan_run, predicted_peak, run_footprint, sized
-from bluffscope.pipeline.plan.memory import GEMMA_2_2B, TOKENS_A_PAIR
+from bluffscope.pipeline.memory import GEMMA_2_2B, TOKENS_A_PAIR
 
 GEMMA = run_footprint(GEMMA_2_2B["float32"], "cpu", MeasureOptions())
 

@@ -13,8 +13,8 @@ from transformers import AutoModel, Gemma2Config, LlamaConfig
 import tiny
 from bluffscope.metrics import geometry
 from bluffscope.model import head
-from bluffscope.pipeline.plan import memory
-from bluffscope.pipeline.plan.memory import GEMMA_2_2B, READS_A_TOKEN, SMALLEST_BATCH, SaeShape, Shape, footprint, pairs
+from bluffscope.pipeline import memory
+from bluffscope.pipeline.memory import GEMMA_2_2B, READS_A_TOKEN, SMALLEST_BATCH, SaeShape, Shape, footprint, pairs
 from bluffscope.sae import coder
 
 SMALL = Shape(

@@ -124,9 +124,9 @@ def test_a_pair_may_fill_the_context_and_one_token_more_is_refused_with_its_size
 
 
 def test_texts_without_a_token_are_refused_by_view(text_tokenizer):
-    assert "the prompt text gives no token" in str(one(text_tokenizer, prompt=""))
-    assert "the fact completion gives no token of its own" in str(one(text_tokenizer, fact="", join=""))
-    assert "the hall completion gives no token of its own" in str(one(text_tokenizer, hallucination="", join=""))
+    assert "the prompt text has no tokens" in str(one(text_tokenizer, prompt=""))
+    assert "the fact completion has no tokens of its own" in str(one(text_tokenizer, fact="", join=""))
+    assert "the hall completion has no tokens of its own" in str(one(text_tokenizer, hallucination="", join=""))
 
 
 def test_a_text_on_which_a_rule_of_the_tokenizer_gives_up_is_refused_alone(tmp_path, capfd):

@@ -32,12 +32,12 @@ def test_a_run_that_was_not_disturbed_or_not_slow_gets_no_hint():
 def test_what_disturbed_it_is_named_with_what_to_do():
     swapping, load = slow_hints(config(), SLOW, ("swapping", "other load 0.80 cores"), DONE)
     assert swapping.startswith("the machine was swapping: use a smaller --batch-size")
-    assert load == "other load 0.80 cores beside this run: close other programs for the machine's full speed"
+    assert load == "other load 0.80 cores while this ran: close other programs for full speed"
 
 
 def test_small_batches_are_named_and_large_ones_are_not():
     (hint,) = slow_hints(config(batch_size=2), SLOW, (), DONE)
-    assert hint == "2 pairs a forward are few here: --batch-size auto takes about 68"
+    assert hint == "2 pairs per forward pass are few: --batch-size auto uses about 68"
     assert slow_hints(config(batch_size=40), SLOW, (), {"forwards": 5, "tokens": 3000}) == []
     assert slow_hints(config(batch_size=2), SLOW, (), {"forwards": 1, "tokens": 30}) == []
 

@@ -192,7 +192,7 @@ def test_a_run_whose_driver_or_whose_ray_is_killed_ends_and_is_finished_here_wit
         assert "Traceback" not in said
         last = said.strip().splitlines()[-1]
         assert last.startswith(f"bluffscope analyze: --engine ray: Ray's process {victim} on this machine has died; ")
-        assert last.endswith(f"what is committed is kept: bluffscope analyze --resume {out}")
+        assert last.endswith(f"committed shards are kept: bluffscope analyze --resume {out}")
     assert workers
     committed = len(list(out.glob("shards/*.parquet")))
     assert 0 < committed < NUMBER

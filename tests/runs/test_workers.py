@@ -18,7 +18,7 @@ from bluffscope.engine.placement import Node, Placement
 from bluffscope.errors import InputError
 from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import ANALYSES
-from bluffscope.pipeline.plan.memory import GEMMA_2_2B
+from bluffscope.pipeline.memory import GEMMA_2_2B
 from bluffscope.runs import workers as crew
 from bluffscope.runs.workers import RunFactory, crew_of
 from bluffscope.table.schema import table_columns

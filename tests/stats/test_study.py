@@ -64,7 +64,7 @@ def test_metrics_are_found_by_the_names_of_their_columns():
     assert study.metrics == ("l5_gini", "entropy", "right")
     assert (study.fact[0].tolist(), study.hall[0].tolist()) == ([0.1, 1, 1], [0.2, 2, 0])
     assert study.cross_tables.rows() == [("l5_shape_class", "pooled", "Oblate", None, 1)]
-    assert "Text columns are no metrics and were passed over: says_fact." in study.notes
+    assert "Text columns are not metrics and were skipped: says_fact." in study.notes
 
 
 def test_lengths_come_from_tokens_else_from_characters_else_are_unknown():

@@ -210,7 +210,7 @@ def test_what_a_killed_process_left_half_written_is_not_merged(tmp_path):
 def test_a_stranger_among_the_shards_is_named(tmp_path):
     folder = run_with(tmp_path / "run", [[row(0)]])
     (folder.shards / "000001.parquet").write_bytes(b"")
-    with pytest.raises(RunFolderError, match="000001.parquet is no shard of this run; move it elsewhere"):
+    with pytest.raises(RunFolderError, match="000001.parquet is not a shard of this run; move it elsewhere"):
         merge(folder, 1, COLUMNS, {})
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,35 +17,37 @@ from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.dry_run import dry_run
 from bluffscope.cli.health import headline, print_findings
 from bluffscope.cli.main import guarded
-from bluffscope.cli.options import parse_analysis, parse_run
+from bluffscope.cli.options import RunCommand, parse
 from bluffscope.cli.progress import BarProgress, LineProgress
 from bluffscope.config import EngineOptions, ForecastOptions, RunConfig
 from bluffscope.errors import InputError
+from bluffscope.host.exclusive import exclusive
 
 if TYPE_CHECKING:
     from bluffscope.api import CompletedRun
     from bluffscope.metrics import Analysis
 
-_DESCRIPTION = """Measure pairs (prompt, fact, hallucination) in a language model and write a run's folder."""
 
+@dataclass(frozen=True, kw_only=True)
+class Analyze(RunCommand):
+    """Measure pairs (prompt, fact, hallucination) in a language model; write tables, statistics and a report."""
 
-def main(arguments: Sequence[str]) -> int:
-    """Parse the options, run, print the summary; gives the exit code."""
-    config, foretold = parse_analysis(arguments, "bluffscope analyze", _DESCRIPTION)
-    return dry_run(config, foretold) if foretold.dry_run else analyze(_only(config, foretold))
+    forecast: ForecastOptions = field(default_factory=ForecastOptions)
+    """Predict a run instead of doing it."""
 
-
-def _only(config: RunConfig, foretold: ForecastOptions) -> RunConfig:
-    """The options of a run that is no forecast; refuses what speaks of a forecast only."""
-    if foretold != ForecastOptions():
-        raise InputError("--gpus and --gpu-kind foretell a run: give --dry-run with them, or leave them out")
-    return config
+    def execute(self) -> int:
+        """Run and print the summary, or predict the run."""
+        if self.forecast.dry_run:
+            return dry_run(self.config, self.forecast)
+        if self.forecast != ForecastOptions():
+            raise InputError("--gpus and --gpu-kind require --dry-run")
+        return analyze(self.config)
 
 
 def experiment(
     script: str, description: str, names: Sequence[str] = (), batch_size: Literal["auto"] | int = "auto"
 ) -> int:
-    """`bluffscope analyze` as a script of its own, with the script's choice of analyses; gives the exit code.
+    """`bluffscope analyze` as a script of its own, with the script's choice of analyses; returns the exit code.
 
     Args:
         script: the script's file; its flags are those of `bluffscope analyze`.
@@ -53,19 +56,20 @@ def experiment(
         batch_size: what holds without --batch-size.
     """
     program = Path(script).name
-    default = RunConfig(engine=EngineOptions(batch_size=batch_size))
+    default = RunCommand(engine=EngineOptions(batch_size=batch_size))
 
     def action() -> int:
-        config = parse_run(sys.argv[1:], program, description.strip(), default)
+        config = parse(RunCommand, sys.argv[1:], program, description.strip(), default).config
         from bluffscope.metrics import ANALYSES  # polars, which --help should not wait for
 
-        return analyze(config, tuple(analysis for analysis in ANALYSES if not names or analysis.name in names))
+        with exclusive():
+            return analyze(config, tuple(analysis for analysis in ANALYSES if not names or analysis.name in names))
 
     return guarded(program, action)
 
 
 def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> int:
-    """Run with progress on the terminal and print what came of it; gives the exit code.
+    """Run with progress on the terminal and print the results; returns the exit code.
 
     4 if the health gate failed and verdicts are withheld, else 3 if pairs had to be quarantined.
 
@@ -73,23 +77,20 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
         config: the options.
         analyses: which analyses run, or None for all five.
     """
-    # Torch and polars take seconds to import: --help and a mistyped flag should not.
-    from bluffscope.api import run
-    from bluffscope.host.hub import downloads_reported
-    from bluffscope.metrics import ANALYSES
-    from bluffscope.metrics.own import load_analyses
-    from bluffscope.table.health import read_health
-
-    added = load_analyses(config.measure.analysis)
     messages = message_console()
     started = time.perf_counter()
-    progress = BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)
-    downloads = downloads_reported(progress.step) if isinstance(progress, BarProgress) else nullcontext()
-    try:
+    with closing(BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)) as progress:
+        # Torch and polars take seconds to import: the bar moves by then.
+        from bluffscope.api import run
+        from bluffscope.host.hub import downloads_reported
+        from bluffscope.metrics import ANALYSES
+        from bluffscope.metrics.own import load_analyses
+        from bluffscope.table.health import read_health
+
+        added = load_analyses(config.measure.analysis)
+        downloads = downloads_reported(progress.tell) if messages.is_terminal else nullcontext()
         with messages_on(messages), downloads:
-            result = run(config, analyses=analyses or ANALYSES, added=added, progress=progress, tell=progress.step)
-    finally:
-        progress.finish()
+            result = run(config, analyses=analyses or ANALYSES, added=added, progress=progress, tell=progress.tell)
     _print(result, time.perf_counter() - started)
     if read_health(result.manifest).withheld:
         return exit_codes.UNSOUND
@@ -104,13 +105,13 @@ def _print(result: CompletedRun, seconds: float) -> None:
     console = output_console()
     if result.untouched:
         tables = len(result.merged.tables)
-        line = f"Nothing to do: {result.path} is complete, and its {tables} tables hold what was written"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        line = f"Nothing to do: {result.path} is complete, and its {tables} tables match their checksums"
+        console.say(line)
         return
     metrics, total = read_metrics(result.path)
     console.print(render_summary(metrics))
     if note := drawn_from(metrics.height, total):
-        console.print(note, markup=False, highlight=False)
+        console.say(note)
     if result.fidelity is not None:
         console.print(render_fidelity(result.fidelity))
     if result.report is not None:
@@ -125,7 +126,9 @@ def _print(result: CompletedRun, seconds: float) -> None:
     closing = ""
     if result.report is not None:
         seconds = result.report.seconds  # as the page says it
-        closing = f" | report {seconds - timings['total']:.1f}"
+        fidelity = result.manifest.get("fidelity", {}).get("seconds", 0.0)
+        closing = f" | fidelity {fidelity:.1f}" * bool(fidelity)
+        closing += f" | report {seconds - timings['total'] - fidelity:.1f}"
     lines = [f"Total time: {seconds:.1f} s{rate}", f"Seconds by stage: {stages}{closing}"]
     if workers is not None:
         lines.append(_workers_line(workers))
@@ -143,8 +146,7 @@ def _print(result: CompletedRun, seconds: float) -> None:
     lines.append(f"Run: {result.path}")
     if result.report is not None:
         lines.append(f"Report: {result.report.path}")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.say(*lines)
 
 
 def _workers_line(workers: Mapping[str, Any]) -> str:
@@ -163,4 +165,5 @@ def _memory_line(memory: Mapping[str, int | None]) -> str:
     return text if predicted is None else f"{text} (predicted {predicted / 1e9:.1f})"
 
 
-__all__ = ["analyze", "experiment", "main"]
+COMMAND = Analyze
+__all__ = ["COMMAND", "Analyze", "analyze", "experiment"]

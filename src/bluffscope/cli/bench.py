@@ -5,55 +5,50 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import output_console
-from bluffscope.cli.options import parse_options
+from bluffscope.cli.options import Command
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
     from bluffscope.compare.bench.spec import Job
     from bluffscope.compare.bench.tables import Table
 
-_DESCRIPTION = """Time every step from the old pattern to the engine, each in a process of its own. Ratios hold within
-one run: the machine should have nothing else to do (rows that were disturbed are marked)."""
 PARTS: Final = ("ladder", "batch_sizes", "limit", "growth", "sharing")
 Part = Literal["ladder", "batch_sizes", "limit", "growth", "sharing"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions:
-    """What is measured."""
+class Bench(Command):
+    """Measure speed and memory of every step, from the naive pattern to the engine, each in its own process.
+
+    Ratios hold within one run; leave the machine otherwise idle (disturbed rows are marked).
+    """
 
     shape: Literal["demo", "mid", "gemma-2-2b"] = "demo"
-    """The embedded model, or random Gemma 2 weights of 512 or of 2304 dimensions (the latter takes 14 GB of memory)."""
+    """The embedded model, or random Gemma 2 weights with 512 or 2304 dimensions (the latter needs 14 GB of memory)."""
     parts: tuple[Part, ...] = PARTS
-    """Which tables; limit needs the ladder's steps "async I/O" and "bfloat16"."""
+    """Tables to measure; limit needs the ladder's steps "async I/O" and "bfloat16"."""
     batch_sizes: tuple[int, ...] = (1, 4, 8, 16, 32)
-    """Pairs a forward; auto is measured too."""
+    """Pairs per forward pass; auto is always measured too."""
     strategies: tuple[str, ...] = ()
-    """Only these steps of the ladder (default: all); the strategies separate, sequential and batched are steps, and
+    """Only these steps of the ladder (default: all). The strategies separate, sequential and batched are steps;
     packed is the step "async I/O"."""
     out: Path | None = None
-    """Folder for bench.json and the figures (default: bench-<shape>)."""
+    """Folder for bench.json and figures (default: bench-<shape>)."""
+
+    def execute(self) -> int:
+        """Run the parts asked for, in order; what is measured is on disk before the next part starts."""
+        return bench(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Bench:
-    bench: BenchOptions = field(default_factory=BenchOptions)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Measure, print tables as they are ready, write bench.json and figures; gives the exit code."""
-    return bench(parse_options(_Bench, arguments, "bluffscope bench", _DESCRIPTION).bench)
-
-
-def bench(options: BenchOptions) -> int:
-    """Run the parts asked for, in order; what is measured is on disk before the next part starts."""
+def bench(options: Bench) -> int:
+    """Run the parts asked for; see `Bench`."""
     from bluffscope.compare.bench import suite, tables
     from bluffscope.table.atomic import write_bytes
 
@@ -96,8 +91,7 @@ def bench(options: BenchOptions) -> int:
 
     figures = write_figures(lists, folder)
     console = output_console()
-    for path in (folder / "bench.json", *figures):
-        console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
+    console.say(*(f"Written: {path}" for path in (folder / "bench.json", *figures)))
     return exit_codes.DONE
 
 
@@ -111,16 +105,13 @@ def _measured(jobs: Iterable[Job]) -> Iterable[dict[str, Any]]:
         yield from run_job(job)
 
 
-def _print(table: Table) -> None:
-    from rich.table import Table as RichTable
+def _print(found: Table) -> None:
+    from bluffscope.host.terminal import table
 
     console = output_console()
-    shown = RichTable(title=table.title, title_justify="left")
-    for index, name in enumerate(table.columns):
-        shown.add_column(name, justify="left" if index == 0 or name == "marks" else "right")
-    for row in table.rows:
-        shown.add_row(*row)
-    console.print(shown)
-    for note in table.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
-    console.print()
+    left = [index for index, name in enumerate(found.columns) if index == 0 or name == "marks"]
+    console.print(table(found.columns, found.rows, title=found.title, left=left))
+    console.say(*found.notes, "")
+
+
+COMMAND = Bench

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Generator
+from typing import Any
 
 from rich.console import Console
 
@@ -22,13 +23,31 @@ class LastingConsole(Console):
         """Print nothing more."""
         self.quiet = True
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, but leave no spaces at the ends of lines in logs and files."""
+        if self.is_terminal or self.quiet:
+            super().print(*objects, **options)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        try:
+            self.file.write("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))
+            self.file.flush()
+        except BrokenPipeError:
+            self.on_broken_pipe()
 
-def output_console() -> Console:
+    def say(self, *lines: str, style: str | None = None) -> None:
+        """Print lines as they are: no markup, colours of numbers or line breaks."""
+        for line in lines:
+            self.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def output_console() -> LastingConsole:
     """For results, on standard output."""
     return LastingConsole(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
-def message_console() -> Console:
+def message_console() -> LastingConsole:
     """For progress and messages, on standard error."""
     return LastingConsole(stderr=True)
 
@@ -36,7 +55,7 @@ def message_console() -> Console:
 class _MessageHandler(logging.Handler):
     """Each warning on one line, above the progress bar where there is one."""
 
-    def __init__(self, console: Console, *, once: bool) -> None:
+    def __init__(self, console: LastingConsole, *, once: bool) -> None:
         super().__init__(logging.WARNING)
         self._console = console
         self._once = once
@@ -48,12 +67,12 @@ class _MessageHandler(logging.Handler):
             return
         self._said.add(text)
         with contextlib.suppress(OSError, ValueError):
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._console.say(text)
 
 
 @contextlib.contextmanager
-def messages_on(console: Console, *, once: bool = False) -> Generator[None, None, None]:
-    """Inside, the package's warnings go to this console; with `once`, each text a single time."""
+def messages_on(console: LastingConsole, *, once: bool = False) -> Generator[None, None, None]:
+    """Send the package's warnings to this console; with `once`, each text a single time."""
     package = logging.getLogger("bluffscope")
     handler, propagated = _MessageHandler(console, once=once), package.propagate
     package.addHandler(handler)

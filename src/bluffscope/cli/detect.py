@@ -1,116 +1,85 @@
-"""`bluffscope detect`: keep a detector that was trained on a run, and score texts with it."""
+"""`bluffscope detect`: train a detector on a run, and score texts with it."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
-from bluffscope.cli.options import parsed, refuse_repeated
-from bluffscope.config import expectation
+from bluffscope.cli.options import Command, CommandGroup
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
-    from bluffscope.detectors.score import Score, Scorer
-
-_TRAIN = """Fit a detector to a run's features, metrics or residuals, cross-validated by group, and keep it if it beats
-what length, text and log-probability alone can do. Needs no model."""
-_SCORE = """Give texts the probability that they are hallucinated, with the detector's own model and SAEs."""
-_USAGE = "give train or score: bluffscope detect train RUN --out DIR, bluffscope detect score DIR --text TEXT"
+    from bluffscope.detectors.score import Score as Scored
+    from bluffscope.detectors.score import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """What is fitted to which pairs."""
+class Train(Command):
+    """Train a detector on a run; save it if it beats length, text and log-probability alone. Needs no model."""
 
     run: tyro.conf.Positional[Path]
-    """A run's folder."""
+    """The folder of a run."""
     out: Path
-    """The detector's folder; it must not hold one yet."""
+    """New folder for the detector."""
     on: Literal["sae", "metrics", "residual"] = "sae"
-    """What the detector looks at: SAE features, the run's metrics, or residuals (analyze --keep-residuals)."""
+    """Input of the detector: SAE features, the run's metrics, or residuals (analyze --keep-residuals)."""
     where: tuple[str, ...] = ()
-    """Train on the pairs with these values only, as COLUMN=VALUE: known=true; it is tried on the others."""
+    """Train only on pairs with these values, as COLUMN=VALUE: known=true; the others are a test set."""
     allow_weak: bool = False
-    """Keep it although it does not beat the baselines."""
+    """Save it even if it does not beat the baselines."""
     allow_unsound: bool = False
-    """Train although the run failed its health gate."""
+    """Train even if the run failed its health gate."""
     seed: int = 0
-    """Seed of folds and resamples."""
+    """Seed for folds and bootstrap."""
+
+    def execute(self) -> int:
+        """Fit, judge, keep."""
+        return train(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreOptions:
-    """What is scored, and with which model."""
+class Score(Command):
+    """Score texts: the probability that each is hallucinated, with the detector's own model and SAEs."""
 
     detector: tyro.conf.Positional[Path]
-    """A folder that bluffscope detect train wrote."""
+    """The folder of a detector, from bluffscope detect train."""
     text: tuple[str, ...] = ()
-    """Texts to score, each read at its last token."""
+    """Texts to score, each at its last token."""
     prompt: str | None = None
-    """A prompt, with --completion: the text is the prompt, the join of the training, and the completion."""
+    """A prompt, together with --completion; both are joined as in training."""
     completion: str | None = None
-    """The completion that is judged."""
+    """The completion to score."""
     data: Path | None = None
-    """JSONL to score, line by line: objects with text, or with prompt and completion; - is standard input."""
+    """JSONL file to score: objects with text, or with prompt and completion; - reads standard input."""
     out: Path | None = None
-    """Where the lines of --data go, each with probability and logit added (default: standard output)."""
+    """File for the lines of --data with probability and logit added (default: standard output)."""
     model: str | None = None
-    """Where the model is, if no longer where it was at the training."""
+    """The model, if it has moved since training."""
     sae: str | None = None
-    """Where the SAEs are, if no longer where they were."""
+    """The SAEs, if they have moved since training."""
     revision: str | None = None
-    """Branch, tag or commit of the model on the hub."""
+    """Branch, tag or commit of the model on the Hub."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the model runs."""
+    """Device for the model."""
+
+    def execute(self) -> int:
+        """Score, print or write."""
+        return score(self)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Train or score; gives the exit code."""
-    name, *rest = arguments or ("",)
-    if name == "train":
-        return train(_train_options(rest))
-    if name == "score":
-        return score(_score_options(rest))
-    if name in ("-h", "--help"):
-        sys.stdout.write(f"usage: bluffscope detect train|score ...\n\ntrain: {_TRAIN}\n\nscore: {_SCORE}\n")
-        return exit_codes.DONE
-    raise InputError(_USAGE)
-
-
-def _train_options(arguments: Sequence[str]) -> TrainOptions:
-    refuse_repeated(arguments)
-
-    def gather(options: Annotated[TrainOptions, tyro.conf.arg(name="")]) -> TrainOptions:
-        return options
-
-    return parsed(gather, arguments, "bluffscope detect train", _TRAIN, partial(expectation, groups=(TrainOptions,)))
-
-
-def _score_options(arguments: Sequence[str]) -> ScoreOptions:
-    refuse_repeated(arguments)
-
-    def gather(options: Annotated[ScoreOptions, tyro.conf.arg(name="")]) -> ScoreOptions:
-        return options
-
-    return parsed(gather, arguments, "bluffscope detect score", _SCORE, partial(expectation, groups=(ScoreOptions,)))
-
-
-def train(options: TrainOptions) -> int:
+def train(options: Train) -> int:
     """Fit, judge, keep; 1 where it was not good enough to be kept."""
     # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
     from bluffscope.detectors.files import check_new, write_detector
     from bluffscope.detectors.train import train as fit
     from bluffscope.features.selection import matching, pairs_of
-    from bluffscope.report.training import TrainedView, verdict
+    from bluffscope.report.training import render_trained, verdict
     from bluffscope.table import read_run
     from bluffscope.table.atomic import table_errors
     from bluffscope.table.health import read_health
@@ -127,8 +96,8 @@ def train(options: TrainOptions) -> int:
     measure = run.config.get("measure")
     if isinstance(measure, dict) and measure.get("position") == "divergence":
         raise InputError(
-            f"{options.run} was read where fact and hallucination part, which a text that stands alone does not have; "
-            "analyze with another --position"
+            f"{options.run} was measured at --position divergence, which a single text does not have; "
+            "run analyze with another --position"
         )
     pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
     try:
@@ -137,18 +106,16 @@ def train(options: TrainOptions) -> int:
     except InputError as error:
         raise InputError(f"{options.run}: {error}") from error
     console = output_console()
-    console.print(TrainedView(trained, options.where))
+    console.print(render_trained(trained, options.where))
     if not trained.beats and not options.allow_weak:
-        last = f"Not kept: {verdict(trained)}. --allow-weak keeps it all the same."
-        console.print(last, style="bold red", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"Not saved: {verdict(trained)}. --allow-weak saves it anyway.", style="bold red")
         return exit_codes.FAILED
     paths = write_detector(options.out, trained, run, options.where)
-    last = f"Detector: {paths[0]}, {paths[1].name}"
-    console.print(last, markup=False, highlight=False, soft_wrap=True)
+    console.say(f"Detector: {paths[0]}, {paths[1].name}")
     return exit_codes.DONE
 
 
-def score(options: ScoreOptions) -> int:
+def score(options: Score) -> int:
     """Score texts; 3 where some of a file's could not be scored."""
     _check_asked(options)
     from bluffscope.detectors.files import read_detector
@@ -171,7 +138,7 @@ def score(options: ScoreOptions) -> int:
         return _given(scorer, options)
 
 
-def _check_asked(options: ScoreOptions) -> None:
+def _check_asked(options: Score) -> None:
     pair = options.prompt is not None or options.completion is not None
     if pair and (options.prompt is None or options.completion is None):
         raise InputError("--prompt and --completion: give both")
@@ -185,7 +152,7 @@ def _check_asked(options: ScoreOptions) -> None:
         )
 
 
-def _given(scorer: Scorer, options: ScoreOptions) -> int:
+def _given(scorer: Scorer, options: Score) -> int:
     """Score what stands on the command line."""
     from bluffscope.detectors.score import Text
     from bluffscope.records import joined
@@ -198,15 +165,19 @@ def _given(scorer: Scorer, options: ScoreOptions) -> int:
     for text, found in zip(texts, scorer.scores(texts), strict=True):
         failed |= found.reason is not None
         whole = text.prompt if text.completion is None else joined(text.prompt, text.completion, scorer.join)
-        console.print(_line(found, whole), markup=False, highlight=False, soft_wrap=True)
+        console.say(_line(found, whole))
     return exit_codes.QUARANTINED if failed else exit_codes.DONE
 
 
-def _line(found: Score, text: str) -> str:
+def _line(found: Scored, text: str) -> str:
     shown = json.dumps(text, ensure_ascii=False)
     if found.probability is None:
         return f"not scored ({found.reason}): {shown}"
     return f"{found.probability:.3f} {shown}"
 
 
-__all__ = ["ScoreOptions", "TrainOptions", "main", "score", "train"]
+COMMAND = CommandGroup(
+    "Train a detector on a run, or score texts with one.",
+    {"train": Train, "score": Score},
+)
+__all__ = ["COMMAND", "Score", "Train", "score", "train"]

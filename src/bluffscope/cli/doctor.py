@@ -2,39 +2,80 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich.table import Table
 
 from bluffscope.cli import exit_codes
-from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.console import LastingConsole, message_console, messages_on, output_console
 from bluffscope.cli.health import headline, print_health
-from bluffscope.cli.options import parse_run_and
-from bluffscope.errors import InputError, RunFolderError
+from bluffscope.cli.json_file import check_json, write_json
+from bluffscope.cli.options import RunCommand
+from bluffscope.host.terminal import table
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from bluffscope.config import RunConfig
     from bluffscope.host.machine import Machine
-    from bluffscope.pipeline.plan.memory import Device, Shape
-
-_DESCRIPTION = """Show the machine, and the batch size and memory of a run with these options. Then load model and SAEs,
-measure 48 of the pairs and check that they belong together and are read at the right place. Exit code 1 where an error
-is found: a run like this would get no verdicts."""
+    from bluffscope.pipeline.memory import Device, Shape
 
 
-@dataclass(frozen=True)
-class _Options:
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Which checks to run."""
+
     json: Path | None = None
-    """Also write all checks as JSON into this file."""
+    """Also write all checks to this file, as JSON."""
     machine_only: bool = False
-    """Show the machine, batch size and memory only: configurations are read, weights are not."""
+    """Only show the machine, batch size and memory; loads no weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor(RunCommand):
+    """Show this machine and what a run needs here, then check that model and SAEs fit together.
+
+    Loads them, measures 48 of the pairs and runs all health checks. Exit code 1 if there is an error: such a run would
+    get no verdicts.
+    """
+
+    doctor: DoctorOptions = field(default_factory=DoctorOptions)
+    """Which checks to run."""
+
+    def execute(self) -> int:
+        """Print the machine, the recommendation for the model and its health."""
+        check_json(self.doctor.json)
+        # Torch takes seconds to import: --help and a mistyped flag should not.
+        from bluffscope.host.machine import read_machine
+
+        console = output_console()
+        with messages_on(message_console()):
+            plan = _plan(self.config)
+            console.say(*_machine_lines(read_machine()), "", *plan)
+        console.print()
+        if not self.doctor.machine_only:
+            return self._health(console)
+        console.print(_guide_table())
+        console.print(
+            f"Pairs per forward pass, of {_tokens_a_pair()} distinct tokens each, and the memory. Usable memory: "
+            + "; ".join(f"{name.upper()}: {text}" for name, text in _USABLE.items())
+        )
+        return exit_codes.DONE
+
+    def _health(self, console: LastingConsole) -> int:
+        """Check the set-up and print what was found."""
+        from bluffscope.health import diagnose
+
+        started = time.perf_counter()
+        with messages_on(message_console(), once=True):
+            found = diagnose(self.config)
+        entry = found.entry()
+        print_health(console, entry)
+        console.say(headline(entry, verdicts=False), f"Checked in {time.perf_counter() - started:.1f} s")
+        write_json(self.doctor.json, entry)
+        return exit_codes.DONE if found.sound else exit_codes.FAILED
 
 
 class _Row(NamedTuple):
@@ -58,65 +99,10 @@ _GUIDE: Final = (
     _Row("CUDA", "cuda", 16 * _GB, 32),
 )
 _USABLE: Final[dict[Device, str]] = {
-    "cpu": "2 GB less, for the system",
-    "mps": "two thirds, the most that macOS grants the GPU",
-    "cuda": "0.5 GB less, for the driver",
+    "cpu": "all but 2 GB for the system",
+    "mps": "two thirds, which macOS grants the GPU at most",
+    "cuda": "all but 0.5 GB for the driver",
 }
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Print the machine, the recommendation for the model named and its health; gives the exit code."""
-    config, options = parse_run_and(_Options, arguments, "bluffscope doctor", _DESCRIPTION)
-    if options.json is not None:
-        _check_writable(options.json)
-    # Torch takes seconds to import: --help and a mistyped flag should not.
-    from bluffscope.host.machine import read_machine
-
-    console = output_console()
-    with messages_on(message_console()):
-        plan = _plan(config)
-        for line in (*_machine_lines(read_machine()), "", *plan):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print()
-    if options.machine_only:
-        console.print(_guide_table())
-        console.print(
-            f"Pairs a forward of {_tokens_a_pair()} distinct tokens, and the memory they need; each number is for the "
-            "memory that programs can have: " + "; ".join(f"{name.upper()}: {text}" for name, text in _USABLE.items())
-        )
-        return exit_codes.DONE
-    return _health(config, options, console)
-
-
-def _health(config: RunConfig, options: _Options, console: Console) -> int:
-    """Check the set-up and print what was found."""
-    from bluffscope.health import diagnose
-
-    started = time.perf_counter()
-    with messages_on(message_console(), once=True):
-        found = diagnose(config)
-    entry = found.entry()
-    print_health(console, entry)
-    for line in (headline(entry, verdicts=False), f"Checked in {time.perf_counter() - started:.1f} s"):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if options.json is not None:
-        _write(options.json, entry)
-    return exit_codes.DONE if found.sound else exit_codes.FAILED
-
-
-def _check_writable(path: Path) -> None:
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"--json {path}: {'a folder' if path.is_dir() else 'no such folder'}; give a file's path")
-
-
-def _write(path: Path, entry: Mapping[str, Any]) -> None:
-    from bluffscope.table.atomic import write_bytes  # polars: not needed without --json
-
-    try:
-        write_bytes(path, (json.dumps(entry, ensure_ascii=False, indent=2) + "\n").encode())
-    except RunFolderError as error:
-        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
-        raise InputError(f"--json {path}: cannot be written ({reason}); give another file") from error
 
 
 def _machine_lines(machine: Machine) -> Iterator[str]:
@@ -148,7 +134,7 @@ def _plan(config: RunConfig) -> list[str]:
         predicted_peak,
         run_footprint,
     )
-    from bluffscope.pipeline.plan.memory import pairs
+    from bluffscope.pipeline.memory import pairs
 
     planned = plan_run(config.model, logprob=config.measure.logprob)
     found = run_footprint(planned.shape, planned.device, config.measure)
@@ -163,7 +149,9 @@ def _plan(config: RunConfig) -> list[str]:
         lines.append(f"Batch size: does not fit: needs about {needed}, and {gigabytes(free)} are free")
         return lines
     size = pairs(tokens)
-    lines.append(f"Batch size: {size} pairs a forward of {_tokens_a_pair()} distinct tokens each ({tokens} tokens)")
+    lines.append(
+        f"Batch size: {size} pairs per forward pass, of {_tokens_a_pair()} distinct tokens each ({tokens} tokens)"
+    )
     lines.append(f"Peak memory: {gigabytes(found.peak(tokens, rows))} predicted, {gigabytes(free)} free")
     if config.engine.batch_size != "auto":
         engine = replace(config.engine, batch_tokens=tokens, row_tokens=rows)
@@ -174,18 +162,13 @@ def _plan(config: RunConfig) -> list[str]:
 
 
 def _guide_table() -> Table:
-    header, *rows = guide_rows()
-    table = Table(title="Gemma 2 2B with three 16k SAEs, by device and memory", title_justify="left")
-    for name in header:
-        table.add_column(name, justify="left" if name == "device" else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    heads, *rows = guide_rows()
+    return table(heads, rows, title="Gemma 2 2B with three 16k SAEs, by device and memory", gap=2)
 
 
 def guide_rows() -> Iterator[tuple[str, ...]]:
     """Batch sizes that are often recommended for Gemma-2-2B, beside what the memory model says; first the header."""
-    from bluffscope.pipeline.plan.memory import GEMMA_2_2B
+    from bluffscope.pipeline.memory import GEMMA_2_2B
 
     dtypes = ("float32", "bfloat16")
     yield ("device", "memory", "guide", *dtypes)
@@ -197,7 +180,7 @@ def guide_rows() -> Iterator[tuple[str, ...]]:
 def _cell(shape: Shape, row: _Row) -> str:
     from bluffscope.config import MeasureOptions
     from bluffscope.pipeline.batch_size import ROW_TOKENS, batch_tokens, gigabytes, run_footprint
-    from bluffscope.pipeline.plan.memory import pairs
+    from bluffscope.pipeline.memory import pairs
 
     found = run_footprint(shape, row.device, MeasureOptions())
     usable = {"cpu": row.memory - 2 * _GB, "mps": row.memory * 2 // 3, "cuda": row.memory - _GB // 2}[row.device]
@@ -208,6 +191,9 @@ def _cell(shape: Shape, row: _Row) -> str:
 
 
 def _tokens_a_pair() -> int:
-    from bluffscope.pipeline.plan.memory import TOKENS_A_PAIR
+    from bluffscope.pipeline.memory import TOKENS_A_PAIR
 
     return TOKENS_A_PAIR
+
+
+COMMAND = Doctor

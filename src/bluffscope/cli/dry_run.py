@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.config import ForecastOptions, RunConfig
+from bluffscope.host.terminal import table
 
 if TYPE_CHECKING:
     from bluffscope.runs.forecast import Forecast, Prediction
 
 
 def dry_run(config: RunConfig, options: ForecastOptions) -> int:
-    """Count, measure, predict and print; gives the exit code."""
+    """Count, measure, predict and print; returns the exit code."""
     # Torch takes seconds to import: --help and a mistyped flag should not.
     from bluffscope.runs.forecast import forecast
 
     console = output_console()
     with messages_on(message_console()):
         found = forecast(config, options)
-    for line in _work_lines(found):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print()
+    console.say(*_work_lines(found), "")
     console.print(_table(found))
-    for line in _closing(found, config):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.say(*_closing(found, config))
     return exit_codes.DONE
 
 
@@ -40,7 +38,7 @@ def _work_lines(found: Forecast) -> Iterator[str]:
     yield f"Pairs: {work.pairs:,}; tokens below: {sample}"
     refused = f"; {counted.refused:,} of {counted.pairs:,} would be quarantined" if counted.refused else ""
     each = work.tokens / work.pairs
-    yield f"Distinct tokens: {work.tokens:,.0f} in {work.slots:,.0f} slots, {each:.1f} a pair{refused}"
+    yield f"Distinct tokens: {work.tokens:,.0f} in {work.slots:,.0f} slots, {each:.1f} per pair{refused}"
     yield (
         f"Operations: {_scaled(work.total)}FLOP (blocks {_scaled(work.products)}, attention {_scaled(work.attention)}, "
         f"encoding {_scaled(work.encode)}, geometry {_scaled(work.geometry)})"
@@ -48,35 +46,36 @@ def _work_lines(found: Forecast) -> Iterator[str]:
     yield f"Feature rows: about {work.features:,.0f}"
 
 
+_ROWS: Final = {
+    "startup and loading": "start",
+    "forward": "forward",
+    "SAE": "sae",
+    "geometry, noise": "geometry",
+    "tokenise": "tokenise",
+    "rows, shards": "write",
+    "read, merge": "driver",
+    "measuring": "measuring",
+    "total": "total",
+}
+"""Times of a prediction, by what they are called."""
+
+
 def _table(found: Forecast) -> Table:
     columns = [found.here, *([found.there] if found.there else [])]
-    table = Table(title="Predicted", title_justify="left")
-    table.add_column("")
-    for prediction in columns:
-        many = f"{prediction.workers} x " if found.there is prediction else ""
-        table.add_column(f"{many}{prediction.name}", justify="right")
-    rows = (
-        ("start and load", "start"),
-        ("forward", "forward"),
-        ("SAE", "sae"),
-        ("geometry, noise", "geometry"),
-        ("tokenise", "tokenise"),
-        ("rows, shards", "write"),
-        ("read, merge", "driver"),
-        ("measuring", "measuring"),
-        ("total", "total"),
-    )
-    for label, name in rows:
-        table.add_row(label, *(duration(getattr(prediction, name)) for prediction in columns))
     rates = [found.work.pairs / prediction.measuring for prediction in columns]
-    table.add_row("pairs a second", *(f"{rate:,.3g}" if rate < 100 else f"{rate:,.0f}" for rate in rates))
-    table.add_row("memory a worker", *map(_memory, columns))
-    table.add_row("most time goes into", *(prediction.slowest for prediction in columns))
-    return table
+    rows = [
+        *((label, *(duration(getattr(prediction, name)) for prediction in columns)) for label, name in _ROWS.items()),
+        ("pairs per second", *(f"{rate:,.3g}" if rate < 100 else f"{rate:,.0f}" for rate in rates)),
+        ("memory per worker", *map(_memory, columns)),
+        ("slowest part", *(prediction.slowest for prediction in columns)),
+    ]
+    many = [f"{prediction.workers} x " if found.there is prediction else "" for prediction in columns]
+    heads = ["", *(f"{each}{prediction.name}" for each, prediction in zip(many, columns, strict=True))]
+    return table(heads, rows, title="Predicted", gap=2)
 
 
 def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
-    yield "Measured here: matrix products, geometry, noise, tokenising and reading; linter and report are not counted."
+    yield "Measured here: matrix products, geometry, noise, tokenising and reading. Not included: linter and report."
     if found.there:
         from bluffscope.runs.forecast.rates import GPU_SHARE
 
@@ -85,7 +84,7 @@ def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
             "and a processor like this one for each."
         )
         if found.planned.dtype == "float32":
-            yield "float32 keeps off the tensor cores; --dtype bfloat16 uses them."
+            yield "float32 does not use the tensor cores; --dtype bfloat16 does."
     if config.engine.batch_size != "auto":
         yield f"With --batch-size {config.engine.batch_size}, as asked."
 

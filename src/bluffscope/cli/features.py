@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
-from bluffscope.cli.options import parsed, refuse_repeated
-from bluffscope.config import expectation
+from bluffscope.cli.options import Command
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,79 +22,71 @@ if TYPE_CHECKING:
     from bluffscope.features.effects import FeatureStudy
     from bluffscope.table.reader import Run
 
-_PROGRAM = "bluffscope features"
-_DESCRIPTION = """Which SAE features of a run differ between fact and hallucination. From the run's folder alone; only
---tokens and --ablate load the model."""
-
 Promoted = Mapping[tuple[int, int], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesOptions:
-    """Which features of which pairs, and what is shown of them."""
+class Features(Command):
+    """Show which SAE features of a run differ between fact and hallucination.
+
+    Reads only the folder of the run; --tokens and --ablate also load the model.
+    """
 
     run: tyro.conf.Positional[Path]
-    """A run's folder."""
+    """The folder of a run."""
     layer: tuple[int, ...] = ()
-    """Layers to look at (default: all of the run)."""
+    """Layers to test (default: all layers of the run)."""
     domain: tuple[str, ...] = ()
-    """Look at the pairs of these domains only."""
+    """Only pairs of these domains."""
     where: tuple[str, ...] = ()
-    """Look at the pairs with these values only, as COLUMN=VALUE: known=true."""
+    """Only pairs with these values, as COLUMN=VALUE: known=true."""
     by: str = "domain"
-    """Test the features found in each value of this column too."""
+    """Also test the features found within each value of this column."""
     top: int = 10
-    """Features shown of each layer; --out has all that were tested."""
+    """Features shown per layer; --out has all that were tested."""
     family: Literal["layer", "all"] = "layer"
-    """Correct for multiple testing within each layer, or over all layers."""
+    """Correct for multiple testing within each layer, or across all layers."""
     tokens: bool = False
-    """Also show the tokens that a feature promotes through the LM head (loads model and SAEs)."""
+    """Also show the tokens that a feature promotes (logit lens); loads model and SAEs."""
     ablate: int | None = None
-    """Run the pairs again with the K strongest features of a layer removed, and with K random ones."""
+    """Run the pairs again without the K strongest features of a layer, and without K random ones."""
     limit: int | None = None
-    """With --ablate: use N pairs only, spread evenly over those looked at."""
+    """With --ablate: use only N pairs, evenly spaced."""
     sets: int = 5
-    """With --ablate: sets of random features to compare with."""
+    """With --ablate: number of random sets of features for comparison."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the model runs with --tokens and --ablate."""
+    """Device for the model, with --tokens and --ablate."""
     seed: int = 0
-    """Seed of the flips, and of the random features."""
+    """Seed for sign flips and random features."""
     allow_unsound: bool = False
-    """Exit with 0 although the run failed its health gate."""
+    """Exit with 0 even if the run failed its health gate."""
     format: Literal["text", "json"] = "text"
-    """What is printed: text to read, or one JSON object."""
+    """Print text, or one JSON object."""
     out: Path | None = None
-    """Also write every tested feature into this file: .csv, .parquet or .json."""
+    """Also write all tested features to this file: .csv, .parquet or .json."""
+
+    def execute(self) -> int:
+        """Look at the features, print and write."""
+        least = {"top": 1, "sets": 2, "limit": 1, "ablate": 0, "seed": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise InputError(f"--{name} {value}: give at least {low}")
+        if self.limit is not None and self.ablate is None:
+            raise InputError("--limit: only with --ablate; --where and --domain choose pairs")
+        return features(self)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Parse the options, look at the features, print and write; gives the exit code."""
-    refuse_repeated(arguments)
-
-    def gather(options: Annotated[FeaturesOptions, tyro.conf.arg(name="")]) -> FeaturesOptions:
-        return options
-
-    expected = partial(expectation, groups=(FeaturesOptions,))
-    options = parsed(gather, arguments, _PROGRAM, _DESCRIPTION, expected)
-    least = {"top": 1, "sets": 2, "limit": 1, "ablate": 0, "seed": 0}
-    for name, low in least.items():
-        value = getattr(options, name)
-        if value is not None and value < low:
-            raise InputError(f"--{name} {value}: give at least {low}")
-    if options.limit is not None and options.ablate is None:
-        raise InputError("--limit: only with --ablate; --where and --domain choose pairs")
-    return features(options)
-
-
-def features(options: FeaturesOptions) -> int:
+def features(options: Features) -> int:
     """Look at a run's features and say what was found."""
     # Polars and scipy take a second to import: --help and a mistyped flag should not.
     from bluffscope.features.effects import feature_effects
     from bluffscope.features.neuronpedia import feature_pages
-    from bluffscope.report.features import FeaturesView
+    from bluffscope.report.features import render_features
     from bluffscope.table import read_run
     from bluffscope.table.atomic import table_errors
-    from bluffscope.table.exports import as_json, check_export, export_table
+    from bluffscope.table.exports import check_export, export_table
+    from bluffscope.table.folder import as_json
     from bluffscope.table.health import read_health
 
     if options.out is not None:
@@ -126,18 +116,17 @@ def features(options: FeaturesOptions) -> int:
     if failures:
         banner = f"The run failed its health gate: {'; '.join(failures)}. See bluffscope doctor."
         console.print(banner, style="bold red", markup=False, highlight=False)
-    console.print(FeaturesView(study, options.top, pages, promoted))
+    console.print(render_features(study, options.top, pages, promoted))
     for ablation in ablations:
-        from bluffscope.report.ablation import AblationView
+        from bluffscope.report.ablation import render_ablation
 
-        console.print(AblationView(ablation))
+        console.print(render_ablation(ablation))
     if options.out is not None:
-        last = f"Features: {options.out} ({table.height:,} rows)"
-        console.print(last, markup=False, highlight=False, soft_wrap=True)
+        console.say(f"Features: {options.out} ({table.height:,} rows)")
     return exit_codes.UNSOUND if withheld else exit_codes.DONE
 
 
-def _chosen(run: Run, options: FeaturesOptions) -> pl.DataFrame:
+def _chosen(run: Run, options: Features) -> pl.DataFrame:
     """The pairs looked at."""
     from bluffscope.features.selection import matching, pairs_of
 
@@ -149,7 +138,7 @@ def _chosen(run: Run, options: FeaturesOptions) -> pl.DataFrame:
         raise InputError(f"{options.run}: {error}") from error
 
 
-def _promoted(run: Run, study: FeatureStudy, options: FeaturesOptions) -> Promoted:
+def _promoted(run: Run, study: FeatureStudy, options: Features) -> Promoted:
     """Tokens of the features shown."""
     from bluffscope.features.logit_lens import promoted_tokens
 
@@ -158,7 +147,7 @@ def _promoted(run: Run, study: FeatureStudy, options: FeaturesOptions) -> Promot
     return promoted_tokens(run, wanted, options.device)
 
 
-def _ablated(run: Run, pairs: pl.DataFrame, study: FeatureStudy, options: FeaturesOptions) -> list[Ablation]:
+def _ablated(run: Run, pairs: pl.DataFrame, study: FeatureStudy, options: Features) -> list[Ablation]:
     """One ablation for each layer."""
     from bluffscope.features.ablation import ablate
 
@@ -189,7 +178,7 @@ def _exported(study: FeatureStudy, pages: Mapping[int, str], promoted: Promoted)
 
 
 def _document(
-    options: FeaturesOptions,
+    options: Features,
     study: FeatureStudy,
     table: pl.DataFrame,
     failures: Sequence[str],
@@ -207,4 +196,5 @@ def _document(
     }
 
 
-__all__ = ["FeaturesOptions", "features", "main"]
+COMMAND = Features
+__all__ = ["COMMAND", "Features", "features"]

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bluffscope.host.terminal import Cell, table
+
 _STYLES: Final = {"error": "bold red", "warning": "bold yellow", "note": "dim", "ok": "green"}
 Entry = Mapping[str, Any]
 """The manifest's ``health``, or a row of it."""
@@ -28,7 +30,7 @@ def headline(health: Entry, *, verdicts: bool = True) -> str:
         return f"Health: healthy ({checks} checks{', ' + counts if counts else ''})"
     if not verdicts:
         return f"Health: UNSOUND: {counts} in {checks} checks"
-    end = "verdicts are given all the same (--allow-unsound)" if health.get("allowed") else "verdicts are withheld"
+    end = "verdicts are shown anyway (--allow-unsound)" if health.get("allowed") else "verdicts are withheld"
     return f"Health: UNSOUND: {counts} in {checks} checks; {end}"
 
 
@@ -56,15 +58,12 @@ def _print_finding(console: Console, finding: Entry) -> None:
 
 
 def _table(checks: Iterable[Entry]) -> Table:
-    table = Table(title="Health", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for name in ("", "check", "expected", "seen"):
-        table.add_column(name, overflow="fold")
+    rows: list[list[Cell]] = []
     for check in checks:
         severity = str(check.get("severity"))
-        style = _STYLES.get(severity, "")
-        row = (_title(check), str(check.get("expected")), str(check.get("seen")))
-        table.add_row(Text(severity, style=style), *map(Text, row))
-    return table
+        named = Text(severity, style=_STYLES.get(severity, ""))
+        rows.append([named, _title(check), str(check.get("expected")), str(check.get("seen"))])
+    return table(["", "check", "expected", "seen"], rows, title="Health", left=range(4))
 
 
 def _title(check: Entry) -> str:

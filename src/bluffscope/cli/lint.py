@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import tyro
@@ -17,9 +15,10 @@ from rich.text import Text
 from bluffscope import __version__
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
-from bluffscope.cli.options import parse_options
+from bluffscope.cli.json_file import as_json, check_json, write_json
+from bluffscope.cli.options import Command
 from bluffscope.config import DataOptions, LintConfig
-from bluffscope.errors import InputError, RunFolderError
+from bluffscope.host.terminal import table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,57 +30,43 @@ SHOWN_FINDINGS: Final = 5
 SHOWN_PAIRS: Final = 12
 SHOWN_SCOPES: Final = 20
 _STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
-_DESCRIPTION: Final = """Find what is wrong or doubtful with pairs, before any model runs: repeats, contradictions, and
-cues that tell hallucinations from facts without knowledge. With --model or --preset also in that model's tokens. Exit
-code 1 where there is an error, 0 where there are warnings or nothing, 2 where the data cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Data(DataOptions):
     data: tyro.conf.Positional[str] = "bluff200"
-    """Pairs: a .json, .jsonl, .csv or .parquet file, a folder of such files, a dataset of the hub
-    (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or bluff200 (bundled)."""
+    """A .json, .jsonl, .csv or .parquet file, a folder of such files, a dataset on the Hugging Face Hub
+    (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or the bundled bluff200."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Lint(LintConfig):
+class Lint(LintConfig, Command):
+    """Find problems in a data set before any model runs: duplicates, contradictions, cues that leak the label.
+
+    With --model or --preset, also in that model's tokens. Exits with 1 if there is an error.
+    """
+
     data: _Data = field(default_factory=_Data)
+    """The pairs to lint."""
+
+    def execute(self) -> int:
+        """Lint the data and print what was found; 1 if there is an error among it."""
+        check_json(self.output.json)
+        # numpy, scipy and scikit-learn take a second to import: --help and a mistyped flag should not.
+        from bluffscope.linter.library import lint_with
+
+        with messages_on(message_console()):
+            report = lint_with(self.data, self.tokenizer)
+        content = {"bluffscope": __version__, **report.as_dict()}
+        write_json(self.output.json, content)
+        if self.output.format == "json":
+            sys.stdout.write(as_json(content))
+        else:
+            _print(report, output_console())
+        return exit_codes.FAILED if report.failed else exit_codes.DONE
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Lint the data and print what was found; 1 if there is an error among it."""
-    config = parse_options(_Lint, arguments, "bluffscope lint", _DESCRIPTION)
-    if config.output.json is not None:
-        _check_writable(config.output.json)
-    # numpy, scipy and scikit-learn take a second to import: --help and a mistyped flag should not.
-    from bluffscope.linter.library import lint_with
-
-    with messages_on(message_console()):
-        report = lint_with(config.data, config.tokenizer)
-    content = json.dumps({"bluffscope": __version__, **report.as_dict()}, ensure_ascii=False, indent=2) + "\n"
-    if config.output.json is not None:
-        _write(config.output.json, content)
-    if config.output.format == "json":
-        sys.stdout.write(content)
-    else:
-        _print(report, output_console())
-    return exit_codes.FAILED if report.failed else exit_codes.DONE
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse a path that cannot be written before minutes go into a large file."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"--json {path}: {'a folder' if path.is_dir() else 'no such folder'}; give a file's path")
-
-
-def _write(path: Path, content: str) -> None:
-    from bluffscope.table.atomic import write_bytes  # polars: not needed without --json
-
-    try:
-        write_bytes(path, content.encode())
-    except RunFolderError as error:
-        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
-        raise InputError(f"--json {path}: cannot be written ({reason}); give another file") from error
+COMMAND = Lint
 
 
 def _print(report: LintReport, console: Console) -> None:
@@ -136,25 +121,22 @@ def _table(report: LintReport) -> Table:
     """The numbers behind the findings, or behind their absence."""
     from bluffscope.pairs.readers import quoted
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="underline")
-    table.add_column("scope", overflow="fold")
     token = report.tokenizer is not None
-    names = ["pairs", "groups", "longer/shorter", "length d_z", *(["token d_z"] if token else []), "negation f/h"]
-    for name in [*names, "text AUROC"]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for scope in report.scopes[:SHOWN_SCOPES]:
-        tokens = [_number(scope.token_dz)] if token else []
-        table.add_row(
-            Text(quoted(scope.scope)[1:-1]),
+    heads = ["scope", "pairs", "groups", "longer/shorter", "length d_z", "token d_z", "negation f/h", "text AUROC"]
+    rows = [
+        (
+            quoted(scope.scope)[1:-1],
             f"{scope.pairs:,}",
             f"{scope.groups:,}",
             f"{100 * scope.longer:.0f} % / {100 * scope.shorter:.0f} %",
             _number(scope.length_dz),
-            *tokens,
+            *([_number(scope.token_dz)] if token else []),
             f"{100 * scope.negations_fact:.0f} % / {100 * scope.negations_hall:.0f} %",
             _auroc(scope),
         )
-    return table
+        for scope in report.scopes[:SHOWN_SCOPES]
+    ]
+    return table([head for head in heads if token or head != "token d_z"], rows, gap=2)
 
 
 def _number(value: float | None) -> str:
@@ -169,7 +151,7 @@ def _auroc(scope: ScopeMeasures) -> str:
 
 def _notes(report: LintReport) -> Iterator[str]:
     yield "longer/shorter: hallucinations with more / fewer characters than the fact; f/h: facts, hallucinations."
-    yield "text AUROC: of completions alone, cross-validated by group (0.5: they tell nothing); intervals hold jointly."
+    yield "text AUROC: completion text alone, cross-validated by group (0.5: chance); intervals hold simultaneously."
     if sampled := [scope for scope in report.scopes if scope.auroc is not None and scope.auroc_pairs < scope.pairs]:
         most = max(scope.auroc_pairs for scope in sampled)
         yield f"The text classifier saw a sample of at most {most:,} pairs of each scope (seed {report.seed})."
@@ -177,4 +159,4 @@ def _notes(report: LintReport) -> Iterator[str]:
         yield f"Not shown: {more:,} more domains; --json FILE has all."
 
 
-__all__ = ["main"]
+__all__ = ["COMMAND", "Lint"]

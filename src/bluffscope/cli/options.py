@@ -1,244 +1,286 @@
-"""The command line from the option dataclasses, and the options of a saved run."""
+"""The command line from the option dataclasses, by tyro, and the options of a saved run."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
+import difflib
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
+from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 import tyro
-import yaml
+from tyro import _errors as failures  # no public module yet, hence the narrow range of versions: docs/dependencies.md
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, StructConstructorSpec, StructFieldSpec
 
-from bluffscope.config import ForecastOptions, Options, RunConfig, expectation, read_yaml, refuse_endless, run_config
+from bluffscope.config import RunConfig, from_words, refuse_endless
 from bluffscope.errors import InputError
 
-Parsed = TypeVar("Parsed")
+_METAVARS = {int: "INT", float: "FLOAT", Path: "PATH"}
+_MARKERS = (
+    tyro.conf.OmitArgPrefixes,
+    tyro.conf.OmitSubcommandPrefixes,
+    tyro.conf.HelptextFromCommentsOff,
+    tyro.conf.PositionalMetavarFromFieldName,
+)
+
+
+class Command:
+    """A command: a dataclass of its options, and what it does."""
+
+    def execute(self) -> int:
+        """Do it; returns the exit code."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class _Replay:
+class CommandGroup:
+    """Commands under one name."""
+
+    description: str
+    commands: Mapping[str, type[Command] | CommandGroup]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """Options of an earlier run."""
+
     config: Path | None = None
-    """Replay the options of this file (a run's config.yaml); flags given beside it take precedence."""
+    """Start from the options in this file, a run's config.yaml; other flags override them."""
 
 
-def parse_run(arguments: Sequence[str], program: str, description: str, default: RunConfig | None = None) -> RunConfig:
-    """The options of a run from the command line.
+@dataclass(frozen=True, kw_only=True)
+class RunCommand(RunConfig, Command):
+    """A command that takes the options of a run."""
 
-    Args:
-        arguments: the flags.
-        program: what is called, for --help and messages.
-        description: what it does, for --help.
-        default: what holds for flags that are not given, in place of `RunConfig()`.
+    replay: ReplayOptions = field(default_factory=ReplayOptions)
+    """Options of an earlier run."""
+    fixed: ClassVar[Mapping[str, str]] = {}
+    """Flags that the command refuses, and why."""
 
-    Raises:
-        InputError: a flag is wrong, or the file given with --config cannot be used.
-        SystemExit: 0, for --help.
-    """
-    arguments, default = _defaults(arguments, default)
+    @property
+    def config(self) -> RunConfig:
+        """The options of the run alone."""
+        return RunConfig(**{part.name: getattr(self, part.name) for part in fields(RunConfig)})
 
-    def gather(
-        replay: Annotated[_Replay, tyro.conf.arg(name="")],
-        run: Annotated[RunConfig, tyro.conf.arg(name="")] = default,
-    ) -> RunConfig:
-        del replay  # taken out before: its file gives the defaults of all others
-        return run
-
-    return parsed(gather, arguments, program, description, expectation)
+    def starting_from(self, saved: RunConfig) -> Self:
+        """These options with a saved run's in their place."""
+        return replace(self, **vars(saved))
 
 
-def parse_run_and(
-    kind: type[Parsed], arguments: Sequence[str], program: str, description: str
-) -> tuple[RunConfig, Parsed]:
-    """The options of a run, and a command's own beside them.
-
-    Raises:
-        InputError: a flag is wrong, or the file given with --config cannot be used.
-        SystemExit: 0, for --help.
-    """
-    arguments, default = _defaults(arguments, None)
-
-    def gather(
-        own: Any,
-        replay: Annotated[_Replay, tyro.conf.arg(name="")],
-        run: Annotated[RunConfig, tyro.conf.arg(name="")] = default,
-    ) -> Any:
-        del replay  # taken out before: its file gives the defaults of all others
-        return run, own
-
-    # Only here is it known what `kind` is; annotations of this module are texts that tyro would look up in it.
-    gather.__annotations__["own"] = Annotated[kind, tyro.conf.arg(name="")]
-
-    def expected(name: str) -> str | None:
-        return expectation(name) or expectation(name, (kind,))
-
-    return parsed(gather, arguments, program, description, expected)
-
-
-def parse_analysis(arguments: Sequence[str], program: str, description: str) -> tuple[RunConfig, ForecastOptions]:
-    """The options of a run, and whether it is only to be foretold; see `parse_run`."""
-    arguments, default = _defaults(arguments, None)
-
-    def gather(
-        replay: Annotated[_Replay, tyro.conf.arg(name="")],
-        foretold: Annotated[ForecastOptions, tyro.conf.arg(name="")],
-        run: Annotated[RunConfig, tyro.conf.arg(name="")] = default,
-    ) -> tuple[RunConfig, ForecastOptions]:
-        del replay
-        return run, foretold
-
-    groups = (ForecastOptions, *get_type_hints(RunConfig).values())
-    return parsed(gather, arguments, program, description, partial(expectation, groups=groups))
-
-
-def _defaults(arguments: Sequence[str], default: RunConfig | None) -> tuple[list[str], RunConfig]:
-    """The flags without --config and --resume, and what holds for those that are not given."""
-    refuse_repeated(arguments)
-    rest, path = _take(list(arguments), "--config", "a run's config.yaml")
-    default = load_config(path) if path is not None else default or RunConfig()
-    rest, resumed = _take(rest, "--resume", "the folder of a run that was started")
-    if resumed is not None:
-        if path is not None:
-            raise InputError(f"--config {path}: not with --resume, which has the options of its run")
-        default = _resumed(resumed, default, rest)
-    flags = {argument.partition("=")[0] for argument in rest}
-    if default.engine.address not in (None, "auto") and "--address" not in flags:
-        # A cluster can run code here, and the file may be anybody's.
-        raise InputError(f"its options name a Ray cluster: if it is yours, say so: --address {default.engine.address}")
-    if default.measure.analysis and "--analysis" not in flags:
-        named = shlex.join(default.measure.analysis)
-        raise InputError(f"its options name an analysis, which is code: if it is yours, say so: --analysis {named}")
-    if "--preset" in flags:
-        # The file names model, SAEs and layers outright; a preset given beside it would change nothing.
-        default = replace(default, model=replace(default.model, model=None, revision=None, sae=None, layers=()))
-    return rest, default
-
-
-def parse_options(kind: type[Options], arguments: Sequence[str], program: str, description: str) -> Options:
-    """The options of a command other than a run, as a dataclass of option dataclasses.
-
-    Raises:
-        InputError: a flag is wrong.
-        SystemExit: 0, for --help.
-    """
-    refuse_repeated(arguments)
-    expected = partial(expectation, groups=tuple(get_type_hints(kind).values()))
-    return parsed(kind, arguments, program, description, expected)
-
-
-def parsed(
-    gather: Callable[..., Parsed],
+def parse(
+    kind: type[Command] | CommandGroup,
     arguments: Sequence[str],
     program: str,
-    description: str,
-    expected: Callable[[str], str | None],
-) -> Parsed:
-    """What a command's options come to, by tyro from the signature of `gather`.
+    description: str | None = None,
+    default: Command | None = None,
+) -> Any:
+    """The command and options on a command line; what --config or --resume names gives the defaults.
 
     Args:
-        gather: takes the options and gives what is wanted of them.
-        arguments: the flags.
+        kind: a command, or a choice of commands.
+        arguments: what stands after the program's name.
         program: what is called, for --help and messages.
-        description: what it does, for --help.
-        expected: what an option takes, in words, by its name; None for one that does not exist.
-
-
-    Raises:
-        InputError: a flag is wrong.
-        SystemExit: 0, for --help.
-    """
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            options = tyro.cli(
-                gather,
-                prog=program,
-                description=description,
-                args=arguments,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise InputError(f"{_complaint(said.getvalue(), arguments, expected)}; see {program} --help") from stop
-    refuse_endless(options)
-    return options
-
-
-_FRAME = re.compile(r"[│╭╮╰╯]")
-_RULE = re.compile(r"[─-]{5,}")
-_UNKNOWN = re.compile(r"Unrecognized options: ([^\s,]+)")
-_MEANT = re.compile(r"Perhaps you meant:\s+(--[\w-]+)")
-_FLAG = re.compile(r"--[a-z][a-z-]*")
-
-
-def _complaint(box: str, arguments: Sequence[str], expected: Callable[[str], str | None]) -> str:
-    """One line for what tyro says in a frame: a title, a paragraph, then suggestions and help text below rules."""
-    parts = [" ".join(part.split()) for part in _RULE.split(_FRAME.sub(" ", box))]
-    said = parts[1] if len(parts) > 1 else parts[0]
-    if unknown := _UNKNOWN.match(said):
-        meant = _MEANT.search(" ".join(parts))
-        return f"{unknown[1]}: no such option" + (f" (did you mean {meant[1]}?)" if meant else "")
-    flag = _FLAG.search(said)
-    words = flag and expected(flag[0].removeprefix("--").replace("-", "_"))
-    if not flag or not words:
-        return said.rstrip(".") or "wrong usage"
-    given = " ".join(_values_of(flag[0], arguments)) or "nothing"
-    return f"{flag[0]}: expected {words}, got {given if len(given) <= 60 else given[:57] + '...'}"
-
-
-def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
-    """What stands behind a flag, its last mention."""
-    values: list[str] = []
-    inside = False
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if argument.startswith("--"):
-            inside = name == flag
-            values = ([value] if equals else []) if inside else values
-        elif inside:
-            values.append(argument)
-    return values
-
-
-def load_config(path: Path) -> RunConfig:
-    """The options that a run's config.yaml holds.
+        description: what it does, for --help (default: its docstring).
+        default: holds for flags that are not given.
 
     Raises:
-        InputError: the file is missing, no YAML, or holds something that is no option.
+        InputError: a flag is wrong, or the file given with --config cannot be used.
+        SystemExit: 0, for --help and completion scripts.
     """
-    where = f"--config {path}"
-    try:
-        content = read_yaml(path.expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read ({error.strerror}); give a run's config.yaml") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid YAML{_line_of(error)}; give a run's config.yaml") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{where}: no options in it; give a run's config.yaml")
-    return run_config(content, where)
-
-
-def _line_of(error: Exception) -> str:
-    """Where YAML breaks off, and why."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    why = "" if problem is None else f": {' '.join(str(problem).split())[:80]}"
-    return "" if mark is None else f" (line {mark.line + 1}{why})"
-
-
-def refuse_repeated(arguments: Sequence[str]) -> None:
-    """Refuse an option given twice: the first would silently be lost."""
     flags = [argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")]
     if repeated := next((flag for flag in flags if flags.count(flag) > 1), None):
-        raise InputError(f"{repeated}: given twice; give it once, with all its values behind it")
+        raise InputError(f"{repeated}: given twice; give it once, followed by all its values")
+    parsing = partial(_parsed, kind, arguments, program, description)
+    command = parsing(default)
+    if isinstance(command, RunCommand):
+        if refused := next((flag for flag in flags if flag in command.fixed), None):
+            raise InputError(f"{refused}: {command.fixed[refused]}; leave it out")
+        base = default if isinstance(default, RunCommand) else type(command)()
+        saved = _saved(command, base, flags)
+        if saved is not None:
+            command = parsing(base.starting_from(saved))
+    return command
 
 
-def _resumed(folder: Path, default: RunConfig, flags: Sequence[str]) -> RunConfig:
+def _parsed(
+    kind: type[Command] | CommandGroup,
+    arguments: Sequence[str],
+    program: str,
+    description: str | None,
+    default: Command | None,
+) -> Command:
+    with failures.on_parse_error(partial(_refuse, kind, arguments, program)):
+        command: Command = tyro.cli(
+            _subcommands(kind),
+            prog=program,
+            description=description,
+            args=arguments,
+            default=tyro.MISSING_NONPROP if default is None else default,
+            config=_MARKERS,
+            registry=_registry(),
+        )
+    refuse_endless(command)
+    return command
+
+
+def _subcommands(kind: type[Command] | CommandGroup) -> Any:
+    if not isinstance(kind, CommandGroup):
+        return kind
+    choices: list[Any] = []
+    for name, command in kind.commands.items():
+        if isinstance(command, CommandGroup):
+            make = partial(_subcommands, command)
+            named = tyro.conf.subcommand(name, description=command.description, constructor_factory=make)
+            choices.append(Annotated[Any, named])
+        else:
+            text = cleandoc(command.__doc__ or "")
+            short = text.partition("\n\n")[0] if len(kind.commands) > 1 else text  # in a list, or alone
+            choices.append(Annotated[command, tyro.conf.subcommand(name, description=short)])
+    if len(choices) == 1:  # no union yet
+        choices.append(Annotated[None, tyro.conf.Suppress])
+    # Its own help spares tyro a search for some in the source of its classes: a tenth of a second.
+    return Annotated[Union[tuple(choices)], tyro.conf.arg(name="", help="Choose one.")]  # noqa: UP007 - of a list
+
+
+def _registry() -> ConstructorRegistry:
+    """The way of tyro with dataclasses, but with our conversion, names of values and defaults in their help."""
+    registry = ConstructorRegistry()
+    inside = False
+
+    def options_rule(info: Any) -> StructConstructorSpec | None:
+        nonlocal inside
+        if inside or not is_dataclass(info.type) or info.type.__module__.startswith("tyro"):
+            return None
+        inside = True
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            inside = False
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        hints = get_type_hints(info.type)
+        return replace(spec, fields=tuple(_argument(item, hints[item.name]) for item in spec.fields))
+
+    registry.struct_rule(options_rule)
+    return registry
+
+
+def _argument(item: StructFieldSpec, hint: Any) -> StructFieldSpec:
+    if is_dataclass(hint):
+        return item
+    annotations: list[Any] = [tyro.conf.arg(help_behavior_hint=_default)]
+    if hint is not bool:
+        several = get_origin(hint) is tuple
+        words, choices = _values(hint)
+        annotations.append(
+            PrimitiveConstructorSpec(
+                nargs="*" if several else 1,
+                metavar=f"[{words} ...]" if several else words,
+                instance_from_str=partial(from_words, hint),
+                is_instance=lambda _: True,
+                str_from_instance=lambda value: [str(each) for each in (value if several else (value,))],
+                choices=choices,
+            )
+        )
+    return replace(item, type=Annotated[(item.type, *annotations)])
+
+
+def _default(label: str) -> str:
+    return "" if label in ("None", "False", "") else f"(default: {label})"
+
+
+def _values(hint: Any) -> tuple[str, tuple[str, ...] | None]:
+    """How an option's value is shown in help, and the choices where there are no other values."""
+    kind = get_origin(hint)
+    if kind is tuple:
+        return _values(get_args(hint)[0])
+    if kind is Literal:
+        choices: tuple[str, ...] = get_args(hint)
+        return f"{{{','.join(choices)}}}" if choices[1:] else "".join(choices), choices
+    if kind in (Union, UnionType):
+        found = [_values(choice) for choice in get_args(hint) if choice is not NoneType]
+        return "|".join(words for words, _ in found), None
+    return _METAVARS.get(hint, "TEXT"), None
+
+
+def _refuse(
+    kind: type[Command] | CommandGroup, arguments: Sequence[str], program: str, event: failures.ParseErrorEvent
+) -> None:
+    """Raise what tyro found wrong, as one line."""
+    words = list(arguments)
+    while isinstance(kind, CommandGroup) and words and words[0] in kind.commands:
+        program, kind = f"{program} {words[0]}", kind.commands[words.pop(0)]
+    raise InputError(f"{_complaint(kind, words, event)}; see {program} --help")
+
+
+def _complaint(kind: type[Command] | CommandGroup, words: Sequence[str], event: Any) -> str:
+    if isinstance(kind, CommandGroup):
+        if not words:
+            return f"give {' or '.join(kind.commands)}"
+        return f"unknown command {words[0]!r}{_meant(words[0], kind.commands)}"
+    if unknown := getattr(event, "tokens", ()) or getattr(event, "unrecognized_tokens", ()):
+        return f"{unknown[0]}: no such option{_meant(unknown[0], _flags(kind))}"
+    if isinstance(event, failures.MissingArgs):
+        missing = (item.arg for item in event.missing_arguments)
+        names = (arg.lowered.metavar if arg.is_positional() else arg.display_name() for arg in missing)
+        return f"give {' and '.join(map(str, names))}"
+    argument = getattr(event, "argument", None)
+    flag = f"{argument.display_name()}: " if argument is not None else ""
+    if isinstance(event, failures.InstantiationFailure):
+        return f"{flag}{event.message}"
+    given = getattr(event, "value", None) or getattr(event, "offending_value", None)
+    return flag + _why(argument, given)
+
+
+def _why(argument: Any, given: str | None) -> str:
+    try:
+        argument.lowered.instance_from_str([] if given is None else [given])
+    except ValueError as error:
+        return str(error)
+    return "cannot be used"
+
+
+def _flags(kind: Any) -> Iterator[str]:
+    """Names of all options of a command."""
+    for item in fields(kind):
+        hint = get_type_hints(kind)[item.name]
+        yield from _flags(hint) if is_dataclass(hint) else (f"--{item.name.replace('_', '-')}",)
+
+
+def _meant(word: str, known: Iterator[str] | Mapping[str, Any]) -> str:
+    alike = difflib.get_close_matches(word, [name for name in known if name[0] != "-" or word[:1] == "-"], n=1)
+    return f" (did you mean {alike[0]}?)" if alike else ""
+
+
+def _saved(command: RunCommand, default: RunCommand, flags: Sequence[str]) -> RunConfig | None:
+    """The options of the run that --config or --resume names, as the defaults of all other flags."""
+    config, resume = command.replay.config, command.output.resume
+    if config is not None and resume is not None:
+        raise InputError(f"--config {config}: cannot be combined with --resume, which uses the options of its run")
+    saved = default.config
+    if config is not None:
+        from bluffscope.config.yaml_file import load_config  # yaml: --help answers sooner without
+
+        saved = load_config(config)
+    if resume is not None:
+        saved = _resumed(resume, saved, data_given="--data" in flags)
+    if saved.engine.address not in (None, "auto") and "--address" not in flags:
+        # A cluster can run code here, and the file may be anybody's.
+        raise InputError(f"its options name a Ray cluster; if it is yours, add --address {saved.engine.address}")
+    if saved.measure.analysis and "--analysis" not in flags:
+        named = shlex.join(saved.measure.analysis)
+        raise InputError(f"its options name an analysis, which is code; if it is yours, add --analysis {named}")
+    if "--preset" in flags:
+        # The file names model, SAEs and layers outright; a preset given with it would change nothing.
+        saved = replace(saved, model=replace(saved.model, model=None, revision=None, sae=None, layers=()))
+    return saved if config is not None or resume is not None else None
+
+
+def _resumed(folder: Path, default: RunConfig, *, data_given: bool) -> RunConfig:
     """The options of the run in a folder; or those given, where it was killed before it wrote them."""
     # torch: seconds that no other command line should take
     from bluffscope.runs.resume import look_for_run, no_options, saved_options
@@ -246,25 +288,7 @@ def _resumed(folder: Path, default: RunConfig, flags: Sequence[str]) -> RunConfi
     folder = folder.expanduser()
     look_for_run(folder)
     saved = saved_options(folder)
-    if saved is None and not any(flag.partition("=")[0] == "--data" for flag in flags):
+    if saved is None and not data_given:
         raise no_options(folder)
-    default = saved or default
-    return replace(default, output=replace(default.output, resume=folder))
-
-
-def _take(arguments: list[str], flag: str, what: str) -> tuple[list[str], Path | None]:
-    """Take a flag and its path out of the arguments."""
-    rest: list[str] = []
-    found: str | None = None
-    waiting = iter(arguments)
-    for argument in waiting:
-        name, equals, path = argument.partition("=")
-        if name == flag:
-            found = path if equals else next(waiting, "")
-        else:
-            rest.append(argument)
-    if found is None:
-        return rest, None
-    if not found or found.startswith("--"):
-        raise InputError(f"{flag}: give {what}")
-    return rest, Path(found)
+    saved = saved or default
+    return replace(saved, output=replace(saved.output, resume=folder))

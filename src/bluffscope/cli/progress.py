@@ -50,42 +50,42 @@ class LineProgress:
         now = time.perf_counter()
         if now - self._shown >= LINE_SECONDS or self._done == self._total:
             self._shown = now
-            self._write(progress_text(self._done, self._total, now - self._started))
-
-    def step(self, text: str) -> None:
-        """Say what follows the measuring."""
-        self._write(text)
-
-    def _write(self, line: str) -> None:
-        # Hours of work must not end because nobody reads along any more.
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(line + "\n")
-            self._stream.flush()
+            # Hours of work must not end because nobody reads along any more.
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(progress_text(self._done, self._total, now - self._started) + "\n")
+                self._stream.flush()
 
     def finish(self) -> None:
         """Nothing is left to tidy."""
 
+    def tell(self, text: str) -> None:
+        """Logs hear of pairs alone."""
+
+    def close(self) -> None:
+        """Nothing is left to tidy."""
+
 
 class BarProgress:
-    """For terminals: it pulses before the pairs and after them, and is gone when all is done."""
+    """For terminals: a bar that says what is being done, pulses where nothing can be counted, and leaves no trace."""
 
     def __init__(self, console: Console) -> None:
         self._bar = Progress(
             BarColumn(), TextColumn("{task.description}", markup=False), console=console, transient=True
         )
-        self._task = self._bar.add_task("Loading the model and its SAEs", total=None)
+        self._task = self._bar.add_task("Starting", total=None)
         self._done = self._total = 0
         self._started = 0.0
+        self._measuring = False
         self._bar.start()
 
-    def step(self, text: str) -> None:
-        """Say what is being loaded, or what follows the measuring; nobody knows how long that takes."""
-        self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(text, total=None)  # one without an end pulses
+    def tell(self, text: str) -> None:
+        """Say what is being done, unless pairs are being counted."""
+        if not self._measuring:
+            self._bar.update(self._task, description=text)
 
     def start(self, total: int) -> None:
         """The clock starts here: rates leave out the loading of the model."""
-        self._total = total
+        self._total, self._measuring = total, True
         self._started = time.perf_counter()
         self._bar.update(self._task, total=total, completed=0, description=progress_text(0, total, 0))
 
@@ -96,5 +96,11 @@ class BarProgress:
         self._bar.update(self._task, completed=self._done, description=text)
 
     def finish(self) -> None:
+        """Go back to saying what is being done."""
+        self._measuring = False
+        self._bar.remove_task(self._task)
+        self._task = self._bar.add_task("Writing tables", total=None)  # one without an end pulses
+
+    def close(self) -> None:
         """Take the bar away; may be called again."""
         self._bar.stop()

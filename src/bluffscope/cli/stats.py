@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import output_console
-from bluffscope.cli.options import parsed, refuse_repeated
-from bluffscope.config import DataOptions, expectation
+from bluffscope.cli.options import Command
+from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,57 +22,46 @@ if TYPE_CHECKING:
     from bluffscope.table.health import Health
     from bluffscope.table.reader import Run
 
-_PROGRAM = "bluffscope stats"
-_DESCRIPTION = "Test whether any metric of a run, or of any other table, separates fact from hallucination."
-
 
 @dataclass(frozen=True, kw_only=True)
-class StatsOptions:
-    """What is tested, and how."""
+class Stats(Command):
+    """Test whether any metric of a run, or of any other table, separates fact from hallucination."""
 
     table: tyro.conf.Positional[Path]
-    """A run's folder, or a .parquet or .csv table with fact and hallucination columns."""
+    """The folder of a run, or a .parquet or .csv table with fact and hallucination columns."""
     pairs: str | None = None
-    """The pairs that the table was measured from: their lengths (in characters), groups, domains and further columns
-    stand in for what the table lacks."""
+    """The pairs that the table was measured from; they add what the table lacks: lengths (in characters), groups,
+    domains and other columns."""
     columns: tuple[str, ...] = ()
-    """Names of the fields of --pairs, as KEY=NAME; see bluffscope analyze."""
+    """Map field names of --pairs, as KEY=NAME; see bluffscope analyze."""
     by_order: bool = False
-    """Match the k-th row with the k-th pair of --pairs; without it some column of the table must hold their ids."""
+    """Match rows and --pairs by order, not by a column of ids."""
     by: tuple[str, ...] = ()
-    """Further columns whose values are scopes of their own."""
+    """Also test each value of these columns separately."""
     family: Literal["scope", "all"] = "scope"
-    """Correct for multiple testing within each scope, or over all metrics and scopes."""
+    """Correct for multiple testing within each scope, or across all metrics and scopes."""
     control: Literal["none", "null", "planted"] = "none"
-    """Also test the tool on this table: with labels flipped (what it finds is false), or with an effect planted."""
+    """Also test the method on this table: with flipped labels (false positives) or a planted effect (power)."""
     detectors: bool = False
-    """Also fit detectors and baselines, cross-validated by group; a run's folder has what all of them need."""
+    """Also fit detectors and baselines, cross-validated by group; some require the folder of a run."""
     allow_unsound: bool = False
-    """Give verdicts although the run failed its health gate."""
+    """Show verdicts even if the run failed its health gate."""
     seed: int = 0
-    """Seed of bootstrap, permutations and controls."""
+    """Seed for bootstrap, permutations and controls."""
     out: Path | None = None
-    """Folder for stats.parquet and stats.json (default: the run's folder, or beside the table)."""
+    """Folder for stats.parquet and stats.json (default: the folder of the run or table)."""
+
+    def execute(self) -> int:
+        """Test, write, print."""
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: give a number from 0")
+        return stats(self)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Parse the options, test, write, print; gives the exit code."""
-    refuse_repeated(arguments)
-
-    def gather(options: Annotated[StatsOptions, tyro.conf.arg(name="")]) -> StatsOptions:
-        return options
-
-    expected = partial(expectation, groups=(StatsOptions,))
-    options = parsed(gather, arguments, _PROGRAM, _DESCRIPTION, expected)
-    if options.seed < 0:
-        raise InputError(f"--seed {options.seed}: give a number from 0")
-    return stats(options)
-
-
-def stats(options: StatsOptions) -> int:
+def stats(options: Stats) -> int:
     """Test a table and say what came of it."""
     # Polars and scipy take a second to import: --help and a mistyped flag should not.
-    from bluffscope.detectors.of_run import detect_in
+    from bluffscope.detectors.evaluate import detect_in
     from bluffscope.report.result_files import write_stats
     from bluffscope.report.verdicts import render_verdicts
     from bluffscope.stats import Resampling, analyse_table
@@ -117,13 +105,12 @@ def stats(options: StatsOptions) -> int:
         console.print(_banner(health.failures), style="bold red", markup=False, highlight=False)
     console.print(render_verdicts(result))
     if detection is not None:
-        from bluffscope.report.detectors import DetectionView
+        from bluffscope.report.detectors import render_detection
 
-        console.print(DetectionView(detection))
+        console.print(render_detection(detection))
     if note is not None:
-        console.print(note, markup=False, highlight=False)
-    for line in _last_lines(options, result, files, run):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.say(note)
+    console.say(*_last_lines(options, result, files, run))
     return exit_codes.UNSOUND if withheld else exit_codes.DONE
 
 
@@ -138,15 +125,15 @@ def _banner(failures: Sequence[str]) -> str:
     return f"The run failed its health gate: {'; '.join(failures)}. See bluffscope doctor."
 
 
-def _last_lines(options: StatsOptions, result: StatsResult, files: tuple[Path, Path], run: Run | None) -> Iterator[str]:
+def _last_lines(options: Stats, result: StatsResult, files: tuple[Path, Path], run: Run | None) -> Iterator[str]:
     yield f"Statistics: {files[0]}, {files[1].name} ({result.rows.height} rows)"
     if run is not None and not options.detectors:
-        yield "No detectors were fitted: --detectors does that."
+        yield "No detectors were fitted; use --detectors."
     if run is not None and options.out is None and (run.path / "report.html").exists():
-        yield f"The report still shows what was there before: bluffscope report {run.path} writes it again."
+        yield f"report.html is out of date; run `bluffscope report {run.path}`."
 
 
-def _opened(options: StatsOptions) -> tuple[pl.DataFrame, pl.DataFrame | None, Path, Run | None]:
+def _opened(options: Stats) -> tuple[pl.DataFrame, pl.DataFrame | None, Path, Run | None]:
     """The table, its pairs where they are known, the folder that results go to, and the run."""
     from bluffscope.stats.sampling import pairs_of, read_metrics
     from bluffscope.table import read_run, read_table
@@ -171,7 +158,7 @@ def pairs_frame(data: str | None, columns: tuple[str, ...] = ()) -> pl.DataFrame
     """
     if data is None:
         if columns:
-            raise InputError("--columns names the fields of --pairs: give --pairs too")
+            raise InputError("--columns requires --pairs")
         return None
     import polars as pl
 
@@ -195,4 +182,5 @@ def pairs_frame(data: str | None, columns: tuple[str, ...] = ()) -> pl.DataFrame
     return pl.DataFrame(list(rows), infer_schema_length=None)
 
 
-__all__ = ["StatsOptions", "main", "pairs_frame", "stats"]
+COMMAND = Stats
+__all__ = ["COMMAND", "Stats", "pairs_frame", "stats"]

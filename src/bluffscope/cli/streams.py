@@ -56,7 +56,7 @@ class _Stream:
 
 @contextlib.contextmanager
 def lasting_streams() -> Generator[None, None, None]:
-    """Inside, `sys.stdout` and `sys.stderr` are such streams; nothing is left to flush at exit."""
+    """Replace `sys.stdout` and `sys.stderr` by such streams; nothing is left to flush at exit."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _lasting(sys.stdout, needed=True), _lasting(sys.stderr, needed=False)
     try:

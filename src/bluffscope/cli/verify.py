@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from rich.console import Console
 from rich.table import Table
 
 from bluffscope.cli import exit_codes
-from bluffscope.cli.console import message_console, messages_on, output_console
-from bluffscope.cli.options import parse_run
+from bluffscope.cli.console import LastingConsole, message_console, messages_on, output_console
+from bluffscope.cli.options import RunCommand
 from bluffscope.config import DataOptions, RunConfig
-from bluffscope.errors import InputError
+from bluffscope.host.terminal import table
 
 if TYPE_CHECKING:
     from bluffscope.compare.strategies import Agreement, Measured, Phase
@@ -24,50 +23,44 @@ PAIRS = 5
 """Pairs compared without --limit: the slow strategies take seconds a pair."""
 MOST_CELLS = 10
 """Cells named of each strategy that differs."""
-_DESCRIPTION = """Measure the first pairs with every strategy and compare the tables cell by cell: in float64, where
-they must be equal, then in the run's own precision. Nothing is kept."""
-_FIXED = {
-    "--strategy": "all strategies run",
-    "--out": "nothing is kept",
-    "--resume": "nothing is kept",
-    "--keep-residuals": "nothing is kept",
-    "--no-keep-residuals": "nothing is kept",
-    "--fidelity": "the run's own precision is compared anyway",
-}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Parse the options, run every strategy, print what differs; gives the exit code."""
-    config = _options(arguments)
-    # Torch and polars take seconds to import: --help and a mistyped flag should not.
-    from bluffscope.compare.strategies import verify
+@dataclass(frozen=True, kw_only=True)
+class Verify(RunCommand):
+    """Check that every strategy measures the same numbers with your model and pairs. Nothing is kept.
 
-    messages, output = message_console(), output_console()
-    started = time.perf_counter()
-    phases: list[Phase] = []
-    with messages_on(messages, once=True):
-        for phase in verify(config, lambda measured: _line(messages, _progress(measured))):
-            _print_phase(output, phase)
-            phases.append(phase)
-    _line(output, f"Total time: {time.perf_counter() - started:.1f} s")
-    for line in _verdict(phases):
-        _line(output, line)
-    return exit_codes.DONE if all(phase.holds for phase in phases) else exit_codes.FAILED
+    Compares the tables cell by cell: in float64, where they must be equal, then in the run's own precision.
+    """
 
+    data: DataOptions = field(default_factory=lambda: DataOptions(limit=PAIRS))
+    """The pairs to compare."""
+    fixed: ClassVar[Mapping[str, str]] = {
+        "--strategy": "verify runs all strategies",
+        "--out": "verify keeps nothing",
+        "--resume": "verify keeps nothing",
+        "--keep-residuals": "verify keeps nothing",
+        "--no-keep-residuals": "verify keeps nothing",
+        "--fidelity": "verify compares the run's own precision anyway",
+    }
 
-def _options(arguments: Sequence[str]) -> RunConfig:
-    flags = [argument.partition("=")[0].replace("_", "-") for argument in arguments]
-    if fixed := next((flag for flag in flags if flag in _FIXED), None):
-        raise InputError(f"{fixed}: {_FIXED[fixed]} by verify; leave it out")
-    default = RunConfig(data=DataOptions(limit=PAIRS))
-    config = parse_run(arguments, "bluffscope verify", _DESCRIPTION, default)
-    if "--limit" not in flags:  # a replayed config.yaml has the limit of its run
-        config = replace(config, data=replace(config.data, limit=PAIRS))
-    return config
+    def starting_from(self, saved: RunConfig) -> Self:
+        """A saved run's options, but for its number of pairs."""
+        return super().starting_from(replace(saved, data=replace(saved.data, limit=PAIRS)))
 
+    def execute(self) -> int:
+        """Run every strategy and print what differs."""
+        # Torch and polars take seconds to import: --help and a mistyped flag should not.
+        from bluffscope.compare.strategies import verify
 
-def _line(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        messages, output = message_console(), output_console()
+        started = time.perf_counter()
+        phases: list[Phase] = []
+        with messages_on(messages, once=True):
+            for phase in verify(self.config, lambda measured: messages.say(_progress(measured))):
+                _print_phase(output, phase)
+                phases.append(phase)
+        output.say(f"Total time: {time.perf_counter() - started:.1f} s", *_verdict(phases))
+        return exit_codes.DONE if all(phase.holds for phase in phases) else exit_codes.FAILED
 
 
 def _progress(measured: Measured) -> str:
@@ -80,12 +73,12 @@ def _name(measured: Measured) -> str:
     return measured.strategy if ran == measured.strategy else f"{measured.strategy} (ran as {ran})"
 
 
-def _print_phase(console: Console, phase: Phase) -> None:
+def _print_phase(console: LastingConsole, phase: Phase) -> None:
     """The strategies side by side, what was left out, and either the metrics or the cells that differ."""
     if phase.reference.quarantined:
-        _line(console, f"Not measured by any strategy that quarantines it, in {phase.dtype}:")
+        console.say(f"Not measured by any strategy that quarantines it, in {phase.dtype}:")
         for pair, reason in phase.reference.quarantined.items():
-            _line(console, f"  pair {pair}: {reason}")
+            console.say(f"  pair {pair}: {reason}")
     if phase.reference.metrics.is_empty():
         return
     console.print(_strategy_table(phase))
@@ -95,30 +88,29 @@ def _print_phase(console: Console, phase: Phase) -> None:
         for pair in agreement.quarantine:
             reason = agreement.measured.quarantined.get(pair) or phase.reference.quarantined[pair]
             who = agreement.measured.strategy if pair in agreement.measured.quarantined else phase.reference.strategy
-            _line(console, f"pair {pair}: only {who} could not measure it ({reason})")
+            console.say(f"pair {pair}: only {who} could not measure it ({reason})")
         if phase.decides and agreement.comparison.beyond:
             console.print(_cell_table(agreement))
 
 
 def _strategy_table(phase: Phase) -> Table:
-    allowed = "of\nallowed" if phase.decides else "of\nfloat32's"
-    table = Table("strategy", title=f"\n{_title(phase)}", title_justify="left", title_style="bold")
-    for name in ("seconds", "cells", "largest\ndifference", allowed, "flips"):
-        table.add_column(name, justify="right")
-    table.add_column("at", overflow="fold")
-    table.add_row(_name(phase.reference), f"{phase.reference.seconds:.1f}", *[""] * 4, "(the others against it)")
+    rows = [(_name(phase.reference), f"{phase.reference.seconds:.1f}", *[""] * 4, "(the others against it)")]
     for agreement in phase.agreements:
         comparison = agreement.comparison
         worst = comparison.worst
-        table.add_row(
-            _name(agreement.measured),
-            f"{agreement.measured.seconds:.1f}",
-            f"{comparison.compared:,}",
-            *((_difference(worst), f"{worst.ratio:.2g}") if worst else ("", "")),
-            f"{comparison.flips} of {comparison.active:,}",
-            f"{worst.column}, pair {worst.pair}" if worst and worst.ratio > 0 else "",
+        rows.append(
+            (
+                _name(agreement.measured),
+                f"{agreement.measured.seconds:.1f}",
+                f"{comparison.compared:,}",
+                *((_difference(worst), f"{worst.ratio:.2g}") if worst else ("", "")),
+                f"{comparison.flips} of {comparison.active:,}",
+                f"{worst.column}, pair {worst.pair}" if worst and worst.ratio > 0 else "",
+            )
         )
-    return table
+    allowed = "of\nallowed" if phase.decides else "of\nfloat32's"
+    heads = ["strategy", "seconds", "cells", "largest\ndifference", allowed, "flips", "at"]
+    return table(heads, rows, title=f"\n{_title(phase)}", left=(0, 6), gap=2)
 
 
 def _title(phase: Phase) -> str:
@@ -131,17 +123,14 @@ def _title(phase: Phase) -> str:
 
 def _metric_table(phase: Phase) -> Table:
     """The largest difference of each metric and strategy, and its share of what is allowed."""
-    table = Table(
-        "metric", title="\nLargest difference by metric (of allowed)", title_justify="left", title_style="bold"
-    )
     found = [agreement.comparison.largest for agreement in phase.agreements]
-    for agreement in phase.agreements:
-        table.add_column(agreement.measured.strategy, justify="right")
+    rows: list[list[str]] = []
     for metric in dict.fromkeys(name for largest in found for name in largest):
         cells = [largest.get(metric) for largest in found]
         if any(cell is not None and (isinstance(cell.expected, float) or cell.ratio > 0) for cell in cells):
-            table.add_row(metric, *(f"{_difference(cell)} ({cell.ratio:.2g})" if cell else "-" for cell in cells))
-    return table
+            rows.append([metric, *(f"{_difference(cell)} ({cell.ratio:.2g})" if cell else "-" for cell in cells)])
+    heads = ["metric", *(agreement.measured.strategy for agreement in phase.agreements)]
+    return table(heads, rows, title="\nLargest difference by metric (of allowed)", gap=2)
 
 
 def _cell_table(agreement: Agreement) -> Table:
@@ -149,15 +138,12 @@ def _cell_table(agreement: Agreement) -> Table:
     columns = len({cell.column for cell in beyond})
     title = f"\n{agreement.measured.strategy}: {len(beyond)} cells of {columns} columns differ by more than is allowed"
     title += ", the worst:" if len(beyond) > MOST_CELLS else ":"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("column", "pair"):
-        table.add_column(name, overflow="fold")
-    for name in (agreement.measured.strategy, "sequential", "difference", "of allowed"):
-        table.add_column(name, justify="right", overflow="fold")
-    for cell in sorted(beyond, key=lambda cell: -cell.ratio)[:MOST_CELLS]:
-        shown = (_value(cell.got), _value(cell.expected), _difference(cell), f"{cell.ratio:.2g}")
-        table.add_row(cell.column, cell.pair, *shown)
-    return table
+    rows = [
+        (cell.column, cell.pair, _value(cell.got), _value(cell.expected), _difference(cell), f"{cell.ratio:.2g}")
+        for cell in sorted(beyond, key=lambda cell: -cell.ratio)[:MOST_CELLS]
+    ]
+    heads = ["column", "pair", agreement.measured.strategy, "sequential", "difference", "of allowed"]
+    return table(heads, rows, title=title, left=range(2), gap=2)
 
 
 def _difference(cell: Cell) -> str:
@@ -195,3 +181,6 @@ def _agreed(phase: Phase) -> str:
         return f"{line}, without any difference"
     share = f"{worst.ratio:.2g} of what is allowed"
     return f"{line}, largest difference {_difference(worst)} ({share}) at {worst.column}, pair {worst.pair}"
+
+
+COMMAND = Verify

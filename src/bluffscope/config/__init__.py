@@ -1,4 +1,4 @@
-"""The options of a run, and presets: named sets of model, SAEs and layers, the embedded demo among them."""
+"""Options of a run, and the presets: named sets of model, SAEs and layers, and the embedded demo model."""
 
 from bluffscope.config.options import (
     DataOptions,
@@ -12,8 +12,7 @@ from bluffscope.config.options import (
     Position,
     RunConfig,
     TokenizerOptions,
-    expectation,
-    read_yaml,
+    from_words,
     refuse_endless,
     run_config,
     with_values,
@@ -31,8 +30,7 @@ __all__ = [
     "Position",
     "RunConfig",
     "TokenizerOptions",
-    "expectation",
-    "read_yaml",
+    "from_words",
     "refuse_endless",
     "run_config",
     "with_values",

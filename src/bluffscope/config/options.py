@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
 from os import PathLike
@@ -10,16 +11,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from bluffscope.errors import InputError
 
 Options = TypeVar("Options")
 Position = Literal["last", "first-completion", "divergence", "completion-mean"]
 """Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
-MOST_YAML = 1_000_000
-MOST_DIGITS = 40
-"""Of a whole number in a YAML file: far more than any option takes."""
 MOST_WHOLE = 2**31 - 1
 """The largest whole number that an option takes, but for those named here."""
 MOST: Mapping[str, int] = {
@@ -38,154 +34,154 @@ class DataOptions:
     """Which pairs are read, and how."""
 
     data: str = "bluff200"
-    """Pairs: a .json, .jsonl, .csv or .parquet file, a folder of such files, a dataset of the hub
-    (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or bluff200 (bundled)."""
+    """A .json, .jsonl, .csv or .parquet file, a folder of such files, a dataset on the Hugging Face Hub
+    (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or the bundled bluff200."""
     columns: tuple[str, ...] = ()
-    """Names of the source's fields, as KEY=NAME: prompt=question fact=best_answer hallucination=wrong.
-    KEY is one of id, domain, complexity, prompt, fact, hallucination."""
+    """Map the data's field names, as KEY=NAME: prompt=question fact=best_answer hallucination=wrong; the
+    keys are id, domain, complexity, prompt, fact and hallucination."""
     domain_from: Literal["item", "file"] = "item"
-    """Take the domain from each item's own field, or from the name of the file it stands in."""
+    """Take the domain from each item's domain field, or from its file's name."""
     join: str = "auto"
-    """Text between the prompt and a completion: auto is one space, or nothing where either has white space there."""
+    """Text between prompt and completion; auto is one space, or nothing if there is white space already."""
     limit: int | None = None
-    """Use the first N pairs only."""
+    """Use only the first N pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model and SAEs are loaded, and where they run."""
+    """The model, its SAEs, and where they run."""
 
     preset: str | None = None
-    """Named set of model, SAEs and layers: demo (default), gemma-2-2b."""
+    """Model, SAEs and layers by one name, such as gemma-2-2b; see bluffscope presets (default: demo)."""
     model: str | None = None
-    """Hugging Face id or folder of a causal language model (default: the preset's)."""
+    """Causal language model: a Hugging Face id or a folder (default: the preset's)."""
     revision: str | None = None
-    """Branch, tag or commit of the model on the hub."""
+    """Branch, tag or commit of the model on the Hub."""
     sae: str | None = None
-    """SAELens release (RELEASE, or RELEASE:ID with {layer} in ID) or a folder with layer_K/ in it."""
+    """SAEs: a SAELens release (RELEASE, or RELEASE:ID with {layer} in ID) or a folder with layer_K/ in it."""
     layers: tuple[int, ...] = ()
-    """Layers whose residual stream is measured (default: the preset's, or all that the SAE folder has)."""
+    """Layers to measure (default: the preset's, or all in the SAE folder)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the model runs; auto takes CUDA, then MPS, then the CPU."""
+    """Device for the model; auto prefers CUDA, then MPS, then the CPU."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    """Precision of the model's weights and activations; auto is float32. SAEs and metrics never go below float32."""
+    """Precision of the model; auto is float32. SAEs and metrics always use float32 or higher."""
     quantize: Literal["none", "int8", "int4"] = "none"
-    """Weights of the model's linear layers as 8-bit or 4-bit integers (extra `quant`; int4 needs CUDA)."""
+    """Quantize the model's linear layers to 8 or 4 bits (extra `quant`; int4 requires CUDA)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOptions:
-    """What is measured, and at which tokens."""
+    """What to measure, and at which tokens."""
 
     position: Position = "last"
-    """Read each text's last token, its completion's first, the first in which fact and hallucination differ, or average
-    the metrics over the completion's tokens."""
+    """Read the last token of each text, the first of its completion, the first that differs between fact and
+    hallucination, or average the metrics over the completion."""
     noise_std: float = 0.1
-    """Standard deviation s of the stability noise."""
+    """Standard deviation of the noise for the stability metric."""
     noise_mode: Literal["absolute", "relative"] = "absolute"
-    """s in activation units, or relative to the root mean square of the residual."""
+    """Noise in activation units, or relative to the RMS of the residual."""
     noise_draws: int = 8
-    """Noise draws a text; stability is their mean."""
+    """Noise draws per text; stability is their mean."""
     noise_sweep: tuple[float, ...] = ()
-    """Further values of s, each with its own stability columns (a dose-response curve)."""
+    """Additional noise levels, each with its own stability columns (a dose-response curve)."""
     logprob: bool = False
-    """Also measure the log-probability of each completion: loads all layers and the LM head."""
+    """Also measure the log-probability of each completion; loads all layers and the LM head."""
     analysis: tuple[str, ...] = ()
-    """Also measure analyses of your own, FILE.py:NAME each: the files are Python and are run (see per_read)."""
+    """Also measure your own analyses, FILE.py:NAME each; the files are Python and are run."""
     seed: int = 0
-    """Seed of the noise."""
+    """Seed for the noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How the work is done and cut up; every strategy gives the same table."""
+    """How the work is done; every choice produces the same table."""
 
     engine: Literal["local", "ray"] = "local"
-    """Measure in this process, or with Ray on several cores, GPUs or machines (extra `ray`)."""
+    """Run in this process, or with Ray on several cores, GPUs or machines (extra `ray`)."""
     workers: Literal["auto"] | int = "auto"
-    """Processes of --engine ray, each with its own model: auto is one a GPU, or one for every 4 cores."""
+    """Number of Ray workers, each with its own copy of the model; auto is one per GPU, or one per 4 cores."""
     address: str | None = None
-    """Ray cluster to use, HOST:PORT or auto (default: Ray is started on this machine)."""
+    """Address of a Ray cluster, HOST:PORT or auto (default: start Ray on this machine)."""
     strategy: Literal["packed", "batched", "sequential", "separate"] = "packed"
-    """Token tries in packed rows; padded batches; one text at a time; or one pass for each analysis."""
+    """How texts are batched: token tries in packed rows, padded batches, one at a time, or one pass per analysis."""
     batch_size: Literal["auto"] | int = "auto"
-    """Pairs a forward pass; auto fills a token budget that fits the memory (see bluffscope doctor)."""
+    """Pairs per forward pass; auto fits as many as memory allows (see bluffscope doctor)."""
     batch_tokens: int | None = None
-    """Distinct tokens a forward pass with --batch-size auto (default: by device, free memory and model)."""
+    """Distinct tokens per forward pass with --batch-size auto (default: by device, free memory and model)."""
     row_tokens: int | None = None
-    """Slots of a packed row; attention costs grow with its square (default: by the model's width)."""
+    """Length of a packed row; the cost of attention grows with its square (default: by the model's width)."""
     shard_pairs: int = 256
-    """Pairs that are measured and committed together."""
+    """Pairs saved at a time; a stopped run resumes after the last saved shard."""
     max_quarantine: int | None = None
-    """Stop the run once more than N pairs could not be measured; --resume goes on from there."""
+    """Stop once more than N pairs could not be measured; continue with --resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """Where the results go."""
+    """Where results go."""
 
     out: Path | None = None
-    """The run's own folder; it must not hold a run yet (default: runs/<utc time>-<name>)."""
+    """New folder for the run (default: runs/<utc time>-<name>)."""
     resume: Path | None = None
-    """Go on with the run in this folder, with its own options: only what is missing or damaged is done."""
+    """Continue the run in this folder with its own options; only missing or damaged parts are redone."""
     keep_residuals: bool = False
     """Also write residuals.parquet."""
     fidelity: int = 0
-    """Measure N pairs again in float32 and report what the run's precision changed."""
+    """Measure N pairs again in float32 and report what lower precision changed."""
     figures: bool = False
     """Also write the report's charts as PNG and SVG, in figures/."""
     allow_unsound: bool = False
-    """Give verdicts (and exit code 0) although the health gate failed; the report still opens with what is wrong."""
+    """Show verdicts (and exit with 0) even if the health gate fails; the report still opens with what is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastOptions:
-    """Whether a run is only foretold, and for which GPUs; no part of a run's configuration."""
+    """Predict a run instead of doing it; not part of a run's configuration."""
 
     dry_run: bool = False
-    """Print what the run would take (tokens, operations, memory, time) and do nothing else."""
+    """Only predict tokens, operations, memory and time; nothing is measured or written."""
     gpus: int = 1
-    """With --dry-run and --gpu-kind: how many GPUs."""
+    """Number of GPUs of that kind."""
     gpu_kind: str | None = None
-    """With --dry-run: foretell the time on GPUs of this kind too: h100, a100, l4, rtx4090..."""
+    """Also predict the time on this kind of GPU: h100, a100, l4, rtx4090, ..."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A whole run of `bluffscope analyze`: what may be left out is filled in when the run starts."""
+    """All options of a run of `bluffscope analyze`; what is left out is filled in when the run starts."""
 
     data: DataOptions = field(default_factory=DataOptions)
-    """Which pairs."""
+    """The pairs to measure."""
     model: ModelOptions = field(default_factory=ModelOptions)
-    """Which model and SAEs, and where they run."""
+    """The model, its SAEs, and where they run."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
-    """What is measured, and at which tokens."""
+    """What to measure, and at which tokens."""
     engine: EngineOptions = field(default_factory=EngineOptions)
-    """How the work is done."""
+    """How the work is done; every choice produces the same table."""
     output: OutputOptions = field(default_factory=OutputOptions)
-    """Where the results go."""
+    """Where results go."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerOptions:
-    """In whose tokens the linter looks at the pairs besides."""
+    """Also lint with this model's tokenizer."""
 
     preset: str | None = None
-    """Named set of model, SAEs and layers, for its model: demo, gemma-2-2b."""
+    """Use the model of this preset; see bluffscope presets."""
     model: str | None = None
-    """Hugging Face id or folder of a causal language model; only its tokenizer is loaded."""
+    """Hugging Face id or folder of a model; only its tokenizer is loaded."""
     revision: str | None = None
-    """Branch, tag or commit of the model on the hub."""
+    """Branch, tag or commit of the model on the Hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LintOutputOptions:
-    """What becomes of the findings."""
+    """Output options."""
 
     format: Literal["text", "json"] = "text"
-    """What is printed: text to read, or one JSON object."""
+    """Print text, or one JSON object."""
     json: Path | None = None
-    """Also write the whole report as JSON into this file."""
+    """Also write the full report to this file, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,44 +189,11 @@ class LintConfig:
     """All options of `bluffscope lint`."""
 
     data: DataOptions = field(default_factory=DataOptions)
+    """The pairs to lint."""
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
+    """Also lint with this model's tokenizer."""
     output: LintOutputOptions = field(default_factory=LintOutputOptions)
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, by which a few lines can stand for more than any memory holds, and without endless digits.
-
-    Python takes minutes for a number of a million digits, and refuses to print one of 4,301.
-    """
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="an alias", problem_mark=self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_yaml_int(self, node: Any) -> int:
-        if len(node.value) > MOST_DIGITS:
-            problem = f"a whole number of {len(node.value):,} characters"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-        return super().construct_yaml_int(node)
-
-
-_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)
-
-
-def read_yaml(text: str) -> Any:
-    """The value of a YAML text of plain values.
-
-    Raises:
-        yaml.YAMLError: no YAML, an alias in it, nested too deeply, a value that is none of its tag, or longer than
-            `MOST_YAML` characters.
-    """
-    if len(text) > MOST_YAML:
-        raise yaml.YAMLError(f"longer than {MOST_YAML:,} characters")
-    try:
-        return yaml.load(text, _PlainLoader)
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise yaml.YAMLError(f"a value that cannot be read ({type(error).__name__})") from error  # `!!bool x`
+    """Output options."""
 
 
 def run_config(content: Mapping[Any, Any], where: str) -> RunConfig:
@@ -273,7 +236,7 @@ def with_values(options: Options, values: Mapping[str, Any], where: str = "") ->
         if name not in known:
             raise InputError(f"{where}{name}: no such option in this version; expected some of {', '.join(known)}")
         try:
-            chosen[name] = _of_type(value, hints[name])
+            chosen[name] = _converted(value, hints[name], _from_value)
         except (TypeError, OverflowError) as error:
             raise InputError(f"{where}{name}: expected {_described(hints[name])}, got {_shown(value)}") from error
         _refuse_endless(name, chosen[name], f"{where}{name}")
@@ -311,34 +274,63 @@ def _refuse_endless(name: str, value: Any, where: str) -> None:
 def _shown(value: Any) -> str:
     """The beginning of what Python shows of a value."""
     try:
-        shown = repr(value)
+        return _short(repr(value))
     except ValueError:  # a whole number of more than 4,300 digits in it
         return "a number of thousands of digits"
-    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
-def _of_type(value: Any, hint: Any) -> Any:
-    """The value as the type says, or TypeError."""
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def from_words(hint: Any, words: Sequence[str]) -> Any:
+    """The value of an option from what is written after its flag.
+
+    Args:
+        hint: the option's type.
+        words: several for a tuple; else one.
+
+    Raises:
+        ValueError: something else was expected, in words.
+    """
+    try:
+        if get_origin(hint) is not tuple and len(words) != 1:
+            raise TypeError
+        return _converted(words if get_origin(hint) is tuple else words[0], hint, _from_word)
+    except (TypeError, ValueError, OverflowError) as error:
+        expected = _described(hint).removesuffix(" or null")
+        raise ValueError(f"expected {expected}, got {_short(' '.join(words)) or 'nothing'}") from error
+
+
+def _converted(value: Any, hint: Any, plain: Callable[[Any, Any], Any]) -> Any:
+    """The value as the type says, or TypeError; `plain` converts to a type without parts."""
     kind = get_origin(hint)
     if kind in (Union, UnionType):
-        for choice in get_args(hint):
-            try:
-                return _of_type(value, choice)
-            except TypeError:
-                continue
+        for choice in sorted(get_args(hint), key=lambda choice: choice is not NoneType):
+            with suppress(TypeError):
+                return _converted(value, choice, plain)
         raise TypeError
     if kind is tuple:
         if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
             raise TypeError
-        return tuple(_of_type(item, get_args(hint)[0]) for item in value)
+        return tuple(_converted(item, get_args(hint)[0], plain) for item in value)
     if kind is Literal:
         if not isinstance(value, str) or value not in get_args(hint):
             raise TypeError
         return value
-    return _plain(value, hint)
+    return plain(value, hint)
 
 
-def _plain(value: Any, kind: Any) -> Any:
+def _from_word(word: str, kind: Any) -> Any:
+    if kind is NoneType and word != "None":
+        raise TypeError
+    try:
+        return None if kind is NoneType else kind(word)
+    except ValueError as error:
+        raise TypeError from error
+
+
+def _from_value(value: Any, kind: Any) -> Any:
     if value is None or isinstance(value, bool) or kind in (NoneType, bool):
         if type(value) is kind:
             return value
@@ -350,19 +342,6 @@ def _plain(value: Any, kind: Any) -> Any:
     elif kind in (str, Path) and isinstance(value, (str, PathLike)) and "\0" not in str(value):
         return kind(value)
     raise TypeError
-
-
-def expectation(name: str, groups: Iterable[type] | None = None) -> str | None:
-    """What an option takes, in words; None if there is no such option.
-
-    Args:
-        name: the option's field.
-        groups: the dataclasses that are searched, those of a run unless given.
-    """
-    for group in get_type_hints(RunConfig).values() if groups is None else groups:
-        if name in (hints := get_type_hints(group)):
-            return _described(hints[name]).removesuffix(" or null")
-    return None
 
 
 def _described(hint: Any) -> str:

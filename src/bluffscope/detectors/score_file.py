@@ -66,7 +66,7 @@ def _parsed(source: TextIO, data: Path, whole_texts: bool) -> Iterator[tuple[dic
         try:
             line = source.readline(_MOST_LINE)
         except UnicodeDecodeError as error:
-            raise InputError(f"--data {data}: line {number + 1} is no UTF-8; save the file as UTF-8") from error
+            raise InputError(f"--data {data}: line {number + 1} is not UTF-8; save the file as UTF-8") from error
         if not line:
             return
         number += 1

@@ -1,4 +1,4 @@
-"""Where shards run: in this process, or elsewhere, always by the same worker."""
+"""Where shards run: in this process, or in others through Ray."""
 
 from bluffscope.engine.base import Commit, Engine, Worker, WorkerFactory
 from bluffscope.engine.local import LocalEngine

@@ -15,14 +15,14 @@ Commit = Callable[[Shard, pl.DataFrame], None]
 
 
 class Worker(Protocol):
-    """Holds model and SAEs, and measures shards in three steps, so that the outer two can run beside the middle one."""
+    """Holds model and SAEs, and measures shards in three steps, so that the outer two can overlap the middle one."""
 
     def prepare(self, shard: Shard) -> Any:
         """What can be done without the model: token ids and batches."""
         ...
 
     def measure(self, prepared: Any, advance: Callable[[int], None]) -> Any:
-        """The model's part; `advance` is told how many more pairs are done."""
+        """The model's part; `advance` receives how many more pairs are done."""
         ...
 
     def tabulate(self, measured: Any) -> pl.DataFrame:
@@ -52,7 +52,7 @@ class Description(Protocol):
         ...
 
     def rejected(self, shard: Shard, reason: str) -> pl.DataFrame:
-        """The table of a shard of which every pair is quarantined for this reason."""
+        """The table of a shard whose pairs are all quarantined for this reason."""
         ...
 
 

@@ -41,7 +41,7 @@ _SILENT: Final[dict[str, Any]] = {"log_to_driver": False, "logging_level": loggi
 
 @contextmanager
 def cluster(address: str | None, workers: int = 0) -> Generator[list[Node], None, None]:
-    """Ray, for the length of the block; gives the machines there are.
+    """Ray, within the block; yields the machines there are.
 
     Args:
         address: of a cluster ("auto" for the one this machine belongs to); None starts Ray on this machine alone, or

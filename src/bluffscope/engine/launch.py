@@ -29,7 +29,7 @@ _SHORT_FOLDER: Final = Path("/tmp")
 
 @contextmanager
 def starting() -> Generator[dict[str, Any], None, None]:
-    """Inside, Ray may be started on this machine, with what is given as options of `ray.init`.
+    """Within the block, Ray may be started on this machine, with the yielded options of `ray.init`.
 
     Its files are gone on leaving; no statistics are sent; nobody without this process's secret can talk to it.
     """

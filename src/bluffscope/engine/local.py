@@ -1,4 +1,4 @@
-"""Shards one after another, in this process: reading and writing beside the model."""
+"""Shards one after another, in this process; reading and writing overlap the model's work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work beside work: items made ahead of their use and handed on behind it, through bounded queues."""
+"""Overlapping work: items are made ahead of use and handed on after it, through bounded queues."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
     """The items in order, up to `depth` of them made beforehand by a thread of their own.
 
     An error while an item is made is raised where that item would have come. Who stops asking (an error, a
-    `close`) ends the thread. With depth 0 there is no thread: each item is made when it is asked for.
+    `close`) ends the thread. With depth 0 there is no thread: each item is made on request.
     """
     if depth < 1:
         yield from items

@@ -36,7 +36,7 @@ NEWS_SECONDS: Final = 0.5
 MOST_UNANSWERED: Final = 1200
 """Times that a worker may leave that unanswered (10 minutes) before it counts as dead."""
 PATIENCE: Final = 120
-"""Times without any worker (a minute) before the user is told what is waited for."""
+"""Times without any worker (a minute) before the user learns what the run waits for."""
 MOST_WITHOUT_WORKER: Final = 1800
 """Times without any worker (15 minutes) before the run ends."""
 MOST_STILLBORN: Final = 5
@@ -127,7 +127,7 @@ class RayEngine:
         return [hand.pid for hand in self._hands if hand.pid is not None]
 
     def hire(self, make_worker: DistantFactory) -> Description:
-        """Start all workers; gives what the first of them that is ready has loaded.
+        """Start all workers; returns what the first ready one has loaded.
 
         Raises:
             WorkerLostError: they die while they load.
@@ -219,7 +219,7 @@ class RayEngine:
 
     @contextmanager
     def _modules_sent(self) -> Generator[None, None, None]:
-        """Inside, what is sent to workers takes along the code of modules that they may not have."""
+        """Within the block, what is sent to workers includes the code of modules that they may not have."""
         for module in self._by_value:
             cloudpickle.register_pickle_by_value(sys.modules[module])
         try:
@@ -240,7 +240,7 @@ class RayEngine:
             )
 
     def _busy(self) -> bool:
-        """Give every worker what it can take; gives whether there is anything to wait for."""
+        """Give every worker what it can take; returns whether there is anything to wait for."""
         ready = [hand for hand in self._hands if hand.pid is not None]
         for depth in range(IN_FLIGHT):
             for hand in ready:
@@ -347,7 +347,7 @@ class RayEngine:
                 f"--engine ray: workers die while they load ({how}): is there too little memory? Use fewer --workers, "
                 "a smaller model, or --engine local to see what happens"
             )
-        logger.warning("workers die while they load (%s): going on with %d", how, len(self._hands))
+        logger.warning("workers die while they load (%s): continuing with %d", how, len(self._hands))
 
     def _retry(self, hand: _Hand, how: str) -> None:
         self._in_a_row += 1
@@ -358,7 +358,7 @@ class RayEngine:
                 f"--engine ray: {self._in_a_row} workers died one after another without finishing anything ({how}); "
                 "use --engine local to see what happens"
             )
-        logger.warning("a worker (process %d) died (%s): its pairs are measured again", hand.pid, how)
+        logger.warning("a worker (process %d) died (%s): its pairs will be measured again", hand.pid, how)
         if (fatal := self._backlog.lost(hand.tasks)) is not None:
             assert self._description is not None  # a worker that had tasks was ready
             reason = f"the worker's process died whenever it measured this pair ({how})"

@@ -42,7 +42,7 @@ class Task:
 
 
 class Backlog:
-    """Hands out shards until each is done; takes them from their source no earlier than they are asked for."""
+    """Hands out shards until each is done; takes them from their source only on request."""
 
     def __init__(self, shards: Iterable[Shard]) -> None:
         self._source: Iterator[Shard] = iter(shards)
@@ -60,7 +60,7 @@ class Backlog:
         return None if shard is None else Task(shard, _Whole(shard))
 
     def done(self, task: Task, table: pl.DataFrame) -> tuple[Shard, pl.DataFrame] | None:
-        """A task's table has come; gives the whole shard and its table once all parts are there."""
+        """A task's table has arrived; returns the whole shard and its table once all parts are there."""
         whole = task.whole
         whole.done[task.part.pairs[0].index] = table
         if sum(map(len, whole.done.values())) < len(whole.shard.pairs):
@@ -68,7 +68,7 @@ class Backlog:
         return whole.shard, pl.concat(whole.done[first] for first in sorted(whole.done))
 
     def lost(self, tasks: Sequence[Task]) -> Task | None:
-        """A worker died with these tasks, the one it was measuring first; gives a task to give up: one fatal pair."""
+        """A worker died with these tasks, the one it was measuring first; returns a task to give up: one fatal pair."""
         waiting: list[Task] = []
         given_up: Task | None = None
         for position, task in enumerate(tasks):

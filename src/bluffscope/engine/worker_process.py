@@ -51,7 +51,7 @@ class Measured:
 
 
 class _Records(logging.Handler):
-    """Keeps warnings and errors until they are asked for."""
+    """Keeps warnings and errors until they are requested."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

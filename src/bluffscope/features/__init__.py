@@ -1,1 +1,1 @@
-"""Which SAE features tell facts from hallucinations: their effects, what ablating them does, what they promote."""
+"""Which SAE features differ between fact and hallucination: effects, ablation, logit lens."""

@@ -1,4 +1,4 @@
-"""The health gate: is what was measured what should have been measured? In every run, and as `bluffscope doctor`."""
+"""Health checks of every run, and `bluffscope doctor`: was the right thing measured?"""
 
 from bluffscope.health.check import Check, Health, Severity
 from bluffscope.health.diagnosis import diagnose

@@ -14,7 +14,7 @@ from bluffscope.records import VIEWS, Pair, TokenizedPair, View
 from bluffscope.records import Sequence as TokenSequence
 
 MOST_TEXTS: Final = 4
-"""Texts compared beside the eight that are spread over the run: each takes one more plain forward."""
+"""Texts compared in addition to the eight spread over the run: each takes one more plain forward pass."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Company:
         )
 
     def changes(self, worker: ShardWorker, text: TokenSequence, layer: int, tolerance: float) -> bool:
-        """Whether a text is read otherwise in a padded row beside the longest than alone."""
+        """Whether a text is read differently in a padded row next to the longest text than alone."""
         if text == self.longest:
             return False
         alone = worker.reader.read(pad([text], {text.pair: 0})).residuals[layer]

@@ -101,7 +101,7 @@ def _examined(worker: RunWorker, pairs: Sequence[Pair], frame: pl.DataFrame, who
 def _check_whole(whole: LanguageModel | None, source: Source) -> Check:
     """What the plain forwards ran through, and on which data."""
     if whole is None:
-        seen = "too large beside the run's: its loaded blocks were compared with themselves, and SAEs tried at those"
+        seen = "too large to load next to the run's model: only its loaded blocks were compared, and SAEs tried there"
         return Check(check="whole model", severity="note", expected="the plain forward of the whole model", seen=seen)
     seen = f"{type(whole.network).__name__}, {whole.full_layers} layers, on {source.name}"
     return Check(check="whole model", expected="the plain forward of the whole model", seen=seen)

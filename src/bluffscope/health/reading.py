@@ -46,7 +46,7 @@ def check_tokens(subject: Subject, tokenized: Sequence[TokenizedPair], plain: Se
         severity="error" if read else "ok",
         expected="no BOS at a read position",
         seen=f"{len(read)} of {len(texts)}",
-        means="A BOS is the same whatever the text says, and SAEs were not trained on it",
+        means="A BOS is the same for every text, and SAEs were not trained on it",
         do="Report this: the read positions are computed, not chosen",
     )
     wrong = [
@@ -188,7 +188,7 @@ def _explained(
     )
     if longest is not None and longest.changes(worker, text, read.layer, PARITY_TOLERANCE[worker.reader.model.dtype]):
         return (
-            f"{_name(read)}: right alone, another beside a text of {len(longest.longest.ids)} tokens",
+            f"{_name(read)}: correct alone, different in a batch with a text of {len(longest.longest.ids)} tokens",
             "The model's position factors depend on the longest text of a forward (as LongRoPE's and dynamic RoPE's "
             "do): texts of different lengths change each other",
             "Use --strategy sequential, which runs each text alone",
@@ -243,7 +243,7 @@ def _whose(read: _Read, point: HookPoint) -> str:
             found = f"it is {token_name} at {site}" if site != own else f"it is {token_name}"
     text = _name(read)
     if best > 0.02:
-        return f"{text}: it is no token of this text at any layer loaded (a pad, another text, or a wrong mask)"
+        return f"{text}: it matches no token of this text at any loaded layer (a pad, another text, or a wrong mask)"
     return f"{text}: {found}"
 
 

@@ -122,7 +122,7 @@ def _check_processing(
         if traits is None:
             done = "applied where the model has LayerNorm"
         elif layer not in traits.centred:
-            done = "nothing to do: this model's norms are no LayerNorm, and TransformerLens leaves it as it is"
+            done = "nothing to do: this model's norms are not LayerNorms, so TransformerLens leaves it unchanged"
         yield Check(check="centred writing weights", layer=layer, expected="center_writing_weights", seen=done)
     if revision := asked.get("revision"):
         wrong = revision not in (options.revision, model.get("revision"))

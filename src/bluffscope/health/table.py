@@ -197,7 +197,7 @@ def _check_always_on(layer: int, constant: int, l0: pl.Series) -> Check:
         **row,
         severity=severity,
         seen=f"{constant} of {mean:.1f} ({share:.0%})",
-        means="The same features are on whatever the text says",
+        means="The same features are active for every text",
         do="Check that no BOS, pad or other constant token is read (read_token columns)",
     )
 
@@ -211,7 +211,7 @@ def _check_read_tokens(metrics: pl.DataFrame, bos: str) -> Check:
         severity="error" if at_bos else "ok",
         expected=f"never {bos}",
         seen=f"{at_bos} of {len(columns) * len(metrics)}",
-        means="A BOS was read: it is the same whatever the text says",
+        means="A BOS was read: it is the same for every text",
         do="Report this: the read positions are computed, not chosen",
     )
 

@@ -1,1 +1,1 @@
-"""This machine and process: memory, threads, warnings, signals, the hub, random numbers equal on every machine."""
+"""This machine and process: memory, threads, warnings, signals, the hub, redaction, portable random numbers."""

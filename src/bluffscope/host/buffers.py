@@ -29,7 +29,7 @@ class Buffers:
 
     kept: dict[tuple[str, torch.dtype, torch.device], torch.Tensor] = field(default_factory=dict)
     enabled: bool = True
-    """False makes every tensor anew: for measuring what keeping them gains."""
+    """False allocates every tensor again: for measuring what reuse gains."""
 
     def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """An uninitialised contiguous tensor; its content is lost when the same name is next taken."""
@@ -56,9 +56,9 @@ _lock = threading.Lock()
 
 @contextmanager
 def kept_heap() -> Generator[bool, None, None]:
-    """Inside, memory that this process frees stays its own and is used again (Linux with glibc; else nothing changes).
+    """Within the block, the process keeps and reuses memory that it frees (Linux with glibc; else nothing changes).
 
-    Gives whether it is so. On leaving, the allocator works as it does by default, and what is free goes back to the
+    Yields whether it does. On leaving, the allocator works as it does by default, and what is free goes back to the
     system. Blocks may be nested and may be entered by several threads.
     """
     global _users

@@ -16,8 +16,6 @@ from contextvars import ContextVar
 from threading import Lock, Thread
 from typing import Final
 
-import numpy as np
-
 from bluffscope.errors import InputError
 
 _SAID_AFTER_SECONDS: Final = 1.0
@@ -44,6 +42,8 @@ def exclusive() -> Generator[None, None, None]:
         InputError: this process was forked from one that had used polars.
     """
     global _running
+    import numpy as np  # a tenth of a second that `import bluffscope` and --help should not take
+
     if _running is not None and _own.get() is _running:
         yield
         return

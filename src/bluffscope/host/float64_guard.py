@@ -1,4 +1,4 @@
-"""Numbers depend on the options alone: float64 throughout where it is asked for, and no global setting of the caller.
+"""Numbers depend on the options alone: float64 throughout if requested, and no global setting of the caller.
 
 Models step down to float32 inside (softmax of eager attention, RMS norms, rotary angles), for half-precision weights'
 sake. In a float64 run that would round every layer's output to float32, and two exact ways of computing the same
@@ -51,7 +51,7 @@ class _Setting(NamedTuple):
 
 @contextmanager
 def own_settings() -> Generator[None, None, None]:
-    """Inside, torch and numpy compute as in a fresh process; afterwards the caller's settings are as they were.
+    """Within the block, torch and numpy compute as in a fresh process; afterwards the caller's settings are restored.
 
     What is left alone has no effect on a number: grad and inference modes, anomaly detection, the global generators
     (none is used), polars' configuration. The number of threads stays the caller's.
@@ -111,7 +111,7 @@ class _StayInFloat64(TorchFunctionMode):
 
 @contextmanager
 def computing_in(dtype: torch.dtype) -> Generator[None, None, None]:
-    """Inside, a model of this dtype computes in it, whatever the caller has set.
+    """Within the block, a model of this dtype computes in it, whatever the caller has set.
 
     Float64 models never round to float32; others do as they please.
     """

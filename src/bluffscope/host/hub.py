@@ -38,7 +38,7 @@ _silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 @contextmanager
 def hub_or_cache(names: Iterable[str]) -> Generator[None, None, None]:
-    """Inside, files come from the local cache alone where the hub does not answer; its own chatter is muted.
+    """Read files from the local cache alone while the hub does not answer, and mute the hub library's messages.
 
     Args:
         names: the models and SAEs to be loaded; the hub is not asked where all of them are folders.
@@ -65,7 +65,7 @@ def hub_or_cache(names: Iterable[str]) -> Generator[None, None, None]:
 
 @contextmanager
 def downloads_reported(report: Callable[[str], None]) -> Generator[None, None, None]:
-    """Inside, downloads tell `report` how far they are, instead of drawing bars across a display that is there already.
+    """Pass the progress of downloads to `report`, instead of drawing bars across an existing display.
 
     Only where standard error is a terminal: elsewhere huggingface_hub's bars are off.
     """
@@ -123,7 +123,7 @@ def refusal(error: BaseException, name: str, revision_as: str = "--revision") ->
             return f"{hub} refuses it ({status}); set HF_TOKEN to a token that may read it"
         return f"{hub} answers with error {status}; check the name, try again later, or give a folder"
     if not is_offline_mode() and any(_of_network(cause) for cause in causes):
-        return f"the download from {hub} broke off: run it again, what is complete is kept; or give a folder"
+        return f"the download from {hub} broke off: run it again to continue, or give a folder"
     if found(errors.LocalEntryNotFoundError) or found(errors.OfflineModeIsEnabled):
         return not_cached()
     return None
@@ -194,7 +194,7 @@ def not_cached(*, folders: bool = True) -> str:
     if _silent.get():
         return f"{where}; {hub} does not answer: check the name and the network, or give a folder"
     if constants.HF_HUB_OFFLINE:
-        return f"{where}, while HF_HUB_OFFLINE forbids to download it; unset that, or give a folder"
+        return f"{where}, while HF_HUB_OFFLINE forbids downloading it; unset that, or give a folder"
     return f"{where}; the download from {hub} failed: check the network and try again, or give a folder"
 
 

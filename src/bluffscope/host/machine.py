@@ -26,7 +26,7 @@ OTHER_LOAD = 0.15
 SWAPPED_BYTES = 1 << 20
 """Swapping less than this is the housekeeping of any machine."""
 SHORTEST_WATCH = 0.5
-"""Seconds below which nothing is said of other load: processor times come in steps of 10 ms."""
+"""Seconds below which other load is not reported: processor times come in steps of 10 ms."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def peak_rss() -> int:
 
 
 def reset_peak_rss() -> bool:
-    """Have `peak_rss` count from now on; gives whether the system can do so (Linux)."""
+    """Reset `peak_rss`; returns whether the system can do so (Linux)."""
     try:
         (_PROC / "self" / "clear_refs").write_text("5")
     except OSError:
@@ -225,7 +225,7 @@ def _own_seconds() -> float:
 
 
 def _processor() -> str:
-    """The processor's name, as the system gives it."""
+    """The processor's name, as the system reports it."""
     if sys.platform == "darwin":
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             asked = ["sysctl", "-n", "machdep.cpu.brand_string"]

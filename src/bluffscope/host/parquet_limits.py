@@ -39,7 +39,7 @@ _DAMAGED: Final = "the header of a page is damaged"
 
 
 class LargeParquetError(ValueError):
-    """A file unpacks to more than its size gives reason for."""
+    """A file unpacks to more than its size justifies."""
 
 
 class _Chunk(NamedTuple):

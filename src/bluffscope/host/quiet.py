@@ -19,7 +19,7 @@ _CHATTY = ("torchao", "bitsandbytes", "torch.utils._pytree")
 
 @contextlib.contextmanager
 def libraries_quiet() -> Generator[None, None, None]:
-    """Inside, no Python warning is shown and these loggers speak of errors only."""
+    """Show no Python warnings, and only errors of these loggers."""
     with exclusive():
         levels = {name: logging.getLogger(name).level for name in _CHATTY}
         for name in levels:
@@ -48,7 +48,7 @@ def check_docstrings() -> None:
 
 @contextlib.contextmanager
 def environment(settings: Mapping[str, str | None]) -> Generator[None, None, None]:
-    """Inside, these environment variables are set, or not there where the value is None; then all is as before."""
+    """Set these environment variables, or remove those with the value None; restore them afterwards."""
     with exclusive():
         before = {name: os.environ.get(name) for name in settings}
         _set(settings)

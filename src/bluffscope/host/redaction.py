@@ -1,4 +1,4 @@
-"""Keeps what lets one in somewhere out of logs and messages."""
+"""Redacts credentials in logs and messages."""
 
 from __future__ import annotations
 

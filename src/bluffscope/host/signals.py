@@ -26,7 +26,7 @@ class _Told:
 
 @contextmanager
 def stoppable() -> Generator[Check, None, None]:
-    """Inside, a signal is only noted: the check that is given raises `RunStopped` when it is called next.
+    """Within the block, a signal is only noted: the check that is yielded raises `RunStopped` at its next call.
 
     A second signal raises `KeyboardInterrupt` at once. Only Python's main thread hears signals: elsewhere nothing is
     changed, and the check never raises.

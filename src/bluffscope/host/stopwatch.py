@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -28,6 +28,8 @@ class Stopwatch:
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    entered: Callable[[str], None] | None = None
+    """Called with each stage's name as the stage begins."""
     _running: _Running = field(default_factory=_Running)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -36,6 +38,8 @@ class Stopwatch:
         """Count the time inside the block towards the stage."""
         self._switch()
         self._running.stages.append(name)
+        if self.entered is not None:
+            self.entered(name)
         try:
             yield
         finally:

@@ -47,7 +47,7 @@ def weights_digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     """BLAKE2b over names, shapes, dtypes and evenly spaced elements of the tensors, 32 hex digits.
 
     Large tensors are sampled, so that a model of many gigabytes is fingerprinted in a moment; any
-    retrained, quantised, reordered or truncated set of weights gives another digest.
+    retrained, quantised, reordered or truncated set of weights has another digest.
     """
     import torch  # seconds-slow; callers hold torch tensors, so it is loaded already
 

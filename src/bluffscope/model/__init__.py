@@ -1,4 +1,4 @@
-"""Step 3: a causal language model, truncated, and its residual stream at the positions that matter."""
+"""A causal language model, truncated, and its residual stream at the positions that matter."""
 
 from bluffscope.model.forward import ResidualReader
 from bluffscope.model.head import Head

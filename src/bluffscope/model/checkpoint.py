@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside the model that is loaded from it, and under which other names."""
+"""What a checkpoint holds besides the model that is loaded, and under which other names."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def as_input_error(name: str, what: str, revision: str | None = None) -> Generat
     except SafetensorError as error:
         raise InputError(f"--model {name}: the weights are damaged ({_line(error)}); copy them again") from error
     except MemoryError as error:
-        raise InputError(f"--model {name}: it needs more memory than there is; give a smaller model") from error
+        raise InputError(f"--model {name}: it needs more memory than is available; give a smaller model") from error
     except BaseException as error:  # of any type: a panic of Rust (tokenizers) is no Exception
         raise InputError(f"--model {name}: {refusal(error, name) or _reason(error, name, what, revision)}") from error
 
@@ -50,7 +50,7 @@ def _reason(error: BaseException, name: str, what: str, revision: str | None) ->
             "the weights have other shapes than config.json says: they do not belong together; copy both from one place"
         )
     if "trust_remote_code" in text:
-        return "it comes with code of its own, which is refused; give a model that transformers knows by itself"
+        return "it requires its own code, which is refused; give a model that transformers supports"
     if "safetensors" in text and "file named" in text:
         return f"it has no safetensors weights, and pickles are refused; convert it where you trust it: {CONVERSION}"
     hint = "check the files in the folder" if Path(name).expanduser().exists() else "check the name, or give a folder"

@@ -68,7 +68,7 @@ def _check_config(name: str, file: Path) -> None:
             f"--model {name}: config.json cannot be read ({error.strerror}); check its permissions"
         ) from error
     if not isinstance(content, dict):
-        raise InputError(f"--model {name}: config.json holds no object; copy it again")
+        raise InputError(f"--model {name}: config.json is not a JSON object; copy it again")
     for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
         value = content.get(key)
         if value is not None and not (isinstance(value, int) and 0 < value <= MOST_LAYERS):

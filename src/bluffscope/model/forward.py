@@ -33,7 +33,7 @@ _WIDEST_TRIED = 1024
 
 @dataclass(frozen=True)
 class ResidualReader:
-    """Runs packed batches through a model and gives the residuals at their reads."""
+    """Runs packed batches through a model and returns the residuals at their reads."""
 
     model: LanguageModel
     points: Mapping[int, HookPoint]
@@ -43,7 +43,7 @@ class ResidualReader:
     buffers: Buffers = field(default_factory=Buffers)
     """Where the masks live, from batch to batch."""
     head: Head | None = None
-    """The whole model's LM head, where log-probabilities are asked for."""
+    """The whole model's LM head, if log-probabilities are requested."""
 
     @classmethod
     def create(cls, model: LanguageModel, points: Mapping[int, HookPoint], head: Head | None = None) -> ResidualReader:

@@ -32,7 +32,7 @@ class Head:
     scale: float
     """Logits are multiplied by it (Cohere, Granite)."""
     cap: float | None
-    """c of cap(z) = c tanh(z / c), the final soft-capping (Gemma 2); None where there is none."""
+    """c of cap(z) = c tanh(z / c), the final soft-capping (Gemma 2); None if the model has none."""
 
     @classmethod
     def create(cls, model: LanguageModel) -> Head:
@@ -66,7 +66,7 @@ class Head:
 
         Args:
             hidden: states after the final norm.
-            tokens: the id asked for at each.
+            tokens: the requested id at each.
 
         Returns:
             log softmax over the whole vocabulary, in float64 where `hidden` is, else in float32.

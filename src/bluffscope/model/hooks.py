@@ -30,7 +30,7 @@ class HookPoint:
     had been centred, which changes nothing else in a model with LayerNorm (TransformerLens's
     `center_writing_weights`)."""
     part: str = ""
-    """Path in the block of the module that gives a sublayer's part; "" until `sublayers.placed` has found it."""
+    """Path in the block of the module that returns a sublayer's part; "" until `sublayers.placed` has found it."""
     scale: float = 1.0
     """What its output is multiplied by before it is added to the residual stream."""
 

@@ -72,7 +72,7 @@ def choose_device(asked: str) -> torch.device:
     """The device to run on; "auto" takes CUDA, then MPS, then the CPU.
 
     Raises:
-        InputError: the device asked for is not there.
+        InputError: the device is not available.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if asked == "auto":

@@ -1,4 +1,4 @@
-"""Names that a model's files give of other files: plain names of safetensors beside them, or they are refused.
+"""Names of other files in a model's files: plain names of safetensors in the same folder, or the model is refused.
 
 transformers follows whatever an index or a configuration names: with `torch.load`, into other folders, to other models.
 """
@@ -18,7 +18,7 @@ INDEX: Final = "model.safetensors.index.json"
 
 
 def check_weight_names(name: str, location: str, revision: str | None, config: PretrainedConfig) -> None:
-    """Refuse a model whose index or configuration names weights that are no safetensors file beside them.
+    """Refuse a model whose index or configuration names weights other than safetensors in the same folder.
 
     Args:
         name: of the model, for messages.
@@ -40,7 +40,7 @@ def check_weight_names(name: str, location: str, revision: str | None, config: P
     index = read_object(name, location, INDEX, revision)
     names = index.get("weight_map", {})
     if not isinstance(names, dict):
-        raise InputError(f"--model {name}: {INDEX} is damaged (its weight_map is no object); copy it again")
+        raise InputError(f"--model {name}: {INDEX} is damaged (its weight_map is not an object); copy it again")
     for file in cast("dict[str, object]", names).values():
         _check_name(name, INDEX, file)
 
@@ -59,7 +59,7 @@ def read_object(name: str, location: str, file: str, revision: str | None) -> di
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"--model {name}: {file} is damaged; copy it again") from error
     if not isinstance(content, dict):
-        raise InputError(f"--model {name}: {file} holds no object; copy it again")
+        raise InputError(f"--model {name}: {file} is not a JSON object; copy it again")
     return cast("dict[str, Any]", content)
 
 

@@ -27,7 +27,7 @@ def check_quantize(quantize: Quantize, device: torch.device, dtype: torch.dtype)
         return
     if dtype == torch.float64:
         raise InputError(
-            f"--quantize {quantize}: it rounds the weights, so --dtype float64 makes no sense beside it; "
+            f"--quantize {quantize}: it rounds the weights and cannot be combined with --dtype float64; "
             "choose float32, bfloat16 or float16"
         )
     if device.type not in (there := _DEVICES[quantize]):

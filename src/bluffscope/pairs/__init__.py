@@ -1,4 +1,4 @@
-"""Pairs: readers for every format, their check, and their groups."""
+"""Pairs: readers for every format, validation, and groups."""
 
 from bluffscope.pairs.fields import CarriedColumn
 from bluffscope.pairs.source import Scan, Source, open_source

@@ -205,7 +205,7 @@ def _sound(text: str, name: str) -> str:
         except UnicodeEncodeError as error:
             bad = ascii(text[error.start])[1:-1]
             raise _FieldError(
-                f"field {quoted(name)} has half a surrogate pair ({bad}), which is no character; write the text anew"
+                f"field {quoted(name)} has half a surrogate pair ({bad}), which is not a character; rewrite the text"
             ) from error
     return text
 

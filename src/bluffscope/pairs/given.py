@@ -13,7 +13,7 @@ from bluffscope.errors import InputError
 
 
 def write_pairs(pairs: Iterable[Mapping[str, Any]], path: Path) -> Path:
-    """Write pairs as JSON lines, so that they pass the same checks as any other; gives the path.
+    """Write pairs as JSON lines, so that they pass the same checks as any other; returns the path.
 
     Raises:
         InputError: a pair holds what JSON does not know.

@@ -17,7 +17,7 @@ _LABELLED_TOGETHER: Final = 4096
 
 @dataclass(frozen=True)
 class Groups:
-    """The group of each pair, 8 bytes a pair; labels are made where they are asked for."""
+    """The group of each pair, 8 bytes a pair; labels are made on request."""
 
     smallest: np.ndarray
     """(pair,) uint64: the smallest id hash of each pair's group, in input order."""

@@ -32,7 +32,7 @@ class HubFiles:
     name: str
     """Of the dataset, without its owner."""
     location: str
-    """The address at the commit that was used: it gives the same files for ever."""
+    """The address at the commit that was used, which always names the same files."""
     commit: str
 
 
@@ -41,7 +41,7 @@ def hub_files(address: str) -> HubFiles:
 
     Args:
         address: ``hf://datasets/OWNER/NAME[@REVISION][/PATH]``. PATH is a file, a folder whose files are meant, or a
-            pattern such as ``data/validation-*.parquet``; without it, the files beside the dataset's README are meant.
+            pattern such as ``data/validation-*.parquet``; without it, the files at the dataset's top are meant.
 
     Raises:
         InputError: No such dataset, revision or file; it is gated, or out of reach.
@@ -56,7 +56,7 @@ def hub_files(address: str) -> HubFiles:
         try:
             commit, there = _listed(name, revision, offline=constants.HF_HUB_OFFLINE)
             chosen = _chosen(address, path, there)
-            # By the revision and not the commit: the cache then knows what it stood for, where there is no hub.
+            # By revision, not commit: the cache then knows which commit it named when the hub is out of reach.
             files = [Path(hf_hub_download(name, file, repo_type="dataset", revision=revision)) for file in chosen]
         except InputError:
             raise
@@ -70,7 +70,7 @@ def hub_files(address: str) -> HubFiles:
 
 
 def _listed(name: str, revision: str | None, *, offline: bool) -> tuple[str, list[str]]:
-    """The commit that a revision stands for, and the names of its files; of the cache's where there is no hub."""
+    """The commit that a revision names, and the names of its files; from the cache if the hub is out of reach."""
     if offline:
         folder = cached_snapshot(name, revision, kind="dataset")
         if folder is None:

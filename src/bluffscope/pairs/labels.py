@@ -36,7 +36,7 @@ MAP_THEM: Final = (
 def labelled_side(fact: str, hallucination: str) -> Side | None:
     """Which of a pair's completions is a label while the other is none and does not answer like one.
 
-    "No" beside "Yes, it does", or 3 beside "four", answer the same question: neither is a label.
+    "No" and "Yes, it does", or 3 and "four", answer the same question: neither is a label.
     """
     if _is_label(hallucination) and not _answers_alike(fact):
         return "hallucination"
@@ -55,7 +55,7 @@ def _answers_alike(text: str) -> bool:
     plain = _plain(text[: 4 * LONGEST])
     first = re.match(r"[\w'-]*", plain)
     word = first[0] if first else ""
-    letter = len(plain) == 1  # F beside H: of multiple choice
+    letter = len(plain) == 1  # F and H: multiple choice
     return letter or word in LABELS or word in _NUMBERS or plain[:1].isdigit() or plain[1:2].isdigit()
 
 

@@ -89,7 +89,7 @@ def _read_errors(path: Path) -> Generator[None]:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{shown(path)}: cannot be read ({reason}); check the path and its permissions") from error
     except MemoryError as error:
-        raise InputError(f"{shown(path)}: needs more memory than there is; give it as JSONL") from error
+        raise InputError(f"{shown(path)}: needs more memory than is available; give it as JSONL") from error
 
 
 def _read_json(path: Path) -> Iterator[Record]:

@@ -134,7 +134,7 @@ class Source:
     def scan(self) -> Scan:
         """Check every pair (up to the limit) in one streaming pass; a second call returns the first's result.
 
-        Memory: about 300 bytes a pair at its peak, whatever the texts' size; a JSON list is held besides.
+        Memory: about 300 bytes a pair at its peak, whatever the texts' size; a JSON list is held in addition.
 
         Raises:
             InputError: The first fault found: one line with its file, its place and what to do. Repeated
@@ -166,7 +166,7 @@ class Source:
     def rows(self) -> Iterator[tuple[str, Pair | RowError]]:
         """Each record in input order: its place, and its pair or why it is none. For who wants every fault.
 
-        Ids may repeat, and carried values are as `FieldMap.pair` gives them. Passes may be repeated.
+        Ids may repeat, and carried values are as `FieldMap.pair` returns them. Passes may be repeated.
 
         Raises:
             InputError: A file cannot be read as what its suffix says, or the files changed since the first pass.

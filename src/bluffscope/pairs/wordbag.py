@@ -1,6 +1,6 @@
 """What a reader without any knowledge sees in a text, its words and marks, and the classifier that learns from them.
 
-The linter asks it whether a data set gives its labels away; the statistics hold detectors against it.
+The linter uses it to see whether wording reveals the labels; the statistics use it as a baseline for detectors.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ CAPITAL: Final = "(a capital first)"
 
 _UNSEEN: Final = re.compile(
     "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe0e\ufe0f\ufeff]"
-    # Joiners make other words in Persian and other pictures of emoji; beside a Latin letter, a space or nothing they do
-    # nothing.
+    # Joiners make other words in Persian and other pictures of emoji; next to a Latin letter, a space or nothing they
+    # do nothing.
     "|[\u200c\u200d](?![^\\s\u0021-\u02ff])|(?<![^\\s\u0021-\u02ff])[\u200c\u200d]"
 )
 """Characters that show nothing: soft hyphens, zero-width spaces and joiners, byte-order and directional marks."""

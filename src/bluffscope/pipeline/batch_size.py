@@ -18,7 +18,7 @@ from bluffscope.host.machine import free_memory
 from bluffscope.model import HookPoint, LanguageModel
 from bluffscope.model.lengths import LengthClasses
 from bluffscope.model.load import check_model, choose_device
-from bluffscope.pipeline.plan.memory import READS_A_TOKEN, TOKENS_A_PAIR, Device, Footprint, SaeShape, Shape, footprint
+from bluffscope.pipeline.memory import READS_A_TOKEN, TOKENS_A_PAIR, Device, Footprint, SaeShape, Shape, footprint
 from bluffscope.sae import Coder, find_saes, read_sae_configs
 
 logger = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from bluffscope.model.quantize import check_quantize
 from bluffscope.model.sublayers import placed
 from bluffscope.pipeline.baseline import BaselineWorker
 from bluffscope.pipeline.batch_size import loaded_shape, run_footprint, sized
+from bluffscope.pipeline.memory import Footprint, cell_cost
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer
-from bluffscope.pipeline.plan.memory import Footprint, cell_cost
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.pipeline.worker import Loaded, Parts, RunWorker
 from bluffscope.reference.analyses import ANALYSES as REFERENCE

@@ -13,8 +13,8 @@ from bluffscope.config import RunConfig
 from bluffscope.host.machine import device_peak
 from bluffscope.host.stopwatch import Stopwatch, Tally
 from bluffscope.model import LanguageModel
+from bluffscope.pipeline.memory import Footprint
 from bluffscope.pipeline.plan import TextTokenizer
-from bluffscope.pipeline.plan.memory import Footprint
 from bluffscope.pipeline.shard_rows import ShardRows
 from bluffscope.records import Shard
 from bluffscope.sae import Coder

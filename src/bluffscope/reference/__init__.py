@@ -1,1 +1,1 @@
-"""The slow, obvious implementation of every number, one text at a time; the fast one is checked against it."""
+"""The slow, obvious implementation of every number, one text at a time; tests hold the fast one to it."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.compare.precision import FEATURES
 from bluffscope.compare.runs import RunComparison, RunPair
-from bluffscope.report.fidelity import feature_table, metric_table
+from bluffscope.host.terminal import Cell, View, table
+from bluffscope.report.fidelity import fidelity_parts
 from bluffscope.report.labels import clean, number
 from bluffscope.stats.study import POOLED
 from bluffscope.table.metric_pairs import interpretable
@@ -26,45 +25,32 @@ _JUDGED: Final = ("dz_first", "dz_other", "adj_dz_first", "adj_dz_other")
 """Defined where an effect was tested in both runs."""
 _NO_MATTER: Final = ("engine", "output")
 """Parts of the options that change no number."""
-_PLAIN: Final[dict[str, Any]] = {
-    "box": None,
-    "padding": (0, 1, 0, 0),
-    "pad_edge": False,
-    "title_justify": "left",
-    "title_style": "bold",
-    "header_style": "underline",
-}
 
 
-def render_comparison(result: RunComparison) -> ComparisonView:
-    """A comparison of runs, to be printed by a rich console."""
-    return ComparisonView(result)
+def render_comparison(result: RunComparison) -> View:
+    """Each further run: its options, agreement, effects over all pairs, fidelity; to be printed by a rich console."""
+    return View(lambda _: _parts(result))
 
 
-class ComparisonView:
-    """A rich renderable: for each further run its options, agreement, effects over all pairs, and fidelity."""
-
-    def __init__(self, result: RunComparison) -> None:
-        self.result = result
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        del console, options
-        for other in self.result.others:
-            rows = self.result.rows.filter(run=other.run)
-            judged = rows.drop_nulls(_JUDGED).filter(interpretable())
-            yield Text(f"{_name(other.run)} against {_name(self.result.first)}: {_shared(other)}", style="bold")
-            yield from _about(other)
-            yield Text(_agreement(judged.filter(scope=POOLED)))
-            yield _effects(rows.filter(scope=POOLED))
-            yield from _elsewhere(judged.filter(pl.col("scope") != POOLED))
-            yield from _fidelity(other)
-            yield Text("")
-        yield Text(
-            "d_z: mean of hallucination - fact over its sd. change: mean change of hallucination - fact from the first "
-            "run to this one, in sd of the first run's. d_z of it, and q of Wilcoxon's test that it is centred on 0 "
-            "(Benjamini-Hochberg within a scope). r: correlation of the two over the pairs.",
-            style="dim",
-        )
+def _parts(result: RunComparison) -> Iterator[RenderableType]:
+    for other in result.others:
+        rows = result.rows.filter(run=other.run)
+        judged = rows.drop_nulls(_JUDGED).filter(interpretable())
+        yield Text(f"{_name(other.run)} against {_name(result.first)}: {_shared(other)}", style="bold")
+        yield from _about(other)
+        yield Text(_agreement(judged.filter(scope=POOLED)))
+        yield _effects(rows.filter(scope=POOLED))
+        yield from _elsewhere(judged.filter(pl.col("scope") != POOLED))
+        if other.fidelity is not None:
+            title = "the same model and SAEs, this run's numbers against the first run's"
+            yield from fidelity_parts(other.fidelity, title, "the first run", "between the runs")
+        yield Text("")
+    yield Text(
+        "d_z: mean of hallucination - fact over its sd. change: mean change of hallucination - fact from the first "
+        "run to this one, in sd of the first run's. d_z of it, and q of Wilcoxon's test that it is centred on 0 "
+        "(Benjamini-Hochberg within a scope). r: correlation of the two over the pairs.",
+        style="dim",
+    )
 
 
 def _name(run: str) -> str:
@@ -119,24 +105,22 @@ def _agreement(rows: pl.DataFrame) -> str:
 
 
 def _effects(rows: pl.DataFrame) -> Table:
-    table = Table(title="\nOver all pairs", **_PLAIN)
-    table.add_column("\n", min_width=NAME_WIDTH, max_width=NAME_WIDTH, overflow="fold")
-    for head in ("verdict\nfirst run", "\nthis run"):
-        table.add_column(Text(head), no_wrap=True)
-    for head in ("d_z\nfirst", "\nthis", "change\nin sd", "d_z\nof it", "\nq", "\nr"):
-        table.add_column(Text(head, justify="right"), justify="right", no_wrap=True)
-    for row in rows.iter_rows(named=True):
-        name = row["metric"] if row["metric"] == row["metric_other"] else f"{row['metric']} / {row['metric_other']}"
-        values = [number(row[key], signed=True) for key in ("dz_first", "dz_other", "change_in_sd", "dz_change")]
-        table.add_row(
-            Text(clean(name, 3 * NAME_WIDTH)),
-            row["verdict_first"],
-            Text("same" if row["agrees"] else _disagreement(row), style="dim" if row["agrees"] else "yellow"),
-            *values,
-            number(row["q"]),
-            number(row["pearson"], signed=True),
-        )
-    return table
+    heads = ["\n", "verdict\nfirst run", "\nthis run"]
+    heads += ["d_z\nfirst", "\nthis", "change\nin sd", "d_z\nof it", "\nq", "\nr"]
+    return table(heads, map(_effect, rows.to_dicts()), title="\nOver all pairs", left=range(3), widths={0: NAME_WIDTH})
+
+
+def _effect(row: dict[str, Any]) -> list[Cell]:
+    name = row["metric"] if row["metric"] == row["metric_other"] else f"{row['metric']} / {row['metric_other']}"
+    values = [number(row[key], signed=True) for key in ("dz_first", "dz_other", "change_in_sd", "dz_change")]
+    return [
+        clean(name, 3 * NAME_WIDTH),
+        row["verdict_first"],
+        Text("same" if row["agrees"] else _disagreement(row), style="dim" if row["agrees"] else "yellow"),
+        *values,
+        number(row["q"]),
+        number(row["pearson"], signed=True),
+    ]
 
 
 def _disagreement(row: dict[str, Any]) -> str:
@@ -157,20 +141,3 @@ def _elsewhere(others: pl.DataFrame) -> Iterator[RenderableType]:
         yield Text(f"  {clean(row['metric'])}, {clean(row['scope'])}: {before}, here {here}")
     if apart.height > MOST_NAMES:
         yield Text(f"  and {apart.height - MOST_NAMES} more")
-
-
-def _fidelity(other: RunPair) -> Iterator[RenderableType]:
-    if other.fidelity is None:
-        return
-    yield Text("\nFidelity: the same model and SAEs, this run's numbers against the first run's", style="bold")
-    rows = other.fidelity.to_dicts()
-    if features := [row for row in rows if row["metric"] == FEATURES]:
-        yield feature_table(features, "active in the first")
-    others = [row for row in rows if row["metric"] != FEATURES]
-    for layer, of_layer in groupby(others, key=lambda row: row["layer"]):
-        yield metric_table(layer, list(of_layer))
-    yield Text(
-        "|delta|: difference between the runs, over all pairs and texts. in sd: in standard deviations of the first "
-        "run's values. diff/sd: the same for hallucination - fact. changed: other class, or undefined in one of them.",
-        style="dim",
-    )

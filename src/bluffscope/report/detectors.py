@@ -3,54 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
 from bluffscope.detectors.evaluate import Detection
+from bluffscope.host.terminal import Row, View, interval, table
 from bluffscope.report.labels import clean
 
-_PLAIN: Final[dict[str, Any]] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False, "header_style": "underline"}
+
+def render_detection(detection: Detection) -> View:
+    """The detectors, to be printed by a rich console of any width from 60 columns."""
+    return View(lambda _: _parts(detection))
 
 
-class DetectionView:
-    """A rich renderable of the detectors, for any width from 60 columns."""
-
-    def __init__(self, detection: Detection) -> None:
-        self.detection = detection
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        rows = self.detection.rows
-        yield Text("\nDetectors: can a text that stands alone be told to be hallucinated?", style="bold")
-        yield Text("AUROC, cross-validated by group; gains over the best of what needs no model (length, text)", "dim")
-        for (scope,), part in rows.filter(pl.col("auroc").is_not_null()).group_by("scope", maintain_order=True):
-            yield _scope(str(scope), part)
-        yield from _barred(rows)
-        yield from _transfer(self.detection.transfer)
-        for note in self.detection.about["notes"]:
-            yield Text(note)
+def _parts(detection: Detection) -> Iterator[RenderableType]:
+    rows = detection.rows
+    yield Text("\nDetectors: can a single text be recognised as hallucinated?", style="bold")
+    yield Text("AUROC, cross-validated by group; gain over the best baseline without a model (length, text)", "dim")
+    for (scope,), part in rows.filter(pl.col("auroc").is_not_null()).group_by("scope", maintain_order=True):
+        heads = [f"{clean(str(scope), 24)}, n = {part['n'][0]}", "AUROC", "95 %", "ECE", "gain", "95 %"]
+        yield table(heads, map(_row, part.to_dicts()), least=24, gap=2)
+    yield from _barred(rows)
+    yield from _transfer(detection.transfer)
+    for note in detection.about["notes"]:
+        yield Text(note)
 
 
-def _scope(scope: str, rows: pl.DataFrame) -> Table:
-    table = Table(title=None, **_PLAIN)
-    table.add_column(f"{clean(scope, 24)}, n = {rows['n'][0]}", min_width=24)
-    for name in ("AUROC", "95 %", "ECE", "gain", "95 %"):
-        table.add_column(name, justify="right")
-    for row in rows.iter_rows(named=True):
-        found = row["surface_gain_lo"] is not None and row["surface_gain_lo"] > 0
-        cells = [f"{row['auroc']:.2f}", _range(row, "", ".2f"), f"{row['ece']:.2f}"]
-        if row["surface_gain"] is not None:
-            cells += [f"{row['surface_gain']:+.2f}", _range(row, "surface_gain_", "+.2f")]
-        table.add_row(row["detector"], *cells, style="bold green" if found else "")
-    return table
-
-
-def _range(row: dict[str, Any], prefix: str, how: str) -> str:
-    lo, hi = row[f"{prefix}lo"], row[f"{prefix}hi"]
-    return "-" if lo is None or hi is None else f"{lo:{how}} to {hi:{how}}"
+def _row(row: dict[str, Any]) -> Row:
+    cells = [row["detector"], f"{row['auroc']:.2f}", interval(row), f"{row['ece']:.2f}"]
+    if row["surface_gain"] is not None:
+        cells += [f"{row['surface_gain']:+.2f}", interval(row, "surface_gain_", "+.2f")]
+    found = row["surface_gain_lo"] is not None and row["surface_gain_lo"] > 0
+    return Row(cells, "bold green" if found else "")
 
 
 def _barred(rows: pl.DataFrame) -> Iterator[Text]:

@@ -6,88 +6,85 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import polars as pl
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from bluffscope.features.effects import FOUND, FeatureStudy
 from bluffscope.features.ghosts import GHOST_FIRES
+from bluffscope.host.terminal import Row, View, table
 from bluffscope.report.labels import clean, number
 
-_PLAIN: Final[dict[str, Any]] = {"box": None, "padding": (0, 1, 0, 0), "pad_edge": False, "header_style": "underline"}
 _GHOSTS_SHOWN: Final = 8
 
 
-class FeaturesView:
-    """A rich renderable of the features that differ most, for any width from 60 columns."""
+def render_features(
+    study: FeatureStudy, top: int, pages: Mapping[int, str], promoted: Mapping[tuple[int, int], list[str]]
+) -> View:
+    """The features that differ most, to be printed by a rich console of any width from 60 columns.
 
-    def __init__(
-        self, study: FeatureStudy, top: int, pages: Mapping[int, str], promoted: Mapping[tuple[int, int], list[str]]
-    ) -> None:
-        """What is shown.
+    Args:
+        study: the features.
+        top: features a layer.
+        pages: address of a layer's feature pages, by layer.
+        promoted: tokens by layer and feature; empty where they were not asked for.
+    """
+    return View(lambda _: _parts(study, top, pages, promoted))
 
-        Args:
-            study: the features.
-            top: features a layer.
-            pages: address of a layer's feature pages, by layer.
-            promoted: tokens by layer and feature; empty where they were not asked for.
-        """
-        self.study = study
-        self.top = top
-        self.pages = pages
-        self.promoted = promoted
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        about = self.study.about
-        yield Text(f"{about['pairs']:,} pairs in {about['groups']:,} groups; {_family(about)}.")
-        for layer in self.study.layers.iter_rows(named=True):
-            rows = self.study.rows.filter(layer=layer["layer"])
-            yield Text(f"\nLayer {layer['layer']}: {found_sentence(layer, about['groups'])}", style="bold")
-            if not rows.is_empty():
-                yield self._table(rows.head(self.top))
-            yield Text(ghost_sentence(layer))
-            yield from self._ghosts(layer["layer"])
-            if page := self.pages.get(layer["layer"]):
-                yield Text(f"Pages: {page}/FEATURE")
-        yield Text("")
-        yield Text(
-            "fact, halluc.: share of the texts in which it fires; diff: mean of hallucination - fact, activations with "
-            "their zeros; d_z: diff over the spread of the differences; * a ghost.",
-            style="dim",
-        )
-        for note in about["notes"]:
-            yield Text(note)
+def _parts(
+    study: FeatureStudy, top: int, pages: Mapping[int, str], promoted: Mapping[tuple[int, int], list[str]]
+) -> Iterator[RenderableType]:
+    about = study.about
+    yield Text(f"{about['pairs']:,} pairs in {about['groups']:,} groups; {_family(about)}.")
+    for layer in study.layers.iter_rows(named=True):
+        rows = study.rows.filter(layer=layer["layer"])
+        yield Text(f"\nLayer {layer['layer']}: {found_sentence(layer, about['groups'])}", style="bold")
+        if not rows.is_empty():
+            yield _table(rows.head(top), about, promoted)
+        yield Text(ghost_sentence(layer))
+        yield from _ghosts(study.ghosts.filter(layer=layer["layer"]))
+        if page := pages.get(layer["layer"]):
+            yield Text(f"Pages: {page}/FEATURE")
+    yield Text("")
+    yield Text(
+        "fact, halluc.: share of the texts in which it fires; diff: mean of hallucination - fact, activations with "
+        "their zeros; d_z: diff over the spread of the differences; * a ghost.",
+        style="dim",
+    )
+    for note in about["notes"]:
+        yield Text(note)
 
-    def _table(self, rows: pl.DataFrame) -> Table:
-        by = self.study.about["by"]
-        table = Table(title=None, **_PLAIN)
-        for name in ("feature", "fact", "halluc.", "diff", "d_z", "p", "q"):
-            table.add_column(name, justify="right", no_wrap=True)
-        if by is not None:
-            table.add_column(Text(f"differs in ({clean(by, 12)})"), overflow="fold")
-        table.add_column("promotes" if self.promoted else "strongest pairs", overflow="fold")
-        for row in rows.iter_rows(named=True):
-            cells = [Text(f"{row['feature']}{'*' if row['ghost'] else ' '}")]
-            cells += [Text(f"{100 * row[name]:.0f} %") for name in ("share_fact", "share_hall")]
-            cells += [Text(number(row["mean_diff"], signed=True)), Text(number(row["dz"], signed=True))]
-            cells += [Text(chance(row[name])) for name in ("p", "q")]
-            if by is not None:
-                cells.append(Text(_places(row["differs_in"] or (), self.study.about["values"])))
-            if self.promoted:
-                tokens = self.promoted.get((row["layer"], row["feature"]), [])
-                cells.append(Text(" ".join(f"'{clean(token, 14)}'" for token in tokens)))
-            else:
-                cells.append(Text(", ".join(clean(pair, 18) for pair in (row["top_pairs"] or ())[:2])))
-            table.add_row(*cells, style="bold" if row["q"] < FOUND else "dim")
-        return table
 
-    def _ghosts(self, layer: int) -> Iterator[Text]:
-        ghosts = self.study.ghosts.filter(layer=layer)
-        if ghosts.is_empty():
-            return
-        named = [f"{row['feature']} ({row['fires']})" for row in ghosts.head(_GHOSTS_SHOWN).iter_rows(named=True)]
-        more = ", ..." if ghosts.height > _GHOSTS_SHOWN else ""
-        yield Text(f"Ghosts and the hallucinations that they fire in: {', '.join(named)}{more}", style="dim")
+def _table(rows: pl.DataFrame, about: Mapping[str, Any], promoted: Mapping[tuple[int, int], list[str]]) -> Table:
+    by = about["by"]
+    heads = ["feature", "fact", "halluc.", "diff", "d_z", "p", "q"]
+    heads += [] if by is None else [f"differs in ({clean(by, 12)})"]
+    heads.append("promotes" if promoted else "strongest pairs")
+
+    def shown(row: dict[str, Any]) -> Row:
+        cells = [f"{row['feature']}{'*' if row['ghost'] else ' '}"]
+        cells += [f"{100 * row[name]:.0f} %" for name in ("share_fact", "share_hall")]
+        cells += [number(row["mean_diff"], signed=True), number(row["dz"], signed=True)]
+        cells += [chance(row[name]) for name in ("p", "q")]
+        cells += [] if by is None else [_places(row["differs_in"] or (), about["values"])]
+        if promoted:
+            cells.append(
+                " ".join(f"'{clean(token, 14)}'" for token in promoted.get((row["layer"], row["feature"]), []))
+            )
+        else:
+            cells.append(", ".join(clean(pair, 18) for pair in (row["top_pairs"] or ())[:2]))
+        return Row(cells, "bold" if row["q"] < FOUND else "dim")
+
+    return table(heads, map(shown, rows.to_dicts()), left=range(7, len(heads)))
+
+
+def _ghosts(ghosts: pl.DataFrame) -> Iterator[Text]:
+    if ghosts.is_empty():
+        return
+    named = [f"{row['feature']} ({row['fires']})" for row in ghosts.head(_GHOSTS_SHOWN).iter_rows(named=True)]
+    more = ", ..." if ghosts.height > _GHOSTS_SHOWN else ""
+    yield Text(f"Ghosts and the hallucinations that they fire in: {', '.join(named)}{more}", style="dim")
 
 
 def _places(found: Sequence[str], values: Sequence[str]) -> str:
@@ -118,7 +115,7 @@ def ghost_sentence(layer: Mapping[str, Any]) -> str:
     """How many features fire in hallucinations only, and how many chance alone would give."""
     ghosts = layer["ghosts"]
     told = f"{ghosts:,} ghost feature{'s' * (ghosts != 1)} (in {GHOST_FIRES} or more hallucinations, in no fact)"
-    chance_alone = f"labels flipped at random give {layer['ghosts_expected']:.1f} (97.5 %: {layer['ghosts_high']})"
+    chance_alone = f"with labels flipped at random: {layer['ghosts_expected']:.1f} (97.5 %: {layer['ghosts_high']})"
     more = "more than chance" if ghosts > layer["ghosts_high"] else "no more than chance"
     return f"{told}; {chance_alone}: {more}. {layer['only_in_facts']:,} fire in facts only."
 

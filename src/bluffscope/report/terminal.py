@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 import polars as pl
 from rich.columns import Columns
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bluffscope.host.terminal import View, table
 from bluffscope.report.labels import clean, distinct, doubts, group_title, number
 from bluffscope.report.summary import shape_table, summarize
 from bluffscope.table.metric_pairs import not_interpretable
@@ -23,14 +25,6 @@ CELL_WIDTH: Final = 15
 MOST_DOMAINS: Final = 9
 MOST_LAYERS: Final = 4
 
-_PLAIN: Final[dict[str, Any]] = {
-    # No box: its separators would cost the width of a whole scope.
-    "box": None,
-    "padding": (0, 1, 0, 0),
-    "pad_edge": False,
-    "title_justify": "left",
-    "header_style": "underline",
-}
 _CLASSES: Final = ("Spherical", "Oblate", "Triaxial", "Prolate")
 
 
@@ -41,8 +35,8 @@ class _Scope(NamedTuple):
     n: int
 
 
-def render_summary(metrics: pl.DataFrame) -> SummaryView:
-    """The summary of a result table, to be printed by a rich console.
+def render_summary(metrics: pl.DataFrame) -> View:
+    """The summary of a result table: metrics by analysis, definitions, shape classes, to be printed by a rich console.
 
     It fits any width from 52 columns; 100 columns hold four domains and the pooled numbers side by side. A console
     that writes to a file or pipe has 80 columns unless it is made with ``Console(width=100)``.
@@ -50,36 +44,29 @@ def render_summary(metrics: pl.DataFrame) -> SummaryView:
     Args:
         metrics: a result table, see `summarize`.
     """
-    return SummaryView(metrics)
+    summary = summarize(metrics)
+    return View(partial(_parts, summary, shape_table(metrics), len(metrics)))
 
 
-class SummaryView:
-    """A rich renderable: tables by analysis, d_z's definition, shape classes."""
-
-    def __init__(self, metrics: pl.DataFrame) -> None:
-        self.summary = summarize(metrics)
-        self.shapes = shape_table(metrics)
-        self.pairs = len(metrics)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if self.summary.is_empty():
-            yield Text("No metric was measured in both texts of a pair: there is nothing to summarise.")
-            return
-        yield from _key(self.pairs)
-        shown, left_out = _scopes(self.summary)
-        layers, layers_left_out = _layers(self.summary)
-        in_a_row = max(1, (options.max_width - NAME_WIDTH - 1) // (CELL_WIDTH + 1))
-        for start in range(0, len(shown), in_a_row):
-            yield from _tables(self.summary, shown[start : start + in_a_row], layers)
-        if not self.shapes.is_empty():
-            yield Text("\nShape classes: fact in rows, hallucination in columns, pairs of all domains", style="bold")
-            yield Columns([_crosstab(self.shapes, layer) for layer in layers], padding=(0, 4))
-        yield from (Text(line, style="dim") for line in doubts(self.summary["metric"]))
-        if left_out:
-            yield Text(f"Not shown: {left_out} smaller domains, counted in pooled; see metrics.parquet.", style="dim")
-        if layers_left_out:
-            names = ", ".join(map(str, layers_left_out))
-            yield Text(f"Not shown: layers {names}; see metrics.parquet.", style="dim")
+def _parts(summary: pl.DataFrame, shapes: pl.DataFrame, pairs: int, width: int) -> Iterator[RenderableType]:
+    if summary.is_empty():
+        yield Text("No metric was measured in both texts of a pair: there is nothing to summarise.")
+        return
+    yield from _key(pairs)
+    shown, left_out = _scopes(summary)
+    layers, layers_left_out = _layers(summary)
+    in_a_row = max(1, (width - NAME_WIDTH - 1) // (CELL_WIDTH + 1))
+    for start in range(0, len(shown), in_a_row):
+        yield from _tables(summary, shown[start : start + in_a_row], layers)
+    if not shapes.is_empty():
+        yield Text("\nShape classes: fact in rows, hallucination in columns, pairs of all domains", style="bold")
+        yield Columns([_crosstab(shapes, layer) for layer in layers], padding=(0, 4))
+    yield from (Text(line, style="dim") for line in doubts(summary["metric"].unique(maintain_order=True)))
+    if left_out:
+        yield Text(f"Not shown: {left_out} smaller domains, counted in pooled; see metrics.parquet.", style="dim")
+    if layers_left_out:
+        names = ", ".join(map(str, layers_left_out))
+        yield Text(f"Not shown: layers {names}; see metrics.parquet.", style="dim")
 
 
 def _key(pairs: int) -> Iterator[Text]:
@@ -88,7 +75,7 @@ def _key(pairs: int) -> Iterator[Text]:
     line = Text(f"{'':<{NAME_WIDTH}} {'diff':>7} ")
     line.append(f"{'d_z':>7}", style="bold")
     yield line.append("   hallucination - fact; d_z = mean / sd of the paired differences")
-    yield Text("n stands under a domain's name, and in a cell where undefined values make it smaller.", style="dim")
+    yield Text("n is shown below each domain, and in a cell if undefined values reduce it.", style="dim")
 
 
 def _scopes(summary: pl.DataFrame) -> tuple[list[_Scope], int]:
@@ -117,24 +104,22 @@ def _layers(summary: pl.DataFrame) -> tuple[list[int], list[int]]:
 def _tables(summary: pl.DataFrame, scopes: Sequence[_Scope], layers: Sequence[int]) -> Iterator[Table]:
     cells = {(row["metric"], row["domain"], row["pooled"]): row for row in summary.iter_rows(named=True)}
     metrics = summary.select("metric", "layer").unique(maintain_order=True).rows()
-    titled = [
-        (f"\n{group_title(_bare(name, layer), layer)}", name, layer)
-        for name, layer in metrics
-        if layer is None or layer in layers
-    ]
+    kept = [(name, layer) for name, layer in metrics if layer is None or layer in layers]
+    titled = [(f"\n{group_title(_bare(name, layer), layer)}", name, layer) for name, layer in kept]
     # A noise sweep stands after the other analyses in the table, but belongs to stability.
     order = list(dict.fromkeys(title for title, _, _ in titled))
     titled.sort(key=lambda entry: order.index(entry[0]))
+    heads = ["", *(f"{scope.label}\nn = {scope.n}" for scope in scopes)]
+    widths = {place: CELL_WIDTH if place else NAME_WIDTH for place in range(len(heads))}
     for title, entries in groupby(titled, key=lambda entry: entry[0]):
-        table = Table(title=title, **_PLAIN, title_style="bold")
-        table.add_column("", min_width=NAME_WIDTH, max_width=NAME_WIDTH)
-        for scope in scopes:
-            header = Text(f"{scope.label}\nn = {scope.n}", justify="right")
-            table.add_column(header, width=CELL_WIDTH, justify="right", no_wrap=True)
-        for _, name, layer in entries:
-            row = [_cell(cells[name, scope.domain, scope.pooled], scope.n) for scope in scopes]
-            table.add_row(_wrapped(_bare(name, layer)), *row)
-        yield table
+        rows = [
+            [
+                _wrapped(_bare(name, layer)),
+                *(_cell(cells[name, scope.domain, scope.pooled], scope.n) for scope in scopes),
+            ]
+            for _, name, layer in entries
+        ]
+        yield table(heads, rows, title=title, widths=widths)
 
 
 def _bare(name: str, layer: int | None) -> str:
@@ -168,12 +153,13 @@ def _crosstab(shapes: pl.DataFrame, layer: int) -> Table:
     classes: list[str | None] = [name for name in _CLASSES if name in present]
     classes += sorted(name for name in present if name is not None and name not in _CLASSES)
     classes += [None] if None in present else []
-    table = Table(title=f"layer {layer}", **_PLAIN, title_style="")
-    table.add_column("")
-    for hall in classes:
-        # Three letters keep the tables of three layers side by side.
-        table.add_column(Text(clean(hall, 4)[:3] if hall else "null"), justify="right")
-    for fact in classes:
-        row = [Text(f"{counts.get((fact, hall), 0)}", style="bold" if fact == hall else "") for hall in classes]
-        table.add_row(Text(clean(fact) if fact else "null"), *row)
-    return table
+    # Three letters keep the tables of three layers side by side.
+    heads = ["", *(clean(hall, 4)[:3] if hall else "null" for hall in classes)]
+    rows = [
+        [
+            clean(fact) if fact else "null",
+            *(Text(f"{counts.get((fact, hall), 0)}", style="bold" if fact == hall else "") for hall in classes),
+        ]
+        for fact in classes
+    ]
+    return table(heads, rows, title=f"layer {layer}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import polars as pl
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bluffscope.host.terminal import View, interval, table
 from bluffscope.report.labels import clean, distinct, doubts
 from bluffscope.stats import StatsResult
 from bluffscope.stats.study import POOLED
@@ -29,40 +31,30 @@ _STYLES: Final = {
     "inconclusive": "dim",
     "withheld": "bold red",
 }
-_PLAIN: Final[dict[str, Any]] = {
-    # No box: its separators would cost the width of a whole scope.
-    "box": None,
-    "padding": (0, 1, 0, 0),
-    "pad_edge": False,
-    "header_style": "underline",
-}
 
 
-def render_verdicts(result: StatsResult) -> VerdictView:
-    """The verdicts, to be printed by a rich console of any width from 60 columns."""
-    return VerdictView(result)
+def render_verdicts(result: StatsResult) -> View:
+    """The answer, verdicts, reasons, corrections, notes and the control, to be printed by a rich console.
+
+    It fits any width from 60 columns.
+    """
+    return View(partial(_parts, result))
 
 
-class VerdictView:
-    """A rich renderable: the answer, the table of verdicts, reasons, corrections, notes, the control."""
-
-    def __init__(self, result: StatsResult) -> None:
-        self.result = result
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        rows = self.result.rows
-        if not rows.is_empty():
-            yield Text(headline(rows), style="bold")
-            yield from _key()
-            scopes = rows["scope"].unique(maintain_order=True).to_list()
-            in_a_row = max(1, (options.max_width - NAME_WIDTH - 1) // (CELL_WIDTH + 1))
-            for start in range(0, len(scopes), in_a_row):
-                yield _grid(rows, scopes[start : start + in_a_row], scopes)
-            yield from _reasons(rows)
-        yield from _cross_tables(self.result.cross_tables)
-        yield from _declared(self.result.about)
-        if self.result.control is not None:
-            yield from _control(self.result.control, self.result.about["control"])
+def _parts(result: StatsResult, width: int) -> Iterator[RenderableType]:
+    rows = result.rows
+    if not rows.is_empty():
+        yield Text(headline(rows), style="bold")
+        yield Text("each cell: the verdict; d_z of hallucination - fact, and d_z at equal lengths", style="dim")
+        scopes = rows["scope"].unique(maintain_order=True).to_list()
+        in_a_row = max(1, (width - NAME_WIDTH - 1) // (CELL_WIDTH + 1))
+        for start in range(0, len(scopes), in_a_row):
+            yield _grid(rows, scopes[start : start + in_a_row], scopes)
+        yield from _reasons(rows)
+    yield from _cross_tables(result.cross_tables)
+    yield from _declared(result.about)
+    if result.control is not None:
+        yield from _control(result.control, result.about["control"])
 
 
 def headline(rows: pl.DataFrame) -> str:
@@ -115,24 +107,18 @@ def _metrics(number: int) -> str:
     return f"{number} metric{'s' * (number != 1)}"
 
 
-def _key() -> Iterator[Text]:
-    yield Text("each cell: the verdict; d_z of hallucination - fact, and d_z at equal lengths", style="dim")
-
-
 def _grid(rows: pl.DataFrame, scopes: Sequence[str], every: Sequence[str]) -> Table:
-    table = Table(title=None, **_PLAIN)
-    table.add_column("\n", min_width=NAME_WIDTH, max_width=NAME_WIDTH, overflow="fold")
     labels = distinct(list(every), CELL_WIDTH)
     cells = {(row["metric"], row["scope"]): row for row in rows.iter_rows(named=True)}
-    for scope in scopes:
-        largest = rows.filter(pl.col("scope") == scope)["n"].max()
-        table.add_column(
-            Text(f"{labels[scope]}\nn = {largest}", justify="right"), width=CELL_WIDTH, justify="right", no_wrap=True
-        )
-    for metric in rows["metric"].unique(maintain_order=True):
-        mark = " *" if not_interpretable(metric) else ""
-        table.add_row(Text(clean(metric, 3 * NAME_WIDTH) + mark), *(_cell(cells[metric, scope]) for scope in scopes))
-    return table
+    heads = ["\n", *(f"{labels[scope]}\nn = {rows.filter(scope=scope)['n'].max()}" for scope in scopes)]
+    lines = [
+        [
+            clean(metric, 3 * NAME_WIDTH) + (" *" if not_interpretable(metric) else ""),
+            *(_cell(cells[metric, scope]) for scope in scopes),
+        ]
+        for metric in rows["metric"].unique(maintain_order=True)
+    ]
+    return table(heads, lines, widths={place: CELL_WIDTH if place else NAME_WIDTH for place in range(len(heads))})
 
 
 def _cell(row: dict[str, Any]) -> Text:
@@ -164,10 +150,10 @@ def _reasons(rows: pl.DataFrame) -> Iterator[Text]:
 
 
 def _cross_tables(tables: pl.DataFrame) -> Iterator[Text]:
-    for (metric,), table in tables.filter(scope="pooled").group_by("metric", maintain_order=True):
-        total = table["n"].sum()
-        same = table.filter(pl.col("fact").eq_missing(pl.col("hall")))["n"].sum()
-        moved = table.filter(~pl.col("fact").eq_missing(pl.col("hall"))).sort("n", descending=True).head(3)
+    for (metric,), counts in tables.filter(scope="pooled").group_by("metric", maintain_order=True):
+        total = counts["n"].sum()
+        same = counts.filter(pl.col("fact").eq_missing(pl.col("hall")))["n"].sum()
+        moved = counts.filter(~pl.col("fact").eq_missing(pl.col("hall"))).sort("n", descending=True).head(3)
         text = ", ".join(
             f"{clean(fact or 'null')} -> {clean(hall or 'null')} {n}"
             for fact, hall, n in moved.select("fact", "hall", "n").iter_rows()
@@ -189,21 +175,24 @@ def _declared(about: dict[str, Any]) -> Iterator[Text]:
 def _control(control: pl.DataFrame, kind: str) -> Iterator[Text | Table]:
     if kind == "null":
         yield Text("\nControl: labels flipped at random; share of draws with a false `separates`", style="bold")
-        table = Table("family", "flipped", "draws", "rate", "95 % bounds", **_PLAIN)
-        for row in control.iter_rows(named=True):
-            table.add_row(
-                Text(clean(row["family"])), row["flipped"], str(row["draws"]), f"{row['rate']:.3f}", _bounds(row)
-            )
-        yield table
+        heads = ["family", "flipped", "draws", "rate", "95 % bounds"]
+        yield table(
+            heads,
+            [
+                (clean(row["family"]), row["flipped"], str(row["draws"]), f"{row['rate']:.3f}", _bounds(row))
+                for row in control.iter_rows(named=True)
+            ],
+            left=range(5),
+        )
         return
     yield Text("\nControl: an effect planted in one metric at a time; share of draws that find it", style="bold")
-    table = Table("scope", "planted d_z", "median metric", "worst metric", "its 95 % bounds", **_PLAIN)
+    lines: list[list[str]] = []
     for (scope, dz), rows in control.group_by("scope", "planted_dz", maintain_order=True):
         worst = rows.sort("rate", maintain_order=True).row(0, named=True)
         name = f"{worst['rate']:.2f} {clean(worst['metric'])}"
-        table.add_row(Text(clean(str(scope))), f"{dz}", f"{rows['rate'].median():.2f}", Text(name), _bounds(worst))
-    yield table
+        lines.append([clean(str(scope)), f"{dz}", f"{rows['rate'].median():.2f}", name, _bounds(worst)])
+    yield table(["scope", "planted d_z", "median metric", "worst metric", "its 95 % bounds"], lines, left=range(5))
 
 
 def _bounds(row: dict[str, Any]) -> str:
-    return f"{row['rate_lo']:.3f} to {row['rate_hi']:.3f}"
+    return interval(row, "rate_", ".3f")

@@ -9,7 +9,7 @@ import torch
 
 from bluffscope.config import RunConfig
 from bluffscope.pipeline.batch_size import MOST_BATCH_TOKENS
-from bluffscope.pipeline.plan.memory import pairs
+from bluffscope.pipeline.memory import pairs
 
 SLOW_SECONDS: Final = 10.0
 """Of measuring: a shorter run is not worth a hint."""
@@ -34,16 +34,16 @@ def slow_hints(config: RunConfig, seconds: float, marks: Sequence[str], computed
         if mark == "swapping":
             found.append("the machine was swapping: use a smaller --batch-size, --dtype bfloat16 or a smaller model")
         else:
-            found.append(f"{mark} beside this run: close other programs for the machine's full speed")
+            found.append(f"{mark} while this ran: close other programs for full speed")
     engine, device = config.engine, config.model.device
     here = engine.engine == "local" and device == "cpu"
     if here and (torch.cuda.is_available() or torch.backends.mps.is_available()):
         found.append("this machine's GPU was not used: --device auto takes it")
     if engine.strategy in ("sequential", "separate"):
-        found.append(f"--strategy {engine.strategy} measures one text at a time: packed gives the same table faster")
+        found.append(f"--strategy {engine.strategy} measures one text at a time: packed produces the same table faster")
     elif engine.batch_size != "auto" and computed.get("forwards", 0) > 1:
         full = MOST_BATCH_TOKENS[device]
         if computed["tokens"] < _FEW * full * computed["forwards"]:
             most = pairs(full, computed["tokens"] / (computed["forwards"] * engine.batch_size))
-            found.append(f"{engine.batch_size} pairs a forward are few here: --batch-size auto takes about {most}")
+            found.append(f"{engine.batch_size} pairs per forward pass are few: --batch-size auto uses about {most}")
     return found

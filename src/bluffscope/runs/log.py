@@ -39,7 +39,7 @@ class RunLog(logging.Handler):
 
 @contextmanager
 def logging_to(log: RunLog) -> Generator[RunLog, None, None]:
-    """Inside, what the package logs in this thread, and in those that a run starts, goes there too."""
+    """Within the block, what the package logs in this thread, and in those that a run starts, is also written there."""
     package = logging.getLogger("bluffscope")
     # Where nobody has set up logging, Python would print warnings; with a handler of ours it would not.
     last_resort = None if package.hasHandlers() else logging.lastResort

@@ -84,7 +84,7 @@ def _strays(path: Path) -> Iterator[str]:
     shards = path / "shards"
     for entry in sorted(shards.iterdir()) if shards.is_dir() else ():
         if entry.suffix == ".parquet" and not is_leftover(entry) and (entry.is_dir() or not ShardFile.of(entry)):
-            yield f"{entry} is no shard of this run"
+            yield f"{entry} is not a shard of this run"
 
 
 def saved_options(path: Path) -> RunConfig | None:
@@ -101,7 +101,7 @@ def saved_options(path: Path) -> RunConfig | None:
 def no_options(path: Path) -> InputError:
     """The error for a run that has no options of its own and was not given any: the demo would start in its folder."""
     return InputError(
-        f"--resume {path}: stopped before its options were written; give those it was started with beside --resume: "
+        f"--resume {path}: stopped before its options were written; repeat them with --resume: "
         "--data, and --preset or --model and --sae"
     )
 
@@ -144,7 +144,7 @@ def resumable(folder: RunFolder, config: RunConfig) -> Generator[None, None, Non
     try:
         yield
     except (RunFolderError, WorkerLostError) as error:
-        raise type(error)(f"{error}; what is committed is kept: {again}") from error
+        raise type(error)(f"{error}; committed shards are kept: {again}") from error
     except KeyboardInterrupt as stop:
         raise RunStopped(getattr(stop, "signal_number", signal.SIGINT), again) from stop
 

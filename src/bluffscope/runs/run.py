@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import polars as pl
 
@@ -110,6 +110,16 @@ class RunResult:
         return Run(self.path).metrics
 
 
+_DOING: Final = {
+    "load": "Loading the model and its SAEs",
+    "data": "Reading the pairs",
+    "lint": "Linting the pairs",
+    "write": "Writing tables",
+    "health": "Running health checks",
+}
+"""What a run is doing at a stage, for those who wait."""
+
+
 @exclusive()
 @own_settings()
 def run(
@@ -118,6 +128,7 @@ def run(
     analyses: tuple[Analysis, ...] = ANALYSES,
     added: tuple[UserAnalysis, ...] = (),
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Measure the pairs that the options name and write the run's folder; or go on with a run, see ``output.resume``.
 
@@ -128,6 +139,7 @@ def run(
         analyses: which of the five analyses run.
         added: analyses of the user's own.
         progress: told how many pairs are done.
+        tell: called with what the run is doing, in a few words.
 
     Raises:
         InputError: something in the options or the data; nothing is written.
@@ -137,6 +149,7 @@ def run(
     """
     config = homes_expanded(config)
     session = Session(config)
+    session.stopwatch.entered = None if tell is None else lambda stage: tell(_DOING.get(stage, "Measuring"))
     check_values(config)
     if left_out := [name for name in config.measure.analysis if name not in {item.source for item in added}]:
         raise InputError(f"--analysis {left_out[0]}: options alone run no code; load it and give it in `added`")
@@ -176,7 +189,7 @@ def _continued(config: RunConfig, held: ExitStack, log: RunLog) -> Previous:
     assert config.output.resume is not None
     path = config.output.resume
     if config.output.out is not None:
-        raise InputError(f"--out {config.output.out}: not with --resume, which goes on in the run's own folder")
+        raise InputError(f"--out {config.output.out}: cannot be combined with --resume; leave it out")
     look_for_run(path)
     held.enter_context(locked(path))
     log.open(RunFolder(path))
@@ -295,7 +308,7 @@ def _refuse_quarantine(journal: Journal, limit: int | None, again: str) -> None:
         reason, number = journal.reasons.most_common(1)[0]
         raise QuarantineLimitError(
             f"stopped: {journal.quarantined} of {journal.pairs} pairs are in quarantine, --max-quarantine is {limit} "
-            f"({number} x {reason}); what is measured is kept: "
+            f"({number} x {reason}); finished shards are kept: "
             f"{again} --max-quarantine N"
         )
 

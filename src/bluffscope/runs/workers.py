@@ -34,7 +34,7 @@ from bluffscope.pipeline.batch_size import (
     sized,
 )
 from bluffscope.pipeline.build import OF_THE_REFERENCE, ColumnsOf, build_worker
-from bluffscope.pipeline.plan.memory import Shape
+from bluffscope.pipeline.memory import Shape
 from bluffscope.pipeline.worker import Advance, Loaded, RunWorker
 from bluffscope.records import Shard
 

@@ -97,7 +97,7 @@ def _from_folder(folder: Path, device: str, dtype: torch.dtype) -> SAE[Any]:
 
     config = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
     if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
-        raise ValueError("cfg.json holds no object, or its metadata is none")
+        raise ValueError("cfg.json or its metadata is not a JSON object")
     architecture = config.get("architecture", "standard")
     if architecture not in SAE_CLASS_REGISTRY:
         raise ValueError(f"unknown architecture {architecture!r}")
@@ -179,7 +179,7 @@ def _archive_arrays(path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     if path.stat().st_size and not zipfile.is_zipfile(path):
-        raise zipfile.BadZipFile(f"{path.name} is no npz archive")
+        raise zipfile.BadZipFile(f"{path.name} is not an npz archive")
     _check_sizes(path)
     arrays: dict[str, torch.Tensor] = {}
     with np.load(path, allow_pickle=False) as archive:
@@ -287,7 +287,7 @@ def _processing(asked: Any, where: str) -> dict[str, Any]:
         InputError: something in it changes the residual stream and cannot be applied here.
     """
     if asked is not None and not isinstance(asked, Mapping):
-        raise InputError(f"{where}: model_from_pretrained_kwargs holds no options; copy or save the SAE again")
+        raise InputError(f"{where}: model_from_pretrained_kwargs is not an object; copy or save the SAE again")
     chosen = {str(name): value for name, value in (asked or {}).items()}
     effective = {name: value for name, value in chosen.items() if name not in _HARMLESS and value is not False}
     for name, value in effective.items():
@@ -378,8 +378,8 @@ def sae_errors(where: str, repository: str) -> Generator[None, None, None]:
         raise InputError(f"{where}: the weights file is damaged ({_line(error)}); copy or save it again") from error
     except MemoryError as error:
         raise InputError(
-            f"{where}: it needs more memory than there is; give a narrower SAE or fewer --layers, or copy it again if "
-            "its file is small"
+            f"{where}: it needs more memory than is available; use a narrower SAE or fewer --layers, or copy it again "
+            "if its file is small"
         ) from error
     except BaseException as error:  # of any type: SAELens meets whatever cfg.json says
         said = refusal(error, repository, "--sae RELEASE@REVISION") if repository else None

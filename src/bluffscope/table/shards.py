@@ -152,7 +152,7 @@ def committed_shards(folder: Path) -> Iterator[ShardFile]:
             if file := ShardFile.of(path):
                 found.append(file)
             elif path.suffix == ".parquet" and not path.name.startswith("."):
-                raise RunFolderError(f"{path} is no shard of this run; move it elsewhere")
+                raise RunFolderError(f"{path} is not a shard of this run; move it elsewhere")
     yield from sorted(found, key=lambda file: (file.number, file.path.name))
 
 

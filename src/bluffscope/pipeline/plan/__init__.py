@@ -1,4 +1,4 @@
-"""Step 2: texts become token ids, token tries, and packed batches."""
+"""Texts become token ids, token tries and packed batches."""
 
 from bluffscope.pipeline.plan.batches import BatchLimits, plan_batches
 from bluffscope.pipeline.plan.tokens import TextTokenizer, as_far_as_read

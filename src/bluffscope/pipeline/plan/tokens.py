@@ -119,9 +119,9 @@ class TextTokenizer:
         sequences: list[TokenSequence] = []
         for view, ids, start, parting in zip(VIEWS, views, starts, partings, strict=True):
             if not ids:
-                raise PairError(f"the {view} text gives no token")
+                raise PairError(f"the {view} text has no tokens")
             if view != "prompt" and start == len(ids):
-                raise PairError(f"the {view} completion gives no token of its own")
+                raise PairError(f"the {view} completion has no tokens of its own")
             if self.context is not None and len(ids) + lead > self.context:
                 raise PairError(
                     f"the {view} text has {len(ids) + lead} tokens; the model's context holds {self.context}"

@@ -26,8 +26,8 @@ from bluffscope.pipeline.batch_size import (
     run_footprint,
     sized,
 )
+from bluffscope.pipeline.memory import SMALLEST_BATCH, Footprint, Shape, cell_cost
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer
-from bluffscope.pipeline.plan.memory import SMALLEST_BATCH, Footprint, Shape, cell_cost
 from bluffscope.runs.forecast.rates import GPUS, Rates, gpu_rates, measured_rates
 from bluffscope.runs.forecast.work import Counted, Work, count_sample, whole_work
 

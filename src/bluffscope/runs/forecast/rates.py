@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bluffscope.metrics.geometry import measure_geometry
-from bluffscope.pipeline.plan.memory import CELL_FLOPS, Shape
+from bluffscope.pipeline.memory import CELL_FLOPS, Shape
 from bluffscope.records import Features
 
 ROWS: Final = 1024

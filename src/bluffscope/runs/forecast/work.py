@@ -12,8 +12,8 @@ import numpy as np
 
 from bluffscope.config import EngineOptions, MeasureOptions
 from bluffscope.pairs import Source
+from bluffscope.pipeline.memory import Shape
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, pack, pad, plan_batches
-from bluffscope.pipeline.plan.memory import Shape
 from bluffscope.records import PackedBatch, Pair, TokenizedPair
 
 SAMPLE_PAIRS: Final = 2000

@@ -1,0 +1,89 @@
+"""What every table in a terminal is made with: aligned columns without boxes, the same on a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+Cell = str | Text
+
+
+class Row(NamedTuple):
+    """A row with a style of its own."""
+
+    cells: Sequence[Cell]
+    style: str = ""
+
+
+class View:
+    """Texts and tables, one below the other, made for the width of the console that prints them."""
+
+    def __init__(self, parts: Callable[[int], Iterator[RenderableType]]) -> None:
+        """What is shown.
+
+        Args:
+            parts: yields it, given the console's columns.
+        """
+        self._parts = parts
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Rich's protocol for what a console can print."""
+        del console
+        yield from self._parts(options.max_width)
+
+
+def table(
+    heads: Sequence[Cell],
+    rows: Iterable[Row | Sequence[Cell]],
+    *,
+    title: str | None = None,
+    left: Collection[int] = (0,),
+    widths: Mapping[int, int] | None = None,
+    least: int = 0,
+    gap: int = 1,
+) -> Table:
+    """A table; texts in it are shown as they are, whatever markup they hold.
+
+    Args:
+        heads: of the columns, in as many lines as need be.
+        rows: shorter ones are filled up.
+        title: above the table, in bold.
+        left: columns that are aligned to the left and broken where the console is too narrow for them.
+        widths: of columns that have a given one.
+        least: width of the first column at least.
+        gap: spaces between columns.
+    """
+    made = Table(
+        title=None if title is None else Text(title),
+        title_style="bold",
+        title_justify="left",
+        box=None,  # its lines would cost the width of a whole column
+        padding=(0, gap, 0, 0),
+        pad_edge=False,
+        header_style="underline",
+    )
+    widths = widths or {}
+    for place, head in enumerate(heads):
+        to_left = place in left
+        made.add_column(
+            Text(head) if isinstance(head, str) else head,
+            justify="left" if to_left else "right",
+            overflow="fold",
+            no_wrap=not to_left,
+            width=widths.get(place),
+            min_width=least if place == 0 else None,
+        )
+    for row in rows:
+        cells, style = row if isinstance(row, Row) else (row, "")
+        made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), style=style)
+    return made
+
+
+def interval(row: Mapping[str, float | None], prefix: str = "", style: str = ".2f") -> str:
+    """`0.61 to 0.74`, of a row with ``{prefix}lo`` and ``{prefix}hi``; "-" where it has none."""
+    lo, hi = row[f"{prefix}lo"], row[f"{prefix}hi"]
+    return "-" if lo is None or hi is None else f"{lo:{style}} to {hi:{style}}"
