@@ -18,17 +18,11 @@ def novelty(m: bluffscope.Measurement) -> dict[str, np.ndarray]:
     """Share of the activation on features that are not active at the prompt's last token: of each layer and view."""
     columns: dict[str, np.ndarray] = {}
     for layer in m.layers:
-        features = m.states[layer].features
-        read = np.repeat(np.arange(len(m.read_pair)), features.counts.cpu().numpy())  # (active,) whose feature it is
-        index = features.indices.cpu().numpy()  # (active,)
-        value = features.values.cpu().double().numpy()  # (active,)
-        there = read * features.d_sae + index
-        in_prompt = m.prompt_read[read] * features.d_sae + index
-        new = ~np.isin(in_prompt, there)
-        reads = len(m.read_pair)
-        total = np.bincount(read, weights=value, minlength=reads)
-        share = np.full(reads, np.nan)  # undefined where nothing is active: NaN here, null in the table
-        np.divide(np.bincount(read, weights=value * new, minlength=reads), total, out=share, where=total > 0)
+        active = m.features(layer).dense()  # (read, d_sae), 0 where a feature is not active
+        new = np.where(active[m.prompt_read] == 0, active, 0)
+        total = active.sum(1)
+        share = np.full(len(total), np.nan)  # undefined where nothing is active: NaN here, null in the table
+        np.divide(new.sum(1), total, out=share, where=total > 0)
         _, fact, hall = m.by_view(share).T  # (pair,) each: several reads of a view become their mean
         columns |= {f"l{layer}_fact_novelty": fact, f"l{layer}_hall_novelty": hall}
     return columns
@@ -46,7 +40,7 @@ def declared(layers: tuple[int, ...]) -> tuple[bluffscope.Column, ...]:
 
 def main() -> None:
     """Measure and test it on the demo."""
-    added = [bluffscope.UserAnalysis(novelty, declared(LAYERS))]
+    added = [bluffscope.UserAnalysis(novelty, declared)]
     table = bluffscope.analyze("bluff200", preset="demo", layers=LAYERS, added=added)
     rows = analyse_table(table).rows
     of_ours = rows.filter(rows["metric"].str.ends_with("novelty") & (rows["scope"] == "pooled"))

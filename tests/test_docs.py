@@ -126,15 +126,27 @@ def test_messages_that_the_faq_explains_are_those_of_the_program():
 
 def test_the_page_on_own_analyses_shows_the_example_as_it_is():
     example = (ROOT / "examples" / "own_analysis.py").read_text(encoding="utf-8")
-    function, columns, _ = blocks(ROOT / "docs" / "own-analysis.md")
+    _, function, columns, _ = blocks(ROOT / "docs" / "own-analysis.md")
     assert function.partition("\n\n\n")[2] in example
     assert columns in example
+
+
+def test_ten_lines_put_an_analysis_of_one_s_own_into_the_report(tmp_path, monkeypatch):
+    block, *_ = blocks(ROOT / "docs" / "own-analysis.md")
+    assert len([line for line in block.splitlines() if line.strip()]) <= 10
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "own-analysis.md", "exec"), {"__name__": "own"})
+    page = (tmp_path / "runs" / "peak" / "report.html").read_text(encoding="utf-8")
+    assert page.count(">Peak activation</summary>") == 3  # layers 2, 5 and 8
+    assert "Largest activation of any feature at the token that was read. Unit: activation units." in page
+    rows = bluffscope.read_run(tmp_path / "runs" / "peak").table("stats.parquet")
+    assert {f"l{layer}_peak" for layer in (2, 5, 8)} <= set(rows["metric"])
 
 
 def test_the_example_s_analysis_is_what_the_kept_features_give(tiny_model, tiny_saes, tmp_path):
     example = runpy.run_path(str(ROOT / "examples" / "own_analysis.py"))
     layers = (0, 1, 3)
-    added = [bluffscope.UserAnalysis(example["novelty"], example["declared"](layers))]
+    added = [bluffscope.UserAnalysis(example["novelty"], example["declared"])]
     for position in ("last", "divergence"):
         table = bluffscope.analyze(
             tiny.PAIRS,

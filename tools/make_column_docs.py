@@ -1,4 +1,4 @@
-"""Writes docs/columns.md from the schema: `python tools/make_column_docs.py` (`--check` only compares)."""
+"""Writes docs/columns.md from the declared columns: `python tools/make_column_docs.py` (`--check` only compares)."""
 
 from __future__ import annotations
 
@@ -7,46 +7,20 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bluffscope.table.schema import (
-    ANALYSES,
-    LAYER_METRICS,
-    LOGPROB_METRICS,
-    PAIR_COLUMNS,
-    PAIR_METRICS,
-    SCHEMA_VERSION,
-    Column,
-    Metric,
-)
+from bluffscope.metrics import ANALYSES, LOGPROB, Column, Metric
+from bluffscope.table.schema import PAIR_COLUMNS, SCHEMA_VERSION
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "columns.md"
 
 INTRODUCTION = f"""# Columns of the result tables
 
-This page is made from `src/bluffscope/table/schema.py` by `python tools/make_column_docs.py`: edit the schema,
-not the page. Schema version {SCHEMA_VERSION}.
+This page is made by `python tools/make_column_docs.py`: edit `src/bluffscope/table/schema.py` (columns of the pair) or
+the analysis's file in `src/bluffscope/metrics/`, not the page. Schema version {SCHEMA_VERSION}.
 
 `metrics.parquet` has one row for each pair that was measured, in input order: what identifies the pair, the
 metrics of the analyses that ran, the columns of your own analyses, and the columns carried from the input.
 Decimal numbers are Float64, whole numbers Int64, text String. **Undefined is null, never 0.** Every `diff` is
 hallucination - fact.
-"""
-
-LAYERS = """For each layer k and each view `prompt`, `fact`, `hall`: `l5_fact_gini`. x is the residual, y the SAE's
-reconstruction, l1 >= l2 >= ... the eigenvalues of the weighted cloud of active decoder directions.
-"""
-
-SWEEP = """`--noise-sweep S ...` adds `stability_s{S}_{fact|hall|diff}` for each noise level, after all others:
-`stability_s0.3_fact`.
-"""
-
-LOGPROB = """In runs with `--logprob` only. A completion's tokens are those of its whole text beyond the longest token
-prefix it shares with the prompt (`fact_tokens`, `hall_tokens`); null where the first of them is the first of the text,
-which nothing predicts.
-"""
-
-CROSS_LAYER = """**`cross_layer_consistency` is not interpretable**: it compares two dictionaries index by index, and
-they share no index. It is kept for comparison with earlier work; read `cross_layer_alignment`. Both are null in a run
-over one layer.
 """
 
 FILES = (
@@ -96,21 +70,10 @@ def table(entries: Iterable[Column | Metric], first: str) -> str:
 def page() -> str:
     """The whole page."""
     parts = [INTRODUCTION, "## The pair\n", table(PAIR_COLUMNS, "Column")]
-    parts += [
-        "## Layer sensitivity: `l{layer}_{view}_{metric}`\n",
-        LAYERS,
-        table(LAYER_METRICS, "Metric"),
-        "With `--position completion-mean` each number is the mean over the completion's tokens.\n",
-    ]
-    notes = {"stability": SWEEP, "cross_layer": CROSS_LAYER}
-    for analysis in ANALYSES[1:]:
-        title = analysis.replace("_", " ").capitalize()
-        parts += [
-            f"## {title}: `{{metric}}_{{fact|hall|diff}}`\n",
-            table((metric for metric in PAIR_METRICS if metric.analysis == analysis), "Metric"),
-        ]
-        parts += [notes[analysis]] if analysis in notes else []
-    parts += ["## Log-probability: `{metric}_{fact|hall|diff}`\n", table(LOGPROB_METRICS, "Metric"), LOGPROB]
+    for analysis in (*ANALYSES, LOGPROB):
+        columns = "l{layer}_{view}_{metric}" if analysis.per_layer else "{metric}_{fact|hall|diff}"
+        parts.append(f"## {analysis.title}: `{columns}`\n")
+        parts += [part for part in (analysis.head, table(analysis.metrics, "Metric"), analysis.note) if part]
     files = ["| File | Columns | Rows |", "|---|---|---|"]
     files += [f"| `{name}` | {columns} | {rows} |" for name, columns, rows in FILES]
     return "\n".join([*parts, "## The other tables of a run\n", "\n".join(files) + "\n", PROVENANCE])

@@ -12,11 +12,10 @@ if TYPE_CHECKING:
     from bluffscope.errors import BluffscopeError, InputError, RunFolderError
     from bluffscope.linter import Finding, LintReport
     from bluffscope.linter.library import lint
-    from bluffscope.metrics import ANALYSES, Analysis, Measurement
-    from bluffscope.pipeline.shard import UserAnalysis
+    from bluffscope.metrics import ANALYSES, Analysis, Column, Measurement
+    from bluffscope.metrics.own import UserAnalysis, per_read
     from bluffscope.runs.run import RunResult
     from bluffscope.table.reader import read_run
-    from bluffscope.table.schema import Column
 
 __version__ = "0.1.0"
 
@@ -25,7 +24,7 @@ _HOMES = {
     "ANALYSES": "bluffscope.metrics",
     "Analysis": "bluffscope.metrics",
     "BluffscopeError": "bluffscope.errors",
-    "Column": "bluffscope.table.schema",
+    "Column": "bluffscope.metrics",
     "Fidelity": "bluffscope.compare.precision",
     "Finding": "bluffscope.linter",
     "InputError": "bluffscope.errors",
@@ -34,10 +33,11 @@ _HOMES = {
     "RunConfig": "bluffscope.config",
     "RunFolderError": "bluffscope.errors",
     "RunResult": "bluffscope.runs.run",
-    "UserAnalysis": "bluffscope.pipeline.shard",
+    "UserAnalysis": "bluffscope.metrics.own",
     "analyze": "bluffscope.api",
     "measure_fidelity": "bluffscope.compare.precision",
     "lint": "bluffscope.linter.library",
+    "per_read": "bluffscope.metrics.own",
     "read_run": "bluffscope.table.reader",
 }
 
@@ -59,6 +59,7 @@ __all__ = [
     "analyze",
     "lint",
     "measure_fidelity",
+    "per_read",
     "read_run",
 ]
 

@@ -18,8 +18,8 @@ from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.host.float64_guard import own_settings
 from bluffscope.metrics import ANALYSES, Analysis
+from bluffscope.metrics.own import UserAnalysis, load_analyses
 from bluffscope.pairs.given import write_pairs
-from bluffscope.pipeline.shard import UserAnalysis
 from bluffscope.runs.run import Progress, RunResult
 from bluffscope.runs.run import run as measure
 from bluffscope.table.reader import Run
@@ -46,7 +46,8 @@ def analyze(
         data: a path, "bluff200", or the pairs themselves as mappings with prompt, fact, hallucination
             and, if you have them, id, domain, complexity and further columns.
         analyses: which of the five analyses run (`bluffscope.metrics.ANALYSES`).
-        added: analyses of your own, each a function of a `Measurement` with the columns it gives.
+        added: analyses of your own, made by `bluffscope.per_read` or from a function of a `Measurement` and the
+            columns it returns.
         out: folder for the run's files; without it nothing is kept but the table.
         **options: any option of `bluffscope analyze` by its name with underscores: ``model``,
             ``sae``, ``layers``, ``batch_size``, ``noise_sweep``, ...
@@ -68,7 +69,8 @@ def analyze(
         if not isinstance(data, str | Path):
             data = write_pairs(data, Path(scratch) / "pairs.jsonl")
         config = config_from(data=str(data), out=out if out is not None else Path(scratch) / "run", **options)
-        return measure(config, analyses=tuple(analyses), added=tuple(added)).metrics()
+        named = load_analyses(config.measure.analysis)
+        return measure(config, analyses=tuple(analyses), added=(*added, *named)).metrics()
 
 
 @dataclass(frozen=True)

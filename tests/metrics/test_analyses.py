@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 
 import numpy as np
@@ -13,16 +12,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bluffscope.host.noise import unit_noise
-from bluffscope.metrics import ANALYSES, cross_layer, entropy, layer_sensitivity, semantic_misalignment, stability
-from bluffscope.metrics.consistency import compared_layers
-from bluffscope.metrics.measurement import padded
-from bluffscope.metrics.sensitivity import gini
+from bluffscope.metrics import ANALYSES, LOGPROB
+from bluffscope.metrics import consistency as CONSISTENCY  # noqa: N812
+from bluffscope.metrics import stability as STABILITY  # noqa: N812
+from bluffscope.metrics.active import padded
+from bluffscope.metrics.consistency import compared_layers, cross_layer
+from bluffscope.metrics.entropy import entropy
+from bluffscope.metrics.misalignment import semantic_misalignment
+from bluffscope.metrics.sensitivity import gini, layer_sensitivity
+from bluffscope.metrics.stability import stability
 from bluffscope.reference import geometry as slow
-from bluffscope.table.schema import layer_columns, pair_columns
+from bluffscope.table.schema import measured_columns
 from by_hand import measurement, sparse, state
 
-STABILITY = importlib.import_module("bluffscope.metrics.stability")
-CONSISTENCY = importlib.import_module("bluffscope.metrics.consistency")
 ACTIVATIONS = arrays(
     np.float64,
     st.tuples(st.integers(1, 4), st.just(60)),
@@ -260,4 +262,6 @@ def test_the_analyses_give_the_columns_that_the_schema_declares():
     states = [state(layer, rng.exponential(size=(6, 4)), rng.normal(size=(6, 4))) for layer in (3, 1, 2)]
     measured = measurement(*states, noise_sweep=(0.5,), noise_draws=1)
     given_names = {name for analysis in ANALYSES for name in analysis.function(measured)}
-    assert given_names == {column.name for column in (*layer_columns((3, 1, 2)), *pair_columns((0.5,)))}
+    assert given_names == {
+        column.name for column in measured_columns((3, 1, 2), (0.5,)) if column.section != LOGPROB.name
+    }

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from bluffscope.metrics import ANALYSES, LAYER_METRICS
 from bluffscope.report import render_summary, shape_table, summarize
 from bluffscope.report.labels import (
-    GROUPS,
-    LAYER_GROUP,
     OTHER_GROUP,
     clean,
     distinct,
@@ -28,7 +27,7 @@ from bluffscope.report.labels import (
     number,
 )
 from bluffscope.table.metric_pairs import metric_pairs
-from bluffscope.table.schema import LAYER_METRICS, LOGPROB_METRICS, PAIR_METRICS, table_columns
+from bluffscope.table.schema import table_columns
 
 _SPEC = importlib.util.spec_from_file_location("report_tables", Path(__file__).with_name("tables.py"))
 tables = importlib.util.module_from_spec(_SPEC)
@@ -168,18 +167,27 @@ def test_shape_classes_are_counted_by_layer_with_undefined_ones():
     assert shape_table(pl.DataFrame({"domain": ["a"]})).is_empty()
 
 
-def test_the_report_groups_metrics_as_the_schema_does():
-    for metric in LAYER_METRICS:
-        assert group_title(metric.name, 5) == LAYER_GROUP
-    titles = {title.casefold().replace("-", "_").replace(" ", "_"): set(names) for title, names in GROUPS}
-    for metric in PAIR_METRICS:
-        assert metric.name in titles[metric.analysis]
-    assert titles["log_probability"] == {metric.name for metric in LOGPROB_METRICS}
-    assert sum(map(len, titles.values())) == len(PAIR_METRICS) + len(LOGPROB_METRICS)
-    assert group_title("stability_s0.3", None) == "Stability"
-    assert group_title("my_own", None) == OTHER_GROUP
+def test_the_report_groups_metrics_by_the_analysis_that_declares_them():
+    assert group_title("gini", 5) == "Layer sensitivity, layer 5"
+    for name, title in {
+        "centroid_drift": "Semantic misalignment",
+        "axis_twist": "Semantic misalignment",
+        "stability": "Stability",
+        "stability_s0.3": "Stability",
+        "entropy": "Entropy",
+        "cross_layer_consistency": "Cross-layer",
+        "cross_layer_alignment": "Cross-layer",
+        "logprob": "Log-probability",
+        "logprob_per_token": "Log-probability",
+        "my_own": OTHER_GROUP,
+        "stability_score": OTHER_GROUP,
+        "gini": OTHER_GROUP,  # declared for layers only
+    }.items():
+        assert group_title(name, None) == title
+    assert group_title("my_own", 5) == f"{OTHER_GROUP}, layer 5"
     names = [column.name for column in table_columns([0, 11], [0.3])]
-    assert len(metric_pairs(names)) == 2 * len(LAYER_METRICS) + len(PAIR_METRICS) + 1
+    of_pairs = [metric for analysis in ANALYSES if not analysis.per_layer for metric in analysis.metrics]
+    assert len(metric_pairs(names)) == 2 * len(LAYER_METRICS) + len(of_pairs) + 1
 
 
 def test_the_terminal_summary_shows_every_metric_and_domain_in_100_columns():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,9 @@ import bluffscope
 import tiny
 from bluffscope.api import config_from, run
 from bluffscope.errors import InputError
+from bluffscope.pairs import open_source
+from bluffscope.pipeline import build
+from bluffscope.records import VIEWS
 from bluffscope.table.journal import Journal
 from bluffscope.table.manifest import STAGES
 
@@ -149,3 +153,30 @@ def test_a_run_that_cannot_start_leaves_no_folder(config, tmp_path):
     with pytest.raises(InputError, match="no SAE for layer 2"):
         run(wrong)
     assert not (tmp_path / "run").exists()
+
+
+class Counting:
+    """A tokenizer that counts the texts it is given."""
+
+    def __init__(self, tokenizer, seen):
+        self._tokenizer, self._seen = tokenizer, seen
+
+    def __call__(self, texts, **options):
+        self._seen.update(texts)
+        return self._tokenizer(texts, **options)
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+
+def test_no_text_is_tokenised_twice_for_linter_measuring_and_health(config, monkeypatch):
+    seen = Counter()
+    plain = build.TextTokenizer
+
+    def counted(tokenizer, **options):
+        return plain(tokenizer=Counting(tokenizer, seen), **options)
+
+    monkeypatch.setattr(build, "TextTokenizer", counted)
+    run(config, draw=False)
+    texts = {text for pair in open_source(config.data).pairs() for text in (pair.text(view, "auto") for view in VIEWS)}
+    assert seen == Counter(texts)

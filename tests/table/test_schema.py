@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from bluffscope.errors import InputError
-from bluffscope.table.schema import ANALYSES, LOGPROB, METRICS, PAIR_COLUMNS, SHARD_COLUMNS, Column, table_columns
+from bluffscope.metrics import METRICS
+from bluffscope.table.schema import ANALYSES, LOGPROB, PAIR_COLUMNS, SHARD_COLUMNS, Column, table_columns
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -60,7 +60,7 @@ def experiment(
 
     def action() -> int:
         config = parse(RunCommand, sys.argv[1:], program, description.strip(), default).config
-        from bluffscope.metrics import ANALYSES  # torch: seconds that --help should not take
+        from bluffscope.metrics import ANALYSES  # polars, which --help should not wait for
 
         with exclusive():
             return analyze(config, tuple(analysis for analysis in ANALYSES if not names or analysis.name in names))
@@ -84,11 +84,13 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
         from bluffscope.api import run
         from bluffscope.host.hub import downloads_reported
         from bluffscope.metrics import ANALYSES
+        from bluffscope.metrics.own import load_analyses
         from bluffscope.table.health import read_health
 
+        added = load_analyses(config.measure.analysis)
         downloads = downloads_reported(progress.tell) if messages.is_terminal else nullcontext()
         with messages_on(messages), downloads:
-            result = run(config, analyses=analyses or ANALYSES, progress=progress, tell=progress.tell)
+            result = run(config, analyses=analyses or ANALYSES, added=added, progress=progress, tell=progress.tell)
     _print(result, time.perf_counter() - started)
     if read_health(result.manifest).withheld:
         return exit_codes.UNSOUND

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
@@ -270,6 +271,9 @@ def _saved(command: RunCommand, default: RunCommand, flags: Sequence[str]) -> Ru
     if saved.engine.address not in (None, "auto") and "--address" not in flags:
         # A cluster can run code here, and the file may be anybody's.
         raise InputError(f"its options name a Ray cluster; if it is yours, add --address {saved.engine.address}")
+    if saved.measure.analysis and "--analysis" not in flags:
+        named = shlex.join(saved.measure.analysis)
+        raise InputError(f"its options name an analysis, which is code; if it is yours, add --analysis {named}")
     if "--preset" in flags:
         # The file names model, SAEs and layers outright; a preset given with it would change nothing.
         saved = replace(saved, model=replace(saved.model, model=None, revision=None, sae=None, layers=()))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,14 +17,12 @@ from bluffscope.compare.tables import active_features, aligned
 from bluffscope.config import DataOptions, OutputOptions, RunConfig, run_config
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
+from bluffscope.metrics import ANALYSES, LAYER_METRICS, Analysis
 from bluffscope.records import VIEWS
 from bluffscope.table.atomic import atomic_write
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.reader import Run, read_run
-from bluffscope.table.schema import LAYER_METRICS, Kind, logprob_columns, pair_columns
-
-if TYPE_CHECKING:
-    from bluffscope.metrics import Analysis
+from bluffscope.table.schema import Kind, measured_columns
 
 _NUMBERS: Final = ("median_delta", "max_delta", "median_relative", "max_relative", "changed", "surviving", "new")
 SCHEMA: Final = {"metric": pl.String, "layer": pl.Int64, "part": pl.String, "n": pl.Int64} | dict.fromkeys(
@@ -105,7 +103,6 @@ def measure_fidelity(
     """
     import torch  # seconds to import, as the run is: only here is a model loaded
 
-    from bluffscope.metrics import ANALYSES
     from bluffscope.runs.run import run as measure
 
     # One model in memory at a time: the run's own may hang in cycles, and CUDA keeps what was freed.
@@ -152,6 +149,7 @@ def _in_float32(config: RunConfig, data: Path, out: Path) -> RunConfig:
         config,
         data=DataOptions(data=str(data), join=config.data.join),
         model=replace(config.model, dtype="float32", quantize="none"),
+        measure=replace(config.measure, analysis=()),  # the folder's code is not run
         output=OutputOptions(out=out),
     )
 
@@ -212,7 +210,7 @@ def _all_cells(config: RunConfig) -> Iterator[_Cells]:
             yield _Cells(metric.name, layer, "text", metric.kind, names)
             if metric.kind == "float":
                 yield _Cells(metric.name, layer, "diff", metric.kind, (f"l{layer}_diff_{metric.name}",))
-    for column in (*pair_columns(config.measure.noise_sweep), *logprob_columns()):
+    for column in measured_columns((), config.measure.noise_sweep):
         if (name := column.name.removesuffix("_diff")) != column.name:
             yield _Cells(name, None, "text", column.kind, (f"{name}_fact", f"{name}_hall"))
             yield _Cells(name, None, "diff", column.kind, (column.name,))

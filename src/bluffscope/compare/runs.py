@@ -27,7 +27,7 @@ from bluffscope.stats.sampling import MOST_TESTED, draw_groups, drawn_from
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import Study, build_study
 from bluffscope.stats.verdicts import MIN_PAIRS
-from bluffscope.table.metric_pairs import NOT_INTERPRETABLE, metric_pairs
+from bluffscope.table.metric_pairs import metric_pairs, not_interpretable
 from bluffscope.table.reader import Run
 
 _CHANGE: Final = ("mean_first", "mean_other", "mean_change", "sd_change", "dz_change", "change_in_sd", "p_wilcoxon")
@@ -210,7 +210,7 @@ def _rows(
     for scope in studies[0].scopes:
         changes = [_change(a, b) for a, b in zip(*(side[scope.rows].T for side in differences), strict=True)]
         tests = [
-            change["p_wilcoxon"] if name != NOT_INTERPRETABLE else np.nan
+            np.nan if not_interpretable(name) else change["p_wilcoxon"]
             for change, (name, _) in zip(changes, columns, strict=True)
         ]
         q = benjamini_hochberg(np.array(tests))

@@ -22,6 +22,7 @@ import polars as pl
 
 from bluffscope.config import Position
 from bluffscope.errors import InputError
+from bluffscope.metrics import LOGPROB, METRICS
 from bluffscope.records import VIEWS
 from bluffscope.reference.geometry import shape_class
 
@@ -35,8 +36,8 @@ Gaps = Mapping[ReadKey, float]
 Flips = Mapping[ReadKey, int]
 """Features that are active in one of two tables only."""
 
-ANGLES: Final = ("misalignment_angle", "centroid_drift", "axis_twist")
-LOGPROBS: Final = ("logprob", "logprob_per_token")
+ANGLES: Final = tuple(metric.name for metric in METRICS if metric.unit == "degrees")
+LOGPROBS: Final = tuple(metric.name for metric in LOGPROB.metrics)
 """Metrics that no feature enters, so that none that flips touches them."""
 FLIPS: Final = 1e-3
 """Share of the active features that may flip."""

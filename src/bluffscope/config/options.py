@@ -86,6 +86,8 @@ class MeasureOptions:
     """Additional noise levels, each with its own stability columns (a dose-response curve)."""
     logprob: bool = False
     """Also measure the log-probability of each completion; loads all layers and the LM head."""
+    analysis: tuple[str, ...] = ()
+    """Also measure your own analyses, FILE.py:NAME each; the files are Python and are run."""
     seed: int = 0
     """Seed for the noise."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bluffscope.metrics.geometry import cosine
-from bluffscope.metrics.measurement import Measurement, Values
+from bluffscope.metrics.angles import cosine
+from bluffscope.metrics.declaration import Analysis, Metric, Values
+from bluffscope.metrics.measurement import Measurement
 from bluffscope.records import Features
 
 
@@ -52,3 +53,37 @@ def _feature_cosine(left: Features, right: Features) -> np.ndarray:
     dot = np.bincount(keys[0][at_left] // left.d_sae, weights=values[0][at_left] * values[1][at_right], minlength=reads)
     product = norms[0] * norms[1]
     return np.divide(dot, product, out=np.full(reads, np.nan), where=product > 0)
+
+
+_NOTE = """**`cross_layer_consistency` is not interpretable**: it compares two dictionaries index by index, and
+they share no index. It is kept for comparison with earlier work; read `cross_layer_alignment`. Both are null in a run
+over one layer.
+"""
+
+ANALYSIS = Analysis(
+    "cross_layer",
+    cross_layer,
+    title="Cross-layer",
+    metrics=(
+        Metric(
+            "cross_layer_consistency",
+            "dimensionless",
+            # Features are never negative, so neither is the cosine of two feature vectors.
+            0,
+            1,
+            "Cosine, index by index, of {view}'s feature vectors at the middle and the last layer; "
+            "not interpretable (two dictionaries share no index), kept for comparison with earlier work",
+            label="Cross-layer consistency",
+            not_interpretable="two dictionaries share no index",
+        ),
+        Metric(
+            "cross_layer_alignment",
+            "dimensionless",
+            -1,
+            1,
+            "Cosine of {view}'s SAE reconstructions at the middle and the last layer, which share the residual basis",
+            label="Cross-layer alignment",
+        ),
+    ),
+    note=_NOTE,
+)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from bluffscope.metrics.angles import line_angle
 from bluffscope.records import Features
 
 ZERO_SPREAD = 1e-24
@@ -170,43 +171,3 @@ def _eigenvalues_and_top(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
         missed &= values.isfinite().all(1)
         top[missed] = torch.linalg.eigh(tensor[missed]).eigenvectors[..., -1]
     return values, top
-
-
-def angle(left: Float[np.ndarray, "*n d"], right: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n"]:
-    """Angle in degrees, 0 to 180, between vectors; NaN with a zero or undefined vector.
-
-    2 atan2(|u - v|, |u + v|) of the unit vectors (Kahan) stays exact near 0 and 180, where the arccos
-    of a rounded cosine does not.
-    """
-    u, v = _unit(left), _unit(right)
-    return np.degrees(2 * np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1)))
-
-
-def line_angle(left: Float[np.ndarray, "*n d"], right: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n"]:
-    """Angle in degrees, 0 to 90, between the lines of two vectors: their signs do not matter."""
-    u, v = _unit(left), _unit(right)
-    apart, together = np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1)
-    return np.degrees(2 * np.arctan2(np.minimum(apart, together), np.maximum(apart, together)))
-
-
-def cosine(left: Float[np.ndarray, "*n d"], right: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n"]:
-    """Cosine, -1 to 1; NaN with a zero vector."""
-    return np.clip((_unit(left) * _unit(right)).sum(-1), -1, 1)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, norms, out=np.full_like(vectors, np.nan), where=norms > 0)
-
-
-def shape_class(elongation: float, sphericity: float) -> str | None:
-    """The shape's name from its two ratios; None where either is undefined."""
-    if np.isnan(elongation) or np.isnan(sphericity):
-        return None
-    if elongation > 0.9 and sphericity > 0.9:
-        return "Spherical"
-    if elongation > 0.8 and sphericity < 0.6:
-        return "Oblate"
-    if elongation < 0.6 and sphericity < 0.6:
-        return "Prolate"
-    return "Triaxial"

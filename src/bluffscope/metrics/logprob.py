@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bluffscope.metrics.measurement import Measurement, Values, compared
+from bluffscope.metrics.declaration import Analysis, Metric, Values
+from bluffscope.metrics.measurement import Measurement, compared
 from bluffscope.records import VIEWS
 
 
@@ -25,3 +26,35 @@ def logprob(measurement: Measurement) -> dict[str, Values]:
         **compared("logprob", sums.reshape(-1, len(VIEWS))),
         **compared("logprob_per_token", means.reshape(-1, len(VIEWS))),
     }
+
+
+_LIKELY = "Log-probability of {view} given the prompt"
+_NOTE = """In runs with `--logprob` only. A completion's tokens are those of its whole text beyond the longest token
+prefix it shares with the prompt (`fact_tokens`, `hall_tokens`); null where the first of them is the first of the text,
+which nothing predicts.
+"""
+
+ANALYSIS = Analysis(
+    "logprob",
+    logprob,
+    title="Log-probability",
+    metrics=(
+        Metric(
+            "logprob",
+            "nats",
+            None,
+            0,
+            f"{_LIKELY}, summed over its completion's tokens",
+            label="Log-probability",
+        ),
+        Metric(
+            "logprob_per_token",
+            "nats",
+            None,
+            0,
+            f"{_LIKELY}, mean over its completion's tokens",
+            label="Log-probability per token",
+        ),
+    ),
+    note=_NOTE,
+)

@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from bluffscope.config import MeasureOptions
-from bluffscope.metrics.geometry import Geometry, measure_geometry
+from bluffscope.errors import InputError
+from bluffscope.metrics.declaration import Values
 from bluffscope.records import VIEWS, Features, LayerState, Targets
 
-Values = np.ndarray | list[str | None]
-"""One value a pair: float64 with NaN where undefined, or text with None."""
+if TYPE_CHECKING:
+    import torch
+
+    from bluffscope.metrics.active import ActiveFeatures
+    from bluffscope.metrics.geometry import Geometry
+
+
+def _decomposed(features: Features, decoder: torch.Tensor) -> Geometry:
+    from bluffscope.metrics.geometry import (
+        measure_geometry,  # torch: seconds that reading a declaration should not take
+    )
+
+    return measure_geometry(features, decoder)
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ class Measurement:
     """The SAE of a layer: (layer, residuals (read, d_model)) to features."""
     options: MeasureOptions
     """What the run was asked to measure: position, noise, seed."""
-    decompose: Callable[[Features, torch.Tensor], Geometry] = measure_geometry
+    decompose: Callable[[Features, torch.Tensor], Geometry] = _decomposed
     """How the geometry of features over a decoder is computed."""
     targets: Targets | None = None
     """The completion tokens of the batch, with ``logprob`` only."""
@@ -51,10 +63,26 @@ class Measurement:
         """Layers measured, in the user's order."""
         return tuple(self.states)
 
+    def features(self, layer: int) -> ActiveFeatures:
+        """The SAE features of every read at a layer.
+
+        Raises:
+            InputError: the layer is not measured.
+        """
+        from bluffscope.metrics.active import ActiveFeatures  # torch, as above
+
+        return ActiveFeatures(self._state(layer).features)
+
+    def _state(self, layer: int) -> LayerState:
+        if layer not in self.states:
+            measured = " ".join(map(str, self.states))
+            raise InputError(f"layer {layer} is not measured, only {measured}; add it with --layers")
+        return self.states[layer]
+
     def geometry(self, layer: int) -> Geometry:
         """Geometry of the active decoder directions of every read, computed once."""
         if layer not in self._geometry:
-            state = self.states[layer]
+            state = self._state(layer)
             self._geometry[layer] = self.decompose(state.features, state.decoder)
         return self._geometry[layer]
 
@@ -85,37 +113,3 @@ def compared(name: str, views: Float[np.ndarray, "pair view"]) -> dict[str, Valu
     """The three columns `{name}_{fact|hall|diff}` of a metric known for every view; diff is hall - fact."""
     fact, hall = views[:, VIEWS.index("fact")], views[:, VIEWS.index("hall")]
     return {f"{name}_fact": fact, f"{name}_hall": hall, f"{name}_diff": hall - fact}
-
-
-AnalysisFunction = Callable[[Measurement], dict[str, Values]]
-"""Gives the columns of an analysis for a batch: name to one value a pair."""
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """One of the five analyses; those of the user's own are a `bluffscope.UserAnalysis`."""
-
-    name: str
-    """As in `bluffscope.ANALYSES` and in the section of its columns."""
-    function: AnalysisFunction
-    """Gives its columns for a batch."""
-
-
-def padded(features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sparse features as rectangles, strongest first: values (read, active) float64 and indices (read, active).
-
-    Equal activations keep the order of their indices; slots beyond a read's own features hold 0 and -1.
-    """
-    counts = features.counts
-    width = int(counts.max()) if len(counts) else 0
-    shape = (len(counts), width)
-    row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    column = torch.arange(len(features.indices), device=counts.device) - features.indptr[:-1][row]
-    # MPS has no float64; the rectangles are small, so they go to the CPU, where metrics are computed
-    values = torch.zeros(shape, dtype=torch.float64)
-    indices = torch.full(shape, -1, dtype=torch.int64)
-    row, column = row.cpu(), column.cpu()
-    values[row, column] = features.values.cpu().double()
-    indices[row, column] = features.indices.cpu()
-    values, order = values.sort(dim=1, descending=True, stable=True)
-    return values, indices.gather(1, order)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bluffscope.metrics.geometry import angle, line_angle
-from bluffscope.metrics.measurement import Measurement, Values
+from bluffscope.metrics.angles import angle, line_angle
+from bluffscope.metrics.declaration import Analysis, Metric, Values
+from bluffscope.metrics.measurement import Measurement
 
 
 def semantic_misalignment(measurement: Measurement) -> dict[str, Values]:
@@ -13,3 +14,28 @@ def semantic_misalignment(measurement: Measurement) -> dict[str, Values]:
     drift = angle(geometry.centroid, geometry.centroid[prompt])
     twist = line_angle(geometry.axis, geometry.axis[prompt])
     return measurement.fact_hall_diff("centroid_drift", drift) | measurement.fact_hall_diff("axis_twist", twist)
+
+
+ANALYSIS = Analysis(
+    "semantic_misalignment",
+    semantic_misalignment,
+    title="Semantic misalignment",
+    metrics=(
+        Metric(
+            "centroid_drift",
+            "degrees",
+            0,
+            180,
+            "Angle between the centroids of the prompt and of {view}, first layer",
+            label="Centroid drift from the prompt",
+        ),
+        Metric(
+            "axis_twist",
+            "degrees",
+            0,
+            90,
+            "Angle between the lines of the principal axes of the prompt and of {view}, first layer",
+            label="Axis twist from the prompt",
+        ),
+    ),
+)

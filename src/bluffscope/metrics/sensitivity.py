@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+import math
 
-from bluffscope.metrics.geometry import shape_class
-from bluffscope.metrics.measurement import Measurement, Values, padded
+import numpy as np
+
+from bluffscope.metrics.declaration import Analysis, Metric, Values
+from bluffscope.metrics.measurement import Measurement
 from bluffscope.records import VIEWS, Features, LayerState
 
 
@@ -52,9 +53,118 @@ def gini(features: Features) -> np.ndarray:
 
     Sorted ascending v_1..v_n: 2 sum(i v_i) / (n sum v) - (n + 1) / n.
     """
+    from bluffscope.metrics.active import padded  # torch: seconds that reading a declaration should not take
+
     values, _ = padded(features)  # (read, active), strongest first, then zeros
     n = features.counts.cpu().double()
-    rank = n[:, None] - torch.arange(values.shape[1])  # ascending rank of each slot; the zeros behind add nothing
+    # ascending rank of each slot; the zeros behind add nothing
+    rank = n[:, None] - n.new_tensor(range(values.shape[1]))
     total = values.sum(1)
     result = 2 * (rank * values).sum(1) / (n * total) - (n + 1) / n
-    return torch.where(n > 0, result, torch.nan).numpy()
+    return result.where(n > 0, math.nan).numpy()
+
+
+def shape_class(elongation: float, sphericity: float) -> str | None:
+    """The shape's name from its two ratios; None where either is undefined."""
+    if np.isnan(elongation) or np.isnan(sphericity):
+        return None
+    if elongation > 0.9 and sphericity > 0.9:
+        return "Spherical"
+    if elongation > 0.8 and sphericity < 0.6:
+        return "Oblate"
+    if elongation < 0.6 and sphericity < 0.6:
+        return "Prolate"
+    return "Triaxial"
+
+
+_HEAD = """For each layer k and each view `prompt`, `fact`, `hall`: `l5_fact_gini`. x is the residual, y the SAE's
+reconstruction, l1 >= l2 >= ... the eigenvalues of the weighted cloud of active decoder directions.
+"""
+
+ANALYSIS = Analysis(
+    "layer_sensitivity",
+    layer_sensitivity,
+    title="Layer sensitivity",
+    metrics=(
+        # l0_norm is not an integer: with position "completion-mean" it is a mean over tokens.
+        Metric("l0_norm", "features", 0, None, "Active SAE features of {view}", label="Active features"),
+        Metric(
+            "reconstruction_error",
+            "activation units",
+            0,
+            None,
+            "Length of the residual of {view} less the SAE's reconstruction, ||x - y||",
+            label="Reconstruction error of the SAE",
+        ),
+        Metric(
+            "relative_error",
+            "dimensionless",
+            0,
+            None,
+            "Share of the squared length of {view}'s residual that the SAE misses, ||x - y||^2 / ||x||^2",
+            label="Relative reconstruction error",
+        ),
+        Metric(
+            "gini",
+            "dimensionless",
+            0,
+            1,
+            "Gini coefficient of the active magnitudes of {view}: 0 when all are equal, near 1 when one dominates",
+            label="Gini coefficient of the active features",
+        ),
+        Metric(
+            "sphericity",
+            "dimensionless",
+            0,
+            1,
+            "Third over first axis of the cloud of active decoder directions of {view}, sqrt(l3 / l1); "
+            "null below 4 active features",
+            label="Sphericity of the active features",
+        ),
+        Metric(
+            "elongation",
+            "dimensionless",
+            0,
+            1,
+            "Second over first axis of the cloud of active decoder directions of {view}, sqrt(l2 / l1); "
+            "null below 3 active features",
+            label="Elongation of the active features",
+        ),
+        Metric(
+            "dimensionality",
+            "dimensionless",
+            1,
+            None,
+            "Participation ratio of the cloud's eigenvalues, (sum l)^2 / sum l^2, of {view}",
+            label="Dimensionality of the active features",
+        ),
+        Metric(
+            "eigenvalue_entropy",
+            "nats",
+            0,
+            None,
+            "Entropy of the normalised eigenvalues of {view}'s cloud",
+            label="Entropy of the eigenvalues",
+        ),
+        Metric(
+            "misalignment_angle",
+            "degrees",
+            0,
+            90,
+            "Angle between the line of the principal axis of {view}'s cloud and the cloud's centroid",
+            label="Angle of axis and centroid",
+        ),
+        Metric(
+            "shape_class",
+            "",
+            None,
+            None,
+            "Spherical, Oblate, Prolate or Triaxial, from the elongation and sphericity of {view}",
+            label="Shape class",
+            kind="category",
+        ),
+    ),
+    per_layer=True,
+    head=_HEAD,
+    note="With `--position completion-mean` each number is the mean over the completion's tokens.\n",
+)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 
 from bluffscope.host.noise import unit_noise
-from bluffscope.metrics.measurement import Measurement, Values, padded
+from bluffscope.metrics.declaration import Analysis, Metric, Values
+from bluffscope.metrics.measurement import Measurement
 from bluffscope.records import VIEWS, Features
+
+if TYPE_CHECKING:
+    import torch
 
 TOP = 10
 """Features compared."""
@@ -18,6 +24,8 @@ def stability(measurement: Measurement) -> dict[str, Values]:
 
     The mean over draws in which both sets hold a feature; undefined where there is none.
     """
+    import torch  # seconds that reading a declaration should not take
+
     options = measurement.options
     layer = measurement.layers[0]
     state = measurement.states[layer]
@@ -57,9 +65,12 @@ def _draw(measurement: Measurement, layer: int, reads: np.ndarray, draw: int, no
 
 def _top(features: Features) -> torch.Tensor:
     """Indices of the strongest active features, (read, TOP), -1 where a read has fewer."""
+    from bluffscope.metrics.active import padded  # torch, as above
+
     _, indices = padded(features)
-    indices = indices[:, :TOP]
-    return torch.nn.functional.pad(indices, (0, TOP - indices.shape[1]), value=-1)
+    top = indices.new_full((len(indices), TOP), -1)
+    top[:, : indices.shape[1]] = indices[:, :TOP]
+    return top
 
 
 def _overlap(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -68,4 +79,28 @@ def _overlap(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     common = same.sum((1, 2)).double()
     sizes = (left >= 0).sum(1), (right >= 0).sum(1)
     empty = (sizes[0] == 0) | (sizes[1] == 0)
-    return torch.where(empty, torch.nan, common / (sizes[0] + sizes[1] - common))
+    return (common / (sizes[0] + sizes[1] - common)).where(~empty, math.nan)
+
+
+_NOTE = """`--noise-sweep S ...` adds `stability_s{S}_{fact|hall|diff}` for each noise level, after all others:
+`stability_s0.3_fact`.
+"""
+
+ANALYSIS = Analysis(
+    "stability",
+    stability,
+    title="Stability",
+    metrics=(
+        Metric(
+            "stability",
+            "dimensionless",
+            0,
+            1,
+            "Mean Jaccard similarity of the top-10 features of {view} with and without noise on the residual, "
+            "first layer",
+            label="Stability under noise",
+            swept=True,
+        ),
+    ),
+    note=_NOTE,
+)

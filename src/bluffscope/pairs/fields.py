@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, cast
 
 from bluffscope.errors import InputError
+from bluffscope.metrics import LOGPROB, METRICS
 from bluffscope.pairs.labels import MAP_THEM
 from bluffscope.pairs.readers import MAX_LINE_BYTES, Record, quoted
 from bluffscope.records import VIEWS, Pair
@@ -28,12 +29,9 @@ _RESULT_COLUMNS: Final = frozenset(
     {"pair_id", "index", "group", "view", "layer", "feature", "activation"}
     | {f"{view}_{column}" for view in VIEWS for column in ("tokens", "read_token")}
 )
-_RESULT_PATTERN: Final = re.compile(
-    r"^l\d+_(prompt|fact|hall)_"
-    r"|^(centroid_drift|axis_twist|stability.*|entropy|cross_layer_(consistency|alignment)|logprob.*)_(fact|hall|diff)$"
-    r"|^_",
-    re.ASCII,
-)
+_OPEN: Final = {*LOGPROB.metrics, *(metric for metric in METRICS if metric.swept)}
+_METRIC_NAMES: Final = "|".join(f"{re.escape(metric.name)}{'.*' if metric in _OPEN else ''}" for metric in METRICS)
+_RESULT_PATTERN: Final = re.compile(rf"^l\d+_(prompt|fact|hall)_|^({_METRIC_NAMES})_(fact|hall|diff)$|^_", re.ASCII)
 _INT_TEXT: Final = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT_TEXT: Final = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|-?(inf|Infinity)|nan|NaN")
 _BOOL_TEXT: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -19,17 +18,7 @@ from bluffscope.pipeline.shard_rows import ShardRows
 from bluffscope.pipeline.worker import Advance, Parts, RunWorker
 from bluffscope.records import VIEWS, Pair, Shard
 from bluffscope.reference import analyses as reference
-from bluffscope.reference.analyses import Counts, ReferenceOptions, Row, Subject
-
-FUNCTIONS: Final[dict[str, Callable[[Subject], Row]]] = {
-    "layer_sensitivity": reference.layer_sensitivity,
-    "semantic_misalignment": reference.semantic_misalignment,
-    "stability": reference.stability,
-    "entropy": reference.entropy,
-    "cross_layer": reference.cross_layer,
-    "logprob": reference.logprob,
-}
-"""The reference's analyses by the names of the engine's; the last one runs only where it is asked for."""
+from bluffscope.reference.analyses import Counts, ReferenceOptions, Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +83,11 @@ class BaselineWorker(RunWorker):
             model = parts.model
             subject = reference.prepare(pair, model.network, model.tokenizer, saes, self.options, self.counts)
             row = reference.token_columns(subject)
-            if FUNCTIONS.keys() - {"logprob"} <= set(names):
+            if reference.ANALYSES.keys() - {"logprob"} <= set(names):
                 row |= reference.all_analyses(subject)
             else:
                 for name in names:
-                    row |= FUNCTIONS[name](subject)
+                    row |= reference.ANALYSES[name](subject)
             if keep:
                 self._keep(rows, subject)
             rows.fill(pair.index, row)

@@ -21,12 +21,13 @@ from bluffscope.model.lengths import LengthClasses
 from bluffscope.model.load import check_model, choose_device
 from bluffscope.model.quantize import check_quantize
 from bluffscope.model.sublayers import placed
-from bluffscope.pipeline.baseline import FUNCTIONS, BaselineWorker
+from bluffscope.pipeline.baseline import BaselineWorker
 from bluffscope.pipeline.batch_size import batch_limits, loaded_shape, run_footprint, sized
 from bluffscope.pipeline.memory import Footprint
 from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.pipeline.worker import Loaded, Parts, RunWorker
+from bluffscope.reference.analyses import ANALYSES as REFERENCE
 from bluffscope.reference.analyses import Counts, ReferenceOptions
 from bluffscope.sae import Coder, find_saes, load_coders
 from bluffscope.table.schema import Column
@@ -177,7 +178,7 @@ def _baseline(
 ) -> BaselineWorker:
     """The worker of the reference's strategies."""
     _points(parts)
-    if strange := [analysis.name for analysis in analyses if analysis.name not in FUNCTIONS]:
+    if strange := [analysis.name for analysis in analyses if analysis.name not in REFERENCE]:
         raise InputError(
             f"--strategy {config.engine.strategy}: the reference has no analysis {strange[0]!r}; use packed or batched"
         )

@@ -8,12 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count, islice
-from typing import NamedTuple
 
 import torch
 
 from bluffscope.host.float64_guard import own_settings
-from bluffscope.metrics import Analysis, AnalysisFunction, Measurement
+from bluffscope.metrics import Analysis, Measurement
 from bluffscope.metrics.geometry import Geometry, measure_geometry
 from bluffscope.model import ResidualReader
 from bluffscope.pipeline.plan import BatchLimits, pack, pad, plan_batches
@@ -21,19 +20,8 @@ from bluffscope.pipeline.shard_rows import ShardRows
 from bluffscope.pipeline.worker import Advance, Parts, RunWorker
 from bluffscope.records import Activations, Features, LayerState, PackedBatch, Pair, Shard, TokenizedPair
 from bluffscope.sae import Coder
-from bluffscope.table.schema import Column
 
 logger = logging.getLogger(__name__)
-
-
-class UserAnalysis(NamedTuple):
-    """An analysis of the user's own, for `bluffscope.analyze(added=[...])` (docs/own-analysis.md)."""
-
-    function: AnalysisFunction
-    """Called once a batch with its `Measurement`; gives, by column, one value a pair in the batch's order: numbers, NaN
-    where undefined, or text, None where undefined."""
-    columns: tuple[Column, ...]
-    """Every column that the function gives; one it did not declare, or of another length, ends the run (ValueError)."""
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from bluffscope.metrics.measurement import Values
+from bluffscope.metrics.declaration import Values
 from bluffscope.records import VIEWS, LayerState, PackedBatch, Shard, TokenizedPair
 from bluffscope.table.schema import Column
 from bluffscope.table.shards import FEATURES_TYPE, RESIDUALS_TYPE, shard_schema
@@ -55,17 +55,9 @@ class ShardRows:
         self._reasons[self._row[index]] = reason
 
     def add(self, pairs: Sequence[TokenizedPair], values: Mapping[str, Values]) -> None:
-        """Fill the columns of an analysis for the pairs of a batch, and what is known of their tokens.
-
-        Raises:
-            ValueError: an analysis gives a column it did not declare, or another number of values.
-        """
+        """Fill the columns of an analysis for the pairs of a batch, and what is known of their tokens."""
         rows = np.array([self._row[pair.pair.index] for pair in pairs])
         for name, column in values.items():
-            if name not in self._cells:
-                raise ValueError(f"an analysis gave the column {name!r}, which it did not declare")
-            if len(column) != len(rows):
-                raise ValueError(f"column {name!r} has {len(column)} values for {len(rows)} pairs")
             if isinstance(self._cells[name], np.ndarray):
                 self._cells[name][rows] = column
             else:

@@ -13,9 +13,9 @@ The five analyses are functions of a `Subject`; called alone, each makes all the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import torch
@@ -169,13 +169,15 @@ def token_columns(subject: Subject) -> Row:
 
 
 def all_analyses(subject: Subject) -> Row:
-    """The five analyses in one pass: 13 forwards for three layers (see the head of this file); 15 with `logprob`."""
+    """All analyses in one pass: 13 forwards for three layers (see the head of this file); 15 with `logprob`."""
     prompt: Readings = {"prompt": subject.read("prompt", subject.options.layers)}
     row = layer_sensitivity(subject, prompt) | semantic_misalignment(subject, prompt)
     once: Readings = {view: subject.read(view, [subject.options.layers[0]]) for view in COMPLETIONS}
     row |= stability(subject, once) | entropy(subject, once)
-    row |= cross_layer(subject)
-    return row | logprob(subject) if subject.options.logprob else row
+    for analysis in ANALYSES.values():
+        if analysis not in _SHARING and (analysis is not logprob or subject.options.logprob):
+            row |= analysis(subject)
+    return row
 
 
 def prepare(
@@ -338,3 +340,16 @@ def _compared(name: str, values: Mapping[View, float | None]) -> Row:
     fact, hall = values["fact"], values["hall"]
     diff = None if fact is None or hall is None else hall - fact
     return {f"{name}_fact": fact, f"{name}_hall": hall, f"{name}_diff": diff}
+
+
+ANALYSES: Final[dict[str, Callable[[Subject], Row]]] = {
+    "layer_sensitivity": layer_sensitivity,
+    "semantic_misalignment": semantic_misalignment,
+    "stability": stability,
+    "entropy": entropy,
+    "cross_layer": cross_layer,
+    "logprob": logprob,
+}
+"""The analyses by the names of the engine's; the last one runs only where it is asked for."""
+_SHARING: Final = (layer_sensitivity, semantic_misalignment, stability, entropy)
+"""Those that use each other's readings in `all_analyses`."""

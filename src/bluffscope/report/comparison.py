@@ -16,7 +16,7 @@ from bluffscope.host.terminal import Cell, View, table
 from bluffscope.report.fidelity import fidelity_parts
 from bluffscope.report.labels import clean, number
 from bluffscope.stats.study import POOLED
-from bluffscope.table.metric_pairs import NOT_INTERPRETABLE
+from bluffscope.table.metric_pairs import interpretable
 
 MOST_NAMES: Final = 12
 """Effects that are named of those whose verdicts differ, beside the ones over all pairs."""
@@ -35,7 +35,7 @@ def render_comparison(result: RunComparison) -> View:
 def _parts(result: RunComparison) -> Iterator[RenderableType]:
     for other in result.others:
         rows = result.rows.filter(run=other.run)
-        judged = rows.drop_nulls(_JUDGED).filter(pl.col("metric") != NOT_INTERPRETABLE)
+        judged = rows.drop_nulls(_JUDGED).filter(interpretable())
         yield Text(f"{_name(other.run)} against {_name(result.first)}: {_shared(other)}", style="bold")
         yield from _about(other)
         yield Text(_agreement(judged.filter(scope=POOLED)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import polars as pl
 
 from bluffscope.features.effects import FeatureStudy, feature_effects
+from bluffscope.metrics import declared
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.stats.study import POOLED
 from bluffscope.table.atomic import table_errors
@@ -17,10 +18,18 @@ from bluffscope.table.damage import ABOUT, CONFIG, MANIFEST, checked
 from bluffscope.table.health import Health, read_health
 from bluffscope.table.metric_pairs import MetricPair, metric_pairs
 from bluffscope.table.reader import Run, read_run
-from bluffscope.table.schema import METRICS
 
 FEATURE_PAIRS: Final = 10_000
 """Pairs whose features are tested: each has hundreds of rows in features.parquet."""
+
+
+class Definition(NamedTuple):
+    """What a reader is told of a metric; texts are empty where nothing is known."""
+
+    label: str
+    doc: str
+    """One sentence."""
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -83,14 +92,21 @@ class Contents(RunTables):
         health = read_health(self.manifest)
         return replace(health, allowed=health.allowed or bool(self.about.get("allowed_unsound")))
 
+    def definition(self, metric: str) -> Definition:
+        """What is declared of a metric (name without its layer), built in or of the user's own."""
+        if known := declared(metric):
+            return Definition(metric, f"{known.metric.doc.format(view='a text')}.", known.metric.unit)
+        own = self.manifest.get("added", {}).get(metric, {})
+        return Definition(own.get("label") or metric, own.get("doc", ""), own.get("unit", ""))
+
     @cached_property
     def dose(self) -> pl.DataFrame:
         """Mean stability of both texts at each level of noise and in each domain, with 95 % intervals of the mean.
 
         scope, s, view, mean, lo, hi, n; no rows where the run has no noise sweep.
         """
-        sweep = [pair for pair in self.measured if pair.metric.startswith("stability_s")]
-        levels = {pair: float(pair.metric.removeprefix("stability_s")) for pair in sweep}
+        found = {pair: declared(pair.metric) for pair in self.measured}
+        levels = {pair: known.level for pair, known in found.items() if known and known.level is not None}
         parts = [
             table.select(value=pl.col(column).cast(pl.Float64))
             .drop_nulls()
@@ -168,13 +184,3 @@ def read_contents(source: str | Path | RunTables) -> Contents:
         total=total,
         features_from=features_from,
     )
-
-
-def definition(metric: str) -> tuple[str, str]:
-    """The sentence that defines a metric (name without its layer) and its unit; empty for one of the user's own."""
-    base = metric.partition("_s")[0] if metric.startswith("stability_s") else metric
-    known = next((item for item in METRICS if item.name == base), None)
-    if known is None:
-        return "", ""
-    level = f", at noise s = {metric.removeprefix('stability_s')}" if base != metric else ""
-    return f"{known.doc.format(view='a text')}{level}.", known.unit

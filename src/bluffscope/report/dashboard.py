@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import polars as pl
 
+from bluffscope.metrics import METRICS
 from bluffscope.report import charts
 from bluffscope.report.charts import Spec, named
 from bluffscope.report.labels import clean, distinct, number
 from bluffscope.report.panels import pair_values, panel, sample, scatter_panel, together
 from bluffscope.report.summary import summarize
-from bluffscope.table.metric_pairs import NOT_INTERPRETABLE, metric_pairs
+from bluffscope.table.metric_pairs import metric_pairs, not_interpretable
 
 MOST_DOMAINS: Final = 10
 MOST_LAYERS: Final = 40
@@ -21,14 +22,15 @@ MOST_EFFECTS: Final = 45
 _SPREAD_WIDTH: Final = 195
 
 
+_LABELS: Final = {metric.name: metric.label for metric in METRICS}
 _HEAT_MAPS: Final = {
     "reconstruction_error": (
-        "Reconstruction error of the SAE, by layer and domain",
+        f"{_LABELS['reconstruction_error']}, by layer and domain",
         "change from fact to hallucination in % of the fact's mean",
         "activation units",
     ),
     "sphericity": (
-        "Sphericity of the active features, by layer and domain",
+        f"{_LABELS['sphericity']}, by layer and domain",
         "mean difference, hallucination - fact",
         "0 flat, 1 round",
     ),
@@ -36,15 +38,12 @@ _HEAT_MAPS: Final = {
 """Title, what the change is, and the unit of the means of each metric that has one."""
 _IN_PERCENT: Final = "reconstruction_error"
 """Its scale differs by layer, so its change is shown as a share of the fact's mean."""
-_SCATTERS: Final = {
-    "centroid_drift": "Centroid drift from the prompt, degrees",
-    "axis_twist": "Axis twist from the prompt, degrees",
-}
+_SCATTERS: Final = {name: f"{_LABELS[name]}, degrees" for name in ("centroid_drift", "axis_twist")}
 _SPREADS: Final = {
-    "stability": ("Stability under noise", "Jaccard similarity, 0 to 1"),
-    "entropy": ("Entropy", "top-50 features, nats"),
-    "cross_layer_alignment": ("Cross-layer alignment", "cosine of reconstructions"),
-    NOT_INTERPRETABLE: ("Cross-layer consistency", "not interpretable: no shared index"),
+    "stability": "Jaccard similarity, 0 to 1",
+    "entropy": "top-50 features, nats",
+    "cross_layer_alignment": "cosine of reconstructions",
+    "cross_layer_consistency": "not interpretable: no shared index",
 }
 
 
@@ -201,9 +200,10 @@ def _scatters(tables: dict[str, pl.DataFrame], scopes: _Scopes) -> list[Spec]:
 
 def _spreads(tables: dict[str, pl.DataFrame], scopes: _Scopes) -> list[Spec]:
     found: list[Spec] = []
-    for metric, (title, subtitle) in _SPREADS.items():
+    for metric, subtitle in _SPREADS.items():
         if metric not in tables:
             continue
+        title = _LABELS[metric]
         values = tables[metric]
         if values.is_empty():
             found.append(_nothing(title, subtitle, _SPREAD_WIDTH))
@@ -221,7 +221,7 @@ def _spreads(tables: dict[str, pl.DataFrame], scopes: _Scopes) -> list[Spec]:
                 high=pl.col("value").quantile(0.75, "linear"),
             )
         )
-        faint = metric == NOT_INTERPRETABLE
+        faint = bool(not_interpretable(metric))
         spec = charts.spread(title, [named(label) for label in scopes.all], first=not found, faint=faint)
         found.append(panel(spec, rows.to_dicts(), title, _SPREAD_WIDTH, [subtitle], "#666666" if faint else "#000000"))
     return found

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bluffscope.compare.precision import FEATURES, Fidelity
 from bluffscope.host.terminal import View, table
-from bluffscope.report.labels import LAYER_GROUP, clean, number
+from bluffscope.report.labels import clean, group_title, number
 
 _NAME_WIDTH: Final = 24
 
@@ -63,7 +63,7 @@ def feature_table(rows: Sequence[dict[str, Any]], active: str) -> Table:
 
 def metric_table(layer: int | None, rows: Sequence[dict[str, Any]]) -> Table:
     """Differences of the metrics of one layer, or of no single one; rows of `bluffscope.compare.precision.SCHEMA`."""
-    title = "Other metrics" if layer is None else f"{LAYER_GROUP}, layer {layer}"
+    title = "Other metrics" if layer is None else group_title(rows[0]["metric"], layer)
     heads = ["", *(head for group in ("|delta|", "in sd", "diff/sd") for head in (f"{group}\nmedian", "\nmax"))]
     diffs = {row["metric"]: row for row in rows if row["part"] == "diff"}
     cells: list[list[str]] = []

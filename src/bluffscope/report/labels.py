@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-GROUPS: Final = (
-    ("Semantic misalignment", ("centroid_drift", "axis_twist")),
-    ("Stability", ("stability",)),
-    ("Entropy", ("entropy",)),
-    ("Cross-layer", ("cross_layer_consistency", "cross_layer_alignment")),
-    ("Log-probability", ("logprob", "logprob_per_token")),
-)
-"""Title of each analysis with one value a text, and its metrics; a noise sweep stands with stability. The last is
-there in runs with ``--logprob`` only."""
+from bluffscope.metrics import declared
+from bluffscope.table.metric_pairs import not_interpretable
 
-LAYER_GROUP: Final = "Layer sensitivity"
 OTHER_GROUP: Final = "Further columns"
-
-_SWEEP: Final = re.compile(r"stability_s.+")
 
 
 def group_title(metric: str, layer: int | None) -> str:
-    """Title of the analysis that a metric belongs to; the layer is not part of it."""
-    if layer is not None:
-        return LAYER_GROUP
-    if _SWEEP.fullmatch(metric):
-        return GROUPS[1][0]
-    return next((title for title, metrics in GROUPS if metric in metrics), OTHER_GROUP)
+    """Title of the analysis that a metric belongs to, with the layer where it is of one."""
+    known = declared(metric)
+    # A name is no proof: only metrics of layers are declared for layers.
+    title = known.analysis.title if known and known.analysis.per_layer == (layer is not None) else OTHER_GROUP
+    return title if layer is None else f"{title}, layer {layer}"
+
+
+def doubts(names: Iterable[str]) -> list[str]:
+    """A footnote for each metric that is not interpretable: its mark is an asterisk."""
+    reasons = {name: not_interpretable(name) for name in names}
+    return [f"* {clean(name, 60)} is not interpretable: {reason}." for name, reason in reasons.items() if reason]
 
 
 def clean(text: str, width: int = 24) -> str:

@@ -9,13 +9,13 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.features.neuronpedia import feature_pages
-from bluffscope.report.contents import Contents, definition
+from bluffscope.report.contents import Contents
 from bluffscope.report.features import found_sentence, ghost_sentence
-from bluffscope.report.labels import LAYER_GROUP, clean, distinct, group_title, number
+from bluffscope.report.labels import clean, distinct, group_title, number
 from bluffscope.report.verdicts import headline, judged
 from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES
-from bluffscope.table.metric_pairs import NOT_INTERPRETABLE
+from bluffscope.table.metric_pairs import not_interpretable
 
 Values = dict[str, Any]
 
@@ -93,7 +93,7 @@ def _banner(contents: Contents) -> str | None:
 
 def strongest(contents: Contents) -> str | None:
     """Name of the metric with the largest effect at equal lengths (raw where there is none) over all pairs."""
-    names = [pair.name for pair in contents.measured if pair.name != NOT_INTERPRETABLE]
+    names = [pair.name for pair in contents.measured if not not_interpretable(pair.name)]
     if contents.stats is None:
         return next(iter(names), None)
     rows = contents.stats.filter(pl.col("metric").is_in(names), scope=POOLED)
@@ -119,31 +119,26 @@ def verdict_table(contents: Contents) -> Values | None:
     layers = {pair.name: pair for pair in contents.measured}
     groups: list[Values] = []
     names = [name for name in rows["metric"].unique(maintain_order=True) if name in layers]
-    titles = {name: _group(layers[name].name, layers[name].layer) for name in names}
+    titles = {name: group_title(layers[name].metric, layers[name].layer) for name in names}
     # A noise sweep stands after the other analyses in the table, but belongs to stability.
     order = list(dict.fromkeys(titles.values()))
     names.sort(key=lambda name: order.index(titles[name]))
     for title, members in groupby(names, key=lambda name: titles[name]):
         lines: list[Values] = []
         for name in members:
-            doc, unit = definition(layers[name].metric)
+            known = contents.definition(layers[name].metric)
             line = [_cell(rows, cells.get((name, scope))) for scope in shown]
             # Zero-width spaces: long names break after underscores.
-            label = clean(layers[name].metric, 60).replace("_", "_\u200b")
-            lines.append({"metric": name, "label": label, "doc": doc, "unit": unit, "cells": line})
+            label = clean(known.label, 60).replace("_", "_\u200b")
+            entry = {"metric": name, "label": label, "doc": known.doc, "unit": known.unit, "cells": line}
+            lines.append({**entry, "doubtful": bool(not_interpretable(name))})
         groups.append({"title": title, "lines": lines})
     sizes = dict(rows.group_by("scope").agg(pl.col("n").max()).iter_rows())
     return {
         "scopes": [{"label": labels[scope], "n": sizes[scope]} for scope in shown],
         "groups": groups,
         "left_out": len(scopes) - len(shown),
-        "faint": NOT_INTERPRETABLE,
     }
-
-
-def _group(name: str, layer: int | None) -> str:
-    title = group_title(name, layer)
-    return f"{title}, layer {layer}" if title == LAYER_GROUP else title
 
 
 def _cell(rows: pl.DataFrame, index: int | None) -> Values | None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from bluffscope.report.contents import Contents, definition
+from bluffscope.report.contents import Contents
 from bluffscope.table.atomic import table_errors
 
 TEXT_BUDGET: Final = 6_000_000
@@ -50,13 +50,13 @@ def metric_columns(contents: Contents) -> list[dict[str, Any]]:
     """Each numeric metric: name, layer, definition, unit and the values of both sides, null where undefined."""
     found: list[dict[str, Any]] = []
     for pair in contents.measured:
-        doc, unit = definition(pair.metric)
+        known = contents.definition(pair.metric)
         entry: dict[str, Any] = {
             "name": pair.name,
             "layer": pair.layer,
             "metric": pair.metric,
-            "doc": doc,
-            "unit": unit,
+            "doc": known.doc,
+            "unit": known.unit,
         }
         for side, column in (("fact", pair.fact), ("hall", pair.hall)):
             values = contents.metrics[column].cast(pl.Float64)

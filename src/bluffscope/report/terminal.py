@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bluffscope.host.terminal import View, table
-from bluffscope.report.labels import LAYER_GROUP, clean, distinct, group_title, number
+from bluffscope.report.labels import clean, distinct, doubts, group_title, number
 from bluffscope.report.summary import shape_table, summarize
-from bluffscope.table.metric_pairs import NOT_INTERPRETABLE
+from bluffscope.table.metric_pairs import not_interpretable
 
 NAME_WIDTH: Final = 18
 """Columns of the terminal for the name of a metric."""
@@ -61,8 +61,7 @@ def _parts(summary: pl.DataFrame, shapes: pl.DataFrame, pairs: int, width: int) 
     if not shapes.is_empty():
         yield Text("\nShape classes: fact in rows, hallucination in columns, pairs of all domains", style="bold")
         yield Columns([_crosstab(shapes, layer) for layer in layers], padding=(0, 4))
-    if (summary["metric"] == NOT_INTERPRETABLE).any():
-        yield Text(f"* {NOT_INTERPRETABLE} is not interpretable: two dictionaries share no index.", style="dim")
+    yield from (Text(line, style="dim") for line in doubts(summary["metric"].unique(maintain_order=True)))
     if left_out:
         yield Text(f"Not shown: {left_out} smaller domains, counted in pooled; see metrics.parquet.", style="dim")
     if layers_left_out:
@@ -105,7 +104,8 @@ def _layers(summary: pl.DataFrame) -> tuple[list[int], list[int]]:
 def _tables(summary: pl.DataFrame, scopes: Sequence[_Scope], layers: Sequence[int]) -> Iterator[Table]:
     cells = {(row["metric"], row["domain"], row["pooled"]): row for row in summary.iter_rows(named=True)}
     metrics = summary.select("metric", "layer").unique(maintain_order=True).rows()
-    titled = [(_title(name, layer), name, layer) for name, layer in metrics if layer is None or layer in layers]
+    kept = [(name, layer) for name, layer in metrics if layer is None or layer in layers]
+    titled = [(f"\n{group_title(_bare(name, layer), layer)}", name, layer) for name, layer in kept]
     # A noise sweep stands after the other analyses in the table, but belongs to stability.
     order = list(dict.fromkeys(title for title, _, _ in titled))
     titled.sort(key=lambda entry: order.index(entry[0]))
@@ -114,7 +114,7 @@ def _tables(summary: pl.DataFrame, scopes: Sequence[_Scope], layers: Sequence[in
     for title, entries in groupby(titled, key=lambda entry: entry[0]):
         rows = [
             [
-                _wrapped(name if layer is None else name.removeprefix(f"l{layer}_")),
+                _wrapped(_bare(name, layer)),
                 *(_cell(cells[name, scope.domain, scope.pooled], scope.n) for scope in scopes),
             ]
             for _, name, layer in entries
@@ -122,9 +122,9 @@ def _tables(summary: pl.DataFrame, scopes: Sequence[_Scope], layers: Sequence[in
         yield table(heads, rows, title=title, widths=widths)
 
 
-def _title(name: str, layer: int | None) -> str:
-    title = group_title(name, layer)
-    return f"\n{title}, layer {layer}" if title == LAYER_GROUP else f"\n{title}"
+def _bare(name: str, layer: int | None) -> str:
+    """A metric's name without its layer."""
+    return name if layer is None else name.removeprefix(f"l{layer}_")
 
 
 def _cell(row: dict[str, Any], n: int) -> Text:
@@ -144,7 +144,7 @@ def _wrapped(metric: str) -> Text:
         if lines[-1] and len(lines[-1]) + len(part) > NAME_WIDTH:
             lines.append("")
         lines[-1] += part
-    return Text("\n".join(lines) + (" *" if metric == NOT_INTERPRETABLE else ""))
+    return Text("\n".join(lines) + (" *" if not_interpretable(metric) else ""))
 
 
 def _crosstab(shapes: pl.DataFrame, layer: int) -> Table:

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from bluffscope.host.terminal import View, interval, table
-from bluffscope.report.labels import clean, distinct
+from bluffscope.report.labels import clean, distinct, doubts
 from bluffscope.stats import StatsResult
 from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES
-from bluffscope.table.metric_pairs import NOT_INTERPRETABLE
+from bluffscope.table.metric_pairs import interpretable, not_interpretable
 
 NAME_WIDTH: Final = 26
 CELL_WIDTH: Final = 13
@@ -62,7 +62,7 @@ def headline(rows: pl.DataFrame) -> str:
 
     Only metrics that were tested count, and the scopes, which share their pairs, are not added up.
     """
-    rows = rows.filter(pl.col("metric") != NOT_INTERPRETABLE)
+    rows = rows.filter(interpretable())
     if (rows["verdict"] == "withheld").any():
         return f"No verdict: the run failed its health gate ({_metrics(rows['metric'].n_unique())} described)."
     return " ".join([_over_all_pairs(rows.filter(scope=POOLED)), *_by_scope(rows.filter(pl.col("scope") != POOLED))])
@@ -70,7 +70,7 @@ def headline(rows: pl.DataFrame) -> str:
 
 def judged(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows whose metric was tested, raw and at equal lengths, and means something."""
-    return rows.filter(pl.col("metric") != NOT_INTERPRETABLE).drop_nulls(["q", "adj_q"])
+    return rows.filter(interpretable()).drop_nulls(["q", "adj_q"])
 
 
 def _over_all_pairs(rows: pl.DataFrame) -> str:
@@ -113,7 +113,7 @@ def _grid(rows: pl.DataFrame, scopes: Sequence[str], every: Sequence[str]) -> Ta
     heads = ["\n", *(f"{labels[scope]}\nn = {rows.filter(scope=scope)['n'].max()}" for scope in scopes)]
     lines = [
         [
-            clean(metric, 3 * NAME_WIDTH) + (" *" if metric == NOT_INTERPRETABLE else ""),
+            clean(metric, 3 * NAME_WIDTH) + (" *" if not_interpretable(metric) else ""),
             *(_cell(cells[metric, scope]) for scope in scopes),
         ]
         for metric in rows["metric"].unique(maintain_order=True)
@@ -138,7 +138,7 @@ def _reasons(rows: pl.DataFrame) -> Iterator[Text]:
     if len(strongest) > MOST_REASONS:
         yield Text(f"  and {len(strongest) - MOST_REASONS} more, see stats.json", style="dim")
     tested = judged(rows)
-    barred = rows.filter(pl.col("metric") != NOT_INTERPRETABLE, pl.col("verdict") == "inconclusive")
+    barred = rows.filter(interpretable(), pl.col("verdict") == "inconclusive")
     barred = barred.join(tested, on=["metric", "scope"], how="anti", maintain_order="left")
     for scope, reason, times in barred.group_by("scope", "reason", maintain_order=True).len().iter_rows():
         where = "all pairs" if scope == POOLED else clean(scope)
@@ -146,8 +146,7 @@ def _reasons(rows: pl.DataFrame) -> Iterator[Text]:
     power = tested.filter(scope=POOLED)["mde80"].max()
     if power is not None:
         yield Text(f"Before correction, an effect of d_z {power:.2f} over all pairs is found with 80 % power.")
-    if (rows["metric"] == NOT_INTERPRETABLE).any():
-        yield Text(f"* {NOT_INTERPRETABLE} is not interpretable: two dictionaries share no index.", style="dim")
+    yield from (Text(line, style="dim") for line in doubts(rows["metric"].unique(maintain_order=True)))
 
 
 def _cross_tables(tables: pl.DataFrame) -> Iterator[Text]:

@@ -89,7 +89,10 @@ def replayable(config: RunConfig, revision: str | None, saes: Mapping[int, Mappi
         sae=pinned(sae, commits.pop()) if sae and len(commits) == 1 else sae,
         revision=revision or config.model.revision,
     )
-    return asdict(replace(config, model=model, output=replace(config.output, out=None, resume=None)))
+    named = (text.rpartition(":") for text in config.measure.analysis)
+    analysis = tuple(f"{Path(file).expanduser().resolve()}:{name}" for file, _, name in named)
+    measure = replace(config.measure, analysis=analysis)
+    return asdict(replace(config, model=model, measure=measure, output=replace(config.output, out=None, resume=None)))
 
 
 def _absolute(name: str | None) -> str | None:

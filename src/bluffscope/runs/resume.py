@@ -128,10 +128,12 @@ def read_previous(path: Path) -> Previous:
 
 
 def resume_command(path: Path, config: RunConfig) -> str:
-    """What to type to go on with a run; a named Ray cluster is asked for again, so it is in there."""
+    """What to type to go on with a run; a named Ray cluster and code are asked for again, so they are in there."""
     words = ["bluffscope", "analyze", "--resume", str(path)]
     if config.engine.address not in (None, "auto"):
         words += ["--address", config.engine.address]
+    if config.measure.analysis:
+        words += ["--analysis", *config.measure.analysis]
     return shlex.join(words)
 
 

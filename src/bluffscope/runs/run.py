@@ -24,9 +24,9 @@ from bluffscope.host.machine import Watch
 from bluffscope.host.signals import Check, stoppable
 from bluffscope.linter import GroupSample, lint_source
 from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
+from bluffscope.metrics.own import UserAnalysis
 from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pipeline.build import ColumnsOf
-from bluffscope.pipeline.shard import UserAnalysis
 from bluffscope.pipeline.worker import Loaded
 from bluffscope.records import Shard
 from bluffscope.runs.hints import slow_hints
@@ -52,7 +52,7 @@ from bluffscope.table.journal import Journal
 from bluffscope.table.lock import locked
 from bluffscope.table.merge import MergeResult, merge, remove_shards
 from bluffscope.table.reader import Run
-from bluffscope.table.schema import table_columns
+from bluffscope.table.schema import Column, table_columns
 from bluffscope.table.space import bytes_a_pair, check_space
 
 LINT_ROWS = 20_000
@@ -151,6 +151,8 @@ def run(
     session = Session(config)
     session.stopwatch.entered = None if tell is None else lambda stage: tell(_DOING.get(stage, "Measuring"))
     check_values(config)
+    if left_out := [name for name in config.measure.analysis if name not in {item.source for item in added}]:
+        raise InputError(f"--analysis {left_out[0]}: options alone run no code; load it and give it in `added`")
     if config.measure.logprob and LOGPROB not in analyses:
         analyses = (*analyses, LOGPROB)
     with ExitStack() as held:
@@ -169,7 +171,7 @@ def run(
             source = open_source(config.data)
             scan = source.scan()
         config = replace(config, data=replace(config.data, data=source.location), model=resolve(config.model))
-        everything = (*analyses, *(Analysis("added", item.function) for item in added))
+        everything = (*analyses, *(Analysis(item.title, item) for item in added))
         columns_of = _columns(config, scan, analyses, added)
         crew = held.enter_context(crew_of(config, everything, columns_of, session.stopwatch))
         session.crew, session.config = crew, (config := crew.loaded.config)
@@ -330,12 +332,16 @@ def _columns(
 ) -> ColumnsOf:
     """The table's columns by layers; without the scan itself, since it may travel to other processes."""
     return partial(
-        table_columns,
+        _columns_at,
+        added=added,
         sweep=config.measure.noise_sweep,
         carried=tuple((column.name, column.kind) for column in scan.carried),
         analyses=tuple(analysis.name for analysis in analyses),
-        added=tuple(column for analysis in added for column in analysis.columns),
     )
+
+
+def _columns_at(layers: tuple[int, ...], *, added: tuple[UserAnalysis, ...], **options: Any) -> tuple[Column, ...]:
+    return table_columns(layers, added=[column for item in added for column in item.declared(layers)], **options)
 
 
 def _log_quarantine(folder: RunFolder) -> None:

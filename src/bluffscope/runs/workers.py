@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +24,7 @@ from bluffscope.engine.placement import Need, Node, Placement, place
 from bluffscope.errors import InputError
 from bluffscope.host.stopwatch import Stopwatch, Tally
 from bluffscope.metrics import Analysis
+from bluffscope.metrics.own import UserAnalysis
 from bluffscope.pipeline.batch_size import (
     ROW_TOKENS,
     SHARE,
@@ -243,12 +245,23 @@ def _memory_of_each(nodes: Sequence[Node], placement: Placement, shared: int) ->
     return min((node.memory - shared) // count + shared for node, count in zip(nodes, counts, strict=True) if count > 0)
 
 
+def _innermost(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """The functions that a function is made of."""
+    if isinstance(function, UserAnalysis):
+        yield from _innermost(function.function)
+        if callable(function.columns):
+            yield from _innermost(function.columns)
+    elif isinstance(function, partial):
+        inner = (function.func, *function.args, *function.keywords.values())
+        yield from itertools.chain.from_iterable(_innermost(part) for part in inner if callable(part))
+    else:
+        yield function
+
+
 def _modules_to_send(functions: Iterable[Callable[..., Any]]) -> tuple[str, ...]:
     """Modules of the user's own that functions come from: other processes may not be able to import them."""
     found: set[str] = set()
-    for function in functions:
-        while isinstance(function, partial):
-            function = function.func
+    for function in itertools.chain.from_iterable(map(_innermost, functions)):
         name: str = getattr(function, "__module__", None) or type(function).__module__
         top, file = name.partition(".")[0], getattr(sys.modules.get(name), "__file__", None) or ""
         installed = "site-packages" in file or "dist-packages" in file

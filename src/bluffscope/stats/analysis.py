@@ -19,6 +19,7 @@ from bluffscope.stats.multiplicity import Family, by_family
 from bluffscope.stats.resampling import MOST_UNITS
 from bluffscope.stats.study import Study, build_study
 from bluffscope.stats.verdicts import Evidence, judge
+from bluffscope.table.metric_pairs import not_interpretable
 
 Control = Literal["none", "null", "planted"]
 
@@ -114,7 +115,7 @@ def _judged(study: Study, cells: ScopeCells, corrected: dict[str, np.ndarray]) -
         judge(
             Evidence(
                 n=row["n"],
-                interpretable=bool(interpretable),
+                not_interpretable=not_interpretable(metric),
                 varies=bool(varies),
                 lengths=lengths,
                 **{name: row[name] for name in ("dz", "adj_dz", *CORRECTED, "equivalence_p", "mde80")},
@@ -122,8 +123,8 @@ def _judged(study: Study, cells: ScopeCells, corrected: dict[str, np.ndarray]) -
                 equal_length_dz=row["equal_length_dz"],
             )
         )
-        for row, varies, lengths, interpretable in zip(
-            evidence.iter_rows(named=True), cells.varies, cells.lengths, study.counted, strict=True
+        for row, varies, lengths, metric in zip(
+            evidence.iter_rows(named=True), cells.varies, cells.lengths, study.metrics, strict=True
         )
     ]
     texts = {

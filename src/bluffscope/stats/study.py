@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
+from bluffscope.metrics import declared
 from bluffscope.stats.matching import matched_pairs
-from bluffscope.table.metric_pairs import LOOKED_FOR, NOT_INTERPRETABLE, MetricPair, metric_pairs
+from bluffscope.table.metric_pairs import LOOKED_FOR, MetricPair, metric_pairs, not_interpretable
 
 POOLED: Final = "pooled"
 MOST_VALUES: Final = 50
@@ -92,7 +93,7 @@ class Study:
     @property
     def counted(self) -> np.ndarray:
         """(metric,) whether it is in families and counts: all but what is not interpretable."""
-        return np.array([name != NOT_INTERPRETABLE for name in self.metrics], dtype=bool)
+        return np.array([not not_interpretable(name) for name in self.metrics], dtype=bool)
 
     def blocks(self, scope: Scope) -> list[Block]:
         """The metrics of a scope by the pairs for which both their sides are defined."""
@@ -185,7 +186,7 @@ def _sorted_out(
     for pair in found:
         if all(_is_number(table[name]) for name in (pair.fact, pair.hall)):
             numeric.append(pair)
-        elif pair.metric == "shape_class":
+        elif (known := declared(pair.metric)) and known.metric.kind == "category":
             classes.append(pair)
         else:
             passed_over.append(pair.fact)

@@ -21,8 +21,8 @@ class Evidence:
     """What is known of one metric in one scope; None where it is not defined."""
 
     n: int
-    interpretable: bool = True
-    """Whether the metric means anything: else it was corrected with no other."""
+    not_interpretable: str = ""
+    """Why the metric means nothing, so that it was corrected with no other; empty where it does."""
     varies: bool
     """Whether the differences have any spread."""
     lengths: LengthState
@@ -79,8 +79,8 @@ def few_pairs(number: int) -> str:
 
 def _unusable(evidence: Evidence) -> str | None:
     """Why nothing can be said, or None."""
-    if not evidence.interpretable:
-        return "not interpretable: two dictionaries share no index"
+    if evidence.not_interpretable:
+        return f"not interpretable: {evidence.not_interpretable}"
     if evidence.n < MIN_PAIRS:
         return few_pairs(evidence.n)
     if not evidence.varies:

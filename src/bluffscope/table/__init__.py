@@ -8,13 +8,12 @@ from bluffscope.table.folder import RunFolder, default_run_path
 from bluffscope.table.journal import Journal
 from bluffscope.table.manifest import STAGES, assemble_manifest
 from bluffscope.table.reader import Run, read_run, read_table
-from bluffscope.table.schema import ANALYSES, LOGPROB, METRICS, SCHEMA_VERSION, Column, Kind, table_columns
+from bluffscope.table.schema import ANALYSES, LOGPROB, SCHEMA_VERSION, Column, Kind, table_columns
 from bluffscope.table.shards import shard_schema, write_shard
 
 __all__ = [
     "ANALYSES",
     "LOGPROB",
-    "METRICS",
     "SCHEMA_VERSION",
     "STAGES",
     "Column",

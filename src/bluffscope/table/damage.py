@@ -42,6 +42,7 @@ MANIFEST: Final[dict[str, Any]] = {
     "dtype": str,
     "quantize": str,
     "metric_versions": {"*": int},
+    "added": {"*": {"label": str, "unit": str, "doc": str}},
     "files": {"*": {"sha256": str}},
 }
 """What is read of manifest.json; what is null or not there is left out. "*" is any key, {} any object."""

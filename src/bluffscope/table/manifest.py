@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from bluffscope.table.metric_pairs import metric_pairs
 from bluffscope.table.schema import SCHEMA_VERSION, Column
 
 PACKAGES: Final = (
@@ -34,6 +35,13 @@ def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str | None]:
 def metric_versions(columns: Sequence[Column]) -> dict[str, int]:
     """Version of the definition of every measured column; pair and carried columns have none."""
     return {column.name: column.version for column in columns if column.section not in ("pair", "carried")}
+
+
+def added_metrics(columns: Sequence[Column]) -> dict[str, dict[str, str]]:
+    """Label, unit and sentence of the user's own metrics, by name without layer and view: for the report."""
+    added = {column.name: column for column in columns if column.section == "added"}
+    of_facts = {pair.metric: added[pair.fact] for pair in metric_pairs(list(added))}
+    return {name: {"label": column.label, "unit": column.unit, "doc": column.doc} for name, column in of_facts.items()}
 
 
 def assemble_manifest(
@@ -84,6 +92,7 @@ def assemble_manifest(
             stage: round(float(timings.get(stage, 0.0)), 4) for stage in (*STAGES, *({"total"} & set(timings)))
         },
         "metric_versions": metric_versions(columns),
+        **({"added": added} if (added := added_metrics(columns)) else {}),
         "health": dict(health or {}),
         "lint": dict(lint or {}),
     }

@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import polars as pl
+
+from bluffscope.metrics import METRICS
+
 LOOKED_FOR: Final = "l{layer}_fact_{metric} with l{layer}_hall_{metric}, or {metric}_fact with {metric}_hall"
 """The names that `metric_pairs` knows, for messages."""
 
-NOT_INTERPRETABLE: Final = "cross_layer_consistency"
-"""A metric that is shown but neither tested together with others nor counted: it compares two dictionaries index by
-index, which share no index."""
-
+_DOUBTFUL: Final = {metric.name: metric.not_interpretable for metric in METRICS if metric.not_interpretable}
+_LAYER: Final = r"^l\d+_"
 _LAYER_COLUMN: Final = re.compile(r"l(\d+)_fact_(.+)")
 
 
@@ -45,3 +47,13 @@ def metric_pairs(columns: Sequence[str]) -> list[MetricPair]:
         if pair.hall in known and pair.name:
             found.append(pair)
     return found
+
+
+def not_interpretable(name: str) -> str:
+    """Why a metric (name without its view) is shown but neither tested together with others nor counted; else empty."""
+    return _DOUBTFUL.get(re.sub(_LAYER, "", name), "")
+
+
+def interpretable() -> pl.Expr:
+    """Whether the column ``metric`` names one that is tested and counted."""
+    return ~pl.col("metric").str.replace(_LAYER, "").is_in(list(_DOUBTFUL))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bluffscope.config import Position
 from bluffscope.errors import PairError
@@ -16,6 +17,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+MOST_KEPT = 32 << 20
+"""Bytes of texts and their ids that a tokenizer keeps: those of about 30,000 pairs of a sentence each."""
+_ENTRY = 200
+"""Bytes of a text and its ids beyond their content."""
+
+
+class _Kept:
+    """Token ids by text, as many as there is room for."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, array[int]] = {}
+        self._room = MOST_KEPT
+
+    def add(self, found: Mapping[str, array[int]]) -> None:
+        for text, ids in found.items():
+            size = len(text) + ids.itemsize * len(ids) + _ENTRY
+            if size <= self._room:
+                self.ids[text] = ids
+                self._room -= size
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
@@ -48,6 +68,8 @@ class TextTokenizer:
     """Most tokens (BOS included) the model can take, or None where it has no limit."""
     logprob: bool = False
     """Whether log-probabilities of the completions will be asked for."""
+    _kept: _Kept = field(default_factory=lambda: _Kept(), init=False, compare=False, repr=False)
+    """So that what the linter has seen is not tokenised again to be measured, nor for the health check."""
 
     def tokenize(self, pairs: Sequence[Pair]) -> Iterator[TokenizedPair | PairError]:
         """Give, for each pair in turn, its token ids, or the reason it cannot be measured.
@@ -73,16 +95,21 @@ class TextTokenizer:
             except PairError as error:
                 yield error
 
-    def _encoded(self, pairs: Sequence[Pair]) -> list[list[int]]:
-        """The ids of every view of every pair, in turn."""
+    def _encoded(self, pairs: Sequence[Pair]) -> list[array[int]]:
+        """The ids of every view of every pair, in turn; the tokenizer sees each text once, as far as they are kept."""
         texts = [pair.text(view, self.join) for pair in pairs for view in VIEWS]
-        # Over-long texts are reported by us, with the pair's name: `verbose` only mutes the tokenizer's own warning.
-        encoded = self.tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
-        )
-        return encoded["input_ids"]  # pyright: ignore[reportReturnType]
+        known = {text: self._kept.ids[text] for text in texts if text in self._kept.ids}
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            # Over-long texts are reported by us, with their pair: `verbose` only mutes the tokenizer's own warning.
+            encoded: Any = self.tokenizer(
+                new, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+            )
+            found = {text: array("i", ids) for text, ids in zip(new, encoded["input_ids"], strict=True)}
+            self._kept.add(found)
+            known |= found
+        return [known[text] for text in texts]
 
-    def _tokenized(self, pair: Pair, views: Sequence[list[int]]) -> TokenizedPair:
+    def _tokenized(self, pair: Pair, views: Sequence[array[int]]) -> TokenizedPair:
         prompt = views[0]
         starts = (len(prompt) - 1, common_prefix(prompt, views[1]), common_prefix(prompt, views[2]))
         differ = common_prefix(views[1], views[2])
