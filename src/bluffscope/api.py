@@ -98,7 +98,7 @@ def run(
         analyses: which of the five analyses run.
         added: analyses of the user's own.
         progress: told how many pairs are done.
-        tell: called with what is being done, in a few words.
+        tell: called with each step as it begins.
         draw: whether statistics and report.html are made (it takes seconds).
 
     Raises:

@@ -160,7 +160,7 @@ def test_with_the_token_a_gated_model_is_had_and_the_token_is_written_nowhere(hu
 
     (line,) = said["broken"][2].splitlines()
     assert line.startswith("bluffscope analyze: --model org/flaky: ")
-    assert f"the download from {hub.url} broke off: run it again, what is complete is kept" in line
+    assert f"the download from {hub.url} broke off: run it again to continue" in line
     ranges = [request.range for request in hub.downloads(WEIGHTS) if request.path.startswith("/org/flaky/")]
     # What a run has got it does not ask for again; the next one has to, of a file that was not complete.
     assert ranges == [None] + [f"bytes={KEPT}-"] * (ATTEMPTS - 1) + [None, f"bytes={KEPT}-"]

@@ -48,7 +48,7 @@ def place(tmp_path_factory):
 
 CASES = [
     (("stats", "run"), 0, "Nothing separates fact from hallucination"),
-    (("stats", "run", "--detectors", "--control", "null", "--out", "out"), 0, "Detectors: can a text"),
+    (("stats", "run", "--detectors", "--control", "null", "--out", "out"), 0, "Detectors: can a single text"),
     (("stats", "theirs.csv", "--pairs", "bluff200", "--by-order"), 0, "Nothing separates fact from hallucination"),
     (("report", "run"), 0, "Report: "),
     (("compare", "run", "other"), 0, "Verdicts agree"),

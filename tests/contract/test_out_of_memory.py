@@ -73,7 +73,7 @@ def test_later_batches_are_no_larger_than_what_was_found_to_fit(worker, caplog):
     assert starved.reader.seen[0] == 5
     assert max(starved.reader.seen[1:]) == 2
     assert starved.ceiling.pairs == 2
-    assert caplog.messages == ["out of memory with 5 pairs a forward: going on with 2"]
+    assert caplog.messages == ["out of memory with 5 pairs per forward pass: trying 2"]
     assert_same(table, measuring.measure(worker, PAIRS), "float64", draws=2)
 
 

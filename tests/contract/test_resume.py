@@ -57,7 +57,7 @@ CHANGES = {
     "--strategy batched": "--strategy: the run has 'packed', not 'batched'",
     "--logprob": "--logprob: the run has False, not True",
     "--keep-residuals": "--keep-residuals: the run has False, not True",
-    "--out elsewhere": "--out elsewhere: not with --resume",
+    "--out elsewhere": "--out elsewhere: cannot be combined with --resume",
     "--config x.yaml": "--config x.yaml: ",
     "--max-quarantine -1": "--max-quarantine -1: give a number that is 0 or more",
 }

@@ -12,7 +12,8 @@ from sklearn.preprocessing import StandardScaler
 
 from bluffscope.detectors.classifiers import BASELINES, DETECTORS
 from bluffscope.detectors.evaluate import DETECTORS_SCHEMA, TRANSFER_SCHEMA, Detection, calibration_error, detect
-from bluffscope.detectors.inputs import MOST_PAIRS, Views, sampled
+from bluffscope.detectors.inputs import MOST_PAIRS, Keys, Views, keyed_matrix, read_inputs, sampled
+from bluffscope.errors import InputError
 from bluffscope.stats import Resampling, build_study
 from bluffscope.stats.heldout import grouped_folds
 from studies import one_metric
@@ -243,3 +244,15 @@ def test_residuals_that_lack_a_text_are_not_used_and_it_is_said():
     lacking = Views(views.pairs, views.ids, views.residuals.filter(pl.col("pair_id") != "p7"), views.features)
     row = row_of(found(table, lacking), "residual")
     assert (row["auroc"], row["reason"]) == (None, "residuals.parquet lacks 2 of 240 texts at layer 3")
+
+
+def test_other_pairs_without_what_a_detector_looks_at_are_refused_in_one_line():
+    study = build_study(world()[0])
+    inputs = read_inputs(study, Views(), 0)
+    for on, says in (("residual", "no residuals"), ("sae", "no SAE features")):
+        with pytest.raises(InputError, match=f"of the other pairs: {says}"):
+            keyed_matrix(Keys(on), study, Views(), inputs)
+
+
+def test_one_group_larger_than_the_sample_is_still_looked_at():
+    assert len(sampled(np.zeros(5000, dtype=np.int64), MOST_PAIRS, np.random.default_rng(0))) == 5000

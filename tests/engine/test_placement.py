@@ -52,7 +52,7 @@ def test_so_many_workers_as_asked_for_share_the_cores():
     ("nodes", "workers", "gpu", "says"),
     [
         ([LAPTOP], 0, False, "--workers 0: give auto or at least 1"),
-        ([LAPTOP], 3, False, "the cluster has 2 cores, and a worker takes a core at least; give at most 2"),
+        ([LAPTOP], 3, False, "the cluster has 2 cores, and a worker takes at least one core; give at most 2"),
         ([LAPTOP], "auto", True, "the cluster has no GPUs; use --device cpu"),
         ([SERVER], 9, True, "the cluster has 8 GPUs, and one worker takes a whole GPU; give at most 8"),
         ([Node(0, 0, GB)], "auto", False, "the cluster has no cores"),

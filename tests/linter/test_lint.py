@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import roc_auc_score
 
 import bluffscope
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
 from bluffscope.linter import CODES, LintReport, lint_source
 from bluffscope.linter.balance import sign_p, signed_rank_p, smallest_p
-from bluffscope.linter.classifier import FALSE_ALARMS, MOST_DOMAINS, auroc, draw_sample, judge
+from bluffscope.linter.classifier import FALSE_ALARMS, MOST_DOMAINS, draw_sample, judge
 from bluffscope.linter.profile import take_profile
 from bluffscope.linter.words import holds, last_piece, negated, pieces, words
 from bluffscope.pairs import open_source
@@ -321,17 +320,6 @@ def test_pairs_of_one_group_count_once(lint):
 
 
 # The text classifier
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1), st.integers(0, 3)), min_size=2, max_size=40))
-@settings(deadline=None)
-def test_the_weighted_auroc_is_that_of_the_repeated_texts(rows):
-    scores, labels, weights = (np.array(column) for column in zip(*rows, strict=True))
-    repeated = np.repeat(np.arange(len(rows)), weights)
-    if len(set(labels[repeated])) < 2:
-        return
-    expected = roc_auc_score(labels[repeated], scores[repeated])
-    assert auroc(scores.astype(float), labels, weights[None].astype(float))[0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_planted_cue_is_found_named_and_placed_in_its_domain(lint):

@@ -215,7 +215,8 @@ def test_where_the_disk_is_full_the_figures_that_were_there_stay(tmp_path, momen
     assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == earlier
 
 
-def test_drawing_imports_neither_torch_nor_ray():
-    code = "import sys, bluffscope.report.dashboard; print({'torch', 'ray', 'transformers'} & set(sys.modules))"
+def test_what_draws_imports_neither_torch_nor_ray_and_vl_convert_only_to_draw():
+    slow = "{'torch', 'ray', 'transformers', 'vl_convert'}"
+    code = f"import sys, bluffscope.report.figures; print({slow} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"

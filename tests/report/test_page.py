@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import struct
+import time
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -230,7 +231,7 @@ def test_the_answer_says_what_one_text_alone_tells_and_what_that_is_worth(tmp_pa
 
 
 def test_a_long_run_is_closed_without_detectors_and_the_page_says_how_to_get_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("bluffscope.detectors.of_run.CLOSING_PAIRS", 50)
+    monkeypatch.setattr("bluffscope.detectors.evaluate.CLOSING_PAIRS", 50)
     folder = make_run(tmp_path / "a run")
     page = page_of(folder)
     assert not (folder / "detectors.parquet").exists()
@@ -311,6 +312,35 @@ def test_figures_are_sharp_png_and_svg_that_name_what_they_show(tmp_path):
     text = "".join(ET.fromstring((report.path.parent / "figures" / "effects.svg").read_bytes()).itertext())
     assert "Effect sizes over all pairs" in text
     assert "entropy" in text
+
+
+def test_the_report_tells_each_step_as_it_begins_and_draws_figures_only_when_asked(tmp_path):
+    folder = make_run(tmp_path / "run")
+    steps: list[str] = []
+    report = write_report(folder, tell=steps.append)
+    assert steps == [
+        "Report: testing effects",
+        "Report: fitting detectors",
+        "Report: testing features",
+        "Report: writing the page",
+    ]
+    assert report.figures == () and not (folder / "figures").exists()
+    steps.clear()
+    write_report(folder, tell=steps.append)
+    assert steps == ["Report: testing features", "Report: writing the page"]
+
+
+def test_the_page_gives_the_total_time_that_the_terminal_is_given(tmp_path):
+    folder = make_run(tmp_path / "run", manifest={"fidelity": {"seconds": 0.5}})
+    report = write_report(folder, started=time.perf_counter() - 100)
+    text = Parsed(report.path.read_bytes()).text
+    assert f"Speed {report.seconds:.1f} s in all" in text
+    assert report.seconds > 100
+    stages = re.search(r"fidelity (\S+) report (\S+)", text)
+    # The run took 4.0 s by its manifest.
+    assert 4.0 + float(stages[1]) + float(stages[2]) == pytest.approx(report.seconds, abs=0.02)
+    again = write_report(folder)
+    assert 4.0 < again.seconds < 100
 
 
 def test_figures_of_what_is_no_longer_there_are_removed(tmp_path):

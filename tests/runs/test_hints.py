@@ -37,7 +37,7 @@ def test_what_disturbed_it_is_named_with_what_to_do():
 
 def test_small_batches_are_named_and_large_ones_are_not():
     (hint,) = slow_hints(config(batch_size=2), SLOW, (), DONE)
-    assert hint == "2 pairs a forward are few here: --batch-size auto takes about 68"
+    assert hint == "2 pairs per forward pass are few: --batch-size auto uses about 68"
     assert slow_hints(config(batch_size=40), SLOW, (), {"forwards": 5, "tokens": 3000}) == []
     assert slow_hints(config(batch_size=2), SLOW, (), {"forwards": 1, "tokens": 30}) == []
 

@@ -19,7 +19,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from bluffscope.stats import Resampling, analyse_table
-from bluffscope.stats.analysis import CORRECTED
+from bluffscope.stats.auroc import ordering, weighted_auroc
+from bluffscope.stats.cells import CORRECTED
 from bluffscope.stats.cluster_robust import grouped_error
 from bluffscope.stats.effects import hedges_factor, minimum_detectable_dz
 from bluffscope.stats.flips import ALL_FLIPS
@@ -353,3 +354,16 @@ def test_the_smallest_effect_seen_is_that_of_the_power_function():
     assert math.isnan(minimum_detectable_dz(1))
     assert hedges_factor(10) == pytest.approx(1 - 3 / (4 * 9 - 1), abs=1e-3)
     assert math.isnan(hedges_factor(2))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=40))
+@settings(deadline=None)
+def test_the_weighted_auroc_is_that_of_the_repeated_pairs(rows):
+    fact, hall, weights = (np.array(column) for column in zip(*rows, strict=True))
+    if not weights.any():
+        return
+    repeated = np.repeat(np.arange(len(rows)), weights)
+    labels = np.repeat([0, 1], len(repeated))
+    expected = roc_auc_score(labels, np.concatenate([fact[repeated], hall[repeated]]))
+    found = weighted_auroc(ordering(fact, hall), weights[:, None].astype(float))
+    assert found[0] == pytest.approx(expected, abs=1e-12)

@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.api import OLS, add_constant
 
 from bluffscope.stats import LADDER_SCHEMA, analyse_table, build_study
-from bluffscope.stats.intercepts import Moments, drawn_dz, intercepts
+from bluffscope.stats.intercepts import Moments, intercepts
 from bluffscope.stats.ladder import RUNGS, confound_ladder
 from bluffscope.stats.leave_one_domain_out import Resampled
 from bluffscope.stats.length_control import adjust
@@ -116,7 +116,7 @@ def test_resamples_from_sums_are_those_of_the_pairs_themselves():
     d = 5 + x @ np.array([[0.5, 1], [0.2, 3]]) + rng.normal(size=(60, 2))
     counts = drawn_counts(25, 6, rng)
     mean = d.mean(axis=0)
-    fitted = drawn_dz(Moments.by_group(d - mean, x, groups, 25), counts, mean)
+    fitted = Moments.by_group(d - mean, x, groups, 25).drawn(counts).dz(mean)
     moved = Resampled.of(d, x[:, 0], domains, [0, 2], groups).dz(counts)
     for draw, times in enumerate(counts.astype(int)):
         rows = np.repeat(np.arange(60), times[groups])

@@ -80,7 +80,10 @@ def test_the_order_decides_only_where_it_is_said_and_there_are_no_ids():
         ({}, "no column of the table holds the ids of the pairs (such as 'a'): add them as pair_id, or match rows"),
         ({"name": ["a", "b", "z"]}, "1 of the table's 3 rows have an id that the pairs lack (name 'z' first)"),
         ({"name": ["a", "b", None]}, "1 of the table's 3 rows have an id that the pairs lack (name None first)"),
-        ({"pair_id": ["a", "b", "a"]}, "2 of the table's 3 rows share an id (pair_id 'a' first): give one row a pair"),
+        (
+            {"pair_id": ["a", "b", "a"]},
+            "2 of the table's 3 rows share an id (pair_id 'a' first): use one row per pair",
+        ),
         ({"one": ["a", "b", "c"], "two": ["b", "a", "c"]}, "the columns 'one' and 'two' both hold ids of pairs"),
         ({"id": ["a", "b", "c"], "two": ["b", "a", "c"]}, "the columns 'id' and 'two' both hold ids of pairs"),
         (

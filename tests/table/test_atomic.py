@@ -42,10 +42,11 @@ def test_the_temporary_file_is_hidden_in_the_same_folder_and_synced_before_the_r
     monkeypatch.setattr(os, "fsync", lambda fd: (steps.append("fsync"), fsync(fd))[1])
     monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("replace"), replace(a, b))[1])
 
-    def write(path: Path):
+    def write(file):
         steps.append("write")
-        assert path.parent == tmp_path and path.name.startswith(".") and path.suffix == ".tmp"
-        path.write_bytes(b"x")
+        (path,) = tmp_path.iterdir()
+        assert path.name.startswith(".") and path.suffix == ".tmp"
+        file.write(b"x")
 
     atomic_write(tmp_path / "t", write)
     assert steps == ["write", "fsync", "replace", "fsync"]
@@ -57,8 +58,8 @@ def test_a_failed_step_keeps_the_old_content_and_leaves_no_temporary_file(tmp_pa
     target = tmp_path / "table.bin"
     target.write_bytes(b"old")
 
-    def write(path: Path):
-        path.write_bytes(b"half")
+    def write(file):
+        file.write(b"half")
         if step == "write":
             refuse(number)()
 
@@ -102,8 +103,8 @@ def test_a_file_system_that_cannot_sync_folders_is_accepted(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 def test_an_interrupted_writer_leaves_nothing_and_its_error_passes(tmp_path, error):
-    def write(path: Path):
-        path.write_bytes(b"half")
+    def write(file):
+        file.write(b"half")
         raise error
 
     with pytest.raises(error):

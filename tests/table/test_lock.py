@@ -35,25 +35,25 @@ def test_the_lock_of_a_process_that_died_is_free(tmp_path):
 
 
 def test_a_lock_file_that_its_holder_removed_meanwhile_is_made_anew(tmp_path, monkeypatch):
-    take, calls = lock._lock, []
+    take, calls = lock.lock_descriptor, []
 
-    def late(descriptor):
+    def late(descriptor, *, blocking):
         if not calls:
             (tmp_path / LOCK).unlink()  # the holder ends between our opening its file and locking it
         calls.append(descriptor)
-        take(descriptor)
+        return take(descriptor, blocking=blocking)
 
-    monkeypatch.setattr(lock, "_lock", late)
+    monkeypatch.setattr(lock, "lock_descriptor", late)
     with locked(tmp_path), pytest.raises(InputError), locked(tmp_path):
         pass
     assert len(calls) == 3
 
 
 def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch, caplog):
-    def none(descriptor):
+    def none(descriptor, *, blocking):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(lock, "_lock", none)
+    monkeypatch.setattr(lock, "lock_descriptor", none)
     with locked(tmp_path):
         assert "this file system has no locks" in caplog.text
 
@@ -62,9 +62,9 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch
     with pytest.raises(RunFolderError, match="cannot write .*gone.*: No such file"), locked(tmp_path / "gone"):
         pass
 
-    def broken(descriptor):
+    def broken(descriptor, *, blocking):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(lock, "_lock", broken)
+    monkeypatch.setattr(lock, "lock_descriptor", broken)
     with pytest.raises(RunFolderError, match="Input/output error"), locked(tmp_path):
         pass

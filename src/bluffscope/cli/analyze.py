@@ -78,6 +78,7 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
         analyses: which analyses run, or None for all five.
     """
     messages = message_console()
+    started = time.perf_counter()
     with closing(BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)) as progress:
         # Torch and polars take seconds to import: the bar moves by then.
         from bluffscope.api import run
@@ -85,7 +86,6 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
         from bluffscope.metrics import ANALYSES
         from bluffscope.table.health import read_health
 
-        started = time.perf_counter()
         downloads = downloads_reported(progress.tell) if messages.is_terminal else nullcontext()
         with messages_on(messages), downloads:
             result = run(config, analyses=analyses or ANALYSES, progress=progress, tell=progress.tell)
@@ -124,7 +124,9 @@ def _print(result: CompletedRun, seconds: float) -> None:
     closing = ""
     if result.report is not None:
         seconds = result.report.seconds  # as the page says it
-        closing = f" | report {seconds - timings['total']:.1f}"
+        fidelity = result.manifest.get("fidelity", {}).get("seconds", 0.0)
+        closing = f" | fidelity {fidelity:.1f}" * bool(fidelity)
+        closing += f" | report {seconds - timings['total'] - fidelity:.1f}"
     lines = [f"Total time: {seconds:.1f} s{rate}", f"Seconds by stage: {stages}{closing}"]
     if workers is not None:
         lines.append(_workers_line(workers))

@@ -85,7 +85,8 @@ def features(options: Features) -> int:
     from bluffscope.report.features import render_features
     from bluffscope.table import read_run
     from bluffscope.table.atomic import table_errors
-    from bluffscope.table.exports import as_json, check_export, export_table
+    from bluffscope.table.exports import check_export, export_table
+    from bluffscope.table.folder import as_json
     from bluffscope.table.health import read_health
 
     if options.out is not None:

@@ -50,17 +50,10 @@ class LineProgress:
         now = time.perf_counter()
         if now - self._shown >= LINE_SECONDS or self._done == self._total:
             self._shown = now
-            self._write(progress_text(self._done, self._total, now - self._started))
-
-    def step(self, text: str) -> None:
-        """Say what follows the measuring."""
-        self._write(text)
-
-    def _write(self, line: str) -> None:
-        # Hours of work must not end because nobody reads along any more.
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(line + "\n")
-            self._stream.flush()
+            # Hours of work must not end because nobody reads along any more.
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(progress_text(self._done, self._total, now - self._started) + "\n")
+                self._stream.flush()
 
     def finish(self) -> None:
         """Nothing is left to tidy."""
@@ -105,7 +98,8 @@ class BarProgress:
     def finish(self) -> None:
         """Go back to saying what is being done."""
         self._measuring = False
-        self._bar.reset(self._task, total=None, description="Writing tables")
+        self._bar.remove_task(self._task)
+        self._task = self._bar.add_task("Writing tables", total=None)  # one without an end pulses
 
     def close(self) -> None:
         """Take the bar away; may be called again."""

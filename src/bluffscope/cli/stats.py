@@ -61,7 +61,7 @@ class Stats(Command):
 def stats(options: Stats) -> int:
     """Test a table and say what came of it."""
     # Polars and scipy take a second to import: --help and a mistyped flag should not.
-    from bluffscope.detectors.of_run import detect_in
+    from bluffscope.detectors.evaluate import detect_in
     from bluffscope.report.result_files import write_stats
     from bluffscope.report.verdicts import render_verdicts
     from bluffscope.stats import Resampling, analyse_table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -14,11 +13,12 @@ import polars as pl
 from bluffscope.detectors.classifiers import BASELINES, DETECTORS, SURFACE, probabilities
 from bluffscope.detectors.inputs import MOST_PAIRS, Inputs, Views, read_inputs
 from bluffscope.host.exclusive import exclusive
-from bluffscope.stats.auroc import auroc, ordering, weighted_auroc
+from bluffscope.stats.auroc import ordering
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.heldout import FOLDS, grouped_folds
-from bluffscope.stats.resampling import drawn_counts, ends
-from bluffscope.stats.study import Scope, Study
+from bluffscope.stats.resampling import area_draws, ends
+from bluffscope.stats.study import Scope, Study, build_study, numbered
+from bluffscope.table.reader import Run
 
 _FLOAT: Final = pl.Float64()
 DETECTORS_SCHEMA: Final = pl.Schema(
@@ -51,7 +51,9 @@ FEWEST_GROUPS: Final = 10
 BINS: Final = 10
 """Equal bins of probability of the expected calibration error."""
 CHANCE: Final = 0.5
-_CELLS: Final = 250_000
+CLOSING_PAIRS: Final = 1000
+CLOSING_DOMAINS: Final = 6
+"""Most pairs, and domains, for which the statistics that close a run fit detectors unasked: it takes seconds then."""
 _FOLD_STREAM, _BOOTSTRAP_STREAM = 4, 5
 
 
@@ -76,6 +78,39 @@ class _Part:
     """(pair,) places among the sampled pairs."""
     groups: np.ndarray
     """(pair,) numbers from 0 without gaps."""
+
+
+def detect_in(
+    table: pl.DataFrame,
+    pairs: pl.DataFrame | None,
+    run: Run | None,
+    *,
+    by: Sequence[str] = (),
+    by_order: bool = False,
+    resampling: Resampling | None = None,
+) -> Detection:
+    """Every detector that what is known allows.
+
+    Args:
+        table: the result table, or any other.
+        pairs: what it was measured from, for the texts.
+        run: the table's run, for its residuals and features; None for a table that has none.
+        by: further columns whose values are scopes.
+        by_order: the k-th row is the k-th pair's; only for a table without ids.
+        resampling: seed and resamples, in place of ``Resampling()``.
+
+    Raises:
+        InputError: residuals or features that cannot be read.
+    """
+    study = build_study(table, pairs, by, by_order=by_order)
+    views = Views(study.pairs) if run is None else Views.of_run(run, table, study.pairs)
+    return detect(study, views, resampling or Resampling())
+
+
+def quick_to_detect(table: pl.DataFrame) -> bool:
+    """Whether detectors of a table take seconds."""
+    domains = table["domain"].n_unique() if "domain" in table.columns else 1
+    return table.height <= CLOSING_PAIRS and domains <= CLOSING_DOMAINS
 
 
 @exclusive()
@@ -128,8 +163,7 @@ def calibration_error(chance: np.ndarray, labels: np.ndarray) -> float:
 
 def _part(study: Study, scope: Scope, rows: np.ndarray) -> _Part:
     pairs = np.flatnonzero(np.isin(rows, scope.rows))
-    _, groups = np.unique(study.groups[rows[pairs]], return_inverse=True)
-    return _Part(scope, pairs, groups.ravel())
+    return _Part(scope, pairs, numbered(study.groups[rows[pairs]]))
 
 
 def _in_scope(part: _Part, inputs: Inputs, resampling: Resampling) -> Iterator[dict[str, Any]]:
@@ -143,8 +177,8 @@ def _in_scope(part: _Part, inputs: Inputs, resampling: Resampling) -> Iterator[d
     for name, source in DETECTORS.items():
         if reasons[name] is None and folds is not None:
             scores[name] = _heldout(name, inputs.matrices[source], part, folds)
-    drawn = _drawn(scores, part.groups, resampling.generator(part.scope, _BOOTSTRAP_STREAM), resampling.resamples)
-    areas = {name: _area(score) for name, score in scores.items()}
+    drawn = _drawn(scores, part, resampling)
+    areas = {name: ordering(*score).area for name, score in scores.items()}
     for name in DETECTORS:
         row: dict[str, Any] = dict.fromkeys(DETECTORS_SCHEMA)
         row |= {"detector": name, "scope": part.scope.name, "n": len(part.pairs), "reason": reasons[name]}
@@ -175,23 +209,13 @@ def _applied(detector: str, matrix: Any, train: np.ndarray, test: np.ndarray) ->
     return np.round(found, 10).reshape(2, -1)
 
 
-def _area(scores: np.ndarray) -> float:
-    return float(auroc(scores[0][:, None], scores[1][:, None])[0])
-
-
-def _drawn(
-    scores: Mapping[str, np.ndarray], groups: np.ndarray, rng: np.random.Generator, resamples: int
-) -> dict[str, np.ndarray]:
-    """(resample,) AUROC of each detector; all see the same resamples of groups."""
-    orders = {name: ordering(*score) for name, score in scores.items()}
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in scores}
-    step = max(8, _CELLS // max(1, len(groups)))
-    for start in range(0, resamples if scores else 0, step):
-        counts = drawn_counts(int(groups.max()) + 1, min(step, resamples - start), rng)
-        weights = np.ascontiguousarray(counts.T[groups])  # (pair, resample)
-        for name, order in orders.items():
-            drawn[name].append(weighted_auroc(order, weights))
-    return {name: np.concatenate(parts) for name, parts in drawn.items()}
+def _drawn(scores: Mapping[str, np.ndarray], part: _Part, resampling: Resampling) -> dict[str, np.ndarray]:
+    """(resample,) AUROC of each detector; all see the same resamples of groups, whatever was trained on."""
+    if not scores:
+        return {}
+    rng = resampling.generator(part.scope, _BOOTSTRAP_STREAM)
+    drawn = area_draws(list(scores.values()), part.groups, resampling.resamples, rng)
+    return dict(zip(scores, drawn.T, strict=True))
 
 
 def _interval(drawn: np.ndarray) -> tuple[float, float]:
@@ -226,12 +250,10 @@ def _transferred(train: _Part, test: _Part, inputs: Inputs, resampling: Resampli
         for name, source in DETECTORS.items()
         if source in inputs.matrices
     }
-    # The same resamples of the tested scope whatever it was trained on.
-    seed = [resampling.seed, zlib.crc32(test.scope.name.encode()), _BOOTSTRAP_STREAM]
-    drawn = _drawn(scores, test.groups, np.random.default_rng(seed), resampling.resamples)
+    drawn = _drawn(scores, test, resampling)
     for name, score in scores.items():
         lo, hi = _interval(drawn[name])
-        yield _transfer_row(name, train, test, {"auroc": _area(score), "lo": lo, "hi": hi})
+        yield _transfer_row(name, train, test, {"auroc": ordering(*score).area, "lo": lo, "hi": hi})
 
 
 def _transfer_row(detector: str, train: _Part, test: _Part, found: Mapping[str, Any]) -> dict[str, Any]:

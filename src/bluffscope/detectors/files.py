@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,18 +12,21 @@ from typing import Any, Final, cast
 import numpy as np
 import polars as pl
 
-from bluffscope.detectors.keyed_inputs import Keys
+from bluffscope.detectors.inputs import Keys
 from bluffscope.detectors.linear import Calibration, Linear
 from bluffscope.detectors.train import Trained
 from bluffscope.errors import InputError
-from bluffscope.table.atomic import unreadable, unwritable, write_bytes
-from bluffscope.table.folder import plain
+from bluffscope.table.atomic import unreadable, write_bytes, writing
+from bluffscope.table.damage import read_json
+from bluffscope.table.folder import write_json
 from bluffscope.table.links import refuse_links
 from bluffscope.table.manifest import package_versions
+from bluffscope.table.metric_pairs import metric_pairs
 from bluffscope.table.reader import Run
 
 DETECTOR_VERSION: Final = 1
 """Version of both files' layout."""
+_AGAIN: Final = "train the detector again"
 _NAMES: Final = ("detector.json", "weights.safetensors")
 _PACKAGES: Final = ("bluffscope", "numpy", "scipy", "scikit-learn", "torch", "transformers", "sae-lens")
 _NEEDED: Final = ("on", "model", "saes", "config", "metric_versions", "columns", "weights", "evaluation")
@@ -75,22 +77,20 @@ def write_detector(folder: Path, trained: Trained, run: Run, where: tuple[str, .
     Raises:
         RunFolderError: the operating system refused.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
     content = _packed(trained)
     manifest, keys = run.manifest, trained.keys
-    names = {f"{name}_{side}" for name in keys.metrics for side in ("fact", "hall")}
-    names |= {_layered(name, side) for name in keys.metrics for side in ("fact", "hall")}
-    versions = {name: version for name, version in manifest.get("metric_versions", {}).items() if name in names}
+    versions: dict[str, int] = manifest.get("metric_versions", {})
+    pairs = [pair for pair in metric_pairs(list(versions)) if pair.name in keys.metrics]
+    used = {name for pair in pairs for name in (pair.fact, pair.hall)}
     document = {
         "detector_version": DETECTOR_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "on": keys.on,
         **{name: manifest.get(name) for name in _IDENTITY},
         "config": {name: run.config.get(name) for name in ("data", "model", "measure")},
-        "metric_versions": versions,
+        "metric_versions": {name: version for name, version in versions.items() if name in used},
         "columns": {"metrics": list(keys.metrics), "layers": list(keys.layers), "features": keys.features.height},
         "trained": {"run": str(run.path), "where": list(where), **trained.about},
         "evaluation": {
@@ -104,15 +104,8 @@ def write_detector(folder: Path, trained: Trained, run: Run, where: tuple[str, .
     }
     paths = (folder / _NAMES[0], folder / _NAMES[1])
     write_bytes(paths[1], content)
-    text = json.dumps(plain(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_bytes(paths[0], text.encode("utf-8", "backslashreplace"))
+    write_json(paths[0], document)
     return paths
-
-
-def _layered(metric: str, side: str) -> str:
-    """The column of a layer's metric: l5_gini is l5_fact_gini."""
-    layer, _, name = metric.partition("_")
-    return f"{layer}_{side}_{name}"
 
 
 def _packed(trained: Trained) -> bytes:
@@ -148,27 +141,23 @@ def read_detector(folder: str | Path) -> Detector:
         raise InputError(
             f"{folder} holds no detector (no {path.name}): give a folder that bluffscope detect train wrote"
         )
-    try:
-        about: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{unreadable(path, error)}: train the detector again") from error
-    if not isinstance(about, dict) or "detector_version" not in about:
+    content = read_json(path, _AGAIN)
+    if "detector_version" not in content:
         raise InputError(f"{path} was not written by bluffscope detect train: give another folder")
-    content = cast("dict[str, Any]", about)
     version = content["detector_version"]
     if not isinstance(version, int) or version > DETECTOR_VERSION:
         raise InputError(f"{path} is of version {version}, this bluffscope knows up to {DETECTOR_VERSION}: update")
     if lacking := [name for name in _NEEDED if name not in content]:
-        raise InputError(f"{path} is damaged (no {lacking[0]!r} in it): train the detector again")
+        raise InputError(f"{path} is damaged (no {lacking[0]!r} in it): {_AGAIN}")
     if strange := [name for name in _MAPPINGS if not isinstance(content[name], dict)]:
-        raise InputError(f"{path} is damaged ({strange[0]!r} is not an object): train the detector again")
+        raise InputError(f"{path} is damaged ({strange[0]!r} is not an object): {_AGAIN}")
     try:
         return _unpacked(folder, content)
     except (KeyError, TypeError, ValueError, AttributeError, pl.exceptions.PolarsError) as error:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split())
-        raise InputError(f"{folder}: its files do not belong together ({reason}): train the detector again") from error
+        raise InputError(f"{folder}: its files do not belong together ({reason}): {_AGAIN}") from error
 
 
 def _unpacked(folder: Path, about: dict[str, Any]) -> Detector:
@@ -201,12 +190,10 @@ def _arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
     try:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != digest:
-            raise InputError(
-                f"{path} is not the file that detector.json names (another hash): train the detector again"
-            )
+            raise InputError(f"{path} is not the file that detector.json names (another hash): {_AGAIN}")
         return load(content)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{unreadable(path, error)}: train the detector again") from error
+        raise InputError(f"{unreadable(path, error)}: {_AGAIN}") from error
 
 
 __all__ = ["DETECTOR_VERSION", "Detector", "check_new", "read_detector", "write_detector"]

@@ -87,21 +87,8 @@ class Scorer:
         long = frame.select(pl.int_range(pl.len(), dtype=pl.Int64).alias("text"), kept).explode(kept).unnest(kept)
         long = long.join(asked, on=["text", "view"], how="inner")
         if keys.on == "sae":
-            return keys.sparse(long.select("text", "layer", "feature", "activation"), len(views))
-        return self._residuals(long, len(views))
-
-    def _residuals(self, long: pl.DataFrame, texts: int) -> np.ndarray:
-        """(text, all layers' d_model), means over the tokens read; zeros where a text was not measured."""
-        layers: list[np.ndarray] = []
-        width = len(self.detector.linear.weights) // max(1, len(self.detector.keys.layers))
-        for layer in self.detector.keys.layers:
-            part = long.filter(pl.col("layer") == layer)
-            values = part["values"].explode().cast(pl.Float32).to_numpy().reshape(part.height, width)
-            total = np.zeros((texts, width), dtype=np.float32)
-            np.add.at(total, part["text"].to_numpy(), values)
-            times = np.bincount(part["text"].to_numpy(), minlength=texts)
-            layers.append(total / np.maximum(times, 1)[:, None].astype(np.float32))
-        return np.hstack(layers)
+            return keys.sparse(long, len(views))
+        return keys.dense(long, len(views), len(self.detector.linear.weights) // max(1, len(keys.layers)))[0]
 
 
 def _pair(number: int, text: Text) -> Pair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -10,21 +11,19 @@ import polars as pl
 
 from bluffscope.detectors.classifiers import BASELINES
 from bluffscope.detectors.evaluate import CHANCE, FEWEST_GROUPS, calibration_error, detect
-from bluffscope.detectors.inputs import Inputs, Views, read_inputs
-from bluffscope.detectors.keyed_inputs import Keys, keyed_matrix, keys_of
+from bluffscope.detectors.inputs import Keys, Views, keyed_matrix, read_inputs
 from bluffscope.detectors.linear import Calibration, Linear, On, calibrate, fit_linear
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
-from bluffscope.stats.auroc import auroc, ordering, weighted_auroc
+from bluffscope.stats.auroc import ordering
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.heldout import FOLDS, grouped_folds
-from bluffscope.stats.resampling import drawn_counts, ends
-from bluffscope.stats.study import POOLED, Scope, Study, build_study
+from bluffscope.stats.resampling import area_draws, ends
+from bluffscope.stats.study import POOLED, Scope, Study, build_study, numbered
 from bluffscope.table.reader import Run
 
 _FOLD_STREAM: Final = 205
 _LEFT_OUT_STREAM: Final = 206
-_STEP: Final = 200
 
 
 @dataclass(frozen=True)
@@ -81,13 +80,11 @@ def train(run: Run, chosen: pl.Series, on: On, seed: int) -> Trained:
     if on not in inputs.matrices:
         raise InputError(f"--on {on}: {inputs.missing[on]}")
     detection = detect(study, views, resampling)
-    matrix, keys = inputs.matrices[on], keys_of(on, study, views, inputs)
-    _, numbers = np.unique(study.groups[inputs.rows], return_inverse=True)
+    matrix, labels = inputs.matrices[on], np.repeat([0, 1], len(inputs.rows))
     rng = np.random.default_rng([seed, _FOLD_STREAM])
-    scores, probabilities = _out_of_fold(on, matrix, numbers.ravel(), rng)
-    labels = np.repeat([0, 1], len(inputs.rows))
+    scores, probabilities = _calibrated(on, matrix, numbered(study.groups[inputs.rows]), rng)
     trained = Trained(
-        keys=keys,
+        keys=inputs.keys[on],
         linear=fit_linear(on, matrix, labels),
         calibration=calibrate(scores, labels),
         rows=detection.rows,
@@ -103,44 +100,32 @@ def _opened(run: Run, chosen: pl.Series) -> tuple[Study, Views]:
     table = run.metrics.filter(chosen)
     pairs = run.pairs if (run.path / "pairs.parquet").exists() else None
     study = build_study(table, pairs)
-    there = {name: (run.path / f"{name}.parquet").exists() for name in ("residuals", "features")}
-    views = Views(
-        study.pairs,
-        table["pair_id"],
-        run.residuals if there["residuals"] else None,
-        run.features if there["features"] else None,
-    )
+    views = Views.of_run(run, table, study.pairs)
     return replace(study, scopes=(Scope(POOLED, np.arange(table.height)),)), views
 
 
-def _out_of_fold(on: On, matrix: Any, groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _calibrated(on: On, matrix: Any, groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(text,) scores, and (text,) probabilities of a curve that was fitted inside the training folds as well.
 
     No text's score, and no text's curve, comes from a fit that saw its group.
     """
-    pairs = len(groups)
-    folds = grouped_folds(groups, FOLDS, rng)
-    scores, probabilities = np.empty(2 * pairs), np.empty(2 * pairs)
-    for fold in range(FOLDS):
-        train, test = _texts(folds != fold), _texts(folds == fold)
-        labels = np.repeat([0, 1], int((folds != fold).sum()))
+    scores, probabilities = np.empty(2 * len(groups)), np.empty(2 * len(groups))
+    for train, test, labels in _splits(groups, rng):
         scores[test] = fit_linear(on, matrix[train], labels).scores(matrix[test])
-        _, inner = np.unique(groups[folds != fold], return_inverse=True)
-        within = _inner_scores(on, matrix[train], inner.ravel(), rng)
+        inner = numbered(groups[train[: len(labels) // 2]])
+        within = np.empty(len(labels))
+        for known, held, half in _splits(inner, rng):
+            within[held] = fit_linear(on, matrix[train[known]], half).scores(matrix[train[held]])
         probabilities[test] = calibrate(within, labels).probabilities(scores[test])
     return scores, probabilities
 
 
-def _inner_scores(on: On, matrix: Any, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(text,) scores of the training folds' texts, each from a fit without its group."""
+def _splits(groups: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Places of each fold's training and test texts, facts first, and the labels of the training texts."""
     folds = grouped_folds(groups, FOLDS, rng)
-    scores = np.empty(2 * len(groups))
     for fold in range(FOLDS):
-        labels = np.repeat([0, 1], int((folds != fold).sum()))
-        scores[_texts(folds == fold)] = fit_linear(on, matrix[_texts(folds != fold)], labels).scores(
-            matrix[_texts(folds == fold)]
-        )
-    return scores
+        train = _texts(folds != fold)
+        yield train, _texts(folds == fold), np.repeat([0, 1], len(train) // 2)
 
 
 def _texts(pairs: np.ndarray) -> np.ndarray:
@@ -150,31 +135,21 @@ def _texts(pairs: np.ndarray) -> np.ndarray:
 
 def _left_out(run: Run, chosen: pl.Series, trained: Trained, seed: int) -> dict[str, Any] | None:
     """How the fit does on pairs that it has not seen and that share no group with those that it has."""
-    known = (
-        run.metrics.filter(chosen)["group"].unique()
-        if "group" in run.metrics.columns
-        else pl.Series([], dtype=pl.String)
-    )
     others = ~chosen
     if "group" in run.metrics.columns:
-        others &= ~run.metrics["group"].is_in(known.implode())
+        others &= ~run.metrics["group"].is_in(run.metrics["group"].filter(chosen).unique().implode())
     if not others.any():
         return None
     study, views = _opened(run, others)
-    inputs: Inputs = read_inputs(study, views, seed)
+    inputs = read_inputs(study, views, seed)
     scores = trained.linear.scores(keyed_matrix(trained.keys, study, views, inputs)).reshape(2, -1)
     scores = np.round(scores, 10)
-    found: dict[str, Any] = {"n": len(inputs.rows), "auroc": float(auroc(scores[0][:, None], scores[1][:, None])[0])}
-    _, groups = np.unique(study.groups[inputs.rows], return_inverse=True)
-    number = int(groups.max()) + 1
-    found |= {"groups": number, "lo": None, "hi": None}
-    if number >= FEWEST_GROUPS:
-        rng, order = np.random.default_rng([seed, _LEFT_OUT_STREAM]), ordering(*scores)
-        drawn = [
-            weighted_auroc(order, np.ascontiguousarray(drawn_counts(number, _STEP, rng).T[groups.ravel()]))
-            for _ in range(Resampling().resamples // _STEP)
-        ]
-        lo, hi = ends(np.concatenate(drawn)[:, None])[:, 0]
+    groups = numbered(study.groups[inputs.rows])
+    found: dict[str, Any] = {"n": len(inputs.rows), "auroc": ordering(*scores).area}
+    found |= {"groups": int(groups.max()) + 1, "lo": None, "hi": None}
+    if found["groups"] >= FEWEST_GROUPS:
+        rng = np.random.default_rng([seed, _LEFT_OUT_STREAM])
+        lo, hi = ends(area_draws([scores], groups, Resampling().resamples, rng))[:, 0]
         found |= {"lo": float(lo), "hi": float(hi)}
     return found
 

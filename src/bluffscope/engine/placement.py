@@ -64,7 +64,7 @@ def place(nodes: Sequence[Node], workers: Literal["auto"] | int, need: Need, *, 
     if not total:
         raise InputError(f"--engine ray: the cluster has no {kind}" + ("; use --device cpu" if gpu else ""))
     if workers != "auto" and _slots(nodes, 1, gpu) < workers:
-        advice = "one worker takes a whole GPU" if gpu else "a worker takes a core at least"
+        advice = "one worker takes a whole GPU" if gpu else "a worker takes at least one core"
         raise InputError(f"--workers {workers}: the cluster has {total} {kind}, and {advice}; give at most {total}")
     if workers == "auto":
         most = sum(_fitting(node, need, gpu=gpu) for node in nodes)

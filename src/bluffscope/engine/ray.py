@@ -347,7 +347,7 @@ class RayEngine:
                 f"--engine ray: workers die while they load ({how}): is there too little memory? Use fewer --workers, "
                 "a smaller model, or --engine local to see what happens"
             )
-        logger.warning("workers die while they load (%s): going on with %d", how, len(self._hands))
+        logger.warning("workers die while they load (%s): continuing with %d", how, len(self._hands))
 
     def _retry(self, hand: _Hand, how: str) -> None:
         self._in_a_row += 1

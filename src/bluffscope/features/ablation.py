@@ -25,6 +25,7 @@ from bluffscope.pipeline.reload import load_whole
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.records import VIEWS, PackedBatch, Pair, TokenizedPair
 from bluffscope.sae import Coder
+from bluffscope.stats.study import label_numbers
 from bluffscope.table.reader import Run
 from bluffscope.table.schema import table_columns
 
@@ -204,7 +205,7 @@ def _tokenized(worker: ShardWorker, pairs: pl.DataFrame) -> tuple[list[Tokenized
         if isinstance(found, TokenizedPair) and all(sequence.scored for sequence in found.sequences[1:]):
             kept.append(found)
             places.append(number)
-    groups = pairs["group"].cast(pl.String).fill_null("").gather(places).rank("dense").to_numpy().astype(np.int64) - 1
+    groups = label_numbers(pairs["group"].gather(places))
     numbered = {found.pair.index: place for place, found in enumerate(kept)}
     return [_renumbered(found, numbered[found.pair.index]) for found in kept], groups
 

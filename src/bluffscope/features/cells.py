@@ -67,11 +67,6 @@ def layer_cells(features: pl.LazyFrame, pair_ids: pl.Series, layer: int) -> Feat
     return FeatureCells(names, np.append(starts, len(cells)), pair, *sides)
 
 
-def group_numbers(labels: pl.Series) -> np.ndarray:
-    """(pair,) groups numbered from 0 without gaps; pairs without a label share one."""
-    return labels.cast(pl.String).fill_null("").rank("dense").to_numpy().astype(np.int64) - 1
-
-
 def segment_sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """(segment,) float64 sums of consecutive segments, empty ones 0.
 

@@ -10,13 +10,14 @@ import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
-from bluffscope.features.cells import FeatureCells, group_numbers, in_groups, layer_cells
+from bluffscope.features.cells import FeatureCells, in_groups, layer_cells
 from bluffscope.features.ghosts import GHOST_FIRES, GHOST_SCHEMA, LAYER_GHOSTS, ghost_summary, ghosts_of
 from bluffscope.features.selection import named_values
 from bluffscope.host.exclusive import exclusive
 from bluffscope.stats.flips import flip_tail
-from bluffscope.stats.multiplicity import benjamini_hochberg
+from bluffscope.stats.multiplicity import benjamini_hochberg, by_family
 from bluffscope.stats.sampling import draw_groups, drawn_from
+from bluffscope.stats.study import label_numbers
 
 EFFECT_SCHEMA: Final = pl.Schema(
     {
@@ -108,12 +109,14 @@ def feature_effects(
     pairs = drawn
     chosen = _layers(features, layers)
     values = _values(pairs, by, notes)
-    groups = group_numbers(pairs["group"])
+    groups = label_numbers(pairs["group"])
     parts: list[_Layer] = []
     for layer in chosen:
         cells = layer_cells(features, pairs["pair_id"], layer)
         parts.append(_tested(layer, cells, groups, seed))
-    for part, q in zip(parts, _corrected([part.p for part in parts], family), strict=True):
+    for part, q in zip(
+        parts, by_family([part.p for part in parts], "scope" if family == "layer" else "all"), strict=True
+    ):
         part.q[:] = q
     tables = [_table(part, pairs, values, seed) for part in parts]
     ghosts = [ghosts_of(part.cells, groups) for part in parts]
@@ -225,12 +228,6 @@ def _flip_p(
     )
 
 
-def _corrected(p: Sequence[np.ndarray], family: Family) -> list[np.ndarray]:
-    if family == "layer":
-        return [benjamini_hochberg(layer) for layer in p]
-    return np.split(benjamini_hochberg(np.concatenate(p)), np.cumsum([len(layer) for layer in p])[:-1])
-
-
 def _table(part: _Layer, pairs: pl.DataFrame, values: dict[str, np.ndarray], seed: int) -> pl.DataFrame:
     """`EFFECT_SCHEMA` of a layer."""
     cells, tested = part.cells, part.tested
@@ -267,7 +264,7 @@ def _differs_in(
     listed: list[list[str] | None] = [None] * len(part.tested)
     if not values or not found.any():
         return listed
-    groups = group_numbers(pairs["group"])
+    groups = label_numbers(pairs["group"])
     chosen = part.tested[found]
     p = np.stack([_flip_p(part.layer, part.cells, groups, chosen, used, seed) for used in values.values()], axis=1)
     q = benjamini_hochberg(p.ravel()).reshape(p.shape)

@@ -58,7 +58,8 @@ def table(
         gap: spaces between columns.
     """
     made = Table(
-        title=None if title is None else Text(title, style="bold"),
+        title=None if title is None else Text(title),
+        title_style="bold",
         title_justify="left",
         box=None,  # its lines would cost the width of a whole column
         padding=(0, gap, 0, 0),

@@ -8,15 +8,17 @@ significant, and among ten pairs every accident is large.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
-from math import erfc
+from math import erfc, isfinite
 from typing import Final
 
 import numpy as np
+from scipy.stats import binomtest, wilcoxon
 
-from bluffscope.linter.draft import Draft, Excerpt, count, p_value, percent, where
+from bluffscope.linter.draft import Draft, count, p_value, percent, where
 from bluffscope.linter.findings import ScopeMeasures
 from bluffscope.linter.profile import Profile
+from bluffscope.stats.effects import dz
+from bluffscope.stats.study import numbered
 
 FALSE_ALARMS: Final = 0.01
 """Chance of any finding of a check in balanced data; shared out among the scopes (Bonferroni)."""
@@ -37,10 +39,10 @@ def measure(profile: Profile) -> tuple[ScopeMeasures, ...]:
 
 
 def _measured(profile: Profile, scope: str, positions: np.ndarray, level: float) -> ScopeMeasures:
-    groups = np.unique(profile.groups[positions], return_inverse=True)[1]
+    groups = numbered(profile.groups[positions])
     number = int(groups.max()) + 1
     characters = _differences(profile.lengths[positions])
-    tokens = _token_differences(profile, positions)
+    tokens = None if profile.tokens is None else _differences(profile.tokens.lengths[positions])
     negations = profile.negations[positions]
     # Of 100,000 small domains none can be found, and each test would take a millisecond.
     tested = smallest_p(number) < level
@@ -70,13 +72,9 @@ def _differences(values: np.ndarray) -> np.ndarray:
     return np.diff(values.astype(np.float64), axis=1)[:, 0]
 
 
-def _token_differences(profile: Profile, positions: np.ndarray) -> np.ndarray | None:
-    return None if profile.tokens is None else _differences(profile.tokens.lengths[positions])
-
-
 def _dz(differences: np.ndarray) -> float | None:
-    spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
-    return float(differences.mean()) / spread if spread > 0 else None
+    found = float(dz(differences[:, None])[0])
+    return found if isfinite(found) else None
 
 
 def _group_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -90,8 +88,6 @@ def signed_rank_p(differences: np.ndarray, groups: np.ndarray) -> float | None:
         differences: (pair,) float64.
         groups: (pair,) int64, numbered from 0 without gaps.
     """
-    from scipy.stats import wilcoxon  # half a second: only when a linter runs
-
     means = _group_means(differences, groups)
     means = means[means != 0]
     if not len(means):
@@ -104,8 +100,6 @@ def signed_rank_p(differences: np.ndarray, groups: np.ndarray) -> float | None:
 
 def sign_p(differences: np.ndarray, groups: np.ndarray) -> float | None:
     """Exact two-sided sign test of the groups' mean differences (McNemar's, for single pairs); None if none differs."""
-    from scipy.stats import binomtest  # half a second: only when a linter runs
-
     means = _group_means(differences, groups)
     up, down = int((means > 0).sum()), int((means < 0).sum())
     return float(binomtest(up, up + down).pvalue) if up + down else None
@@ -113,49 +107,39 @@ def sign_p(differences: np.ndarray, groups: np.ndarray) -> float | None:
 
 def length_imbalances(profile: Profile, scopes: Sequence[ScopeMeasures]) -> Iterator[Draft]:
     """Scopes in which hallucinations are longer than facts, or shorter, in characters."""
-    for measured, (scope, positions) in zip(scopes, profile.scopes(), strict=True):
-        if measured.length_p is None:
-            continue
-        differences = _differences(profile.lengths[positions])
-        yield from _imbalance(
-            "length-imbalance", "characters", scope, positions, differences, measured.length_p, scopes
-        )
+    tests = [scope.length_p for scope in scopes]
+    return _imbalances(profile, profile.lengths, tests, "length-imbalance", "characters")
 
 
 def token_length_imbalances(profile: Profile, scopes: Sequence[ScopeMeasures]) -> Iterator[Draft]:
     """The same in the model's tokens."""
-    for measured, (scope, positions) in zip(scopes, profile.scopes(), strict=True):
-        differences = _token_differences(profile, positions) if measured.token_p is not None else None
-        if differences is not None:
-            yield from _imbalance(
-                "token-length-imbalance", "tokens", scope, positions, differences, measured.token_p, scopes
-            )
+    tests = [scope.token_p for scope in scopes]
+    tokens = () if profile.tokens is None else profile.tokens.lengths
+    return _imbalances(profile, np.asarray(tokens), tests, "token-length-imbalance", "tokens")
 
 
-def _imbalance(
-    code: str,
-    unit: str,
-    scope: str,
-    positions: np.ndarray,
-    differences: np.ndarray,
-    p: float | None,
-    scopes: Sequence[ScopeMeasures],
+def _imbalances(
+    profile: Profile, lengths: np.ndarray, tests: Sequence[float | None], code: str, unit: str
 ) -> Iterator[Draft]:
-    dz, lean = _dz(differences), float(np.sign(differences).mean())
-    constant = dz is None and lean != 0  # the same difference in every pair
-    large = constant or abs(dz or 0.0) >= SMALL_DZ or abs(lean) >= SMALL_SHARE
-    if p is None or p >= FALSE_ALARMS / len(scopes) or not large:
-        return
-    # Mean and majority may disagree where a few texts are very long; the test ranks, and so sides with the majority.
-    longer = (lean or differences.mean()) > 0
-    found = positions[differences > 0 if longer else differences < 0]
-    sentence = (
-        f"Hallucinations are {'longer' if longer else 'shorter'} than facts{where(scope)}: in {count(len(found))} of "
-        f"{len(positions):,} ({percent(len(found) / len(positions))}), mean difference {differences.mean():+.1f} "
-        f"{unit}, d_z {'beyond measure, as it is the same in all' if dz is None else f'{dz:+.2f}'} (Wilcoxon over "
-        f"groups {p_value(p)}): length alone tells them apart."
-    )
-    yield Draft(code, found, partial(_said, sentence), scope)
+    for p, (scope, positions) in zip(tests, profile.scopes(), strict=True):
+        if p is None or p >= FALSE_ALARMS / len(tests):
+            continue
+        differences = _differences(lengths[positions])
+        effect, lean = _dz(differences), float(np.sign(differences).mean())
+        constant = effect is None and lean != 0  # the same difference in every pair
+        if not constant and abs(effect or 0.0) < SMALL_DZ and abs(lean) < SMALL_SHARE:
+            continue
+        # Mean and majority may disagree where a few texts are very long; the test ranks, and sides with the majority.
+        longer = (lean or differences.mean()) > 0
+        found = positions[differences > 0 if longer else differences < 0]
+        sentence = (
+            f"Hallucinations are {'longer' if longer else 'shorter'} than facts{where(scope)}: in {count(len(found))} "
+            f"of {len(positions):,} ({percent(len(found) / len(positions))}), mean difference "
+            f"{differences.mean():+.1f} {unit}, d_z "
+            f"{'beyond measure, as it is the same in all' if effect is None else f'{effect:+.2f}'} (Wilcoxon over "
+            f"groups {p_value(p)}): length alone tells them apart."
+        )
+        yield Draft(code, found, "{said}", {"said": sentence}, scope)
 
 
 def negation_imbalances(profile: Profile, scopes: Sequence[ScopeMeasures]) -> Iterator[Draft]:
@@ -172,9 +156,4 @@ def negation_imbalances(profile: Profile, scopes: Sequence[ScopeMeasures]) -> It
             f"{percent(measured.negations_fact)} of the facts{where(scope)} (sign test over groups {p_value(p)}): a "
             f"word such as 'not' tells them apart in {count(len(found))}."
         )
-        yield Draft("negation-imbalance", found, partial(_said, sentence), scope)
-
-
-def _said(sentence: str, found: Sequence[Excerpt]) -> str:
-    del found  # the sentence is about the scope, not about single pairs
-    return sentence
+        yield Draft("negation-imbalance", found, "{said}", {"said": sentence}, scope)

@@ -3,61 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from bluffscope.linter.balance import length_imbalances, measure, negation_imbalances, token_length_imbalances
+from bluffscope.linter import balance, repeats, wording
 from bluffscope.linter.classifier import SAMPLE_PAIRS, classify, draw_sample
 from bluffscope.linter.draft import QUOTED_PAIRS, Draft, Excerpt, short
 from bluffscope.linter.findings import CODES, Finding, LintReport, ScopeMeasures
-from bluffscope.linter.near import Named, candidates, near_contradictions
+from bluffscope.linter.near import candidates, near_contradictions
 from bluffscope.linter.profile import Profile, Tokenize, take_profile
-from bluffscope.linter.repeats import (
-    conflicting_facts,
-    contradictions,
-    duplicate_ids,
-    duplicate_pairs,
-    duplicate_prompts,
-    same_completions,
-)
 from bluffscope.linter.sample import Rows
-from bluffscope.linter.wording import (
-    answers_in_prompts,
-    doubled_spaces,
-    labels_as_texts,
-    merged_boundaries,
-    same_last_tokens,
-    same_last_words,
-    spaces_at_joins,
-    without_tokens,
-)
 from bluffscope.linter.words import last_piece
 from bluffscope.pairs.fields import RowError
 from bluffscope.pairs.readers import quoted
-from bluffscope.records import AUTO_JOIN
+from bluffscope.records import AUTO_JOIN, Pair
 
 PAIR_CHECKS: Final[tuple[Callable[[Profile], Iterator[Draft]], ...]] = (
-    duplicate_ids,
-    labels_as_texts,
-    contradictions,
-    conflicting_facts,
-    same_completions,
-    without_tokens,
-    duplicate_pairs,
-    duplicate_prompts,
-    answers_in_prompts,
-    same_last_words,
-    same_last_tokens,
-    merged_boundaries,
-    doubled_spaces,
-    spaces_at_joins,
+    repeats.duplicate_ids,
+    wording.labels_as_texts,
+    repeats.contradictions,
+    repeats.conflicting_facts,
+    repeats.same_completions,
+    wording.without_tokens,
+    repeats.duplicate_pairs,
+    repeats.duplicate_prompts,
+    wording.answers_in_prompts,
+    wording.same_last_words,
+    wording.same_last_tokens,
+    wording.merged_boundaries,
+    wording.doubled_spaces,
+    wording.spaces_at_joins,
 )
 """Checks of single pairs."""
 SCOPE_CHECKS: Final[tuple[Callable[[Profile, Sequence[ScopeMeasures]], Iterator[Draft]], ...]] = (
-    length_imbalances,
-    token_length_imbalances,
-    negation_imbalances,
+    balance.length_imbalances,
+    balance.token_length_imbalances,
+    balance.negation_imbalances,
 )
 """Checks of a domain's balance; the text classifier, which needs texts, comes on top."""
 
@@ -88,12 +71,12 @@ def lint_source(
         InputError: a file cannot be read, or not one of its rows is a pair.
     """
     profile = take_profile(source, tokenize, join)
-    scopes = measure(profile)
+    scopes = balance.measure(profile)
     drafts = [draft for check in PAIR_CHECKS for draft in check(profile)]
     drafts += [draft for check in SCOPE_CHECKS for draft in check(profile, scopes)]
     sample = draw_sample(profile, most_judged, seed)
     looked_up = _LookUp(source, drafts, sample.positions(), candidates(profile))
-    scopes, judged = classify(profile, scopes, sample, looked_up.texts, looked_up.rows, seed)
+    scopes, judged = classify(profile, scopes, sample, looked_up.pairs, seed)
     faults = [Finding("unreadable-row", f"{fault}.", (fault.pair_id,), (fault.index,)) for fault in profile.faults]
     near = near_contradictions(profile, looked_up.compared)
     findings = [*faults, *map(looked_up.finding, drafts), *near, *judged]
@@ -112,37 +95,31 @@ class _LookUp:
     """Ids, rows and texts of the pairs that are named, sampled or compared, from a second pass over the source."""
 
     def __init__(self, source: Rows, drafts: Sequence[Draft], sampled: np.ndarray, compared: np.ndarray) -> None:
-        self.rows: dict[int, int] = {}
-        self.texts: dict[int, tuple[str, str, str]] = {}
-        self.compared: dict[int, Named] = {}
-        self._ids: dict[int, str] = {}
+        self.pairs: dict[int, Pair] = {}
+        """Those sampled, without their prompts."""
+        self.compared: dict[int, Pair] = {}
+        self._names: dict[int, tuple[str, int]] = {}
         self._excerpts: dict[int, Excerpt] = {}
-        found = [np.empty(0, np.int64), *(draft.positions for draft in drafts)]
-        excerpted = {int(i) for positions in found for i in positions[:QUOTED_PAIRS]}
+        found = {int(position) for draft in drafts for position in draft.positions}
+        excerpted = {int(position) for draft in drafts for position in draft.positions[:QUOTED_PAIRS]}
         sample, prompts = set(sampled.tolist()), set(compared.tolist())
-        wanted = set(np.unique(np.concatenate(found)).tolist()) | sample | prompts
-        if not wanted:
+        if not found | sample | prompts:
             return
         pairs = ((place, row) for place, row in source.rows() if not isinstance(row, RowError))
         for position, (place, pair) in enumerate(pairs):
-            if position in wanted:
-                self._ids[position] = pair.id
-                self.rows[position] = pair.index
+            if position in found:
+                self._names[position] = pair.id, pair.index
             if position in sample:
-                self.texts[position] = (pair.id, pair.fact, pair.hallucination)
+                self.pairs[position] = replace(pair, prompt="", extra={})
             if position in prompts:
-                self.compared[position] = Named(pair.id, pair.index, pair.prompt, pair.fact, pair.hallucination)
+                self.compared[position] = replace(pair, extra={})
             if position in excerpted:
                 quotes = map(short, (pair.prompt, pair.fact, pair.hallucination, last_piece(pair.fact)))
                 self._excerpts[position] = Excerpt(quoted(pair.id), place, *quotes)
 
     def finding(self, draft: Draft) -> Finding:
         """The finding that a draft becomes."""
-        positions = [int(position) for position in draft.positions]
-        return Finding(
-            draft.code,
-            draft.say([self._excerpts[position] for position in positions[:QUOTED_PAIRS]]),
-            tuple(self._ids[position] for position in positions),
-            tuple(self.rows[position] for position in positions),
-            draft.scope,
-        )
+        positions = draft.positions.tolist()
+        names = [self._names[position] for position in positions]
+        said = draft.say([self._excerpts[position] for position in positions[:QUOTED_PAIRS]])
+        return Finding(draft.code, said, tuple(id for id, _ in names), tuple(row for _, row in names), draft.scope)

@@ -7,12 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from scipy.stats import t as student
 
 from bluffscope.linter.draft import count, p_value, short, where
 from bluffscope.linter.findings import Finding, ScopeMeasures
 from bluffscope.linter.profile import Profile
 from bluffscope.pairs.readers import quoted
 from bluffscope.pairs.wordbag import bag_classifier, counted
+from bluffscope.records import Pair
+from bluffscope.stats.auroc import ordering
+from bluffscope.stats.resampling import area_draws, ends
+from bluffscope.stats.study import numbered
 
 MARGIN: Final = 0.05
 """An AUROC must exceed 0.5 by this: 0.55 is an effect of d = 0.18, about the 0.2 within which the statistics call
@@ -48,9 +53,6 @@ TELLING_PAIRS: Final = 10
 CUES: Final = 4
 RARE: Final = 0.005
 """Words in fewer texts than this share are no cues to name, whatever weight chance gave them."""
-
-Texts = Mapping[int, tuple[str, str, str]]
-"""Id, fact and hallucination of sampled pairs, by position."""
 
 
 @dataclass(frozen=True)
@@ -128,17 +130,17 @@ def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level:
     """
     total = len(facts)
     labels = np.repeat([0, 1], total)
-    folds = np.tile(np.unique(groups, return_inverse=True)[1], 2)
+    groups = numbered(groups)
     # Counting needs no labels and no other text, so it is done once; weights and idf are learnt inside each fold.
     counts, names = counted([*facts, *halls])
-    held_out = _Folds(counts, folds)
+    held_out = _Folds(counts, np.tile(groups, 2))
     scores = held_out.scores(labels)
-    clear = np.argsort(scores[:total] - scores[total:], kind="stable")[:TELLING_PAIRS]
+    clear = np.argsort(scores[0] - scores[1], kind="stable")[:TELLING_PAIRS]
     fact_cues, hall_cues = _cues(counts, labels, names)
-    whole = float(auroc(scores, labels, np.ones((1, 2 * total)))[0])
-    lo, hi = _interval(scores, labels, folds, level, seed)
+    whole = ordering(*scores).area
+    lo, hi = ends(area_draws([scores], groups, RESAMPLES, np.random.default_rng(seed)), level)[:, 0].tolist()
     lo, hi = max(0.0, whole - WIDENED * (whole - lo)), min(1.0, whole + WIDENED * (hi - whole))
-    p = _exchange_p(held_out, scores, labels, folds, whole, seed) if whole >= 0.5 + MARGIN else None
+    p = _exchange_p(held_out, scores, groups, whole, seed) if whole >= 0.5 + MARGIN else None
     return Judgement(whole, lo, hi, p, np.sort(clear), fact_cues, hall_cues)
 
 
@@ -154,16 +156,14 @@ class _Folds:
             self._folds.append((train, test, weights.transform(counts[train]), weights.transform(counts[test])))
 
     def scores(self, labels: np.ndarray) -> np.ndarray:
-        """(text,) float64: each text's score by the model that was fitted to the other folds."""
+        """(2, pair) float64: each text's score by the model that was fitted to the other folds, facts first."""
         found = np.empty(len(labels))
         for train, test, known, held_out in self._folds:
             found[test] = bag_classifier()[1].fit(known, labels[train]).decision_function(held_out)
-        return found
+        return found.reshape(2, -1)
 
 
-def _exchange_p(
-    held_out: _Folds, scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, found: float, seed: int
-) -> float:
+def _exchange_p(held_out: _Folds, scores: np.ndarray, groups: np.ndarray, found: float, seed: int) -> float:
     """How likely an AUROC as high as the one found is where whole groups exchange fact and hallucination at random.
 
     The tail of a t distribution with mean and spread of `EXCHANGES`. With few groups the classifier is fitted to each
@@ -171,23 +171,19 @@ def _exchange_p(
 
     Args:
         held_out: fits the classifier.
-        scores: (text,) held out.
-        labels: (text,) 0 or 1.
-        groups: (text,) numbered from 0 without gaps.
+        scores: (2, pair) held out.
+        groups: (pair,) numbered from 0 without gaps.
         found: the AUROC.
         seed: of the exchanges.
     """
-    from scipy.stats import t as student  # half a second: only when a linter runs
-
     number = int(groups.max()) + 1
     refitted = number < REFITTED
     generator = np.random.default_rng(seed)
-    once = np.ones((1, len(labels)))
     values: list[float] = []
     for times in range(1, EXCHANGES + 1):
-        exchanged = labels ^ generator.integers(2, size=number)[groups]
-        fitted = held_out.scores(exchanged) if refitted else scores
-        values.append(float(auroc(fitted, exchanged, once)[0]))
+        exchanged = generator.integers(2, size=number)[groups]  # (pair,)
+        fitted = held_out.scores(np.concatenate([exchanged, 1 - exchanged])) if refitted else scores
+        values.append(ordering(*np.where(exchanged, fitted[::-1], fitted)).area)
         if times in (LOOK, EXCHANGES):
             spread = float(np.std(values, ddof=1)) * (1 if refitted else WIDENED) * (1 + 1 / times) ** 0.5
             beyond = found - (float(np.mean(values)) if refitted else 0.5)
@@ -195,39 +191,6 @@ def _exchange_p(
             if p > HOPELESS or times == EXCHANGES:
                 return p
     raise AssertionError("the last exchange returns")
-
-
-def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(resample,) float64: P(score of a 1 > score of a 0) + ties/2, each text counting by its weight.
-
-    Args:
-        scores: (text,) float64.
-        labels: (text,) 0 or 1.
-        weights: (resample, text); each row has weight on both labels.
-    """
-    order = np.argsort(scores, kind="stable")
-    starts = np.append(0, np.flatnonzero(np.diff(scores[order])) + 1)  # of each run of tied scores
-    ones = np.add.reduceat(weights[:, order] * labels[order], starts, axis=1)
-    zeros = np.add.reduceat(weights[:, order] * (1 - labels[order]), starts, axis=1)
-    below = np.cumsum(zeros, axis=1) - zeros / 2
-    return (ones * below).sum(axis=1) / (ones.sum(axis=1) * zeros.sum(axis=1))
-
-
-def _interval(
-    scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, level: float, seed: int
-) -> tuple[float, float]:
-    """Percentile bootstrap over groups of the cross-validated scores."""
-    generator = np.random.default_rng(seed)
-    number = int(groups.max()) + 1
-    values: list[np.ndarray] = []
-    for start in range(0, RESAMPLES, 100):
-        rows = min(100, RESAMPLES - start)
-        drawn = generator.integers(number, size=(rows, number)) + number * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * number).reshape(rows, number)
-        values.append(auroc(scores, labels, times[:, groups].astype(np.float64)))
-    tail = (1 - level) / 2
-    lo, hi = np.quantile(np.concatenate(values), [tail, 1 - tail])
-    return float(lo), float(hi)
 
 
 def _cues(counts: Any, labels: np.ndarray, names: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -245,7 +208,7 @@ def _cues(counts: Any, labels: np.ndarray, names: Any) -> tuple[tuple[str, ...],
 
 
 def classify(
-    profile: Profile, scopes: Sequence[ScopeMeasures], sample: Sample, texts: Texts, rows: Mapping[int, int], seed: int
+    profile: Profile, scopes: Sequence[ScopeMeasures], sample: Sample, pairs: Mapping[int, Pair], seed: int
 ) -> tuple[tuple[ScopeMeasures, ...], list[Finding]]:
     """Judge every scope of the sample.
 
@@ -253,8 +216,7 @@ def classify(
         profile: what is known of the pairs.
         scopes: the measures so far.
         sample: the pairs to be looked at.
-        texts: their ids and completions, by position.
-        rows: their places in the input, by position.
+        pairs: those, by position.
         seed: of the bootstrap.
 
     Returns:
@@ -267,7 +229,8 @@ def classify(
     for scope in scopes:
         positions = sample.scopes.get(scope.scope)
         if positions is not None:
-            facts, halls = ([texts[int(i)][side] for i in positions] for side in (1, 2))
+            shown = [pairs[position] for position in positions.tolist()]
+            facts, halls = [pair.fact for pair in shown], [pair.hallucination for pair in shown]
             found = judge(facts, halls, profile.groups[positions], level, seed)
             scope = replace(
                 scope,
@@ -279,9 +242,8 @@ def classify(
             )
             allowed = FALSE_ALARMS / (1 if not domains else 2 if scope.scope == "pooled" else 2 * domains)
             if found.p is not None and found.p <= allowed:
-                telling = [int(i) for i in positions[found.telling]]
-                ids, places = tuple(texts[i][0] for i in telling), tuple(rows[i] for i in telling)
-                findings.append(Finding("text-tells", _told(found, scope), ids, places, scope.scope))
+                ids, rows = zip(*((shown[place].id, shown[place].index) for place in found.telling), strict=True)
+                findings.append(Finding("text-tells", _told(found, scope), ids, rows, scope.scope))
         measured.append(scope)
     return tuple(measured), [*findings, *_not_judged(sample)]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -34,9 +34,22 @@ class Draft:
     code: str
     positions: np.ndarray
     """(found,) int64, ascending."""
-    say: Callable[[Sequence[Excerpt]], str]
-    """The sentence, given excerpts of the first `QUOTED_PAIRS` pairs."""
+    sentence: str
+    """A template: {0.id} is the id of the first pair, {1.fact} the fact of the second, {name} one of `details`."""
+    details: Mapping[str, object] = field(default_factory=dict[str, object])
     scope: str | None = None
+
+    def say(self, found: Sequence[Excerpt]) -> str:
+        """The sentence, given excerpts of the first `QUOTED_PAIRS` pairs."""
+        return self.sentence.format(*found, **self.details)
+
+
+def marked(code: str, mask: np.ndarray, sentence: str, **details: Any) -> Iterator[Draft]:
+    """One finding about all pairs of a (pair,) mask, if there are any; {pairs} is their number."""
+    positions = np.flatnonzero(mask)
+    if len(positions):
+        share = percent(len(positions) / len(mask))
+        yield Draft(code, positions, sentence, {"pairs": count(len(positions)), "share": share, **details})
 
 
 def short(text: str) -> str:

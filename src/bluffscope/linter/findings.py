@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from bluffscope.linter.draft import count
+
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: Final[tuple[Severity, Severity, Severity]] = ("error", "warning", "info")
 
@@ -132,8 +134,10 @@ class LintReport:
         parts: list[str] = []
         for severity in ("error", "warning"):
             if codes := self.codes(severity):
-                named = [f"{_plain(code)}{f': {_count(pairs)}' if pairs else ''}" for code, pairs in codes.items()]
-                parts.append(f"{_count(len(codes), severity)} ({'; '.join(named)})")
+                named = [
+                    f"{code.replace('-', ' ')}{f': {count(pairs)}' if pairs else ''}" for code, pairs in codes.items()
+                ]
+                parts.append(f"{count(len(codes), severity)} ({'; '.join(named)})")
         return ", ".join(parts) or None
 
     def as_dict(self, most: int | None = None) -> dict[str, Any]:
@@ -164,11 +168,3 @@ class LintReport:
             ],
             "scopes": [asdict(scope) for scope in self.scopes],
         }
-
-
-def _plain(code: str) -> str:
-    return code.replace("-", " ")
-
-
-def _count(number: int, noun: str = "pair") -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

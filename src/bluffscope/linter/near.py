@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from bluffscope.linter.findings import Finding
 from bluffscope.linter.profile import Profile
 from bluffscope.linter.words import negated, words
 from bluffscope.pairs.readers import quoted
+from bluffscope.records import Pair
 
 MOST: Final = 20_000
 """Pairs whose prompts are compared; of more, the first."""
@@ -33,16 +34,6 @@ _RANKED: Final = re.compile(r".*\d.*|.+est|first|second|third|fourth|fifth|most|
 """Words by which a prompt asks for something else, as a negation or a name does."""
 
 
-class Named(NamedTuple):
-    """A pair of which the prompt is compared."""
-
-    id: str
-    row: int
-    prompt: str
-    fact: str
-    hallucination: str
-
-
 def candidates(profile: Profile) -> np.ndarray:
     """(found,) positions of pairs that share a completion with another, true for one and false for the other."""
     true, false = profile.completions.T
@@ -50,7 +41,7 @@ def candidates(profile: Profile) -> np.ndarray:
     return np.flatnonzero(found)[:MOST]
 
 
-def near_contradictions(profile: Profile, named: Mapping[int, Named]) -> Iterator[Finding]:
+def near_contradictions(profile: Profile, named: Mapping[int, Pair]) -> Iterator[Finding]:
     """A completion that is true for one prompt and false for another which has the same words but for one or two.
 
     Args:
@@ -108,7 +99,7 @@ def _nearly_the_same(fewer: list[str], more: list[str]) -> bool:
     )
 
 
-def _finding(one: Named, other: Named, true_first: bool) -> Finding:
+def _finding(one: Pair, other: Pair, true_first: bool) -> Finding:
     claim = one.fact if true_first else one.hallucination
     said, there = ("true", "false") if true_first else ("false", "true")
     message = (
@@ -116,5 +107,5 @@ def _finding(one: Named, other: Named, true_first: bool) -> Finding:
         f"nearly the same: {short(one.prompt)} and {short(other.prompt)}; keep the pair that is right, or say in the "
         "prompts what differs."
     )
-    both = sorted((one, other), key=lambda pair: pair.row)
-    return Finding("near-contradiction", message, tuple(pair.id for pair in both), tuple(pair.row for pair in both))
+    both = sorted((one, other), key=lambda pair: pair.index)
+    return Finding("near-contradiction", message, tuple(pair.id for pair in both), tuple(pair.index for pair in both))

@@ -6,25 +6,22 @@ hashes: among a million texts, two different ones agree by chance once in 40 mil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 
 import numpy as np
 
-from bluffscope.linter.draft import Draft, Excerpt, count
+from bluffscope.linter.draft import QUOTED_PAIRS, Draft, marked
 from bluffscope.linter.profile import Profile
 
 
 def duplicate_ids(profile: Profile) -> Iterator[Draft]:
     """Ids that more than one pair has: results could not be traced back, so `analyze` refuses them."""
     for positions in _repeated(profile.ids):
-        yield Draft("duplicate-id", positions, partial(_same_id, len(positions)))
-
-
-def _same_id(number: int, found: Sequence[Excerpt]) -> str:
-    places = "; ".join(excerpt.place for excerpt in found)
-    more = f" and {number - len(found)} more" if number > len(found) else ""
-    return f"id {found[0].id} is used by {number:,} pairs ({places}{more}); give each an id of its own."
+        quoted = min(len(positions), QUOTED_PAIRS)
+        places = "; ".join(f"{{{place}.place}}" for place in range(quoted))
+        more = f" and {len(positions) - quoted} more" if len(positions) > quoted else ""
+        sentence = f"id {{0.id}} is used by {len(positions):,} pairs ({places}{more}); give each an id of its own."
+        yield Draft("duplicate-id", positions, sentence)
 
 
 def contradictions(profile: Profile) -> Iterator[Draft]:
@@ -36,20 +33,15 @@ def contradictions(profile: Profile) -> Iterator[Draft]:
         positions = np.union1d(true, false)
         # One pair alone: its fact and its hallucination are the same, which is another finding.
         if len(true) and len(false) and len(positions) > 1:
-            yield Draft("contradiction", positions, partial(_contradicted, positions, true))
-
-
-def _contradicted(positions: np.ndarray, true: np.ndarray, found: Sequence[Excerpt]) -> str:
-    first = found[0]
-    first_is_true = positions[0] in true
-    claim = first.fact if first_is_true else first.hallucination
-    words = ("true", "false") if first_is_true else ("false", "true")
-    others = f"pair {found[1].id}" if len(positions) == 2 else f"{len(positions) - 1:,} other pairs"
-    end = "" if len(positions) == 2 else " or doubled"
-    return (
-        f"{claim} is {words[0]} in pair {first.id} and {words[1]}{end} in {others} for the same prompt "
-        f"{first.prompt}; keep the one that is right."
-    )
+            here, there, side = (
+                ("true", "false", "fact") if positions[0] in true else ("false", "true", "hallucination")
+            )
+            others = "in pair {1.id}" if len(positions) == 2 else f"or doubled in {len(positions) - 1:,} other pairs"
+            sentence = (
+                f"{{0.{side}}} is {here} in pair {{0.id}} and {there} {others} for the same prompt {{0.prompt}}; keep "
+                "the one that is right."
+            )
+            yield Draft("contradiction", positions, sentence)
 
 
 def conflicting_facts(profile: Profile) -> Iterator[Draft]:
@@ -58,42 +50,30 @@ def conflicting_facts(profile: Profile) -> Iterator[Draft]:
     for positions in _repeated(profile.prompts):
         facts, firsts = np.unique(true[positions], return_index=True)
         if len(facts) > 1 and not np.isin(facts, false[positions]).any():
-            yield Draft("conflicting-facts", np.sort(positions[firsts]), partial(_conflicting, len(facts)))
-
-
-def _conflicting(number: int, found: Sequence[Excerpt]) -> str:
-    one, other = found[:2]
-    return (
-        f"The prompt {one.prompt} has {number:,} facts ({one.fact} in pair {one.id}, {other.fact} in pair {other.id}): "
-        "see that all of them are true."
-    )
+            sentence = (
+                f"The prompt {{0.prompt}} has {len(facts):,} facts ({{0.fact}} in pair {{0.id}}, {{1.fact}} in pair "
+                "{1.id}): see that all of them are true."
+            )
+            yield Draft("conflicting-facts", np.sort(positions[firsts]), sentence)
 
 
 def same_completions(profile: Profile) -> Iterator[Draft]:
     """Pairs whose fact and hallucination are the same text."""
-    same = np.flatnonzero(profile.completions[:, 0] == profile.completions[:, 1])
-    if len(same):
-        yield Draft("same-completions", same, partial(_same_completions, len(same)))
-
-
-def _same_completions(number: int, found: Sequence[Excerpt]) -> str:
-    return (
-        f"Fact and hallucination are the same text in {count(number)} (in {found[0].id}: {found[0].fact}), letter "
-        "case and white space aside; there is nothing to tell apart."
+    sentence = (
+        "Fact and hallucination are the same text in {pairs} (in {0.id}: {0.fact}), letter case and white space aside; "
+        "there is nothing to tell apart."
     )
+    yield from marked("same-completions", profile.completions[:, 0] == profile.completions[:, 1], sentence)
 
 
 def duplicate_pairs(profile: Profile) -> Iterator[Draft]:
     """Pairs that agree in prompt, fact and hallucination."""
     for positions in _repeated(_whole(profile)):
-        yield Draft("duplicate-pair", positions, partial(_same_pair, len(positions)))
-
-
-def _same_pair(number: int, found: Sequence[Excerpt]) -> str:
-    return (
-        f"{number:,} pairs are the same (prompt {found[0].prompt}, fact {found[0].fact}): they count as one piece of "
-        "evidence; keep one."
-    )
+        sentence = (
+            f"{len(positions):,} pairs are the same (prompt {{0.prompt}}, fact {{0.fact}}): they count as one piece of "
+            "evidence; keep one."
+        )
+        yield Draft("duplicate-pair", positions, sentence)
 
 
 def duplicate_prompts(profile: Profile) -> Iterator[Draft]:
@@ -101,14 +81,11 @@ def duplicate_prompts(profile: Profile) -> Iterator[Draft]:
     whole = _whole(profile)
     for positions in _repeated(profile.prompts):
         if len(np.unique(whole[positions])) > 1:
-            yield Draft("duplicate-prompt", positions, partial(_same_prompt, len(positions)))
-
-
-def _same_prompt(number: int, found: Sequence[Excerpt]) -> str:
-    return (
-        f"{number:,} pairs share the prompt {found[0].prompt}: they form one group, so the data holds fewer "
-        "independent pairs than rows."
-    )
+            sentence = (
+                f"{len(positions):,} pairs share the prompt {{0.prompt}}: they form one group, so the data holds fewer "
+                "independent pairs than rows."
+            )
+            yield Draft("duplicate-prompt", positions, sentence)
 
 
 def _whole(profile: Profile) -> np.ndarray:
@@ -124,7 +101,5 @@ def _joined(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def _repeated(keys: np.ndarray) -> list[np.ndarray]:
     """The positions of each key that occurs more than once, by first position."""
     order = np.argsort(keys, kind="stable")
-    changes = np.flatnonzero(np.diff(keys[order])) + 1
-    starts, ends = np.append(0, changes), np.append(changes, len(keys))
-    runs = [order[start:end] for start, end in zip(starts, ends, strict=True) if end - start > 1]
-    return sorted(runs, key=lambda run: int(run[0]))
+    runs = np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)
+    return sorted((run for run in runs if len(run) > 1), key=lambda run: int(run[0]))

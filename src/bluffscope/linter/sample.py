@@ -10,6 +10,7 @@ import numpy as np
 from bluffscope.pairs.fields import RowError
 from bluffscope.pairs.source import Source
 from bluffscope.records import Pair
+from bluffscope.stats.sampling import whole_groups
 
 
 class Rows(Protocol):
@@ -36,12 +37,8 @@ class GroupSample:
         self.total = scan.count
         """Pairs of the source."""
         numbers = scan.groups.numbers()
-        sizes = np.bincount(numbers)
-        order = np.random.default_rng(seed).permutation(len(sizes))
-        taken = max(1, int(np.searchsorted(np.cumsum(sizes[order]), most, side="right")))
-        chosen = np.zeros(len(sizes), dtype=bool)
-        chosen[order[:taken]] = True
-        self._wanted = chosen[numbers]
+        order = np.random.default_rng(seed).permutation(int(numbers.max()) + 1)
+        self._wanted = whole_groups(numbers, order, most)
 
     def rows(self) -> Iterator[tuple[str, Pair | RowError]]:
         """As `Source.rows`, of the pairs drawn; their places in the input are as they are."""

@@ -143,7 +143,7 @@ class ShardWorker(RunWorker):
             rows.quarantine(batch[0].pair.index, "out of memory even in a batch of its own")
             return True
         self.ceiling.pairs = len(batch) // 2
-        logger.warning("out of memory with %d pairs a forward: going on with %d", len(batch), self.ceiling.pairs)
+        logger.warning("out of memory with %d pairs per forward pass: trying %d", len(batch), self.ceiling.pairs)
         return False
 
     def _measure(self, pairs: Sequence[TokenizedPair], rows: ShardRows) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import polars as pl
 
@@ -21,32 +21,21 @@ MOST_EFFECTS: Final = 45
 _SPREAD_WIDTH: Final = 195
 
 
-class _HeatMap(NamedTuple):
-    metric: str
-    percent: bool
-    """Show the change as a share of the fact's mean: for a metric whose scale differs by layer."""
-    title: str
-    subtitle: str
-    unit: str
-    """Unit of the means."""
-
-
-_HEAT_MAPS: Final = (
-    _HeatMap(
-        "reconstruction_error",
-        True,
+_HEAT_MAPS: Final = {
+    "reconstruction_error": (
         "Reconstruction error of the SAE, by layer and domain",
         "change from fact to hallucination in % of the fact's mean",
         "activation units",
     ),
-    _HeatMap(
-        "sphericity",
-        False,
+    "sphericity": (
         "Sphericity of the active features, by layer and domain",
         "mean difference, hallucination - fact",
         "0 flat, 1 round",
     ),
-)
+}
+"""Title, what the change is, and the unit of the means of each metric that has one."""
+_IN_PERCENT: Final = "reconstruction_error"
+"""Its scale differs by layer, so its change is shown as a share of the fact's mean."""
 _SCATTERS: Final = {
     "centroid_drift": "Centroid drift from the prompt, degrees",
     "axis_twist": "Axis twist from the prompt, degrees",
@@ -133,27 +122,27 @@ def _pairs(count: int) -> str:
 
 def _heat_maps(summary: pl.DataFrame, scopes: _Scopes) -> list[Spec]:
     found: list[Spec] = []
-    for kind in _HEAT_MAPS:
-        rows = summary.filter(pl.col("metric") == pl.format("l{}_{}", "layer", pl.lit(kind.metric)))
+    for metric, (title, subtitle, unit) in _HEAT_MAPS.items():
+        rows = summary.filter(pl.col("metric") == pl.format("l{}_{}", "layer", pl.lit(metric)))
         if rows.is_empty():
             continue
         layers = _evenly(rows["layer"].unique(maintain_order=True).to_list())
         columns = len(scopes.all)
+        wide, tall = max(42, min(86, 430 // max(columns, 1))), 42 if len(layers) <= 8 else 20
         # Where cells are large enough the means stand in them too.
-        with_means = 0 < columns <= 5 and len(layers) <= 8
-        wide, tall = (86, 42) if with_means else (max(42, 430 // max(columns, 1)), 20)
+        with_means = wide >= 76 and tall >= 40
         cells = [
-            _cell(row, label, kind.percent, with_means)
+            _cell(row, label, metric == _IN_PERCENT, with_means)
             for row in rows.iter_rows(named=True)
             if row["layer"] in layers and (label := scopes.label(row)) is not None
         ]
         sizes = [abs(cell["change"]) for cell in cells if cell["change"] is not None]
         if not sizes:
-            found.append(_nothing(kind.title, kind.subtitle))
+            found.append(_nothing(title, subtitle))
             continue
-        below = [f"below: means of fact → hallucination ({kind.unit})"] if with_means else []
+        below = [f"below: means of fact → hallucination ({unit})"] if with_means else []
         spec = charts.heat_map("change", max(sizes) or 1.0) | {"height": {"step": tall}}
-        found.append(panel(spec, cells, kind.title, wide * columns, [kind.subtitle, *below]))
+        found.append(panel(spec, cells, title, wide * columns, [subtitle, *below]))
     return found
 
 

@@ -56,7 +56,7 @@ def feature_table(rows: Sequence[dict[str, Any]], active: str) -> Table:
         rows: of `bluffscope.compare.precision.SCHEMA`, those that count features.
         active: head of the column of what was active in the reference.
     """
-    heads = ["", active, "still active", "of those now: new"]
+    heads = ["", active, "still active", "newly active"]
     cells = ((f"layer {row['layer']}", f"{row['n']:,}", *map(_percent, (row["surviving"], row["new"]))) for row in rows)
     return table(heads, cells, title="\nActive features", least=_NAME_WIDTH)
 

@@ -38,8 +38,9 @@ def write_figures(drawn: dict[str, Spec | None], folder: Path) -> list[Path]:
         RunFolderError: the folder or a file cannot be written.
     """
     vlc = vl_convert("figures")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    if any(drawn.values()):
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     # What a run or its statistics no longer hold must not be shown by an earlier figure.
     remove(folder / f"{name}.{kind}" for name in drawn if drawn[name] is None for kind in ("png", "svg"))

@@ -12,7 +12,7 @@ from typing import Final
 
 import jinja2
 
-from bluffscope.detectors.of_run import detect_in, quick_to_detect
+from bluffscope.detectors.evaluate import detect_in, quick_to_detect
 from bluffscope.errors import BluffscopeError, InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.report.contents import RunTables, read_contents, read_tables

@@ -45,5 +45,5 @@ def slow_hints(config: RunConfig, seconds: float, marks: Sequence[str], computed
         full = MOST_BATCH_TOKENS[device]
         if computed["tokens"] < _FEW * full * computed["forwards"]:
             most = pairs(full, computed["tokens"] / (computed["forwards"] * engine.batch_size))
-            found.append(f"{engine.batch_size} pairs a forward are few here: --batch-size auto takes about {most}")
+            found.append(f"{engine.batch_size} pairs per forward pass are few: --batch-size auto uses about {most}")
     return found

@@ -22,7 +22,7 @@ from bluffscope.table.schema import SCHEMA_VERSION
 FREE: Final = frozenset(
     {
         *("device", "batch_size", "batch_tokens", "row_tokens", "engine", "workers", "address"),
-        *("max_quarantine", "allow_unsound", "fidelity", "out", "resume", "dry_run"),
+        *("max_quarantine", "allow_unsound", "fidelity", "figures", "out", "resume", "dry_run"),
     }
 )
 """Options that change where and how a run is done but not what comes out, beyond rounding."""

@@ -187,7 +187,7 @@ def _continued(config: RunConfig, held: ExitStack, log: RunLog) -> Previous:
     assert config.output.resume is not None
     path = config.output.resume
     if config.output.out is not None:
-        raise InputError(f"--out {config.output.out}: not with --resume, which goes on in the run's own folder")
+        raise InputError(f"--out {config.output.out}: cannot be combined with --resume; leave it out")
     look_for_run(path)
     held.enter_context(locked(path))
     log.open(RunFolder(path))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from bluffscope.host.exclusive import exclusive
-from bluffscope.stats.cells import Resampling, ScopeCells, measure_scope
+from bluffscope.stats.cells import CORRECTED, STATS_SCHEMA, Resampling, ScopeCells, measure_scope
 from bluffscope.stats.controls import null_control, planted_control
 from bluffscope.stats.effects import ALPHA
 from bluffscope.stats.ladder import confound_ladder
@@ -21,50 +21,6 @@ from bluffscope.stats.study import Study, build_study
 from bluffscope.stats.verdicts import Evidence, judge
 
 Control = Literal["none", "null", "planted"]
-
-STATS_SCHEMA: Final = pl.Schema(
-    {
-        "metric": pl.String,
-        "scope": pl.String,
-        "n": pl.Int64,
-        "mean_fact": pl.Float64,
-        "mean_hall": pl.Float64,
-        "mean_diff": pl.Float64,
-        "sd_diff": pl.Float64,
-        "dz": pl.Float64,
-        "hedges_g": pl.Float64,
-        "dz_lo": pl.Float64,
-        "dz_hi": pl.Float64,
-        "p_wilcoxon": pl.Float64,
-        "p_signflip": pl.Float64,
-        "q": pl.Float64,
-        "auroc": pl.Float64,
-        "auroc_lo": pl.Float64,
-        "auroc_hi": pl.Float64,
-        "p_paired": pl.Float64,
-        "adj_mean_diff": pl.Float64,
-        "adj_dz": pl.Float64,
-        "adj_lo": pl.Float64,
-        "adj_hi": pl.Float64,
-        "adj_p": pl.Float64,
-        "adj_q": pl.Float64,
-        "n_equal_length": pl.Int64,
-        "equal_length_dz": pl.Float64,
-        "equal_length_p": pl.Float64,
-        "mde80": pl.Float64,
-        "verdict": pl.String,
-        "reason": pl.String,
-        "cv_auroc_gain": pl.Float64,
-        "p_grouped": pl.Float64,
-        "q_grouped": pl.Float64,
-        "adj_p_grouped": pl.Float64,
-        "adj_q_grouped": pl.Float64,
-    }
-)
-"""Columns of the result, one row a metric and scope; docs/statistics.md says what each is."""
-
-CORRECTED: Final = {"q": "p_wilcoxon", "q_grouped": "p_grouped", "adj_q": "adj_p", "adj_q_grouped": "adj_p_grouped"}
-"""Each q value and the p value that it corrects."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,11 @@ class Ordering(NamedTuple):
     upto: np.ndarray
     """(pair,) how many facts are smaller or equal."""
 
+    @property
+    def area(self) -> float:
+        """P(hall > fact) + P(hall = fact) / 2 over all hallucinations and all facts."""
+        return float(self.below.mean() + self.upto.mean()) / (2 * len(self.facts))
+
 
 def ordering(fact: np.ndarray, hall: np.ndarray) -> Ordering:
     """The ordering of one metric; (pair,) finite values of both sides."""
@@ -32,11 +37,7 @@ def auroc(fact: np.ndarray, hall: np.ndarray) -> np.ndarray:
         fact: (pair, metric) finite.
         hall: (pair, metric) finite.
     """
-    found = np.empty(fact.shape[1])
-    for metric in range(fact.shape[1]):
-        _, below, upto = ordering(fact[:, metric], hall[:, metric])
-        found[metric] = (below.mean() + upto.mean()) / (2 * len(fact))
-    return found
+    return np.array([ordering(*sides).area for sides in zip(fact.T, hall.T, strict=True)], dtype=np.float64)
 
 
 def paired_share(differences: np.ndarray) -> np.ndarray:

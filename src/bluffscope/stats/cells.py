@@ -7,67 +7,47 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import polars as pl
 
 from bluffscope.stats.auroc import auroc, paired_share
-from bluffscope.stats.effects import hedges_factor, minimum_detectable_dz, varies
+from bluffscope.stats.effects import dz, hedges_factor, minimum_detectable_dz, varies
 from bluffscope.stats.heldout import heldout_gain
-from bluffscope.stats.length_control import Adjusted, LengthState, adjust, length_state, unadjusted
+from bluffscope.stats.length_control import LengthState, held_constant, length_state
 from bluffscope.stats.resampling import bootstrap_intervals, sign_flip_p, units
 from bluffscope.stats.signed_rank import signed_ranks, wilcoxon
 from bluffscope.stats.study import Block, Scope, Study
 from bluffscope.stats.verdicts import MIN_PAIRS
 
-COLUMNS: Final = (
-    "n",
-    "mean_fact",
-    "mean_hall",
-    "mean_diff",
-    "sd_diff",
-    "dz",
-    "hedges_g",
-    "dz_lo",
-    "dz_hi",
-    "p_wilcoxon",
-    "p_signflip",
-    "auroc",
-    "auroc_lo",
-    "auroc_hi",
-    "p_paired",
-    "adj_mean_diff",
-    "adj_dz",
-    "adj_lo",
-    "adj_hi",
-    "adj_p",
-    "n_equal_length",
-    "equal_length_dz",
-    "equal_length_p",
-    "mde80",
-    "cv_auroc_gain",
-    "p_grouped",
-    "adj_p_grouped",
+CORRECTED: Final = {"q": "p_wilcoxon", "q_grouped": "p_grouped", "adj_q": "adj_p", "adj_q_grouped": "adj_p_grouped"}
+"""Each q value and the p value that it corrects."""
+
+_FLOAT: Final = pl.Float64()
+STATS_SCHEMA: Final = pl.Schema(
+    {
+        **dict.fromkeys(("metric", "scope"), pl.String()),
+        "n": pl.Int64(),
+        **dict.fromkeys(("mean_fact", "mean_hall", "mean_diff", "sd_diff", "dz", "hedges_g", "dz_lo", "dz_hi"), _FLOAT),
+        **dict.fromkeys(("p_wilcoxon", "p_signflip", "q", "auroc", "auroc_lo", "auroc_hi", "p_paired"), _FLOAT),
+        **dict.fromkeys(("adj_mean_diff", "adj_dz", "adj_lo", "adj_hi", "adj_p", "adj_q"), _FLOAT),
+        "n_equal_length": pl.Int64(),
+        **dict.fromkeys(("equal_length_dz", "equal_length_p", "mde80"), _FLOAT),
+        **dict.fromkeys(("verdict", "reason"), pl.String()),
+        **dict.fromkeys(("cv_auroc_gain", "p_grouped", "q_grouped", "adj_p_grouped", "adj_q_grouped"), _FLOAT),
+    }
+)
+"""Columns of the result, one row a metric and scope; docs/statistics.md says what each is."""
+
+MEASURED: Final = (
+    *(name for name, kind in STATS_SCHEMA.items() if kind.is_numeric() and name not in CORRECTED),
     "equivalence_p",
 )
 """What `measure_scope` fills; equivalence_p is for the verdict only."""
 
-_SPREAD_NEEDED: Final = (
-    "dz",
-    "hedges_g",
-    "dz_lo",
-    "dz_hi",
-    "p_wilcoxon",
-    "p_signflip",
-    "p_grouped",
-    "adj_mean_diff",
-    "adj_dz",
-    "adj_lo",
-    "adj_hi",
-    "adj_p",
-    "adj_p_grouped",
-    "equal_length_dz",
-    "equal_length_p",
-    "equivalence_p",
+_WITHOUT_SPREAD: Final = (
+    *("n", "mean_fact", "mean_hall", "mean_diff", "sd_diff", "auroc", "auroc_lo", "auroc_hi", "p_paired"),
+    *("n_equal_length", "mde80", "cv_auroc_gain"),
 )
-"""Without any spread of the differences these are neither given nor counted in a family."""
+"""What is given where the differences have no spread; nothing else is, and no test of it counts in a family."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +71,7 @@ class ScopeCells:
 
     scope: Scope
     values: dict[str, np.ndarray]
-    """(metric,) by the names of `COLUMNS`; NaN where undefined."""
+    """(metric,) by the names of `MEASURED`; NaN where undefined."""
     varies: np.ndarray
     """(metric,) whether the differences have any spread."""
     lengths: list[LengthState]
@@ -101,7 +81,7 @@ class ScopeCells:
 def measure_scope(study: Study, scope: Scope, resampling: Resampling) -> ScopeCells:
     """All metrics in one scope."""
     metrics = len(study.metrics)
-    values = {name: np.full(metrics, np.nan) for name in COLUMNS}
+    values = {name: np.full(metrics, np.nan) for name in MEASURED}
     spread = np.zeros(metrics, dtype=bool)
     lengths: list[LengthState] = ["unknown"] * metrics
     for block in study.blocks(scope):
@@ -111,7 +91,7 @@ def measure_scope(study: Study, scope: Scope, resampling: Resampling) -> ScopeCe
             lengths[metric] = state
         for name, found in _measured(block, scope, state, resampling).items():
             values[name][block.metrics] = found
-    for name in _SPREAD_NEEDED:
+    for name in values.keys() - set(_WITHOUT_SPREAD):
         values[name][~spread] = np.nan
     return ScopeCells(scope, values, spread, lengths)
 
@@ -139,16 +119,12 @@ def _measured(block: Block, scope: Scope, state: LengthState, resampling: Resamp
     )
     found["dz_lo"], found["dz_hi"] = intervals.dz
     found["auroc_lo"], found["auroc_hi"] = intervals.auroc
-    adjusted = _adjusted(block, state, found["p_wilcoxon"], found["p_grouped"])
+    lengths = block.length_differences
+    adjusted = held_constant(differences, lengths, block.groups, found["p_wilcoxon"], found["p_grouped"])
     if adjusted is not None:
         found["adj_lo"], found["adj_hi"] = intervals.adj_dz if state == "adjustable" else intervals.dz
-        found |= {
-            "adj_mean_diff": adjusted.mean_diff,
-            "adj_dz": adjusted.dz,
-            "adj_p": adjusted.p,
-            "adj_p_grouped": adjusted.p_grouped,
-            "equivalence_p": adjusted.equivalence_p,
-        }
+        *effect, found["equivalence_p"] = adjusted
+        found |= dict(zip(("adj_mean_diff", "adj_dz", "adj_p", "adj_p_grouped"), effect, strict=True))
     if known:
         found |= _equal_length(block)
     found["cv_auroc_gain"] = heldout_gain(block, resampling.generator(scope, 2))
@@ -159,27 +135,18 @@ def _described(block: Block) -> dict[str, np.ndarray]:
     """What needs no test."""
     pairs, metrics = block.fact.shape
     differences = block.differences
-    mean = differences.mean(axis=0)
-    sd = differences.std(axis=0, ddof=1) if pairs > 1 else np.full(metrics, np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        dz = mean / sd
+    effect = dz(differences)
     return {
         "mean_fact": block.fact.mean(axis=0),
         "mean_hall": block.hall.mean(axis=0),
-        "mean_diff": mean,
-        "sd_diff": sd,
-        "dz": dz,
-        "hedges_g": dz * hedges_factor(pairs),
+        "mean_diff": differences.mean(axis=0),
+        "sd_diff": differences.std(axis=0, ddof=1) if pairs > 1 else np.full(metrics, np.nan),
+        "dz": effect,
+        "hedges_g": effect * hedges_factor(pairs),
         "auroc": auroc(block.fact, block.hall),
         "p_paired": paired_share(differences),
         "mde80": np.full(metrics, minimum_detectable_dz(pairs)),
     }
-
-
-def _adjusted(block: Block, state: LengthState, p_wilcoxon: np.ndarray, p_grouped: np.ndarray) -> Adjusted | None:
-    if state == "adjustable":
-        return adjust(block.differences, block.length_differences, block.groups)
-    return unadjusted(block.differences, block.groups, p_wilcoxon, p_grouped) if state == "equal" else None
 
 
 def _equal_length(block: Block) -> dict[str, np.ndarray]:
@@ -189,7 +156,5 @@ def _equal_length(block: Block) -> dict[str, np.ndarray]:
         return {}
     differences = block.differences[equal]
     spread = varies(block.fact[equal], block.hall[equal])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        dz = differences.mean(axis=0) / differences.std(axis=0, ddof=1)
-    p = wilcoxon(differences)
-    return {"equal_length_dz": np.where(spread, dz, np.nan), "equal_length_p": np.where(spread, p, np.nan)}
+    found = {"equal_length_dz": dz(differences), "equal_length_p": wilcoxon(differences)}
+    return {name: np.where(spread, values, np.nan) for name, values in found.items()}

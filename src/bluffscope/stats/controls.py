@@ -10,7 +10,7 @@ import polars as pl
 from scipy.stats import binomtest
 
 from bluffscope.stats.effects import ALPHA, varies
-from bluffscope.stats.length_control import adjust, length_state, unadjusted
+from bluffscope.stats.length_control import held_constant
 from bluffscope.stats.multiplicity import Family, by_family
 from bluffscope.stats.signed_rank import signed_ranks
 from bluffscope.stats.study import Block, Scope, Study
@@ -24,18 +24,13 @@ _NULL_STREAM, _PLANTED_STREAM = 101, 102
 
 
 class Tests(NamedTuple):
-    """What decides `separates`, for each draw and metric of a scope; NaN where there is no test."""
+    """What decides `separates`, for each draw and metric of a scope."""
 
     p: np.ndarray
-    """(draw, metric) of the raw differences."""
-    p_grouped: np.ndarray
-    """(draw, metric) of the raw differences, groups being the units."""
-    adj_p: np.ndarray
-    """(draw, metric) at equal lengths."""
-    adj_p_grouped: np.ndarray
-    """(draw, metric) at equal lengths, groups being the units."""
+    """(test, draw, metric) p of the raw differences, with pairs and with groups as the units, and of both at equal
+    lengths; NaN where there is no test."""
     same_sign: np.ndarray
-    """(draw, metric) whether both effects point the same way."""
+    """(draw, metric) whether the raw effect and that at equal lengths point the same way."""
 
 
 def null_control(study: Study, family: Family, seed: int, draws: int = NULL_DRAWS) -> pl.DataFrame:
@@ -93,9 +88,7 @@ def planted_control(study: Study, family: Family, seed: int, draws: int = PLANTE
 def separating(tests: Sequence[Tests], family: Family) -> list[np.ndarray]:
     """(draw, metric) for each scope: where the verdict would be `separates`."""
     found = [scope.same_sign for scope in tests]
-    for p_values in zip(
-        *((scope.p, scope.p_grouped, scope.adj_p, scope.adj_p_grouped) for scope in tests), strict=True
-    ):
+    for p_values in zip(*(scope.p for scope in tests), strict=True):
         corrected = by_family(p_values, family)
         found = [so_far & (q < ALPHA) for so_far, q in zip(found, corrected, strict=True)]
     return found
@@ -110,9 +103,7 @@ def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: flo
         signs: (draw, pair of the scope) of 1 and -1.
         planted_dz: the effect that is added after flipping, in standard deviations of the differences.
     """
-    shape = (len(signs), len(study.metrics))
-    p, p_grouped, adj_p, adj_p_grouped = (np.full(shape, np.nan) for _ in range(4))
-    tests = Tests(p, p_grouped, adj_p, adj_p_grouped, np.zeros(shape, dtype=bool))
+    tests = _no_tests(len(signs), len(study.metrics))
     for block in study.blocks(scope):
         usable = varies(block.fact, block.hall) & study.counted[block.metrics]
         if len(block.rows) < MIN_PAIRS or not usable.any():
@@ -120,7 +111,7 @@ def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: flo
         found = _block_tests(block, signs[:, np.searchsorted(scope.rows, block.rows)], planted_dz)
         metrics = block.metrics[usable]
         for whole, part in zip(tests, found, strict=True):
-            whole[:, metrics] = part[:, usable]
+            whole[..., metrics] = part[..., usable]
     return tests
 
 
@@ -130,25 +121,21 @@ def _block_tests(block: Block, signs: np.ndarray, planted_dz: float) -> Tests:
     shift = planted_dz * np.sqrt((differences**2).mean(axis=0))
     # Flips alone leave all ranks as they are; with an effect added each draw has ranks of its own.
     unchanged, unflipped = signed_ranks(differences), np.ones(len(differences))
-    p, p_grouped, adj_p, adj_p_grouped = (np.full((len(signs), len(shift)), np.nan) for _ in range(4))
-    same_sign = np.zeros(p.shape, dtype=bool)
+    tests = _no_tests(len(signs), len(shift))
     for draw, sign in enumerate(signs):
-        drawn, drawn_lengths = sign[:, None] * differences + shift, sign * lengths
-        if planted_dz == 0:
-            ranks, flips = unchanged, sign
-        else:
-            ranks, flips = signed_ranks(drawn), unflipped
-        p[draw], p_grouped[draw] = ranks.p_values(flips), ranks.grouped_p_value(flips, block.groups)
-        state = length_state(drawn_lengths)
-        if state == "adjustable":
-            adjusted = adjust(drawn, drawn_lengths, block.groups)
-        elif state == "equal":
-            adjusted = unadjusted(drawn, block.groups, p[draw], p_grouped[draw])
-        else:
-            continue
-        adj_p[draw], adj_p_grouped[draw] = adjusted.p, adjusted.p_grouped
-        same_sign[draw] = drawn.mean(axis=0) * adjusted.mean_diff > 0
-    return Tests(p, p_grouped, adj_p, adj_p_grouped, same_sign)
+        drawn = sign[:, None] * differences + shift
+        ranks, flips = (unchanged, sign) if planted_dz == 0 else (signed_ranks(drawn), unflipped)
+        p = ranks.p_values(flips), ranks.grouped_p_value(flips, block.groups)
+        tests.p[:2, draw] = p
+        adjusted = held_constant(drawn, sign * lengths, block.groups, *p)
+        if adjusted is not None:
+            tests.p[2:, draw] = adjusted.p, adjusted.p_grouped
+            tests.same_sign[draw] = drawn.mean(axis=0) * adjusted.mean_diff > 0
+    return tests
+
+
+def _no_tests(draws: int, metrics: int) -> Tests:
+    return Tests(np.full((4, draws, metrics), np.nan), np.zeros((draws, metrics), dtype=bool))
 
 
 def _signs(study: Study, unit: Literal["pair", "group"], draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -160,7 +147,7 @@ def _signs(study: Study, unit: Literal["pair", "group"], draws: int, rng: np.ran
 
 def _with_column(null: np.ndarray, planted: np.ndarray, metric: int) -> np.ndarray:
     mixed = null.copy()
-    mixed[:, metric] = planted[:, metric]
+    mixed[..., metric] = planted[..., metric]
     return mixed
 
 

@@ -25,6 +25,14 @@ def varies(fact: np.ndarray, hall: np.ndarray) -> np.ndarray:
     return (hall - fact).std(axis=0, ddof=1) > NO_SPREAD * scale
 
 
+def dz(differences: np.ndarray) -> np.ndarray:
+    """(metric,) d_z of (pair, metric) differences: mean over standard deviation; not finite without spread."""
+    if len(differences) < 2:
+        return np.full(differences.shape[1], np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return differences.mean(axis=0) / differences.std(axis=0, ddof=1)
+
+
 def hedges_factor(pairs: int) -> float:
     """What makes d_z of this many pairs unbiased (Hedges 1981, exact form, pairs - 1 degrees of freedom).
 

@@ -11,10 +11,10 @@ import polars as pl
 
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.effects import varies
-from bluffscope.stats.intercepts import Moments, drawn_dz, intercepts
+from bluffscope.stats.intercepts import Moments, intercepts
 from bluffscope.stats.leave_one_domain_out import FEWEST_OTHERS, Resampled, slopes_known, transferred
 from bluffscope.stats.length_control import MIN_EACH_SIDE, length_state
-from bluffscope.stats.resampling import drawn_counts, ends, units
+from bluffscope.stats.resampling import draws, ends, units
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import POOLED, Block, Scope, Study
 from bluffscope.stats.verdicts import MIN_PAIRS, few_pairs
@@ -49,8 +49,6 @@ RUNGS: Final = (
 
 NO_LOGPROB: Final = "the table has no log-probabilities: analyze with --logprob"
 _STREAM: Final = 3
-_CELLS: Final = 250_000
-"""Groups x resamples that are held at once."""
 
 Draw = Callable[[np.ndarray], np.ndarray]
 
@@ -189,7 +187,7 @@ def _regressed(pairs: _Pairs, chosen: np.ndarray, regressors: np.ndarray) -> _Ru
     mean, number = differences.mean(axis=0), int(pairs.groups.max()) + 1
     moments = Moments.by_group(differences - mean, regressors, pairs.groups[chosen], number)
     p = fit.p if regressors.shape[1] else wilcoxon(differences)
-    return _Rung(len(differences), fit.dz, p, lambda counts: drawn_dz(moments, counts, mean))
+    return _Rung(len(differences), fit.dz, p, lambda counts: moments.drawn(counts).dz(mean))
 
 
 def _fitted_elsewhere(pairs: _Pairs, held: Sequence[int], form: str) -> _Rung:
@@ -215,9 +213,7 @@ def _intervals(
     """95 % percentile intervals of each rung: all rungs see the same resamples of groups."""
     rng = resampling.generator(scope, _STREAM)
     drawn: list[list[np.ndarray]] = [[] for _ in rungs]
-    step = max(8, _CELLS // max(groups, 1))
-    for start in range(0, resampling.resamples if groups > 1 else 0, step):
-        counts = drawn_counts(groups, min(step, resampling.resamples - start), rng)
+    for counts in draws(groups, resampling.resamples if groups > 1 else 0, rng, groups):
         for rung, parts in zip(rungs, drawn, strict=True):
             if rung.draw is not None:
                 parts.append(rung.draw(counts))

@@ -12,16 +12,14 @@ import numpy as np
 from scipy.stats import t
 
 from bluffscope.stats.cluster_robust import grouped_error
-from bluffscope.stats.effects import NO_SPREAD
+from bluffscope.stats.effects import dz
+from bluffscope.stats.intercepts import fit
 
 MIN_EACH_SIDE: Final = 10
 """Pairs that are needed at dL <= 0, and at dL >= 0: else the intercept is an extrapolation."""
 
 EQUIVALENT_DZ: Final = 0.2
 """Two one-sided tests ask whether the adjusted effect lies within this of 0."""
-
-# A pair with this leverage sets the slope alone: its residual is 0 and HC3 divides 0 by 0.
-_FULL_LEVERAGE: Final = 1 - 1e-10
 
 LengthState = Literal["unknown", "equal", "adjustable", "one-sided"]
 
@@ -65,32 +63,19 @@ def adjust(differences: np.ndarray, lengths: np.ndarray, groups: np.ndarray) -> 
         lengths: (pair,) dL, not all equal.
         groups: (pair,) numbers from 0 without gaps.
     """
-    pairs = len(differences)
-    centre = lengths.mean()
-    apart = lengths - centre
-    squares = apart @ apart
-    mean = differences.mean(axis=0)
-    slope = apart @ (differences - mean) / squares
-    intercept = mean - slope * centre
-    residuals = differences - mean - np.outer(apart, slope)
-    sd = np.sqrt((residuals**2).sum(axis=0) / (pairs - 2))
-    leverage = 1 / pairs + apart**2 / squares
-    # The intercept is the sum of c_i d_i with these weights.
-    weights = 1 / pairs - centre * apart / squares
-    # Where d lies on the line up to rounding there is nothing to test against.
-    known = sd > NO_SPREAD * np.abs(differences).max(axis=0)
-    if (leverage > _FULL_LEVERAGE).any():
-        known = np.zeros_like(known)
+    found = fit(differences, lengths[:, None])
+    if found is None:
+        return Adjusted(*np.full((5, differences.shape[1]), np.nan))
+    effect, error, sd, known, freedom = found
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.sqrt(((weights / (1 - leverage)) ** 2) @ residuals**2)
-        p = p_grouped = 2 * t.sf(np.abs(intercept / error), pairs - 2)
-        equivalence = _equivalence(intercept, error, sd, pairs - 2)
-        if (number := int(groups.max()) + 1) < pairs:
+        p = p_grouped = 2 * t.sf(np.abs(effect / error), freedom)
+        equivalence = _equivalence(effect, error, sd, freedom)
+        if (number := int(groups.max()) + 1) < len(differences):
             error = grouped_error(differences, lengths[:, None], groups)
-            p_grouped = 2 * t.sf(np.abs(intercept / error), number - 2)
-            equivalence = np.maximum(equivalence, _equivalence(intercept, error, sd, number - 2))
-        dz = intercept / sd
-    return Adjusted(intercept, *(np.where(known, value, np.nan) for value in (dz, p, p_grouped, equivalence)))
+            p_grouped = 2 * t.sf(np.abs(effect / error), number - 2)
+            equivalence = np.maximum(equivalence, _equivalence(effect, error, sd, number - 2))
+        found = (effect / sd, p, p_grouped, equivalence)
+    return Adjusted(effect, *(np.where(known, value, np.nan) for value in found))
 
 
 def unadjusted(differences: np.ndarray, groups: np.ndarray, p_wilcoxon: np.ndarray, p_grouped: np.ndarray) -> Adjusted:
@@ -105,12 +90,21 @@ def unadjusted(differences: np.ndarray, groups: np.ndarray, p_wilcoxon: np.ndarr
     pairs = len(differences)
     mean, sd = differences.mean(axis=0), differences.std(axis=0, ddof=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        dz = mean / sd
         equivalence = _equivalence(mean, sd / np.sqrt(pairs), sd, pairs - 1)
         if (number := int(groups.max()) + 1) < pairs:
             error = grouped_error(differences, np.empty((pairs, 0)), groups)
             equivalence = np.maximum(equivalence, _equivalence(mean, error, sd, number - 1))
-    return Adjusted(mean, dz, p_wilcoxon, p_grouped, equivalence)
+    return Adjusted(mean, dz(differences), p_wilcoxon, p_grouped, equivalence)
+
+
+def held_constant(
+    differences: np.ndarray, lengths: np.ndarray, groups: np.ndarray, p: np.ndarray, p_grouped: np.ndarray
+) -> Adjusted | None:
+    """The effect at equal lengths where these are known and can be held constant; arguments as for the two above."""
+    state = length_state(lengths)
+    if state == "adjustable":
+        return adjust(differences, lengths, groups)
+    return unadjusted(differences, groups, p, p_grouped) if state == "equal" else None
 
 
 def _equivalence(effect: np.ndarray, error: np.ndarray, sd: np.ndarray, freedom: int) -> np.ndarray:

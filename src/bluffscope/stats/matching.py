@@ -107,7 +107,7 @@ def _nothing_matches(table: pl.DataFrame, ids: pl.Series, found: dict[str, pl.Se
             )
         if (twice := column.filter(places.is_duplicated())).len():
             shared = f"{len(twice)} of the table's {table.height} rows share an id ({name} {twice[0]!r} first)"
-            return f"{shared}: give one row a pair"
+            return f"{shared}: use one row per pair"
     return (
         f"no column of the table holds the ids of the pairs (such as {ids[0]!r}): add them as pair_id, "
         "or match rows and pairs by their order with --by-order"

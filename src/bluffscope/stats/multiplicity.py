@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from scipy.stats import false_discovery_control
 
 Family = Literal["scope", "all"]
 """What is corrected together: the metrics of one scope, or every metric in every scope."""
@@ -19,15 +20,13 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
     Args:
         p_values: (..., test).
     """
-    order = np.argsort(p_values, axis=-1)  # NaN last
-    ordered = np.take_along_axis(p_values, order, axis=-1)
-    tests = np.isfinite(ordered).sum(axis=-1, keepdims=True)
-    raised = ordered * tests / np.arange(1, p_values.shape[-1] + 1)
-    raised = np.where(np.isfinite(ordered), raised, np.inf)
-    lowered = np.minimum.accumulate(raised[..., ::-1], axis=-1)[..., ::-1]
-    q = np.empty_like(lowered)
-    np.put_along_axis(q, order, np.minimum(lowered, 1.0), axis=-1)
-    return np.where(np.isfinite(p_values), q, np.nan)
+    rows = p_values.reshape(-1, max(1, p_values.shape[-1]))
+    q = np.full(rows.shape, np.nan)
+    for tested in np.unique(there := np.isfinite(rows), axis=0):  # SciPy knows no NaN
+        family = np.ix_((there == tested).all(axis=1), tested)
+        if tested.any():
+            q[family] = false_discovery_control(rows[family], axis=-1)
+    return q.reshape(p_values.shape)
 
 
 def by_family(p_values: Sequence[np.ndarray], family: Family) -> list[np.ndarray]:

@@ -5,13 +5,14 @@ A group is drawn, or flipped, whole: pairs that share a prompt or a completion a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
-from bluffscope.stats.auroc import auroc, group_kernel, ordering, placements, weighted_auroc
+from bluffscope.stats.auroc import Ordering, auroc, group_kernel, ordering, placements, weighted_auroc
+from bluffscope.stats.intercepts import Moments, by_group
 from bluffscope.stats.study import Block
 
 LEVEL: Final = 0.95
@@ -40,23 +41,6 @@ class Intervals(NamedTuple):
     adj_dz: np.ndarray
 
 
-class _Sums(NamedTuple):
-    """What a group of pairs adds to the sums that the statistics are made of."""
-
-    pairs: np.ndarray
-    """(group,)"""
-    d: np.ndarray
-    """(group, metric) sum of d, of which the mean over all pairs was taken off first."""
-    dd: np.ndarray
-    """(group, metric)"""
-    x: np.ndarray
-    """(group,) sum of dL, less its mean."""
-    xx: np.ndarray
-    """(group,)"""
-    xd: np.ndarray
-    """(group, metric)"""
-
-
 def bootstrap_intervals(block: Block, resamples: int, rng: np.random.Generator, *, adjustable: bool) -> Intervals:
     """95 % intervals of d_z, AUROC and the length-adjusted d_z: as many groups as there are, drawn with replacement.
 
@@ -73,13 +57,13 @@ def bootstrap_intervals(block: Block, resamples: int, rng: np.random.Generator, 
     differences = block.differences
     mean = differences.mean(axis=0)
     lengths = block.length_differences if adjustable else np.zeros(len(differences))
-    sums = _group_sums(differences - mean, lengths - lengths.mean(), block.groups, groups)
+    centre = float(lengths.mean())
+    moments = Moments.by_group(differences - mean, (lengths - centre)[:, None], block.groups, groups)
     areas = _areas(block, groups)
     drawn: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    step = max(8, _CELLS // (len(differences) if len(differences) <= FEW_PAIRS else groups))
-    for start in range(0, resamples, step):
-        counts = drawn_counts(groups, min(step, resamples - start), rng)  # (resample, group)
-        drawn.append((_dz(counts, sums, mean), areas(counts), _adjusted_dz(counts, sums, mean, lengths.mean())))
+    for counts in draws(groups, resamples, rng, len(differences) if len(differences) <= FEW_PAIRS else groups):
+        sums = moments.drawn(counts)
+        drawn.append((sums.alone().dz(mean), areas(counts), sums.dz(mean, centre)))
     dz, area, adjusted = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     return Intervals(ends(dz), ends(area), ends(adjusted) if adjustable else nothing)
 
@@ -104,13 +88,7 @@ def _areas(block: Block, groups: int) -> Areas:
     """How AUROC is found for resamples of a block's groups."""
     sides = list(zip(block.fact.T, block.hall.T, strict=True))
     if len(block.fact) <= FEW_PAIRS:
-        orders = [ordering(fact, hall) for fact, hall in sides]
-
-        def counted(counts: np.ndarray) -> np.ndarray:
-            weights = np.ascontiguousarray(counts.T[block.groups])  # (pair, resample)
-            return np.stack([weighted_auroc(order, weights) for order in orders], axis=1)
-
-        return counted
+        return partial(drawn_areas, [ordering(fact, hall) for fact, hall in sides], block.groups)
     pairs = np.bincount(block.groups, minlength=groups).astype(float)
     if groups <= FEW_UNITS:
         kernels = [group_kernel(fact, hall, block.groups, groups) for fact, hall in sides]
@@ -154,61 +132,53 @@ def sign_flip_p(differences: np.ndarray, groups: np.ndarray, flips: int, rng: np
     return (1 + beyond) / (1 + total)
 
 
-def by_group(values: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray:
-    """(group, ...) sums of (pair, ...) values."""
-    pairs = len(values)
-    membership = csr_array((np.ones(pairs), (groups, np.arange(pairs))), shape=(number, pairs))
-    return np.asarray(membership @ values.reshape(pairs, -1)).reshape(number, *values.shape[1:])
-
-
-def _group_sums(d: np.ndarray, x: np.ndarray, groups: np.ndarray, number: int) -> _Sums:
-    parts = (np.ones(len(d)), d, d**2, x, x**2, x[:, None] * d)
-    return _Sums(*(by_group(part, groups, number) for part in parts))
-
-
 def drawn_counts(groups: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """(resample, group) how often each group is drawn."""
     drawn = rng.integers(0, groups, (resamples, groups)) + groups * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * groups).reshape(resamples, groups).astype(float)
 
 
-def _dz(counts: np.ndarray, sums: _Sums, mean: np.ndarray) -> np.ndarray:
-    """(resample, metric) d_z of each resample, NaN where it has no spread."""
-    pairs = (counts @ sums.pairs)[:, None]
-    centre = counts @ sums.d / pairs
-    squares = counts @ sums.dd - pairs * centre**2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (centre + mean) / np.sqrt(_positive(squares, counts @ sums.dd) / (pairs - 1))
+def draws(groups: int, resamples: int, rng: np.random.Generator, held: int) -> Iterator[np.ndarray]:
+    """`drawn_counts` of all resamples, some at a time: as many as leave `held` cells a resample in a core's cache."""
+    step = max(8, _CELLS // max(1, held))
+    for start in range(0, resamples, step):
+        yield drawn_counts(groups, min(step, resamples - start), rng)
 
 
-def _adjusted_dz(
-    counts: np.ndarray, sums: _Sums, mean: np.ndarray, mean_length: np.ndarray | np.floating
+def drawn_areas(orders: Sequence[Ordering], groups: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(resample, metric) AUROC, counted out pair by pair.
+
+    Args:
+        orders: each metric's.
+        groups: (pair,) numbers from 0.
+        counts: (resample, group) how often each group is drawn.
+    """
+    weights = np.ascontiguousarray(counts.T[groups])  # (pair, resample)
+    return np.stack([weighted_auroc(order, weights) for order in orders], axis=1)
+
+
+def area_draws(
+    scores: Sequence[np.ndarray], groups: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """(resample, metric) intercept over residual spread, NaN where lengths or residuals have no spread."""
-    pairs = counts @ sums.pairs
-    x = counts @ sums.x / pairs
-    squares = _positive(counts @ sums.xx - pairs * x**2, counts @ sums.xx)
-    d = counts @ sums.d / pairs[:, None]
-    products = counts @ sums.xd - (pairs * x)[:, None] * d
-    with np.errstate(invalid="ignore", divide="ignore"):
-        slope = products / squares[:, None]
-        intercept = d + mean - slope * (x + mean_length)[:, None]
-        total = counts @ sums.dd
-        rest = _positive(total - pairs[:, None] * d**2 - slope * products, total)
-        return intercept / np.sqrt(rest / (pairs[:, None] - 2))
+    """(resample, score) AUROC of several scores in the same resamples of groups.
+
+    Args:
+        scores: (2, pair) of facts and hallucinations each.
+        groups: (pair,) numbers from 0.
+        resamples: how many are drawn.
+        rng: draws them.
+    """
+    orders = [ordering(*sides) for sides in scores]
+    drawn = draws(int(groups.max()) + 1, resamples, rng, len(groups))
+    return np.concatenate([drawn_areas(orders, groups, counts) for counts in drawn])
 
 
-def _positive(squares: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Sums of squares, NaN where nothing but rounding is left of them."""
-    return np.where(squares > 1e-12 * scale, squares, np.nan)
-
-
-def ends(drawn: np.ndarray) -> np.ndarray:
+def ends(drawn: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """(2, metric) ends of the percentile interval over (resample, metric)."""
     ends = np.full((2, drawn.shape[1]), np.nan)
     defined = np.isfinite(drawn)
     usable = defined.mean(axis=0) >= _FEWEST_DEFINED
-    quantiles = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+    quantiles = ((1 - level) / 2, (1 + level) / 2)
     whole = defined.all(axis=0)
     if whole.any():
         ends[:, whole] = np.quantile(drawn[:, whole], quantiles, axis=0)

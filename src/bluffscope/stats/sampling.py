@@ -32,12 +32,22 @@ def draw_groups(groups: pl.Series, most: int, seed: int = SEED) -> np.ndarray:
     numbers = groups.rank("dense").fill_null(0).to_numpy().astype(np.int64)
     numbers[alone] = numbers.max(initial=0) + 1 + np.arange(int(alone.sum()))
     numbers = np.unique(numbers, return_inverse=True)[1].ravel()
-    sizes = np.bincount(numbers)
-    order = np.random.default_rng(seed).permutation(len(sizes))
+    return whole_groups(numbers, np.random.default_rng(seed).permutation(int(numbers.max()) + 1), most)
+
+
+def whole_groups(groups: np.ndarray, order: np.ndarray, most: int) -> np.ndarray:
+    """(row,) whether a row is of one of the groups that come first and together hold at most so many rows.
+
+    Args:
+        groups: (row,) numbers from 0 without gaps.
+        order: (group,) in which they are taken, the first whatever its size.
+        most: rows that are wanted at most.
+    """
+    sizes = np.bincount(groups)
     taken = max(1, int(np.searchsorted(np.cumsum(sizes[order]), most, side="right")))
     chosen = np.zeros(len(sizes), dtype=bool)
     chosen[order[:taken]] = True
-    return chosen[numbers]
+    return chosen[groups]
 
 
 def drawn_from(drawn: int, total: int, seed: int = SEED) -> str | None:

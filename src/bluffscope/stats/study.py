@@ -105,10 +105,19 @@ class Study:
         for number, used in enumerate(patterns):
             metrics = np.flatnonzero(pattern.ravel() == number)
             rows = scope.rows[used]
-            _, groups = np.unique(self.groups[rows], return_inverse=True)
             fact, hall = (side[np.ix_(rows, metrics)] for side in (self.fact, self.hall))
-            found.append(Block(metrics, rows, fact, hall, self.lengths[rows], groups.ravel()))
+            found.append(Block(metrics, rows, fact, hall, self.lengths[rows], numbered(self.groups[rows])))
         return found
+
+
+def label_numbers(labels: pl.Series) -> np.ndarray:
+    """(row,) labels numbered from 0 without gaps; rows without one share a number."""
+    return labels.cast(pl.String).fill_null("").rank("dense").to_numpy().astype(np.int64) - 1
+
+
+def numbered(groups: np.ndarray) -> np.ndarray:
+    """(pair,) the same groups, numbered from 0 without gaps."""
+    return np.unique(groups, return_inverse=True)[1].ravel()
 
 
 def build_study(
@@ -128,7 +137,7 @@ def build_study(
         InputError: no rows, no fact and hallucination columns, pairs that do not match, an unknown column.
     """
     if table.is_empty():
-        raise InputError("the table has no rows; give one with a row a pair")
+        raise InputError("the table has no rows; give one with one row per pair")
     found = metric_pairs(table.columns)
     numeric, classes, passed_over = _sorted_out(table, found)
     if not numeric and not classes:
@@ -234,8 +243,7 @@ def _logprobs(table: pl.DataFrame) -> np.ndarray:
 def _domains(table: pl.DataFrame) -> np.ndarray:
     if "domain" not in table.columns:
         return np.zeros(table.height, dtype=np.int64)
-    numbers = table["domain"].cast(pl.String).fill_null("").rank("dense")
-    return numbers.to_numpy().astype(np.int64) - 1
+    return label_numbers(table["domain"])
 
 
 def _groups(table: pl.DataFrame, pairs: pl.DataFrame | None) -> tuple[np.ndarray, str | None]:
@@ -253,7 +261,7 @@ def _groups(table: pl.DataFrame, pairs: pl.DataFrame | None) -> tuple[np.ndarray
     frame = pl.DataFrame({"label": labels.cast(pl.String), "own": own})
     # The prefix keeps a label from meeting a row's stand-in.
     named = frame.select(pl.coalesce(pl.lit("group ") + pl.col("label"), "own").alias("group"))["group"]
-    return named.rank("dense").to_numpy().astype(np.int64) - 1, note
+    return label_numbers(named), note
 
 
 def _scopes(table: pl.DataFrame, by: Sequence[str]) -> tuple[tuple[Scope, ...], str | None]:

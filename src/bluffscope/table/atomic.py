@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, cast
 
 import polars as pl
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _NO_DIRECTORY_SYNC: Final = (errno.EINVAL, errno.ENOTSUP)
 """What file systems answer that cannot fsync a folder (some network mounts): nothing more can be done there."""
-
-_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 
 _LEFT_BEHIND: Final = re.compile(r"\..+\.[0-9a-f]{8}\.bluffscope\.tmp")
 """Hidden names that files have while they are being written: no other program's."""
@@ -50,6 +48,8 @@ class AtomicFile(io.RawIOBase):
         self._temporary: Path = hidden(self.path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         self._descriptor: int | None = os.open(self._temporary, flags, 0o666)
+        self.refused: OSError | None = None
+        """What the operating system said to a write that failed."""
 
     @property
     def sha256(self) -> str:
@@ -99,11 +99,15 @@ class AtomicFile(io.RawIOBase):
         waiting = memoryview(bytes(self._waiting))
         self._waiting.clear()
         self._digest.update(waiting)
-        while waiting:
-            written = os.write(descriptor, waiting)
-            if written < 1:
-                raise OSError(errno.EIO, "the disk takes no more bytes")
-            waiting = waiting[written:]
+        try:
+            while waiting:
+                written = os.write(descriptor, waiting)
+                if written < 1:
+                    raise OSError(errno.EIO, "the disk takes no more bytes")
+                waiting = waiting[written:]
+        except OSError as error:
+            self.refused = error
+            raise
 
     def close(self) -> None:
         """Remove what was not committed."""
@@ -150,40 +154,26 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
+def atomic_write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Writes a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 
-    `write` fills a hidden temporary file in the same folder; it is synced to disk, renamed over `path`,
-    and the folder is synced. Whatever fails, the temporary file is removed and `path` keeps its old content
-    (only when the folder's own sync fails, after the rename, is the new content in place already).
+    `write` fills an `AtomicFile`. Whatever fails, `path` keeps its old content (only when the folder's own sync fails,
+    after the rename, is the new content in place already).
 
     Raises:
         RunFolderError: The operating system refused (no space, read-only, input/output error).
     """
-    temporary = hidden(path)
-    try:
-        write(temporary)
-        _sync_file(temporary)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    except pl.exceptions.ComputeError as error:
-        # Polars wraps what the system says while it writes: "... No space left on device (os error 28)".
-        found = _OS_ERROR.search(str(error))
-        if found is None:
-            raise
-        number = int(found[1])
-        raise unwritable(path, OSError(number, os.strerror(number))) from error
-    finally:
-        _remove(temporary)
+    with writing(path), AtomicFile(path.parent, path.name) as file:
+        try:
+            write(cast("IO[bytes]", file))
+        except pl.exceptions.ComputeError as error:  # Polars wraps what the system says while it writes
+            raise file.refused or error from error
+        file.commit()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a whole file atomically; see `atomic_write`."""
-    with writing(path), AtomicFile(path.parent, path.name) as file:
-        file.write(content)
-        file.commit()
+    atomic_write(path, lambda file: file.write(content))
 
 
 def remove(paths: Iterable[Path]) -> None:
@@ -193,10 +183,8 @@ def remove(paths: Iterable[Path]) -> None:
         RunFolderError: The operating system refused.
     """
     for path in paths:
-        try:
+        with writing(path):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise unwritable(path, error) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -260,14 +248,7 @@ def reason_of(error: BaseException, longest: int = 200) -> str:
     return found if len(found) <= longest else f"{found[: longest - 3]}..."
 
 
-def _sync_file(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
 def _remove(path: Path) -> None:
-    try:
+    # The error that brought us here says more; a hidden *.tmp file is never read.
+    with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
-    except OSError:
-        # The error that brought us here says more; a hidden *.tmp file is never read.
-        return

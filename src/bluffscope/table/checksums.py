@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pyarrow.parquet as pq
 
-from bluffscope.errors import RunFolderError
+from bluffscope.errors import InputError, RunFolderError
 from bluffscope.table.atomic import sha256_of, write_bytes
-from bluffscope.table.damage import MANIFEST, checked
+from bluffscope.table.damage import MANIFEST, checked, read_json
 from bluffscope.table.folder import manifest_checksum
 from bluffscope.table.links import OURS
 
@@ -94,14 +93,12 @@ def _read(path: Path, sha256: str) -> TableFile:
 
 
 def _manifest(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        checked(found, MANIFEST, path)
-    except FileNotFoundError:
+    if not path.exists():
         return None, [f"{path} is missing"]
-    except (OSError, ValueError, RecursionError):
+    try:
+        checked(content := read_json(path), MANIFEST, path)
+    except InputError:
         return None, [f"{path} is cut off or damaged"]
-    content = cast("dict[str, Any]", found)
     if content.get("checksum") != manifest_checksum(content):
         return None, [f"{path} is altered"]
     return content, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -9,6 +10,7 @@ from typing import Any, Final, cast
 import polars as pl
 
 from bluffscope.errors import InputError
+from bluffscope.table.atomic import unreadable
 
 _NUMBER: Final = (int, float)
 _TEXT: Final = (str, int, float)
@@ -69,6 +71,36 @@ TABLES: Final[dict[str, dict[str, str]]] = {
     "residuals.parquet": {**_KEYS, "token": "whole numbers", "values": "lists"},
 }
 """Columns that a run's tables are joined and computed by, and what they hold."""
+
+
+def read_json(file: Path, again: str = "run the analysis again") -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Args:
+        file: what is read.
+        again: how it is made anew.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        found: object = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{unreadable(file, error)}: {again}") from error
+    except RecursionError as error:
+        raise InputError(f"{file} is damaged (nested too deeply): {again}") from error
+    return as_mapping(found, file, again)
+
+
+def as_mapping(found: object, file: Path, again: str = "run the analysis again") -> dict[str, Any]:
+    """What a file holds, if it is an object.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(found, dict):
+        raise InputError(f"{file} is damaged (no mapping in it): {again}")
+    return cast("dict[str, Any]", found)
 
 
 def check_columns(columns: Mapping[str, str], file: Path) -> None:

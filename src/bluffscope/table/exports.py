@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
 from bluffscope.errors import InputError
-from bluffscope.table.atomic import atomic_write, write_bytes
-from bluffscope.table.folder import plain
+from bluffscope.table.atomic import atomic_write
+from bluffscope.table.folder import write_json
 
 SUFFIXES: Final = (".csv", ".parquet", ".json")
 _FORMULA: Final = r"^(\s*[=+\-@]|[\t\r\n])"
@@ -43,17 +42,11 @@ def export_table(path: Path, table: pl.DataFrame, document: Mapping[str, Any]) -
     Raises:
         RunFolderError: the operating system refused.
     """
-    writers: dict[str, Callable[[], None]] = {
-        ".csv": lambda: atomic_write(path, safe_for_spreadsheets(table).write_csv),
-        ".parquet": lambda: atomic_write(path, table.write_parquet),
-        ".json": lambda: write_bytes(path, as_json(document).encode("utf-8", "backslashreplace")),
-    }
-    writers[path.suffix.lower()]()
-
-
-def as_json(document: Mapping[str, Any]) -> str:
-    """The document as JSON text; numbers that JSON does not have are null."""
-    return json.dumps(plain(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        write_json(path, document)
+    else:
+        atomic_write(path, table.write_parquet if suffix == ".parquet" else safe_for_spreadsheets(table).write_csv)
 
 
 def safe_for_spreadsheets(table: pl.DataFrame) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -17,8 +18,8 @@ from typing import Any, Final, Literal, cast
 import numpy as np
 import yaml
 
-from bluffscope.errors import InputError, RunFolderError
-from bluffscope.table.atomic import hidden, unwritable, write_bytes, writing
+from bluffscope.errors import InputError
+from bluffscope.table.atomic import AtomicFile, hidden, write_bytes, writing
 from bluffscope.table.links import APPENDED, open_plain, refuse_links
 
 RUN_MARKS: Final = ("config.yaml", "manifest.json", "metrics.parquet", "shards")
@@ -48,30 +49,23 @@ class RunFolder:
         """
         path = Path(path)
         _refuse_run(path)
-        made: list[Path] = []
-        try:
+        with contextlib.ExitStack() as undo, writing(path):
             for folder in reversed([path, *path.parents]):
                 if not folder.exists():
                     folder.mkdir(exist_ok=True)
-                    made.append(folder)
+                    undo.callback(_remove_empty, folder)
             probe = hidden(path / "probe")
             try:
-                write_bytes(probe, b"")
+                with AtomicFile(path, "probe") as file:
+                    file.commit(probe.name)
             finally:
                 probe.unlink(missing_ok=True)
-            # Fails where another run has taken the folder since we looked.
-            (path / "shards").mkdir()
-        except FileExistsError as error:
-            _remove_empty(made)
-            _refuse_run(path)
-            raise unwritable(path, error) from error
-        except RunFolderError as error:
-            _remove_empty(made)
-            cause = error.__cause__
-            raise unwritable(path, cause if isinstance(cause, OSError) else error) from error
-        except OSError as error:
-            _remove_empty(made)
-            raise unwritable(path, error) from error
+            try:
+                (path / "shards").mkdir()
+            except FileExistsError:  # another run has taken the folder since we looked
+                _refuse_run(path)
+                raise
+            undo.pop_all()
         return cls(path)
 
     @classmethod
@@ -123,8 +117,7 @@ class RunFolder:
         """
         content = plain(manifest)
         content["checksum"] = manifest_checksum(content)
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        write_bytes(self.path / "manifest.json", _encode(text + "\n"))
+        write_json(self.path / "manifest.json", content, indent=2)
         return content
 
     def log(self, level: Level, message: str, pair_ids: Sequence[str] = ()) -> None:
@@ -138,7 +131,7 @@ class RunFolder:
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = {"time": time, "level": level, "message": message, "pair_ids": list(pair_ids)}
         path = self.path / APPENDED
-        line = _encode(json.dumps(record, ensure_ascii=False) + "\n")
+        line = _encode(as_json(record, indent=None))
         with writing(path):
             descriptor = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
@@ -188,29 +181,38 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def as_json(content: Any, indent: int | None = 1) -> str:
+    """A `plain` value as JSON text."""
+    return json.dumps(plain(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, content: Any, indent: int = 1) -> None:
+    """Writes a JSON file, whole.
+
+    Raises:
+        RunFolderError: The operating system refused.
+    """
+    write_bytes(path, _encode(as_json(content, indent)))
+
+
 def _encode(text: str) -> bytes:
     # A lone surrogate (a file name that is not UTF-8) becomes \udcxx, which is valid JSON.
     return text.encode("utf-8", "backslashreplace")
 
 
 def _refuse_run(path: Path) -> None:
-    try:
+    with writing(path):
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file: give --out a folder")
         refuse_links(path, append=True)
         held = next((mark for mark in RUN_MARKS if (path / mark).exists()), None)
-    except OSError as error:
-        raise unwritable(path, error) from error
     if held is not None:
         raise InputError(
-            f"{path} already holds a run ({held}): give --out another folder, or go on with that run: --resume {path}"
+            f"{path} already holds a run ({held}): give --out another folder, or continue that run with --resume {path}"
         )
 
 
-def _remove_empty(folders: Sequence[Path]) -> None:
-    for folder in reversed(folders):
-        try:
-            folder.rmdir()
-        except OSError:
-            # Somebody else has put something there in the meantime: not ours to remove.
-            return
+def _remove_empty(folder: Path) -> None:
+    # Where somebody else has put something there in the meantime, it is not ours to remove.
+    with contextlib.suppress(OSError):
+        folder.rmdir()

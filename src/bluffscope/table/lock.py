@@ -6,25 +6,20 @@ import contextlib
 import errno
 import logging
 import os
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from bluffscope.errors import InputError
-from bluffscope.table.atomic import unwritable
-from bluffscope.table.links import open_plain
+from filelock import lock_descriptor
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from bluffscope.errors import InputError
+from bluffscope.table.atomic import writing
+from bluffscope.table.links import open_plain
 
 LOCK: Final = ".lock"
 """Its file in the run's folder; it is there while a run is under way, or was when it was killed."""
 
-_HELD: Final = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _UNKNOWN: Final = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 """What file systems answer that have no locks (some network mounts)."""
 
@@ -40,10 +35,8 @@ def locked(folder: Path) -> Generator[None, None, None]:
         RunFolderError: The folder cannot be written.
     """
     path = folder / LOCK
-    try:
+    with writing(path):
         descriptor = _acquired(path, folder)
-    except OSError as error:
-        raise unwritable(path, error) from error
     try:
         yield
     finally:
@@ -58,30 +51,22 @@ def locked(folder: Path) -> Generator[None, None, None]:
 def _acquired(path: Path, folder: Path) -> int:
     """The open lock file. Whoever held it last may have removed it since it was opened: then another is made."""
     while True:
-        descriptor = open_plain(path, os.O_RDWR | os.O_CREAT)
-        try:
-            _lock(descriptor)
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+        with contextlib.ExitStack() as undo:
+            descriptor = open_plain(path, os.O_RDWR | os.O_CREAT)
+            undo.callback(os.close, descriptor)
+            try:
+                if not lock_descriptor(descriptor, blocking=False):
+                    raise InputError(
+                        f"{folder} is being written by another process: wait for it, or stop it and use --resume then"
+                    )
+                there = os.path.samestat(os.fstat(descriptor), os.stat(path))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno not in _UNKNOWN:
+                    raise
+                _log.warning("%s: this file system has no locks; see to it that no other process writes there", folder)
+                there = True
+            if there:
+                undo.pop_all()
                 return descriptor
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if error.errno in _HELD:
-                os.close(descriptor)
-                raise InputError(
-                    f"{folder} is being written by another process: wait for it, or stop it and use --resume then"
-                ) from error
-            if error.errno not in _UNKNOWN:
-                os.close(descriptor)
-                raise
-            _log.warning("%s: this file system has no locks; see to it that no other process writes there", folder)
-            return descriptor
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    """Take the lock, or fail at once."""
-    if sys.platform == "win32":
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,10 +11,10 @@ from typing import Any, Final
 from bluffscope.table.schema import SCHEMA_VERSION, Column
 
 PACKAGES: Final = (
-    *("bluffscope", "torch", "transformers", "sae-lens", "safetensors", "numpy", "polars", "altair"),
+    *("bluffscope", "torch", "transformers", "sae-lens", "safetensors", "numpy", "polars"),
     *("torchao", "bitsandbytes"),
 )
-"""Packages whose versions can change a number or a figure; the last are of the extra ``quant``."""
+"""Packages whose versions can change a number; the last are of the extra ``quant``."""
 
 STAGES: Final = ("load", "data", "lint", "tokenise", "forward", "sae", "geometry", "write", "health")
 """The stages that timings are given for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from bluffscope.errors import InputError
 from bluffscope.host.exclusive import refuse_after_fork
 from bluffscope.host.parquet_limits import LargeParquetError, check_whole
 from bluffscope.table.atomic import TABLE_ERRORS, reason_of, table_errors, unreadable
-from bluffscope.table.damage import CONFIG, MANIFEST, check_columns, check_unique, checked
+from bluffscope.table.damage import CONFIG, MANIFEST, as_mapping, check_columns, check_unique, checked, read_json
 from bluffscope.table.links import refuse_links
 from bluffscope.table.schema import SCHEMA_VERSION
 
@@ -82,12 +81,12 @@ class Run:
     def document(self, name: str) -> dict[str, Any]:
         """A JSON file that not every run has (stats.json, say); empty where it is not there."""
         path = self.path / name
-        return self._json(path) if path.exists() else {}
+        return read_json(path) if path.exists() else {}
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """manifest.json: what made the numbers."""
-        found = self._json(path := self.path / "manifest.json")
+        found = read_json(path := self.path / "manifest.json")
         checked(found, MANIFEST, path)
         return found
 
@@ -101,7 +100,7 @@ class Run:
             raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
         except yaml.YAMLError as error:
             raise InputError(f"{path} is damaged ({reason_of(error)}): run the analysis again") from error
-        checked(content := _mapping(found, path), CONFIG, path)
+        checked(content := as_mapping(found, path), CONFIG, path)
         return content
 
     def _read(self, name: str) -> pl.DataFrame:
@@ -109,15 +108,6 @@ class Run:
         check_parquet(path)
         with table_errors(path):
             return pl.read_parquet(path, glob=False, hive_partitioning=False)
-
-    def _json(self, path: Path) -> dict[str, Any]:
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
-        except RecursionError as error:
-            raise InputError(f"{path} is damaged (nested too deeply): run the analysis again") from error
-        return _mapping(found, path)
 
     def _scan(self, name: str) -> pl.LazyFrame:
         path = self.path / name
@@ -216,9 +206,3 @@ def _foreign_parquet(path: Path) -> pl.DataFrame:
     except (pa.ArrowException, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: cannot be read as Parquet ({reason}); write the file again") from error
-
-
-def _mapping(value: object, path: Path) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is damaged (no mapping in it): run the analysis again")
-    return cast("dict[str, Any]", value)

@@ -61,8 +61,8 @@ def check_space(folder: Path, pairs: int, a_pair: float, held: int = 0) -> None:
     needed = int(COPIES * pairs * a_pair) - held
     if disk.total and disk.free < needed:  # file systems of the kernel's own have no size
         raise InputError(
-            f"{folder}: {pairs:,} pairs need about {_size(needed)} of disk ({_size(a_pair)} a pair, in the shards and "
-            f"once more in the tables), and {_size(disk.free)} are free: free space, or choose another disk with --out"
+            f"{folder}: {pairs:,} pairs need about {_size(needed)} of disk ({_size(a_pair)} per pair, in shards and "
+            f"again in tables), and {_size(disk.free)} are free: free space, or choose another disk with --out"
         )
 
 

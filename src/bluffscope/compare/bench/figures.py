@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import altair as alt
-import polars as pl
 import vl_convert as vlc
 
 from bluffscope.table.atomic import write_bytes
 
 Record = Mapping[str, Any]
-_KEYS = ("step", "strategy", "batch_size", "sharing", "pairs", "seconds", "seconds_per_pair", "peak_bytes")
-_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's, told apart by everyone
+Spec = dict[str, Any]
+
+_KEYS: Final = ("step", "strategy", "batch_size", "sharing", "pairs", "seconds", "seconds_per_pair", "peak_bytes")
+_BLUE: Final = {"value": "#0072B2"}  # Okabe and Ito's, told apart by everyone
+_BY_STRATEGY: Final[Spec] = {
+    "field": "strategy",
+    "type": "nominal",
+    "title": None,
+    "scale": {"domain": ["batched", "packed"], "range": ["#D55E00", "#0072B2"]},
+}
+_LOG: Final = {"type": "log"}
 
 
 def write_figures(lists: Mapping[str, Sequence[Record]], folder: Path) -> list[Path]:
@@ -23,23 +30,23 @@ def write_figures(lists: Mapping[str, Sequence[Record]], folder: Path) -> list[P
     Raises:
         RunFolderError: a file cannot be written.
     """
-    draw: dict[str, Callable[[pl.DataFrame], Any]] = {
+    draw: dict[str, Callable[[], Spec]] = {
         "ladder": _ladder,
         "batch_sizes": _batch_sizes,
         "growth": _growth,
         "sharing": _sharing,
     }
-    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
     written: list[Path] = []
     for name, chart in draw.items():
         if not lists.get(name):
             continue
-        keys = ("step", "strategy", "batch_size", "sharing", "pairs", "seconds", "seconds_per_pair", "peak_bytes")
-        table = pl.DataFrame(
-            [{key: str(r[key]) if key == "batch_size" else r[key] for key in keys} for r in lists[name]]
-        )
-        spec = chart(table).configure_view(stroke=None).to_dict()
-        svg = vlc.vegalite_to_svg(spec, vl_version=version, allowed_base_urls=[])
+        rows = [
+            {key: record[key] for key in _KEYS}
+            | {"batch_size": str(record["batch_size"]), "gigabytes": (record["peak_bytes"] or 0) / 1e9}
+            for record in lists[name]
+        ]
+        spec = {**chart(), "data": {"values": rows}, "config": {"view": {"stroke": None}, "background": "white"}}
+        svg = vlc.vegalite_to_svg(spec, vl_version="6.1", allowed_base_urls=[])
         for path, content in (
             (folder / f"{name}.svg", svg.encode()),
             (folder / f"{name}.png", vlc.svg_to_png(svg, scale=2)),
@@ -49,56 +56,61 @@ def write_figures(lists: Mapping[str, Sequence[Record]], folder: Path) -> list[P
     return written
 
 
-def _ladder(table: pl.DataFrame) -> Any:
-    table = table.with_columns(label=pl.col("seconds_per_pair").map_elements(_label, pl.String))
-    base = alt.Chart(table).encode(
-        y=alt.Y("step:N", sort=None, title=None, axis=alt.Axis(labelLimit=220)),
-        x=alt.X("seconds_per_pair:Q", scale=alt.Scale(type="log"), title="seconds a pair (logarithmic)"),
-    )
-    bars = base.mark_point(filled=True, size=90, color=_BLUE)
-    return (bars + base.mark_text(align="left", dx=8).encode(text="label:N")).properties(width=520, title="The ladder")
+def _ladder() -> Spec:
+    encoding = {
+        "y": {"field": "step", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 220}},
+        "x": _number("seconds_per_pair", "seconds a pair (logarithmic)", _LOG),
+    }
+    label = {"field": "label", "type": "nominal"}
+    return {
+        "title": "The ladder",
+        "width": 520,
+        "transform": [{"calculate": "format(datum.seconds_per_pair, '.3~g') + ' s'", "as": "label"}],
+        "encoding": encoding,
+        "layer": [
+            {"mark": {"type": "point", "filled": True, "size": 90}, "encoding": {"color": _BLUE}},
+            {"mark": {"type": "text", "align": "left", "dx": 8}, "encoding": {"text": label}},
+        ],
+    }
 
 
-def _batch_sizes(table: pl.DataFrame) -> Any:
-    sizes = sorted(table["batch_size"].unique().to_list(), key=lambda size: (size == "auto", size.zfill(9)))
-    table = table.with_columns(gigabytes=pl.col("peak_bytes") / 1e9)
-    x = alt.X("batch_size:N", sort=sizes, title="pairs a forward", axis=alt.Axis(labelAngle=0))
-    color = _by_strategy()
-    base = alt.Chart(table)
-    rate = base.mark_line(point=True).encode(x=x, y=alt.Y("seconds_per_pair:Q", title="seconds a pair"), color=color)
-    memory = base.mark_line(point=True).encode(
-        x=x, y=alt.Y("gigabytes:Q", title="peak memory, GB", scale=alt.Scale(zero=False)), color=color
-    )
-    return rate.properties(width=280) | memory.properties(width=280)
+def _batch_sizes() -> Spec:
+    # Numbers as numbers, "auto" behind them.
+    order = {"field": "batch_size", "type": "nominal", "title": "pairs a forward", "axis": {"labelAngle": 0}}
+    order["sort"] = {"op": "min", "field": "place"}
+    place = "datum.batch_size === 'auto' ? 1e9 : toNumber(datum.batch_size)"
+    memory = _number("gigabytes", "peak memory, GB", {"zero": False})
+    return {
+        "transform": [{"calculate": place, "as": "place"}],
+        "hconcat": [
+            _lines(order, _number("seconds_per_pair", "seconds a pair"), _BY_STRATEGY),
+            _lines(order, memory, _BY_STRATEGY),
+        ],
+    }
 
 
-def _growth(table: pl.DataFrame) -> Any:
-    table = table.with_columns(gigabytes=pl.col("peak_bytes") / 1e9)
-    x = alt.X("pairs:Q", scale=alt.Scale(type="log"), title="pairs")
-    base = alt.Chart(table).mark_line(point=True, color=_BLUE)
-    time = base.encode(x=x, y=alt.Y("seconds:Q", scale=alt.Scale(type="log"), title="seconds"))
-    memory = base.encode(x=x, y=alt.Y("gigabytes:Q", title="peak memory, GB"))
-    return time.properties(width=280) | memory.properties(width=280)
+def _growth() -> Spec:
+    pairs = _number("pairs", "pairs", _LOG)
+    seconds, memory = _number("seconds", "seconds", _LOG), _number("gigabytes", "peak memory, GB")
+    return {"hconcat": [_lines(pairs, seconds, _BLUE), _lines(pairs, memory, _BLUE)]}
 
 
-def _sharing(table: pl.DataFrame) -> Any:
-    return (
-        alt.Chart(table)
-        .mark_bar()
-        .encode(
-            y=alt.Y("sharing:N", sort=None, title="shared prompt"),
-            yOffset="strategy:N",
-            x=alt.X("seconds_per_pair:Q", title="seconds a pair"),
-            color=_by_strategy(),
-        )
-        .properties(width=520)
-    )
+def _sharing() -> Spec:
+    return {
+        "width": 520,
+        "mark": "bar",
+        "encoding": {
+            "y": {"field": "sharing", "type": "nominal", "sort": None, "title": "shared prompt"},
+            "yOffset": {"field": "strategy", "type": "nominal"},
+            "x": _number("seconds_per_pair", "seconds a pair"),
+            "color": _BY_STRATEGY,
+        },
+    }
 
 
-def _by_strategy() -> alt.Color:
-    scale = alt.Scale(domain=["batched", "packed"], range=[_ORANGE, _BLUE])
-    return alt.Color("strategy:N", scale=scale, title=None)
+def _lines(x: Spec, y: Spec, colour: Spec) -> Spec:
+    return {"width": 280, "mark": {"type": "line", "point": True}, "encoding": {"x": x, "y": y, "color": colour}}
 
 
-def _label(seconds: float) -> str:
-    return f"{seconds:.3g} s"
+def _number(field: str, title: str, scale: Spec | None = None) -> Spec:
+    return {"field": field, "type": "quantitative", "title": title, "scale": scale or {}}
