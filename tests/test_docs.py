@@ -81,6 +81,13 @@ def test_no_page_has_a_placeholder_left():
     assert {page.name: found for page in pages if (found := leftovers(page.read_text(encoding="utf-8")))} == {}
 
 
+def test_the_changelog_names_each_kind_of_change_once_a_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    for version in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        kinds = re.findall(r"^### (.*)", version, flags=re.MULTILINE)
+        assert kinds == [kind for kind in ("Added", "Changed", "Removed", "Fixed", "Security") if kind in kinds]
+
+
 _CITED = re.compile(
     r"\bdocs/[\w.-]+\.md|\b[A-Z_]{4,}(?:\.md|'s)?,? sections? \d|\b(?:DESIGN|GUIDE)\b"
     r"|optimi[sz]ation guide|\bissue #?\d+"
