@@ -81,6 +81,23 @@ def test_no_page_has_a_placeholder_left():
     assert {page.name: found for page in pages if (found := leftovers(page.read_text(encoding="utf-8")))} == {}
 
 
+def test_the_map_for_contributors_names_only_files_and_folders_that_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = {path for path in re.findall(r"`([\w/.-]+/[\w/.-]*)`", text) if not path.startswith(("/", "."))}
+    folders = set(re.findall(r"^\| `([a-z]+)` \|", text, flags=re.MULTILINE))
+    package = ROOT / "src" / "bluffscope"
+    made = {"site/", "site/index.html", "cli/COMMAND.py"}
+    assert [path for path in sorted(named - made) if not ((ROOT / path).exists() or (package / path).exists())] == []
+    assert folders == {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+
+
+def test_the_changelog_names_each_kind_of_change_once_a_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    for version in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        kinds = re.findall(r"^### (.*)", version, flags=re.MULTILINE)
+        assert kinds == [kind for kind in ("Added", "Changed", "Removed", "Fixed", "Security") if kind in kinds]
+
+
 _CITED = re.compile(
     r"\bdocs/[\w.-]+\.md|\b[A-Z_]{4,}(?:\.md|'s)?,? sections? \d|\b(?:DESIGN|GUIDE)\b"
     r"|optimi[sz]ation guide|\bissue #?\d+"

@@ -139,7 +139,7 @@ def resume_command(path: Path, config: RunConfig) -> str:
 
 @contextmanager
 def resumable(folder: RunFolder, config: RunConfig) -> Generator[None, None, None]:
-    """Inside, whatever ends the run says how to go on."""
+    """Within the block, whatever ends the run names the command that resumes it."""
     again = resume_command(folder.path, config)
     try:
         yield
