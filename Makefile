@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check docs format clean
+.PHONY: help setup demo test test-all soak check docs format clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 setup: $(DEV_STAMP) ## make .venv and install the package and the development tools, with pinned versions
 
@@ -26,7 +26,10 @@ $(DEV_STAMP): $(STAMP)
 demo: $(STAMP) ## the comprehensive analysis of the bundled pairs with the embedded model
 	$(BIN)/bluffscope analyze --preset demo
 
-test: $(DEV_STAMP) ## all tests
+test: $(DEV_STAMP) ## the tests of every part, in a few minutes
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not process and not thorough"
+
+test-all: $(DEV_STAMP) ## all tests, also those that start processes, clusters and browsers
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 soak: $(DEV_STAMP) ## the long runs that make test leaves out

@@ -26,11 +26,19 @@ import tiny
 
 # The same examples at every run: a change is judged by what it changes. `HYPOTHESIS_PROFILE=explore` tries new ones.
 settings.register_profile("same", derandomize=True)
+settings.register_profile("quick", derandomize=True, max_examples=25)
 settings.register_profile("explore", derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
-@pytest.fixture(scope="session", params=list(tiny.ARCHITECTURES))
+QUICK = ("gemma2", "llama", "gpt2", "gpt_neox")
+"""Architectures of `make test`: soft-capping and sliding windows, the most common, learnt positions, a parallel block."""
+ARCHITECTURES = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.thorough) for name in tiny.ARCHITECTURES
+]
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
 def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each of the eight tiny models in turn."""
     return tiny.save_model(tmp_path_factory.mktemp("models") / request.param, request.param)
