@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -29,10 +29,11 @@ from bluffscope.reference.geometry import Geometry, mean
 from bluffscope.reference.model import Counts, ReferenceOptions, Text, forward, logits, tokenise
 
 if TYPE_CHECKING:
-    from sae_lens import SAE
     from transformers import PreTrainedTokenizerBase
-else:  # sae_lens takes seconds to import, and its objects are only handed through
-    SAE = PreTrainedTokenizerBase = Any
+else:  # its objects are only passed in
+    PreTrainedTokenizerBase = Any
+SAE: TypeAlias = Any
+"""SAELens's, or anything with its `encode`, `decode`, `cfg` and weights."""
 
 Row = dict[str, float | int | str | None]
 """Column name to value; None is undefined."""

@@ -76,7 +76,12 @@ def _ladder() -> Spec:
 
 def _batch_sizes() -> Spec:
     # Numbers as numbers, "auto" behind them.
-    order = {"field": "batch_size", "type": "nominal", "title": "pairs a forward", "axis": {"labelAngle": 0}}
+    order: dict[str, Any] = {
+        "field": "batch_size",
+        "type": "nominal",
+        "title": "pairs a forward",
+        "axis": {"labelAngle": 0},
+    }
     order["sort"] = {"op": "min", "field": "place"}
     place = "datum.batch_size === 'auto' ? 1e9 : toNumber(datum.batch_size)"
     memory = _number("gigabytes", "peak memory, GB", {"zero": False})
