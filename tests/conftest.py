@@ -32,7 +32,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 QUICK = ("gemma2", "llama", "gpt2", "gpt_neox")
-"""Architectures of `make test`: soft-capping and sliding windows, the most common, learnt positions, a parallel block."""
+"""Architectures of `make test`: soft-capped with sliding windows, plain, learnt positions, parallel blocks."""
 ARCHITECTURES = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.thorough) for name in tiny.ARCHITECTURES
 ]

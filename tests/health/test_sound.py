@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import tiny
 import trained
 from bluffscope.api import config_from, run
+from bluffscope.health import diagnose
+from bluffscope.sae.coder import Coder, _sparse
+from bluffscope.sae.plain import PlainSae
 
 FAMILIES = ("gemma2", "gpt2", "llama", "gpt_neox")
 
@@ -43,6 +47,22 @@ def test_half_precision_alone_is_no_alarm(tmp_path, dtype):
 def test_few_pairs_are_no_alarm(tmp_path, limit):
     found, _ = alarms(tmp_path / "run", limit=limit)
     assert found == []
+
+
+def test_features_are_compared_with_saelens_s_own_before_a_run_and_with_a_dense_encode_in_it(tmp_path):
+    config = config_from(limit=4, out=tmp_path / "run")
+    manifest = run(config, draw=False).manifest
+    before = {check.check for check in diagnose(config_from(limit=4)).checks}
+    inside = {check["check"] for check in manifest["health"]["checks"]}
+    assert ("features = SAELens" in before, "features = a dense encode" in before) == (True, False)
+    assert ("features = SAELens" in inside, "features = a dense encode" in inside) == (False, True)
+
+
+def test_a_reader_that_computes_other_features_than_saelens_is_found(monkeypatch):
+    monkeypatch.setattr(PlainSae, "encode", lambda sae, x: 0 * torch.relu(x @ sae.W_enc))
+    monkeypatch.setattr(Coder, "encode", lambda coder, x: _sparse(coder.sae.encode(x)))
+    found = {check.check: check.severity for check in diagnose(config_from(limit=4, layers=(2,))).checks}
+    assert found["features = SAELens"] == "error"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

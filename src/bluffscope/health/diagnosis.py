@@ -89,7 +89,7 @@ def _examined(worker: RunWorker, pairs: Sequence[Pair], frame: pl.DataFrame, who
     sample = Sample(sampled(renumbered, len(pairs), CANDIDATES), renumbered)
     return examine(
         worker.loaded.config.model,
-        inspect(worker, sample, whole),
+        inspect(worker, sample, whole, saelens=True),
         measured,
         features,
         dict(reasons.iter_rows()),

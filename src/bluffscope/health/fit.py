@@ -12,6 +12,7 @@ from bluffscope.health.check import Check, Severity
 from bluffscope.health.loaded_model import AFTER_NORM, Plain, Subject, site_of
 from bluffscope.model.hooks import HookPoint
 from bluffscope.sae import Coder
+from bluffscope.sae.load import as_saelens, is_saelens
 
 LEAST_EXPLAINED: Final = (0.5, 0.2)
 """Explained variance below which there is a warning, and an error."""
@@ -48,13 +49,16 @@ def explained_variance(
     return 1 - (x - y).square().sum() / (x - x.mean(dim=0)).square().sum()
 
 
-def check_fit(subject: Subject, plain: Sequence[Plain], other_bos: Sequence[Plain]) -> Iterator[Check]:
+def check_fit(
+    subject: Subject, plain: Sequence[Plain], other_bos: Sequence[Plain], saelens: bool = False
+) -> Iterator[Check]:
     """Explained variance of every SAE, and whether it fits another site or another BOS better.
 
     Args:
         subject: the SAEs.
         plain: texts as they should be fed.
         other_bos: the same with a BOS where there should be none, or the other way round; may be empty.
+        saelens: whether features are compared with SAELens's in any case, which takes seconds to import.
     """
     for layer, coder in subject.coders.items():
         point = subject.points[layer]
@@ -68,7 +72,7 @@ def check_fit(subject: Subject, plain: Sequence[Plain], other_bos: Sequence[Plai
         yield _check_sites(subject, layer, plain)
         if other_bos:
             yield _check_bos(subject, layer, plain, other_bos)
-        yield _check_encoding(coder, _stacked(plain, own, point, MOST_TRIED))
+        yield _check_encoding(coder, _stacked(plain, own, point, MOST_TRIED), saelens)
 
 
 @torch.inference_mode()
@@ -185,11 +189,13 @@ def _check_bos(subject: Subject, layer: int, plain: Sequence[Plain], other: Sequ
     )
 
 
-def _check_encoding(coder: Coder, states: torch.Tensor) -> Check:
-    """The sparse features against SAELens's own dense encode."""
+def _check_encoding(coder: Coder, states: torch.Tensor, saelens: bool) -> Check:
+    """The sparse features against a dense encode: SAELens's own where it is at hand or asked for, else our reader's."""
+    sae = as_saelens(coder.sae) if saelens else coder.sae
+    whose = "SAELens" if is_saelens(sae) else "a dense encode"
     with torch.inference_mode():
         x = states.to(coder.decoder)
-        dense = coder.sae.encode(x)
+        dense = sae.encode(x)
         ours = coder.encode(x)
     active = int((dense > 0).sum())
     rows = torch.repeat_interleave(torch.arange(len(x), device=x.device), ours.counts)
@@ -197,11 +203,11 @@ def _check_encoding(coder: Coder, states: torch.Tensor) -> Check:
     flips = others + active - (len(ours.indices) - others)  # active in one of the two only
     wrong = flips > max(1, active // 1000)  # of those at their threshold
     return Check(
-        check="features = SAELens",
+        check=f"features = {whose}",
         layer=coder.layer,
         severity="error" if wrong else "ok",
-        expected=f"the {active} features that SAELens finds",
+        expected=f"the {active} features that {whose} finds",
         seen=f"{len(ours.indices)}; {flips} differ",
-        means="Features are computed in another way than SAELens does",
+        means=f"Features are not those of {whose}",
         do="Report this with the SAE's name and the version of SAELens",
     )

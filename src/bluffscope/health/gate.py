@@ -79,7 +79,9 @@ class Inspection:
         return cls((_unchecked(why, "warning"),))
 
 
-def inspect(worker: RunWorker, sample: Sample, whole: LanguageModel | None = None) -> Inspection:
+def inspect(
+    worker: RunWorker, sample: Sample, whole: LanguageModel | None = None, *, saelens: bool = False
+) -> Inspection:
     """Read a few texts again, in the process that measured.
 
     Args:
@@ -87,12 +89,13 @@ def inspect(worker: RunWorker, sample: Sample, whole: LanguageModel | None = Non
         sample: some of the pairs.
         whole: the whole model, where it fits beside the run's: then the run's reading is held against it, and SAEs
             are tried at every layer. Else the blocks that the run loaded do.
+        saelens: whether SAELens is imported to compare features with its own.
     """
     subject = Subject.of(worker, whole)
     if subject is None:
         return Inspection((_unchecked("the model is not held any more; `bluffscope doctor` checks it"),))
     try:
-        checks = tuple(_check_texts(subject, sample))
+        checks = tuple(_check_texts(subject, sample, saelens))
     except (MemoryError, RuntimeError) as error:  # the run is complete: what was measured must not be lost over this
         said = " ".join(str(error).split())[:200]
         checks = (_unchecked(f"the model failed on them ({said})", "warning"),)
@@ -129,7 +132,7 @@ def examine(
     return Health.of((*setup, *reading, *table), allowed=allowed)
 
 
-def _check_texts(subject: Subject, sample: Sample) -> Iterator[Check]:
+def _check_texts(subject: Subject, sample: Sample, saelens: bool) -> Iterator[Check]:
     tokenized = _tokenized(subject, sample.spread)
     texts = chosen_texts(tokenized)
     plain = list(plain_forwards(subject, texts))
@@ -141,7 +144,7 @@ def _check_texts(subject: Subject, sample: Sample) -> Iterator[Check]:
     company = None if subject.worker is None else Company.of(subject.worker, _tokenized(subject, sample.company))
     yield from check_reading(subject, [pair for pair in tokenized if pair.pair.index in compared], plain, company)
     other = list(plain_forwards(subject, texts, bos=not plain[0].bos))
-    yield from check_fit(subject, plain, other if other and other[0].bos != plain[0].bos else [])
+    yield from check_fit(subject, plain, other if other and other[0].bos != plain[0].bos else [], saelens)
 
 
 def _tokenized(subject: Subject, pairs: Sequence[Pair]) -> list[TokenizedPair]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Generator, Mapping
@@ -102,6 +103,25 @@ def _from_folder(folder: Path, device: str, dtype: torch.dtype) -> AnySae:
     if architecture not in SAE_CLASS_REGISTRY:
         raise ValueError(f"unknown architecture {architecture!r}")
     return SAE.load_from_disk(folder, device=device, dtype=str(dtype).removeprefix("torch."))
+
+
+def is_saelens(sae: AnySae) -> bool:
+    """Whether an SAE is one of SAELens's own classes, not of our light reader."""
+    return not isinstance(sae, PlainSae)
+
+
+def as_saelens(sae: AnySae) -> Any:
+    """An SAE as SAELens itself reads it from its files, in the same precision and place; imports SAELens."""
+    if not isinstance(sae, PlainSae):
+        return sae
+    from sae_lens import SAE  # seconds-slow
+
+    with tempfile.TemporaryDirectory(prefix="bluffscope-") as scratch:
+        sae.save_model(Path(scratch))
+        weights = sae.W_enc
+        return SAE.load_from_disk(
+            Path(scratch), device=str(weights.device), dtype=str(weights.dtype).removeprefix("torch.")
+        )
 
 
 def _from_release(release: str, sae_id: str, device: str, dtype: torch.dtype) -> SAE[Any]:
