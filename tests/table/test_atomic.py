@@ -164,6 +164,7 @@ OTHERWISE = {
     "engine/worker_process.py": "into memory",
     "table/shards.py": "into an AtomicFile",
     "cli/streams.py": "the null device",
+    "sae/plain.py": "an SAE for SAELens to read, in a temporary folder",
 }
 """Files that write in another way than by `atomic_write` and `write_bytes`, and where to."""
 
