@@ -137,7 +137,7 @@ def main() -> None:
     for name in ("pyarrow.parquet", "bluffscope.report.page", "bluffscope.stats", "bluffscope.config.yaml_file"):
         import_module(name)
     # The JavaScript engine that gives the page its scripts reserves gigabytes of addresses, which are no memory.
-    import_module("bluffscope.report.page")._bundle()
+    import_module("bluffscope.report.bundle").javascript()
     held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (held + MOST_BYTES, held + MOST_BYTES))
     for line in sys.stdin:

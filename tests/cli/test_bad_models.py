@@ -148,7 +148,7 @@ def test_a_model_with_fewer_layers_than_the_saes_read_is_refused(model_refused, 
 def test_code_that_comes_with_a_model_is_refused(model_refused, folder):
     configure(folder, model_type="mine", auto_map={"AutoConfig": "code.Config", "AutoModel": "code.Model"})
     (folder / "code.py").write_text("raise SystemExit('this code ran')")
-    model_refused("code of its own, which is refused")
+    model_refused("requires its own code, which is refused")
 
 
 def test_paths_that_are_no_model_folder_are_refused(model_refused, tmp_path, pairs_file):

@@ -160,7 +160,7 @@ def test_lines_stream_from_standard_input_and_what_cannot_be_scored_has_its_reas
     assert first["probability"] > 0.9
     assert long["probability"] is None
     assert "the model's context holds" in long["reason"]
-    assert "gives no token" in empty["reason"]
+    assert "has no tokens" in empty["reason"]
 
 
 @pytest.mark.parametrize(
@@ -243,8 +243,8 @@ def test_damaged_and_foreign_folders_are_refused(refused, copied, detector, demo
 
 
 def test_usage(refused, copied, detector, demo, tmp_path):
-    refused("detect", says="give train or score")
-    refused("detect", "nonsense", says="give train or score")
+    refused("detect", says="bluffscope detect --help")
+    refused("detect", "nonsense", says=("nonsense", "bluffscope detect --help"))
     refused("detect", "score", detector, says="give one of --text")
     refused("detect", "score", detector, "--prompt", "x", says="give both")
     refused("detect", "score", detector, "--text", "x", "--out", tmp_path / "x", says="only with --data")
@@ -253,6 +253,8 @@ def test_usage(refused, copied, detector, demo, tmp_path):
     parted = copied(demo)
     config = (parted / "config.yaml").read_text().replace("position: last", "position: divergence")
     (parted / "config.yaml").write_text(config)
-    refused("detect", "train", parted, "--out", tmp_path / "d", says="does not have; analyze with another --position")
+    refused(
+        "detect", "train", parted, "--out", tmp_path / "d", says="does not have; run analyze with another --position"
+    )
     few = ("--where", "pair_id=entity-001")
     refused("detect", "train", demo, "--out", tmp_path / "d", *few, says="fewer than 10: too few to train and test on")

@@ -129,7 +129,7 @@ import sys, numpy as np
 from pathlib import Path
 from bluffscope.config import DataOptions
 from bluffscope.pairs import open_source
-from bluffscope.pairs.lint import GroupSample, lint_source
+from bluffscope.linter import GroupSample, lint_source
 
 source = open_source(DataOptions(data=sys.argv[1]))
 scan = source.scan()

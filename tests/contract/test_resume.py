@@ -150,7 +150,8 @@ def test_what_is_no_run_is_refused(call, tmp_path):
     assert outcome.code == 2 and "no run in this folder" in outcome.said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
     assert (
-        call("analyze", "--resume").said == "bluffscope analyze: --resume: give the folder of a run that was started\n"
+        call("analyze", "--resume").said
+        == "bluffscope analyze: --resume: expected a path, got nothing; see bluffscope analyze --help\n"
     )
 
 
@@ -192,7 +193,7 @@ def test_a_run_stopped_before_its_options_were_written_never_becomes_the_demo(ca
     before = listing(folder)
     outcome = call("analyze", "--resume", folder, *(options[5] if word == "DATA" else word for word in given))
     assert outcome.code == 2
-    assert f"--resume {folder}: stopped before its options were written; give those it was started with" in outcome.said
+    assert f"--resume {folder}: stopped before its options were written; repeat them with --resume" in outcome.said
     assert listing(folder) == before
     assert call("analyze", "--resume", folder, *options).code == 3
     crashing.check_equal(folder, whole.folder)

@@ -49,7 +49,7 @@ def test_switched_off_every_tensor_is_new_and_cleared_nothing_is_held():
 HEAP = """
 import resource
 import torch
-from bluffscope.buffers import kept_heap
+from bluffscope.host.buffers import kept_heap
 
 def faults(size=1 << 24):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -115,7 +115,12 @@ def test_int4_weights_are_near_the_model_s_and_pack(tmp_path, monkeypatch, archi
 @pytest.mark.parametrize(
     ("quantize", "device", "dtype", "says"),
     [
-        ("int8", "cpu", torch.float64, "--quantize int8: it rounds the weights, so --dtype float64 makes no sense"),
+        (
+            "int8",
+            "cpu",
+            torch.float64,
+            "it rounds the weights and cannot be combined with --dtype float64",
+        ),
         ("int4", "cuda", torch.float64, "--quantize int4: it rounds the weights"),
         ("int4", "cpu", torch.float32, "it runs on cuda, not on cpu; use --quantize int8"),
         ("int4", "mps", torch.float32, "it runs on cuda, not on mps; use --quantize int8 --device cpu"),

@@ -21,7 +21,7 @@ import tiny
 from bluffscope.api import config_from, run
 from bluffscope.errors import RunStopped
 from bluffscope.host.machine import cores_granted
-from bluffscope.pipeline.shard import UserAnalysis
+from bluffscope.metrics.own import UserAnalysis
 from bluffscope.runs.resume import saved_options
 from bluffscope.table.schema import Column
 

@@ -26,5 +26,5 @@ def test_a_run_that_fits_passes_and_one_that_does_not_is_refused_with_figures(tm
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     check_space(tmp_path / "not" / "there", 1000, 5000)
     check_space(tmp_path, 300_000, 5000, held=1_000_000_000)
-    with pytest.raises(InputError, match=r"300,000 pairs need about 3.0 GB of disk \(5.0 kB a pair.*2.5 GB are free"):
+    with pytest.raises(InputError, match=r"300,000 pairs need about 3.0 GB of disk \(5.0 kB per pair.*2.5 GB are free"):
         check_space(tmp_path, 300_000, 5000)

@@ -58,7 +58,7 @@ def table(
         gap: spaces between columns.
     """
     made = Table(
-        title=None if title is None else Text(title),
+        title=None if title is None else Text(title, no_wrap=True, overflow="ignore"),
         title_style="bold",
         title_justify="left",
         box=None,  # its lines would cost the width of a whole column
