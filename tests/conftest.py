@@ -62,6 +62,31 @@ def pairs_file(tmp_path: Path) -> Path:
     return tiny.write_pairs(tmp_path / "pairs.jsonl", tiny.PAIRS)
 
 
+PROCESS = (
+    *("bench/test_field", "cli/test_bench", "cli/test_experiments", "cli/test_fresh_machine", "cli/test_hub"),
+    *("cli/test_hub_cache", "cli/test_hub_data", "cli/test_presets_offline", "cli/test_stats_detectors"),
+    *("cli/test_terminal", "cli/test_verify", "cli/test_without_torch", "contract/test_corruption"),
+    *("contract/test_crash", "contract/test_disk", "contract/test_fuzz", "contract/test_hostile_input"),
+    *("contract/test_resume", "demo/test_demo_model", "demo/test_train_saes", "engine/test_ray"),
+    *("engine/test_ray_cluster", "host/test_threads", "model/test_transformer_lens", "pipeline/test_batch_size"),
+    *("report/test_browser", "runs/test_ray_run", "test_docs", "test_notebooks"),
+)
+"""Files whose tests start other processes, clusters or a browser, or do what takes as long."""
+THOROUGH = ("contract/test_real_models", "health/test_planted_faults", "model/test_families", "stats/test_simulations")
+"""Files that try more of what others try."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tier the tests of a file belong to."""
+    folder = Path(__file__).parent
+    for item in items:
+        name = item.path.relative_to(folder).with_suffix("").as_posix()
+        if name in PROCESS:
+            item.add_marker("process")
+        if name in THOROUGH:
+            item.add_marker("thorough")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Soak tests may take longer than the time after which a test counts as hanging."""
     if item.get_closest_marker("soak"):
