@@ -59,13 +59,15 @@ def measured(shape: str, folder: Path, pairs: int, batch_size: str) -> dict[str,
 
 def save(folder: Path) -> None:
     """Write the random models, each into a folder of its name."""
-    from bluffscope.compare.bench.shapes import SHAPES, Shape, save_shape
-
-    tiny = {"blocks": 4, "d_model": 16, "d_mlp": 32, "heads": 2, "kv_heads": 1, "d_head": 8, "vocabulary": 2560}
     from transformers.utils.logging import disable_progress_bar
 
+    from bluffscope.compare.bench.shapes import SHAPES, Shape, save_shape
+
+    sizes = {"num_hidden_layers": 4, "hidden_size": 16, "intermediate_size": 32, "vocab_size": 2560}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "query_pre_attn_scalar": 8}
     disable_progress_bar()
-    save_shape(Shape(name="tiny", **tiny, layers=(0, 1, 3), d_sae=48, thresholds=(0.5,) * 3), folder / "tiny")
+    tiny = Shape(name="tiny", layers=(0, 1, 3), d_sae=48, sizes=sizes, thresholds=(0.5,) * 3)
+    save_shape(tiny, folder / "tiny")
     save_shape(SHAPES["mid"], folder / "mid")
 
 

@@ -11,14 +11,14 @@ careful: one forward a text that caches the layers' residuals only and stops aft
          encoded once.
 
 Both encode all noise draws of a text in one call, and decompose the d x d matrix once for each layer and text (9).
-Forwards and encodings are the two libraries'. The noise, a definition, and the mathematics of one read come from
-`bluffscope.host.noise` and `bluffscope.reference.geometry`, the slow implementation that the engine is tested against.
+Of this package only the noise is imported, which is a definition; the metrics are written out in numpy.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -37,8 +37,6 @@ with warnings.catch_warnings():  # of their start-up
     from transformer_lens.model_bridge import TransformerBridge
 
 from bluffscope.host.noise import unit_noise
-from bluffscope.reference import geometry as maths
-from bluffscope.reference.geometry import Geometry
 
 VIEWS = ("prompt", "fact", "hall")
 COMPLETIONS = ("fact", "hall")
@@ -66,6 +64,15 @@ class Read:
     """(d_model,) as the SAE gets it."""
     features: np.ndarray
     reconstruction: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Geometry of one layer of one text; None is undefined."""
+
+    metrics: Row
+    centroid: np.ndarray | None
+    axis: np.ndarray | None
 
 
 @dataclass
@@ -103,12 +110,14 @@ class Lens:
         self.counts.encodes += 1
         return Read(residual, features[0].double().numpy(), sae.decode(features)[0].double().numpy())
 
-    def shape(self, layer: int, read: Read) -> Geometry:
+    def shape(self, layer: int, read: Read) -> Shape:
         """Geometry of the active decoder rows, by the d x d matrix."""
         active = np.flatnonzero(read.features)
+        a = read.features[active]
+        n = len(a)
         directions = self.saes[layer].W_dec[torch.from_numpy(active)].double().numpy()  # (active, d_model)
-        self.counts.eigendecompositions += len(active) >= 2
-        return maths.geometry(read.features[active], directions)
+        self.counts.eigendecompositions += n >= 2
+        return shape_of(a, directions)
 
     def noisy(self, pair: str, view: str, read: Read) -> list[np.ndarray]:
         """Features under every draw of noise, in one call."""
@@ -175,41 +184,92 @@ def texts_of(pair: Pair) -> dict[str, str]:
     return {"prompt": prompt, "fact": f"{prompt} {pair['fact']}", "hall": f"{prompt} {pair['hallucination']}"}
 
 
-def layer_metrics(reads: dict[tuple[str, int], Read], shapes: dict[tuple[str, int], Geometry]) -> Row:
+def layer_metrics(reads: dict[tuple[str, int], Read], shapes: dict[tuple[str, int], Shape]) -> Row:
     """Analysis 1."""
     row: Row = {}
     for (view, layer), read in reads.items():
         x = read.residual.double().numpy()
-        metrics = maths.layer_metrics(x[None], read.reconstruction[None], read.features[None], [shapes[view, layer]])
+        error = float(np.linalg.norm(x - read.reconstruction))
+        metrics = {
+            "l0_norm": float(np.count_nonzero(read.features)),
+            "reconstruction_error": error,
+            "relative_error": error**2 / float(x @ x),
+            "gini": gini(read.features[read.features > 0]),
+            **shapes[view, layer].metrics,
+        }
         row |= {f"l{layer}_{view}_{name}": value for name, value in metrics.items()}
     return row
 
 
-def misalignment(view: str, prompt: Geometry, shape: Geometry, read: Read, sae: SAE) -> Row:
-    """Analysis 2; the centroid is computed anew, as the pattern has it."""
+def shape_of(a: np.ndarray, directions: np.ndarray) -> Shape:
+    """Weighted inertia of directions (active, d_model) by its d x d matrix."""
+    names = ("sphericity", "elongation", "dimensionality", "eigenvalue_entropy", "misalignment_angle", "shape_class")
+    metrics: Row = dict.fromkeys(names)
+    n = len(a)
+    if n == 0:
+        return Shape(metrics, None, None)
+    w = a / a.sum()
+    centroid = w @ directions
+    if n < 2:
+        return Shape(metrics, centroid, None)
+    centred = directions - centroid
+    values, vectors = np.linalg.eigh((centred.T * w) @ centred)
+    values = values.clip(0)[::-1]
+    p = values[values > 0] / values.sum()
+    axis = vectors[:, -1] if values[0] - values[1] >= 1e-6 * values[0] else None
+    metrics["dimensionality"] = float(values.sum() ** 2 / (values**2).sum())
+    metrics["eigenvalue_entropy"] = float(-(p * np.log(p)).sum())
+    metrics["misalignment_angle"] = line_angle(axis, centroid)
+    if n >= 3:
+        metrics["elongation"] = math.sqrt(values[1] / values[0])
+    if n >= 4:
+        metrics["sphericity"] = math.sqrt(values[2] / values[0])
+        metrics["shape_class"] = class_of(metrics["elongation"], metrics["sphericity"])
+    return Shape(metrics, centroid, axis)
+
+
+def class_of(elongation: float, sphericity: float) -> str:
+    """Of a shape."""
+    if elongation > 0.9 and sphericity > 0.9:
+        return "Spherical"
+    if elongation > 0.8 and sphericity < 0.6:
+        return "Oblate"
+    return "Prolate" if elongation < 0.6 and sphericity < 0.6 else "Triaxial"
+
+
+def misalignment(view: str, prompt: Shape, shape: Shape, read: Read, sae: SAE) -> Row:
+    """Analysis 2."""
     active = np.flatnonzero(read.features)
+    a = read.features[active]
     directions = sae.W_dec[torch.from_numpy(active)].double().numpy()
+    centroid = a / a.sum() @ directions if len(a) else None
     return {
-        f"centroid_drift_{view}": maths.angle(prompt.centroid, maths.centroid(read.features[active], directions)),
-        f"axis_twist_{view}": maths.line_angle(prompt.axis, shape.axis),
+        f"centroid_drift_{view}": angle(prompt.centroid, centroid),
+        f"axis_twist_{view}": line_angle(prompt.axis, shape.axis),
     }
 
 
 def stability_and_entropy(lens: Lens, pair: str, view: str, read: Read) -> Row:
     """Analyses 3 and 4."""
-    top = maths.top_features(read.features)
-    draws = map(maths.top_features, lens.noisy(pair, view, read))
+    top = top_features(read.features)
+    similarities = [
+        len(top & other) / len(top | other)
+        for other in map(top_features, lens.noisy(pair, view, read))
+        if top and other
+    ]
+    largest = np.sort(read.features)[::-1][:50]
+    p = largest[largest > 0] / largest.sum() if top else None
     return {
-        f"stability_{view}": maths.mean(maths.jaccard(top, other) for other in draws),
-        f"entropy_{view}": maths.magnitude_entropy(read.features[read.features > 0]),
+        f"stability_{view}": float(np.mean(similarities)) if similarities else None,
+        f"entropy_{view}": None if p is None else float(-(p * np.log(p)).sum()),
     }
 
 
 def cross_layer(view: str, middle: Read, last: Read) -> Row:
     """Analysis 5."""
     return {
-        f"cross_layer_consistency_{view}": maths.cosine(middle.features, last.features),
-        f"cross_layer_alignment_{view}": maths.cosine(middle.reconstruction, last.reconstruction),
+        f"cross_layer_consistency_{view}": cosine(middle.features, last.features),
+        f"cross_layer_alignment_{view}": cosine(middle.reconstruction, last.reconstruction),
     }
 
 
@@ -219,6 +279,38 @@ def with_differences(row: Row) -> Row:
         fact, hall = row[f"{name}_fact"], row[f"{name}_hall"]
         row[f"{name}_diff"] = None if fact is None or hall is None else hall - fact
     return row
+
+
+def gini(a: np.ndarray) -> float | None:
+    """Of the active magnitudes."""
+    n = len(a)
+    return float(2 * (np.arange(1, n + 1) @ np.sort(a)) / (n * a.sum()) - (n + 1) / n) if n else None
+
+
+def top_features(features: np.ndarray) -> set[int]:
+    """The ten most active; the lower index first."""
+    order = np.argsort(-features, kind="stable")[:10]
+    return {int(i) for i in order if features[i] > 0}
+
+
+def cosine(u: np.ndarray, v: np.ndarray) -> float | None:
+    """None where either is zero."""
+    norms = float(np.linalg.norm(u) * np.linalg.norm(v))
+    return float(u @ v) / norms if norms else None
+
+
+def angle(u: np.ndarray | None, v: np.ndarray | None) -> float | None:
+    """Degrees from 0 to 180, exact for small ones."""
+    if u is None or v is None or not u.any() or not v.any():
+        return None
+    u, v = u / np.linalg.norm(u), v / np.linalg.norm(v)
+    return math.degrees(2 * math.atan2(float(np.linalg.norm(u - v)), float(np.linalg.norm(u + v))))
+
+
+def line_angle(u: np.ndarray | None, v: np.ndarray | None) -> float | None:
+    """Degrees from 0 to 90."""
+    between = angle(u, v)
+    return None if between is None else min(between, 180 - between)
 
 
 def bundled_pairs(count: int) -> list[Pair]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -23,6 +24,7 @@ from hypothesis import settings
 
 import soak_table
 import tiny
+from browser import Browser, executable
 
 # The same examples at every run: a change is judged by what it changes. `HYPOTHESIS_PROFILE=explore` tries new ones.
 settings.register_profile("same", derandomize=True)
@@ -54,6 +56,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_saes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SAEs for layers 0, 1 and 3 of any tiny model."""
     return tiny.save_saes(tmp_path_factory.mktemp("saes"))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A Chromium; where the machine has none, tests that look at pages are skipped, and fail in CI."""
+    path = executable()
+    if path is None:
+        reason = "no Chromium or Chrome on this machine: pages are not tested in a browser"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    found = Browser(path, tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
 
 
 @pytest.fixture

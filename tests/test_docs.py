@@ -18,7 +18,6 @@ import pytest
 
 import bluffscope
 import tiny
-from browser import Browser, executable
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -255,19 +254,6 @@ def test_the_site_holds_every_page_and_loads_nothing_from_elsewhere(site):
         page = _Page((site / name).read_text(encoding="utf-8"))
         assert page.loaded
         assert not [source for source in page.loaded if re.match(r"(https?:)?//", source)], name
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    path = executable()
-    if path is None:
-        reason = "no Chromium or Chrome on this machine: the site's search is not tested in a browser"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    found = Browser(path, tmp_path_factory.mktemp("profile"))
-    yield found
-    found.close()
 
 
 def test_search_works_in_a_page_opened_as_a_file(site, browser):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,11 @@ def test_an_import_of_what_is_gone_is_found():
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_script_imports_what_there_is(script):
     assert missing(script.read_text(encoding="utf-8")) == []
+
+
+def test_the_measurement_beside_busy_loops_runs_on_the_models_that_it_saves(tmp_path):
+    busy = runpy.run_path(str(ROOT / "bench" / "busy.py"))
+    busy["save"](tmp_path)
+    found = busy["measured"]("tiny", tmp_path / "tiny", 5, "4")
+    assert 0 < found["seconds"] < found["total"]
+    assert (tmp_path / "mid" / "model" / "config.json").exists()

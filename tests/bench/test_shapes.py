@@ -217,6 +217,8 @@ def test_the_large_shape_is_gemma_2_2b_s():
     assert [getattr(config, name) for name in SIZES] == [getattr(published, name) for name in SIZES]
     assert (config.query_pre_attn_scalar, config.final_logit_softcapping) == (256, 30.0)
     assert (config.max_position_embeddings, config.rms_norm_eps) == (8192, 1e-6)
+    assert config.hidden_activation == "gelu_pytorch_tanh"
+    assert config.rope_parameters == {"rope_theta": 10_000.0, "rope_type": "default"}
     model = build_language_model(dataclasses.replace(large, sizes={"vocab_size": 2560}), blocks=1)
     assert model.config._attn_implementation == "eager"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 
@@ -10,25 +9,11 @@ import polars as pl
 import pytest
 
 from bluffscope.report.write import write_report
-from browser import Browser, executable
 from fuzzing.values import LONG, SEED, TEXTS
 from made_runs import OBJECT_KEYS, STRANGE, make_run
 
 STORY = "document.getElementById('story')"
 ROWS = "[...document.querySelectorAll('#pair-table tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    path = executable()
-    if path is None:
-        reason = "no Chromium or Chrome on this machine: the page is not tested in a browser"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    found = Browser(path, tmp_path_factory.mktemp("profile"))
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="module")
