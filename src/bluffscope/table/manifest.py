@@ -44,32 +44,14 @@ def added_metrics(columns: Sequence[Column]) -> dict[str, dict[str, str]]:
     return {name: {"label": column.label, "unit": column.unit, "doc": column.doc} for name, column in of_facts.items()}
 
 
-def assemble_manifest(
-    *,
-    columns: Sequence[Column],
-    model: Mapping[str, Any],
-    saes: Mapping[str, Mapping[str, Any]],
-    device: str,
-    dtype: str,
-    seeds: Mapping[str, int],
-    counts: Mapping[str, int],
-    timings: Mapping[str, float],
-    health: Mapping[str, Any] | None = None,
-    lint: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def assemble_manifest(columns: Sequence[Column], timings: Mapping[str, float], **said: Any) -> dict[str, Any]:
     """The content of manifest.json (docs/run-folder.md). Nothing is read from the environment.
 
     Args:
         columns: the table's columns, for the versions of the metrics.
-        model: the model's identity (name or folder, revision, hashes).
-        saes: the identity of each layer's SAE, by layer.
-        device: where the model ran.
-        dtype: precision of the model.
-        seeds: every seed of the run, by what it was for.
-        counts: pairs read, measured and quarantined, tokens and whatever else was counted.
         timings: seconds by stage, out of `STAGES`; stages without an entry are 0. A key "total" is kept.
-        health: what the health gate found, as `bluffscope.table.health` reads it; empty where it did not run.
-        lint: findings of the dataset linter; empty where it did not run.
+        **said: whatever else it holds: `model` and `saes` (identities), `device`, `dtype`, `seeds`, `counts`, `health`
+            (as `bluffscope.table.health` reads it) and `lint`, empty where they did not run, ...
 
     Raises:
         ValueError: A timing for a stage that is none.
@@ -77,22 +59,16 @@ def assemble_manifest(
     unknown = set(timings) - {*STAGES, "total"}
     if unknown:
         raise ValueError(f"timings of unknown stages {sorted(unknown)}: expected some of {', '.join(STAGES)}, total")
+    stages = (*STAGES, *({"total"} & set(timings)))
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "packages": package_versions(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "model": dict(model),
-        "saes": {str(layer): dict(identity) for layer, identity in saes.items()},
-        "device": device,
-        "dtype": dtype,
-        "seeds": dict(seeds),
-        "counts": dict(counts),
-        "timings": {
-            stage: round(float(timings.get(stage, 0.0)), 4) for stage in (*STAGES, *({"total"} & set(timings)))
-        },
+        "timings": {stage: round(float(timings.get(stage, 0.0)), 4) for stage in stages},
         "metric_versions": metric_versions(columns),
         **({"added": added} if (added := added_metrics(columns)) else {}),
-        "health": dict(health or {}),
-        "lint": dict(lint or {}),
+        "health": {},
+        "lint": {},
+        **said,
     }
