@@ -121,10 +121,10 @@ def test_the_weights_of_another_architecture_are_refused(model_refused, folder, 
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("tokenizer.json", '{"a": ', "tokenizer.json is damaged; copy it again"),
+        ("tokenizer.json", '{"a": ', "tokenizer.json is not valid JSON (line 1); copy it again"),
         ("tokenizer.json", "{}", "check the files in the folder"),
         ("tokenizer.json", '{"normalizer": [1]}', "the rules of its tokenizer.json are damaged"),
-        ("tokenizer_config.json", '{"a": ', "tokenizer_config.json is damaged; copy it again"),
+        ("tokenizer_config.json", '{"a": ', "tokenizer_config.json is not valid JSON (line 1); copy it again"),
     ],
 )
 def test_a_damaged_tokenizer_is_refused(model_refused, folder, name, text, says):

@@ -138,14 +138,23 @@ PRESETS: Final[dict[str, Preset]] = {
 }
 
 
+def check_preset(name: str | None) -> None:
+    """Refuse a name that no preset has.
+
+    Raises:
+        InputError: it is one; the message has all there are.
+    """
+    if name is not None and name not in PRESETS:
+        raise InputError(f"--preset {name}: unknown; choose from {', '.join(PRESETS)}")
+
+
 def resolve(options: ModelOptions) -> ModelOptions:
     """Fill in model, SAEs and layers from the preset, or from the preset that has the model named.
 
     Raises:
         InputError: an unknown preset, or a model without SAEs.
     """
-    if options.preset is not None and options.preset not in PRESETS:
-        raise InputError(f"--preset {options.preset}: unknown; choose from {', '.join(PRESETS)}")
+    check_preset(options.preset)
     name = options.preset
     if name is None and options.model is not None:
         name = next(

@@ -86,7 +86,5 @@ class Backlog:
 
 def _halves(shard: Shard) -> list[Shard]:
     middle = len(shard.pairs) // 2
-    return [
-        Shard(shard.number, shard.pairs[:middle], shard.groups[:middle]),
-        Shard(shard.number, shard.pairs[middle:], shard.groups[middle:]),
-    ]
+    halves = (slice(middle), slice(middle, None))
+    return [replace(shard, pairs=shard.pairs[half], groups=shard.groups[half]) for half in halves]

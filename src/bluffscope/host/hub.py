@@ -105,17 +105,19 @@ def refusal(error: BaseException, name: str, revision_as: str = "--revision") ->
         return next((cause for cause in causes if isinstance(cause, kind)), None)
 
     hub = hub_address()
-    if found(errors.GatedRepoError):
-        return f"it is gated: accept its licence at {hub}/{name}, then set HF_TOKEN (or run `hf auth login`)"
-    if found(errors.RepositoryNotFoundError):
-        return (
-            f"{hub} has none of this name, or it is private; check the name, set HF_TOKEN (or run `hf auth login`), "
-            "or give a folder"
-        )
-    if found(errors.RevisionNotFoundError):
-        return f"it has no such revision; give {revision_as} a branch, tag or commit of it"
-    if found(errors.HFValidationError):
-        return "neither a folder nor a hub id (ORGANISATION/NAME); check the spelling"
+    meanings = {
+        errors.GatedRepoError: (
+            f"it is gated: accept its licence at {hub}/{name}, then set HF_TOKEN (or run `hf auth login`)"
+        ),
+        errors.RepositoryNotFoundError: (
+            f"{hub} has none of this name, or it is private; check the name, set HF_TOKEN (or run `hf auth login`), or "
+            "give a folder"
+        ),
+        errors.RevisionNotFoundError: f"it has no such revision; give {revision_as} a branch, tag or commit of it",
+        errors.HFValidationError: "neither a folder nor a hub id (ORGANISATION/NAME); check the spelling",
+    }
+    if meaning := next((said for kind, said in meanings.items() if found(kind)), None):
+        return meaning
     # A file that the hub refuses is then looked for in the cache, and its absence there reported: look deeper first.
     if isinstance(cause := found(errors.HfHubHTTPError), errors.HfHubHTTPError):
         status = cause.response.status_code
@@ -137,11 +139,20 @@ def hub_address() -> str:
 
 
 def without_token(text: str) -> str:
-    """The text as `redacted` gives it, and without the very token that is sent to the hub, whatever it looks like."""
+    """The text as `redacted` returns it, also without the token that is sent to the hub, whatever that looks like."""
     from huggingface_hub import get_token
 
     token = get_token()
     return redacted(text.replace(token, "***") if token else text)
+
+
+def in_one_line(error: BaseException) -> str:
+    """The beginning of what an error of a library says, in one line and without the token."""
+    text = " ".join(without_token(str(error)).split())
+    if not text or isinstance(error, LookupError):  # of a KeyError the text is the key alone
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    text = re.sub(r"^Error\(s\) in loading state_dict for \w+: ", "", text)  # torch's heading
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def cached_snapshot(name: str, revision: str | None = None, kind: Literal["model", "dataset"] = "model") -> Path | None:

@@ -128,7 +128,7 @@ def run_manifest(
         lint=lint,
         data={"name": source.name, "digest": scan.digest, "domains": scan.domains, **commit},
         memory=crew.memory(scan.count),
-        workers=crew.workers(sessions[-1]["pairs"]),
+        workers=None if crew.workers is None else crew.workers(sessions[-1]["pairs"]),
         strategy=loaded.strategy,
         quantize=config.model.quantize,
         sessions=sessions,

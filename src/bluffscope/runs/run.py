@@ -66,7 +66,7 @@ _log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
-    """Told how a run gets on."""
+    """Shows how far a run is."""
 
     def start(self, total: int) -> None:
         """The number of pairs to come."""
@@ -79,7 +79,7 @@ class Progress(Protocol):
 
 
 class _Silent(Progress):
-    """Tells nobody."""
+    """Shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def run(
         config: all options; whatever is left open is filled in from the preset, the model and the device.
         analyses: which of the five analyses run.
         added: analyses of the user's own.
-        progress: told how many pairs are done.
+        progress: shows how many pairs are done.
         tell: called with what the run is doing, in a few words.
 
     Raises:
@@ -175,7 +175,7 @@ def run(
 
 
 def _continued(config: RunConfig, held: ExitStack, log: RunLog) -> Previous:
-    """The run to go on with, its folder locked and its options compared; what is damaged in it is said."""
+    """The run to go on with, its folder locked and its options compared; logs what is damaged in it."""
     assert config.output.resume is not None
     path = config.output.resume
     if config.output.out is not None:

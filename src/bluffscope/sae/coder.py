@@ -74,7 +74,7 @@ class Coder:
         Both come from one call, since an SAE that normalises its input keeps that input's scale
         between its own encode and decode.
         """
-        if self._decodes_sparsely:
+        if self.affine:
             features = self.encode(residual)
             return features, self._decode(features)
         parts: list[Features] = []
@@ -88,10 +88,6 @@ class Coder:
     @property
     def affine(self) -> bool:
         """Whether its reconstruction is b_dec plus each active feature's activation times its row of W_dec."""
-        return self._decodes_sparsely
-
-    @property
-    def _decodes_sparsely(self) -> bool:
         cfg = self.sae.cfg
         return (
             cfg.architecture() in _AFFINE_DECODERS

@@ -18,7 +18,7 @@ WEIGHTS = (".safetensors", ".npz")
 
 @contextlib.contextmanager
 def saelens_at(revision: str | None, *, download: bool) -> Generator[None, None, None]:
-    """Inside, SAELens reads repositories at this revision, and widths through huggingface_hub.
+    """Within the block, SAELens reads repositories at this revision, and widths through huggingface_hub.
 
     Args:
         revision: branch, tag or commit; None is the branch main.

@@ -1,4 +1,4 @@
-"""Files of a run that are not what a run writes: said in one line, before anything is made of them."""
+"""Checks of a run's files: one that no run writes is refused in one line, before anything is computed from it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def read_json(file: Path, again: str = "run the analysis again") -> dict[str, An
 
     Args:
         file: what is read.
-        again: how it is made anew.
+        again: how to make it again.
 
     Raises:
         InputError: it is missing or damaged.
@@ -152,11 +152,10 @@ def _object(found: Any, shape: Mapping[str, Any], file: Path, where: str) -> dic
     kept: dict[str, Any] = {}
     for key, value in cast("Mapping[Any, Any]", found).items():
         expected = shape.get(str(key), shape.get("*"))
-        if expected is None or value is None:
-            if value is not None or expected is None:
-                kept[str(key)] = value
-            continue
-        kept[str(key)] = _value(value, expected, file, f"{where}.{key}".lstrip("."))
+        if expected is None:
+            kept[str(key)] = value
+        elif value is not None:
+            kept[str(key)] = _value(value, expected, file, f"{where}.{key}".lstrip("."))
     return kept
 
 

@@ -48,7 +48,7 @@ class MergeResult:
     tables: Mapping[str, TableFile] = field(default_factory=dict[str, TableFile])
     """Each table by its file's name."""
     sessions: Sequence[Mapping[str, Any]] = ()
-    """The sessions that committed shards, the first one first: the last that each said, and its ``pairs``."""
+    """The sessions that committed shards, the first one first: the latest state of each, and its ``pairs``."""
 
 
 def merge(
@@ -68,7 +68,7 @@ def merge(
     Args:
         folder: the run's folder.
         shard_count: shards 0 .. shard_count - 1 must be there, and no other; in which order they came is all one.
-        columns: the table's columns, as `table_columns` gives them.
+        columns: the table's columns, as `table_columns` returns them.
         metadata: provenance. ``schema_version`` and ``metric_versions`` (JSON) are added to it.
         keep_residuals: the shards hold ``_residuals``, and residuals.parquet is wanted.
         check: called between shards; may raise to end the merge.
@@ -263,7 +263,7 @@ def _check_order(frame: pl.DataFrame, start: int) -> None:
 
 
 def _note_session(sessions: dict[str, dict[str, Any]], content: bytes, pairs: int) -> None:
-    """Keep the latest that a session said of itself, and count its pairs."""
+    """Keep the latest state of a session, and count its pairs."""
     said = json.loads(pl.read_parquet_metadata(io.BytesIO(content)).get(SESSION, "{}"))
     known = sessions.setdefault(str(said.get("started")), {"pairs": 0})
     if said.get("elapsed", 0) >= known.get("elapsed", 0):
