@@ -23,7 +23,7 @@ from bluffscope.engine.launch import check_address, starting
 from bluffscope.engine.placement import Node
 from bluffscope.errors import InputError, WorkerLostError
 from bluffscope.host.machine import cores_granted, memory_available
-from bluffscope.host.quiet import environment
+from bluffscope.host.quiet import environment, replaced
 
 logger = logging.getLogger(__name__)
 
@@ -127,14 +127,13 @@ def _handlers_kept() -> Generator[None, None, None]:
 def _quiet() -> Generator[None, None, None]:
     """Ray logs errors only, and does not print on standard output that a worker died: we say so ourselves."""
     log = logging.getLogger("ray")
-    level, show = log.level, internals.print_to_stdstream
+    level = log.level
     log.setLevel(logging.ERROR)
-    internals.print_to_stdstream = lambda *_, **__: None  # its thread looks the name up each time
     try:
-        yield
+        with replaced(internals, print_to_stdstream=lambda *_, **__: None):  # its thread looks the name up each time
+            yield
     finally:
         log.setLevel(level)
-        internals.print_to_stdstream = show
 
 
 class Watch:

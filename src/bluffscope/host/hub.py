@@ -21,6 +21,8 @@ from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from bluffscope.errors import InputError
+from bluffscope.host.quiet import replaced
 from bluffscope.host.redaction import redacted
 
 logger = logging.getLogger(__name__)
@@ -52,13 +54,12 @@ def hub_or_cache(names: Iterable[str]) -> Generator[None, None, None]:
     away = [name for name in names if not Path(name).expanduser().is_dir()]
     silent = bool(away) and not offline and not _answers(constants.ENDPOINT)
     token = _silent.set(silent)
-    constants.HF_HUB_OFFLINE = offline or silent  # pyright: ignore[reportConstantRedefinition]
     try:
-        yield
+        with replaced(constants, HF_HUB_OFFLINE=offline or silent):
+            yield
         if silent:
             logger.warning("%s does not answer: used the local cache of %s", hub_address(), " and ".join(away))
     finally:
-        constants.HF_HUB_OFFLINE = offline  # pyright: ignore[reportConstantRedefinition]
         _silent.reset(token)
         hub_logging.set_verbosity(verbosity)
 
@@ -78,15 +79,8 @@ def downloads_reported(report: Callable[[str], None]) -> Generator[None, None, N
             report(f"Downloading {bar.desc.removesuffix(': ')}: {done} of {total}")
         return True
 
-    kept = Bar.__dict__.get("display")
-    Bar.display = display  # pyright: ignore[reportAttributeAccessIssue]
-    try:
+    with replaced(Bar, display=display):
         yield
-    finally:
-        if kept is None:
-            del Bar.display
-        else:
-            Bar.display = kept
 
 
 def refusal(error: BaseException, name: str, revision_as: str = "--revision") -> str | None:
@@ -144,6 +138,24 @@ def without_token(text: str) -> str:
 
     token = get_token()
     return redacted(text.replace(token, "***") if token else text)
+
+
+@contextmanager
+def as_input_error(where: str, meaning: Callable[[BaseException], str]) -> Generator[None, None, None]:
+    """Turn whatever libraries raise while they read files of unknown origin into one line that says what to do.
+
+    Only calls of libraries belong inside: whatever they raise is taken for the files' fault.
+
+    Args:
+        where: put in front of the message.
+        meaning: what an error means, and what to do.
+    """
+    try:
+        yield
+    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # of any type: a panic of Rust (tokenizers) is not an Exception
+        raise InputError(f"{where}: {meaning(error)}") from error
 
 
 def in_one_line(error: BaseException) -> str:

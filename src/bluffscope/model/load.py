@@ -21,7 +21,7 @@ from bluffscope.host.hub import cached_commit, cached_snapshot, hub_or_cache
 from bluffscope.host.quiet import libraries_quiet
 from bluffscope.host.weights_digest import file_hashes, weights_digest
 from bluffscope.model.checkpoint import check_keys, kept_as_head, language_config, renamed_weights, weight_files
-from bluffscope.model.failures import as_input_error
+from bluffscope.model.failures import model_errors
 from bluffscope.model.folder import check_folder
 from bluffscope.model.hooks import find_blocks
 from bluffscope.model.names import check_weight_names
@@ -135,7 +135,7 @@ def load_model(
         if renamed := renamed_weights(config, head=head):
             more["key_mapping"] = renamed
         tokenizer = _load_tokenizer(name, location, revision)
-        with as_input_error(name, "model", revision):
+        with model_errors(name, "model", revision):
             check_weight_names(name, location, revision, config)
             auto = AutoModelForCausalLM if head else AutoModel
             _refuse_larger_than_files(name, auto, location, config)
@@ -221,7 +221,7 @@ def check_model(name: str, revision: str | None, *, weights: bool = True) -> Pre
 def _load_config(name: str, location: str, revision: str | None) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    with as_input_error(name, "config.json"):
+    with model_errors(name, "config.json"):
         config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
         config = language_config(name, config)
     if getattr(config, "is_encoder_decoder", False) or not getattr(config, "num_hidden_layers", None):
@@ -241,7 +241,7 @@ def _load_tokenizer(name: str, location: str, revision: str | None) -> PreTraine
     """The tokenizer, tried on a text: some fail only then."""
     from transformers import AutoTokenizer  # seconds-slow: only when a model is named
 
-    with as_input_error(name, "tokenizer", revision):
+    with model_errors(name, "tokenizer", revision):
         check_tokenizer(name, location, revision)
         tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
         check_converted(name, tokenizer)

@@ -19,7 +19,7 @@ from bluffscope.config import EngineOptions, RunConfig
 from bluffscope.engine.base import Advance, Commit, Question
 from bluffscope.engine.launch import check_address
 from bluffscope.engine.local import run_here
-from bluffscope.engine.placement import Need, Node, Placement, place
+from bluffscope.engine.placement import Node, Placement, place
 from bluffscope.errors import InputError
 from bluffscope.host.stopwatch import Stopwatch, Tally
 from bluffscope.metrics import Analysis
@@ -186,7 +186,7 @@ def _placed(
     # float32 weights are read in place from their file, whose pages the system holds once for all processes (measured).
     shared = found.weights if device == "cpu" and not found.loading and config.model.quantize == "none" else 0
     each = int(found.least_needed(config.engine.row_tokens or ROW_TOKENS) / SHARE) - shared
-    placement = place(nodes, workers, Need(each, shared), gpu=gpu)
+    placement = place(nodes, workers, gpu=gpu, each=each, shared=shared)
     config = replace(config, model=replace(config.model, device=device))
     if config.engine.strategy in OF_THE_REFERENCE:
         return config, placement

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import own_settings
-from bluffscope.host.hub import cached_commit, in_one_line, refusal
-from bluffscope.host.quiet import libraries_quiet
+from bluffscope.host.hub import as_input_error, cached_commit, in_one_line, refusal
+from bluffscope.host.quiet import libraries_quiet, replaced
 from bluffscope.host.weights_digest import file_hashes, weights_digest
 from bluffscope.sae.archive import archive_arrays
 from bluffscope.sae.coder import AnySae, Coder
@@ -144,12 +144,8 @@ def no_pickle(where: str) -> Generator[None, None, None]:
             "trust it: SAE.from_pretrained(RELEASE, ID).save_model(DIR), of SAELens, writes safetensors"
         )
 
-    load = torch.load
-    torch.load = refuse
-    try:
+    with replaced(torch, load=refuse):
         yield
-    finally:
-        torch.load = load
 
 
 def _from_archive(path: Path, layer: int, device: str, dtype: torch.dtype) -> PlainSae:
@@ -307,32 +303,23 @@ def _refuse_nonfinite(sae: AnySae, where: str) -> None:
             raise InputError(f"{where}: {name} holds values that are not finite; copy or save the SAE again")
 
 
-@contextlib.contextmanager
-def sae_errors(where: str, repository: str) -> Generator[None, None, None]:
-    """Say in one line what is wrong with an SAE on disk or on the hub.
+def sae_errors(where: str, repository: str) -> contextlib.AbstractContextManager[None]:
+    """`as_input_error` for the files of an SAE on disk or on the hub."""
+    return as_input_error(where, lambda error: _meaning(error, repository))
 
-    Only calls that read it belong inside: whatever they raise is taken for its files' fault.
-    """
+
+def _meaning(error: BaseException, repository: str) -> str:
+    """What is wrong with an SAE's files, and what to do."""
     from safetensors import SafetensorError
 
-    try:
-        yield
-    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: cfg.json is not valid JSON (line {error.lineno}); save the SAE again") from error
-    except (SafetensorError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise InputError(
-            f"{where}: the weights file is damaged ({in_one_line(error)}); copy or save it again"
-        ) from error
-    except MemoryError as error:
-        raise InputError(
-            f"{where}: it needs more memory than is available; use a narrower SAE or fewer --layers, or copy it again "
-            "if its file is small"
-        ) from error
-    except BaseException as error:  # of any type: SAELens meets whatever cfg.json says
-        said = refusal(error, repository, "--sae RELEASE@REVISION") if repository else None
-        if said is None:
-            kind = "cannot be read" if isinstance(error, OSError) else "not an SAE that this SAELens can load"
-            said = f"{kind} ({in_one_line(error)}); check its files, its cfg.json and its id"
-        raise InputError(f"{where}: {said}") from error
+    if isinstance(error, json.JSONDecodeError):
+        return f"cfg.json is not valid JSON (line {error.lineno}); save the SAE again"
+    if isinstance(error, SafetensorError | zipfile.BadZipFile | zlib.error | EOFError):
+        return f"the weights file is damaged ({in_one_line(error)}); copy or save it again"
+    if isinstance(error, MemoryError):
+        narrower = "use a narrower SAE or fewer --layers, or copy it again if its file is small"
+        return f"it needs more memory than is available; {narrower}"
+    if repository and (said := refusal(error, repository, "--sae RELEASE@REVISION")):
+        return said
+    kind = "cannot be read" if isinstance(error, OSError) else "not an SAE that this SAELens can load"
+    return f"{kind} ({in_one_line(error)}); check its files, its cfg.json and its id"

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
-import polars as pl
-
 from bluffscope.errors import InputError
 from bluffscope.table.atomic import unreadable
 
@@ -126,16 +124,6 @@ def check_columns(columns: Mapping[str, str], file: Path) -> None:
         held = outer if plain == kind else inner if outer.endswith("list") else ""
         if not any(part in held for part in _ARROW[plain]):
             raise InputError(f"{file} is damaged (column {name!r} holds {found}, not {kind}): run the analysis again")
-
-
-def check_unique(ids: pl.Series, file: Path) -> None:
-    """Refuse a run's table that has a pair twice.
-
-    Raises:
-        InputError: it has.
-    """
-    if ids.n_unique() < len(ids):
-        raise InputError(f"{file} is damaged (it has a pair_id twice): run the analysis again")
 
 
 def checked(found: Mapping[str, Any], shape: Mapping[str, Any], file: Path) -> dict[str, Any]:
