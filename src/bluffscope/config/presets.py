@@ -60,7 +60,7 @@ class Preset:
 DEPTHS: Final = (0.20, 0.46, 0.77)
 """Where in a model its preset's layers lie."""
 _GEMMA_2: Final[dict[str, Any]] = {"attn_logit_softcapping": 50.0, "sliding_window": 4096, "layer_types": True}
-_DEMO: Final = _GEMMA_2 | {"sliding_window": 128}
+_DEMO: Final[dict[str, Any]] = _GEMMA_2 | {"sliding_window": 128}
 _GEMMA_3: Final[dict[str, Any]] = {"sliding_window": 1024, "layer_types": True}
 _SIZES: Final = {
     # type, layers, width, MLP width, heads, key and value heads, head width, vocabulary, parameters, stored bytes, tied
