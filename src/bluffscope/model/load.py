@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from bluffscope.config.demo import model_dir
-from bluffscope.config.presets import DEMO_NAME
+from bluffscope.config.demo import model_place
 from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import own_settings
 from bluffscope.host.hub import cached_commit, cached_snapshot, hub_or_cache
@@ -192,7 +191,7 @@ def load_tokenizer(name: str, revision: str | None, *, weights: bool = True) -> 
     Raises:
         InputError: one line that says what is missing and what to do.
     """
-    name = str(model_dir()) if name == DEMO_NAME else name
+    name = model_place(name)
     location = check_folder(name, weights=weights)
     with hub_or_cache([name]), _library_silence():
         config = _load_config(name, location, revision)

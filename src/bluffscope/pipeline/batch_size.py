@@ -10,8 +10,8 @@ from typing import Final, cast
 import torch
 
 from bluffscope.config import EngineOptions, MeasureOptions, ModelOptions
-from bluffscope.config.demo import model_dir, sae_dir
-from bluffscope.config.presets import DEMO_NAME, resolve
+from bluffscope.config.demo import model_place, sae_place
+from bluffscope.config.presets import resolve
 from bluffscope.errors import InputError
 from bluffscope.host.hub import hub_or_cache
 from bluffscope.host.machine import free_memory
@@ -87,8 +87,7 @@ def plan_run(options: ModelOptions, *, whole: bool = False, weights: bool = True
     assert options.model is not None and options.sae is not None  # resolve sees to it
     device = choose_device(options.device).type
     dtype = "float32" if options.dtype == "auto" else options.dtype
-    model_name = str(model_dir()) if options.model == DEMO_NAME else options.model
-    sae_name = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
+    model_name, sae_name = model_place(options.model), sae_place(options.sae)
     with hub_or_cache([model_name, sae_name.partition(":")[0]]):
         config = check_model(model_name, options.revision, weights=weights)
         saes = read_sae_configs(find_saes(sae_name, options.layers))

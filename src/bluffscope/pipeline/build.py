@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from bluffscope.config import RunConfig
-from bluffscope.config.demo import model_dir, sae_dir
-from bluffscope.config.presets import DEMO_NAME
+from bluffscope.config import ModelOptions, RunConfig
+from bluffscope.config.demo import model_place, sae_place
 from bluffscope.errors import InputError
 from bluffscope.host.hub import hub_or_cache
 from bluffscope.host.stopwatch import Stopwatch
@@ -91,8 +90,7 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
     options = config.model
     assert options.model is not None and options.sae is not None  # presets.resolve sees to it
     dtype = _DTYPES[options.dtype]
-    model_name = str(model_dir()) if options.model == DEMO_NAME else options.model
-    sae_name = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
+    model_name, sae_name = model_place(options.model), sae_place(options.sae)
     whole = config.engine.strategy in OF_THE_REFERENCE or config.measure.logprob
     with hub_or_cache([model_name, sae_name.partition(":")[0]]):
         check_model(model_name, options.revision)  # plain mistakes are reported before gigabytes of SAEs are loaded
@@ -102,17 +100,8 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
         # SAEs and metrics never go below float32
         coders = load_coders(source, device=options.device, dtype=torch.promote_types(dtype, torch.float32))
         points = hook_points(source.name, coders)
-        model = load_model(
-            model_name,
-            revision=options.revision,
-            blocks=None if whole else 1 + max(point.block for point in points.values()),
-            device=torch.device(options.device),
-            dtype=dtype,
-            head=whole,
-            quantize=options.quantize,
-        )
-    if options.model == DEMO_NAME:  # wherever the package is installed
-        model = replace(model, name=DEMO_NAME, identity={**model.identity, "name": DEMO_NAME})
+        blocks = None if whole else 1 + max(point.block for point in points.values())
+        model = _load_model(options, blocks, head=whole)
     return Parts(model, coders, source.name)
 
 
@@ -125,19 +114,24 @@ def load_whole(config: RunConfig) -> LanguageModel:
     Raises:
         InputError: it cannot be loaded.
     """
-    options = config.model
+    assert config.model.model is not None  # presets.resolve sees to it
+    with hub_or_cache([model_place(config.model.model)]):
+        return _load_model(config.model, None, head=True)
+
+
+def _load_model(options: ModelOptions, blocks: int | None, *, head: bool) -> LanguageModel:
     assert options.model is not None  # presets.resolve sees to it
-    name = str(model_dir()) if options.model == DEMO_NAME else options.model
-    with hub_or_cache([name]):
-        return load_model(
-            name,
-            revision=options.revision,
-            blocks=None,
-            device=torch.device(options.device),
-            dtype=_DTYPES[options.dtype],
-            head=True,
-            quantize=options.quantize,
-        )
+    model = load_model(
+        model_place(options.model),
+        revision=options.revision,
+        blocks=blocks,
+        device=torch.device(options.device),
+        dtype=_DTYPES[options.dtype],
+        head=head,
+        quantize=options.quantize,
+    )
+    # Wherever the package is installed, the embedded model has its own name.
+    return replace(model, name=options.model, identity={**model.identity, "name": options.model})
 
 
 def assemble(

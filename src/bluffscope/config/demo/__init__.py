@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bluffscope.config.presets import DEMO_NAME
+
 _WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 
@@ -18,3 +20,13 @@ def model_dir() -> Path:
 def sae_dir() -> Path:
     """Folder of the SAEs: a `layer_K/` (`cfg.json`, `sae_weights.safetensors`) for each layer K, SAELens layout."""
     return _WEIGHTS / "sae"
+
+
+def model_place(name: str) -> str:
+    """Where the model of a name is: the embedded one's folder, or the name itself."""
+    return str(model_dir()) if name == DEMO_NAME else name
+
+
+def sae_place(name: str) -> str:
+    """Where the SAEs of a name are: the embedded ones' folder, or the name itself."""
+    return str(sae_dir()) if name == DEMO_NAME else name
