@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import RenderableType
+from rich.console import RenderableType, group
 from rich.text import Text
 
-from bluffscope.host.terminal import View, interval, table
+from bluffscope.host.terminal import interval, table
 
 if TYPE_CHECKING:
     from bluffscope.features.ablation import Ablation
 
 _SHOWN: Final = 12
+_SIDES: Final = ("fact", "hall", "difference")
 
 
-def render_ablation(ablation: Ablation) -> View:
+@group()
+def render_ablation(found: Ablation) -> Iterator[RenderableType]:
     """One layer's ablation, to be printed by a rich console."""
-    return View(lambda _: _parts(ablation))
-
-
-def _parts(found: Ablation) -> Iterator[RenderableType]:
     effects = found.effects
     named = ", ".join(map(str, found.features[:_SHOWN])) + (", ..." if len(found.features) > _SHOWN else "")
     yield Text(
@@ -34,14 +32,10 @@ def _parts(found: Ablation) -> Iterator[RenderableType]:
     )
     shares = {"top": f"{effects.removed[0]:.0%}", "random": f"{effects.removed[1]:.0%}", "top - random": ""}
     labels = {"random": f"random ({len(found.random)} sets)"}
-    rows = [
-        [
-            labels.get(removed, removed),
-            *(_cell(effects.of(removed, side)) for side in ("fact", "hall", "difference")),
-            share,
-        ]
+    rows = (
+        (labels.get(removed, removed), *(_cell(effects.of(removed, side)) for side in _SIDES), share)
         for removed, share in shares.items()
-    ]
+    )
     yield table(["removed", "fact", "hallucination", "hallucination - fact", "of the residual"], rows, gap=2)
     before, after = effects.preferred
     yield Text(f"The fact is the more probable in {before:.0%} of pairs, without the features in {after:.0%}.")

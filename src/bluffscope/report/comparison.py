@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
-from rich.console import RenderableType
+from rich.console import RenderableType, group
 from rich.table import Table
 from rich.text import Text
 
 from bluffscope.compare.runs import RunComparison, RunPair
-from bluffscope.host.terminal import Cell, View, table
+from bluffscope.host.terminal import Cell, table
 from bluffscope.report.fidelity import fidelity_parts
 from bluffscope.report.labels import clean, number
 from bluffscope.stats.study import POOLED
@@ -27,12 +27,9 @@ _NO_MATTER: Final = ("engine", "output")
 """Parts of the options that change no number."""
 
 
-def render_comparison(result: RunComparison) -> View:
+@group()
+def render_comparison(result: RunComparison) -> Iterator[RenderableType]:
     """Each further run: its options, agreement, effects over all pairs, fidelity; to be printed by a rich console."""
-    return View(lambda _: _parts(result))
-
-
-def _parts(result: RunComparison) -> Iterator[RenderableType]:
     for other in result.others:
         rows = result.rows.filter(run=other.run)
         judged = rows.drop_nulls(_JUDGED).filter(interpretable())

@@ -6,20 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
-from rich.console import RenderableType
+from rich.console import RenderableType, group
 from rich.text import Text
 
 from bluffscope.detectors.evaluate import Detection
-from bluffscope.host.terminal import Row, View, interval, table
-from bluffscope.report.labels import clean
+from bluffscope.host.terminal import Row, table
+from bluffscope.report.labels import areas, clean
 
 
-def render_detection(detection: Detection) -> View:
+@group()
+def render_detection(detection: Detection) -> Iterator[RenderableType]:
     """The detectors, to be printed by a rich console of any width from 60 columns."""
-    return View(lambda _: _parts(detection))
-
-
-def _parts(detection: Detection) -> Iterator[RenderableType]:
     rows = detection.rows
     yield Text("\nDetectors: can a single text be recognised as hallucinated?", style="bold")
     yield Text("AUROC, cross-validated by group; gain over the best baseline without a model (length, text)", "dim")
@@ -33,11 +30,9 @@ def _parts(detection: Detection) -> Iterator[RenderableType]:
 
 
 def _row(row: dict[str, Any]) -> Row:
-    cells = [row["detector"], f"{row['auroc']:.2f}", interval(row), f"{row['ece']:.2f}"]
-    if row["surface_gain"] is not None:
-        cells += [f"{row['surface_gain']:+.2f}", interval(row, "surface_gain_", "+.2f")]
+    auroc, ends, *gain = areas(row, "surface_gain")
     found = row["surface_gain_lo"] is not None and row["surface_gain_lo"] > 0
-    return Row(cells, "bold green" if found else "")
+    return Row([row["detector"], auroc, ends, f"{row['ece']:.2f}", *gain], "bold green" if found else "")
 
 
 def _barred(rows: pl.DataFrame) -> Iterator[Text]:

@@ -6,21 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import polars as pl
-from rich.console import RenderableType
+from rich.console import RenderableType, group
 from rich.table import Table
 from rich.text import Text
 
 from bluffscope.features.effects import FOUND, FeatureStudy
 from bluffscope.features.ghosts import GHOST_FIRES
-from bluffscope.host.terminal import Row, View, table
-from bluffscope.report.labels import clean, number
+from bluffscope.host.terminal import Row, table
+from bluffscope.report.labels import clean, count, number
 
 _GHOSTS_SHOWN: Final = 8
 
 
+@group()
 def render_features(
     study: FeatureStudy, top: int, pages: Mapping[int, str], promoted: Mapping[tuple[int, int], list[str]]
-) -> View:
+) -> Iterator[RenderableType]:
     """The features that differ most, to be printed by a rich console of any width from 60 columns.
 
     Args:
@@ -29,12 +30,6 @@ def render_features(
         pages: address of a layer's feature pages, by layer.
         promoted: tokens by layer and feature; empty where they were not asked for.
     """
-    return View(lambda _: _parts(study, top, pages, promoted))
-
-
-def _parts(
-    study: FeatureStudy, top: int, pages: Mapping[int, str], promoted: Mapping[tuple[int, int], list[str]]
-) -> Iterator[RenderableType]:
     about = study.about
     yield Text(f"{about['pairs']:,} pairs in {about['groups']:,} groups; {_family(about)}.")
     for layer in study.layers.iter_rows(named=True):
@@ -68,13 +63,9 @@ def _table(rows: pl.DataFrame, about: Mapping[str, Any], promoted: Mapping[tuple
         cells += [number(row["mean_diff"], signed=True), number(row["dz"], signed=True)]
         cells += [chance(row[name]) for name in ("p", "q")]
         cells += [] if by is None else [_places(row["differs_in"] or (), about["values"])]
-        if promoted:
-            cells.append(
-                " ".join(f"'{clean(token, 14)}'" for token in promoted.get((row["layer"], row["feature"]), []))
-            )
-        else:
-            cells.append(", ".join(clean(pair, 18) for pair in (row["top_pairs"] or ())[:2]))
-        return Row(cells, "bold" if row["q"] < FOUND else "dim")
+        pairs = ", ".join(clean(pair, 18) for pair in (row["top_pairs"] or ())[:2])
+        tokens = " ".join(f"'{clean(token, 14)}'" for token in promoted.get((row["layer"], row["feature"]), ()))
+        return Row([*cells, tokens if promoted else pairs], "bold" if row["q"] < FOUND else "dim")
 
     return table(heads, map(shown, rows.to_dicts()), left=range(7, len(heads)))
 
@@ -105,7 +96,7 @@ def found_sentence(layer: Mapping[str, Any], groups: int) -> str:
     if not layer["tested"]:
         return f"cannot be judged: no feature fires often enough to be tested ({layer['active']:,} fire at all)"
     if (least := 2.0 ** (1 - groups)) >= FOUND:
-        return f"cannot be judged: with {groups} group{'s' * (groups != 1)} of pairs no p is below {least:g}"
+        return f"cannot be judged: with {count(groups, 'group')} of pairs no p is below {least:g}"
     if not layer["found"]:
         return f"none of {layer['tested']:,} tested features differs between fact and hallucination (q < {FOUND})"
     return f"{layer['found']:,} of {layer['tested']:,} tested features differ (q < {FOUND})"
@@ -114,7 +105,7 @@ def found_sentence(layer: Mapping[str, Any], groups: int) -> str:
 def ghost_sentence(layer: Mapping[str, Any]) -> str:
     """How many features fire in hallucinations only, and how many chance alone would give."""
     ghosts = layer["ghosts"]
-    told = f"{ghosts:,} ghost feature{'s' * (ghosts != 1)} (in {GHOST_FIRES} or more hallucinations, in no fact)"
+    told = f"{count(ghosts, 'ghost feature')} (in {GHOST_FIRES} or more hallucinations, in no fact)"
     chance_alone = f"with labels flipped at random: {layer['ghosts_expected']:.1f} (97.5 %: {layer['ghosts_high']})"
     more = "more than chance" if ghosts > layer["ghosts_high"] else "no more than chance"
     return f"{told}; {chance_alone}: {more}. {layer['only_in_facts']:,} fire in facts only."

@@ -18,11 +18,12 @@ from bluffscope import __version__
 from bluffscope.report import charts, sections
 from bluffscope.report.bundle import javascript
 from bluffscope.report.contents import Contents
-from bluffscope.report.labels import clean
+from bluffscope.report.labels import clean, count, effect, number
 from bluffscope.report.panels import MOST_POINTS
 from bluffscope.report.story import metric_columns, pair_columns, strongest_features
 from bluffscope.stats.sampling import SEED
 from bluffscope.table.folder import plain
+from bluffscope.table.metric_pairs import not_interpretable
 
 MOST_PAIRS: Final = 10_000
 """Pairs that the page holds with their texts and numbers; of more a sample is drawn, and the page says so."""
@@ -40,36 +41,19 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
     environment = jinja2.Environment(
         loader=jinja2.BaseLoader(), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
+    environment.filters |= {"clean": clean, "count": count, "effect": effect, "number": number}
+    environment.tests |= {"filled": _filled, "doubtful": not_interpretable}
     scripts = [javascript(), _asset("report.js")]
-    name = clean(str(contents.manifest.get("model", {}).get("name") or "a model"), 60)
-    data_name = clean(str(contents.manifest.get("data", {}).get("name") or "pairs"), 60)
     data = _embedded(page_data(contents))
     text = environment.from_string(_asset("report.html.j2")).render(
-        title=f"{name} on {data_name}",
-        layers=" ".join(map(str, contents.config.get("model", {}).get("layers", ()))),
-        pairs=contents.total,
+        contents=contents,
         held=min(MOST_PAIRS, contents.metrics.height),
-        features_from=contents.features_from,
         version=__version__,
         answer=sections.answer(contents),
-        about=contents.about,
-        detector_notes=contents.about.get("detectors", {}).get("notes", ()),
         doubts=sections.doubts(contents),
-        gated=contents.health.ran,
-        linted=bool(contents.manifest.get("lint")),
         verdicts=None if contents.withheld else sections.verdict_table(contents),
-        has={
-            "stats": contents.stats is not None and not contents.stats.is_empty(),
-            "ladder": _filled(contents.ladder),
-            "detectors": _filled(contents.detectors),
-            "transfer": _filled(contents.transfer),
-            "dose": not contents.dose.is_empty(),
-            "layers": any(pair.layer is not None for pair in contents.measured),
-            "metrics": bool(contents.measured),
-        },
         features=sections.feature_tables(contents),
         timings=sections.timings(contents, None if total is None else total()),
-        provenance=sections.provenance(contents),
         repeat=sections.repeat(contents),
         detect=sections.statistics(contents, detectors=True),
         full_colour=charts.FULL_COLOUR,

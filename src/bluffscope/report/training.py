@@ -6,22 +6,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import polars as pl
-from rich.console import RenderableType
+from rich.console import RenderableType, group
 from rich.text import Text
 
 from bluffscope.detectors.train import Trained, best_baseline
-from bluffscope.host.terminal import Row, View, interval, table
-from bluffscope.report.labels import clean
+from bluffscope.host.terminal import Row, interval, table
+from bluffscope.report.labels import areas, clean, effect
 
 _SEES: Final = {"sae": "SAE features", "metrics": "metrics", "residual": "residuals"}
 
 
-def render_trained(trained: Trained, where: Sequence[str]) -> View:
+@group()
+def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[RenderableType]:
     """What training came to, to be printed by a rich console."""
-    return View(lambda _: _parts(trained, where))
-
-
-def _parts(trained: Trained, where: Sequence[str]) -> Iterator[RenderableType]:
     about, row = trained.about, trained.row
     named = f" with {' and '.join(clean(condition) for condition in where)}" if where else ""
     yield Text(
@@ -45,10 +42,7 @@ def _parts(trained: Trained, where: Sequence[str]) -> Iterator[RenderableType]:
 def _rows(trained: Trained) -> Iterator[Row]:
     shown = [*trained.baselines["detector"], trained.keys.on]
     for row in trained.rows.filter(pl.col("detector").is_in(shown)).iter_rows(named=True):
-        cells = [row["detector"], f"{row['auroc']:.2f}", interval(row)]
-        if row["gain"] is not None:
-            cells += [f"{row['gain']:+.2f}", interval(row, "gain_", "+.2f")]
-        yield Row(cells, "bold" if row["detector"] == trained.keys.on else "")
+        yield Row([row["detector"], *areas(row)], "bold" if row["detector"] == trained.keys.on else "")
 
 
 def verdict(trained: Trained) -> str:
@@ -56,7 +50,7 @@ def verdict(trained: Trained) -> str:
     name, area = best_baseline(trained)
     row = trained.row
     against = f"the best baseline, {name} (AUROC {area:.2f})"
-    gain = f"a gain of {row['gain']:+.2f} ({interval(row, 'gain_', '+.2f')})"
+    gain = f"a gain of {effect(row['gain'])} ({interval(row, 'gain_', '+.2f')})"
     return f"it {'beats' if trained.beats else 'does not beat'} {against}: {gain}"
 
 

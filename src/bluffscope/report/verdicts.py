@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 import polars as pl
-from rich.console import RenderableType
+from rich.console import RenderableType, group
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.host.terminal import View, interval, table
-from bluffscope.report.labels import clean, distinct, doubts
+from bluffscope.host.terminal import Folded, interval, table
+from bluffscope.report.labels import clean, count, distinct, doubts, effect
 from bluffscope.stats import StatsResult
 from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES
@@ -33,23 +33,18 @@ _STYLES: Final = {
 }
 
 
-def render_verdicts(result: StatsResult) -> View:
+@group()
+def render_verdicts(result: StatsResult) -> Iterator[RenderableType]:
     """The answer, verdicts, reasons, corrections, notes and the control, to be printed by a rich console.
 
     It fits any width from 60 columns.
     """
-    return View(partial(_parts, result))
-
-
-def _parts(result: StatsResult, width: int) -> Iterator[RenderableType]:
     rows = result.rows
     if not rows.is_empty():
         yield Text(headline(rows), style="bold")
         yield Text("each cell: the verdict; d_z of hallucination - fact, and d_z at equal lengths", style="dim")
         scopes = rows["scope"].unique(maintain_order=True).to_list()
-        in_a_row = max(1, (width - NAME_WIDTH - 1) // (CELL_WIDTH + 1))
-        for start in range(0, len(scopes), in_a_row):
-            yield _grid(rows, scopes[start : start + in_a_row], scopes)
+        yield Folded(scopes, (NAME_WIDTH, CELL_WIDTH), partial(_grid, rows, distinct(scopes, CELL_WIDTH)))
         yield from _reasons(rows)
     yield from _cross_tables(result.cross_tables)
     yield from _declared(result.about)
@@ -104,11 +99,10 @@ def _by_scope(rows: pl.DataFrame) -> Iterator[str]:
 
 
 def _metrics(number: int) -> str:
-    return f"{number} metric{'s' * (number != 1)}"
+    return count(number, "metric")
 
 
-def _grid(rows: pl.DataFrame, scopes: Sequence[str], every: Sequence[str]) -> Table:
-    labels = distinct(list(every), CELL_WIDTH)
+def _grid(rows: pl.DataFrame, labels: Mapping[str, str], scopes: Sequence[str]) -> Iterator[Table]:
     cells = {(row["metric"], row["scope"]): row for row in rows.iter_rows(named=True)}
     heads = ["\n", *(f"{labels[scope]}\nn = {rows.filter(scope=scope)['n'].max()}" for scope in scopes)]
     lines = [
@@ -118,13 +112,12 @@ def _grid(rows: pl.DataFrame, scopes: Sequence[str], every: Sequence[str]) -> Ta
         ]
         for metric in rows["metric"].unique(maintain_order=True)
     ]
-    return table(heads, lines, widths={place: CELL_WIDTH if place else NAME_WIDTH for place in range(len(heads))})
+    yield table(heads, lines, widths={place: CELL_WIDTH if place else NAME_WIDTH for place in range(len(heads))})
 
 
 def _cell(row: dict[str, Any]) -> Text:
     text = Text(row["verdict"], style=_STYLES[row["verdict"]])
-    raw, adjusted = (format(row[name], "+.2f") if row[name] is not None else "-" for name in ("dz", "adj_dz"))
-    return text.append(f"\n{raw} {adjusted}", style="not bold default")
+    return text.append(f"\n{effect(row['dz'])} {effect(row['adj_dz'])}", style="not bold default")
 
 
 def _reasons(rows: pl.DataFrame) -> Iterator[Text]:

@@ -87,7 +87,7 @@ def write_report(
         from bluffscope.report import figures as static  # only now: most reports have none
 
         written = static.write_figures(static.figures(contents), tables.path / "figures")
-    return Report(page, tuple(written), answer(contents)["sentence"], total())
+    return Report(page, tuple(written), answer(contents).sentence, total())
 
 
 def _write_statistics(tables: RunTables, tell: Callable[[str], None]) -> None:
