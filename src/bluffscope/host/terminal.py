@@ -100,3 +100,8 @@ def interval(row: Mapping[str, float | None], prefix: str = "", style: str = ".2
     """`0.61 to 0.74`, of a row with ``{prefix}lo`` and ``{prefix}hi``; "-" where it has none."""
     lo, hi = row[f"{prefix}lo"], row[f"{prefix}hi"]
     return "-" if lo is None or hi is None else f"{lo:{style}} to {hi:{style}}"
+
+
+def count(number: int, noun: str = "pair") -> str:
+    """`1 pair`, `1,200 pairs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

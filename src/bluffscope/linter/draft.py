@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from bluffscope.host.terminal import count
 from bluffscope.pairs.readers import quoted
 
 QUOTED_PAIRS: Final = 3
@@ -55,11 +56,6 @@ def marked(code: str, mask: np.ndarray, sentence: str, **details: Any) -> Iterat
 def short(text: str) -> str:
     """A text in quotes, cut to a length at which a sentence stays one."""
     return quoted(text, QUOTED_CHARACTERS)
-
-
-def count(number: int, noun: str = "pair") -> str:
-    """`1 pair`, `1,200 pairs`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def percent(share: float) -> str:

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from bluffscope.features.effects import FOUND, FeatureStudy
 from bluffscope.features.ghosts import GHOST_FIRES
-from bluffscope.host.terminal import Row, table
-from bluffscope.report.labels import clean, count, number
+from bluffscope.host.terminal import Row, count, table
+from bluffscope.report.labels import clean, number
 
 _GHOSTS_SHOWN: Final = 8
 

@@ -43,11 +43,6 @@ def evenly(items: Sequence[Item], most: int) -> list[Item]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def count(number: int, noun: str = "pair") -> str:
-    """`1 pair`, `1,200 pairs`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def effect(value: float | None) -> str:
     """An effect size or a gain, always with its sign."""
     return "-" if value is None else f"{value:+.2f}"

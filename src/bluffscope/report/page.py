@@ -15,12 +15,14 @@ import numpy as np
 import polars as pl
 
 from bluffscope import __version__
+from bluffscope.host.terminal import count
 from bluffscope.report import charts, sections
 from bluffscope.report.bundle import javascript
 from bluffscope.report.contents import Contents
-from bluffscope.report.labels import clean, count, effect, number
+from bluffscope.report.labels import clean, effect, number
 from bluffscope.report.panels import MOST_POINTS
 from bluffscope.report.story import metric_columns, pair_columns, strongest_features
+from bluffscope.report.timings import read_timings
 from bluffscope.stats.sampling import SEED
 from bluffscope.table.folder import plain
 from bluffscope.table.metric_pairs import not_interpretable
@@ -53,7 +55,7 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
         doubts=sections.doubts(contents),
         verdicts=None if contents.withheld else sections.verdict_table(contents),
         features=sections.feature_tables(contents),
-        timings=sections.timings(contents, None if total is None else total()),
+        timings=read_timings(contents.manifest, None if total is None else total()),
         repeat=sections.repeat(contents),
         detect=sections.statistics(contents, detectors=True),
         full_colour=charts.FULL_COLOUR,
@@ -92,8 +94,8 @@ def page_data(contents: Contents) -> dict[str, Any]:
             "scatter": charts.scatter(charts.domain_keys("domain", domains)),
             "dose": charts.dose(),
             "ladder": charts.ladder(),
-            "auroc": charts.area(),
-            "gain": charts.gain(),
+            "auroc": charts.detectors("auroc"),
+            "gain": charts.detectors("gain"),
             "transfer": charts.transfer(),
         },
     }

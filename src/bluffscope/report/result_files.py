@@ -11,8 +11,8 @@ from typing import Any
 from bluffscope.compare.runs import RunComparison
 from bluffscope.detectors.evaluate import Detection
 from bluffscope.stats.analysis import StatsResult
-from bluffscope.table.atomic import atomic_write, remove, unwritable, write_bytes
-from bluffscope.table.folder import plain
+from bluffscope.table.atomic import atomic_write, make_folder, remove
+from bluffscope.table.folder import plain, write_json
 from bluffscope.table.manifest import package_versions
 
 STATS_VERSION = 1
@@ -26,7 +26,7 @@ _PACKAGES = ("bluffscope", "numpy", "scipy", "scikit-learn", "polars")
 def write_stats(
     result: StatsResult, folder: Path, source: Mapping[str, Any], detection: Detection | None = None
 ) -> tuple[Path, Path]:
-    """Write all files, in place of earlier ones; gives the paths of stats.parquet and stats.json.
+    """Write all files, in place of earlier ones; returns the paths of stats.parquet and stats.json.
 
     The files of a folder belong together: where no detectors are given, those of an earlier call are removed.
 
@@ -39,9 +39,9 @@ def write_stats(
     Raises:
         RunFolderError: the operating system refused.
     """
-    _make(folder)
+    make_folder(folder)
     about = {"stats_version": STATS_VERSION, **source, **result.about, "packages": package_versions(_PACKAGES)}
-    # The family is declared beside the numbers too, so that the Parquet file says it when it travels alone.
+    # The Parquet file holds the family too, for whoever has that file alone.
     marks = {name: json.dumps(plain(about[name])) for name in ("stats_version", "family", "corrections", "notes")}
     parquet, text = folder / "stats.parquet", folder / "stats.json"
     atomic_write(parquet, lambda temporary: result.rows.write_parquet(temporary, metadata=marks))
@@ -59,12 +59,12 @@ def write_stats(
         "cross_tables": result.cross_tables.to_dicts(),
         "control_rows": [] if result.control is None else result.control.to_dicts(),
     }
-    _write_json(text, content)
+    write_json(text, content)
     return parquet, text
 
 
 def write_comparison(result: RunComparison, folder: Path) -> tuple[Path, Path]:
-    """Write both files, in place of earlier ones; gives their paths.
+    """Write both files, in place of earlier ones; returns their paths.
 
     Args:
         result: what is written.
@@ -73,7 +73,7 @@ def write_comparison(result: RunComparison, folder: Path) -> tuple[Path, Path]:
     Raises:
         RunFolderError: the operating system refused.
     """
-    _make(folder)
+    make_folder(folder)
     parquet, text = folder / "compare.parquet", folder / "compare.json"
     marks = {"compare_version": str(COMPARE_VERSION), "first": result.first}
     atomic_write(parquet, lambda temporary: result.rows.write_parquet(temporary, metadata=marks))
@@ -89,17 +89,5 @@ def write_comparison(result: RunComparison, folder: Path) -> tuple[Path, Path]:
         "rows": result.rows.to_dicts(),
         "packages": package_versions(_PACKAGES),
     }
-    _write_json(text, content)
+    write_json(text, content)
     return parquet, text
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    document = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (document + "\n").encode("utf-8", "backslashreplace"))

@@ -10,10 +10,10 @@ from typing import Any, Final, Literal, NamedTuple
 import polars as pl
 
 from bluffscope.features.neuronpedia import feature_pages
-from bluffscope.host.terminal import interval
+from bluffscope.host.terminal import count, interval
 from bluffscope.report.contents import Contents
 from bluffscope.report.features import found_sentence, ghost_sentence
-from bluffscope.report.labels import by_analysis, count, distinct, effect, largest
+from bluffscope.report.labels import by_analysis, distinct, effect, largest
 from bluffscope.report.verdicts import headline, judged
 from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES
@@ -26,8 +26,6 @@ MOST_SCOPES: Final = 12
 FEATURES_SHOWN: Final = 15
 """Features of a layer that the page lists."""
 BASELINE_NAMES: Final = {"length": "length", "logprob": "log-probability", "text": "completion text"}
-WORKING: Final = ("tokenise", "forward", "sae", "geometry")
-"""Stages of a run that take longer with more pairs."""
 _PROBLEMS: Final = ("error", "warning", "info")
 
 
@@ -180,31 +178,6 @@ def feature_homes(contents: Contents) -> dict[str, str]:
     """Address of the pages of each layer's features at Neuronpedia, where the SAE is there."""
     layers = [] if contents.features is None else contents.features.layers["layer"].to_list()
     return {str(layer): page for layer in layers if (page := feature_pages(contents.manifest, layer))}
-
-
-def timings(contents: Contents, total: float | None) -> Values:
-    """Seconds by stage and in all, pairs a second once loaded, and the peak of memory in bytes; None where unknown.
-
-    Args:
-        contents: the run.
-        total: seconds that the run and this page took together; None leaves the page out.
-    """
-    manifest = contents.manifest
-    taken: dict[str, float] = manifest.get("timings", {})
-    measured = taken.get("total")
-    stages = {name: seconds for name, seconds in taken.items() if name != "total"}
-    if fidelity := (manifest.get("fidelity") or {}).get("seconds"):
-        stages["fidelity"] = fidelity
-    if total is not None and measured is not None:
-        stages["report"] = max(0.0, total - measured - stages.get("fidelity", 0.0))
-    working = sum(stages.get(name, 0.0) for name in WORKING)
-    pairs = manifest.get("counts", {}).get("pairs", 0)
-    return {
-        "stages": stages,
-        "total": measured if total is None or measured is None else total,
-        "rate": pairs / working if working > 0 and pairs else None,
-        "memory": manifest.get("memory", {}).get("peak_bytes"),
-    }
 
 
 def repeat(contents: Contents) -> list[str]:

@@ -47,23 +47,20 @@ def pair_columns(contents: Contents) -> dict[str, Any]:
 
 
 def metric_columns(contents: Contents) -> list[dict[str, Any]]:
-    """Each numeric metric: name, layer, definition, unit and the values of both sides, null where undefined."""
-    found: list[dict[str, Any]] = []
-    for pair in contents.measured:
-        known = contents.definition(pair.metric)
-        entry: dict[str, Any] = {
+    """Each numeric metric: name, layer, definition, unit, and the values of both sides to four significant digits."""
+    return [
+        {
             "name": pair.name,
             "layer": pair.layer,
             "metric": pair.metric,
             "doc": known.doc,
             "unit": known.unit,
+            "fact": contents.metrics[pair.fact].cast(pl.Float64).round_sig_figs(4).to_list(),
+            "hall": contents.metrics[pair.hall].cast(pl.Float64).round_sig_figs(4).to_list(),
         }
-        for side, column in (("fact", pair.fact), ("hall", pair.hall)):
-            values = contents.metrics[column].cast(pl.Float64)
-            values = values.set(~values.is_finite().fill_null(value=False), None)
-            entry[side] = values.round_sig_figs(4).to_list()
-        found.append(entry)
-    return found
+        for pair in contents.measured
+        for known in [contents.definition(pair.metric)]
+    ]
 
 
 def strongest_features(contents: Contents) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from rich.console import RenderableType, group
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.host.terminal import Folded, interval, table
-from bluffscope.report.labels import clean, count, distinct, doubts, effect
+from bluffscope.host.terminal import Folded, count, interval, table
+from bluffscope.report.labels import clean, distinct, doubts, effect
 from bluffscope.stats import StatsResult
 from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES
