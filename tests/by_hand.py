@@ -41,8 +41,8 @@ def measurement(*states: LayerState, reads=None, encode=None, **options) -> Meas
     reads = [(read // 3, read % 3) for read in range(count)] if reads is None else reads
     pairs = 1 + max(pair for pair, _ in reads)
     return Measurement(
-        pair_ids=[f"p{pair}" for pair in range(pairs)],
-        read_pair=np.array([pair for pair, _ in reads]),
+        item_ids=[f"p{pair}" for pair in range(pairs)],
+        read_item=np.array([pair for pair, _ in reads]),
         read_view=np.array([view for _, view in reads]),
         states={state.layer: state for state in states},
         encode=encode or (lambda layer, residual: sparse(residual.clamp_min(0))),

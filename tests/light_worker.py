@@ -30,9 +30,9 @@ class Facts:
 def frame(shard, reason=None):
     return pl.DataFrame(
         {
-            "_index": [pair.index for pair in shard.pairs],
-            "id": [pair.id for pair in shard.pairs],
-            "_reason": pl.Series([reason] * len(shard.pairs), dtype=pl.String),
+            "_index": [pair.index for pair in shard.items],
+            "id": [pair.id for pair in shard.items],
+            "_reason": pl.Series([reason] * len(shard.items), dtype=pl.String),
         }
     )
 

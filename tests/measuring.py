@@ -13,6 +13,7 @@ import polars as pl
 import torch
 
 from bluffscope.api import config_from
+from bluffscope.config import RunConfig
 from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import ANALYSES, LOGPROB
 from bluffscope.pipeline.build import build_worker
@@ -27,8 +28,7 @@ LAYERS = (0, 1, 3)
 
 def make_worker(model: Path, saes: Path, **options: Any) -> Any:
     """A worker with options by the names of `bluffscope analyze`; the CPU and float64 unless given."""
-    options = {"dtype": "float64", "device": "cpu", **options}
-    config = config_from(model=str(model), sae=str(saes), **options)
+    config = options_of(model, saes, **options)
     analyses = (*ANALYSES, LOGPROB) if config.measure.logprob else ANALYSES
     names = [analysis.name for analysis in analyses]
     return build_worker(
@@ -37,6 +37,11 @@ def make_worker(model: Path, saes: Path, **options: Any) -> Any:
         lambda layers: table_columns(layers, config.measure.noise_sweep, analyses=names),
         Stopwatch(),
     )
+
+
+def options_of(model: Path, saes: Path, **options: Any) -> RunConfig:
+    """Options by the names of `bluffscope analyze`; the CPU and float64 unless given."""
+    return config_from(model=str(model), sae=str(saes), **{"dtype": "float64", "device": "cpu", **options})
 
 
 def measure(worker: RunWorker, pairs: Sequence[Pair]) -> pl.DataFrame:

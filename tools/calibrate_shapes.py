@@ -18,7 +18,7 @@ from bluffscope.config import DataOptions
 from bluffscope.model import HookPoint, LanguageModel, ResidualReader
 from bluffscope.pairs import open_source
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, pack, plan_batches
-from bluffscope.records import TokenizedPair
+from bluffscope.records import Tokenized
 
 
 def residuals(shape: Shape, model: LanguageModel, pairs: int) -> dict[int, torch.Tensor]:
@@ -27,13 +27,13 @@ def residuals(shape: Shape, model: LanguageModel, pairs: int) -> dict[int, torch
         tokenizer=model.tokenizer, bos=model.tokenizer.bos_token_id, position="last", join=" ", context=model.context
     )
     every = list(open_source(DataOptions()).pairs())
-    tokenized = [pair for pair in tokenizer.tokenize(every[:: len(every) // pairs]) if isinstance(pair, TokenizedPair)]
+    tokenized = [pair for pair in tokenizer.tokenize(every[:: len(every) // pairs]) if isinstance(pair, Tokenized)]
     reader = ResidualReader.create(model, {layer: HookPoint(layer, "hook_resid_post") for layer in shape.layers})
     limits = BatchLimits(batch_size="auto", batch_tokens=2048, row_tokens=512)
     found: dict[int, list[torch.Tensor]] = {layer: [] for layer in shape.layers}
     for batch in plan_batches(tokenized, limits):
         sequences = [sequence for pair in batch for sequence in pair.sequences]
-        slots = {pair.pair.index: slot for slot, pair in enumerate(batch)}
+        slots = {pair.item.index: slot for slot, pair in enumerate(batch)}
         for layer, residual in reader.read(pack(sequences, slots, limits.row_tokens)).residuals.items():
             found[layer].append(residual.float())
     return {layer: torch.cat(parts) for layer, parts in found.items()}

@@ -2,9 +2,9 @@
 
 Axis glossary (used in every jaxtyping shape):
 
-* ``pair``: pairs of a batch, in the batch's own order.
-* ``view``: the three texts of a pair, in the order of `VIEWS`.
-* ``read``: read positions of a batch: one for each pair and view, more with ``position="completion-mean"``.
+* ``item``: items of a batch (pairs, in a run over pairs), in the batch's own order.
+* ``view``: the texts of an item, in the order of its arrangement's views: prompt, fact, hallucination of a pair.
+* ``read``: read positions of a batch: one for each item and view, more with ``position="completion-mean"``.
 * ``target``: completion tokens whose log-probability is asked for.
 * ``row``, ``token``: rows of a packed batch and the slots of a row.
 * ``layer``: layers measured, in the order the user gave.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,8 +23,54 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Float, Int
 
-View = Literal["prompt", "fact", "hall"]
-VIEWS: Final[tuple[View, View, View]] = ("prompt", "fact", "hall")
+View = Literal["prompt", "fact", "hall", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """Which texts make an item, and what its row of the result table calls their columns."""
+
+    views: tuple[View, ...]
+    """The texts of an item that are measured, in the table's order."""
+    completions: tuple[View, ...]
+    """Those of them that metrics of one value a text are given for: all but the prompt."""
+    sources: tuple[str, ...]
+    """Names of the fields of an item that hold its texts as they were given."""
+
+    def of_part(self, name: str, part: str) -> str:
+        """The column of one of the `parts` of a metric: ``entropy_diff``."""
+        return f"{name}_{part}" if part else name
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Suffixes of the columns of a metric that is given for completions: "diff" is the second less the first."""
+        return (*self.completions, "diff") if len(self.completions) > 1 else ("",)
+
+    def of_view(self, view: View, name: str) -> str:
+        """The column of one view: ``fact_read_token``; just the name where an item has only one text."""
+        return f"{view}_{name}" if len(self.views) > 1 else name
+
+    def at_layer(self, layer: int, view: View, name: str) -> str:
+        """The column of a metric of one layer and view: ``l5_fact_gini``."""
+        return f"l{layer}_{self.of_view(view, name)}"
+
+    @property
+    def completed(self) -> list[int]:
+        """Indices of the completions among the views."""
+        return [self.views.index(view) for view in self.completions]
+
+    def compared(self, name: str, values: Float[np.ndarray, "item view"]) -> dict[str, np.ndarray]:
+        """The columns of a metric known for every view: those of `parts`, each with one value an item."""
+        columns = [values[:, view] for view in self.completed]
+        columns += [columns[1] - columns[0]] if len(columns) > 1 else []
+        return {self.of_part(name, part): column for part, column in zip(self.parts, columns, strict=True)}
+
+
+PAIRS: Final = Arrangement(
+    views=("prompt", "fact", "hall"), completions=("fact", "hall"), sources=("prompt", "fact", "hallucination")
+)
+"""A prompt with its true and its hallucinated completion."""
+VIEWS: Final[tuple[View, ...]] = PAIRS.views
 AUTO_JOIN: Final = "auto"
 """The join that is one space where prompt and completion do not bring white space of their own."""
 
@@ -42,6 +88,42 @@ def joined(prompt: str, completion: str, join: str) -> str:
         join = "" if not prompt or prompt[-1].isspace() or completion[:1].isspace() else " "
         completion = completion[1:] if prompt.endswith(" ") and completion.startswith(" ") else completion
     return prompt + join + completion
+
+
+class Item(Protocol):
+    """What makes one row of the result table: some texts that are read together."""
+
+    @property
+    def index(self) -> int:
+        """Position in the input, from 0."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """Unique within the input."""
+        ...
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """Further columns of the source, carried through to the tables."""
+        ...
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """Which texts it has."""
+        ...
+
+    @property
+    def cells(self) -> dict[str, Any]:
+        """What its row of the table says of it, by column; a shard's identity follows from them, in this order."""
+        ...
+
+    def texts(self, join: str) -> tuple[str, tuple[str, ...]]:
+        """Its prompt ("" for none) and, for each completion of its arrangement, prompt and completion `joined`."""
+        ...
+
+
+ItemT = TypeVar("ItemT", bound=Item, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +144,31 @@ class Pair:
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of the source, carried through to the tables."""
 
+    @property
+    def arrangement(self) -> Arrangement:
+        """That of pairs."""
+        return PAIRS
+
+    @property
+    def cells(self) -> dict[str, Any]:
+        """Its texts and names, by column."""
+        return {
+            "complexity": self.complexity,
+            "pair_id": self.id,
+            "domain": self.domain,
+            "prompt": self.prompt,
+            "fact": self.fact,
+            "hallucination": self.hallucination,
+        }
+
+    def texts(self, join: str) -> tuple[str, tuple[str, ...]]:
+        """The prompt, and the texts of fact and hallucination as `joined` puts them together."""
+        return self.prompt, (joined(self.prompt, self.fact, join), joined(self.prompt, self.hallucination, join))
+
     def text(self, view: View, join: str) -> str:
-        """The text of a view: the prompt, or prompt and completion as `joined` puts them together."""
-        if view == "prompt":
-            return self.prompt
-        return joined(self.prompt, self.fact if view == "fact" else self.hallucination, join)
+        """The text of a view."""
+        prompt, completions = self.texts(join)
+        return dict(zip(VIEWS, (prompt, *completions), strict=True))[view]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,41 +176,41 @@ class Shard:
     """A stretch of the input that is measured and committed as one: batches never cross its border."""
 
     number: int
-    pairs: tuple[Pair, ...]
+    items: tuple[Item, ...]
     groups: tuple[str, ...]
-    """Group label of each pair."""
+    """Group label of each item."""
+    arrangement: Arrangement = PAIRS
+    """Of its items."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """The token ids of one view, and where it is read."""
+    """The token ids of one text, and where it is read."""
 
-    pair: int
-    """Index of its pair in the input."""
-    view: View
+    item: int
+    """Index of its item in the input."""
+    view: int
+    """Which of its item's views it is: an index into `Arrangement.views`."""
     ids: tuple[int, ...]
     """Token ids as the model sees them, a BOS first where one is fed."""
     reads: tuple[int, ...]
-    """Indices into `ids` at which the view is measured; never a BOS, never empty."""
+    """Indices into `ids` at which the text is measured; never a BOS, never empty."""
     scored: tuple[int, ...] = ()
     """Indices into `ids` of the completion's tokens, where their log-probability is asked for; never the first of
     `ids`, which nothing predicts."""
 
 
 @dataclass(frozen=True, slots=True)
-class TokenizedPair:
-    """The three views of a pair as token ids, with what the table says of them."""
+class Tokenized(Generic[ItemT]):
+    """The texts of an item as token ids, with what the table says of them, each in the order of its views."""
 
-    pair: Pair
-    sequences: tuple[Sequence, Sequence, Sequence]
-    """In the order of `VIEWS`."""
-    prompt_tokens: int
-    """Tokens of the prompt, without BOS."""
-    completion_tokens: tuple[int, int]
-    """Tokens of the fact and of the hallucination: the view's length less the longest token prefix
-    it has in common with the prompt."""
-    read_tokens: tuple[str, str, str]
-    """Text of the (last) token read in each view."""
+    item: ItemT
+    sequences: tuple[Sequence, ...]
+    tokens: tuple[int, ...]
+    """Tokens of the prompt, without BOS; of each completion: the text's length less the longest token prefix it has in
+    common with the prompt."""
+    read_tokens: tuple[str, ...]
+    """Text of the (last) token at which each is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +223,10 @@ class Targets:
     """(target,) int64: that node's slot."""
     token: np.ndarray
     """(target,) int64: id of the token."""
-    pair: np.ndarray
-    """(target,) int64: position of its pair in the batch."""
+    item: np.ndarray
+    """(target,) int64: position of its item in the batch."""
     view: np.ndarray
-    """(target,) int64: index into `VIEWS`."""
+    """(target,) int64: index into the item's views."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +248,10 @@ class PackedBatch:
     """(read,) int64: row of each read position."""
     read_slot: np.ndarray
     """(read,) int64: slot of each read position in its row."""
-    read_pair: np.ndarray
-    """(read,) int64: position of the read's pair in the batch."""
+    read_item: np.ndarray
+    """(read,) int64: position of the read's item in the batch."""
     read_view: np.ndarray
-    """(read,) int64: index into `VIEWS`."""
+    """(read,) int64: index into the item's views."""
     row_lengths: np.ndarray
     """(row,) int64: slots of each row that hold a node."""
     branching: bool
@@ -169,7 +271,7 @@ class PackedBatch:
                 row=place[targets.row[kept]],
                 slot=targets.slot[kept],
                 token=targets.token[kept],
-                pair=targets.pair[kept],
+                item=targets.item[kept],
                 view=targets.view[kept],
             )
         return PackedBatch(
@@ -178,7 +280,7 @@ class PackedBatch:
             subtree_end=self.subtree_end[chosen, :width],
             read_row=place[self.read_row[read]],
             read_slot=self.read_slot[read],
-            read_pair=self.read_pair[read],
+            read_item=self.read_item[read],
             read_view=self.read_view[read],
             row_lengths=self.row_lengths[chosen],
             branching=self.branching,

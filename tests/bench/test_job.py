@@ -10,6 +10,7 @@ from bluffscope.compare.bench.processes import JobFailed, run_job
 from bluffscope.compare.bench.texts import pairs
 
 
+@pytest.mark.process
 def test_a_step_of_the_ladder_is_measured_in_a_fresh_process():
     job = Job(shape="demo", step="packed", measurements=(Measurement(pairs=3), Measurement(pairs=5, batch_size=2)))
     first, second = run_job(job)
@@ -22,6 +23,7 @@ def test_a_step_of_the_ladder_is_measured_in_a_fresh_process():
     assert first["held_bytes"] < first["predicted_bytes"]
 
 
+@pytest.mark.process
 def test_a_process_that_fails_says_so_in_one_line():
     job = Job(shape="demo", step="too long", measurements=(Measurement(pairs=2, sharing="bundled", batch_size=0),))
     with pytest.raises(JobFailed, match="step 'too long' of shape demo failed: .*--batch-size 0"):

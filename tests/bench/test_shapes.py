@@ -18,7 +18,7 @@ from bluffscope.host.weights_digest import weights_digest
 from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_model
 from bluffscope.pairs import open_source
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, pack, plan_batches
-from bluffscope.records import TokenizedPair
+from bluffscope.records import Tokenized
 from bluffscope.sae import find_saes, load_coders
 
 MID = SHAPES["mid"]
@@ -55,13 +55,13 @@ def residuals(model: LanguageModel, layers: tuple[int, ...], every: int) -> dict
         tokenizer=model.tokenizer, bos=model.tokenizer.bos_token_id, position="last", join=" ", context=model.context
     )
     pairs = list(open_source(DataOptions()).pairs())[::every]
-    tokenized = [pair for pair in tokenizer.tokenize(pairs) if isinstance(pair, TokenizedPair)]
+    tokenized = [pair for pair in tokenizer.tokenize(pairs) if isinstance(pair, Tokenized)]
     assert len(tokenized) == len(pairs)
     reader = ResidualReader.create(model, {layer: HookPoint(layer, "hook_resid_post") for layer in layers})
     assert reader.packs
     found = {layer: [] for layer in layers}
     for batch in plan_batches(tokenized, BatchLimits(batch_size="auto", batch_tokens=2048, row_tokens=512)):
-        slots = {pair.pair.index: slot for slot, pair in enumerate(batch)}
+        slots = {pair.item.index: slot for slot, pair in enumerate(batch)}
         packed = pack([sequence for pair in batch for sequence in pair.sequences], slots, 512)
         for layer, residual in reader.read(packed).residuals.items():
             found[layer].append(residual)
@@ -133,6 +133,7 @@ def test_the_head_is_the_embedding_and_is_not_held_twice():
     assert logits.abs().max() < 30, "the soft cap"
 
 
+@pytest.mark.process
 def test_another_process_builds_the_same_weights():
     digests = [weights_digest(build_language_model(SMALL, blocks=2).network.state_dict().items())]
     digests += [weights_digest(coder.sae.state_dict().items()) for coder in build_coders(SMALL).values()]

@@ -74,6 +74,7 @@ def test_where_it_beats_nothing_it_is_not_kept_unless_told(call, demo, tmp_path)
     assert not read_detector(tmp_path / "weak").about["evaluation"]["beats_baselines"]
 
 
+@pytest.mark.thorough
 def test_a_log_probability_that_does_as_well_is_a_baseline_too(call, tmp_path):
     bluffscope.analyze("bluff200", preset="demo", logprob=True, out=str(tmp_path / "run"))
     outcome = call("detect", "train", tmp_path / "run", "--out", tmp_path / "d", *KNOWN)
@@ -93,6 +94,7 @@ def of_the_run(demo, detector):
     return kept.calibration.probabilities(logits).reshape(2, -1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", ["pair", "text"])
 def test_scores_are_those_of_the_runs_features(call, demo, detector, tmp_path, form):
     pairs = read_run(demo).pairs

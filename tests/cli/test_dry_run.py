@@ -135,6 +135,7 @@ def test_a_folder_without_weights_is_enough(dry, call, tiny_model, tiny_saes, pa
     assert "Distinct tokens" in outcome.out
 
 
+@pytest.mark.thorough
 def test_a_preset_by_its_name_needs_configuration_and_tokenizer_only(tmp_path):
     model = tiny.save_model(tmp_path / "model", "gemma2", hidden_size=hub_cache.D_MODEL_2B, num_hidden_layers=22)
     for weights in model.glob("*.safetensors*"):

@@ -72,6 +72,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.process
 def test_it_needs_neither_model_nor_torch_nor_ray(demo, tmp_path):
     command = [sys.executable, "-c", BLOCKED, "features", str(demo), "--out", str(tmp_path / "f.csv")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -106,6 +106,7 @@ def test_the_summary_opens_with_the_negative_answer_where_there_is_no_other(call
     assert [(row["family"], row["draws"]) for row in control] == [("pooled", 1000)]
 
 
+@pytest.mark.thorough
 def test_the_planted_control_names_the_metric_that_is_hardest_to_find(call, tmp_path):
     table = random_table(0, 60, kinds=("normal",))
     table.write_parquet(tmp_path / "t.parquet")
@@ -192,6 +193,7 @@ def test_fields_of_csv_that_say_nothing_are_null(tmp_path):
     assert rows["n"].to_list() == [1, 0]
 
 
+@pytest.mark.thorough
 def test_nine_hundred_pairs_and_a_hundred_metrics_in_five_scopes_take_seconds(tmp_path):
     rng = np.random.default_rng(0)
     columns: dict[str, object] = {

@@ -163,7 +163,7 @@ def test_a_pair_that_only_one_strategy_cannot_measure_is_a_difference(call, flag
         activations = read(self, batch)
         if not batch.branching or batch.input_ids.shape[1] == CHECK_TOKENS:
             return activations
-        struck = torch.from_numpy(batch.read_pair == 0)[:, None]
+        struck = torch.from_numpy(batch.read_item == 0)[:, None]
         return Activations({k: x.masked_fill(struck, torch.nan) for k, x in activations.residuals.items()})
 
     monkeypatch.setattr(ResidualReader, "read", broken)

@@ -181,6 +181,7 @@ def test_a_finished_run_is_compared_later_even_when_its_data_are_gone(options, t
     assert measure_fidelity(str(tmp_path / "run"), pairs=99).pair_ids == tuple(plain.metrics()["pair_id"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_other_precisions_compare_too_the_finer_the_nearer(options, half, tmp_path, dtype):
     found = run(config_from(**options, dtype=dtype, fidelity=6, out=tmp_path / "run"), draw=False).fidelity

@@ -69,6 +69,7 @@ def diffs(run, fact, hall, ids=None):
     return (table[hall] - table[fact]).to_numpy()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("metric", "fact", "hall"),
     [("l1_gini", "l1_fact_gini", "l1_hall_gini"), ("entropy", "entropy_fact", "entropy_hall")],

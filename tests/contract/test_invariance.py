@@ -167,6 +167,7 @@ def test_the_noise_is_a_function_of_seed_pair_view_layer_and_draw_only():
     assert abs(large.std() - 1) < 0.01
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("order", "options"),
     [(1, {"batch_size": 2, "shard_pairs": 3}), (-1, {"row_tokens": 8}), (-1, {"batch_size": 7, "shard_pairs": 1})],

@@ -24,7 +24,7 @@ from bluffscope.health import reading as health_reading
 from bluffscope.model.lengths import LengthClasses
 from bluffscope.pipeline import shard as pipeline
 from bluffscope.pipeline.plan import plan_batches
-from bluffscope.records import VIEWS, TokenizedPair
+from bluffscope.records import VIEWS, Tokenized
 from bluffscope.runs.forecast import forecast
 from bluffscope.table import read_run
 
@@ -69,7 +69,7 @@ def made_worker(model, saes, **options):
 
 def tokenized(worker, pairs=PAIRS):
     found = list(worker.tokenizer.tokenize(pairs))
-    assert all(isinstance(pair, TokenizedPair) for pair in found)
+    assert all(isinstance(pair, Tokenized) for pair in found)
     return found
 
 
@@ -83,7 +83,7 @@ def alone(folder, dtype, sequences, layers):
         with torch.no_grad():
             hidden = network(torch.tensor([sequence.ids]), output_hidden_states=True).hidden_states
         for layer in layers:
-            found[sequence.pair, sequence.view, layer] = hidden[layer + 1][0, list(sequence.reads)]
+            found[sequence.item, VIEWS[sequence.view], layer] = hidden[layer + 1][0, list(sequence.reads)]
     return found
 
 
@@ -96,8 +96,8 @@ def read(worker, pairs):
         for layer, states in worker.reader.read(laid_out).residuals.items():
             for slot, pair in enumerate(batch):
                 for number, view in enumerate(VIEWS):
-                    reads = (laid_out.read_pair == slot) & (laid_out.read_view == number)
-                    found[pair.pair.index, view, layer] = states[torch.from_numpy(reads)]
+                    reads = (laid_out.read_item == slot) & (laid_out.read_view == number)
+                    found[pair.item.index, view, layer] = states[torch.from_numpy(reads)]
     return found
 
 
@@ -154,10 +154,10 @@ def test_a_long_text_leaves_nothing_behind_in_the_model(tmp_path, tiny_saes):
     cut = [dataclasses.replace(longest, ids=longest.ids[:end], reads=(end - 1,)) for end in (tiny.BORDER, 30)]
 
     def first_reads():
-        return [worker.reader.read(pipeline.pad([text], {text.pair: 0})).residuals[1] for text in cut]
+        return [worker.reader.read(pipeline.pad([text], {text.item: 0})).residuals[1] for text in cut]
 
     before = first_reads()
-    worker.reader.read(pipeline.pad([longest], {longest.pair: 0}))
+    worker.reader.read(pipeline.pad([longest], {longest.item: 0}))
     assert all(torch.equal(one, other) for one, other in zip(before, first_reads(), strict=True))
 
 

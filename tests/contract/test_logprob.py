@@ -35,7 +35,7 @@ def by_hand(model, tokenizer, prompt, text):
     return sum(predicted[i - 1, ids[i]].item() for i in range(first, len(ids))), len(ids) - first
 
 
-@pytest.mark.parametrize("strategy", ["packed", "batched"])
+@pytest.mark.parametrize("strategy", ["packed", pytest.param("batched", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_every_architecture_gives_the_reference_s_log_probabilities(any_model, tiny_saes, strategy, dtype):
     pairs = measuring.as_pairs(random_pairs(30))

@@ -25,7 +25,7 @@ class Short(ResidualReader):
     seen: list[int]
 
     def read(self, batch):
-        pairs = len(set(batch.read_pair.tolist()))
+        pairs = len(set(batch.read_item.tolist()))
         self.seen.append(pairs)
         if len(self.seen) in self.numbers or pairs > self.most:
             raise self.error

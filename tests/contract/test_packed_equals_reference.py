@@ -10,7 +10,7 @@ import torch
 import measuring
 import tiny
 from bluffscope.errors import PairError
-from bluffscope.records import TokenizedPair
+from bluffscope.records import Tokenized
 from compare import assert_same
 from random_pairs import random_pairs
 
@@ -54,7 +54,7 @@ def test_in_float64_every_column_is_the_reference_s(any_model, tiny_saes, positi
 
 
 @pytest.mark.usefixtures("exact_softmax")
-@pytest.mark.parametrize("strategy", ["packed", "batched"])
+@pytest.mark.parametrize("strategy", ["packed", pytest.param("batched", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("position", ["first-completion", "divergence"])
 def test_texts_read_before_their_end_are_the_reference_s_too(any_model, tiny_saes, position, strategy):
     # Joined by nothing, prompts and completions merge; "Paris" is the beginning of "Paris, Paris": they never part.
@@ -141,7 +141,7 @@ def test_few_and_no_active_features_leave_the_same_nulls(tiny_model, tmp_path):
 def test_the_pairs_hold_what_they_promise(tiny_model, tiny_saes):
     pairs = measuring.as_pairs(random_pairs(SEED))
     worker = measuring.make_worker(tiny_model, tiny_saes, join="", position="completion-mean")
-    tokenized = [pair for pair in worker.tokenizer.tokenize(pairs) if isinstance(pair, TokenizedPair)]
+    tokenized = [pair for pair in worker.tokenizer.tokenize(pairs) if isinstance(pair, Tokenized)]
     prompts = [pair.sequences[0].ids for pair in tokenized]
     assert len(tokenized) == len(pairs)
     merged = [

@@ -139,7 +139,7 @@ def test_a_pad_is_read(verdict, monkeypatch):
 def test_two_views_are_swapped(verdict, monkeypatch):
     def swap(batch):
         order = np.arange(len(batch.read_slot))
-        fact, hall = (np.flatnonzero((batch.read_view == view) & (batch.read_pair == 0)) for view in (1, 2))
+        fact, hall = (np.flatnonzero((batch.read_view == view) & (batch.read_item == 0)) for view in (1, 2))
         order[fact], order[hall] = hall, fact
         return {"read_slot": batch.read_slot[order], "read_row": batch.read_row[order]}
 

@@ -83,6 +83,7 @@ def test_a_signal_inside_is_found_and_beats_what_needs_no_model():
     assert "analyze with --logprob" in row_of(detection, "logprob")["reason"]
 
 
+@pytest.mark.thorough
 def test_where_there_is_nothing_nothing_is_found():
     beaten = np.zeros(4)
     for seed in range(12):

@@ -22,8 +22,8 @@ def shards(sizes):
 
 
 def table(shard, reason=None):
-    assert shard.groups == tuple(f"g{pair.index}" for pair in shard.pairs)
-    columns = {"index": [pair.index for pair in shard.pairs], "reason": [reason] * len(shard.pairs)}
+    assert shard.groups == tuple(f"g{pair.index}" for pair in shard.items)
+    columns = {"index": [pair.index for pair in shard.items], "reason": [reason] * len(shard.items)}
     return pl.DataFrame(columns, schema={"index": pl.Int64, "reason": pl.String})
 
 
@@ -49,7 +49,7 @@ def work_off(sizes, fatal, workers, depth, order):
             return done, deaths
         hand = busy[next(order) % len(busy)]
         assert len(hand) == 1 or not any(task.alone for task in hand)
-        if fatal & {pair.index for pair in hand[0].part.pairs}:
+        if fatal & {pair.index for pair in hand[0].part.items}:
             deaths += 1
             lost, hand[:] = list(hand), []
             given_up = backlog.lost(lost)

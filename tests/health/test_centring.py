@@ -16,7 +16,7 @@ from bluffscope.api import config_from, run
 from bluffscope.model import HookPoint, ResidualReader, load_model
 from bluffscope.model.hooks import ignores_mean
 from bluffscope.pipeline.plan import pack
-from bluffscope.records import VIEWS, Sequence
+from bluffscope.records import Sequence
 
 TEXT = [1, *range(40, 300, 17)]
 _ORACLE = """
@@ -64,13 +64,14 @@ def read(folder, *, centred):
     model = load_model(str(folder), revision=None, blocks=4, device=torch.device("cpu"), dtype=torch.float32)
     points = {layer: HookPoint(layer, "hook_resid_post", centred) for layer in range(4)}
     views = [
-        Sequence(pair=0, view=view, ids=tuple(TEXT), reads=tuple(range(len(TEXT))) if view == "prompt" else (0,))
-        for view in VIEWS
+        Sequence(item=0, view=view, ids=tuple(TEXT), reads=(0,) if view else tuple(range(len(TEXT))))
+        for view in range(3)
     ]
     found = ResidualReader.create(model, points).read(pack(views, {0: 0}, 100)).residuals
     return {layer: states[: len(TEXT)].numpy() for layer, states in found.items()}
 
 
+@pytest.mark.process
 def test_what_is_read_equals_transformer_lens_with_centred_writing_weights(gpt2, lens):
     ours, raw = read(gpt2, centred=True), read(gpt2, centred=False)
     for layer in range(4):

@@ -84,8 +84,8 @@ def test_right_padding_read_at_its_end(examined, monkeypatch):
 def test_the_last_token_missed_by_one(examined, monkeypatch):
     right = TextTokenizer._tokenized
 
-    def wrong(self, pair, views):
-        found = right(self, pair, views)
+    def wrong(self, item, encoded):
+        found = right(self, item, encoded)
         before = tuple(replace(text, reads=tuple(i - 1 for i in text.reads)) for text in found.sequences)
         return replace(found, sequences=before)
 
@@ -176,8 +176,8 @@ def test_a_bos_that_is_not_fed(examined, monkeypatch):
 def test_a_bos_fed_twice(examined, monkeypatch):
     right = TextTokenizer._tokenized
 
-    def wrong(self, pair, views):
-        return right(self, pair, [[self.bos, *ids] for ids in views])
+    def wrong(self, item, encoded):
+        return right(self, item, {text: [self.bos, *ids] for text, ids in encoded.items()})
 
     monkeypatch.setattr(TextTokenizer, "_tokenized", wrong)
     assert "in 0 of" in examined()["BOS fed", None]["seen"]
@@ -186,8 +186,8 @@ def test_a_bos_fed_twice(examined, monkeypatch):
 def test_a_bos_that_is_read(examined, monkeypatch):
     right = TextTokenizer._tokenized
 
-    def wrong(self, pair, views):
-        found = right(self, pair, views)
+    def wrong(self, item, encoded):
+        found = right(self, item, encoded)
         return replace(found, sequences=tuple(replace(text, reads=(0,)) for text in found.sequences))
 
     monkeypatch.setattr(TextTokenizer, "_tokenized", wrong)

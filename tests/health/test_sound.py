@@ -30,6 +30,7 @@ def test_the_demo_is_healthy_however_it_is_measured(tmp_path, strategy, position
     assert checks > 40
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("strategy", ["sequential", "separate"])
 def test_the_demo_is_healthy_under_the_strategies_of_the_reference(tmp_path, strategy):
     found, checks = alarms(tmp_path / "run", strategy=strategy, limit=12)
@@ -65,6 +66,7 @@ def test_a_reader_that_computes_other_features_than_saelens_is_found(monkeypatch
     assert found["features = SAELens"] == "error"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tiny_models_with_saes_trained_on_them_are_healthy(tmp_path, family):
     model = tiny.save_model(tmp_path / family, family)

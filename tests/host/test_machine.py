@@ -90,6 +90,7 @@ def test_what_this_process_holds_counts_as_its_own():
     assert free_memory("cpu") > memory_available()
 
 
+@pytest.mark.process
 def test_the_peak_stays_after_memory_is_given_back():
     before = peak_rss()
     held = bytearray(b"x") * (before + (64 << 20))

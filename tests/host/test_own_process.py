@@ -75,6 +75,7 @@ def test_a_process_that_has_loaded_torch_keeps_its_environment(unset, monkeypatc
         gc.set_threshold(*kept)
 
 
+@pytest.mark.process
 def test_the_command_sets_it_before_torch_is_loaded_and_the_library_never():
     script = "import os, sys; {}; sys.exit(any(name in os.environ for name in {}) + 2 * ('torch' in sys.modules))"
     environment = {name: value for name, value in os.environ.items() if name not in HOW}

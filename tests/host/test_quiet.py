@@ -15,6 +15,7 @@ def called(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", ["analyze", "report"])
 def test_stripped_docstrings_are_named_by_what_needs_them(command, tmp_path):
     words = ["--out", tmp_path / "run"] if command == "analyze" else [make_run(tmp_path / "run", 20, features=4)]
@@ -24,5 +25,6 @@ def test_stripped_docstrings_are_named_by_what_needs_them(command, tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.process
 def test_what_needs_none_works_without_them(tmp_path):
     assert called("lint").returncode == 0

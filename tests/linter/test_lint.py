@@ -410,6 +410,7 @@ def test_no_p_value_lies_below_the_smallest_that_so_many_groups_can_give():
                 assert p is not None and p >= smallest_p(groups) * (1 - 1e-9)
 
 
+@pytest.mark.thorough
 def test_of_many_domains_the_largest_are_judged_and_small_ones_are_not_tested(lint):
     rows = [
         row | {"domain": f"d{i % 45}", "hallucination": row["hallucination"] + "q"}
@@ -425,6 +426,7 @@ def test_of_many_domains_the_largest_are_judged_and_small_ones_are_not_tested(li
     assert {scope.length_p for scope in few.scopes[1:]} == {None}
 
 
+@pytest.mark.thorough
 def test_the_same_words_on_both_sides_give_no_finding_in_99_of_100_data_sets():
     """Facts and hallucinations drawn alike: whatever the classifier finds is a false alarm ."""
     rng = random.Random(3)

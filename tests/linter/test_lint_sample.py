@@ -46,6 +46,7 @@ def test_the_sample_depends_on_the_seed_alone(source):
     assert rows(1) == rows(1) != rows(2)
 
 
+@pytest.mark.thorough
 def test_what_is_found_between_pairs_is_found_in_the_sample_as_in_the_whole(source):
     whole, some = lint_source(source), lint_source(GroupSample(source, 300, 0))
     assert len(whole.of("contradiction")) == 300

@@ -14,7 +14,7 @@ import measuring
 import tiny
 from bluffscope.errors import InputError
 from bluffscope.pipeline.plan import pack
-from bluffscope.records import Sequence, TokenizedPair
+from bluffscope.records import Sequence, Tokenized
 from random_pairs import random_pairs
 
 PAIRS = measuring.as_pairs(random_pairs(51, count=12))
@@ -77,7 +77,7 @@ def test_local_windows_that_count_slots_fall_back_though_short_rows_pack(tmp_pat
         worker = measuring.make_worker(model, tiny_saes, dtype="float32", noise_draws=1)
     assert "each text gets a row of its own" in caplog.text
     network = AutoModelForCausalLM.from_pretrained(model).eval()
-    pairs = [pair for pair in worker.tokenizer.tokenize(PAIRS) if isinstance(pair, TokenizedPair)]
+    pairs = [pair for pair in worker.tokenizer.tokenize(PAIRS) if isinstance(pair, Tokenized)]
     found = worker.reader.read(worker.lay_out(pairs, packed=worker.reader.packs)).residuals[1]
     for state, text in zip(found, (text for pair in pairs for text in pair.sequences), strict=True):
         with torch.no_grad():
@@ -102,7 +102,7 @@ def test_no_tiny_model_falls_back_in_any_precision(any_model, tiny_saes, caplog,
 def test_such_a_model_refuses_packed_rows(llama, tiny_saes, monkeypatch):
     monkeypatch.setattr(LlamaModel, "forward", ignores_masks(LlamaModel.forward))
     reader = measuring.make_worker(llama, tiny_saes).reader
-    batch = pack([Sequence(pair=0, view="prompt", ids=(1, 5), reads=(1,))], {0: 0}, 8)
+    batch = pack([Sequence(item=0, view=0, ids=(1, 5), reads=(1,))], {0: 0}, 8)
     with pytest.raises(InputError, match="lay the batch out with"):
         reader.read(batch)
 

@@ -20,7 +20,7 @@ from bluffscope.errors import InputError
 from bluffscope.model import HookPoint, LanguageModel, ResidualReader
 from bluffscope.model.sublayers import find_sublayers, placed
 from bluffscope.pipeline.plan import pack, pad
-from bluffscope.records import VIEWS, Sequence
+from bluffscope.records import Sequence
 from bluffscope.reference.model import Counts, Text, forward
 from random_pairs import random_pairs
 
@@ -54,7 +54,7 @@ def texts() -> list[Sequence]:
     rng = np.random.default_rng(0)
     stem = rng.integers(3, 300, 9).tolist()
     made = [(*stem[: 4 + n], *rng.integers(3, 300, 8 + n).tolist()) for n in range(6)]
-    return [Sequence(n // 3, VIEWS[n % 3], ids, reads=tuple(range(len(ids)))) for n, ids in enumerate(made)]
+    return [Sequence(n // 3, n % 3, ids, reads=tuple(range(len(ids)))) for n, ids in enumerate(made)]
 
 
 def apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -128,7 +128,7 @@ def by_reference(model: LanguageModel, layer: int) -> str:
     except InputError as error:
         return str(error)
     reader = ResidualReader(model, placed(points, model.name, model.network, model.blocks), None)
-    ours = reader.read(pad([Sequence(0, "prompt", ids, reads=tuple(range(len(ids))))], {0: 0})).residuals
+    ours = reader.read(pad([Sequence(0, 0, ids, reads=tuple(range(len(ids))))], {0: 0})).residuals
     return "same" if all(torch.allclose(ours[n], theirs[n], rtol=1e-5, atol=1e-6) for n in names) else "differs"
 
 

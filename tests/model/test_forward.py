@@ -36,7 +36,7 @@ def texts(seed=0, count=6):
     made = []
     for number in range(count):
         ids = (*stem[: 4 + number], *rng.integers(3, 300, size=8).tolist())
-        made.append(Sequence(pair=number // 3, view=VIEWS[number % 3], ids=ids, reads=tuple(range(len(ids)))))
+        made.append(Sequence(item=number // 3, view=number % 3, ids=ids, reads=tuple(range(len(ids)))))
     return made
 
 
@@ -76,7 +76,7 @@ def test_packed_residuals_equal_the_hidden_states_of_the_whole_model(any_model, 
 
 def test_the_last_layer_is_read_before_the_final_norm(any_model):
     network = AutoModelForCausalLM.from_pretrained(any_model, dtype=torch.float64).eval()
-    sequence = dataclasses.replace(texts()[0], pair=0)
+    sequence = dataclasses.replace(texts()[0], item=0)
     last = tiny.LAYERS - 1
     reader = ResidualReader.create(load(any_model), {last: HookPoint(last, "hook_resid_post")})
     ours = reader.read(pack([sequence], {0: 0}, 100)).residuals[last]
@@ -148,8 +148,8 @@ def test_an_embedding_kept_only_as_the_tied_head_is_found(tmp_path):
 def test_a_row_s_pads_beyond_the_sliding_window_stay_finite(any_model):
     """Padded rows of very different lengths: a pad that could see nothing would fill the row with NaN."""
     sequences = [
-        Sequence(pair=0, view=view, ids=(1, *range(5, 5 + length)), reads=(length,))
-        for view, length in zip(VIEWS, (2, 4, 5 * tiny.WINDOW), strict=True)
+        Sequence(item=0, view=view, ids=(1, *range(5, 5 + length)), reads=(length,))
+        for view, length in enumerate((2, 4, 5 * tiny.WINDOW))
     ]
     points = {layer: HookPoint(layer, "hook_resid_post") for layer in (0, 2)}
     reader = ResidualReader.create(load(any_model), points)

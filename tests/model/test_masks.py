@@ -9,15 +9,14 @@ from hypothesis import strategies as st
 
 from bluffscope.model.masks import additive, ancestors, attention_masks
 from bluffscope.pipeline.plan import pack
-from bluffscope.records import VIEWS, Sequence
+from bluffscope.records import Sequence
 
 sequences = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=8).map(tuple), min_size=1, max_size=6)
 
 
 def packed(texts, row_tokens=14):
     items = [
-        Sequence(pair=index // 3, view=VIEWS[index % 3], ids=ids, reads=(len(ids) - 1,))
-        for index, ids in enumerate(texts)
+        Sequence(item=index // 3, view=index % 3, ids=ids, reads=(len(ids) - 1,)) for index, ids in enumerate(texts)
     ]
     return pack(items, {index: index for index in range(len(texts))}, row_tokens)
 

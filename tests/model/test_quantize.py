@@ -151,6 +151,7 @@ def test_a_model_that_is_quantised_already_is_refused(tiny_model, tmp_path):
         load(folder)
 
 
+@pytest.mark.process
 @needs_torchao
 def test_the_libraries_say_nothing_while_they_are_imported(tiny_model, tiny_saes, pairs_file, tmp_path):
     command = [sys.executable, "-m", "bluffscope", "analyze", "--model", str(tiny_model), "--sae", str(tiny_saes)]

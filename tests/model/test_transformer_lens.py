@@ -66,7 +66,7 @@ def test_every_residual_of_a_packed_text_equals_that_of_transformer_lens(folders
     reads = tuple(range(len(TEXT)))
     texts = [TEXT, [*TEXT[:5], 9, 10, 11, *TEXT[8:]], [*TEXT[:9], 12]]  # two more branches share the row
     views = [
-        Sequence(pair=0, view=view, ids=tuple(ids), reads=reads if view == "prompt" else (0,))
+        Sequence(item=0, view=VIEWS.index(view), ids=tuple(ids), reads=reads if view == "prompt" else (0,))
         for view, ids in zip(VIEWS, texts, strict=True)
     ]
     batch = pack(views, {0: 0}, 100)

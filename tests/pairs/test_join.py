@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 import bluffscope
 from bluffscope.config import DataOptions, run_config
 from bluffscope.pipeline.plan import TextTokenizer
-from bluffscope.records import VIEWS, Pair, TokenizedPair, joined
+from bluffscope.records import VIEWS, Pair, Tokenized, joined
 from bluffscope.reference import analyses as reference
 from bluffscope.reference.analyses import ReferenceOptions
 from planted import clean_pairs
@@ -64,7 +64,7 @@ def test_engine_and_reference_see_the_same_tokens_whatever_white_space_there_is(
         for fact in ("b", " b", "\tb"):
             pair = Pair(0, "p", "all", None, prompt, fact, "c")
             (found,) = engine.tokenize([pair])
-            assert isinstance(found, TokenizedPair)
+            assert isinstance(found, Tokenized)
             expected = reference.tokenise(pair, tokenizer, ReferenceOptions(layers=(0,)))
             assert [list(sequence.ids) for sequence in found.sequences] == [expected[view].ids for view in VIEWS]
             assert tokenizer.decode(found.sequences[1].ids) == joined(prompt, fact, "auto")

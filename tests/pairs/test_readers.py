@@ -307,6 +307,7 @@ def big_rows(count: int):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 def test_text_files_stream_through_little_memory(tmp_path, suffix):
     path = tmp_path / f"d{suffix}"

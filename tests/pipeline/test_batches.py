@@ -6,17 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bluffscope.pipeline.plan import BatchLimits, plan_batches
-from bluffscope.records import VIEWS, Pair, Sequence, TokenizedPair
+from bluffscope.records import VIEWS, Pair, Sequence, Tokenized
 
 ids = st.lists(st.integers(1, 3), max_size=6).map(tuple)
 
 
 def tokenized(index, prompt, fact, hall):
     sequences = tuple(
-        Sequence(pair=index, view=view, ids=views, reads=(len(views) - 1,))
+        Sequence(item=index, view=VIEWS.index(view), ids=views, reads=(len(views) - 1,))
         for view, views in zip(VIEWS, (prompt, fact, hall), strict=True)
     )
-    return TokenizedPair(Pair(index, str(index), "all", None, "", "", ""), sequences, 1, (1, 1), ("", "", ""))
+    return Tokenized(Pair(index, str(index), "all", None, "", "", ""), sequences, (1, 1, 1), ("", "", ""))
 
 
 @st.composite
@@ -43,7 +43,7 @@ def distinct(batch):
 @given(pairs(), st.integers(1, 5))
 def test_a_fixed_size_is_kept_and_every_pair_comes_once(made, size):
     batches = list(plan_batches(made, BatchLimits(batch_size=size, batch_tokens=1, row_tokens=1)))
-    assert sorted(pair.pair.index for batch in batches for pair in batch) == list(range(len(made)))
+    assert sorted(pair.item.index for batch in batches for pair in batch) == list(range(len(made)))
     assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
     assert all(0 < len(batch) <= size for batch in batches)
 
@@ -52,7 +52,7 @@ def test_a_fixed_size_is_kept_and_every_pair_comes_once(made, size):
 @given(pairs(), st.integers(1, 60))
 def test_auto_stays_within_the_token_budget_and_every_pair_comes_once(made, budget):
     batches = list(plan_batches(made, BatchLimits(batch_size="auto", batch_tokens=budget, row_tokens=1)))
-    assert sorted(pair.pair.index for batch in batches for pair in batch) == list(range(len(made)))
+    assert sorted(pair.item.index for batch in batches for pair in batch) == list(range(len(made)))
     for batch in batches:
         assert len(batch) == 1 or distinct(batch) <= budget
 

@@ -130,6 +130,6 @@ def test_tokens_behind_the_last_read_are_left_out_unless_they_are_scored(text_to
     lengths = [[len(s.ids) for s in as_far_as_read(pair).sequences] for pair in (whole, scored)]
     assert lengths == [[2, 3, 3], [2, 5, 5]]
     assert [len(s.ids) for s in whole.sequences] == [2, 5, 5]
-    assert whole.completion_tokens == (3, 3)
+    assert whole.tokens[1:] == (3, 3)
     refused = tokenized(text_tokenizer, *asked, position="first-completion", context=4)
     assert "the fact text has 5 tokens" in str(refused), "the context is that of the whole text, as at every position"

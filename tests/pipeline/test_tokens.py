@@ -15,7 +15,7 @@ import tiny
 from bluffscope.errors import PairError
 from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.plan.tokens import common_prefix
-from bluffscope.records import Pair, TokenizedPair
+from bluffscope.records import Pair, Tokenized
 from random_pairs import random_pairs
 
 BOS = 1
@@ -55,7 +55,7 @@ def test_any_text_is_fed_as_the_tokenizer_gives_it_behind_one_bos_that_is_never_
     text_tokenizer, prompt, fact, hallucination, join, position, fed
 ):
     result = one(text_tokenizer, prompt, fact, hallucination, join=join, position=position, bos=BOS if fed else None)
-    assert isinstance(result, TokenizedPair)
+    assert isinstance(result, Tokenized)
     lead = 1 if fed else 0
     # The letters hold no white space.
     between = " " if join == "auto" else join
@@ -64,11 +64,11 @@ def test_any_text_is_fed_as_the_tokenizer_gives_it_behind_one_bos_that_is_never_
     for sequence, ids in zip(result.sequences, bare, strict=True):
         assert list(sequence.ids) == [BOS] * lead + ids
         assert BOS not in sequence.ids[lead:]
-        assert sequence.pair == 3
-    assert [sequence.view for sequence in result.sequences] == ["prompt", "fact", "hall"]
-    assert result.prompt_tokens == len(bare[0])
+        assert sequence.item == 3
+    assert [sequence.view for sequence in result.sequences] == [0, 1, 2]
+    assert result.tokens[0] == len(bare[0])
     own = [len(ids) - common_prefix(bare[0], ids) for ids in bare[1:]]
-    assert list(result.completion_tokens) == own
+    assert list(result.tokens[1:]) == own
     counts = [1, *(own if position == "completion-mean" else (1, 1))]
     for sequence, count in zip(result.sequences, counts, strict=True):
         end = len(sequence.ids)
@@ -94,7 +94,7 @@ def test_text_that_looks_like_a_special_token_stays_text(text_tokenizer, text):
         assert sequence.ids[0] == BOS
         assert not special & set(sequence.ids[1:])
     assert text_tokenizer.tokenizer.decode(list(result.sequences[0].ids[1:])) == text
-    assert result.prompt_tokens >= 4
+    assert result.tokens[0] >= 4
 
 
 def test_a_merge_across_the_border_is_a_token_of_the_completion(text_tokenizer):
@@ -102,7 +102,7 @@ def test_a_merge_across_the_border_is_a_token_of_the_completion(text_tokenizer):
     apart = one(text_tokenizer, "The capital of Fr", "ance", "og", join="", position="completion-mean")
     prompt, fact, hall = apart.sequences
     assert tokens(fact.ids[-1]) == "ĠFrance"
-    assert apart.completion_tokens[0] == 1
+    assert apart.tokens[1] == 1
     assert fact.reads == (len(fact.ids) - 1,)
     assert common_prefix(prompt.ids, fact.ids) < len(prompt.ids)
     assert hall.ids[: len(prompt.ids)] == prompt.ids
@@ -116,11 +116,11 @@ def test_the_token_read_is_shown_as_text_and_half_a_character_as_its_piece(text_
 
 def test_a_pair_may_fill_the_context_and_one_token_more_is_refused_with_its_size(text_tokenizer):
     longest = max(len(sequence.ids) for sequence in one(text_tokenizer).sequences)
-    assert isinstance(one(text_tokenizer, context=longest), TokenizedPair)
+    assert isinstance(one(text_tokenizer, context=longest), Tokenized)
     refused = one(text_tokenizer, context=longest - 1)
     assert isinstance(refused, PairError)
     assert f"has {longest} tokens; the model's context holds {longest - 1}" in str(refused)
-    assert isinstance(one(text_tokenizer, context=longest - 1, bos=None), TokenizedPair)
+    assert isinstance(one(text_tokenizer, context=longest - 1, bos=None), Tokenized)
 
 
 def test_texts_without_a_token_are_refused_by_view(text_tokenizer):
@@ -139,8 +139,8 @@ def test_a_text_on_which_a_rule_of_the_tokenizer_gives_up_is_refused_alone(tmp_p
     pairs = [Pair(number, str(number), "all", None, "The", "Paris", "Rome") for number in range(3)]
     pairs[1] = dataclasses.replace(pairs[1], fact="a" * 40 + "b")
     first, second, third = TextTokenizer(tokenizer, bos=BOS, position="last", join=" ", context=None).tokenize(pairs)
-    assert isinstance(first, TokenizedPair)
-    assert isinstance(third, TokenizedPair)
+    assert isinstance(first, Tokenized)
+    assert isinstance(third, Tokenized)
     assert isinstance(second, PairError)
     assert str(second).startswith("the tokenizer fails on it (Onig: ")
     capfd.readouterr()  # Rust has its say on standard error

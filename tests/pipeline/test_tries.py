@@ -23,7 +23,7 @@ def batches(draw):
         for view in VIEWS:
             ids = tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=9)))
             reads = draw(st.sets(st.integers(0, len(ids) - 1), min_size=1, max_size=4))
-            sequences.append(Sequence(pair=pair, view=view, ids=ids, reads=tuple(sorted(reads))))
+            sequences.append(Sequence(item=pair, view=VIEWS.index(view), ids=ids, reads=tuple(sorted(reads))))
     return draw(st.permutations(sequences)), {pair: slot for slot, pair in enumerate(pairs)}
 
 
@@ -48,7 +48,7 @@ def reads_of(batch):
     """What was asked to be read, as (slot of the pair, view, row, slot in the row)."""
     return list(
         zip(
-            batch.read_pair.tolist(),
+            batch.read_item.tolist(),
             batch.read_view.tolist(),
             batch.read_row.tolist(),
             batch.read_slot.tolist(),
@@ -61,7 +61,7 @@ def check(batch, sequences, slots):
     """What holds for packed and for padded rows."""
     spelled = [paths(batch, row) for row in range(len(batch.row_lengths))]
     wanted = sorted(
-        (slots[sequence.pair], VIEWS.index(sequence.view), index, sequence.ids[: index + 1])
+        (slots[sequence.item], sequence.view, index, sequence.ids[: index + 1])
         for sequence in sequences
         for index in sequence.reads
     )
@@ -115,7 +115,7 @@ def test_all_reads_of_a_sequence_lie_on_one_path_of_one_row(asked, row_tokens):
     sequences, slots = asked
     batch = pack(sequences, slots, row_tokens)
     for sequence in sequences:
-        here = (batch.read_pair == slots[sequence.pair]) & (batch.read_view == VIEWS.index(sequence.view))
+        here = (batch.read_item == slots[sequence.item]) & (batch.read_view == sequence.view)
         row, reads = set(batch.read_row[here].tolist()), batch.read_slot[here]
         assert len(row) == 1
         assert np.array_equal(batch.position_ids[row.pop(), reads], sequence.reads)
@@ -142,18 +142,18 @@ def test_padded_rows_hold_one_text_each(asked):
 
 def test_the_order_of_reads_is_pair_view_token():
     sequences = [
-        Sequence(pair=pair, view=view, ids=(1, 2, 3, number), reads=(1, 3))
+        Sequence(item=pair, view=VIEWS.index(view), ids=(1, 2, 3, number), reads=(1, 3))
         for number, (pair, view) in enumerate([(9, "hall"), (4, "fact"), (9, "prompt"), (4, "hall")])
     ]
     batch = pack(sequences, {9: 1, 4: 0}, 100)
-    assert batch.read_pair.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert batch.read_item.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     assert batch.read_view.tolist() == [1, 1, 2, 2, 0, 0, 2, 2]
     assert batch.position_ids[0, batch.read_slot].tolist() == [1, 3] * 4
 
 
 def test_a_pair_s_three_views_share_their_prompt():
     texts = zip(VIEWS, [(1, 2, 3), (1, 2, 3, 4, 5), (1, 2, 3, 4, 6)], strict=True)
-    views = [Sequence(pair=0, view=view, ids=ids, reads=(2,)) for view, ids in texts]
+    views = [Sequence(item=0, view=VIEWS.index(view), ids=ids, reads=(2,)) for view, ids in texts]
     batch = pack(views, {0: 0}, 100)
     assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 6]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 4]]
@@ -163,7 +163,7 @@ def test_a_pair_s_three_views_share_their_prompt():
 
 @pytest.mark.parametrize("row_tokens", [1, 3, 4])
 def test_a_sequence_longer_than_a_row_gets_a_row_of_its_own_length(row_tokens):
-    sequences = [Sequence(pair=0, view=view, ids=(number,) * 4, reads=(3,)) for number, view in enumerate(VIEWS, 1)]
+    sequences = [Sequence(item=0, view=view, ids=(view + 1,) * 4, reads=(3,)) for view in range(3)]
     batch = pack(sequences, {0: 0}, row_tokens)
     assert batch.row_lengths.tolist() == [4, 4, 4]
 
@@ -173,7 +173,7 @@ def test_a_sequence_longer_than_a_row_gets_a_row_of_its_own_length(row_tokens):
 def test_the_layout_that_is_reckoned_is_the_one_that_is_packed(texts, data):
     ordered = sorted(texts)
     limit = data.draw(st.integers(max(map(len, texts)), 60))
-    sequences = [Sequence(pair=i, view="prompt", ids=ids, reads=(len(ids) - 1,)) for i, ids in enumerate(texts)]
+    sequences = [Sequence(item=i, view=0, ids=ids, reads=(len(ids) - 1,)) for i, ids in enumerate(texts)]
     batch = pack(sequences, {i: i for i in range(len(texts))}, limit)
     shared = [0] + [common_prefix(a, b) for a, b in itertools.pairwise(ordered)]
     ends = [0, *itertools.accumulate(len(ids) - common for ids, common in zip(ordered, shared, strict=True))]
@@ -183,7 +183,7 @@ def test_the_layout_that_is_reckoned_is_the_one_that_is_packed(texts, data):
 @pytest.mark.parametrize("cell_cost", [1e-6, 1e-3, 1e-1])
 def test_the_row_length_taken_is_the_cheapest(cell_cost):
     texts = [tuple(range(start, start + 12)) for start in range(0, 600, 12)]
-    sequences = [Sequence(pair=i, view="prompt", ids=ids, reads=(11,)) for i, ids in enumerate(texts)]
+    sequences = [Sequence(item=i, view=0, ids=ids, reads=(11,)) for i, ids in enumerate(texts)]
     slots = {i: i for i in range(len(texts))}
 
     def cost(batch):
@@ -198,8 +198,8 @@ def test_the_row_length_taken_is_the_cheapest(cell_cost):
 
 def test_a_long_shared_prompt_asks_for_long_rows_and_short_texts_for_short_ones():
     prefix = tuple(range(100, 250))
-    sharing = [Sequence(pair=i, view="prompt", ids=(*prefix, i), reads=(150,)) for i in range(60)]
-    short = [Sequence(pair=i, view="prompt", ids=(i, 1, 2, 3), reads=(3,)) for i in range(60)]
+    sharing = [Sequence(item=i, view=0, ids=(*prefix, i), reads=(150,)) for i in range(60)]
+    short = [Sequence(item=i, view=0, ids=(i, 1, 2, 3), reads=(3,)) for i in range(60)]
     slots = {i: i for i in range(60)}
     assert len(pack(sharing, slots, 1024, 1e-4).input_ids) == 1
     assert pack(short, slots, 1024, 1e-2).input_ids.shape[1] < 60

@@ -102,6 +102,7 @@ def test_the_dashboard_shows_every_panel_and_says_what_is_seen(tmp_path):
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["dashboard.png", "dashboard.svg"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "table"),
     [
@@ -131,6 +132,7 @@ def test_domains_with_strange_names_are_text_and_stay_apart(tmp_path):
     assert len(scopes) == len(STRANGE) + 1
 
 
+@pytest.mark.thorough
 def test_many_pairs_layers_and_domains_are_cut_down_and_the_titles_say_so(tmp_path):
     domains = tuple(f"domain{i:02d}" for i in range(25))
     table = synthetic(10_000, layers=tuple(range(14)), domains=domains, sweep=(0.03, 1))

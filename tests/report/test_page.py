@@ -268,6 +268,7 @@ def test_a_run_without_anything_to_test_is_reported_and_says_so(tmp_path, caplog
     assert "0 pairs" in page_of(folder).text
 
 
+@pytest.mark.thorough
 def test_ten_thousand_pairs_with_long_texts_stay_within_a_browsers_reach(tmp_path):
     folder = make_run(tmp_path / "run", 10_000, texts=(*STRANGE, "short"), features=60)
     contents = read_contents(folder)
@@ -390,6 +391,7 @@ def test_templates_travel_with_the_package():
     assert {path.name for path in folder.iterdir()} == {"report.html.j2", "report.css", "report.js"}
 
 
+@pytest.mark.thorough
 def test_figures_of_strange_names_are_drawn(tmp_path):
     folder = make_run(tmp_path / "run")
     metrics = pl.read_parquet(folder / "metrics.parquet")
@@ -399,6 +401,7 @@ def test_figures_of_strange_names_are_drawn(tmp_path):
     assert len(write_report(folder, figures=True).figures) == 14
 
 
+@pytest.mark.thorough
 def test_figures_of_names_that_every_object_has_show_them_like_any_other(tmp_path):
     folder = make_run(tmp_path / "run", 120, domains=OBJECT_KEYS, optional=True)
     metrics = pl.read_parquet(folder / "metrics.parquet")

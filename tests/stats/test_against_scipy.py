@@ -272,6 +272,7 @@ def block_of(table: pl.DataFrame) -> Block:
     return study.blocks(study.scopes[-1])[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["normal", "ties"])
 def test_bootstrap_intervals_are_those_of_drawing_whole_groups_in_a_loop(kind):
     block = block_of(random_table(11, 220, kinds=(kind,)))

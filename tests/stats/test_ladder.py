@@ -75,6 +75,7 @@ def test_rungs_fitted_to_a_scopes_own_pairs_are_those_of_statsmodels(table):
     assert seen == possible
 
 
+@pytest.mark.thorough
 @settings(max_examples=5, deadline=None)
 @given(tables)
 def test_a_held_out_domain_is_corrected_by_slopes_of_the_others_and_their_doubt_counts(table):
@@ -170,6 +171,7 @@ def test_each_confound_takes_its_effect_away_on_its_own_rung(effects, standing, 
     assert all(abs(dz[rung]) < 0.2 for rung in gone), dz
 
 
+@pytest.mark.thorough
 def test_intervals_cover_what_is_true_about_as_often_as_they_say():
     covered = np.zeros(3)
     for seed in range(60):

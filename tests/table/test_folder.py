@@ -233,6 +233,17 @@ def test_a_manifest_that_says_what_no_run_writes_is_refused_by_whoever_reads_it(
     [
         ("features", lambda table: table.drop("activation"), "column 'activation' holds nothing, not numbers"),
         ("features", lambda table: table.with_columns(view=pl.lit(1)), "column 'view' holds int32, not text"),
+        (
+            "features",
+            lambda table: table.with_columns(layer=pl.lit([1])),
+            "column 'layer' holds .*list.*, not whole numbers",
+        ),
+        (
+            "features",
+            lambda table: table.with_columns(activation=pl.lit([1.5])),
+            "column 'activation' holds .*list.*, not numbers",
+        ),
+        ("pairs", lambda table: table.with_columns(domain=pl.lit([1])), "column 'domain' holds no plain values"),
         ("metrics", lambda table: table.rename({"pair_id": "id"}), "column 'pair_id' holds nothing, not text"),
         ("metrics", lambda table: table.with_columns(x_fact=pl.lit([1])), "column 'x_fact' holds no plain values"),
         ("metrics", lambda table: pl.concat([table, table]), "it has a pair_id twice"),

@@ -26,7 +26,7 @@ def shard(number: int) -> Shard:
 
 
 def table(of: Shard, reason: str | None = None) -> pl.DataFrame:
-    rows = [{"_index": pair.index, "pair_id": pair.id, "_features": [], "_reason": reason} for pair in of.pairs]
+    rows = [{"_index": pair.index, "pair_id": pair.id, "_features": [], "_reason": reason} for pair in of.items]
     return pl.DataFrame(rows, schema=shard_schema(COLUMNS))
 
 
@@ -86,11 +86,11 @@ def test_the_results_of_another_run_or_of_other_pairs_are_dropped(tmp_path):
 def test_the_identity_of_a_shard_follows_from_all_that_is_known_of_its_pairs():
     base = shard(0)
     changed = [
-        replace(base, pairs=(base.pairs[0], replace(base.pairs[1], **{name: value})))
+        replace(base, items=(base.items[0], replace(base.items[1], **{name: value})))
         for name, value in [("id", "z"), ("domain", "z"), ("complexity", 3), ("prompt", "z"), ("fact", "z")]
         + [("hallucination", "z"), ("extra", {"x": 5}), ("extra", {"y": 1}), ("index", 7)]
     ]
-    changed += [replace(base, groups=("g", "z")), replace(base, pairs=base.pairs[::-1])]
+    changed += [replace(base, groups=("g", "z")), replace(base, items=base.items[::-1])]
     found = {shard_identity(item, "run") for item in [base, *changed]} | {shard_identity(base, "another")}
     assert len(found) == len(changed) + 2
     assert shard_identity(base, "run") == shard_identity(shard(0), "run")

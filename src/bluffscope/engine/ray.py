@@ -253,13 +253,13 @@ class RayEngine:
         if task is None:
             return
         hand.tasks.append(task)
-        self._largest = max(self._largest, len(task.part.pairs))
+        self._largest = max(self._largest, len(task.part.items))
         self._send(hand, hand.actor.measure, partial(self._measured, hand, task), task.part)
 
     def _measured(self, hand: _Hand, task: Task, answer: Measured) -> None:
         hand.tasks.remove(task)
         self._ledger.heard(hand.account, answer.news)
-        hand.account.finished += len(task.part.pairs)
+        hand.account.finished += len(task.part.items)
         self._in_a_row = 0
         self._finish(task, unpacked(answer.table))
 

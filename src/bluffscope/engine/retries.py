@@ -62,8 +62,8 @@ class Backlog:
     def done(self, task: Task, table: pl.DataFrame) -> tuple[Shard, pl.DataFrame] | None:
         """A task's table has arrived; returns the whole shard and its table once all parts are there."""
         whole = task.whole
-        whole.done[task.part.pairs[0].index] = table
-        if sum(map(len, whole.done.values())) < len(whole.shard.pairs):
+        whole.done[task.part.items[0].index] = table
+        if sum(map(len, whole.done.values())) < len(whole.shard.items):
             return None
         return whole.shard, pl.concat(whole.done[first] for first in sorted(whole.done))
 
@@ -75,7 +75,7 @@ class Backlog:
             task = replace(task, alone=True, deaths=task.deaths + (position == 0))
             if task.deaths < DEATHS:
                 waiting.append(task)
-            elif len(task.part.pairs) > 1:
+            elif len(task.part.items) > 1:
                 # A half that kills its worker is cut at once.
                 waiting += [replace(task, part=half, deaths=DEATHS - 1) for half in _halves(task.part)]
             else:
@@ -85,8 +85,8 @@ class Backlog:
 
 
 def _halves(shard: Shard) -> list[Shard]:
-    middle = len(shard.pairs) // 2
+    middle = len(shard.items) // 2
     return [
-        Shard(shard.number, shard.pairs[:middle], shard.groups[:middle]),
-        Shard(shard.number, shard.pairs[middle:], shard.groups[middle:]),
+        replace(shard, items=shard.items[:middle], groups=shard.groups[:middle]),
+        replace(shard, items=shard.items[middle:], groups=shard.groups[middle:]),
     ]

@@ -23,7 +23,7 @@ from bluffscope.pipeline.build import assemble_batched
 from bluffscope.pipeline.plan import pad, plan_batches
 from bluffscope.pipeline.reload import load_whole
 from bluffscope.pipeline.shard import ShardWorker
-from bluffscope.records import VIEWS, PackedBatch, Pair, TokenizedPair
+from bluffscope.records import VIEWS, PackedBatch, Pair, Tokenized
 from bluffscope.sae import Coder
 from bluffscope.stats.study import label_numbers
 from bluffscope.table.reader import Run
@@ -193,26 +193,26 @@ def _loaded(run: Run, layers: Sequence[int], device: str) -> ShardWorker:
         raise InputError(str(error).replace("--logprob", "--ablate", 1)) from error
 
 
-def _tokenized(worker: ShardWorker, pairs: pl.DataFrame) -> tuple[list[TokenizedPair], np.ndarray]:
+def _tokenized(worker: ShardWorker, pairs: pl.DataFrame) -> tuple[list[Tokenized[Pair]], np.ndarray]:
     """The pairs whose completions have a log-probability, numbered anew, and the groups' numbers."""
     given = [
         Pair(number, row["pair_id"], "all", None, row["prompt"], row["fact"], row["hallucination"])
         for number, row in enumerate(pairs.iter_rows(named=True))
     ]
-    kept: list[TokenizedPair] = []
+    kept: list[Tokenized[Pair]] = []
     places: list[int] = []
     for number, found in enumerate(worker.tokenizer.tokenize(given)):
-        if isinstance(found, TokenizedPair) and all(sequence.scored for sequence in found.sequences[1:]):
+        if isinstance(found, Tokenized) and all(sequence.scored for sequence in found.sequences[1:]):
             kept.append(found)
             places.append(number)
     groups = label_numbers(pairs["group"].gather(places))
-    numbered = {found.pair.index: place for place, found in enumerate(kept)}
-    return [_renumbered(found, numbered[found.pair.index]) for found in kept], groups
+    numbered = {found.item.index: place for place, found in enumerate(kept)}
+    return [_renumbered(found, numbered[found.item.index]) for found in kept], groups
 
 
-def _renumbered(found: TokenizedPair, number: int) -> TokenizedPair:
-    prompt, fact, hall = (replace(sequence, pair=number) for sequence in found.sequences)
-    return replace(found, pair=replace(found.pair, index=number), sequences=(prompt, fact, hall))
+def _renumbered(found: Tokenized[Pair], number: int) -> Tokenized[Pair]:
+    sequences = tuple(replace(sequence, item=number) for sequence in found.sequences)
+    return replace(found, item=replace(found.item, index=number), sequences=sequences)
 
 
 @dataclass(frozen=True)
@@ -224,16 +224,16 @@ class _Batch:
     """(row, token) positions that predict or hold a token of the completion."""
 
 
-def _batches(worker: ShardWorker, tokenized: Sequence[TokenizedPair]) -> Iterator[_Batch]:
+def _batches(worker: ShardWorker, tokenized: Sequence[Tokenized[Pair]]) -> Iterator[_Batch]:
     for pairs in plan_batches(tokenized, worker.limits, packed=False):
-        slots = {pair.pair.index: slot for slot, pair in enumerate(pairs)}
+        slots = {pair.item.index: slot for slot, pair in enumerate(pairs)}
         completions = [sequence for pair in pairs for sequence in pair.sequences[1:]]
         for sequences in worker.limits.lengths.split(completions):  # one forward each, since the mask is of its rows
             packed = pad(sequences, slots)
             mask = np.zeros(packed.input_ids.shape, dtype=bool)
             for row, sequence in enumerate(sequences):
                 mask[row, sequence.scored[0] - 1 : len(sequence.ids)] = True
-            yield _Batch(packed, np.array([pair.pair.index for pair in pairs]), mask)
+            yield _Batch(packed, np.array([pair.item.index for pair in pairs]), mask)
 
 
 def _logprobs(worker: ShardWorker, batches: Sequence[_Batch], pairs: int, removal: Removal | None) -> np.ndarray:
@@ -251,5 +251,5 @@ def _logprobs(worker: ShardWorker, batches: Sequence[_Batch], pairs: int, remova
         targets = batch.packed.targets
         assert logprobs is not None and targets is not None  # every sequence has scored tokens, and there is a head
         side = targets.view - VIEWS.index("fact")
-        np.add.at(found, (batch.pairs[targets.pair], side), logprobs.cpu().double().numpy())
+        np.add.at(found, (batch.pairs[targets.item], side), logprobs.cpu().double().numpy())
     return found

@@ -10,7 +10,7 @@ import torch
 
 from bluffscope.pipeline.plan import pad, plan_batches
 from bluffscope.pipeline.shard import ShardWorker
-from bluffscope.records import VIEWS, Pair, TokenizedPair, View
+from bluffscope.records import VIEWS, Pair, Tokenized, View
 from bluffscope.records import Sequence as TokenSequence
 
 MOST_TEXTS: Final = 4
@@ -21,16 +21,16 @@ MOST_TEXTS: Final = 4
 class Company:
     """The longest text of some pairs, those that share a forward with it, and one of each class of length."""
 
-    batch: Sequence[TokenizedPair]
+    batch: Sequence[Tokenized[Pair]]
     """The pairs whose texts the planner puts together with the longest."""
-    others: Sequence[TokenizedPair]
+    others: Sequence[Tokenized[Pair]]
     """Pairs that stand for the other classes."""
     texts: Sequence[tuple[Pair, View]]
     """What is compared with plain forwards: the longest first, then the shortest of its batch."""
     longest: TokenSequence
 
     @classmethod
-    def of(cls, worker: ShardWorker, pairs: Sequence[TokenizedPair]) -> Company | None:
+    def of(cls, worker: ShardWorker, pairs: Sequence[Tokenized[Pair]]) -> Company | None:
         """Those of a shard; None where it is empty."""
         if not pairs:
             return None
@@ -42,26 +42,25 @@ class Company:
         classes = {lengths.of_length(_tokens(text)): (pair, text) for pair, text in _texts(pairs)}
         known = {lengths.of_length(_tokens(text)) for _, text in chosen}
         chosen[2:2] = [item for name, item in sorted(classes.items()) if name not in known]
-        texts = {(text.pair, text.view): (pair, text) for pair, text in chosen[:MOST_TEXTS]}
-        within = {pair.pair.index for pair in batch}
-        others = {pair.pair.index: pair for pair, _ in texts.values() if pair.pair.index not in within}
-        return cls(
-            batch, tuple(others.values()), tuple((pair.pair, text.view) for pair, text in texts.values()), chosen[0][1]
-        )
+        texts = {(text.item, text.view): (pair, text) for pair, text in chosen[:MOST_TEXTS]}
+        within = {pair.item.index for pair in batch}
+        others = {pair.item.index: pair for pair, _ in texts.values() if pair.item.index not in within}
+        compared: tuple[tuple[Pair, View], ...] = tuple((pair.item, VIEWS[text.view]) for pair, text in texts.values())
+        return cls(batch, tuple(others.values()), compared, chosen[0][1])
 
     def changes(self, worker: ShardWorker, text: TokenSequence, layer: int, tolerance: float) -> bool:
         """Whether a text is read differently in a padded row next to the longest text than alone."""
         if text == self.longest:
             return False
-        alone = worker.reader.read(pad([text], {text.pair: 0})).residuals[layer]
-        batch = pad([text, self.longest], {self.longest.pair: 1, text.pair: 0})
-        own = (batch.read_pair == 0) & (batch.read_view == VIEWS.index(text.view))
+        alone = worker.reader.read(pad([text], {text.item: 0})).residuals[layer]
+        batch = pad([text, self.longest], {self.longest.item: 1, text.item: 0})
+        own = (batch.read_item == 0) & (batch.read_view == text.view)
         beside = worker.reader.read(batch).residuals[layer]
         difference = beside[torch.from_numpy(own).to(beside.device)] - alone
         return bool((difference.norm(dim=1) > tolerance * alone.norm(dim=1)).any())
 
 
-def _texts(pairs: Sequence[TokenizedPair]) -> Iterator[tuple[TokenizedPair, TokenSequence]]:
+def _texts(pairs: Sequence[Tokenized[Pair]]) -> Iterator[tuple[Tokenized[Pair], TokenSequence]]:
     return ((pair, text) for pair in pairs for text in pair.sequences)
 
 

@@ -20,7 +20,7 @@ from bluffscope.health.table import check_table
 from bluffscope.model import LanguageModel
 from bluffscope.pairs import Source
 from bluffscope.pipeline.worker import RunWorker
-from bluffscope.records import Pair, TokenizedPair
+from bluffscope.records import Pair, Tokenized
 
 CANDIDATES = 3 * TEXTS
 """Pairs that are tokenised to choose from; all of them are read in the run's own layout."""
@@ -142,13 +142,13 @@ def _check_texts(subject: Subject, sample: Sample, saelens: bool) -> Iterator[Ch
     compared = {one.pair.index for one in plain}
     yield from check_tokens(subject, tokenized, plain)
     company = None if subject.worker is None else Company.of(subject.worker, _tokenized(subject, sample.company))
-    yield from check_reading(subject, [pair for pair in tokenized if pair.pair.index in compared], plain, company)
+    yield from check_reading(subject, [pair for pair in tokenized if pair.item.index in compared], plain, company)
     other = list(plain_forwards(subject, texts, bos=not plain[0].bos))
     yield from check_fit(subject, plain, other if other and other[0].bos != plain[0].bos else [], saelens)
 
 
-def _tokenized(subject: Subject, pairs: Sequence[Pair]) -> list[TokenizedPair]:
-    return [found for found in subject.texts.tokenize(list(pairs)) if isinstance(found, TokenizedPair)]
+def _tokenized(subject: Subject, pairs: Sequence[Pair]) -> list[Tokenized[Pair]]:
+    return [found for found in subject.texts.tokenize(list(pairs)) if isinstance(found, Tokenized)]
 
 
 def _unchecked(why: str, severity: Severity = "note") -> Check:

@@ -18,7 +18,7 @@ from bluffscope.model.sublayers import find_sublayers
 from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.pipeline.worker import RunWorker
-from bluffscope.records import Pair, TokenizedPair, View
+from bluffscope.records import Pair, Tokenized, View
 from bluffscope.reference.model import ReferenceOptions, tokenise
 from bluffscope.sae import Coder
 
@@ -245,11 +245,11 @@ def _watch_end(subject: Subject, seen: list[torch.Tensor]) -> torch.utils.hooks.
     return HookPoint(len(subject.blocks) - 1, "hook_resid_post").attach(subject.blocks, seen.append)
 
 
-def chosen_texts(tokenized: Sequence[TokenizedPair]) -> list[tuple[Pair, View]]:
+def chosen_texts(tokenized: Sequence[Tokenized[Pair]]) -> list[tuple[Pair, View]]:
     """The texts that go through the model alone: facts and hallucinations in turn, of as many pairs as there are."""
     short = [pair for pair in tokenized if max(len(view.ids) for view in pair.sequences) <= MOST_TOKENS]
     pairs = short or sorted(tokenized, key=lambda pair: max(len(view.ids) for view in pair.sequences))[:2]
-    chosen = [pairs[place].pair for place in spread(len(pairs), TEXTS)]
+    chosen = [pairs[place].item for place in spread(len(pairs), TEXTS)]
     views: tuple[View, View] = ("fact", "hall")
     rounds: list[list[tuple[Pair, View]]] = [
         [(pair, views[(number + turn) % 2]) for number, pair in enumerate(chosen)] for turn in (0, 1)

@@ -15,7 +15,7 @@ from bluffscope.model.forward import PARITY_TOLERANCE
 from bluffscope.model.hooks import HookPoint
 from bluffscope.pipeline.plan import plan_batches
 from bluffscope.pipeline.shard import ShardWorker
-from bluffscope.records import VIEWS, TokenizedPair, View
+from bluffscope.records import VIEWS, Pair, Tokenized, View
 
 FLOAT16_MAX: Final = 65504.0
 """The largest number of float16; beyond it is infinity."""
@@ -35,10 +35,10 @@ class _Read(NamedTuple):
     """(read, d_model)"""
 
 
-def check_tokens(subject: Subject, tokenized: Sequence[TokenizedPair], plain: Sequence[Plain]) -> Iterator[Check]:
+def check_tokens(subject: Subject, tokenized: Sequence[Tokenized[Pair]], plain: Sequence[Plain]) -> Iterator[Check]:
     """One BOS fed where it belongs, none read, and the last (or every completion) token read."""
     bos = subject.tokenizer.bos_token_id
-    texts = {(pair.pair.index, s.view): s for pair in tokenized for s in pair.sequences}
+    texts = {(pair.item.index, VIEWS[s.view]): s for pair in tokenized for s in pair.sequences}
     yield _check_bos_fed(subject, bos, [text.ids for text in texts.values()])
     read = [text for text in texts.values() if bos is not None and any(text.ids[i] == bos for i in text.reads)]
     yield Check(
@@ -106,7 +106,7 @@ def _check_bos_fed(subject: Subject, bos: int | None, texts: Sequence[Sequence[i
 
 
 def check_reading(
-    subject: Subject, tokenized: Sequence[TokenizedPair], plain: Sequence[Plain], company: Company | None
+    subject: Subject, tokenized: Sequence[Tokenized[Pair]], plain: Sequence[Plain], company: Company | None
 ) -> Iterator[Check]:
     """Whatever layout the run uses: the same residuals as each text alone, at the hook point the SAE names.
 
@@ -120,8 +120,8 @@ def check_reading(
         done = {(one.pair.index, one.view) for one in plain}
         texts = [text for text in company.texts if (text[0].index, text[1]) not in done]
         plain = [*plain, *plain_forwards(subject, texts, everywhere=False)]
-        seen = {pair.pair.index for pair in tokenized}
-        tokenized = [*tokenized, *(pair for pair in company.others if pair.pair.index not in seen)]
+        seen = {pair.item.index for pair in tokenized}
+        tokenized = [*tokenized, *(pair for pair in company.others if pair.item.index not in seen)]
     yield from _check_finite(subject, plain)
     if subject.worker is None:
         reason = "not needed: this strategy runs one plain text at a time"
@@ -135,7 +135,7 @@ def check_reading(
 def _check_layout(
     subject: Subject,
     worker: ShardWorker,
-    tokenized: Sequence[TokenizedPair],
+    tokenized: Sequence[Tokenized[Pair]],
     plain: Sequence[Plain],
     company: Company | None,
     *,
@@ -177,14 +177,14 @@ def _check_layout(
 
 
 def _explained(
-    worker: ShardWorker, pairs: Iterable[TokenizedPair], read: _Read, point: HookPoint, longest: Company | None
+    worker: ShardWorker, pairs: Iterable[Tokenized[Pair]], read: _Read, point: HookPoint, longest: Company | None
 ) -> tuple[str, str, str]:
     """What is read in place of a text, what that means, and what to try."""
     text = next(
         text
         for pair in pairs
         for text in pair.sequences
-        if (text.pair, text.view) == (read.plain.pair.index, read.plain.view)
+        if (text.item, VIEWS[text.view]) == (read.plain.pair.index, read.plain.view)
     )
     if longest is not None and longest.changes(worker, text, read.layer, PARITY_TOLERANCE[worker.reader.model.dtype]):
         return (
@@ -201,7 +201,7 @@ def _explained(
 
 
 def _read(
-    worker: ShardWorker, batches: Iterable[Sequence[TokenizedPair]], *, packed: bool
+    worker: ShardWorker, batches: Iterable[Sequence[Tokenized[Pair]]], *, packed: bool
 ) -> dict[int, dict[Key, torch.Tensor]]:
     """What the run reads of every text, by layer, in these batches."""
     found: dict[int, dict[Key, torch.Tensor]] = {layer: {} for layer in worker.coders}
@@ -210,9 +210,9 @@ def _read(
         residuals = worker.reader.read(batch).residuals
         for slot, pair in enumerate(pairs):
             for number, view in enumerate(VIEWS):
-                of_text = torch.from_numpy((batch.read_pair == slot) & (batch.read_view == number))
+                of_text = torch.from_numpy((batch.read_item == slot) & (batch.read_view == number))
                 for layer, states in residuals.items():
-                    found[layer][pair.pair.index, view] = states[of_text.to(states.device)]
+                    found[layer][pair.item.index, view] = states[of_text.to(states.device)]
     return found
 
 

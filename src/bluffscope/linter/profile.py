@@ -16,9 +16,9 @@ from bluffscope.linter.words import holds, last_piece, negated, white_space
 from bluffscope.pairs.fields import RowError
 from bluffscope.pairs.groups import GroupBuilder
 from bluffscope.pairs.labels import LabelCount
-from bluffscope.records import AUTO_JOIN, Pair, TokenizedPair
+from bluffscope.records import AUTO_JOIN, Pair, Tokenized
 
-Tokenize = Callable[[Sequence[Pair]], Iterator[TokenizedPair | PairError]]
+Tokenize = Callable[[Sequence[Pair]], Iterator[Tokenized[Pair] | PairError]]
 """`bluffscope.pipeline.plan.TextTokenizer.tokenize`: this stage does not know the planner."""
 TOKENIZED_TOGETHER: Final = 256
 
@@ -166,14 +166,14 @@ class _TokenBuilder:
         self._flags = bytearray()
         self._refused: dict[int, str] = {}
 
-    def add(self, found: TokenizedPair | PairError) -> None:
+    def add(self, found: Tokenized[Pair] | PairError) -> None:
         if isinstance(found, PairError):
             self._refused[len(self._lengths) // 2] = str(found)
             self._lengths.extend((0, 0))
             self._flags.extend((False, False))
             return
         prompt, fact, hall = (sequence.ids for sequence in found.sequences)
-        self._lengths.extend(found.completion_tokens)
+        self._lengths.extend(found.tokens[1:])
         self._flags.append(fact[-1] == hall[-1])
         # A view keeps all the prompt's tokens unless the completion's first characters joined the last of them.
         self._flags.append(fact[: len(prompt)] != prompt or hall[: len(prompt)] != prompt)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import polars as pl
 
-from bluffscope.records import VIEWS
+from bluffscope.records import PAIRS, Arrangement
 
 if TYPE_CHECKING:
     from bluffscope.metrics.measurement import Measurement
@@ -20,9 +20,9 @@ Values = np.ndarray | list[str | None]
 AnalysisFunction = Callable[["Measurement"], dict[str, Values]]
 """Returns the columns of an analysis for a batch: name to one value a pair."""
 
-PARTS: Final = ("fact", "hall", "diff")
+PARTS: Final = PAIRS.parts
 """Columns of a metric that compares the two completions; diff is hallucination - fact."""
-VIEW_WORDS: Final = {"prompt": "prompt", "fact": "fact", "hall": "hallucination"}
+VIEW_WORDS: Final = {"prompt": "prompt", "fact": "fact", "hall": "hallucination", "text": "text", "": "text"}
 _DTYPES: Final[dict[Kind, type[pl.DataType]]] = {
     "str": pl.String,
     "int": pl.Int64,
@@ -115,23 +115,25 @@ class Analysis:
     note: str = ""
     """What docs/columns.md says below its metrics."""
 
-    def columns(self, layers: Sequence[int]) -> tuple[Column, ...]:
+    def columns(self, layers: Sequence[int], arrangement: Arrangement = PAIRS) -> tuple[Column, ...]:
         """Its columns: by layer, view and metric where it measures layers, else by metric and part."""
-        return layer_columns(self.metrics, layers, self.name) if self.per_layer else self._compared(self.metrics)
+        if not self.per_layer:
+            return self._compared(self.metrics, arrangement)
+        return tuple(
+            metric.column(arrangement.at_layer(layer, view, metric.name), view, self.name)
+            for layer in layers
+            for view in arrangement.views
+            for metric in self.metrics
+        )
 
-    def swept_columns(self, sweep: Iterable[float]) -> tuple[Column, ...]:
+    def swept_columns(self, sweep: Iterable[float], arrangement: Arrangement = PAIRS) -> tuple[Column, ...]:
         """Columns of its metrics at each noise level of ``--noise-sweep``, s written by ``format(s, "g")``."""
-        return self._compared(metric.at_noise(level) for level in sweep for metric in self.metrics if metric.swept)
+        metrics = (metric.at_noise(level) for level in sweep for metric in self.metrics if metric.swept)
+        return self._compared(metrics, arrangement)
 
-    def _compared(self, metrics: Iterable[Metric]) -> tuple[Column, ...]:
-        return tuple(metric.column(f"{metric.name}_{part}", part, self.name) for metric in metrics for part in PARTS)
-
-
-def layer_columns(metrics: Sequence[Metric], layers: Iterable[int], section: str) -> tuple[Column, ...]:
-    """Columns ``l{layer}_{view}_{metric}``: by layer, then view, then metric."""
-    return tuple(
-        metric.column(f"l{layer}_{view}_{metric.name}", view, section)
-        for layer in layers
-        for view in VIEWS
-        for metric in metrics
-    )
+    def _compared(self, metrics: Iterable[Metric], arrangement: Arrangement) -> tuple[Column, ...]:
+        return tuple(
+            metric.column(arrangement.of_part(metric.name, part), part, self.name)
+            for metric in metrics
+            for part in arrangement.parts
+        )

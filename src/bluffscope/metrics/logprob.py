@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bluffscope.metrics.declaration import Analysis, Metric, Values
-from bluffscope.metrics.measurement import Measurement, compared
-from bluffscope.records import VIEWS
+from bluffscope.metrics.measurement import Measurement
 
 
 def logprob(measurement: Measurement) -> dict[str, Values]:
@@ -15,17 +14,13 @@ def logprob(measurement: Measurement) -> dict[str, Values]:
     NaN where the completion has no token that follows another: its first token merged with the whole prompt, and no
     BOS is fed.
     """
-    cells = len(measurement.pair_ids) * len(VIEWS)
-    cell, values = np.zeros(0, dtype=np.int64), np.zeros(0)
-    if measurement.targets is not None and measurement.logprobs is not None:
-        cell, values = measurement.targets.pair * len(VIEWS) + measurement.targets.view, measurement.logprobs
-    counts = np.bincount(cell, minlength=cells)
-    sums = np.where(counts > 0, np.bincount(cell, weights=values, minlength=cells), np.nan)
-    means = sums / np.maximum(counts, 1)
-    return {
-        **compared("logprob", sums.reshape(-1, len(VIEWS))),
-        **compared("logprob_per_token", means.reshape(-1, len(VIEWS))),
-    }
+    none, targets = np.zeros(0, dtype=np.int64), measurement.targets
+    item, view = (none, none) if targets is None else (targets.item, targets.view)
+    values = np.zeros(0) if measurement.logprobs is None else measurement.logprobs
+    sums, counts = measurement.totals(item, view, values)
+    sums = np.where(counts > 0, sums, np.nan)
+    compared = measurement.arrangement.compared
+    return {**compared("logprob", sums), **compared("logprob_per_token", sums / np.maximum(counts, 1))}
 
 
 _LIKELY = "Log-probability of {view} given the prompt"

@@ -1,4 +1,4 @@
-"""What an analysis is given, and how values at reads become values of a pair."""
+"""What an analysis is given, and how values at reads become values of an item."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from bluffscope.config import MeasureOptions
 from bluffscope.errors import InputError
 from bluffscope.metrics.declaration import Values
-from bluffscope.records import VIEWS, Features, LayerState, Targets
+from bluffscope.records import PAIRS, Arrangement, Features, LayerState, Targets
 
 if TYPE_CHECKING:
     import torch
@@ -32,18 +32,18 @@ def _decomposed(features: Features, decoder: torch.Tensor) -> Geometry:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One batch of pairs, encoded: everything an analysis may look at.
+    """One batch of items (pairs, in a run over pairs), encoded: everything an analysis may look at.
 
-    Reads are ordered by pair, view and token. There is one for each pair and view; with
+    Reads are ordered by item, view and token. There is one for each item and view; with
     ``position="completion-mean"`` one for each token of the completion (and one for the prompt).
     """
 
-    pair_ids: Sequence[str]
-    """Of the batch's pairs, in its order."""
-    read_pair: np.ndarray
-    """(read,) position of the pair in this batch."""
+    item_ids: Sequence[str]
+    """Of the batch's items, in its order."""
+    read_item: np.ndarray
+    """(read,) position of the item in this batch."""
     read_view: np.ndarray
-    """(read,) index into `VIEWS`."""
+    """(read,) index into the arrangement's views: 0 prompt, 1 fact, 2 hallucination of a pair."""
     states: Mapping[int, LayerState]
     """By layer, in the order the layers were asked for."""
     encode: Callable[[int, torch.Tensor], Features]
@@ -56,6 +56,8 @@ class Measurement:
     """The completion tokens of the batch, with ``logprob`` only."""
     logprobs: np.ndarray | None = None
     """(target,) float64: log-probability of each of them, in nats."""
+    arrangement: Arrangement = PAIRS
+    """Which texts an item has."""
     _geometry: dict[int, Geometry] = field(default_factory=dict)
 
     @property
@@ -86,30 +88,40 @@ class Measurement:
             self._geometry[layer] = self.decompose(state.features, state.decoder)
         return self._geometry[layer]
 
+    @property
+    def pair_ids(self) -> Sequence[str]:
+        """`item_ids`, in a run over pairs."""
+        return self.item_ids
+
+    @property
+    def read_pair(self) -> np.ndarray:
+        """`read_item`, in a run over pairs."""
+        return self.read_item
+
     @cached_property
     def prompt_read(self) -> np.ndarray:
-        """(read,) index of the read of the same pair's prompt."""
-        of_pair = np.full(len(self.pair_ids), -1)
-        prompts = np.flatnonzero(self.read_view == VIEWS.index("prompt"))
-        of_pair[self.read_pair[prompts]] = prompts
-        return of_pair[self.read_pair]
+        """(read,) index of the read of the same item's prompt."""
+        of_item = np.full(len(self.item_ids), -1)
+        prompts = np.flatnonzero(self.read_view == self.arrangement.views.index("prompt"))
+        of_item[self.read_item[prompts]] = prompts
+        return of_item[self.read_item]
 
-    def by_view(self, values: Float[np.ndarray, " read"]) -> Float[np.ndarray, "pair view"]:
-        """Mean over the reads of each pair and view at which the value is defined; NaN where it is at none."""
-        cell = self.read_pair * len(VIEWS) + self.read_view
-        cells = len(self.pair_ids) * len(VIEWS)
-        defined = ~np.isnan(values)
-        sums = np.bincount(cell[defined], weights=values[defined], minlength=cells)
-        counts = np.bincount(cell[defined], minlength=cells)
+    def by_view(self, values: Float[np.ndarray, " read"]) -> Float[np.ndarray, "item view"]:
+        """Mean over the reads of each item and view at which the value is defined; NaN where it is at none."""
+        sums, counts = self.totals(self.read_item, self.read_view, values)
         with np.errstate(invalid="ignore"):
-            return (sums / counts).reshape(-1, len(VIEWS))  # (pair, view)
+            return sums / counts
+
+    def totals(
+        self, item: np.ndarray, view: np.ndarray, values: np.ndarray
+    ) -> tuple[Float[np.ndarray, "item view"], Float[np.ndarray, "item view"]]:
+        """Sums of the values that are defined, and their counts, by the item and view that each belongs to."""
+        views = len(self.arrangement.views)
+        cells, defined = len(self.item_ids) * views, ~np.isnan(values)
+        cell = item[defined] * views + view[defined]
+        sums = np.bincount(cell, weights=values[defined], minlength=cells)
+        return sums.reshape(-1, views), np.bincount(cell, minlength=cells).reshape(-1, views)
 
     def fact_hall_diff(self, name: str, values: Float[np.ndarray, " read"]) -> dict[str, Values]:
         """The three columns `{name}_{fact|hall|diff}` of a metric known at every read; diff is hall - fact."""
-        return compared(name, self.by_view(values))
-
-
-def compared(name: str, views: Float[np.ndarray, "pair view"]) -> dict[str, Values]:
-    """The three columns `{name}_{fact|hall|diff}` of a metric known for every view; diff is hall - fact."""
-    fact, hall = views[:, VIEWS.index("fact")], views[:, VIEWS.index("hall")]
-    return {f"{name}_fact": fact, f"{name}_hall": hall, f"{name}_diff": hall - fact}
+        return {**self.arrangement.compared(name, self.by_view(values))}

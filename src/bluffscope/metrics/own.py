@@ -78,7 +78,7 @@ class UserAnalysis:
             raise InputError(f"{who} returned the column {strange[0]!r}, which it did not declare")
         if missing := [name for name in declared if name not in returned]:
             raise InputError(f"{who} declared the column {missing[0]!r}, but did not return it")
-        pairs = measurement.pair_ids
+        pairs = measurement.item_ids
         for name, values in returned.items():
             if len(values) != len(pairs):
                 raise InputError(f"{who}: column {name!r} has {len(values)} values for {len(pairs)} pairs")
@@ -183,8 +183,9 @@ def _of_reads(
                 f"analysis {name!r}, layer {layer}: returned shape {values.shape}; expected one value for each of the "
                 f"{reads} reads"
             )
-        by_view = measurement.by_view(values)
-        columns |= {f"l{layer}_{view}_{name}": by_view[:, index] for index, view in enumerate(VIEWS)}
+        by_view, arrangement = measurement.by_view(values), measurement.arrangement
+        for index, view in enumerate(arrangement.views):
+            columns[arrangement.at_layer(layer, view, name)] = by_view[:, index]
     return columns
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
 from bluffscope.metrics.declaration import Analysis, Metric, Values
 from bluffscope.metrics.measurement import Measurement
-from bluffscope.records import VIEWS, Features, LayerState
+from bluffscope.records import Features, LayerState
 
 
 def layer_sensitivity(measurement: Measurement) -> dict[str, Values]:
@@ -29,9 +30,10 @@ def layer_sensitivity(measurement: Measurement) -> dict[str, Values]:
             "misalignment_angle": geometry.misalignment,
         }
         by_view = {name: measurement.by_view(values) for name, values in metrics.items()}
-        for index, view in enumerate(VIEWS):
-            columns |= {f"l{layer}_{view}_{name}": values[:, index] for name, values in by_view.items()}
-            columns[f"l{layer}_{view}_shape_class"] = [
+        for index, view in enumerate(measurement.arrangement.views):
+            named = partial(measurement.arrangement.at_layer, layer, view)
+            columns |= {named(name): values[:, index] for name, values in by_view.items()}
+            columns[named("shape_class")] = [
                 shape_class(elongation, sphericity)
                 for elongation, sphericity in zip(
                     by_view["elongation"][:, index], by_view["sphericity"][:, index], strict=True

@@ -10,7 +10,7 @@ import numpy as np
 from bluffscope.host.noise import unit_noise
 from bluffscope.metrics.declaration import Analysis, Metric, Values
 from bluffscope.metrics.measurement import Measurement
-from bluffscope.records import VIEWS, Features
+from bluffscope.records import Features
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ def stability(measurement: Measurement) -> dict[str, Values]:
     options = measurement.options
     layer = measurement.layers[0]
     state = measurement.states[layer]
-    reads = np.flatnonzero(measurement.read_view != VIEWS.index("prompt"))
+    reads = np.flatnonzero(np.isin(measurement.read_view, measurement.arrangement.completed))
     residual = state.residual[torch.from_numpy(reads).to(state.residual.device)]
     clean = _top(state.features)[torch.from_numpy(reads)]
     rms = residual.double().cpu().square().mean(1, keepdim=True).sqrt().numpy()  # (read, 1)
@@ -51,15 +51,16 @@ def stability(measurement: Measurement) -> dict[str, Values]:
 
 
 def _draw(measurement: Measurement, layer: int, reads: np.ndarray, draw: int, noise: np.ndarray) -> None:
-    """Fill noise (read, d_model): a function of (seed, pair id, view, layer, draw) only."""
-    key = measurement.read_pair[reads] * len(VIEWS) + measurement.read_view[reads]
+    """Fill noise (read, d_model): a function of (seed, item id, view, layer, draw) only."""
+    views = measurement.arrangement.views
+    key = measurement.read_item[reads] * len(views) + measurement.read_view[reads]
     starts: list[int] = np.flatnonzero(np.diff(key, prepend=-1)).tolist()
     for start, stop in zip(starts, [*starts[1:], len(reads)], strict=True):
-        pair_id = measurement.pair_ids[int(measurement.read_pair[reads[start]])]
-        view = VIEWS[measurement.read_view[reads[start]]]
+        item_id = measurement.item_ids[int(measurement.read_item[reads[start]])]
+        view = views[measurement.read_view[reads[start]]]
         tokens, d_model = stop - start, noise.shape[1]
         noise[start:stop] = unit_noise(
-            measurement.options.seed, pair_id, view, layer, draw, tokens=tokens, d_model=d_model
+            measurement.options.seed, item_id, view, layer, draw, tokens=tokens, d_model=d_model
         )
 
 

@@ -177,7 +177,7 @@ def _on(device: torch.device, array: np.ndarray) -> torch.Tensor:
 def _at_reads(batch: PackedBatch) -> Targets:
     """Whatever token 0 is, asked for after each read."""
     token = np.zeros_like(batch.read_slot)
-    return Targets(row=batch.read_row, slot=batch.read_slot, token=token, pair=batch.read_pair, view=batch.read_view)
+    return Targets(row=batch.read_row, slot=batch.read_slot, token=token, item=batch.read_item, view=batch.read_view)
 
 
 def _check_batches(vocabulary: int, apart: int) -> tuple[PackedBatch, PackedBatch]:
@@ -194,7 +194,7 @@ def _check_batches(vocabulary: int, apart: int) -> tuple[PackedBatch, PackedBatc
         subtree_end=np.zeros((2, 8), dtype=np.int64),
         read_row=np.array([0, 1]),
         read_slot=read,
-        read_pair=np.array([0, 1]),
+        read_item=np.array([0, 1]),
         read_view=np.array([0, 0]),
         row_lengths=np.array([8, 7]),
         branching=False,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class BaselineWorker(RunWorker):
         passes = [(name,) for name in self.analyses] if self.separate else [tuple(self.analyses)]
         for number, names in enumerate(passes):
             parts = self._parts()
-            for pair in prepared.pairs:
+            for pair in cast(Sequence[Pair], prepared.items):
                 self._measure_pair(rows, parts, pair, names, keep=number == 0)
                 if number == len(passes) - 1:
                     advance(1)

@@ -18,7 +18,17 @@ from bluffscope.model import ResidualReader
 from bluffscope.pipeline.plan import BatchLimits, pack, pad, plan_batches
 from bluffscope.pipeline.shard_rows import ShardRows
 from bluffscope.pipeline.worker import Advance, Parts, RunWorker
-from bluffscope.records import Activations, Features, LayerState, PackedBatch, Pair, Shard, TokenizedPair
+from bluffscope.records import (
+    PAIRS,
+    Activations,
+    Arrangement,
+    Features,
+    Item,
+    LayerState,
+    PackedBatch,
+    Shard,
+    Tokenized,
+)
 from bluffscope.sae import Coder
 
 logger = logging.getLogger(__name__)
@@ -50,7 +60,7 @@ class PreparedShard:
     """A shard's token ids, cut into batches."""
 
     rows: ShardRows
-    batches: Sequence[Sequence[TokenizedPair]]
+    batches: Sequence[Sequence[Tokenized[Item]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +97,12 @@ class ShardWorker(RunWorker):
         """Token ids and batches of a shard: what needs no model."""
         with self.stopwatch.stage("tokenise"):
             rows = ShardRows(shard, self.columns, keep_residuals=self.loaded.config.output.keep_residuals)
-            tokenized: list[TokenizedPair] = []
-            for pair, result in zip(shard.pairs, self.tokenizer.tokenize(shard.pairs), strict=True):
-                if isinstance(result, TokenizedPair):
+            tokenized: list[Tokenized[Item]] = []
+            for item, result in zip(shard.items, self.tokenizer.tokenize(shard.items), strict=True):
+                if isinstance(result, Tokenized):
                     tokenized.append(result)
                 else:
-                    rows.quarantine(pair.index, str(result))
+                    rows.quarantine(item.index, str(result))
             return PreparedShard(rows, list(plan_batches(tokenized, self.limits, packed=self.reader.packs)))
 
     @own_settings()
@@ -108,11 +118,11 @@ class ShardWorker(RunWorker):
                 advance(len(batch))
         return prepared.rows
 
-    def lay_out(self, pairs: Sequence[TokenizedPair], *, packed: bool) -> PackedBatch:
+    def lay_out(self, items: Sequence[Tokenized[Item]], *, packed: bool) -> PackedBatch:
         """The rows of a batch, within this worker's limits."""
-        return lay_out(pairs, self.limits, packed=packed)
+        return lay_out(items, self.limits, packed=packed)
 
-    def _done(self, batch: Sequence[TokenizedPair], rows: ShardRows) -> bool:
+    def _done(self, batch: Sequence[Tokenized[Item]], rows: ShardRows) -> bool:
         """Measure a batch; False, with nothing kept of it, if its halves must be measured instead."""
         try:
             return self._measure(batch, rows)
@@ -124,32 +134,33 @@ class ShardWorker(RunWorker):
         if self.reader.model.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(batch) == 1:
-            rows.quarantine(batch[0].pair.index, "out of memory even in a batch of its own")
+            rows.quarantine(batch[0].item.index, "out of memory even in a batch of its own")
             return True
         self.ceiling.pairs = len(batch) // 2
         logger.warning("out of memory with %d pairs per forward pass: trying %d", len(batch), self.ceiling.pairs)
         return False
 
-    def _measure(self, pairs: Sequence[TokenizedPair], rows: ShardRows) -> bool:
-        """The residuals and all analyses of a batch; False where a residual of one of several pairs is not finite."""
-        batch, activations = self._forward(pairs)
+    def _measure(self, items: Sequence[Tokenized[Item]], rows: ShardRows) -> bool:
+        """The residuals and all analyses of a batch; False where a residual of one of several items is not finite."""
+        batch, activations = self._forward(items)
         if not all(bool(residual.isfinite().all()) for residual in activations.residuals.values()):
-            # A pair's infinities spread through the masked attention of its row: its halves tell whose they are.
-            if len(pairs) > 1:
+            # An item's infinities spread through the masked attention of its row: its halves tell whose they are.
+            if len(items) > 1:
                 return False
-            rows.quarantine(pairs[0].pair.index, "the residual stream is not finite (overflow in this dtype?)")
+            rows.quarantine(items[0].item.index, "the residual stream is not finite (overflow in this dtype?)")
             return True
         logprobs = activations.logprobs
         if logprobs is not None and not bool(logprobs.isfinite().all()):
-            if len(pairs) > 1:
+            if len(items) > 1:
                 return False
-            rows.quarantine(pairs[0].pair.index, "the log-probability is not finite (overflow in this dtype?)")
+            rows.quarantine(items[0].item.index, "the log-probability is not finite (overflow in this dtype?)")
             return True
         with self.stopwatch.stage("sae"):
             states = {layer: self._encode(layer, residual) for layer, residual in activations.residuals.items()}
         measurement = Measurement(
-            pair_ids=[pair.pair.id for pair in pairs],
-            read_pair=batch.read_pair,
+            item_ids=[found.item.id for found in items],
+            arrangement=items[0].item.arrangement,
+            read_item=batch.read_item,
             read_view=batch.read_view,
             states=states,
             encode=self._encode_only,
@@ -162,20 +173,20 @@ class ShardWorker(RunWorker):
             columns = [analysis.function(measurement) for analysis in self.analyses]
         with self.stopwatch.stage("write"):  # nothing is kept before everything has been computed
             for values in columns:
-                rows.add(pairs, values)
-            rows.add_features(pairs, batch, states)
+                rows.add(items, values)
+            rows.add_features(items, batch, states)
         return True
 
-    def _forward(self, pairs: Sequence[TokenizedPair]) -> tuple[PackedBatch, Activations]:
+    def _forward(self, items: Sequence[Tokenized[Item]]) -> tuple[PackedBatch, Activations]:
         with self.stopwatch.stage("tokenise"):
-            batch = self.lay_out(pairs, packed=self.reader.packs)
+            batch = self.lay_out(items, packed=self.reader.packs)
         with self.stopwatch.stage("forward"):
             activations = self.reader.read(batch)
         for rows in self.limits.lengths.forwards(batch):
             self.work.forwards += 1
             self.work.slots += len(rows) * int(batch.row_lengths[rows].max())
         self.work.tokens += batch.distinct_tokens
-        self.work.reads += len(batch.read_pair)
+        self.work.reads += len(batch.read_item)
         return batch, activations
 
     @torch.inference_mode()
@@ -191,18 +202,18 @@ class ShardWorker(RunWorker):
             return self.coders[layer].encode(residual)
 
 
-def lay_out(pairs: Sequence[TokenizedPair], limits: BatchLimits, *, packed: bool) -> PackedBatch:
+def lay_out(items: Sequence[Tokenized[Item]], limits: BatchLimits, *, packed: bool) -> PackedBatch:
     """The rows of a batch: token tries, or one padded row a text."""
-    sequences = [sequence for pair in pairs for sequence in pair.sequences]
-    slots = {pair.pair.index: slot for slot, pair in enumerate(pairs)}
+    sequences = [sequence for found in items for sequence in found.sequences]
+    slots = {found.item.index: slot for slot, found in enumerate(items)}
     if packed:
         return pack(sequences, slots, limits.row_tokens, limits.cell_cost, limits.lengths)
     return pad(sequences, slots)
 
 
-def _halves(pairs: Sequence[TokenizedPair]) -> list[Sequence[TokenizedPair]]:
-    middle = len(pairs) // 2
-    return [pairs[:middle], pairs[middle:]]
+def _halves(items: Sequence[Tokenized[Item]]) -> list[Sequence[Tokenized[Item]]]:
+    middle = len(items) // 2
+    return [items[:middle], items[middle:]]
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -213,11 +224,11 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def cut_shards(pairs: Iterable[tuple[Pair, str]], size: int) -> Iterator[Shard]:
-    """Cut a stream of (pair, group label) into shards of `size` pairs."""
-    stream = iter(pairs)
+def cut_shards(items: Iterable[tuple[Item, str]], size: int, arrangement: Arrangement = PAIRS) -> Iterator[Shard]:
+    """Cut a stream of (item, group label) into shards of `size` items, all of one arrangement."""
+    stream = iter(items)
     for number in count():
         held = tuple(islice(stream, size))
         if not held:
             return
-        yield Shard(number, tuple(pair for pair, _ in held), tuple(group for _, group in held))
+        yield Shard(number, tuple(item for item, _ in held), tuple(group for _, group in held), arrangement)

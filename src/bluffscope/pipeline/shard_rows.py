@@ -10,67 +10,58 @@ import polars as pl
 import pyarrow as pa
 
 from bluffscope.metrics.declaration import Values
-from bluffscope.records import VIEWS, LayerState, PackedBatch, Shard, TokenizedPair
+from bluffscope.records import Item, LayerState, PackedBatch, Shard, Tokenized
 from bluffscope.table.schema import Column
 from bluffscope.table.shards import FEATURES_TYPE, RESIDUALS_TYPE, shard_schema
 
-_VIEW_NAMES = pa.array(VIEWS)
-
 
 class ShardRows:
-    """One row for each pair of a shard, in input order; a cell nobody fills is null."""
+    """One row for each item of a shard, in input order; a cell nobody fills is null."""
 
     def __init__(self, shard: Shard, columns: Sequence[Column], *, keep_residuals: bool) -> None:
-        pairs = shard.pairs
+        items = shard.items
         self._columns = columns
+        self._arrangement = shard.arrangement
         self._keep_residuals = keep_residuals
-        self._row = {pair.index: row for row, pair in enumerate(pairs)}
-        self._reasons: list[str | None] = [None] * len(pairs)
+        self._row = {item.index: row for row, item in enumerate(items)}
+        self._reasons: list[str | None] = [None] * len(items)
         self._features = _Entries({"feature": np.int32, "activation": np.float32})
         self._residuals = _Entries({"token": np.int32, "values": np.float32})
-        self._cells: dict[str, Any] = {
-            "_index": [pair.index for pair in pairs],
-            "pair_id": [pair.id for pair in pairs],
-            "domain": [pair.domain for pair in pairs],
-            "complexity": [pair.complexity for pair in pairs],
-            "prompt": [pair.prompt for pair in pairs],
-            "fact": [pair.fact for pair in pairs],
-            "hallucination": [pair.hallucination for pair in pairs],
-            "group": list(shard.groups),
-        }
+        named = [item.cells for item in items]
+        self._cells: dict[str, Any] = {name: [cells[name] for cells in named] for name in named[0]}
+        self._cells |= {"_index": [item.index for item in items], "group": list(shard.groups)}
         for column in columns:
             if column.section == "carried":
-                self._cells[column.name] = [pair.extra.get(column.name) for pair in pairs]
+                self._cells[column.name] = [item.extra.get(column.name) for item in items]
             elif column.name not in self._cells:
-                empty = np.full(len(pairs), np.nan) if column.kind == "float" else [None] * len(pairs)
+                empty = np.full(len(items), np.nan) if column.kind == "float" else [None] * len(items)
                 self._cells[column.name] = empty
 
     @property
     def quarantined(self) -> int:
-        """Pairs that cannot be measured, as far as is known yet."""
+        """Items that cannot be measured, as far as is known yet."""
         return len(self._reasons) - self._reasons.count(None)
 
     def quarantine(self, index: int, reason: str) -> None:
-        """Say why the pair cannot be measured; its metrics stay null."""
+        """Say why the item cannot be measured; its metrics stay null."""
         self._reasons[self._row[index]] = reason
 
-    def add(self, pairs: Sequence[TokenizedPair], values: Mapping[str, Values]) -> None:
-        """Fill the columns of an analysis for the pairs of a batch, and what is known of their tokens."""
-        rows = np.array([self._row[pair.pair.index] for pair in pairs])
+    def add(self, items: Sequence[Tokenized[Item]], values: Mapping[str, Values]) -> None:
+        """Fill the columns of an analysis for the items of a batch, and what is known of their tokens."""
+        rows = np.array([self._row[found.item.index] for found in items])
         for name, column in values.items():
             if isinstance(self._cells[name], np.ndarray):
                 self._cells[name][rows] = column
             else:
                 for row, value in zip(rows, column, strict=True):
                     self._cells[name][row] = value
-        for row, pair in zip(rows.tolist(), pairs, strict=True):
-            self._cells["prompt_tokens"][row] = pair.prompt_tokens
-            self._cells["fact_tokens"][row], self._cells["hall_tokens"][row] = pair.completion_tokens
-            for view, token in zip(VIEWS, pair.read_tokens, strict=True):
-                self._cells[f"{view}_read_token"][row] = token
+        for row, found in zip(rows.tolist(), items, strict=True):
+            for view, tokens, read in zip(self._arrangement.views, found.tokens, found.read_tokens, strict=True):
+                self._cells[f"{view}_tokens"][row] = tokens
+                self._cells[self._arrangement.of_view(view, "read_token")][row] = read
 
     def fill(self, index: int, values: Mapping[str, float | int | str | None]) -> None:
-        """Fill columns of one pair; None is undefined."""
+        """Fill columns of one item; None is undefined."""
         row = self._row[index]
         for name, value in values.items():
             if isinstance(self._cells[name], np.ndarray):
@@ -79,10 +70,10 @@ class ShardRows:
                 self._cells[name][row] = value
 
     def add_features(
-        self, pairs: Sequence[TokenizedPair], batch: PackedBatch, states: Mapping[int, LayerState]
+        self, items: Sequence[Tokenized[Item]], batch: PackedBatch, states: Mapping[int, LayerState]
     ) -> None:
         """Keep the sparse features (and the residuals, where asked for) of a batch."""
-        index = np.array([pair.pair.index for pair in pairs])[batch.read_pair]  # (read,)
+        index = np.array([found.item.index for found in items])[batch.read_item]  # (read,)
         depth = batch.position_ids[batch.read_row, batch.read_slot]  # (read,) position in the text
         for layer, state in states.items():
             self.add_reads(
@@ -108,8 +99,8 @@ class ShardRows:
         """Keep the features of reads at one layer: of a view with several reads, the mean activation over them.
 
         Args:
-            index: (read,) each read's pair, by its position in the input; all reads of a pair come in one call.
-            view: (read,) index into `VIEWS`.
+            index: (read,) each read's item, by its position in the input; all reads of an item come in one call.
+            view: (read,) index into the views of its arrangement.
             layer: where they were read.
             counts: (read,) active features.
             features: (active,) their indices, read after read, ascending in each.
@@ -134,21 +125,21 @@ class ShardRows:
 
     def _keys(self, index: np.ndarray, view: np.ndarray, layer: int) -> np.ndarray:
         """One number for each read's row, view and layer, in the order in which they stand in the table."""
-        rows = np.array([self._row[pair] for pair in index.tolist()], dtype=np.int64)
-        return (rows * len(VIEWS) + view) * _LAYERS + layer
+        rows = np.array([self._row[item] for item in index.tolist()], dtype=np.int64)
+        return (rows * len(self._arrangement.views) + view) * _LAYERS + layer
 
     def frame(self) -> pl.DataFrame:
         """The shard's table: `shard_schema`'s columns, NaN as null."""
-        schema = shard_schema(self._columns, self._keep_residuals)
+        schema, views = shard_schema(self._columns, self._keep_residuals, self._arrangement), self._arrangement.views
         series = [
             pl.Series(name, self._cells[name], dtype=kind, nan_to_null=True)
             for name, kind in schema.items()
             if name in self._cells
         ]
         series.append(pl.Series("_reason", self._reasons, dtype=pl.String))
-        series.append(self._features.nested("_features", len(self._reasons), FEATURES_TYPE))
+        series.append(self._features.nested("_features", len(self._reasons), views, FEATURES_TYPE))
         if self._keep_residuals:
-            series.append(self._residuals.nested("_residuals", len(self._reasons), RESIDUALS_TYPE))
+            series.append(self._residuals.nested("_residuals", len(self._reasons), views, RESIDUALS_TYPE))
         return pl.DataFrame(series).select(list(schema))
 
 
@@ -173,7 +164,7 @@ class _Entries:
         for name, value in narrow.items():
             self._values[name].append(value)
 
-    def nested(self, name: str, rows: int, kind: pl.DataType) -> pl.Series:
+    def nested(self, name: str, rows: int, views: Sequence[str], kind: pl.DataType) -> pl.Series:
         """The list column: each row's entries in the order of view, layer and entry."""
         if not self._keys:
             return pl.Series(name, [[]] * rows, dtype=kind)
@@ -185,12 +176,12 @@ class _Entries:
         taken = np.repeat(starts[order] - (ends - ordered), ordered) + np.arange(ordered.sum())
         cell = np.repeat(keys[order], ordered)
         fields = {
-            "view": _VIEW_NAMES.take(pa.array(cell // _LAYERS % len(VIEWS))),
+            "view": pa.array(views).take(pa.array(cell // _LAYERS % len(views))),
             "layer": pa.array((cell % _LAYERS).astype(np.int32)),
         }
         for value, parts in self._values.items():
             fields[value] = _arrow(np.concatenate(parts)[taken])
-        lengths = np.bincount(cell // _LAYERS // len(VIEWS), minlength=rows)
+        lengths = np.bincount(cell // _LAYERS // len(views), minlength=rows)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         entries = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
         column = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), entries)

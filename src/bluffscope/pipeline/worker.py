@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bluffscope.pipeline.shard import ShardWorker
 
 Advance = Callable[[int], None]
-"""Told how many more pairs are done."""
+"""Told how many more items are done."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Loaded:
         return self.identity.get("weights"), saes, self.strategy, self.config.engine
 
     def rejected(self, shard: Shard, reason: str) -> pl.DataFrame:
-        """The table of a shard of which every pair is quarantined for this reason."""
+        """The table of a shard of which every item is quarantined for this reason."""
         rows = ShardRows(shard, self.columns, keep_residuals=self.config.output.keep_residuals)
-        for pair in shard.pairs:
-            rows.quarantine(pair.index, reason)
+        for item in shard.items:
+            rows.quarantine(item.index, reason)
         return rows.frame()
 
 
@@ -112,7 +112,7 @@ class RunWorker(ABC):
 
     @abstractmethod
     def measure(self, prepared: Any, advance: Advance) -> ShardRows:
-        """The model's part; `advance` is told how many more pairs are done."""
+        """The model's part; `advance` is told how many more items are done."""
 
     def tabulate(self, measured: ShardRows) -> pl.DataFrame:
         """The shard's table."""
@@ -120,7 +120,7 @@ class RunWorker(ABC):
             return measured.frame()
 
     def run(self, shard: Shard, advance: Advance = lambda _: None) -> pl.DataFrame:
-        """Measure every pair of a shard; one row a pair in input order, quarantined ones with their reason."""
+        """Measure every item of a shard; one row an item in input order, quarantined ones with their reason."""
         return self.tabulate(self.measure(self.prepare(shard), advance))
 
     def describe(self) -> Loaded:

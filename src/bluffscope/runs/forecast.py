@@ -26,7 +26,7 @@ from bluffscope.pipeline.batch_size import Planned, batch_limits, plan_run, pred
 from bluffscope.pipeline.memory import CELL_FLOPS, Shape
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, plan_batches
 from bluffscope.pipeline.shard import cut_shards, lay_out
-from bluffscope.records import Features, Shard, TokenizedPair
+from bluffscope.records import Features, Shard, Tokenized
 
 SAMPLE_PAIRS: Final = 2000
 """Pairs that are tokenised, in whole shards spread evenly over the input: neighbours share prefixes."""
@@ -214,15 +214,15 @@ def _count(shards: Iterator[Shard], pairs: int, shape: Shape, config: RunConfig,
     stopwatch = Stopwatch()
     for shard in shards:
         with stopwatch.stage("tokenise"):
-            found = [pair for pair in tokenizer.tokenize(shard.pairs) if isinstance(pair, TokenizedPair)]
-            sampled, refused = sampled + len(shard.pairs), refused + len(shard.pairs) - len(found)
+            found = [pair for pair in tokenizer.tokenize(shard.items) if isinstance(pair, Tokenized)]
+            sampled, refused = sampled + len(shard.items), refused + len(shard.items) - len(found)
             for pairs_of_batch in plan_batches(found, limits, packed=packed):
                 batch = lay_out(pairs_of_batch, limits, packed=packed)
                 for rows in limits.lengths.forwards(batch):
                     part = batch.rows(rows)
                     height, width = part.input_ids.shape
                     targets = 0 if part.targets is None else len(part.targets.token)
-                    reads = len(part.read_pair)
+                    reads = len(part.read_item)
                     totals += (part.distinct_tokens, height * width, height * width**2, reads, targets, 1)
     if refused == sampled:
         raise InputError(f"--dry-run: none of {sampled} sampled pairs can be measured; see bluffscope lint")

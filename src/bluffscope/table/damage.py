@@ -15,7 +15,7 @@ from bluffscope.table.atomic import unreadable
 _NUMBER: Final = (int, float)
 _TEXT: Final = (str, int, float)
 
-_ARROW: Final = {"text": ("string",), "whole numbers": ("int",), "numbers": ("float", "double"), "lists": ("list",)}
+_ARROW: Final = {"text": ("string",), "whole numbers": ("int",), "numbers": ("float", "double")}
 _NAMES: Final[dict[Any, str]] = {
     str: "text",
     int: "a whole number",
@@ -68,10 +68,13 @@ _KEYS: Final = {"pair_id": "text", "view": "text", "layer": "whole numbers"}
 TABLES: Final[dict[str, dict[str, str]]] = {
     "metrics.parquet": {"pair_id": "text"},
     "pairs.parquet": {"pair_id": "text", "prompt": "text", "fact": "text", "hallucination": "text"},
+    "quarantine.parquet": {"pair_id": "text", "reason": "text"},
     "features.parquet": {**_KEYS, "feature": "whole numbers", "activation": "numbers"},
-    "residuals.parquet": {**_KEYS, "token": "whole numbers", "values": "lists"},
+    "residuals.parquet": {**_KEYS, "token": "whole numbers", "values": "lists of numbers"},
 }
 """Columns that a run's tables are joined and computed by, and what they hold."""
+_PLAIN: Final = ("metrics.parquet", "pairs.parquet", "quarantine.parquet")
+"""Tables of numbers and text only."""
 
 
 def read_json(file: Path, again: str = "run the analysis again") -> dict[str, Any]:
@@ -114,11 +117,14 @@ def check_columns(columns: Mapping[str, str], file: Path) -> None:
     Raises:
         InputError: which column.
     """
-    if file.name == "metrics.parquet" and (nested := [name for name, kind in columns.items() if "<" in kind]):
+    if file.name in _PLAIN and (nested := [name for name, kind in columns.items() if "<" in kind]):
         raise InputError(f"{file} is damaged (column {nested[0][:60]!r} holds no plain values): run the analysis again")
     for name, kind in TABLES.get(file.name, {}).items():
         found = columns.get(name, "nothing")
-        if not any(part in found for part in _ARROW[kind]):
+        outer, _, inner = found.partition("<")  # large_list<element: int32> holds no whole numbers, but lists of them
+        plain = kind.removeprefix("lists of ")
+        held = outer if plain == kind else inner if outer.endswith("list") else ""
+        if not any(part in held for part in _ARROW[plain]):
             raise InputError(f"{file} is damaged (column {name!r} holds {found}, not {kind}): run the analysis again")
 
 

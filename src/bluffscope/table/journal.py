@@ -86,7 +86,7 @@ class Journal:
             RunFolderError: The file cannot be written.
             ValueError: The table does not hold the shard's pairs.
         """
-        if frame["_index"].to_list() != [pair.index for pair in shard.pairs]:
+        if frame["_index"].to_list() != [item.index for item in shard.items]:
             raise ValueError(f"the table of shard {shard.number} does not hold its pairs")
         with self._lock:
             if shard.number in self._committed:

@@ -13,6 +13,7 @@ from typing import Final
 from bluffscope import metrics
 from bluffscope.errors import InputError
 from bluffscope.metrics.declaration import VIEW_WORDS, Column, Kind
+from bluffscope.records import PAIRS, Arrangement
 
 SCHEMA_VERSION: Final = 1
 """Version of the layout of a run's tables."""
@@ -68,27 +69,30 @@ PAIR_COLUMNS: Final = (
             "",
             None,
             None,
-            f"Text of the (last) token at which the {word} was read.",
+            f"Text of the (last) token at which the {VIEW_WORDS[view]} was read.",
             1,
             "pair",
         )
-        for view, word in VIEW_WORDS.items()
+        for view in PAIRS.views
     ),
 )
 """What identifies a pair, the lengths of its texts, and the tokens that were read."""
 
 
-def measured_columns(layers: Sequence[int], sweep: Sequence[float] = ()) -> tuple[Column, ...]:
+def measured_columns(
+    layers: Sequence[int], sweep: Sequence[float] = (), arrangement: Arrangement = PAIRS
+) -> tuple[Column, ...]:
     """Columns of all built-in metrics: by analysis, then those of the noise sweep, then the log-probabilities.
 
     Args:
         layers: layers measured, in the user's order.
         sweep: noise levels of ``--noise-sweep``.
+        arrangement: the texts of an item.
     """
     return (
-        *(column for analysis in metrics.ANALYSES for column in analysis.columns(layers)),
-        *(column for analysis in metrics.ANALYSES for column in analysis.swept_columns(sweep)),
-        *metrics.LOGPROB.columns(layers),
+        *(column for analysis in metrics.ANALYSES for column in analysis.columns(layers, arrangement)),
+        *(column for analysis in metrics.ANALYSES for column in analysis.swept_columns(sweep, arrangement)),
+        *metrics.LOGPROB.columns(layers, arrangement),
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.errors import InputError, RunFolderError
-from bluffscope.records import Shard
+from bluffscope.records import PAIRS, Arrangement, Shard
 from bluffscope.table.atomic import AtomicFile, unreadable, writing
 from bluffscope.table.reader import check_parquet
 from bluffscope.table.schema import Column
@@ -37,7 +37,7 @@ RESIDUALS_TYPE: Final = pl.List(
 )
 """Of ``_residuals``: one entry for each view, layer and token read."""
 
-TEXTS: Final = ("prompt", "fact", "hallucination")
+TEXTS: Final = PAIRS.sources
 SESSION: Final = "bluffscope_session"
 """Key of a shard's metadata: what is known of the session that committed it, as JSON."""
 
@@ -86,14 +86,16 @@ class ShardFile:
         return content
 
 
-def shard_schema(columns: Sequence[Column], keep_residuals: bool = False) -> dict[str, pl.DataType | type[pl.DataType]]:
+def shard_schema(
+    columns: Sequence[Column], keep_residuals: bool = False, arrangement: Arrangement = PAIRS
+) -> dict[str, pl.DataType | type[pl.DataType]]:
     """Names and types of a shard's columns: build its frame with these, so that all shards agree.
 
     A shard in which some column is null throughout would otherwise have another type than its neighbours.
     """
     schema: dict[str, pl.DataType | type[pl.DataType]] = {"_index": pl.Int64}
     schema |= {column.name: column.dtype for column in columns}
-    schema |= dict.fromkeys(TEXTS, pl.String)
+    schema |= dict.fromkeys(arrangement.sources, pl.String)
     schema["_features"] = FEATURES_TYPE
     if keep_residuals:
         schema["_residuals"] = RESIDUALS_TYPE
@@ -102,11 +104,10 @@ def shard_schema(columns: Sequence[Column], keep_residuals: bool = False) -> dic
 
 
 def shard_identity(shard: Shard, run: str) -> str:
-    """16 hex digits that follow from a shard's pairs, their groups and the digest of the run."""
+    """16 hex digits that follow from a shard's items, their groups and the digest of the run."""
     digest = hashlib.blake2b(run.encode(), digest_size=8)
-    for pair, group in zip(shard.pairs, shard.groups, strict=True):
-        texts = [pair.id, pair.domain, pair.prompt, pair.fact, pair.hallucination, group]
-        said = [pair.index, pair.complexity, *texts, sorted(pair.extra.items())]
+    for item, group in zip(shard.items, shard.groups, strict=True):
+        said = [item.index, *item.cells.values(), group, sorted(item.extra.items())]
         digest.update(json.dumps(said, default=str).encode() + b"\n")
     return digest.hexdigest()
 

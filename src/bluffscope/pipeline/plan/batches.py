@@ -1,4 +1,4 @@
-"""Which pairs share a forward pass."""
+"""Which items share a forward pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from bluffscope.model.lengths import LengthClasses
 from bluffscope.pipeline.plan.tokens import as_far_as_read, common_prefix
-from bluffscope.records import TokenizedPair
+from bluffscope.records import Item, ItemT, Tokenized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class BatchLimits:
     """How large a forward pass may grow."""
 
     batch_size: Literal["auto"] | int
-    """Pairs a forward, or "auto" to fill `batch_tokens`."""
+    """Items a forward, or "auto" to fill `batch_tokens`."""
     batch_tokens: int
     """Tokens computed a forward, with batch_size "auto"."""
     row_tokens: int
@@ -28,48 +28,48 @@ class BatchLimits:
 
 
 def plan_batches(
-    pairs: Sequence[TokenizedPair], limits: BatchLimits, *, packed: bool = True
-) -> Iterator[list[TokenizedPair]]:
-    """Cut pairs into batches that waste little.
+    items: Sequence[Tokenized[ItemT]], limits: BatchLimits, *, packed: bool = True
+) -> Iterator[list[Tokenized[ItemT]]]:
+    """Cut items into batches that waste little.
 
-    Every pair comes exactly once, its texts only as far as they are read; batches hold at least one pair whatever the
+    Every item comes exactly once, its texts only as far as they are read; batches hold at least one item whatever the
     limits say. Where the length of a text matters to the model, texts stay whole and like lengths come together.
 
     Args:
-        pairs: of one shard.
+        items: of one shard.
         limits: how large a batch may grow.
         packed: whether the batches will hold tries, so that neighbours in prefix order belong together and shared
             prompts share rows; padded batches want neighbours in length together.
     """
     lengths = limits.lengths
-    cut = pairs if lengths.several else map(as_far_as_read, pairs)
-    ordered = sorted(cut, key=(lambda pair: (lengths.of_length(_longest(pair)), _prompt(pair))) if packed else _longest)
-    batch: list[TokenizedPair] = []
+    cut = items if lengths.several else map(as_far_as_read, items)
+    ordered = sorted(cut, key=(lambda item: (lengths.of_length(_longest(item)), _first(item))) if packed else _longest)
+    batch: list[Tokenized[ItemT]] = []
     tokens, last = 0, ()
-    for pair in ordered:
-        cost = _new_tokens(pair, last) if packed else 3 * _longest(pair)
+    for item in ordered:
+        cost = _new_tokens(item, last) if packed else len(item.sequences) * _longest(item)
         full = tokens + cost > limits.batch_tokens if limits.batch_size == "auto" else len(batch) >= limits.batch_size
         if batch and full:
             yield batch
             batch, tokens, last = [], 0, ()
-            cost = _new_tokens(pair, last) if packed else cost
-        batch.append(pair)
-        tokens, last = tokens + cost, _prompt(pair)
+            cost = _new_tokens(item, last) if packed else cost
+        batch.append(item)
+        tokens, last = tokens + cost, _first(item)
     if batch:
         yield batch
 
 
-def _prompt(pair: TokenizedPair) -> tuple[int, ...]:
-    return pair.sequences[0].ids
+def _first(item: Tokenized[Item]) -> tuple[int, ...]:
+    """The ids of its first text: of its prompt, where that is measured."""
+    return item.sequences[0].ids
 
 
-def _longest(pair: TokenizedPair) -> int:
-    return max(len(sequence.ids) for sequence in pair.sequences)
+def _longest(item: Tokenized[Item]) -> int:
+    return max(len(sequence.ids) for sequence in item.sequences)
 
 
-def _new_tokens(pair: TokenizedPair, before: tuple[int, ...]) -> int:
-    """Trie nodes that a pair adds to a batch whose last prompt was `before`."""
-    prompt, fact, hall = (sequence.ids for sequence in pair.sequences)
-    own = len(prompt) + len(fact) - common_prefix(prompt, fact)
-    own += len(hall) - max(common_prefix(prompt, hall), common_prefix(fact, hall))
-    return own - common_prefix(prompt, before)
+def _new_tokens(item: Tokenized[Item], before: tuple[int, ...]) -> int:
+    """Trie nodes that an item adds to a batch whose last item's first text was `before`."""
+    texts = [sequence.ids for sequence in item.sequences]
+    shared = [max((common_prefix(text, ids) for text in texts[:place]), default=0) for place, ids in enumerate(texts)]
+    return sum(map(len, texts)) - sum(shared) - common_prefix(texts[0], before)

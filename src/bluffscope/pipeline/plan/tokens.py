@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bluffscope.config import Position
 from bluffscope.errors import PairError
-from bluffscope.records import VIEWS, Pair, TokenizedPair
+from bluffscope.records import Item, ItemT, Tokenized
 from bluffscope.records import Sequence as TokenSequence
 
 if TYPE_CHECKING:
@@ -46,18 +46,37 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     return min(len(left), len(right))
 
 
-def as_far_as_read(pair: TokenizedPair) -> TokenizedPair:
-    """The pair without the tokens behind the last that is read or scored: attention looks back only."""
-    prompt, fact, hall = (
+@dataclass(frozen=True)
+class _Place:
+    """A text's ids without BOS, and where its completion begins."""
+
+    ids: array[int]
+    start: int
+    """Index of the completion's first token; of the prompt's last."""
+    parting: int
+    """Index of the completion's first token that is not the other's; of the prompt's last."""
+
+
+def _places(prompt: array[int], completions: Sequence[array[int]]) -> list[_Place]:
+    """The completions' places; those of an only completion part where it begins."""
+    starts = [common_prefix(prompt, ids) for ids in completions]
+    differ = common_prefix(*completions) if len(completions) == 2 else 0
+    # Where a merge across the border makes one completion start later, the other's first token is not its own.
+    return [_Place(ids, start, max(differ, start)) for ids, start in zip(completions, starts, strict=True)]
+
+
+def as_far_as_read(found: Tokenized[ItemT]) -> Tokenized[ItemT]:
+    """The item without the tokens behind the last that is read or scored: attention looks back only."""
+    cut = (
         replace(sequence, ids=sequence.ids[: max(*sequence.reads, *sequence.scored, 0) + 1])
-        for sequence in pair.sequences
+        for sequence in found.sequences
     )
-    return replace(pair, sequences=(prompt, fact, hall))
+    return replace(found, sequences=tuple(cut))
 
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """Turns pairs into token ids exactly as the model will see them."""
+    """Turns the texts of items into token ids exactly as the model will see them."""
 
     tokenizer: PreTrainedTokenizerBase
     bos: int | None
@@ -71,98 +90,91 @@ class TextTokenizer:
     _kept: _Kept = field(default_factory=lambda: _Kept(), init=False, compare=False, repr=False)
     """So that what the linter has seen is not tokenised again to be measured, nor for the health check."""
 
-    def tokenize(self, pairs: Sequence[Pair]) -> Iterator[TokenizedPair | PairError]:
-        """Give, for each pair in turn, its token ids, or the reason it cannot be measured.
+    def tokenize(self, items: Sequence[ItemT]) -> Iterator[Tokenized[ItemT] | PairError]:
+        """Yields, for each item in turn, its token ids, or the reason it cannot be measured.
 
         All texts go through the tokenizer in one call. Text that looks like a special token stays
         text, so that no input can smuggle in a BOS, an end of text or a pad.
         """
-        if not pairs:
+        if not items:
             return
         try:
-            ids = self._encoded(pairs)
+            ids = self._encoded(items)
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except BaseException as error:  # a rule of the tokenizer that gives up panics in Rust, which is no Exception
-            if len(pairs) > 1:
-                yield from chain.from_iterable(self.tokenize([pair]) for pair in pairs)
+            if len(items) > 1:
+                yield from chain.from_iterable(self.tokenize([item]) for item in items)
             else:
                 yield PairError(f"the tokenizer fails on it ({' '.join(str(error).split())[:200]})")
             return
-        for number, pair in enumerate(pairs):
+        for item in items:
             try:
-                yield self._tokenized(pair, ids[3 * number : 3 * number + 3])
+                yield self._tokenized(item, ids)
             except PairError as error:
                 yield error
 
-    def _encoded(self, pairs: Sequence[Pair]) -> list[array[int]]:
-        """The ids of every view of every pair, in turn; the tokenizer sees each text once, as far as they are kept."""
-        texts = [pair.text(view, self.join) for pair in pairs for view in VIEWS]
+    def _encoded(self, items: Sequence[Item]) -> dict[str, array[int]]:
+        """The ids of every text of these items; the tokenizer sees each text once, as far as they are kept."""
+        texts: dict[str, None] = {}
+        for item in items:
+            prompt, completions = item.texts(self.join)
+            texts |= dict.fromkeys((prompt, *completions))
         known = {text: self._kept.ids[text] for text in texts if text in self._kept.ids}
-        if new := [text for text in dict.fromkeys(texts) if text not in known]:
-            # Over-long texts are reported by us, with their pair: `verbose` only mutes the tokenizer's own warning.
+        if new := [text for text in texts if text not in known]:
+            # Over-long texts are reported by us, with their item: `verbose` only mutes the tokenizer's own warning.
             encoded: Any = self.tokenizer(
                 new, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
             )
             found = {text: array("i", ids) for text, ids in zip(new, encoded["input_ids"], strict=True)}
             self._kept.add(found)
             known |= found
-        return [known[text] for text in texts]
+        return known
 
-    def _tokenized(self, pair: Pair, views: Sequence[array[int]]) -> TokenizedPair:
-        prompt = views[0]
-        starts = (len(prompt) - 1, common_prefix(prompt, views[1]), common_prefix(prompt, views[2]))
-        differ = common_prefix(views[1], views[2])
-        # Where a merge across the border makes one completion start later, the other's first token is not its own.
-        partings = (starts[0], max(differ, starts[1]), max(differ, starts[2]))
-        lead = 0 if self.bos is None else 1
-        sequences: list[TokenSequence] = []
-        for view, ids, start, parting in zip(VIEWS, views, starts, partings, strict=True):
-            if not ids:
-                raise PairError(f"the {view} text has no tokens")
-            if view != "prompt" and start == len(ids):
-                raise PairError(f"the {view} completion has no tokens of its own")
-            if self.context is not None and len(ids) + lead > self.context:
-                raise PairError(
-                    f"the {view} text has {len(ids) + lead} tokens; the model's context holds {self.context}"
-                )
-            if view != "prompt" and self.position == "divergence" and differ == len(ids):
-                raise PairError(
-                    f"the {view} text's tokens end before fact and hallucination differ: there is no token to read"
-                )
-            # The first token of a text without BOS is predicted by nothing: neither are then its completion's.
-            scored = self.logprob and view != "prompt" and start + lead > 0
-            reads = self._reads(len(ids), start, parting)
-            sequences.append(
-                TokenSequence(
-                    pair=pair.index,
-                    view=view,
-                    ids=tuple(ids) if self.bos is None else (self.bos, *ids),
-                    reads=tuple(index + lead for index in reads),
-                    scored=tuple(range(start + lead, len(ids) + lead)) if scored else (),
-                )
-            )
-        prompt_sequence, fact, hall = sequences
-        shown = [sequence.ids[sequence.reads[-1]] for sequence in sequences]
-        return TokenizedPair(
-            pair=pair,
-            sequences=(prompt_sequence, fact, hall),
-            prompt_tokens=len(prompt),
-            completion_tokens=(len(views[1]) - starts[1], len(views[2]) - starts[2]),
-            read_tokens=(self._text(shown[0]), self._text(shown[1]), self._text(shown[2])),
+    def _tokenized(self, item: ItemT, encoded: Mapping[str, array[int]]) -> Tokenized[ItemT]:
+        prompt_text, texts = item.texts(self.join)
+        prompt, completions = encoded[prompt_text], [encoded[text] for text in texts]
+        places = [_Place(prompt, len(prompt) - 1, len(prompt) - 1)] if "prompt" in item.arrangement.views else []
+        places += _places(prompt, completions)
+        sequences = [self._sequence(item, view, place) for view, place in enumerate(places)]
+        return Tokenized(
+            item=item,
+            sequences=tuple(sequences),
+            tokens=tuple(
+                len(place.ids) if view == "prompt" else len(place.ids) - place.start
+                for view, place in zip(item.arrangement.views, places, strict=True)
+            ),
+            read_tokens=tuple(self._text(sequence.ids[sequence.reads[-1]]) for sequence in sequences),
         )
 
-    def _reads(self, tokens: int, start: int, parting: int) -> range:
-        """Where a view is read.
+    def _sequence(self, item: Item, view: int, place: _Place) -> TokenSequence:
+        ids, name, lead = place.ids, item.arrangement.views[view], 0 if self.bos is None else 1
+        if not ids:
+            raise PairError(f"the {name} text has no tokens")
+        if name != "prompt" and place.start == len(ids):
+            raise PairError(f"the {name} completion has no tokens of its own")
+        if self.context is not None and len(ids) + lead > self.context:
+            raise PairError(f"the {name} text has {len(ids) + lead} tokens; the model's context holds {self.context}")
+        if name != "prompt" and self.position == "divergence" and place.parting == len(ids):
+            raise PairError(
+                f"the {name} text's tokens end before fact and hallucination differ: there is no token to read"
+            )
+        # The first token of a text without BOS is predicted by nothing: neither are then its completion's.
+        scored = self.logprob and name != "prompt" and place.start + lead > 0
+        return TokenSequence(
+            item=item.index,
+            view=view,
+            ids=tuple(ids) if self.bos is None else (self.bos, *ids),
+            reads=tuple(index + lead for index in self._reads(place)),
+            scored=tuple(range(place.start + lead, len(ids) + lead)) if scored else (),
+        )
 
-        Args:
-            tokens: number of the view's tokens.
-            start: index of its completion's first token; of the prompt's last.
-            parting: index of its completion's first token that is not the other's; of the prompt's last.
-        """
+    def _reads(self, place: _Place) -> range:
+        """Where a text is read, as indices into its ids without BOS."""
+        tokens = len(place.ids)
         if self.position == "completion-mean":
-            return range(start, tokens)
-        first = {"last": tokens - 1, "first-completion": start, "divergence": parting}[self.position]
+            return range(place.start, tokens)
+        first = {"last": tokens - 1, "first-completion": place.start, "divergence": place.parting}[self.position]
         return range(first, first + 1)
 
     def _text(self, token: int) -> str:

@@ -17,10 +17,10 @@ import numpy as np
 
 from bluffscope.model.lengths import LengthClasses
 from bluffscope.pipeline.plan.tokens import common_prefix
-from bluffscope.records import VIEWS, PackedBatch, Sequence, Targets
+from bluffscope.records import PackedBatch, Sequence, Targets
 
 _Place = tuple[int, int, int, int, int]
-"""Pair, view, index into the sequence's ids, row, slot (of a target: the slot before it)."""
+"""Item, view, index into the sequence's ids, row, slot (of a target: the slot before it)."""
 
 
 ONE_CLASS = LengthClasses()
@@ -62,7 +62,7 @@ SHORTEST_ROW = 32
 
 def pack(
     sequences: Sequences[Sequence],
-    pair_slot: dict[int, int],
+    slots: dict[int, int],
     row_tokens: int,
     cell_cost: float = 0.0,
     lengths: LengthClasses = ONE_CLASS,
@@ -73,26 +73,26 @@ def pack(
     the cheapest of many up to `row_tokens`, by the count of slots (padding included) and attention cells.
 
     Args:
-        sequences: views of the batch's pairs.
-        pair_slot: position in the batch of each pair index.
+        sequences: texts of the batch's items.
+        slots: position in the batch of each item index.
         row_tokens: most slots a row; a single longer sequence gets a row as long as itself.
         cell_cost: cost of one attention cell (query, key), in slots; 0 takes `row_tokens` as it is.
         lengths: which texts may share a row.
 
     Returns:
-        The batch, its reads ordered by pair, view, token.
+        The batch, its reads ordered by item, view, token.
     """
     rows: list[_Row] = []
     reads: list[_Place] = []
     targets: list[tuple[_Place, int]] = []
     for alike in lengths.split(sequences):
-        _pack(alike, pair_slot, row_tokens, cell_cost, rows, reads, targets)
+        _pack(alike, slots, row_tokens, cell_cost, rows, reads, targets)
     return _batch(rows, reads, targets, branching=True)
 
 
 def _pack(
     sequences: Sequences[Sequence],
-    pair_slot: dict[int, int],
+    slots: dict[int, int],
     row_tokens: int,
     cell_cost: float,
     rows: list[_Row],
@@ -112,7 +112,7 @@ def _pack(
             row, common = _Row(), 0
             rows.append(row)
         row.add(sequence.ids, common)
-        _note(sequence, pair_slot, len(rows) - 1, row.path, reads, targets)
+        _note(sequence, slots, len(rows) - 1, row.path, reads, targets)
     rows[-1].finish()
 
 
@@ -149,7 +149,7 @@ def _layout(lengths: Sequences[int], ends: Sequences[int], limit: int) -> tuple[
     return row_count, width
 
 
-def pad(sequences: Sequences[Sequence], pair_slot: dict[int, int]) -> PackedBatch:
+def pad(sequences: Sequences[Sequence], slots: dict[int, int]) -> PackedBatch:
     """Lay each sequence out as a row of its own, padded on the right (for models without custom masks)."""
     rows: list[_Row] = []
     reads: list[_Place] = []
@@ -157,7 +157,7 @@ def pad(sequences: Sequences[Sequence], pair_slot: dict[int, int]) -> PackedBatc
     for sequence in sequences:
         row = _Row()
         row.add(sequence.ids, 0)
-        _note(sequence, pair_slot, len(rows), row.path, reads, targets)
+        _note(sequence, slots, len(rows), row.path, reads, targets)
         row.finish()
         rows.append(row)
     return _batch(rows, reads, targets, branching=False)
@@ -165,16 +165,16 @@ def pad(sequences: Sequences[Sequence], pair_slot: dict[int, int]) -> PackedBatc
 
 def _note(
     sequence: Sequence,
-    pair_slot: dict[int, int],
+    slots: dict[int, int],
     row: int,
     path: list[int],
     reads: list[_Place],
     targets: list[tuple[_Place, int]],
 ) -> None:
     """Add the places at which a sequence is read, and those before its scored tokens with these tokens' ids."""
-    pair, view = pair_slot[sequence.pair], VIEWS.index(sequence.view)
-    reads += [(pair, view, index, row, path[index]) for index in sequence.reads]
-    targets += [((pair, view, index, row, path[index - 1]), sequence.ids[index]) for index in sequence.scored]
+    item, view = slots[sequence.item], sequence.view
+    reads += [(item, view, index, row, path[index]) for index in sequence.reads]
+    targets += [((item, view, index, row, path[index - 1]), sequence.ids[index]) for index in sequence.scored]
 
 
 def _batch(rows: list[_Row], reads: list[_Place], targets: list[tuple[_Place, int]], *, branching: bool) -> PackedBatch:
@@ -193,7 +193,7 @@ def _batch(rows: list[_Row], reads: list[_Place], targets: list[tuple[_Place, in
         input_ids=input_ids,
         position_ids=position_ids,
         subtree_end=subtree_end,
-        read_pair=ordered[:, 0],
+        read_item=ordered[:, 0],
         read_view=ordered[:, 1],
         read_row=ordered[:, 3],
         read_slot=ordered[:, 4],
@@ -205,4 +205,4 @@ def _batch(rows: list[_Row], reads: list[_Place], targets: list[tuple[_Place, in
 
 def _targets(targets: list[tuple[_Place, int]]) -> Targets:
     ordered = np.array([(*place, token) for place, token in sorted(targets)], dtype=np.int64)  # (target, 6)
-    return Targets(row=ordered[:, 3], slot=ordered[:, 4], token=ordered[:, 5], pair=ordered[:, 0], view=ordered[:, 1])
+    return Targets(row=ordered[:, 3], slot=ordered[:, 4], token=ordered[:, 5], item=ordered[:, 0], view=ordered[:, 1])
