@@ -44,7 +44,7 @@ class Train(Command):
         from bluffscope.detectors.files import check_new, write_detector
         from bluffscope.detectors.train import train
         from bluffscope.features.selection import matching, pairs_of
-        from bluffscope.report.training import render_trained, verdict
+        from bluffscope.report.detectors import render_trained, verdict
         from bluffscope.table import read_run
         from bluffscope.table.atomic import table_errors
         from bluffscope.table.health import read_health

@@ -78,8 +78,7 @@ class Features(Command):
         # Polars and scipy take a second to import: --help and a mistyped flag should not.
         from bluffscope.features.effects import feature_effects
         from bluffscope.features.neuronpedia import feature_pages
-        from bluffscope.report.ablation import render_ablation
-        from bluffscope.report.features import render_features
+        from bluffscope.report.features import render_ablation, render_features
         from bluffscope.table import read_run
         from bluffscope.table.atomic import table_errors
         from bluffscope.table.exports import check_export, export_table

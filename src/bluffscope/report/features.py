@@ -1,9 +1,9 @@
-"""Features in a terminal: what differs at each layer, what fires in hallucinations only, and what chance would give."""
+"""Features in a terminal: what differs at each layer, ghosts and their number by chance, and what ablation changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 from rich.console import RenderableType, group
@@ -12,10 +12,15 @@ from rich.text import Text
 
 from bluffscope.features.effects import FOUND, FeatureStudy
 from bluffscope.features.ghosts import GHOST_FIRES
-from bluffscope.host.terminal import Row, count, table
-from bluffscope.report.labels import clean, number
+from bluffscope.host.terminal import Row, count, interval, table
+from bluffscope.report.labels import clean, listed, number
+
+if TYPE_CHECKING:
+    from bluffscope.features.ablation import Ablation
 
 _GHOSTS_SHOWN: Final = 8
+_ABLATED_SHOWN: Final = 12
+_SIDES: Final = ("fact", "hall", "difference")
 
 
 @group()
@@ -38,7 +43,9 @@ def render_features(
         if not rows.is_empty():
             yield _table(rows.head(top), about, promoted)
         yield Text(ghost_sentence(layer))
-        yield from _ghosts(study.ghosts.filter(layer=layer["layer"]))
+        ghosts = study.ghosts.filter(layer=layer["layer"]).select("feature", "fires").iter_rows()
+        if named := listed((f"{feature} ({fires})" for feature, fires in ghosts), _GHOSTS_SHOWN):
+            yield Text(f"Ghosts and the hallucinations that they fire in: {named}", style="dim")
         if page := pages.get(layer["layer"]):
             yield Text(f"Pages: {page}/FEATURE")
     yield Text("")
@@ -47,8 +54,7 @@ def render_features(
         "their zeros; d_z: diff over the spread of the differences; * a ghost.",
         style="dim",
     )
-    for note in about["notes"]:
-        yield Text(note)
+    yield from map(Text, about["notes"])
 
 
 def _table(rows: pl.DataFrame, about: Mapping[str, Any], promoted: Mapping[tuple[int, int], list[str]]) -> Table:
@@ -68,14 +74,6 @@ def _table(rows: pl.DataFrame, about: Mapping[str, Any], promoted: Mapping[tuple
         return Row([*cells, tokens if promoted else pairs], "bold" if row["q"] < FOUND else "dim")
 
     return table(heads, map(shown, rows.to_dicts()), left=range(7, len(heads)))
-
-
-def _ghosts(ghosts: pl.DataFrame) -> Iterator[Text]:
-    if ghosts.is_empty():
-        return
-    named = [f"{row['feature']} ({row['fires']})" for row in ghosts.head(_GHOSTS_SHOWN).iter_rows(named=True)]
-    more = ", ..." if ghosts.height > _GHOSTS_SHOWN else ""
-    yield Text(f"Ghosts and the hallucinations that they fire in: {', '.join(named)}{more}", style="dim")
 
 
 def _places(found: Sequence[str], values: Sequence[str]) -> str:
@@ -116,3 +114,36 @@ def chance(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+
+
+@group()
+def render_ablation(found: Ablation) -> Iterator[RenderableType]:
+    """One layer's ablation, to be printed by a rich console."""
+    effects = found.effects
+    named = listed(map(str, found.features), _ABLATED_SHOWN)
+    yield Text(
+        f"\nLayer {found.layer} without its {len(found.features)} strongest features ({named or 'none'})",
+        style="bold",
+    )
+    yield Text(
+        f"{effects.pairs:,} pairs in {effects.groups:,} groups; log-probability untouched: fact "
+        f"{effects.untouched[0]:.2f}, hallucination {effects.untouched[1]:.2f}. Change in nats, 95 % over groups:"
+    )
+    shares = {"top": f"{effects.removed[0]:.0%}", "random": f"{effects.removed[1]:.0%}", "top - random": ""}
+    labels = {"random": f"random ({len(found.random)} sets)"}
+    rows = (
+        (labels.get(removed, removed), *(_change(effects.of(removed, side)) for side in _SIDES), share)
+        for removed, share in shares.items()
+    )
+    yield table(["removed", "fact", "hallucination", "hallucination - fact", "of the residual"], rows, gap=2)
+    before, after = effects.preferred
+    yield Text(f"The fact is the more probable in {before:.0%} of pairs, without the features in {after:.0%}.")
+    yield Text(effects.conclusion, style="bold")
+    if found.skipped:
+        yield Text(f"{found.skipped} pairs were left out: their completions have no log-probability.", style="dim")
+
+
+def _change(row: dict[str, Any]) -> str:
+    if row["lo"] is None:
+        return f"{row['mean']:+.3f}"
+    return f"{row['mean']:+.3f}\n{interval(row, style='+.3f')}"

@@ -43,6 +43,12 @@ def evenly(items: Sequence[Item], most: int) -> list[Item]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
+def listed(texts: Iterable[str], most: int) -> str:
+    """The first texts, with an ellipsis where there are more."""
+    shown = list(texts)
+    return ", ".join([*shown[:most], "..."] if len(shown) > most else shown)
+
+
 def effect(value: float | None) -> str:
     """An effect size or a gain, always with its sign."""
     return "-" if value is None else f"{value:+.2f}"
