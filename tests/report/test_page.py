@@ -335,7 +335,7 @@ def test_the_page_gives_the_total_time_that_the_terminal_is_given(tmp_path):
     folder = make_run(tmp_path / "run", manifest={"fidelity": {"seconds": 0.5}})
     report = write_report(folder, started=time.perf_counter() - 100)
     text = Parsed(report.path.read_bytes()).text
-    assert f"Speed {report.seconds:.1f} s in all" in text
+    assert f"Speed {report.seconds:.1f} s in total" in text
     assert report.seconds > 100
     stages = re.search(r"fidelity (\S+) report (\S+)", text)
     # The run took 4.0 s by its manifest.

@@ -113,7 +113,7 @@ class Score(Command):
         detector = read_detector(self.detector)
         position = detector.position
         if self.text and (detector.keys.on == "metrics" or position != "last"):
-            why = "looks at metrics of prompt and completion" if position == "last" else f"reads at {position}"
+            why = "uses metrics of prompt and completion" if position == "last" else f"reads at {position}"
             raise InputError(f"--text: this detector {why}; give --prompt and --completion")
         from bluffscope.detectors.score import open_scorer  # torch: seconds that a mistyped flag should not take
 

@@ -62,7 +62,7 @@ def print_failed_gate(console: Console, health: Health) -> None:
 
 
 def exit_code(health: Health, *, allowed: bool = False) -> int:
-    """0, or 4 where the run failed its gate and nobody asked for verdicts all the same."""
+    """4 where the run failed its gate and verdicts are withheld, else 0."""
     return exit_codes.UNSOUND if health.withheld and not allowed else exit_codes.DONE
 
 

@@ -106,25 +106,24 @@ class Stats(Command):
         path = self.table
         if self.by_order and (self.pairs is None or path.is_dir() or Path(self.pairs).is_dir()):
             raise InputError("--by-order matches a table with --pairs, a file each: a folder has no order")
+        if self.columns and self.pairs is None:
+            raise InputError("--columns requires --pairs")
+        pairs = None if self.pairs is None else pairs_frame(self.pairs, self.columns)
         if not path.is_dir():
-            return read_table(path), pairs_frame(self.pairs, self.columns), path.parent, None
+            return read_table(path), pairs, path.parent, None
         run = read_run(path)
         table, _ = read_metrics(path)
-        if self.pairs is not None:
-            return table, pairs_frame(self.pairs, self.columns), path, run
-        return table, pairs_of(path, table) if (path / "pairs.parquet").exists() else None, path, run
+        if pairs is None and (path / "pairs.parquet").exists():
+            pairs = pairs_of(path, table)
+        return table, pairs, path, run
 
 
-def pairs_frame(data: str | None, columns: tuple[str, ...] = ()) -> pl.DataFrame | None:
-    """The pairs of a source as a run's pairs.parquet has them, groups included; None for no source.
+def pairs_frame(data: str, columns: tuple[str, ...] = ()) -> pl.DataFrame:
+    """The pairs of a source as a run's pairs.parquet has them, groups included.
 
     Raises:
         InputError: the pairs cannot be read.
     """
-    if data is None and columns:
-        raise InputError("--columns requires --pairs")
-    if data is None:
-        return None
     import polars as pl
 
     from bluffscope.pairs import open_source

@@ -146,7 +146,7 @@ def spread(title: str, scopes: Sequence[str], *, first: bool, faint: bool) -> Sp
 
     Args:
         title: what the numbers are.
-        scopes: as they stand in the rows: the same in all charts that stand in a row.
+        scopes: names in the rows, the same in all charts side by side.
         first: whether it is the first of a row, where the scopes are named and the colours explained.
         faint: drawn pale, since the numbers should not be relied on.
     """
@@ -167,7 +167,7 @@ def effects(scopes: Sequence[str], pooled: bool) -> Spec:
     """d_z of each metric in each scope, a point each. Rows: metric, scope, dz.
 
     Args:
-        scopes: as they stand in the rows, which fixes their colours.
+        scopes: names in the rows, in the order of their colours.
         pooled: whether the last of them holds all the pairs.
     """
     columns = 2 if max(map(len, scopes)) > 12 else 3
@@ -184,7 +184,7 @@ def heat_map(value: str = "dz", full: float = FULL_COLOUR) -> Spec:
     """A change of one metric by layer and scope. Rows: layer, scope, `value`; verdict, adj_dz and n for d_z.
 
     Args:
-        value: field of the change: "dz", which is written in the cell, or another, whose text is the rows' `label`.
+        value: field of the change: "dz", or another with its text in the field `label`.
         full: size of the change at which the colour is full.
     """
     colour = {"domain": [-full, 0, full], "range": _CHANGES, "clamp": True}
@@ -204,7 +204,7 @@ def heat_map(value: str = "dz", full: float = FULL_COLOUR) -> Spec:
 def transfer() -> Spec:
     """AUROC of one detector trained on one domain and tested on another. Rows: those of transfer.parquet.
 
-    Pale where nothing was learnt from the training domain, so that what comes of it elsewhere is chance.
+    Pale where nothing was learnt from the training domain, so that its direction elsewhere is chance.
     """
     unlearnt = "datum.learnt === false"
     scale = {"scheme": "viridis", "domain": [0.5, 1], "clamp": True}
@@ -277,7 +277,7 @@ def domain_keys(field: str, count: int, names: Sequence[str] = (), *, pooled: bo
 
 
 def nothing() -> Spec:
-    """What stands in the place of a chart without a number. Rows: text."""
+    """A text in place of a chart without numbers. Rows: text."""
     mark = {"type": "text", "color": _GREY, "fontSize": 12}
     return _chart("Nothing to show", [{"mark": mark, "encoding": {"text": {"field": "text", "type": "nominal"}}}], 80)
 
@@ -289,7 +289,7 @@ def _chart(description: str, layers: Sequence[Spec], height: int | Spec, rows: s
         description: for those who cannot see it.
         layers: what is drawn, the last on top.
         height: in pixels, or of a row: {"step": pixels}.
-        rows: the field whose values are the rows, where a row has a height.
+        rows: the field that names the rows, where each row has a height.
     """
     spec = {"$schema": SCHEMA, "description": description, "data": {"name": "rows"}, "width": "container"}
     return {**spec, "height": height, "layer": list(layers)} | ({"usermeta": {"rows": rows}} if rows else {})

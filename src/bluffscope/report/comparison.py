@@ -19,7 +19,7 @@ from bluffscope.stats.study import POOLED
 from bluffscope.table.metric_pairs import interpretable
 
 MOST_NAMES: Final = 12
-"""Effects that are named of those whose verdicts differ, beside the ones over all pairs."""
+"""Most effects named per run where verdicts differ in other scopes."""
 NAME_WIDTH: Final = 26
 _JUDGED: Final = ("dz_first", "dz_other", "adj_dz_first", "adj_dz_other")
 """Defined where an effect was tested in both runs."""

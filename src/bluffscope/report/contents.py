@@ -21,7 +21,7 @@ from bluffscope.table.metric_pairs import MetricPair
 from bluffscope.table.reader import Run, read_run
 
 FEATURE_PAIRS: Final = 10_000
-"""Pairs whose features are tested: each has hundreds of rows in features.parquet."""
+"""Most pairs for tests of features: each pair has hundreds of rows in features.parquet."""
 
 
 class Definition(NamedTuple):
@@ -80,7 +80,7 @@ class Contents(RunTables):
     manifest: dict[str, Any]
     config: dict[str, Any]
     features_from: str | None = None
-    """Of which pairs the features were tested, where not of all."""
+    """A sentence on the pairs that the features were tested on, where not all."""
 
     @property
     def scopes(self) -> list[str]:

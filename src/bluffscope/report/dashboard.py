@@ -108,7 +108,7 @@ def _headline(pairs: int, scopes: _Scopes, title: str) -> Spec:
 def _scopes(metrics: pl.DataFrame) -> _Scopes:
     order: list[str] = metrics["domain"].drop_nulls().unique(maintain_order=True).to_list()
     sizes = dict(metrics["domain"].drop_nulls().value_counts().iter_rows())
-    # Ties keep the order of the table, so that the same table always gives the same figure.
+    # Ties keep the order of the table, so that the same table always makes the same figure.
     labels = distinct(largest({name: sizes[name] for name in order}, MOST_DOMAINS), 18, ["all domains"])
     return _Scopes(labels, "all domains" if len(order) > 1 else None, len(order) - len(labels))
 
@@ -118,7 +118,7 @@ def _heat_map(rows: pl.DataFrame, metric: str, scopes: _Scopes) -> Spec:
     layers = evenly(rows["layer"].unique(maintain_order=True).to_list(), MOST_LAYERS)
     columns = len(scopes.all)
     wide, tall = max(42, min(86, 430 // max(columns, 1))), 42 if len(layers) <= 8 else 20
-    # Where cells are large enough the means stand in them too.
+    # Large cells show the means too.
     with_means = wide >= 76 and tall >= 40
     cells = [
         _cell(row, label, metric == _IN_PERCENT, with_means)

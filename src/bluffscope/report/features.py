@@ -101,12 +101,12 @@ def found_sentence(layer: Mapping[str, Any], groups: int) -> str:
 
 
 def ghost_sentence(layer: Mapping[str, Any]) -> str:
-    """How many features fire in hallucinations only, and how many chance alone would give."""
+    """How many features fire in hallucinations only, and how many would by chance."""
     ghosts = layer["ghosts"]
-    told = f"{count(ghosts, 'ghost feature')} (in {GHOST_FIRES} or more hallucinations, in no fact)"
+    found = f"{count(ghosts, 'ghost feature')} (in {GHOST_FIRES} or more hallucinations, in no fact)"
     chance_alone = f"with labels flipped at random: {layer['ghosts_expected']:.1f} (97.5 %: {layer['ghosts_high']})"
     more = "more than chance" if ghosts > layer["ghosts_high"] else "no more than chance"
-    return f"{told}; {chance_alone}: {more}. {layer['only_in_facts']:,} fire in facts only."
+    return f"{found}; {chance_alone}: {more}. {layer['only_in_facts']:,} fire in facts only."
 
 
 def chance(value: float | None) -> str:

@@ -22,7 +22,7 @@ MOST_EFFECTS: Final = 60
 """Metrics of the forest plot; of more the largest are drawn."""
 MOST_DOMAINS: Final = 10
 MOST_METRICS: Final = 6
-"""Metrics whose scatters and ladders are drawn: those with the largest effects over all pairs."""
+"""Most metrics with scatters and ladders: those with the largest effects over all pairs."""
 _COLUMNS: Final = 3
 
 
@@ -31,7 +31,7 @@ def write_figures(drawn: dict[str, Spec | None], folder: Path) -> list[Path]:
 
     Args:
         drawn: specifications by the name of the file.
-        folder: where the files go; made if need be.
+        folder: where the files go; created if missing.
 
     Raises:
         InputError: the package that draws is not installed.

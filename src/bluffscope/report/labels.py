@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 def group_title(metric: str, layer: int | None) -> str:
     """Title of the analysis that a metric belongs to, with the layer where it is of one."""
     known = declared(metric)
-    # A name is no proof: only metrics of layers are declared for layers.
+    # A user's column may have a built-in name: only metrics of layers are declared for layers.
     title = known.analysis.title if known and known.analysis.per_layer == (layer is not None) else OTHER_GROUP
     return title if layer is None else f"{title}, layer {layer}"
 

@@ -1,4 +1,4 @@
-"""report.html: one page that needs nothing but a browser; no request leaves it, no text in it can act."""
+"""report.html: one page that needs nothing but a browser; it makes no request, and no text in it can act."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
         hashes=[_hash(script) for script in scripts],
         data=data,
     )
-    # A lone surrogate (text that is no Unicode) stays visible, and does not lose the page.
+    # A lone surrogate, which UTF-8 cannot encode, becomes an escape instead of an error.
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -124,7 +124,7 @@ def _rows(table: pl.DataFrame | None) -> dict[str, list[Any]]:
 
 
 def _embedded(data: dict[str, Any]) -> str:
-    """JSON that may stand in a script element: nothing in it can end the element or begin another."""
+    """JSON that is safe inside a script element: nothing in it can end the element or begin another."""
     text = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.translate(_ESCAPED)
 

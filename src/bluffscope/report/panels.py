@@ -14,7 +14,7 @@ from bluffscope.report.labels import clean
 from bluffscope.table.metric_pairs import MetricPair
 
 MOST_POINTS: Final = 2000
-"""Points of a scatter; of more pairs a sample is drawn, which is said."""
+"""Most points of a scatter; of more pairs a sample is drawn, and its title says so."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -37,7 +37,7 @@ def panel(
         subtitle: lines that say how it is read.
         colour: of the title.
     """
-    # Labels are short already, and Vega would cut an emoji in two, of which no text can be made.
+    # Labels are short already, and Vega would cut an emoji in half, which is not valid text.
     spec = {
         name: value for name, value in _unlimited(copy.deepcopy(spec)).items() if name not in ("$schema", "usermeta")
     }

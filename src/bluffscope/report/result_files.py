@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from bluffscope.compare.runs import RunComparison
 from bluffscope.detectors.evaluate import Detection
 from bluffscope.stats.analysis import StatsResult
@@ -32,7 +34,7 @@ def write_stats(
 
     Args:
         result: what is written.
-        folder: made if need be.
+        folder: created if missing.
         source: what was analysed (table, pairs), for stats.json.
         detection: the detectors, where they were asked for: detectors.parquet and transfer.parquet.
 
@@ -40,11 +42,7 @@ def write_stats(
         RunFolderError: the operating system refused.
     """
     make_folder(folder)
-    about = {"stats_version": STATS_VERSION, **source, **result.about, "packages": package_versions(_PACKAGES)}
-    # The Parquet file holds the family too, for whoever has that file alone.
-    marks = {name: json.dumps(plain(about[name])) for name in ("stats_version", "family", "corrections", "notes")}
-    parquet, text = folder / "stats.parquet", folder / "stats.json"
-    atomic_write(parquet, lambda temporary: result.rows.write_parquet(temporary, metadata=marks))
+    about = {"stats_version": STATS_VERSION, **source, **result.about}
     tables = {"ladder.parquet": result.ladder}
     if detection is not None:
         tables |= {"detectors.parquet": detection.rows, "transfer.parquet": detection.transfer}
@@ -53,14 +51,14 @@ def write_stats(
     remove(folder / name for name in _OPTIONAL if name not in tables)
     content = {
         **about,
-        "files": [parquet.name, *tables],
+        "files": ["stats.parquet", *tables],
         "detectors": None if detection is None else detection.about | {"rows": detection.rows.to_dicts()},
-        "rows": result.rows.to_dicts(),
         "cross_tables": result.cross_tables.to_dicts(),
         "control_rows": [] if result.control is None else result.control.to_dicts(),
     }
-    write_json(text, content)
-    return parquet, text
+    # The Parquet file holds the family too, for whoever has that file alone.
+    marks = {name: json.dumps(plain(about[name])) for name in ("stats_version", "family", "corrections", "notes")}
+    return _write(folder / "stats", result.rows, marks, content)
 
 
 def write_comparison(result: RunComparison, folder: Path) -> tuple[Path, Path]:
@@ -68,26 +66,25 @@ def write_comparison(result: RunComparison, folder: Path) -> tuple[Path, Path]:
 
     Args:
         result: what is written.
-        folder: made if need be.
+        folder: created if missing.
 
     Raises:
         RunFolderError: the operating system refused.
     """
     make_folder(folder)
-    parquet, text = folder / "compare.parquet", folder / "compare.json"
-    marks = {"compare_version": str(COMPARE_VERSION), "first": result.first}
-    atomic_write(parquet, lambda temporary: result.rows.write_parquet(temporary, metadata=marks))
     others = [
         {field.name: getattr(other, field.name) for field in fields(other)}
         | {"fidelity": None if other.fidelity is None else other.fidelity.to_dicts()}
         for other in result.others
     ]
-    content = {
-        "compare_version": COMPARE_VERSION,
-        "first": result.first,
-        "others": others,
-        "rows": result.rows.to_dicts(),
-        "packages": package_versions(_PACKAGES),
-    }
-    write_json(text, content)
+    content = {"compare_version": COMPARE_VERSION, "first": result.first, "others": others}
+    marks = {"compare_version": str(COMPARE_VERSION), "first": result.first}
+    return _write(folder / "compare", result.rows, marks, content)
+
+
+def _write(path: Path, rows: pl.DataFrame, marks: Mapping[str, str], content: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write the rows as PATH.parquet, with marks in its metadata, and all as PATH.json."""
+    parquet, text = path.with_suffix(".parquet"), path.with_suffix(".json")
+    atomic_write(parquet, lambda temporary: rows.write_parquet(temporary, metadata=dict(marks)))
+    write_json(text, {**content, "rows": rows.to_dicts(), "packages": package_versions(_PACKAGES)})
     return parquet, text

@@ -40,7 +40,7 @@ class Answer(NamedTuple):
     banner: str | None = None
     """A warning above verdicts that should not be relied on."""
     alone: str | None = None
-    """What a single text tells."""
+    """How well a detector judges single texts."""
 
 
 class Doubt(NamedTuple):
@@ -93,7 +93,9 @@ def _banner(contents: Contents) -> str | None:
     if not failures:
         return None
     listed = "; ".join(failure.rstrip(".") for failure in failures)
-    return f"The health gate failed: {listed}. The verdicts below were asked for all the same; do not rely on them."
+    return (
+        f"The health gate failed: {listed}. The verdicts below are shown anyway (--allow-unsound); do not rely on them."
+    )
 
 
 def strongest(contents: Contents) -> str | None:

@@ -1,6 +1,6 @@
 """Descriptive numbers of a result table: means of fact and hallucination, their difference, d_z.
 
-Tests, intervals and verdicts are the matter of `bluffscope.stats`; nothing here says that a difference is real.
+Tests, intervals and verdicts are in `bluffscope.stats`; nothing here says that a difference is real.
 """
 
 from __future__ import annotations

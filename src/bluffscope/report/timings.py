@@ -16,7 +16,7 @@ class Timings(NamedTuple):
     total: float | None
     """Of the run, and of its report where that is known; None where the manifest does not say."""
     rate: float | None
-    """Pairs a second once everything was loaded; None of several workers, whose seconds are summed."""
+    """Pairs a second once everything was loaded; None with several workers, because their seconds are summed."""
 
 
 def read_timings(manifest: Mapping[str, Any], total: float | None = None) -> Timings:

@@ -64,7 +64,7 @@ def headline(rows: pl.DataFrame) -> str:
 
 
 def judged(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows whose metric was tested, raw and at equal lengths, and means something."""
+    """The rows of interpretable metrics that were tested, raw and at equal lengths."""
     return rows.filter(interpretable()).drop_nulls(["q", "adj_q"])
 
 
@@ -120,7 +120,7 @@ def _cell(row: dict[str, Any]) -> Text:
 
 
 def _reasons(rows: pl.DataFrame) -> Iterator[Text]:
-    """Why, for what was found over all pairs, strongest first; for the rest the commonest reasons."""
+    """The reasons for verdicts over all pairs, strongest first; then why the others cannot be judged."""
     pooled = rows.filter((pl.col("scope") == "pooled") & pl.col("verdict").is_in(["separates", "confounded"]))
     strongest = pooled.sort(pl.col("dz").abs(), descending=True, maintain_order=True).rows(named=True)
     if strongest:
