@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
@@ -73,26 +73,13 @@ class Doctor(RunCommand):
         return exit_codes.DONE if found.sound else exit_codes.FAILED
 
 
-class _Row(NamedTuple):
-    """A line of docs/memory.md's table of batch sizes."""
-
-    label: str
-    device: Device
-    memory: int
-    """Bytes."""
-    guide: int
-    """Pairs a forward that are often recommended."""
-
-
 _GB: Final = 10**9
-_GUIDE: Final = (
-    _Row("CPU", "cpu", 8 * _GB, 4),
-    _Row("CPU", "cpu", 16 * _GB, 8),
-    _Row("MPS (M1/M2)", "mps", 8 * _GB, 8),
-    _Row("MPS (M1/M2)", "mps", 16 * _GB, 16),
-    _Row("CUDA", "cuda", 8 * _GB, 16),
-    _Row("CUDA", "cuda", 16 * _GB, 32),
-)
+_GUIDE: Final[dict[Device, tuple[str, dict[int, int]]]] = {
+    "cpu": ("CPU", {8: 4, 16: 8}),
+    "mps": ("MPS (M1/M2)", {8: 8, 16: 16}),
+    "cuda": ("CUDA", {8: 16, 16: 32}),
+}
+"""Of each device its name, and by its memory in GB the pairs per forward pass that are often recommended."""
 _USABLE: Final[dict[Device, str]] = {
     "cpu": "all but 2 GB for the system",
     "mps": "two thirds, which macOS grants the GPU at most",
@@ -156,17 +143,18 @@ def guide_rows() -> Iterator[tuple[str, ...]]:
     """Batch sizes often recommended for Gemma-2-2B, and those of the memory model; the header first."""
     dtypes = ("float32", "bfloat16")
     yield ("device", "memory", "guide", *dtypes)
-    for row in _GUIDE:
-        cells = (_cell(GEMMA_2_2B[dtype], row) for dtype in dtypes)
-        yield (row.label, f"{row.memory // _GB} GB", str(row.guide), *cells)
+    for device, (label, guide) in _GUIDE.items():
+        for memory, recommended in guide.items():
+            cells = (_cell(GEMMA_2_2B[dtype], device, memory * _GB) for dtype in dtypes)
+            yield (label, f"{memory} GB", str(recommended), *cells)
 
 
-def _cell(shape: Shape, row: _Row) -> str:
+def _cell(shape: Shape, device: Device, memory: int) -> str:
     from bluffscope.pipeline.batch_size import ROW_TOKENS, batch_tokens, gigabytes, run_footprint
 
-    found = run_footprint(shape, row.device, MeasureOptions())
-    usable = {"cpu": row.memory - 2 * _GB, "mps": row.memory * 2 // 3, "cuda": row.memory - _GB // 2}[row.device]
-    tokens = batch_tokens(found, row.device, ROW_TOKENS, usable)
+    found = run_footprint(shape, device, MeasureOptions())
+    usable = {"cpu": memory - 2 * _GB, "mps": memory * 2 // 3, "cuda": memory - _GB // 2}[device]
+    tokens = batch_tokens(found, device, ROW_TOKENS, usable)
     if not tokens:
         return f"does not fit ({gigabytes(found.least_needed(ROW_TOKENS))})"
     return f"{pairs(tokens)} ({gigabytes(found.needed(tokens, ROW_TOKENS))})"

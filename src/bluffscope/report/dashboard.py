@@ -56,9 +56,12 @@ class _Scopes:
         """Labels of all scopes, the pooled one last."""
         return [*self.labels.values(), *([] if self.pooled is None else [self.pooled])]
 
-    def label(self, row: dict[str, Any]) -> str | None:
-        """Of a row of the summary; None where its domain is not drawn."""
-        return self.pooled if row["pooled"] else self.labels.get(row["domain"])
+    def drawn(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows of scopes that are drawn, each with the label of its `scope`."""
+        label = pl.col("domain").replace_strict(self.labels, default=None, return_dtype=pl.String)
+        if "pooled" in rows.columns:
+            label = pl.when("pooled").then(pl.lit(self.pooled)).otherwise(label)
+        return rows.with_columns(scope=label).drop_nulls("scope")
 
 
 def dashboard(metrics: pl.DataFrame, title: str) -> Spec:
@@ -120,11 +123,8 @@ def _heat_map(rows: pl.DataFrame, metric: str, scopes: _Scopes) -> Spec:
     wide, tall = max(42, min(86, 430 // max(columns, 1))), 42 if len(layers) <= 8 else 20
     # Large cells show the means too.
     with_means = wide >= 76 and tall >= 40
-    cells = [
-        _cell(row, label, metric == _IN_PERCENT, with_means)
-        for row in rows.iter_rows(named=True)
-        if row["layer"] in layers and (label := scopes.label(row)) is not None
-    ]
+    shown = scopes.drawn(rows.filter(pl.col("layer").is_in(layers)))
+    cells = [_cell(row, metric == _IN_PERCENT, with_means) for row in shown.iter_rows(named=True)]
     sizes = [abs(cell["change"]) for cell in cells if cell["change"] is not None]
     if not sizes:
         return _nothing(title, subtitle)
@@ -133,14 +133,14 @@ def _heat_map(rows: pl.DataFrame, metric: str, scopes: _Scopes) -> Spec:
     return panel(spec, cells, title, wide * columns, [subtitle, *below])
 
 
-def _cell(row: dict[str, Any], scope: str, percent: bool, with_means: bool) -> dict[str, Any]:
+def _cell(row: dict[str, Any], percent: bool, with_means: bool) -> dict[str, Any]:
     change, fact = row["mean_diff"], row["mean_fact"]
     if percent and change is not None:
         change = 100 * change / fact if fact else None
     label = cell_text(change, percent)
     if with_means and fact is not None:
         label += f"\n{number(fact)} → {number(row['mean_hall'])}"
-    return {"scope": scope, "layer": str(row["layer"]), "change": change, "label": label}
+    return {"scope": row["scope"], "layer": str(row["layer"]), "change": change, "label": label}
 
 
 def cell_text(change: float | None, percent: bool) -> str:
@@ -152,18 +152,12 @@ def cell_text(change: float | None, percent: bool) -> str:
     return (text if float(text) else text[1:]) + (" %" if percent else "")
 
 
-def _labelled(values: pl.DataFrame, scopes: _Scopes) -> pl.DataFrame:
-    """The values of the domains that are drawn, by label."""
-    labels = pl.col("domain").replace_strict(scopes.labels, default=None, return_dtype=pl.String)
-    return values.with_columns(labels).drop_nulls("domain")
-
-
 def _scatter(values: pl.DataFrame, metric: str, scopes: _Scopes) -> Spec:
-    labelled = _labelled(values, scopes)
+    labelled = scopes.drawn(values).drop("domain")
     if labelled.is_empty():
         return _nothing(_SCATTERS[metric], "fact against hallucination, a point a pair")
     labels = [named(label) for label in scopes.labels.values()]
-    keys = charts.domain_keys("domain", len(labels), labels, columns=2 if max(map(len, labels)) > 12 else 4)
+    keys = charts.domain_keys("scope", len(labels), labels, columns=2 if max(map(len, labels)) > 12 else 4)
     drawn = sample(labelled)
     subtitle = count(labelled.height) + (" of these domains" if labelled.height < values.height else "")
     if drawn.height < labelled.height:
@@ -177,11 +171,11 @@ def _spread(values: pl.DataFrame, metric: str, scopes: _Scopes, *, first: bool) 
     title, subtitle = _LABELS[metric], _SPREADS[metric]
     if values.is_empty():
         return _nothing(title, subtitle, _SPREAD_WIDTH)
-    drawn = _labelled(values, scopes)
+    drawn = scopes.drawn(values)
     if scopes.pooled is not None:
-        drawn = pl.concat([drawn, values.with_columns(domain=pl.lit(scopes.pooled))])
+        drawn = pl.concat([drawn, values.with_columns(scope=pl.lit(scopes.pooled))])
     rows = (
-        drawn.rename({"domain": "scope", "hall": "hallucination"})
+        drawn.rename({"hall": "hallucination"})
         .unpivot(["fact", "hallucination"], index="scope", variable_name="view")
         .group_by("scope", "view", maintain_order=True)
         .agg(
@@ -210,10 +204,8 @@ def _effects(summary: pl.DataFrame, scopes: _Scopes) -> list[Spec]:
         subtitle.append(f"the {len(kept)} largest (pooled) of {len(names)} metrics")
         names = [name for name in names if name in kept]
     labels = distinct(names, 30)
-    points = [
-        {"metric": labels[row["metric"]], "scope": label, "dz": row["dz"]}
-        for row in rows.iter_rows(named=True)
-        if row["metric"] in labels and (label := scopes.label(row)) is not None
-    ]
+    points = scopes.drawn(rows.filter(pl.col("metric").is_in(names))).select(
+        pl.col("metric").replace_strict(labels, return_dtype=pl.String), "scope", "dz"
+    )
     spec = charts.effects([named(label) for label in scopes.all], pooled=scopes.pooled is not None)
     return [panel(spec, points, "Effect sizes by metric and domain", 310, subtitle)]
