@@ -100,6 +100,8 @@ class Shape:
     """Whether the LM head is loaded, for log-probabilities."""
     tied: bool = False
     """Whether the head has the weights of the embeddings."""
+    counted: int | None = None
+    """Weights of a block as it was loaded, its norms and biases included; None where only the configuration is known."""
 
     @classmethod
     def of(
@@ -179,7 +181,7 @@ class Shape:
     @property
     def block_weights(self) -> int:
         """Weights of one block."""
-        return self._in_blocks // self.blocks
+        return self.counted or self._in_blocks // self.blocks
 
     @property
     def cell_cost(self) -> float:
