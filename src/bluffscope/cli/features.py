@@ -145,8 +145,9 @@ class Features(Command):
         if self.ablate is not None:
             from bluffscope.features.ablation import ablate
 
-            options = {"device": self.device, "limit": self.limit, "sets": self.sets, "seed": self.seed}
-            ablations = ablate(run, pairs, study, self.ablate, **options)
+            ablations = ablate(
+                run, pairs, study, self.ablate, device=self.device, limit=self.limit, sets=self.sets, seed=self.seed
+            )
         return promoted, ablations
 
 

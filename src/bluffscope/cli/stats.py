@@ -67,11 +67,22 @@ class Stats(Command):
         note = None if run is None else drawn_from(table.height, run.rows)
         health = read_health(run.manifest if run is not None and (run.path / "manifest.json").exists() else {})
         allowed = self.allow_unsound or health.allowed
-        matched = {"by": self.by, "by_order": self.by_order, "resampling": Resampling(seed=self.seed)}
+        resampling = Resampling(seed=self.seed)
         withheld = () if allowed else health.failures
         try:
-            found = analyse_table(table, pairs, family=self.family, control=self.control, withheld=withheld, **matched)
-            detection = detect_in(table, pairs, run, **matched) if self.detectors else None
+            found = analyse_table(
+                table,
+                pairs,
+                by=self.by,
+                by_order=self.by_order,
+                family=self.family,
+                control=self.control,
+                resampling=resampling,
+                withheld=withheld,
+            )
+            detection = None
+            if self.detectors:
+                detection = detect_in(table, pairs, run, by=self.by, by_order=self.by_order, resampling=resampling)
         except InputError as error:
             raise InputError(f"{self.table}: {error}") from error
         source = {
