@@ -8,7 +8,7 @@ since they can be any text. Colours are those of Okabe and Ito, or viridis, whic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 Spec = dict[str, Any]
 
@@ -101,8 +101,12 @@ def forest() -> Spec:
     return _chart(title, [_line("x", 0), *layers], {"step": 26}, rows="metric")
 
 
-def detectors(value: Literal["auroc", "gain"]) -> Spec:
-    """AUROC of each detector, or its gain, with intervals. Rows: those of detectors.parquet for one scope."""
+def detectors(value: str) -> Spec:
+    """AUROC of each detector, or its gain, with intervals. Rows: those of detectors.parquet for one scope.
+
+    Args:
+        value: "auroc" or "gain".
+    """
     title, ends, reference = {
         "auroc": ("AUROC", "", 0.5),
         "gain": ("gain over the best baseline", "gain_", 0.0),

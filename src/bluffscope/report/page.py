@@ -43,12 +43,16 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
     environment = jinja2.Environment(
         loader=jinja2.BaseLoader(), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"clean": clean, "count": count, "effect": effect, "number": number}
-    environment.tests |= {"filled": _filled, "doubtful": not_interpretable}
     scripts = [javascript(), _asset("report.js")]
     data = _embedded(page_data(contents))
     text = environment.from_string(_asset("report.html.j2")).render(
         contents=contents,
+        clean=clean,
+        count=count,
+        effect=effect,
+        number=number,
+        filled=_filled,
+        doubtful=not_interpretable,
         held=min(MOST_PAIRS, contents.metrics.height),
         version=__version__,
         answer=sections.answer(contents),
