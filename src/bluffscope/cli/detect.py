@@ -45,9 +45,9 @@ class Train(Command):
         from bluffscope.detectors.train import train
         from bluffscope.features.selection import matching, pairs_of
         from bluffscope.report.detectors import render_trained, verdict
-        from bluffscope.table import read_run
         from bluffscope.table.atomic import table_errors
         from bluffscope.table.health import read_health
+        from bluffscope.table.reader import read_run
 
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: give a number from 0")

@@ -112,7 +112,7 @@ class Stats(Command):
     def _opened(self) -> tuple[pl.DataFrame, pl.DataFrame | None, Path, Run | None]:
         """The table, its pairs where they are known, the folder that results go to, and the run."""
         from bluffscope.stats.sampling import pairs_of, read_metrics
-        from bluffscope.table import read_run, read_table
+        from bluffscope.table.reader import read_run, read_table
 
         path = self.table
         if self.by_order and (self.pairs is None or path.is_dir() or Path(self.pairs).is_dir()):

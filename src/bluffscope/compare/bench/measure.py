@@ -20,7 +20,7 @@ from bluffscope.compare.bench.parts import OneByOne, TextByText, dense_geometry
 from bluffscope.compare.bench.shapes import SHAPES, build_coders, build_language_model
 from bluffscope.compare.bench.texts import LONG_WORDS, LONG_WORDS_OF_THE_DEMO, write_pairs
 from bluffscope.config import DataOptions, EngineOptions, ModelOptions, OutputOptions, RunConfig
-from bluffscope.engine import LocalEngine
+from bluffscope.engine.local import run_here
 from bluffscope.errors import InputError
 from bluffscope.host.buffers import Buffers, kept_heap
 from bluffscope.host.machine import Watch, peak_rss, reset_peak_rss
@@ -129,7 +129,7 @@ class Built:
             pairs = zip(source.pairs(), scan.groups, strict=True)
             shards = cut_shards(pairs, config.engine.shard_pairs)
             with kept_heap() if self.job.pooled else nullcontext():
-                LocalEngine(self.job.depth).run(shards, lambda: worker, commit, lambda _: None)
+                run_here(shards, worker, commit, lambda _: None, self.job.depth)
             with stopwatch.stage("write"):
                 merged = merge(folder, len(committed), worker.columns, {})
             seconds = time.perf_counter() - started - stopwatch.seconds.get("load", 0.0)
