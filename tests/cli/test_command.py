@@ -141,7 +141,7 @@ def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder
     assert (tmp_path / "run" / "stats.parquet").exists()
     assert not (tmp_path / "run" / "figures").exists()
     # Page and terminal agree on the time.
-    assert f"<p>{total.split()[2]} s in all" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert f"<p>{total.split()[2]} s in total" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 def test_the_config_of_a_run_is_complete_and_replays_it(call, tiny_flags, tmp_path, monkeypatch):

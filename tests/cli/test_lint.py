@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bluffscope.cli.json_file import write_json
+from bluffscope.cli.named_file import write_json
 from planted import clean_pairs, planted, written
 
 

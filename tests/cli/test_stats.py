@@ -130,6 +130,11 @@ def test_the_same_seed_gives_the_same_files(call, foreign, tmp_path):
     assert one == two
 
 
+def test_columns_of_pairs_are_refused_for_a_run_as_for_a_table(call, tmp_path):
+    outcome = call("stats", tmp_path, "--columns", "id=b")
+    assert (outcome.code, outcome.err) == (2, "bluffscope stats: --columns requires --pairs\n")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "flags", "says"),
     [

@@ -69,5 +69,5 @@ def test_a_run_lints_a_sample_of_a_large_input_and_the_report_says_so(
     lint = result.manifest["lint"]
     assert (lint["rows"], lint["rows_in_all"]) == (90, 900)
     assert lint["headline"].startswith("1 error (contradiction: 60 pairs)")
-    said = [doubt["text"] for doubt in doubts(read_contents(result.path))]
+    said = [doubt.text for doubt in doubts(read_contents(result.path))]
     assert "Of 900 pairs, 90 were linted: whole groups drawn at random. bluffscope lint takes all." in said

@@ -181,6 +181,13 @@ def test_analyses_that_did_not_run_have_no_panel():
     ]
 
 
+def test_the_first_spread_with_values_names_the_scopes_and_explains_the_colours():
+    found = panels(dashboard(nulled(synthetic(40), "stability"), "x"))
+    first, second = (found[title]["layer"][0]["encoding"] for title in ("Entropy", "Cross-layer alignment"))
+    assert first["y"]["axis"] is not None and first["color"]["legend"] is not None
+    assert second["y"]["axis"] is None and second["color"]["legend"] is None
+
+
 def test_the_specification_is_valid_vega_lite():
     alt.Chart.from_dict(figure(dashboard(synthetic(20), "x")), validate=True)
 

@@ -216,18 +216,18 @@ def test_sections_whose_numbers_are_not_there_are_left_out(tmp_path):
     assert full - ids == {"dose", "dose-note"}
 
 
-def test_the_answer_says_what_one_text_alone_tells_and_what_that_is_worth(tmp_path):
+def test_the_answer_compares_a_detector_with_length_and_text_alone(tmp_path):
     folder = make_run(tmp_path / "run")
     page = page_of(folder)
     # Feature 0 of the made-up runs fires in hallucinations alone.
     assert re.search(
-        r"From one text alone, SAE features tell a hallucination with AUROC [01]\.\d\d \([01]\.\d\d to [01]\.\d\d\): "
-        r"more than the best of length and completion text \(\+0\.\d\d, \+0\.\d\d to \+0\.\d\d\)\.",
+        r"A detector on SAE features reaches AUROC [01]\.\d\d \([01]\.\d\d to [01]\.\d\d\) for single texts; "
+        r"length or completion text alone, 0\.\d\d\. Gain: \+0\.\d\d \(\+0\.\d\d to \+0\.\d\d\)\.",
         page.text,
     )
     rows = pl.read_parquet(folder / "detectors.parquet").with_columns(gain_lo=pl.lit(-0.01))
     rows.write_parquet(folder / "detectors.parquet")
-    assert "not shown to be more than the best of length and completion text" in page_of(folder).text
+    assert "not shown to be above 0." in page_of(folder).text
 
 
 def test_a_long_run_is_closed_without_detectors_and_the_page_says_how_to_get_them(tmp_path, monkeypatch):
@@ -335,7 +335,7 @@ def test_the_page_gives_the_total_time_that_the_terminal_is_given(tmp_path):
     folder = make_run(tmp_path / "run", manifest={"fidelity": {"seconds": 0.5}})
     report = write_report(folder, started=time.perf_counter() - 100)
     text = Parsed(report.path.read_bytes()).text
-    assert f"Speed {report.seconds:.1f} s in all" in text
+    assert f"Speed {report.seconds:.1f} s in total" in text
     assert report.seconds > 100
     stages = re.search(r"fidelity (\S+) report (\S+)", text)
     # The run took 4.0 s by its manifest.

@@ -15,13 +15,14 @@ from rich.text import Text
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.dry_run import dry_run
-from bluffscope.cli.health import headline, print_findings
+from bluffscope.cli.health import exit_code, headline, print_findings
 from bluffscope.cli.main import guarded
 from bluffscope.cli.options import RunCommand, parse
 from bluffscope.cli.progress import BarProgress, LineProgress
 from bluffscope.config import EngineOptions, ForecastOptions, RunConfig
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
+from bluffscope.host.terminal import count
 
 if TYPE_CHECKING:
     from bluffscope.api import CompletedRun
@@ -92,21 +93,20 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
         with messages_on(messages), downloads:
             result = run(config, analyses=analyses or ANALYSES, added=added, progress=progress, tell=progress.tell)
     _print(result, time.perf_counter() - started)
-    if read_health(result.manifest).withheld:
-        return exit_codes.UNSOUND
-    return exit_codes.QUARANTINED if result.merged.quarantined else exit_codes.DONE
+    quarantined = exit_codes.QUARANTINED if result.merged.quarantined else exit_codes.DONE
+    return exit_code(read_health(result.manifest)) or quarantined
 
 
 def _print(result: CompletedRun, seconds: float) -> None:
     """The summary, the answer, where the time went, what was left out, and where the results are."""
     from bluffscope.report import render_fidelity, render_summary
+    from bluffscope.report.timings import read_timings
     from bluffscope.stats.sampling import drawn_from, read_metrics
 
     console = output_console()
     if result.untouched:
         tables = len(result.merged.tables)
-        line = f"Nothing to do: {result.path} is complete, and its {tables} tables match their checksums"
-        console.say(line)
+        console.say(f"Nothing to do: {result.path} is complete, and its {tables} tables match their checksums")
         return
     metrics, total = read_metrics(result.path)
     console.print(render_summary(metrics))
@@ -116,33 +116,26 @@ def _print(result: CompletedRun, seconds: float) -> None:
         console.print(render_fidelity(result.fidelity))
     if result.report is not None:
         console.print(Text(f"\n{result.report.sentence}\n", style="bold"))
-    timings = result.manifest["timings"]
-    stages = " | ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.items() if stage != "total")
-    pairs = result.merged.rows + result.merged.quarantined
-    working = sum(timings[stage] for stage in ("tokenise", "forward", "sae", "geometry"))
-    workers = result.manifest["workers"]
-    # Of several workers the seconds are summed: that rate would be one worker's.
-    rate = f" ({pairs / working:.0f} pairs/sec once loaded)" if working > 0 and workers is None else ""
-    closing = ""
-    if result.report is not None:
-        seconds = result.report.seconds  # as the page says it
-        fidelity = result.manifest.get("fidelity", {}).get("seconds", 0.0)
-        closing = f" | fidelity {fidelity:.1f}" * bool(fidelity)
-        closing += f" | report {seconds - timings['total'] - fidelity:.1f}"
-    lines = [f"Total time: {seconds:.1f} s{rate}", f"Seconds by stage: {stages}{closing}"]
-    if workers is not None:
-        lines.append(_workers_line(workers))
-    lines.append(_memory_line(result.manifest["memory"]))
-    if result.merged.quarantined:
-        lines.append(f"Quarantined: {result.merged.quarantined} of {pairs} pairs (quarantine.parquet):")
-        lines += [f"  {number} x {reason}" for reason, number in list(result.merged.reasons.items())[:5]]
-    lint = result.manifest["lint"]
+    manifest, merged = result.manifest, result.merged
+    timings = read_timings(manifest, None if result.report is None else result.report.seconds)
+    taken = seconds if result.report is None else result.report.seconds  # as the page says it
+    rate = "" if timings.rate is None else f" ({timings.rate:.0f} pairs/sec once loaded)"
+    stages = " | ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.stages.items())
+    lines = [f"Total time: {taken:.1f} s{rate}", f"Seconds by stage: {stages}"]
+    if manifest["workers"] is not None:
+        lines.append(_workers_line(manifest["workers"]))
+    lines.append(_memory_line(manifest["memory"]))
+    if merged.quarantined:
+        pairs = merged.rows + merged.quarantined
+        lines.append(f"Quarantined: {merged.quarantined} of {pairs} pairs (quarantine.parquet):")
+        lines += [f"  {number} x {reason}" for reason, number in list(merged.reasons.items())[:5]]
+    lint = manifest["lint"]
     if lint.get("headline"):
         of = f" of {lint['rows']:,} pairs in whole groups drawn at random" if "rows_in_all" in lint else ""
         lines.append(f"Lint{of}: {lint['headline']}; see manifest.json")
-    print_findings(console, result.manifest["health"])
-    lines.append(headline(result.manifest["health"]))
-    lines += [f"Hint: {hint}" for hint in result.manifest["hints"]]
+    print_findings(console, manifest["health"])
+    lines.append(headline(manifest["health"]))
+    lines += [f"Hint: {hint}" for hint in manifest["hints"]]
     lines.append(f"Run: {result.path}")
     if result.report is not None:
         lines.append(f"Report: {result.report.path}")
@@ -152,7 +145,7 @@ def _print(result: CompletedRun, seconds: float) -> None:
 def _workers_line(workers: Mapping[str, Any]) -> str:
     """`Workers: 2, each with 1 thread, 61.2 pairs/sec (1 died on the way)`."""
     number, threads, rate = workers["number"], workers["threads"], workers["pairs_per_second_each"]
-    each = f"{threads} thread{'s' if threads > 1 else ''}" + (" and a GPU" if workers["gpu"] else "")
+    each = count(threads, "thread") + (" and a GPU" if workers["gpu"] else "")
     speed = "" if rate is None else f", {rate:.1f} pairs/sec"
     lost = f" ({workers['lost']} died on the way)" if workers["lost"] else ""
     return f"Workers: {number}, each with {each}{speed}{lost}"
@@ -166,4 +159,3 @@ def _memory_line(memory: Mapping[str, int | None]) -> str:
 
 
 COMMAND = Analyze
-__all__ = ["COMMAND", "Analyze", "analyze", "experiment"]

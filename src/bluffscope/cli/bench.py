@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -43,56 +42,51 @@ class Bench(Command):
     """Folder for bench.json and figures (default: bench-<shape>)."""
 
     def execute(self) -> int:
-        """Run the parts asked for, in order; what is measured is on disk before the next part starts."""
-        return bench(self)
+        """Measure the parts in order; what is measured is on disk before the next part starts."""
+        from bluffscope.compare.bench import jobs, tables
+        from bluffscope.table.folder import write_json
 
+        steps = [jobs.STRATEGIES.get(name, name) for name in self.strategies] or jobs.STEPS
+        if unknown := [step for step in steps if step not in jobs.STEPS]:
+            names = [*jobs.STRATEGIES, *jobs.STEPS]
+            alike = difflib.get_close_matches(unknown[0], names, n=3)
+            hint = (
+                f"did you mean {' or '.join(map(repr, alike))}?"
+                if alike
+                else f"there are {', '.join(map(repr, names))}"
+            )
+            raise InputError(f"--strategies {unknown[0]!r}: no such step or strategy; {hint}")
+        if wrong := [size for size in self.batch_sizes if size < 1]:
+            raise InputError(f"--batch-sizes {wrong[0]}: give at least 1")
+        folder = self.out or Path(f"bench-{self.shape}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {folder}: cannot be made ({error.strerror}); choose another folder") from error
+        lists: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
 
-def bench(options: Bench) -> int:
-    """Run the parts asked for; see `Bench`."""
-    from bluffscope.compare.bench import jobs, tables
-    from bluffscope.table.atomic import write_bytes
+        if {"ladder", "limit"} & set(self.parts):
+            for record in _measured(jobs.ladder(self.shape, steps)):
+                lists["limit" if record["step"] == "limit" else "ladder"].append(record)
+                write_json(folder / "bench.json", lists)
+            _print(tables.ladder_table(lists["ladder"]))
+            if lists["limit"]:
+                _print(tables.limit_table(lists["limit"], lists["ladder"]))
+        for part, asked, table in (
+            ("batch_sizes", jobs.batch_sizes(self.shape, self.batch_sizes), tables.batch_table),
+            ("sharing", jobs.sharing(self.shape), tables.sharing_table),
+            ("growth", jobs.growth(), tables.growth_table),
+        ):
+            if part in self.parts:
+                for record in _measured(asked):
+                    lists[part].append(record)
+                    write_json(folder / "bench.json", lists)
+                _print(table(lists[part]))
+        from bluffscope.compare.bench.figures import write_figures  # vl-convert: 80 MB
 
-    steps = [jobs.STRATEGIES.get(name, name) for name in options.strategies] or jobs.STEPS
-    if unknown := [step for step in steps if step not in jobs.STEPS]:
-        names = [*jobs.STRATEGIES, *jobs.STEPS]
-        alike = difflib.get_close_matches(unknown[0], names, n=3)
-        hint = f"did you mean {' or '.join(map(repr, alike))}?" if alike else f"there are {', '.join(map(repr, names))}"
-        raise InputError(f"--strategies {unknown[0]!r}: no such step or strategy; {hint}")
-    if wrong := [size for size in options.batch_sizes if size < 1]:
-        raise InputError(f"--batch-sizes {wrong[0]}: give at least 1")
-    folder = options.out or Path(f"bench-{options.shape}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be made ({error.strerror}); choose another folder") from error
-    lists: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
-
-    def keep() -> None:
-        write_bytes(folder / "bench.json", (json.dumps(lists, indent=1) + "\n").encode())
-
-    if {"ladder", "limit"} & set(options.parts):
-        for record in _measured(jobs.ladder(options.shape, steps)):
-            lists["limit" if record["step"] == "limit" else "ladder"].append(record)
-            keep()
-        _print(tables.ladder_table(lists["ladder"]))
-        if lists["limit"]:
-            _print(tables.limit_table(lists["limit"], lists["ladder"]))
-    for part, asked, table in (
-        ("batch_sizes", jobs.batch_sizes(options.shape, options.batch_sizes), tables.batch_table),
-        ("sharing", jobs.sharing(options.shape), tables.sharing_table),
-        ("growth", jobs.growth(), tables.growth_table),
-    ):
-        if part in options.parts:
-            for record in _measured(asked):
-                lists[part].append(record)
-                keep()
-            _print(table(lists[part]))
-    from bluffscope.compare.bench.figures import write_figures  # vl-convert: 80 MB
-
-    figures = write_figures(lists, folder)
-    console = output_console()
-    console.say(*(f"Written: {path}" for path in (folder / "bench.json", *figures)))
-    return exit_codes.DONE
+        figures = write_figures(lists, folder)
+        output_console().say(*(f"Written: {path}" for path in (folder / "bench.json", *figures)))
+        return exit_codes.DONE
 
 
 def _measured(jobs: Iterable[Job]) -> Iterable[dict[str, Any]]:

@@ -41,4 +41,3 @@ class Compare(Command):
 
 
 COMMAND = Compare
-__all__ = ["COMMAND", "Compare"]

@@ -1,4 +1,4 @@
-"""Where the commands print: consoles that survive a reader who goes away, and log messages as single lines."""
+"""Where the commands print: consoles that survive a closed pipe, and log messages as single lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from bluffscope.host.redaction import redacted
 
 PLAIN_WIDTH = 100
-"""Columns of what is printed where there is no terminal to ask."""
+"""Columns of the output where there is no terminal."""
 
 
 class LastingConsole(Console):

@@ -11,11 +11,11 @@ import tyro
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.named_file import check_file
 from bluffscope.cli.options import Command, CommandGroup
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
-    from bluffscope.detectors.score import Score as Scored
     from bluffscope.detectors.score import Scorer
 
 
@@ -39,8 +39,45 @@ class Train(Command):
     """Seed for folds and bootstrap."""
 
     def execute(self) -> int:
-        """Fit, judge, keep."""
-        return train(self)
+        """Fit, judge, save; 1 where it was not good enough to be saved."""
+        # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
+        from bluffscope.detectors.files import check_new, write_detector
+        from bluffscope.detectors.train import train
+        from bluffscope.features.selection import matching, pairs_of
+        from bluffscope.report.detectors import render_trained, verdict
+        from bluffscope.table.atomic import table_errors
+        from bluffscope.table.health import read_health
+        from bluffscope.table.reader import read_run
+
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: give a number from 0")
+        check_new(self.out)
+        run = read_run(self.run)
+        failures = read_health(run.manifest).withheld
+        if failures and not self.allow_unsound:
+            raise InputError(
+                f"{self.run} failed its health gate ({failures[0]}); see bluffscope doctor, or --allow-unsound"
+            )
+        measure = run.config.get("measure")
+        if isinstance(measure, dict) and measure.get("position") == "divergence":
+            raise InputError(
+                f"{self.run} was measured at --position divergence, which a single text does not have; "
+                "run analyze with another --position"
+            )
+        pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
+        try:
+            with table_errors(run.path):
+                trained = train(run, matching(pairs, self.where), self.on, self.seed)
+        except InputError as error:
+            raise InputError(f"{self.run}: {error}") from error
+        console = output_console()
+        console.print(render_trained(trained, self.where))
+        if not trained.beats and not self.allow_weak:
+            console.say(f"Not saved: {verdict(trained)}. --allow-weak saves it anyway.", style="bold red")
+            return exit_codes.FAILED
+        paths = write_detector(self.out, trained, run, self.where)
+        console.say(f"Detector: {paths[0]}, {paths[1].name}")
+        return exit_codes.DONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,115 +106,54 @@ class Score(Command):
     """Device for the model."""
 
     def execute(self) -> int:
-        """Score, print or write."""
-        return score(self)
+        """Score, print or write; 3 where a text could not be scored."""
+        self._check()
+        from bluffscope.detectors.files import read_detector
 
+        detector = read_detector(self.detector)
+        position = detector.position
+        if self.text and (detector.keys.on == "metrics" or position != "last"):
+            why = "uses metrics of prompt and completion" if position == "last" else f"reads at {position}"
+            raise InputError(f"--text: this detector {why}; give --prompt and --completion")
+        from bluffscope.detectors.score import open_scorer  # torch: seconds that a mistyped flag should not take
 
-def train(options: Train) -> int:
-    """Fit, judge, keep; 1 where it was not good enough to be kept."""
-    # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
-    from bluffscope.detectors.files import check_new, write_detector
-    from bluffscope.detectors.train import train as fit
-    from bluffscope.features.selection import matching, pairs_of
-    from bluffscope.report.training import render_trained, verdict
-    from bluffscope.table.atomic import table_errors
-    from bluffscope.table.health import read_health
-    from bluffscope.table.reader import read_run
+        with messages_on(message_console()):
+            scorer = open_scorer(detector, model=self.model, sae=self.sae, revision=self.revision, device=self.device)
+            if self.data is not None:
+                from bluffscope.detectors.score_file import score_file
 
-    if options.seed < 0:
-        raise InputError(f"--seed {options.seed}: give a number from 0")
-    check_new(options.out)
-    run = read_run(options.run)
-    failures = read_health(run.manifest).withheld
-    if failures and not options.allow_unsound:
-        raise InputError(
-            f"{options.run} failed its health gate ({failures[0]}); see bluffscope doctor, or --allow-unsound"
-        )
-    measure = run.config.get("measure")
-    if isinstance(measure, dict) and measure.get("position") == "divergence":
-        raise InputError(
-            f"{options.run} was measured at --position divergence, which a single text does not have; "
-            "run analyze with another --position"
-        )
-    pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
-    try:
-        with table_errors(run.path):
-            trained = fit(run, matching(pairs, options.where), options.on, options.seed)
-    except InputError as error:
-        raise InputError(f"{options.run}: {error}") from error
-    console = output_console()
-    console.print(render_trained(trained, options.where))
-    if not trained.beats and not options.allow_weak:
-        console.say(f"Not saved: {verdict(trained)}. --allow-weak saves it anyway.", style="bold red")
-        return exit_codes.FAILED
-    paths = write_detector(options.out, trained, run, options.where)
-    console.say(f"Detector: {paths[0]}, {paths[1].name}")
-    return exit_codes.DONE
+                return score_file(scorer, self.data, self.out, whole_texts=position == "last")
+            return self._given(scorer)
 
+    def _check(self) -> None:
+        pair = self.prompt is not None or self.completion is not None
+        if pair and (self.prompt is None or self.completion is None):
+            raise InputError("--prompt and --completion: give both")
+        if bool(self.text) + pair + (self.data is not None) != 1:
+            raise InputError("give one of --text, --prompt with --completion, and --data")
+        if self.out is not None and self.data is None:
+            raise InputError("--out: only with --data")
+        check_file("--out", self.out)
 
-def score(options: Score) -> int:
-    """Score texts; 3 where some of a file's could not be scored."""
-    _check_asked(options)
-    from bluffscope.detectors.files import read_detector
+    def _given(self, scorer: Scorer) -> int:
+        """Score the texts on the command line."""
+        from bluffscope.detectors.score import Text
+        from bluffscope.records import joined
 
-    detector = read_detector(options.detector)
-    position = detector.position
-    if options.text and (detector.keys.on == "metrics" or position != "last"):
-        why = "looks at metrics of prompt and completion" if position == "last" else f"reads at {position}"
-        raise InputError(f"--text: this detector {why}; give --prompt and --completion")
-    from bluffscope.detectors.score import open_scorer  # torch: seconds that a mistyped flag should not take
-
-    with messages_on(message_console()):
-        scorer = open_scorer(
-            detector, model=options.model, sae=options.sae, revision=options.revision, device=options.device
-        )
-        if options.data is not None:
-            from bluffscope.detectors.score_file import score_file
-
-            return score_file(scorer, options.data, options.out, whole_texts=position == "last")
-        return _given(scorer, options)
-
-
-def _check_asked(options: Score) -> None:
-    pair = options.prompt is not None or options.completion is not None
-    if pair and (options.prompt is None or options.completion is None):
-        raise InputError("--prompt and --completion: give both")
-    if bool(options.text) + pair + (options.data is not None) != 1:
-        raise InputError("give one of --text, --prompt with --completion, and --data")
-    if options.out is not None and options.data is None:
-        raise InputError("--out: only with --data")
-    if options.out is not None and (options.out.is_dir() or not options.out.absolute().parent.is_dir()):
-        raise InputError(
-            f"--out {options.out}: {'a folder' if options.out.is_dir() else 'no such folder'}; give a file"
-        )
-
-
-def _given(scorer: Scorer, options: Score) -> int:
-    """Score what stands on the command line."""
-    from bluffscope.detectors.score import Text
-    from bluffscope.records import joined
-
-    texts = [Text(str(number), text) for number, text in enumerate(options.text)]
-    if options.prompt is not None:
-        texts = [Text("0", options.prompt, options.completion)]
-    console = output_console()
-    failed = False
-    for text, found in zip(texts, scorer.scores(texts), strict=True):
-        failed |= found.reason is not None
-        whole = text.prompt if text.completion is None else joined(text.prompt, text.completion, scorer.join)
-        console.say(_line(found, whole))
-    return exit_codes.QUARANTINED if failed else exit_codes.DONE
-
-
-def _line(found: Scored, text: str) -> str:
-    shown = json.dumps(text, ensure_ascii=False)
-    if found.probability is None:
-        return f"not scored ({found.reason}): {shown}"
-    return f"{found.probability:.3f} {shown}"
+        texts = [Text(str(number), text) for number, text in enumerate(self.text)]
+        if self.prompt is not None:
+            texts = [Text("0", self.prompt, self.completion)]
+        console = output_console()
+        failed = False
+        for text, found in zip(texts, scorer.scores(texts), strict=True):
+            failed |= found.reason is not None
+            whole = text.prompt if text.completion is None else joined(text.prompt, text.completion, scorer.join)
+            scored = f"not scored ({found.reason}):" if found.probability is None else f"{found.probability:.3f}"
+            console.say(f"{scored} {json.dumps(whole, ensure_ascii=False)}")
+        return exit_codes.QUARANTINED if failed else exit_codes.DONE
 
 
 COMMAND = CommandGroup(
     "Train a detector on a run, or score texts with one.",
     {"train": Train, "score": Score},
 )
-__all__ = ["COMMAND", "Score", "Train", "score", "train"]

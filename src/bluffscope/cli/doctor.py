@@ -6,21 +6,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Final
 
 from bluffscope.cli import exit_codes
-from bluffscope.cli.console import LastingConsole, message_console, messages_on, output_console
+from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.health import headline, print_health
-from bluffscope.cli.json_file import check_json, write_json
+from bluffscope.cli.named_file import check_file, write_json
 from bluffscope.cli.options import RunCommand
+from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.host.terminal import table
+from bluffscope.pipeline.memory import GEMMA_2_2B, TOKENS_A_PAIR, Device, Shape, pairs
 
 if TYPE_CHECKING:
-    from bluffscope.config import RunConfig
     from bluffscope.host.machine import Machine
-    from bluffscope.pipeline.memory import Device, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,27 +43,24 @@ class Doctor(RunCommand):
     """Which checks to run."""
 
     def execute(self) -> int:
-        """Print the machine, the recommendation for the model and its health."""
-        check_json(self.doctor.json)
+        """Print the machine, what a run takes and the health checks."""
+        check_file("--json", self.doctor.json)
         # Torch takes seconds to import: --help and a mistyped flag should not.
         from bluffscope.host.machine import read_machine
 
         console = output_console()
         with messages_on(message_console()):
-            plan = _plan(self.config)
+            plan = list(_plan(self.config))  # what cannot be planned is an error before anything is printed
             console.say(*_machine_lines(read_machine()), "", *plan)
         console.print()
-        if not self.doctor.machine_only:
-            return self._health(console)
-        console.print(_guide_table())
-        console.print(
-            f"Pairs per forward pass, of {_tokens_a_pair()} distinct tokens each, and the memory. Usable memory: "
-            + "; ".join(f"{name.upper()}: {text}" for name, text in _USABLE.items())
-        )
-        return exit_codes.DONE
-
-    def _health(self, console: LastingConsole) -> int:
-        """Check the set-up and print what was found."""
+        if self.doctor.machine_only:
+            heads, *rows = guide_rows()
+            console.print(table(heads, rows, title="Gemma 2 2B with three 16k SAEs, by device and memory", gap=2))
+            console.print(
+                f"Pairs per forward pass, of {TOKENS_A_PAIR} distinct tokens each, and the memory. Usable memory: "
+                + "; ".join(f"{name.upper()}: {text}" for name, text in _USABLE.items())
+            )
+            return exit_codes.DONE
         from bluffscope.health import diagnose
 
         started = time.perf_counter()
@@ -78,26 +73,13 @@ class Doctor(RunCommand):
         return exit_codes.DONE if found.sound else exit_codes.FAILED
 
 
-class _Row(NamedTuple):
-    """A line of docs/memory.md's table of batch sizes."""
-
-    label: str
-    device: Device
-    memory: int
-    """Bytes."""
-    guide: int
-    """Pairs a forward that are often recommended."""
-
-
 _GB: Final = 10**9
-_GUIDE: Final = (
-    _Row("CPU", "cpu", 8 * _GB, 4),
-    _Row("CPU", "cpu", 16 * _GB, 8),
-    _Row("MPS (M1/M2)", "mps", 8 * _GB, 8),
-    _Row("MPS (M1/M2)", "mps", 16 * _GB, 16),
-    _Row("CUDA", "cuda", 8 * _GB, 16),
-    _Row("CUDA", "cuda", 16 * _GB, 32),
-)
+_GUIDE: Final[dict[Device, tuple[str, dict[int, int]]]] = {
+    "cpu": ("CPU", {8: 4, 16: 8}),
+    "mps": ("MPS (M1/M2)", {8: 8, 16: 16}),
+    "cuda": ("CUDA", {8: 16, 16: 32}),
+}
+"""Of each device its name, and by its memory in GB the pairs per forward pass that are often recommended."""
 _USABLE: Final[dict[Device, str]] = {
     "cpu": "all but 2 GB for the system",
     "mps": "two thirds, which macOS grants the GPU at most",
@@ -122,7 +104,7 @@ def _machine_lines(machine: Machine) -> Iterator[str]:
         yield f"Accelerator: {accelerator.name}, {total}, {free} free"
 
 
-def _plan(config: RunConfig) -> list[str]:
+def _plan(config: RunConfig) -> Iterator[str]:
     """What a run with these options takes on this machine."""
     from bluffscope.host.machine import free_memory
     from bluffscope.pipeline.batch_size import (
@@ -134,65 +116,48 @@ def _plan(config: RunConfig) -> list[str]:
         predicted_peak,
         run_footprint,
     )
-    from bluffscope.pipeline.memory import pairs
 
     planned = plan_run(config.model, whole=config.measure.logprob)
     found = run_footprint(planned.shape, planned.device, config.measure)
     rows = config.engine.row_tokens or ROW_TOKENS
     free = free_memory(planned.device)
     tokens = batch_tokens(found, planned.device, rows, int(free * SHARE))
-    lines = [f"Model: {planned}"]
-    lines.append(f"Weights: {gigabytes(found.weights)}; SAEs: {gigabytes(found.saes)}")
+    yield f"Model: {planned}"
+    yield f"Weights: {gigabytes(found.weights)}; SAEs: {gigabytes(found.saes)}"
     if not tokens:
         needed = gigabytes(found.least_needed(rows) / SHARE)
-        lines.append(f"Batch size: does not fit: needs about {needed}, and {gigabytes(free)} are free")
-        return lines
-    size = pairs(tokens)
-    lines.append(
-        f"Batch size: {size} pairs per forward pass, of {_tokens_a_pair()} distinct tokens each ({tokens} tokens)"
+        yield f"Batch size: does not fit: needs about {needed}, and {gigabytes(free)} are free"
+        return
+    yield (
+        f"Batch size: {pairs(tokens)} pairs per forward pass, of {TOKENS_A_PAIR} distinct tokens each ({tokens} tokens)"
     )
-    lines.append(f"Peak memory: {gigabytes(found.peak(tokens, rows))} predicted, {gigabytes(free)} free")
+    yield f"Peak memory: {gigabytes(found.peak(tokens, rows))} predicted, {gigabytes(free)} free"
     if config.engine.batch_size != "auto":
         engine = replace(config.engine, batch_tokens=tokens, row_tokens=rows)
         asked = predicted_peak(engine, found, config.engine.batch_size)
         if asked is not None:
-            lines.append(f"With --batch-size {config.engine.batch_size}: {gigabytes(asked)} predicted")
-    return lines
-
-
-def _guide_table() -> Table:
-    heads, *rows = guide_rows()
-    return table(heads, rows, title="Gemma 2 2B with three 16k SAEs, by device and memory", gap=2)
+            yield f"With --batch-size {config.engine.batch_size}: {gigabytes(asked)} predicted"
 
 
 def guide_rows() -> Iterator[tuple[str, ...]]:
-    """Batch sizes that are often recommended for Gemma-2-2B, beside what the memory model says; first the header."""
-    from bluffscope.pipeline.memory import GEMMA_2_2B
-
+    """Batch sizes often recommended for Gemma-2-2B, and those of the memory model; the header first."""
     dtypes = ("float32", "bfloat16")
     yield ("device", "memory", "guide", *dtypes)
-    for row in _GUIDE:
-        cells = (_cell(GEMMA_2_2B[dtype], row) for dtype in dtypes)
-        yield (row.label, f"{row.memory // _GB} GB", str(row.guide), *cells)
+    for device, (label, guide) in _GUIDE.items():
+        for memory, recommended in guide.items():
+            cells = (_cell(GEMMA_2_2B[dtype], device, memory * _GB) for dtype in dtypes)
+            yield (label, f"{memory} GB", str(recommended), *cells)
 
 
-def _cell(shape: Shape, row: _Row) -> str:
-    from bluffscope.config import MeasureOptions
+def _cell(shape: Shape, device: Device, memory: int) -> str:
     from bluffscope.pipeline.batch_size import ROW_TOKENS, batch_tokens, gigabytes, run_footprint
-    from bluffscope.pipeline.memory import pairs
 
-    found = run_footprint(shape, row.device, MeasureOptions())
-    usable = {"cpu": row.memory - 2 * _GB, "mps": row.memory * 2 // 3, "cuda": row.memory - _GB // 2}[row.device]
-    tokens = batch_tokens(found, row.device, ROW_TOKENS, usable)
+    found = run_footprint(shape, device, MeasureOptions())
+    usable = {"cpu": memory - 2 * _GB, "mps": memory * 2 // 3, "cuda": memory - _GB // 2}[device]
+    tokens = batch_tokens(found, device, ROW_TOKENS, usable)
     if not tokens:
         return f"does not fit ({gigabytes(found.least_needed(ROW_TOKENS))})"
     return f"{pairs(tokens)} ({gigabytes(found.needed(tokens, ROW_TOKENS))})"
-
-
-def _tokens_a_pair() -> int:
-    from bluffscope.pipeline.memory import TOKENS_A_PAIR
-
-    return TOKENS_A_PAIR
 
 
 COMMAND = Doctor

@@ -99,6 +99,3 @@ def _scaled(value: float) -> str:
             return f"{value:.3g} {prefix}"
         value /= 1000
     return f"{value:.3g} Y"
-
-
-__all__ = ["dry_run", "duration"]

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import tyro
 
-from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.health import exit_code, print_failed_gate
 from bluffscope.cli.options import Command
 from bluffscope.errors import InputError
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from bluffscope.table.reader import Run
 
 Promoted = Mapping[tuple[int, int], list[str]]
+_LEAST: Final = {"top": 1, "sets": 2, "limit": 1, "ablate": 0, "seed": 0}
+"""Smallest values of options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,134 +69,99 @@ class Features(Command):
 
     def execute(self) -> int:
         """Look at the features, print and write."""
-        least = {"top": 1, "sets": 2, "limit": 1, "ablate": 0, "seed": 0}
-        for name, low in least.items():
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < low:
-                raise InputError(f"--{name} {value}: give at least {low}")
+            if value is not None and value < least:
+                raise InputError(f"--{name} {value}: give at least {least}")
         if self.limit is not None and self.ablate is None:
             raise InputError("--limit: only with --ablate; --where and --domain choose pairs")
-        return features(self)
+        # Polars and scipy take a second to import: --help and a mistyped flag should not.
+        from bluffscope.features.effects import feature_effects
+        from bluffscope.features.neuronpedia import feature_pages
+        from bluffscope.report.features import render_ablation, render_features
+        from bluffscope.table.atomic import table_errors
+        from bluffscope.table.exports import check_export, export_table
+        from bluffscope.table.folder import as_json
+        from bluffscope.table.health import read_health
+        from bluffscope.table.reader import read_run
 
+        if self.out is not None:
+            check_export(self.out)
+        run = read_run(self.run)
+        conditions = [*(f"domain={name}" for name in self.domain), *self.where]
+        pairs = self._pairs(run, conditions)
+        with table_errors(run.path / "features.parquet"):
+            study = feature_effects(
+                run.features, pairs, layers=self.layer, by=self.by, family=self.family, seed=self.seed
+            )
+        pages = {layer: page for layer in study.layers["layer"] if (page := feature_pages(run.manifest, layer))}
+        with messages_on(message_console()):
+            promoted, ablations = self._with_model(run, pairs, study)
+        health = read_health(run.manifest)
+        table = _exported(study, pages, promoted)
+        document = {
+            "run": str(self.run),
+            "health": health.failures,
+            "where": conditions,
+            "about": study.about,
+            "layers": study.layers.to_dicts(),
+            "rows": table.to_dicts(),
+            "ghosts": study.ghosts.to_dicts(),
+            "ablations": [ablation.as_dict() for ablation in ablations],
+        }
+        if self.out is not None:
+            export_table(self.out, table, document)
+        if self.format == "json":
+            shown = table.group_by("layer", maintain_order=True).head(self.top)
+            sys.stdout.write(as_json(document | {"rows": shown.to_dicts()}))
+        else:
+            console = output_console()
+            print_failed_gate(console, health)
+            console.print(render_features(study, self.top, pages, promoted), *map(render_ablation, ablations))
+            if self.out is not None:
+                console.say(f"Features: {self.out} ({table.height:,} rows)")
+        return exit_code(health, allowed=self.allow_unsound)
 
-def features(options: Features) -> int:
-    """Look at a run's features and say what was found."""
-    # Polars and scipy take a second to import: --help and a mistyped flag should not.
-    from bluffscope.features.effects import feature_effects
-    from bluffscope.features.neuronpedia import feature_pages
-    from bluffscope.report.features import render_features
-    from bluffscope.table.atomic import table_errors
-    from bluffscope.table.exports import check_export, export_table
-    from bluffscope.table.folder import as_json
-    from bluffscope.table.health import read_health
-    from bluffscope.table.reader import read_run
+    def _pairs(self, run: Run, conditions: Sequence[str]) -> pl.DataFrame:
+        """The pairs that meet all conditions."""
+        from bluffscope.features.selection import matching, pairs_of
 
-    if options.out is not None:
-        check_export(options.out)
-    run = read_run(options.run)
-    pairs = _chosen(run, options)
-    with table_errors(run.path / "features.parquet"):
-        study = feature_effects(
-            run.features, pairs, layers=options.layer, by=options.by, family=options.family, seed=options.seed
-        )
-    pages = {layer: page for layer in study.layers["layer"] if (page := feature_pages(run.manifest, layer))}
-    with messages_on(message_console()):
-        promoted = _promoted(run, study, options) if options.tokens else {}
-        ablations = [] if options.ablate is None else _ablated(run, pairs, study, options)
-    health = read_health(run.manifest)
-    failures = health.failures
-    withheld = () if options.allow_unsound else health.withheld
-    table = _exported(study, pages, promoted)
-    document = _document(options, study, table, failures, ablations)
-    if options.out is not None:
-        export_table(options.out, table, document)
-    if options.format == "json":
-        shown = table.group_by("layer", maintain_order=True).head(options.top)
-        sys.stdout.write(as_json(document | {"rows": shown.to_dicts()}))
-        return exit_codes.UNSOUND if withheld else exit_codes.DONE
-    console = output_console()
-    if failures:
-        banner = f"The run failed its health gate: {'; '.join(failures)}. See bluffscope doctor."
-        console.print(banner, style="bold red", markup=False, highlight=False)
-    console.print(render_features(study, options.top, pages, promoted))
-    for ablation in ablations:
-        from bluffscope.report.ablation import render_ablation
+        pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
+        try:
+            return pairs.filter(matching(pairs, conditions))
+        except InputError as error:
+            raise InputError(f"{self.run}: {error}") from error
 
-        console.print(render_ablation(ablation))
-    if options.out is not None:
-        console.say(f"Features: {options.out} ({table.height:,} rows)")
-    return exit_codes.UNSOUND if withheld else exit_codes.DONE
+    def _with_model(self, run: Run, pairs: pl.DataFrame, study: FeatureStudy) -> tuple[Promoted, list[Ablation]]:
+        """Tokens of the features shown, and one ablation for each layer, where they are asked for."""
+        promoted: Promoted = {}
+        ablations: list[Ablation] = []
+        if self.tokens:
+            from bluffscope.features.logit_lens import promoted_tokens
 
+            shown = study.rows.group_by("layer", maintain_order=True).head(self.top)
+            wanted = dict(shown.group_by("layer", maintain_order=True).agg("feature").iter_rows())
+            promoted = promoted_tokens(run, wanted, self.device)
+        if self.ablate is not None:
+            from bluffscope.features.ablation import ablate
 
-def _chosen(run: Run, options: Features) -> pl.DataFrame:
-    """The pairs looked at."""
-    from bluffscope.features.selection import matching, pairs_of
-
-    pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
-    conditions = [*(f"domain={name}" for name in options.domain), *options.where]
-    try:
-        return pairs.filter(matching(pairs, conditions))
-    except InputError as error:
-        raise InputError(f"{options.run}: {error}") from error
-
-
-def _promoted(run: Run, study: FeatureStudy, options: Features) -> Promoted:
-    """Tokens of the features shown."""
-    from bluffscope.features.logit_lens import promoted_tokens
-
-    shown = study.rows.group_by("layer", maintain_order=True).head(options.top)
-    wanted = {layer: rows["feature"].to_list() for (layer,), rows in shown.group_by("layer", maintain_order=True)}
-    return promoted_tokens(run, wanted, options.device)
-
-
-def _ablated(run: Run, pairs: pl.DataFrame, study: FeatureStudy, options: Features) -> list[Ablation]:
-    """One ablation for each layer."""
-    from bluffscope.features.ablation import ablate
-
-    assert options.ablate is not None
-    return ablate(
-        run,
-        pairs,
-        study,
-        options.ablate,
-        device=options.device,
-        limit=options.limit,
-        sets=options.sets,
-        seed=options.seed,
-    )
+            ablations = ablate(
+                run, pairs, study, self.ablate, device=self.device, limit=self.limit, sets=self.sets, seed=self.seed
+            )
+        return promoted, ablations
 
 
 def _exported(study: FeatureStudy, pages: Mapping[int, str], promoted: Promoted) -> pl.DataFrame:
     """Every tested feature, with its page and tokens where they are known."""
     import polars as pl
 
-    rows = study.rows
-    keys = list(zip(rows["layer"].to_list(), rows["feature"].to_list(), strict=True))
-    page = [f"{pages[layer]}/{feature}" if layer in pages else None for layer, feature in keys]
-    columns = [pl.Series("page", page, dtype=pl.String)]
+    page = pl.col("layer").replace_strict(pages, default=None, return_dtype=pl.String)
+    table = study.rows.with_columns(page=pl.format("{}/{}", page, "feature"))
     if promoted:
-        columns.append(pl.Series("promotes", [promoted.get(key) for key in keys], dtype=pl.List(pl.String)))
-    return rows.with_columns(columns)
-
-
-def _document(
-    options: Features,
-    study: FeatureStudy,
-    table: pl.DataFrame,
-    failures: Sequence[str],
-    ablations: Sequence[Ablation],
-) -> dict[str, Any]:
-    return {
-        "run": str(options.run),
-        "health": list(failures),
-        "where": [*(f"domain={name}" for name in options.domain), *options.where],
-        "about": study.about,
-        "layers": study.layers.to_dicts(),
-        "rows": table.to_dicts(),
-        "ghosts": study.ghosts.to_dicts(),
-        "ablations": [ablation.as_dict() for ablation in ablations],
-    }
+        keys = study.rows.select("layer", "feature").iter_rows()
+        tokens = pl.Series("promotes", [promoted.get(key) for key in keys], dtype=pl.List(pl.String))
+        table = table.with_columns(tokens)
+    return table
 
 
 COMMAND = Features
-__all__ = ["COMMAND", "Features", "features"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from bluffscope.host.terminal import Cell, table
+from bluffscope.cli import exit_codes
+from bluffscope.host.terminal import count, table
+
+if TYPE_CHECKING:
+    from bluffscope.table.health import Health
 
 _STYLES: Final = {"error": "bold red", "warning": "bold yellow", "note": "dim", "ok": "green"}
 Entry = Mapping[str, Any]
@@ -17,14 +20,9 @@ Entry = Mapping[str, Any]
 
 
 def headline(health: Entry, *, verdicts: bool = True) -> str:
-    """The outcome in a line; with `verdicts`, what becomes of them."""
+    """The outcome in a line; with `verdicts`, whether they are shown."""
     found = [check.get("severity") for check in health.get("findings", ())]
-    errors, warnings = found.count("error"), found.count("warning")
-    counts = " and ".join(
-        f"{number} {name}{'' if number == 1 else 's'}"
-        for number, name in ((errors, "error"), (warnings, "warning"))
-        if number
-    )
+    counts = " and ".join(count(number, name) for name in ("error", "warning") if (number := found.count(name)))
     checks = len(health.get("checks", ()))
     if health.get("status") != "unsound":
         return f"Health: healthy ({checks} checks{', ' + counts if counts else ''})"
@@ -37,33 +35,40 @@ def headline(health: Entry, *, verdicts: bool = True) -> str:
 def print_findings(console: Console, health: Entry) -> None:
     """Errors and warnings, each with what it means and what to do; nothing where there are none."""
     for finding in health.get("findings", ()):
-        _print_finding(console, finding)
+        line = _severity(finding, ": ")
+        line.append(f"{_title(finding)}: ", style="bold")
+        line.append(f"expected {finding.get('expected')}; seen {finding.get('seen')}", style="not bold default")
+        console.print(line, soft_wrap=True)
+        for part in ("means", "do"):
+            if text := finding.get(part):
+                console.print(Text(f"  {text}."), soft_wrap=True)
 
 
 def print_health(console: Console, health: Entry) -> None:
     """All checks as a table, then the findings in full."""
-    console.print(_table(health.get("checks", ())))
+    rows = [
+        (_severity(check), _title(check), str(check.get("expected")), str(check.get("seen")))
+        for check in health.get("checks", ())
+    ]
+    console.print(table(["", "check", "expected", "seen"], rows, title="Health", left=range(4)))
     print_findings(console, health)
 
 
-def _print_finding(console: Console, finding: Entry) -> None:
-    severity = str(finding.get("severity"))
-    line = Text(f"{severity}: ", style=_STYLES.get(severity, ""))
-    line.append(f"{_title(finding)}: ", style="bold")
-    line.append(f"expected {finding.get('expected')}; seen {finding.get('seen')}", style="not bold default")
-    console.print(line, soft_wrap=True)
-    for part in ("means", "do"):
-        if text := finding.get(part):
-            console.print(Text(f"  {text}."), soft_wrap=True)
+def print_failed_gate(console: Console, health: Health) -> None:
+    """A warning above a run's results, where it failed its health gate."""
+    if health.failures:
+        warning = f"The run failed its health gate: {'; '.join(health.failures)}. See bluffscope doctor."
+        console.print(warning, style="bold red", markup=False, highlight=False)
 
 
-def _table(checks: Iterable[Entry]) -> Table:
-    rows: list[list[Cell]] = []
-    for check in checks:
-        severity = str(check.get("severity"))
-        named = Text(severity, style=_STYLES.get(severity, ""))
-        rows.append([named, _title(check), str(check.get("expected")), str(check.get("seen"))])
-    return table(["", "check", "expected", "seen"], rows, title="Health", left=range(4))
+def exit_code(health: Health, *, allowed: bool = False) -> int:
+    """4 where the run failed its gate and verdicts are withheld, else 0."""
+    return exit_codes.UNSOUND if health.withheld and not allowed else exit_codes.DONE
+
+
+def _severity(check: Entry, end: str = "") -> Text:
+    severity = str(check.get("severity"))
+    return Text(f"{severity}{end}", style=_STYLES.get(severity, ""))
 
 
 def _title(check: Entry) -> str:

@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 import tyro
 from rich.table import Table
-from rich.text import Text
 
 from bluffscope import __version__
 from bluffscope.cli import exit_codes
-from bluffscope.cli.console import message_console, messages_on, output_console
-from bluffscope.cli.json_file import check_json, write_json
+from bluffscope.cli.console import LastingConsole, message_console, messages_on, output_console
+from bluffscope.cli.named_file import check_file, write_json
 from bluffscope.cli.options import Command
 from bluffscope.config import DataOptions, LintConfig
-from bluffscope.host.terminal import table
+from bluffscope.host.terminal import count, table
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from bluffscope.linter import Finding, LintReport, ScopeMeasures
 
 SHOWN_FINDINGS: Final = 5
@@ -51,17 +48,16 @@ class Lint(LintConfig, Command):
 
     def execute(self) -> int:
         """Lint the data and print what was found; 1 if there is an error among it."""
-        check_json(self.output.json)
+        check_file("--json", self.output.json)
         # numpy, scipy and scikit-learn take a second to import: --help and a mistyped flag should not.
         from bluffscope.linter.library import lint_with
+        from bluffscope.table.folder import as_json
 
         with messages_on(message_console()):
             report = lint_with(self.data, self.tokenizer)
         content = {"bluffscope": __version__, **report.as_dict()}
         write_json(self.output.json, content)
         if self.output.format == "json":
-            from bluffscope.table.folder import as_json
-
             sys.stdout.write(as_json(content, indent=2))
         else:
             _print(report, output_console())
@@ -71,36 +67,32 @@ class Lint(LintConfig, Command):
 COMMAND = Lint
 
 
-def _print(report: LintReport, console: Console) -> None:
+def _print(report: LintReport, console: LastingConsole) -> None:
     from bluffscope.linter import CODES
-    from bluffscope.linter.draft import count
-
-    def say(text: str = "", style: str = "") -> None:
-        console.print(Text(text, style=style), soft_wrap=True)
 
     lens = f", in the tokens of {report.tokenizer}" if report.tokenizer else ""
     counts = ", ".join(
-        f"{number} {severity}{'' if number == 1 or severity == 'info' else 's'}"
+        f"{number} {severity}" if severity == "info" else count(number, severity)
         for severity, number in report.as_dict(0)["counts"].items()
         if number
     )
     groups = count(report.scopes[0].groups, "group")
-    say(f"{report.data}: {count(report.rows)} in {groups}{lens}: {counts or 'no finding'}")
+    console.say(f"{report.data}: {count(report.rows)} in {groups}{lens}: {counts or 'no finding'}")
     for code, severity in CODES.items():
-        found = report.of(code)
-        if found:
-            say()
-            say(f"{severity}: {code.replace('-', ' ')}", _STYLES[severity])
+        if found := report.of(code):
+            console.say("")
+            console.say(f"{severity}: {code.replace('-', ' ')}", style=_STYLES[severity])
             for finding in found[:SHOWN_FINDINGS]:
-                say(_indented(finding.message, 2, console.width))
+                console.say(_indented(finding.message, 2, console.width))
                 if pairs := _pairs_line(finding):
-                    say(_indented(pairs, 4, console.width), "dim")
+                    console.say(_indented(pairs, 4, console.width), style="dim")
             if len(found) > SHOWN_FINDINGS:
-                say(f"  and {len(found) - SHOWN_FINDINGS:,} more of this kind; --json FILE has all", "dim")
-    say()
+                console.say(
+                    f"  and {len(found) - SHOWN_FINDINGS:,} more of this kind; --json FILE has all", style="dim"
+                )
+    console.say("")
     console.print(_table(report))
-    for line in _notes(report):
-        say(line, "dim")
+    console.say(*_notes(report), style="dim")
 
 
 def _indented(text: str, by: int, width: int) -> str:
@@ -159,6 +151,3 @@ def _notes(report: LintReport) -> Iterator[str]:
         yield f"The text classifier saw a sample of at most {most:,} pairs of each scope (seed {report.seed})."
     if (more := len(report.scopes) - SHOWN_SCOPES) > 0:
         yield f"Not shown: {more:,} more domains; --json FILE has all."
-
-
-__all__ = ["COMMAND", "Lint"]

@@ -78,7 +78,7 @@ def parse(
     description: str | None = None,
     default: Command | None = None,
 ) -> Any:
-    """The command and options on a command line; what --config or --resume names gives the defaults.
+    """The command and options on a command line; the file or run of --config or --resume sets the defaults.
 
     Args:
         kind: a command, or a choice of commands.

@@ -29,74 +29,87 @@ def _duration(seconds: float) -> str:
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
 
 
-class LineProgress:
-    """For logs and pipes."""
+class _Counting:
+    """Counts pairs; the clock starts with the first, so that rates leave out the loading of the model."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self) -> None:
         self._done = self._total = 0
-        self._started = self._shown = 0.0
+        self._started = 0.0
 
     def start(self, total: int) -> None:
-        """The clock starts here: rates leave out the loading of the model."""
-        self._total = total
-        self._started = self._shown = time.perf_counter()
+        """So many pairs will come."""
+        self._total, self._started = total, time.perf_counter()
 
     def advance(self, pairs: int) -> None:
-        """Print a line if the last is old enough, or this is the last."""
-        if not pairs and self._done == self._total:
-            return  # the last line is there already
+        """So many more are done."""
         self._done += pairs
-        now = time.perf_counter()
-        if now - self._shown >= LINE_SECONDS or self._done == self._total:
-            self._shown = now
-            # Hours of work must not end because nobody reads along any more.
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.write(progress_text(self._done, self._total, now - self._started) + "\n")
-                self._stream.flush()
+        self._show(time.perf_counter() - self._started)
 
     def finish(self) -> None:
-        """Nothing is left to tidy."""
+        """No more pairs will come."""
 
     def tell(self, text: str) -> None:
-        """Logs hear of pairs alone."""
+        """What is being done."""
 
     def close(self) -> None:
-        """Nothing is left to tidy."""
+        """Leave nothing behind; may be called again."""
+
+    def _show(self, seconds: float) -> None:
+        raise NotImplementedError
 
 
-class BarProgress:
+class LineProgress(_Counting):
+    """For logs and pipes: pairs alone, a line every other second and at the end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._shown = 0.0
+
+    def advance(self, pairs: int) -> None:
+        """So many more are done; nothing new after the last."""
+        if pairs or self._done < self._total:
+            super().advance(pairs)
+
+    def _show(self, seconds: float) -> None:
+        if seconds - self._shown >= LINE_SECONDS or self._done == self._total:
+            self._shown = seconds
+            # Hours of work must not end because nobody reads along any more.
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(progress_text(self._done, self._total, seconds) + "\n")
+                self._stream.flush()
+
+
+class BarProgress(_Counting):
     """For terminals: a bar that says what is being done, pulses where nothing can be counted, and leaves no trace."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__()
         self._bar = Progress(
             BarColumn(), TextColumn("{task.description}", markup=False), console=console, transient=True
         )
         self._task = self._bar.add_task("Starting", total=None)
-        self._done = self._total = 0
-        self._started = 0.0
         self._measuring = False
         self._bar.start()
 
     def tell(self, text: str) -> None:
-        """Say what is being done, unless pairs are being counted."""
+        """What is being done, unless pairs are being counted."""
         if not self._measuring:
             self._bar.update(self._task, description=text)
 
     def start(self, total: int) -> None:
-        """The clock starts here: rates leave out the loading of the model."""
-        self._total, self._measuring = total, True
-        self._started = time.perf_counter()
-        self._bar.update(self._task, total=total, completed=0, description=progress_text(0, total, 0))
+        """So many pairs will come."""
+        super().start(total)
+        self._measuring = True
+        self._bar.update(self._task, total=total)
+        self._show(0)
 
-    def advance(self, pairs: int) -> None:
-        """Move the bar."""
-        self._done += pairs
-        text = progress_text(self._done, self._total, time.perf_counter() - self._started)
+    def _show(self, seconds: float) -> None:
+        text = progress_text(self._done, self._total, seconds)
         self._bar.update(self._task, completed=self._done, description=text)
 
     def finish(self) -> None:
-        """Go back to saying what is being done."""
+        """Go back to what is being done."""
         self._measuring = False
         self._bar.remove_task(self._task)
         self._task = self._bar.add_task("Writing tables", total=None)  # one without an end pulses

@@ -39,4 +39,3 @@ class Report(Command):
 
 
 COMMAND = Report
-__all__ = ["COMMAND", "Report"]

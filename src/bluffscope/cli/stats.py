@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from bluffscope.cli import exit_codes
 from bluffscope.cli.console import output_console
+from bluffscope.cli.health import exit_code, print_failed_gate
 from bluffscope.cli.options import Command
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
@@ -18,8 +18,6 @@ from bluffscope.errors import InputError
 if TYPE_CHECKING:
     import polars as pl
 
-    from bluffscope.stats import StatsResult
-    from bluffscope.table.health import Health
     from bluffscope.table.reader import Run
 
 
@@ -55,111 +53,88 @@ class Stats(Command):
         """Test, write, print."""
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: give a number from 0")
-        return stats(self)
-
-
-def stats(options: Stats) -> int:
-    """Test a table and say what came of it."""
-    # Polars and scipy take a second to import: --help and a mistyped flag should not.
-    from bluffscope.detectors.evaluate import detect_in
-    from bluffscope.report.result_files import write_stats
-    from bluffscope.report.verdicts import render_verdicts
-    from bluffscope.stats import Resampling, analyse_table
-    from bluffscope.stats.analysis import noted
-    from bluffscope.stats.sampling import drawn_from
-
-    table, pairs, folder, run = _opened(options)
-    note = None if run is None else drawn_from(table.height, run.rows)
-    health = _health(run)
-    allowed = options.allow_unsound or health.allowed
-    withheld = () if allowed else health.failures
-    resampling = Resampling(seed=options.seed)
-    try:
-        result = analyse_table(
-            table,
-            pairs,
-            by=options.by,
-            by_order=options.by_order,
-            family=options.family,
-            control=options.control,
-            resampling=resampling,
-            withheld=withheld,
-        )
-        detection = None
-        if options.detectors:
-            detection = detect_in(table, pairs, run, by=options.by, by_order=options.by_order, resampling=resampling)
-    except InputError as error:
-        raise InputError(f"{options.table}: {error}") from error
-    source = {
-        "table": str(options.table),
-        "pairs_from": options.pairs,
-        "by_order": options.by_order,
-        "by": options.by,
-        "health": health.failures,
-        "allowed_unsound": allowed,
-    }
-    result = noted(result, note)
-    files = write_stats(result, options.out or folder, source, detection)
-    console = output_console()
-    if health.failures:
-        console.print(_banner(health.failures), style="bold red", markup=False, highlight=False)
-    console.print(render_verdicts(result))
-    if detection is not None:
+        # Polars and scipy take a second to import: --help and a mistyped flag should not.
+        from bluffscope.detectors.evaluate import detect_in
         from bluffscope.report.detectors import render_detection
+        from bluffscope.report.result_files import write_stats
+        from bluffscope.report.verdicts import render_verdicts
+        from bluffscope.stats import Resampling, analyse_table
+        from bluffscope.stats.analysis import noted
+        from bluffscope.stats.sampling import drawn_from
+        from bluffscope.table.health import read_health
 
-        console.print(render_detection(detection))
-    if note is not None:
-        console.say(note)
-    console.say(*_last_lines(options, result, files, run))
-    return exit_codes.UNSOUND if withheld else exit_codes.DONE
+        table, pairs, folder, run = self._opened()
+        note = None if run is None else drawn_from(table.height, run.rows)
+        health = read_health(run.manifest if run is not None and (run.path / "manifest.json").exists() else {})
+        allowed = self.allow_unsound or health.allowed
+        resampling = Resampling(seed=self.seed)
+        withheld = () if allowed else health.failures
+        try:
+            found = analyse_table(
+                table,
+                pairs,
+                by=self.by,
+                by_order=self.by_order,
+                family=self.family,
+                control=self.control,
+                resampling=resampling,
+                withheld=withheld,
+            )
+            detection = None
+            if self.detectors:
+                detection = detect_in(table, pairs, run, by=self.by, by_order=self.by_order, resampling=resampling)
+        except InputError as error:
+            raise InputError(f"{self.table}: {error}") from error
+        source = {
+            "table": str(self.table),
+            "pairs_from": self.pairs,
+            "by_order": self.by_order,
+            "by": self.by,
+            "health": health.failures,
+            "allowed_unsound": allowed,
+        }
+        result = noted(found, note)
+        files = write_stats(result, self.out or folder, source, detection)
+        console = output_console()
+        print_failed_gate(console, health)
+        console.print(render_verdicts(result))
+        if detection is not None:
+            console.print(render_detection(detection))
+        if note is not None:
+            console.say(note)
+        console.say(f"Statistics: {files[0]}, {files[1].name} ({result.rows.height} rows)")
+        if run is not None and not self.detectors:
+            console.say("No detectors were fitted; use --detectors.")
+        if run is not None and self.out is None and (run.path / "report.html").exists():
+            console.say(f"report.html is out of date; run `bluffscope report {run.path}`.")
+        return exit_code(health, allowed=self.allow_unsound)
+
+    def _opened(self) -> tuple[pl.DataFrame, pl.DataFrame | None, Path, Run | None]:
+        """The table, its pairs where they are known, the folder that results go to, and the run."""
+        from bluffscope.stats.sampling import pairs_of, read_metrics
+        from bluffscope.table.reader import read_run, read_table
+
+        path = self.table
+        if self.by_order and (self.pairs is None or path.is_dir() or Path(self.pairs).is_dir()):
+            raise InputError("--by-order matches a table with --pairs, a file each: a folder has no order")
+        if self.columns and self.pairs is None:
+            raise InputError("--columns requires --pairs")
+        pairs = None if self.pairs is None else pairs_frame(self.pairs, self.columns)
+        if not path.is_dir():
+            return read_table(path), pairs, path.parent, None
+        run = read_run(path)
+        table, _ = read_metrics(path)
+        if pairs is None and (path / "pairs.parquet").exists():
+            pairs = pairs_of(path, table)
+        return table, pairs, path, run
 
 
-def _health(run: Run | None) -> Health:
-    """What the run's health gate found; nothing for a table without a manifest."""
-    from bluffscope.table.health import read_health
-
-    return read_health(run.manifest if run is not None and (run.path / "manifest.json").exists() else {})
-
-
-def _banner(failures: Sequence[str]) -> str:
-    return f"The run failed its health gate: {'; '.join(failures)}. See bluffscope doctor."
-
-
-def _last_lines(options: Stats, result: StatsResult, files: tuple[Path, Path], run: Run | None) -> Iterator[str]:
-    yield f"Statistics: {files[0]}, {files[1].name} ({result.rows.height} rows)"
-    if run is not None and not options.detectors:
-        yield "No detectors were fitted; use --detectors."
-    if run is not None and options.out is None and (run.path / "report.html").exists():
-        yield f"report.html is out of date; run `bluffscope report {run.path}`."
-
-
-def _opened(options: Stats) -> tuple[pl.DataFrame, pl.DataFrame | None, Path, Run | None]:
-    """The table, its pairs where they are known, the folder that results go to, and the run."""
-    from bluffscope.stats.sampling import pairs_of, read_metrics
-    from bluffscope.table.reader import read_run, read_table
-
-    path = options.table
-    if options.by_order and (options.pairs is None or path.is_dir() or Path(options.pairs).is_dir()):
-        raise InputError("--by-order matches a table with --pairs, a file each: a folder has no order")
-    if not path.is_dir():
-        return read_table(path), pairs_frame(options.pairs, options.columns), path.parent, None
-    run = read_run(path)
-    table, _ = read_metrics(path)
-    if options.pairs is not None:
-        return table, pairs_frame(options.pairs, options.columns), path, run
-    return table, pairs_of(path, table) if (path / "pairs.parquet").exists() else None, path, run
-
-
-def pairs_frame(data: str | None, columns: tuple[str, ...] = ()) -> pl.DataFrame | None:
-    """The pairs of a source as a run's pairs.parquet has them, groups included; None for no source.
+def pairs_frame(data: str, columns: tuple[str, ...] = ()) -> pl.DataFrame:
+    """The pairs of a source as a run's pairs.parquet has them, groups included.
 
     Raises:
         InputError: the pairs cannot be read.
     """
-    if data is None:
-        if columns:
-            raise InputError("--columns requires --pairs")
-        return None
     import polars as pl
 
     from bluffscope.pairs import open_source
@@ -183,4 +158,3 @@ def pairs_frame(data: str | None, columns: tuple[str, ...] = ()) -> pl.DataFrame
 
 
 COMMAND = Stats
-__all__ = ["COMMAND", "Stats", "pairs_frame", "stats"]

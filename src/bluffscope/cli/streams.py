@@ -14,7 +14,7 @@ class OutputError(OSError):
 
 
 class _Stream:
-    """A standard stream that tells its own failures from those of other files.
+    """A standard stream whose failures can be distinguished from those of other files.
 
     A pipe that nobody reads is left to its writer. Standard error fails silently: the exit code says it too.
     """

@@ -1,4 +1,4 @@
-"""`bluffscope verify`: do all strategies give the same numbers on this model and these pairs?"""
+"""`bluffscope verify`: do all strategies measure the same numbers with this model and these pairs?"""
 
 from __future__ import annotations
 

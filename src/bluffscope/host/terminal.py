@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
@@ -19,21 +19,34 @@ class Row(NamedTuple):
     style: str = ""
 
 
-class View:
-    """Texts and tables, one below the other, made for the width of the console that prints them."""
+Column = TypeVar("Column")
 
-    def __init__(self, parts: Callable[[int], Iterator[RenderableType]]) -> None:
+
+class Folded(Generic[Column]):
+    """Tables with as many columns side by side as the console has room for, the others below them."""
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        widths: tuple[int, int],
+        tables: Callable[[Sequence[Column]], Iterable[RenderableType]],
+    ) -> None:
         """What is shown.
 
         Args:
-            parts: yields it, given the console's columns.
+            columns: one for each column after the first.
+            widths: of the first column, and of each other.
+            tables: makes the tables of some of the columns.
         """
-        self._parts = parts
+        self._columns, self._widths, self._tables = columns, widths, tables
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Rich's protocol for what a console can print."""
         del console
-        yield from self._parts(options.max_width)
+        first, other = self._widths
+        in_a_row = max(1, (options.max_width - first - 1) // (other + 1))
+        for start in range(0, len(self._columns), in_a_row):
+            yield from self._tables(self._columns[start : start + in_a_row])
 
 
 def table(
@@ -87,3 +100,8 @@ def interval(row: Mapping[str, float | None], prefix: str = "", style: str = ".2
     """`0.61 to 0.74`, of a row with ``{prefix}lo`` and ``{prefix}hi``; "-" where it has none."""
     lo, hi = row[f"{prefix}lo"], row[f"{prefix}hi"]
     return "-" if lo is None or hi is None else f"{lo:{style}} to {hi:{style}}"
+
+
+def count(number: int, noun: str = "pair") -> str:
+    """`1 pair`, `1,200 pairs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

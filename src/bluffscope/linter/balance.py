@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 from scipy.stats import binomtest, wilcoxon
 
-from bluffscope.linter.draft import Draft, count, p_value, percent, where
+from bluffscope.host.terminal import count
+from bluffscope.linter.draft import Draft, p_value, percent, where
 from bluffscope.linter.findings import ScopeMeasures
 from bluffscope.linter.profile import Profile
 from bluffscope.stats.effects import dz

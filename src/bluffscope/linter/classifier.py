@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 from scipy.stats import t as student
 
-from bluffscope.linter.draft import count, p_value, short, where
+from bluffscope.host.terminal import count
+from bluffscope.linter.draft import p_value, short, where
 from bluffscope.linter.findings import Finding, ScopeMeasures
 from bluffscope.linter.profile import Profile
 from bluffscope.pairs.readers import quoted

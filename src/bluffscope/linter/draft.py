@@ -49,11 +49,6 @@ def short(text: str) -> str:
     return quoted(text, QUOTED_CHARACTERS)
 
 
-def count(number: int, noun: str = "pair") -> str:
-    """`1 pair`, `1,200 pairs`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def percent(share: float) -> str:
     """A share of pairs in whole per cent."""
     return "under 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from bluffscope.linter.draft import count
+from bluffscope.host.terminal import count
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: Final[tuple[Severity, Severity, Severity]] = ("error", "warning", "info")

@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from bluffscope.linter.draft import Draft, count, percent
+from bluffscope.host.terminal import count
+from bluffscope.linter.draft import Draft, percent
 from bluffscope.linter.profile import Profile
 
 

@@ -14,7 +14,7 @@ from bluffscope.errors import InputError, RunFolderError
 from bluffscope.table.atomic import write_bytes
 
 VEGA_LITE: Final = "6.1"
-"""Of the versions that vl-convert bundles, the one whose language `bluffscope.report.charts` speaks."""
+"""The version of Vega-Lite in which `bluffscope.report.charts` is written; vl-convert bundles several."""
 _PACKAGE: Final = "vl-convert-python"
 _EXPORT: Final = "window.vegaEmbed = vegaEmbed;"
 
@@ -25,7 +25,7 @@ def vl_convert(what: str) -> Any:
     """The package that bundles Vega for the page and draws figures without a browser.
 
     Args:
-        what: that it is needed for.
+        what: needs it, for the message.
 
     Raises:
         InputError: it is not installed.

@@ -27,24 +27,21 @@ NAMED: Final = ("metric", "scope", "domain", "train", "test")
 _CHANGES: Final = ["#7FB8DC", "#F7F7F7", "#EFA06A"]
 """Fall, level, rise."""
 _GREY: Final = "#808080"
-_VIEWS: Final = ["fact", "hallucination"]
 _PAIR: Final = [FACT_COLOUR, HALL_COLOUR]
+_VIEWS: Final = ["fact", "hallucination"]
+_VIEW_COLOURS: Final[Spec] = {"domain": _VIEWS, "range": _PAIR}
+_VIEW_SHAPES: Final[Spec] = {"domain": _VIEWS, "range": ["circle", "diamond"]}
+_CLOSE: Final[Spec] = {"nice": False, "padding": 8}
+"""A scale that ends where the numbers do."""
 _BARE: Final[Spec] = {"ticks": False, "domain": False}
 _TOP: Final[Spec] = {"title": None, "orient": "top"}
 _TIPS: Final[dict[str, tuple[str, str | None]]] = {
     "id": ("pair", None),
-    "metric": ("metric", None),
-    "scope": ("scope", None),
-    "domain": ("domain", None),
-    "layer": ("layer", None),
-    "detector": ("detector", None),
     "train": ("trained on", None),
     "test": ("tested on", None),
     "rung": ("control", None),
-    "form": ("form", None),
     "s": ("noise s", None),
     "view": ("text", None),
-    "prompt": ("prompt", None),
     "fact_text": ("fact", None),
     "hall_text": ("hallucination", None),
     "fact": ("value of the fact", ".4g"),
@@ -60,10 +57,9 @@ _TIPS: Final[dict[str, tuple[str, str | None]]] = {
     "hi": ("to", ".3f"),
     "gain": ("gain over the best baseline", "+.3f"),
     "ece": ("calibration error (ECE)", ".3f"),
-    "verdict": ("verdict", None),
     "n": ("pairs", None),
 }
-"""What a tooltip calls each field, and how it writes a number."""
+"""What a tooltip calls a field, where not by its name, and how it writes a number."""
 
 CONFIG: Final[Spec] = {
     "background": "transparent",
@@ -92,63 +88,60 @@ def named(name: str) -> str:
 
 def forest() -> Spec:
     """d_z of every metric, raw and at equal lengths, with intervals. Rows: those of stats.parquet for one scope."""
-    kinds = ["raw", "at equal lengths"]
+    kinds = {"raw": ("dz", "dz", "circle", -4), "at equal lengths": ("adj_dz", "adj", "diamond", 5)}
     tips = _tips("metric", "n", "dz", "q", "adj_dz", "adj_q", "verdict")
+    encoding = {"y": _names("metric", grid=True), "color": _key("kind", domain=list(kinds), range=_PAIR)}
     layers: list[Spec] = []
-    for kind, ends, shape, offset in ((kinds[0], "dz", "circle", -4), (kinds[1], "adj", "diamond", 5)):
-        value = "dz" if ends == "dz" else "adj_dz"
-        encoding = {"y": _names("metric", grid=True), "color": _key("kind", domain=kinds, range=_PAIR)}
-        mark = {"yOffset": offset, "strokeWidth": 1.5}
+    for kind, (value, ends, shape, offset) in kinds.items():
         fields = [_numbers(field, "d_z") for field in (value, f"{ends}_lo", f"{ends}_hi")]
-        parts = _intervals("x", fields, encoding, mark, {"size": 55, "shape": shape}, tips)
+        mark = {"yOffset": offset, "strokeWidth": 1.5}
+        parts = _intervals("x", fields, encoding, tips, mark=mark, point={"size": 55, "shape": shape})
         layers += [{**part, "transform": [{"calculate": f"'{kind}'", "as": "kind"}]} for part in parts]
     title = "Effect size d_z of every metric with 95 % intervals, raw and at equal lengths"
     return _chart(title, [_line("x", 0), *layers], {"step": 26}, rows="metric")
 
 
-def area() -> Spec:
-    """AUROC of each detector with its interval. Rows: those of detectors.parquet for one scope."""
-    return _detectors("AUROC", ("auroc", "lo", "hi"), 0.5)
+def detectors(value: str) -> Spec:
+    """AUROC of each detector, or its gain, with intervals. Rows: those of detectors.parquet for one scope.
 
-
-def gain() -> Spec:
-    """What each detector adds to the best baseline. Rows: those of detectors.parquet for one scope."""
-    return _detectors("gain over the best baseline", ("gain", "gain_lo", "gain_hi"), 0.0)
-
-
-def _detectors(title: str, names: tuple[str, str, str], reference: float) -> Spec:
+    Args:
+        value: "auroc" or "gain".
+    """
+    title, ends, reference = {
+        "auroc": ("AUROC", "", 0.5),
+        "gain": ("gain over the best baseline", "gain_", 0.0),
+    }[value]
+    fields = [_numbers(name, title) for name in (value, f"{ends}lo", f"{ends}hi")]
     tips = _tips("detector", "auroc", "gain", "ece", "n")
-    fields = [_numbers(name, title) for name in names]
-    layers = _intervals("x", fields, {"y": _names("detector", grid=True)}, {"color": FACT_COLOUR}, {}, tips)
+    layers = _intervals("x", fields, {"y": _names("detector", grid=True)}, tips, mark={"color": FACT_COLOUR})
     description = f"{title} of each detector with 95 % intervals"
     return _chart(description, [_line("x", reference), *layers], {"step": 26}, rows="detector")
 
 
 def ladder() -> Spec:
     """What each control leaves of one effect. Rows: rung, form, dz, lo, hi, n, p."""
-    colour = _key("form", range=[*_PAIR, "#009E73", "#CC79A7"], title="form")
     encoding = {
         "x": _names("rung", labelAngle=-30),
         "xOffset": _groups("form", paddingOuter=1),
-        "color": colour,
+        "color": _key("form", range=[*_PAIR, "#009E73", "#CC79A7"], title="form"),
     }
     fields = [_numbers(field, "d_z") for field in ("dz", "lo", "hi")]
-    shape = {"shape": _key("form") | {"legend": None}}
-    layers = _intervals("y", fields, encoding, {}, {}, _tips("rung", "form", "dz", "p", "n"), shape)
+    shape = _key("form") | {"legend": None}
+    layers = _intervals("y", fields, encoding, _tips("rung", "form", "dz", "p", "n"), shape=shape)
     return _chart("The effect size after each control for confounds", [_line("y", 0), *layers], 260)
 
 
 def dose() -> Spec:
     """Stability by the level of noise. Rows: s, view, mean, lo, hi."""
+    scale = {"type": "log", "nice": False, "padding": 12}
     encoding = {
-        "x": _numbers("s", "noise s", tickCount=5, grid=False)
-        | {"scale": {"type": "log", "nice": False, "padding": 12}},
-        "color": _key("view", domain=_VIEWS, range=_PAIR),
+        "x": _numbers("s", "noise s", tickCount=5, grid=False) | {"scale": scale},
+        "color": _key("view", **_VIEW_COLOURS),
     }
     fields = [_numbers(field, "mean Jaccard similarity") for field in ("mean", "lo", "hi")]
-    shape = {"shape": _key("view", domain=_VIEWS, range=["circle", "diamond"])}
     line = {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {**encoding, "y": fields[0]}}
-    layers = _intervals("y", fields, encoding, {}, {}, _tips("s", "view", "mean", "n"), shape)
+    shape = _key("view", **_VIEW_SHAPES)
+    layers = _intervals("y", fields, encoding, _tips("s", "view", "mean", "n"), shape=shape)
     return _chart("Stability of the ten strongest features against the level of noise", [line, *layers], 240)
 
 
@@ -157,34 +150,33 @@ def spread(title: str, scopes: Sequence[str], *, first: bool, faint: bool) -> Sp
 
     Args:
         title: what the numbers are.
-        scopes: as they stand in the rows: the same in all charts that stand in a row.
+        scopes: names in the rows, the same in all charts side by side.
         first: whether it is the first of a row, where the scopes are named and the colours explained.
         faint: drawn pale, since the numbers should not be relied on.
     """
-    key = {
-        "legend": {"title": "mean, and middle half of pairs", "orient": "bottom", "titleLimit": 0} if first else None
-    }
+    legend = {"title": "mean, and middle half of pairs", "orient": "bottom", "titleLimit": 0}
+    key = {"legend": legend if first else None}
     encoding = {
         "y": {**_names("scope"), "scale": {"domain": list(scopes)}, **({} if first else {"axis": None})},
         "yOffset": _groups("view", domain=_VIEWS, paddingOuter=0.6),
-        "color": _key("view", domain=_VIEWS, range=_PAIR) | key,
+        "color": _key("view", **_VIEW_COLOURS) | key,
     }
     fields = [_numbers(field, None, {"padding": 8}, tickCount=3) for field in ("mean", "low", "high")]
-    shape = {"shape": _key("view", domain=_VIEWS, range=["circle", "diamond"]) | key}
-    mark = {"opacity": 0.45 if faint else 1}
-    return _chart(title, _intervals("x", fields, encoding, mark, {}, [], shape), {"step": 28, "for": "position"})
+    shape = _key("view", **_VIEW_SHAPES) | key
+    layers = _intervals("x", fields, encoding, mark={"opacity": 0.45 if faint else 1}, shape=shape)
+    return _chart(title, layers, {"step": 28, "for": "position"})
 
 
 def effects(scopes: Sequence[str], pooled: bool) -> Spec:
     """d_z of each metric in each scope, a point each. Rows: metric, scope, dz.
 
     Args:
-        scopes: as they stand in the rows, which fixes their colours.
+        scopes: names in the rows, in the order of their colours.
         pooled: whether the last of them holds all the pairs.
     """
     columns = 2 if max(map(len, scopes)) > 12 else 3
     encoding = {
-        "x": _numbers("dz", "d_z", {"nice": False, "padding": 8}),
+        "x": _numbers("dz", "d_z", _CLOSE),
         "y": _names("metric", grid=True),
         **domain_keys("scope", len(scopes), scopes, pooled=pooled, columns=columns),
     }
@@ -196,7 +188,7 @@ def heat_map(value: str = "dz", full: float = FULL_COLOUR) -> Spec:
     """A change of one metric by layer and scope. Rows: layer, scope, `value`; verdict, adj_dz and n for d_z.
 
     Args:
-        value: field of the change: "dz", which is written in the cell, or another, whose text is the rows' `label`.
+        value: field of the change: "dz", or another with its text in the field `label`.
         full: size of the change at which the colour is full.
     """
     colour = {"domain": [-full, 0, full], "range": _CHANGES, "clamp": True}
@@ -216,7 +208,7 @@ def heat_map(value: str = "dz", full: float = FULL_COLOUR) -> Spec:
 def transfer() -> Spec:
     """AUROC of one detector trained on one domain and tested on another. Rows: those of transfer.parquet.
 
-    Pale where nothing was learnt from the training domain, so that what comes of it elsewhere is chance.
+    Pale where nothing was learnt from the training domain, so that its direction elsewhere is chance.
     """
     unlearnt = "datum.learnt === false"
     scale = {"scheme": "viridis", "domain": [0.5, 1], "clamp": True}
@@ -248,17 +240,16 @@ def scatter(keys: Spec) -> Spec:
     Args:
         keys: colours and shapes of the domains, see `domain_keys`.
     """
-    scale = {"nice": False, "padding": 8}
     diagonal = {
         "data": {"name": "ends"},
         "mark": {"type": "line", "color": _GREY, "strokeDash": [4, 4], "strokeWidth": 1},
-        "encoding": {"x": _numbers("x", "fact", scale), "y": _numbers("y", "hallucination", scale)},
+        "encoding": {"x": _numbers("x", "fact", _CLOSE), "y": _numbers("y", "hallucination", _CLOSE)},
     }
     points = {
         "mark": {"type": "point", "filled": True, "size": 32, "opacity": 0.75, "cursor": "pointer"},
         "encoding": {
-            "x": _numbers("fact", "fact", scale),
-            "y": _numbers("hall", "hallucination", scale),
+            "x": _numbers("fact", "fact", _CLOSE),
+            "y": _numbers("hall", "hallucination", _CLOSE),
             **keys,
             "tooltip": _tips("id", "domain", "prompt", "fact_text", "hall_text", "fact", "hall"),
         },
@@ -290,7 +281,7 @@ def domain_keys(field: str, count: int, names: Sequence[str] = (), *, pooled: bo
 
 
 def nothing() -> Spec:
-    """What stands in the place of a chart without a number. Rows: text."""
+    """A text in place of a chart without numbers. Rows: text."""
     mark = {"type": "text", "color": _GREY, "fontSize": 12}
     return _chart("Nothing to show", [{"mark": mark, "encoding": {"text": {"field": "text", "type": "nominal"}}}], 80)
 
@@ -302,7 +293,7 @@ def _chart(description: str, layers: Sequence[Spec], height: int | Spec, rows: s
         description: for those who cannot see it.
         layers: what is drawn, the last on top.
         height: in pixels, or of a row: {"step": pixels}.
-        rows: the field whose values are the rows, where a row has a height.
+        rows: the field that names the rows, where each row has a height.
     """
     spec = {"$schema": SCHEMA, "description": description, "data": {"name": "rows"}, "width": "container"}
     return {**spec, "height": height, "layer": list(layers)} | ({"usermeta": {"rows": rows}} if rows else {})
@@ -312,9 +303,10 @@ def _intervals(
     channel: str,
     fields: Sequence[Spec],
     encoding: Spec,
-    mark: Spec,
-    point: Spec,
-    tips: list[Spec],
+    tips: Sequence[Spec] = (),
+    *,
+    mark: Spec | None = None,
+    point: Spec | None = None,
     shape: Spec | None = None,
 ) -> list[Spec]:
     """A point and a line from end to end.
@@ -323,20 +315,19 @@ def _intervals(
         channel: the axis along which they lie.
         fields: middle, low and high end.
         encoding: what both have.
+        tips: of the point.
         mark: how both are drawn.
         point: how the point is drawn.
-        tips: of the point.
-        shape: the point's encoding beyond that.
+        shape: what the point's shape says.
     """
     middle, low, high = fields
+    rule = {"type": "rule", "strokeWidth": 2, **(mark or {})}
+    dot = {"type": "point", "filled": True, "opacity": 1, "size": 70, **(mark or {}), **(point or {})}
     ends = {channel: low, f"{channel}2": {"field": high["field"]}}
-    dot = {"type": "point", "filled": True, "opacity": 1, "size": 70, **mark, **point}
+    extra = {name: value for name, value in (("shape", shape), ("tooltip", list(tips))) if value}
     return [
-        {"mark": {"type": "rule", "strokeWidth": 2, **mark}, "encoding": {**encoding, **ends}},
-        {
-            "mark": dot,
-            "encoding": {**encoding, channel: middle, **(shape or {}), **({"tooltip": tips} if tips else {})},
-        },
+        {"mark": rule, "encoding": {**encoding, **ends}},
+        {"mark": dot, "encoding": {**encoding, channel: middle, **extra}},
     ]
 
 
@@ -381,7 +372,7 @@ def _key(field: str, title: str | None = None, **scale: Any) -> Spec:
 def _tips(*fields: str) -> list[Spec]:
     found: list[Spec] = []
     for field in fields:
-        title, style = _TIPS[field]
+        title, style = _TIPS.get(field, (field, None))
         kind = {"type": "nominal"} if style is None else {"type": "quantitative", "format": style}
         found.append({"field": field, "title": title, **kind})
     return found

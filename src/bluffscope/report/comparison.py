@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
-from rich.console import RenderableType
+from rich.console import RenderableType, group
 from rich.table import Table
 from rich.text import Text
 
 from bluffscope.compare.runs import RunComparison, RunPair
-from bluffscope.host.terminal import Cell, View, table
+from bluffscope.host.terminal import Cell, table
 from bluffscope.report.fidelity import fidelity_parts
-from bluffscope.report.labels import clean, number
+from bluffscope.report.labels import clean, listed, number
 from bluffscope.stats.study import POOLED
 from bluffscope.table.metric_pairs import interpretable
 
 MOST_NAMES: Final = 12
-"""Effects that are named of those whose verdicts differ, beside the ones over all pairs."""
+"""Most effects named per run where verdicts differ in other scopes."""
 NAME_WIDTH: Final = 26
 _JUDGED: Final = ("dz_first", "dz_other", "adj_dz_first", "adj_dz_other")
 """Defined where an effect was tested in both runs."""
@@ -27,12 +27,9 @@ _NO_MATTER: Final = ("engine", "output")
 """Parts of the options that change no number."""
 
 
-def render_comparison(result: RunComparison) -> View:
+@group()
+def render_comparison(result: RunComparison) -> Iterator[RenderableType]:
     """Each further run: its options, agreement, effects over all pairs, fidelity; to be printed by a rich console."""
-    return View(lambda _: _parts(result))
-
-
-def _parts(result: RunComparison) -> Iterator[RenderableType]:
     for other in result.others:
         rows = result.rows.filter(run=other.run)
         judged = rows.drop_nulls(_JUDGED).filter(interpretable())
@@ -76,7 +73,7 @@ def _about(other: RunPair) -> Iterator[Text]:
     if unequal := [f"{here} with {first}" for first, here in other.layers if first != here]:
         yield Text(f"Layers: {', '.join(unequal)} of the first run, matched by name and order.")
     if other.unmatched:
-        some = ", ".join(clean(name) for name in other.unmatched[:6]) + (", ..." if len(other.unmatched) > 6 else "")
+        some = listed(map(clean, other.unmatched), 6)
         yield Text(f"Not compared, in one run only: {len(other.unmatched)} metrics ({some}).")
     for note in other.notes:
         yield Text(clean(note, 300))
@@ -92,16 +89,16 @@ def _agreement(rows: pl.DataFrame) -> str:
     """How many verdicts over all pairs agree, those that show an effect counted apart."""
     if rows.is_empty():
         return "Verdicts cannot be compared: over all pairs no metric could be judged in both runs."
-    both = rows.filter(verdict_first="separates", verdict_other="separates")
+    first, other = (pl.col(name) == "separates" for name in ("verdict_first", "verdict_other"))
     counts = {
-        "separate in both with the same sign": both.filter(same_sign=True).height,
-        "separate in both with opposite signs": both.height - both.filter(same_sign=True).height,
-        "in the first run only": rows.filter(pl.col("verdict_other") != "separates", verdict_first="separates").height,
-        "in this one only": rows.filter(pl.col("verdict_first") != "separates", verdict_other="separates").height,
+        "separate in both with the same sign": rows.filter(first, other, same_sign=True).height,
+        "separate in both with opposite signs": rows.filter(first, other, ~pl.col("same_sign").eq_missing(True)).height,
+        "in the first run only": rows.filter(first, ~other).height,
+        "in this one only": rows.filter(~first, other).height,
     }
-    listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+    found = ", ".join(f"{number} {name}" for name, number in counts.items())
     agree = rows.filter(agrees=True).height
-    return f"Verdicts agree in {agree} of {rows.height} metrics over all pairs: {listed}."
+    return f"Verdicts agree in {agree} of {rows.height} metrics over all pairs: {found}."
 
 
 def _effects(rows: pl.DataFrame) -> Table:

@@ -11,20 +11,21 @@ import polars as pl
 
 from bluffscope.features.effects import FeatureStudy, feature_effects
 from bluffscope.metrics import declared
+from bluffscope.report.summary import numeric_pairs
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.stats.study import POOLED
 from bluffscope.table.atomic import table_errors
 from bluffscope.table.damage import ABOUT, CONFIG, MANIFEST, checked
 from bluffscope.table.health import Health, read_health
-from bluffscope.table.metric_pairs import MetricPair, metric_pairs
+from bluffscope.table.metric_pairs import MetricPair
 from bluffscope.table.reader import Run, read_run
 
 FEATURE_PAIRS: Final = 10_000
-"""Pairs whose features are tested: each has hundreds of rows in features.parquet."""
+"""Most pairs for tests of features: each pair has hundreds of rows in features.parquet."""
 
 
 class Definition(NamedTuple):
-    """What a reader is told of a metric; texts are empty where nothing is known."""
+    """What the page says about a metric; texts are empty where nothing is known."""
 
     label: str
     doc: str
@@ -79,7 +80,7 @@ class Contents(RunTables):
     manifest: dict[str, Any]
     config: dict[str, Any]
     features_from: str | None = None
-    """Of which pairs the features were tested, where not of all."""
+    """A sentence on the pairs that the features were tested on, where not all."""
 
     @property
     def scopes(self) -> list[str]:
@@ -88,7 +89,7 @@ class Contents(RunTables):
 
     @cached_property
     def health(self) -> Health:
-        """What the health gate found; allowed also where the statistics were told to allow it."""
+        """What the health gate found; allowed also where the statistics were made with --allow-unsound."""
         health = read_health(self.manifest)
         return replace(health, allowed=health.allowed or bool(self.about.get("allowed_unsound")))
 
@@ -105,38 +106,35 @@ class Contents(RunTables):
 
         scope, s, view, mean, lo, hi, n; no rows where the run has no noise sweep.
         """
-        found = {pair: declared(pair.metric) for pair in self.measured}
-        levels = {pair: known.level for pair, known in found.items() if known and known.level is not None}
-        parts = [
-            table.select(value=pl.col(column).cast(pl.Float64))
-            .drop_nulls()
-            .select(
-                scope=pl.lit(scope),
+        known = {pair: declared(pair.metric) for pair in self.measured}
+        levels = {pair: found.level for pair, found in known.items() if found and found.level}
+        if not levels:
+            return pl.DataFrame()
+        texts = pl.concat(
+            self.metrics.select(
+                scope=self._domain(),
                 s=pl.lit(level),
-                view=pl.lit(view),
-                mean=pl.col("value").mean(),
-                half=1.96 * pl.col("value").std() / pl.len().sqrt(),
-                n=pl.len(),
+                fact=pl.col(pair.fact).cast(pl.Float64),
+                hallucination=pl.col(pair.hall).cast(pl.Float64),
             )
             for pair, level in levels.items()
-            if level > 0
-            for scope, table in self._by_domain()
-            for view, column in (("fact", pair.fact), ("hallucination", pair.hall))
-        ]
-        if not parts:
-            return pl.DataFrame()
-        rows = pl.concat(parts).filter(pl.col("n") > 0)
-        return rows.with_columns(lo=pl.col("mean") - pl.col("half"), hi=pl.col("mean") + pl.col("half")).drop("half")
+        )
+        whole = texts.with_columns(scope=pl.lit(POOLED))
+        both = pl.concat([whole, texts]) if texts["scope"].n_unique() > 1 else whole
+        mean, half = pl.col("value").mean(), 1.96 * pl.col("value").std() / pl.len().sqrt()
+        return (
+            both.unpivot(["fact", "hallucination"], index=["scope", "s"], variable_name="view")
+            .drop_nulls("value")
+            .group_by("scope", "s", "view", maintain_order=True)
+            .agg(mean=mean, n=pl.len(), lo=mean - half, hi=mean + half)
+        )
 
-    def _by_domain(self) -> list[tuple[str, pl.DataFrame]]:
-        """The result table by scope, called as the statistics call it."""
-        whole = [(POOLED, self.metrics)]
-        domains = self.metrics["domain"].unique(maintain_order=True) if "domain" in self.metrics.columns else []
-        if len(domains) < 2:
-            return whole
-        names = [f"domain={POOLED}" if domain == POOLED else str(domain) for domain in domains]
-        parted = [self.metrics.filter(pl.col("domain").eq_missing(domain)) for domain in domains]
-        return [*whole, *zip(names, parted, strict=True)]
+    def _domain(self) -> pl.Expr:
+        """Each pair's domain, called as the statistics call it."""
+        if "domain" not in self.metrics.columns:
+            return pl.lit("all")
+        name = pl.col("domain").cast(pl.String).fill_null("None")
+        return pl.when(name == POOLED).then(pl.lit(f"domain={POOLED}")).otherwise(name)
 
     @property
     def withheld(self) -> bool:
@@ -156,11 +154,6 @@ def read_contents(source: str | Path | RunTables) -> Contents:
     """
     tables = source if isinstance(source, RunTables) else read_tables(source)
     run, metrics, pairs, total = tables.run, tables.metrics, tables.pairs, tables.total
-    measured = tuple(
-        pair
-        for pair in metric_pairs(metrics.columns)
-        if metrics.schema[pair.fact].is_numeric() and metrics.schema[pair.hall].is_numeric()
-    )
     features, features_from = None, None
     if (run.path / "features.parquet").exists() and not metrics.is_empty():
         with table_errors(run.path / "pairs.parquet"):
@@ -172,7 +165,7 @@ def read_contents(source: str | Path | RunTables) -> Contents:
         run=run,
         metrics=metrics,
         pairs=pairs,
-        measured=measured,
+        measured=tuple(numeric_pairs(metrics)),
         stats=run.table("stats.parquet"),
         about={key: value for key, value in about.items() if not key.endswith("rows")},
         ladder=run.table("ladder.parquet"),

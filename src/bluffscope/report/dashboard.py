@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import polars as pl
 
+from bluffscope.host.terminal import count
 from bluffscope.metrics import METRICS
 from bluffscope.report import charts
 from bluffscope.report.charts import Spec, named
-from bluffscope.report.labels import clean, distinct, number
+from bluffscope.report.labels import clean, distinct, evenly, largest, number
 from bluffscope.report.panels import pair_values, panel, sample, scatter_panel, together
 from bluffscope.report.summary import summarize
 from bluffscope.table.metric_pairs import metric_pairs, not_interpretable
@@ -24,18 +25,10 @@ _SPREAD_WIDTH: Final = 195
 
 _LABELS: Final = {metric.name: metric.label for metric in METRICS}
 _HEAT_MAPS: Final = {
-    "reconstruction_error": (
-        f"{_LABELS['reconstruction_error']}, by layer and domain",
-        "change from fact to hallucination in % of the fact's mean",
-        "activation units",
-    ),
-    "sphericity": (
-        f"{_LABELS['sphericity']}, by layer and domain",
-        "mean difference, hallucination - fact",
-        "0 flat, 1 round",
-    ),
+    "reconstruction_error": ("change from fact to hallucination in % of the fact's mean", "activation units"),
+    "sphericity": ("mean difference, hallucination - fact", "0 flat, 1 round"),
 }
-"""Title, what the change is, and the unit of the means of each metric that has one."""
+"""What the change is, and the unit of the means of each metric that has one."""
 _IN_PERCENT: Final = "reconstruction_error"
 """Its scale differs by layer, so its change is shown as a share of the fact's mean."""
 _SCATTERS: Final = {name: f"{_LABELS[name]}, degrees" for name in ("centroid_drift", "axis_twist")}
@@ -63,9 +56,12 @@ class _Scopes:
         """Labels of all scopes, the pooled one last."""
         return [*self.labels.values(), *([] if self.pooled is None else [self.pooled])]
 
-    def label(self, row: dict[str, Any]) -> str | None:
-        """Of a row of the summary; None where its domain is not drawn."""
-        return self.pooled if row["pooled"] else self.labels.get(row["domain"])
+    def drawn(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows of scopes that are drawn, each with the label of its `scope`."""
+        label = pl.col("domain").replace_strict(self.labels, default=None, return_dtype=pl.String)
+        if "pooled" in rows.columns:
+            label = pl.when("pooled").then(pl.lit(self.pooled)).otherwise(label)
+        return rows.with_columns(scope=label).drop_nulls("scope")
 
 
 def dashboard(metrics: pl.DataFrame, title: str) -> Spec:
@@ -81,8 +77,18 @@ def dashboard(metrics: pl.DataFrame, title: str) -> Spec:
     if "domain" not in metrics.columns:
         metrics = metrics.with_columns(domain=pl.lit("all"))
     scopes, summary = _scopes(metrics), summarize(metrics)
-    tables = {pair.name: pair_values(metrics, pair) for pair in metric_pairs(metrics.columns) if _drawn(pair.name)}
-    rows = [_heat_maps(summary, scopes), _scatters(tables, scopes), _spreads(tables, scopes)]
+    drawn = [pair for pair in metric_pairs(metrics.columns) if pair.name in (*_SCATTERS, *_SPREADS)]
+    tables = {pair.name: pair_values(metrics, pair) for pair in drawn}
+    layered = {
+        name: summary.filter(pl.col("metric") == pl.format("l{}_{}", "layer", pl.lit(name))) for name in _HEAT_MAPS
+    }
+    spreads = [name for name in _SPREADS if name in tables]
+    first = next((name for name in spreads if not tables[name].is_empty()), None)
+    rows = [
+        [_heat_map(cells, name, scopes) for name, cells in layered.items() if not cells.is_empty()],
+        [_scatter(tables[name], name, scopes) for name in _SCATTERS if name in tables],
+        [_spread(tables[name], name, scopes, first=name == first) for name in spreads],
+    ]
     left = [together(row, len(row)) for row in rows if row]
     columns = [*([together(left, 1)] if left else []), *_effects(summary, scopes)]
     if not columns:
@@ -90,76 +96,51 @@ def dashboard(metrics: pl.DataFrame, title: str) -> Spec:
     return together(columns, 2, _headline(metrics.height, scopes, title))
 
 
-def _drawn(metric: str) -> bool:
-    return metric in _SCATTERS or metric in _SPREADS
-
-
 def _nothing(title: str, subtitle: str, width: float = 320) -> Spec:
     return panel(charts.nothing(), [{"text": "no values in this run"}], title, width, [subtitle])
 
 
 def _headline(pairs: int, scopes: _Scopes, title: str) -> Spec:
-    domains = f"{len(scopes.labels)} domain{'s' * (len(scopes.labels) != 1)}"
+    domains = count(len(scopes.labels), "domain")
     if scopes.left_out:
         domains = f"the {len(scopes.labels)} largest domains ({scopes.left_out} more are counted in {scopes.pooled!r})"
-    subtitle = f"{_pairs(pairs)}, {domains}; every difference is hallucination - fact"
+    subtitle = f"{count(pairs)}, {domains}; every difference is hallucination - fact"
     return {"text": clean(title, 100), "subtitle": subtitle, "fontSize": 20, "subtitleFontSize": 13, "offset": 18}
 
 
 def _scopes(metrics: pl.DataFrame) -> _Scopes:
     order: list[str] = metrics["domain"].drop_nulls().unique(maintain_order=True).to_list()
     sizes = dict(metrics["domain"].drop_nulls().value_counts().iter_rows())
-    # Ties keep the order of the table, so that the same table always gives the same figure.
-    largest = set(sorted(order, key=lambda name: -sizes[name])[:MOST_DOMAINS])
-    labels = distinct([name for name in order if name in largest], 18, ["all domains"])
+    # Ties keep the order of the table, so that the same table always makes the same figure.
+    labels = distinct(largest({name: sizes[name] for name in order}, MOST_DOMAINS), 18, ["all domains"])
     return _Scopes(labels, "all domains" if len(order) > 1 else None, len(order) - len(labels))
 
 
-def _pairs(count: int) -> str:
-    return "1 pair" if count == 1 else f"{count:,} pairs"
+def _heat_map(rows: pl.DataFrame, metric: str, scopes: _Scopes) -> Spec:
+    title, (subtitle, unit) = f"{_LABELS[metric]}, by layer and domain", _HEAT_MAPS[metric]
+    layers = evenly(rows["layer"].unique(maintain_order=True).to_list(), MOST_LAYERS)
+    columns = len(scopes.all)
+    wide, tall = max(42, min(86, 430 // max(columns, 1))), 42 if len(layers) <= 8 else 20
+    # Large cells show the means too.
+    with_means = wide >= 76 and tall >= 40
+    shown = scopes.drawn(rows.filter(pl.col("layer").is_in(layers)))
+    cells = [_cell(row, metric == _IN_PERCENT, with_means) for row in shown.iter_rows(named=True)]
+    sizes = [abs(cell["change"]) for cell in cells if cell["change"] is not None]
+    if not sizes:
+        return _nothing(title, subtitle)
+    below = [f"below: means of fact → hallucination ({unit})"] if with_means else []
+    spec = charts.heat_map("change", max(sizes) or 1.0) | {"height": {"step": tall}}
+    return panel(spec, cells, title, wide * columns, [subtitle, *below])
 
 
-def _heat_maps(summary: pl.DataFrame, scopes: _Scopes) -> list[Spec]:
-    found: list[Spec] = []
-    for metric, (title, subtitle, unit) in _HEAT_MAPS.items():
-        rows = summary.filter(pl.col("metric") == pl.format("l{}_{}", "layer", pl.lit(metric)))
-        if rows.is_empty():
-            continue
-        layers = _evenly(rows["layer"].unique(maintain_order=True).to_list())
-        columns = len(scopes.all)
-        wide, tall = max(42, min(86, 430 // max(columns, 1))), 42 if len(layers) <= 8 else 20
-        # Where cells are large enough the means stand in them too.
-        with_means = wide >= 76 and tall >= 40
-        cells = [
-            _cell(row, label, metric == _IN_PERCENT, with_means)
-            for row in rows.iter_rows(named=True)
-            if row["layer"] in layers and (label := scopes.label(row)) is not None
-        ]
-        sizes = [abs(cell["change"]) for cell in cells if cell["change"] is not None]
-        if not sizes:
-            found.append(_nothing(title, subtitle))
-            continue
-        below = [f"below: means of fact → hallucination ({unit})"] if with_means else []
-        spec = charts.heat_map("change", max(sizes) or 1.0) | {"height": {"step": tall}}
-        found.append(panel(spec, cells, title, wide * columns, [subtitle, *below]))
-    return found
-
-
-def _evenly(layers: list[int]) -> list[int]:
-    """All layers, or evenly spaced ones where there are too many for a figure."""
-    if len(layers) <= MOST_LAYERS:
-        return layers
-    return [layers[round(i * (len(layers) - 1) / (MOST_LAYERS - 1))] for i in range(MOST_LAYERS)]
-
-
-def _cell(row: dict[str, Any], scope: str, percent: bool, with_means: bool) -> dict[str, Any]:
+def _cell(row: dict[str, Any], percent: bool, with_means: bool) -> dict[str, Any]:
     change, fact = row["mean_diff"], row["mean_fact"]
     if percent and change is not None:
         change = 100 * change / fact if fact else None
     label = cell_text(change, percent)
     if with_means and fact is not None:
         label += f"\n{number(fact)} → {number(row['mean_hall'])}"
-    return {"scope": scope, "layer": str(row["layer"]), "change": change, "label": label}
+    return {"scope": row["scope"], "layer": str(row["layer"]), "change": change, "label": label}
 
 
 def cell_text(change: float | None, percent: bool) -> str:
@@ -171,60 +152,41 @@ def cell_text(change: float | None, percent: bool) -> str:
     return (text if float(text) else text[1:]) + (" %" if percent else "")
 
 
-def _labelled(values: pl.DataFrame, scopes: _Scopes) -> pl.DataFrame:
-    """The values of the domains that are drawn, by label."""
-    labels = pl.col("domain").replace_strict(scopes.labels, default=None, return_dtype=pl.String)
-    return values.with_columns(labels).drop_nulls("domain")
-
-
-def _scatters(tables: dict[str, pl.DataFrame], scopes: _Scopes) -> list[Spec]:
-    found: list[Spec] = []
+def _scatter(values: pl.DataFrame, metric: str, scopes: _Scopes) -> Spec:
+    labelled = scopes.drawn(values).drop("domain")
+    if labelled.is_empty():
+        return _nothing(_SCATTERS[metric], "fact against hallucination, a point a pair")
     labels = [named(label) for label in scopes.labels.values()]
-    columns = 2 if max(map(len, labels), default=0) > 12 else 4
-    keys = charts.domain_keys("domain", len(labels), labels, columns=columns)
-    for metric, title in _SCATTERS.items():
-        if metric not in tables:
-            continue
-        values = _labelled(tables[metric], scopes)
-        if values.is_empty():
-            found.append(_nothing(title, "fact against hallucination, a point a pair"))
-            continue
-        drawn = sample(values)
-        subtitle = _pairs(values.height) + (" of these domains" if values.height < tables[metric].height else "")
-        if drawn.height < values.height:
-            subtitle = f"{drawn.height:,} of the {subtitle}, drawn at random"
-        lines = [subtitle, "above the diagonal: larger for the hallucination"]
-        found.append(scatter_panel(drawn, keys, title, 300, lines))
-    return found
+    keys = charts.domain_keys("scope", len(labels), labels, columns=2 if max(map(len, labels)) > 12 else 4)
+    drawn = sample(labelled)
+    subtitle = count(labelled.height) + (" of these domains" if labelled.height < values.height else "")
+    if drawn.height < labelled.height:
+        subtitle = f"{drawn.height:,} of the {subtitle}, drawn at random"
+    lines = [subtitle, "above the diagonal: larger for the hallucination"]
+    return scatter_panel(drawn, keys, _SCATTERS[metric], 300, lines)
 
 
-def _spreads(tables: dict[str, pl.DataFrame], scopes: _Scopes) -> list[Spec]:
-    found: list[Spec] = []
-    for metric, subtitle in _SPREADS.items():
-        if metric not in tables:
-            continue
-        title = _LABELS[metric]
-        values = tables[metric]
-        if values.is_empty():
-            found.append(_nothing(title, subtitle, _SPREAD_WIDTH))
-            continue
-        drawn = _labelled(values, scopes)
-        if scopes.pooled is not None:
-            drawn = pl.concat([drawn, values.with_columns(domain=pl.lit(scopes.pooled))])
-        rows = (
-            drawn.rename({"domain": "scope", "hall": "hallucination"})
-            .unpivot(["fact", "hallucination"], index="scope", variable_name="view")
-            .group_by("scope", "view", maintain_order=True)
-            .agg(
-                mean=pl.col("value").mean(),
-                low=pl.col("value").quantile(0.25, "linear"),
-                high=pl.col("value").quantile(0.75, "linear"),
-            )
+def _spread(values: pl.DataFrame, metric: str, scopes: _Scopes, *, first: bool) -> Spec:
+    """The spread of one metric; `first` of those that have values, where the scopes are named."""
+    title, subtitle = _LABELS[metric], _SPREADS[metric]
+    if values.is_empty():
+        return _nothing(title, subtitle, _SPREAD_WIDTH)
+    drawn = scopes.drawn(values)
+    if scopes.pooled is not None:
+        drawn = pl.concat([drawn, values.with_columns(scope=pl.lit(scopes.pooled))])
+    rows = (
+        drawn.rename({"hall": "hallucination"})
+        .unpivot(["fact", "hallucination"], index="scope", variable_name="view")
+        .group_by("scope", "view", maintain_order=True)
+        .agg(
+            mean=pl.col("value").mean(),
+            low=pl.col("value").quantile(0.25, "linear"),
+            high=pl.col("value").quantile(0.75, "linear"),
         )
-        faint = bool(not_interpretable(metric))
-        spec = charts.spread(title, [named(label) for label in scopes.all], first=not found, faint=faint)
-        found.append(panel(spec, rows.to_dicts(), title, _SPREAD_WIDTH, [subtitle], "#666666" if faint else "#000000"))
-    return found
+    )
+    faint = bool(not_interpretable(metric))
+    spec = charts.spread(title, [named(label) for label in scopes.all], first=first, faint=faint)
+    return panel(spec, rows, title, _SPREAD_WIDTH, [subtitle], "#666666" if faint else "#000000")
 
 
 def _effects(summary: pl.DataFrame, scopes: _Scopes) -> list[Spec]:
@@ -242,10 +204,8 @@ def _effects(summary: pl.DataFrame, scopes: _Scopes) -> list[Spec]:
         subtitle.append(f"the {len(kept)} largest (pooled) of {len(names)} metrics")
         names = [name for name in names if name in kept]
     labels = distinct(names, 30)
-    points = [
-        {"metric": labels[row["metric"]], "scope": label, "dz": row["dz"]}
-        for row in rows.iter_rows(named=True)
-        if row["metric"] in labels and (label := scopes.label(row)) is not None
-    ]
+    points = scopes.drawn(rows.filter(pl.col("metric").is_in(names))).select(
+        pl.col("metric").replace_strict(labels, return_dtype=pl.String), "scope", "dz"
+    )
     spec = charts.effects([named(label) for label in scopes.all], pooled=scopes.pooled is not None)
     return [panel(spec, points, "Effect sizes by metric and domain", 310, subtitle)]

@@ -1,25 +1,25 @@
-"""Detectors in a terminal: AUROC by scope, what each adds to the best baseline, and transfer between scopes."""
+"""Detectors in a terminal: AUROC by scope, gain over the best baseline, transfer; and one trained to be saved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import polars as pl
-from rich.console import RenderableType
+from rich.console import RenderableType, group
 from rich.text import Text
 
 from bluffscope.detectors.evaluate import Detection
-from bluffscope.host.terminal import Row, View, interval, table
-from bluffscope.report.labels import clean
+from bluffscope.detectors.train import Trained, best_baseline
+from bluffscope.host.terminal import Row, interval, table
+from bluffscope.report.labels import areas, clean, effect
+
+_SEES: Final = {"sae": "SAE features", "metrics": "metrics", "residual": "residuals"}
 
 
-def render_detection(detection: Detection) -> View:
+@group()
+def render_detection(detection: Detection) -> Iterator[RenderableType]:
     """The detectors, to be printed by a rich console of any width from 60 columns."""
-    return View(lambda _: _parts(detection))
-
-
-def _parts(detection: Detection) -> Iterator[RenderableType]:
     rows = detection.rows
     yield Text("\nDetectors: can a single text be recognised as hallucinated?", style="bold")
     yield Text("AUROC, cross-validated by group; gain over the best baseline without a model (length, text)", "dim")
@@ -28,16 +28,13 @@ def _parts(detection: Detection) -> Iterator[RenderableType]:
         yield table(heads, map(_row, part.to_dicts()), least=24, gap=2)
     yield from _barred(rows)
     yield from _transfer(detection.transfer)
-    for note in detection.about["notes"]:
-        yield Text(note)
+    yield from map(Text, detection.about["notes"])
 
 
 def _row(row: dict[str, Any]) -> Row:
-    cells = [row["detector"], f"{row['auroc']:.2f}", interval(row), f"{row['ece']:.2f}"]
-    if row["surface_gain"] is not None:
-        cells += [f"{row['surface_gain']:+.2f}", interval(row, "surface_gain_", "+.2f")]
+    auroc, ends, *gain = areas(row, "surface_gain")
     found = row["surface_gain_lo"] is not None and row["surface_gain_lo"] > 0
-    return Row(cells, "bold green" if found else "")
+    return Row([row["detector"], auroc, ends, f"{row['ece']:.2f}", *gain], "bold green" if found else "")
 
 
 def _barred(rows: pl.DataFrame) -> Iterator[Text]:
@@ -66,3 +63,52 @@ def _transfer(transfer: pl.DataFrame) -> Iterator[Text]:
         if texts:
             about = f"Transfer between values of {clean(str(name))} (mean AUROC where trained -> elsewhere, "
             yield Text(f"{about}from where it learnt something): {', '.join(texts)}")
+
+
+@group()
+def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[RenderableType]:
+    """What training came to, to be printed by a rich console."""
+    about, row = trained.about, trained.row
+    named = f" with {' and '.join(clean(condition) for condition in where)}" if where else ""
+    yield Text(
+        f"Trained on {_SEES[trained.keys.on]} of {about['pairs']:,} pairs{named}, in {about['groups']:,} groups; "
+        f"{about['folds']} folds that split no group."
+    )
+    heads = ["detector", "AUROC", "95 %", "gain over the best baseline", "95 %"]
+    yield table(heads, _trained_rows(trained), gap=2)
+    yield Text(f"Held-out pairs of the training{named}: AUROC {_area(row)}.", style="bold")
+    if trained.left_out is not None:
+        yield Text(f"Other pairs of the run ({trained.left_out['n']:,}): {_elsewhere(trained.left_out)}", "bold")
+    yield Text(
+        f"Calibration error of held-out probabilities: {row['ece']:.3f} as fitted, {trained.ece:.3f} with Platt's "
+        "curve (saved)."
+    )
+    yield Text(verdict(trained)[0].upper() + verdict(trained)[1:] + ".")
+    for note in about["notes"]:
+        yield Text(note, style="dim")
+
+
+def _trained_rows(trained: Trained) -> Iterator[Row]:
+    shown = [*trained.baselines["detector"], trained.keys.on]
+    for row in trained.rows.filter(pl.col("detector").is_in(shown)).iter_rows(named=True):
+        yield Row([row["detector"], *areas(row)], "bold" if row["detector"] == trained.keys.on else "")
+
+
+def verdict(trained: Trained) -> str:
+    """Whether it does better than what needs no look inside the model, in a clause."""
+    name, area = best_baseline(trained)
+    row = trained.row
+    against = f"the best baseline, {name} (AUROC {area:.2f})"
+    gain = f"a gain of {effect(row['gain'])} ({interval(row, 'gain_', '+.2f')})"
+    return f"it {'beats' if trained.beats else 'does not beat'} {against}: {gain}"
+
+
+def _elsewhere(found: dict[str, Any]) -> str:
+    if found["lo"] is None:
+        return f"AUROC {found['auroc']:.2f}, of {found['groups']} groups: too few for an interval."
+    judged = "also better than chance" if found["lo"] > 0.5 else "no better than chance: it does not generalise"
+    return f"AUROC {_area(found)}, {judged}."
+
+
+def _area(row: dict[str, Any]) -> str:
+    return f"{row['auroc']:.2f} ({interval(row)})"

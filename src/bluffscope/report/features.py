@@ -1,26 +1,32 @@
-"""Features in a terminal: what differs at each layer, what fires in hallucinations only, and what chance would give."""
+"""Features in a terminal: what differs at each layer, ghosts and their number by chance, and what ablation changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
-from rich.console import RenderableType
+from rich.console import RenderableType, group
 from rich.table import Table
 from rich.text import Text
 
 from bluffscope.features.effects import FOUND, FeatureStudy
 from bluffscope.features.ghosts import GHOST_FIRES
-from bluffscope.host.terminal import Row, View, table
-from bluffscope.report.labels import clean, number
+from bluffscope.host.terminal import Row, count, interval, table
+from bluffscope.report.labels import clean, listed, number
+
+if TYPE_CHECKING:
+    from bluffscope.features.ablation import Ablation
 
 _GHOSTS_SHOWN: Final = 8
+_ABLATED_SHOWN: Final = 12
+_SIDES: Final = ("fact", "hall", "difference")
 
 
+@group()
 def render_features(
     study: FeatureStudy, top: int, pages: Mapping[int, str], promoted: Mapping[tuple[int, int], list[str]]
-) -> View:
+) -> Iterator[RenderableType]:
     """The features that differ most, to be printed by a rich console of any width from 60 columns.
 
     Args:
@@ -29,12 +35,6 @@ def render_features(
         pages: address of a layer's feature pages, by layer.
         promoted: tokens by layer and feature; empty where they were not asked for.
     """
-    return View(lambda _: _parts(study, top, pages, promoted))
-
-
-def _parts(
-    study: FeatureStudy, top: int, pages: Mapping[int, str], promoted: Mapping[tuple[int, int], list[str]]
-) -> Iterator[RenderableType]:
     about = study.about
     yield Text(f"{about['pairs']:,} pairs in {about['groups']:,} groups; {_family(about)}.")
     for layer in study.layers.iter_rows(named=True):
@@ -43,7 +43,9 @@ def _parts(
         if not rows.is_empty():
             yield _table(rows.head(top), about, promoted)
         yield Text(ghost_sentence(layer))
-        yield from _ghosts(study.ghosts.filter(layer=layer["layer"]))
+        ghosts = study.ghosts.filter(layer=layer["layer"]).select("feature", "fires").iter_rows()
+        if named := listed((f"{feature} ({fires})" for feature, fires in ghosts), _GHOSTS_SHOWN):
+            yield Text(f"Ghosts and the hallucinations that they fire in: {named}", style="dim")
         if page := pages.get(layer["layer"]):
             yield Text(f"Pages: {page}/FEATURE")
     yield Text("")
@@ -52,8 +54,7 @@ def _parts(
         "their zeros; d_z: diff over the spread of the differences; * a ghost.",
         style="dim",
     )
-    for note in about["notes"]:
-        yield Text(note)
+    yield from map(Text, about["notes"])
 
 
 def _table(rows: pl.DataFrame, about: Mapping[str, Any], promoted: Mapping[tuple[int, int], list[str]]) -> Table:
@@ -68,23 +69,11 @@ def _table(rows: pl.DataFrame, about: Mapping[str, Any], promoted: Mapping[tuple
         cells += [number(row["mean_diff"], signed=True), number(row["dz"], signed=True)]
         cells += [chance(row[name]) for name in ("p", "q")]
         cells += [] if by is None else [_places(row["differs_in"] or (), about["values"])]
-        if promoted:
-            cells.append(
-                " ".join(f"'{clean(token, 14)}'" for token in promoted.get((row["layer"], row["feature"]), []))
-            )
-        else:
-            cells.append(", ".join(clean(pair, 18) for pair in (row["top_pairs"] or ())[:2]))
-        return Row(cells, "bold" if row["q"] < FOUND else "dim")
+        pairs = ", ".join(clean(pair, 18) for pair in (row["top_pairs"] or ())[:2])
+        tokens = " ".join(f"'{clean(token, 14)}'" for token in promoted.get((row["layer"], row["feature"]), ()))
+        return Row([*cells, tokens if promoted else pairs], "bold" if row["q"] < FOUND else "dim")
 
     return table(heads, map(shown, rows.to_dicts()), left=range(7, len(heads)))
-
-
-def _ghosts(ghosts: pl.DataFrame) -> Iterator[Text]:
-    if ghosts.is_empty():
-        return
-    named = [f"{row['feature']} ({row['fires']})" for row in ghosts.head(_GHOSTS_SHOWN).iter_rows(named=True)]
-    more = ", ..." if ghosts.height > _GHOSTS_SHOWN else ""
-    yield Text(f"Ghosts and the hallucinations that they fire in: {', '.join(named)}{more}", style="dim")
 
 
 def _places(found: Sequence[str], values: Sequence[str]) -> str:
@@ -105,19 +94,19 @@ def found_sentence(layer: Mapping[str, Any], groups: int) -> str:
     if not layer["tested"]:
         return f"cannot be judged: no feature fires often enough to be tested ({layer['active']:,} fire at all)"
     if (least := 2.0 ** (1 - groups)) >= FOUND:
-        return f"cannot be judged: with {groups} group{'s' * (groups != 1)} of pairs no p is below {least:g}"
+        return f"cannot be judged: with {count(groups, 'group')} of pairs no p is below {least:g}"
     if not layer["found"]:
         return f"none of {layer['tested']:,} tested features differs between fact and hallucination (q < {FOUND})"
     return f"{layer['found']:,} of {layer['tested']:,} tested features differ (q < {FOUND})"
 
 
 def ghost_sentence(layer: Mapping[str, Any]) -> str:
-    """How many features fire in hallucinations only, and how many chance alone would give."""
+    """How many features fire in hallucinations only, and how many would by chance."""
     ghosts = layer["ghosts"]
-    told = f"{ghosts:,} ghost feature{'s' * (ghosts != 1)} (in {GHOST_FIRES} or more hallucinations, in no fact)"
+    found = f"{count(ghosts, 'ghost feature')} (in {GHOST_FIRES} or more hallucinations, in no fact)"
     chance_alone = f"with labels flipped at random: {layer['ghosts_expected']:.1f} (97.5 %: {layer['ghosts_high']})"
     more = "more than chance" if ghosts > layer["ghosts_high"] else "no more than chance"
-    return f"{told}; {chance_alone}: {more}. {layer['only_in_facts']:,} fire in facts only."
+    return f"{found}; {chance_alone}: {more}. {layer['only_in_facts']:,} fire in facts only."
 
 
 def chance(value: float | None) -> str:
@@ -125,3 +114,36 @@ def chance(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+
+
+@group()
+def render_ablation(found: Ablation) -> Iterator[RenderableType]:
+    """One layer's ablation, to be printed by a rich console."""
+    effects = found.effects
+    named = listed(map(str, found.features), _ABLATED_SHOWN)
+    yield Text(
+        f"\nLayer {found.layer} without its {len(found.features)} strongest features ({named or 'none'})",
+        style="bold",
+    )
+    yield Text(
+        f"{effects.pairs:,} pairs in {effects.groups:,} groups; log-probability untouched: fact "
+        f"{effects.untouched[0]:.2f}, hallucination {effects.untouched[1]:.2f}. Change in nats, 95 % over groups:"
+    )
+    shares = {"top": f"{effects.removed[0]:.0%}", "random": f"{effects.removed[1]:.0%}", "top - random": ""}
+    labels = {"random": f"random ({len(found.random)} sets)"}
+    rows = (
+        (labels.get(removed, removed), *(_change(effects.of(removed, side)) for side in _SIDES), share)
+        for removed, share in shares.items()
+    )
+    yield table(["removed", "fact", "hallucination", "hallucination - fact", "of the residual"], rows, gap=2)
+    before, after = effects.preferred
+    yield Text(f"The fact is the more probable in {before:.0%} of pairs, without the features in {after:.0%}.")
+    yield Text(effects.conclusion, style="bold")
+    if found.skipped:
+        yield Text(f"{found.skipped} pairs were left out: their completions have no log-probability.", style="dim")
+
+
+def _change(row: dict[str, Any]) -> str:
+    if row["lo"] is None:
+        return f"{row['mean']:+.3f}"
+    return f"{row['mean']:+.3f}\n{interval(row, style='+.3f')}"

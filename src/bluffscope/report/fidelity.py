@@ -7,22 +7,22 @@ from itertools import groupby
 from typing import Any, Final
 
 import polars as pl
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from bluffscope.compare.precision import FEATURES, Fidelity
-from bluffscope.host.terminal import View, table
+from bluffscope.host.terminal import table
 from bluffscope.report.labels import clean, group_title, number
 
 _NAME_WIDTH: Final = 24
 
 
-def render_fidelity(fidelity: Fidelity) -> View:
+def render_fidelity(fidelity: Fidelity) -> Group:
     """A run against float32, to be printed by a rich console."""
     weights = "" if fidelity.quantize == "none" else f", {fidelity.quantize} weights"
     title = f"{fidelity.dtype}{weights} against float32, {len(fidelity.pair_ids)} pairs measured again"
-    return View(lambda _: fidelity_parts(fidelity.table, title, "float32", "from float32"))
+    return Group(*fidelity_parts(fidelity.table, title, "float32", "from float32"))
 
 
 def fidelity_parts(found: pl.DataFrame, title: str, reference: str, difference: str) -> Iterator[RenderableType]:

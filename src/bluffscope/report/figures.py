@@ -16,13 +16,13 @@ from bluffscope.report.dashboard import dashboard
 from bluffscope.report.labels import distinct
 from bluffscope.report.panels import figure, pair_values, panel, sample, scatter_panel, together
 from bluffscope.stats.study import POOLED
-from bluffscope.table.atomic import remove, write_bytes, writing
+from bluffscope.table.atomic import make_folder, remove, write_bytes
 
 MOST_EFFECTS: Final = 60
 """Metrics of the forest plot; of more the largest are drawn."""
 MOST_DOMAINS: Final = 10
 MOST_METRICS: Final = 6
-"""Metrics whose scatters and ladders are drawn: those with the largest effects over all pairs."""
+"""Most metrics with scatters and ladders: those with the largest effects over all pairs."""
 _COLUMNS: Final = 3
 
 
@@ -31,7 +31,7 @@ def write_figures(drawn: dict[str, Spec | None], folder: Path) -> list[Path]:
 
     Args:
         drawn: specifications by the name of the file.
-        folder: where the files go; made if need be.
+        folder: where the files go; created if missing.
 
     Raises:
         InputError: the package that draws is not installed.
@@ -39,14 +39,11 @@ def write_figures(drawn: dict[str, Spec | None], folder: Path) -> list[Path]:
     """
     vlc = vl_convert("figures")
     if any(drawn.values()):
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     written: list[Path] = []
     # What a run or its statistics no longer hold must not be shown by an earlier figure.
     remove(folder / f"{name}.{kind}" for name in drawn if drawn[name] is None for kind in ("png", "svg"))
-    for name, spec in drawn.items():
-        if spec is None:
-            continue
+    for name, spec in ((name, spec) for name, spec in drawn.items() if spec is not None):
         # No base URL is allowed: whatever a text holds, nothing is fetched.
         svg = vlc.vegalite_to_svg(figure(spec), vl_version=VEGA_LITE, allowed_base_urls=[])
         png = vlc.svg_to_png(svg, scale=2 if name == "dashboard" else 3)
@@ -94,10 +91,6 @@ def _labelled(table: Table, columns: tuple[str, ...], width: int = 20) -> Table:
     return table
 
 
-def _titled(parts: list[Spec], text: str) -> Spec | None:
-    return together(parts, _COLUMNS, {"text": text, "fontSize": 14, "offset": 14}) if parts else None
-
-
 def _largest(rows: pl.DataFrame | None) -> pl.DataFrame:
     """The rows over all pairs that have an effect size, the largest first."""
     rows = pl.DataFrame(schema={"scope": pl.String, "dz": pl.Float64, "metric": pl.String}) if rows is None else rows
@@ -111,7 +104,7 @@ def _effects(contents: Contents) -> Spec | None:
         return None
     more = f"; the {MOST_EFFECTS} largest of {rows.height}" if rows.height > MOST_EFFECTS else ""
     shown = _labelled(rows.head(MOST_EFFECTS), ("metric",), 34)
-    return panel(charts.forest(), shown.to_dicts(), f"Effect sizes over all pairs, 95 % intervals{more}", 560)
+    return panel(charts.forest(), shown, f"Effect sizes over all pairs, 95 % intervals{more}", 560)
 
 
 def _heat_maps(contents: Contents) -> Spec | None:
@@ -119,39 +112,35 @@ def _heat_maps(contents: Contents) -> Spec | None:
     if contents.stats is None or not layered:
         return None
     scopes = [scope for scope in contents.scopes if "=" not in scope and scope != POOLED][:MOST_DOMAINS]
-    shown = pl.col("metric").is_in(list(layered)) & pl.col("scope").is_in([*scopes, POOLED])
-    rows = contents.stats.filter(shown).with_columns(
+    rows = contents.stats.filter(pl.col("metric").is_in(list(layered)), pl.col("scope").is_in([*scopes, POOLED]))
+    rows = rows.with_columns(
         layer=pl.col("metric").replace_strict({name: str(pair.layer) for name, pair in layered.items()}),
         base=pl.col("metric").replace_strict({name: pair.metric for name, pair in layered.items()}),
-    )
-    parts = [
-        panel(charts.heat_map(), part.to_dicts(), str(name), 62 * part["scope"].n_unique())
-        for (name,), part in rows.group_by("base", maintain_order=True)
-        if part["dz"].count()
-    ]
-    return _titled(parts, "d_z by layer and domain: blue smaller, orange larger for the hallucination; ● separates")
+    ).filter(pl.col("dz").count().over("base") > 0)
+    title = "d_z by layer and domain: blue smaller, orange larger for the hallucination; ● separates"
+    return _each(rows, ["base"], charts.heat_map(), title, by_cell="scope")
 
 
 def _scatters(contents: Contents) -> Spec | None:
     columns = {pair.name: pair for pair in contents.measured}
     names = list(columns) if contents.stats is None else _largest(contents.stats)["metric"].to_list()
-    parts: list[Spec] = []
-    for name in [name for name in names if name in columns][:MOST_METRICS]:
-        both = pair_values(contents.metrics, columns[name])
-        if both.is_empty():
-            continue
-        drawn = sample(both)
-        shown = name if drawn.height == both.height else f"{name} ({drawn.height:,} of {both.height:,} pairs)"
-        keys = charts.domain_keys("domain", both["domain"].n_unique())
-        parts.append(scatter_panel(drawn, keys, shown, 260))
+    shown = [name for name in names if name in columns][:MOST_METRICS]
+    values = {name: pair_values(contents.metrics, columns[name]) for name in shown}
+    parts = [_scatter(name, both) for name, both in values.items() if not both.is_empty()]
     return _titled(parts, "Fact against hallucination, one point a pair")
+
+
+def _scatter(name: str, both: pl.DataFrame) -> Spec:
+    drawn = sample(both)
+    title = name if drawn.height == both.height else f"{name} ({drawn.height:,} of {both.height:,} pairs)"
+    return scatter_panel(drawn, charts.domain_keys("domain", both["domain"].n_unique()), title, 260)
 
 
 def _stability(contents: Contents) -> Spec | None:
     rows = contents.dose
     if rows.is_empty():
         return None
-    return panel(charts.dose(), rows.filter(scope=POOLED).to_dicts(), "Stability by the level of noise", 420)
+    return panel(charts.dose(), rows.filter(scope=POOLED), "Stability by the level of noise", 420)
 
 
 def _ladder(contents: Contents) -> Spec | None:
@@ -159,22 +148,19 @@ def _ladder(contents: Contents) -> Spec | None:
     if contents.ladder is None:
         return None
     rows = contents.ladder.filter(pl.col("dz").is_not_null(), scope=POOLED)
-    sizes = rows.group_by("metric", maintain_order=True).agg(pl.col("dz").first().abs())
-    names = sizes.sort("dz", descending=True, maintain_order=True)["metric"].head(MOST_METRICS)
-    parts = [panel(charts.ladder(), rows.filter(metric=name).to_dicts(), name, 260) for name in names]
-    return _titled(parts, "What each control leaves of an effect, over all pairs")
+    rows = rows.with_columns(size=pl.col("dz").first().abs().over("metric"))
+    rows = rows.sort("size", descending=True, maintain_order=True).drop("size")
+    names = rows["metric"].unique(maintain_order=True).head(MOST_METRICS)
+    rows = rows.filter(pl.col("metric").is_in(names.implode()))
+    return _each(rows, ["metric"], charts.ladder(), "What each control leaves of an effect, over all pairs")
 
 
 def _detectors(contents: Contents) -> Spec | None:
     if contents.detectors is None:
         return None
     rows = contents.detectors.filter(pl.col("auroc").is_not_null(), scope=POOLED)
-    gained = rows.filter(pl.col("gain").is_not_null())
-    parts = [
-        panel(chart, part.to_dicts(), title, 320)
-        for chart, part, title in ((charts.area(), rows, "AUROC"), (charts.gain(), gained, "Gain"))
-        if part.height
-    ]
+    shown = {"AUROC": ("auroc", rows), "Gain": ("gain", rows.filter(pl.col("gain").is_not_null()))}
+    parts = [panel(charts.detectors(chart), part, title, 320) for title, (chart, part) in shown.items() if part.height]
     return _titled(parts, "Detectors over all pairs, cross-validated by group")
 
 
@@ -182,10 +168,22 @@ def _transfer(contents: Contents) -> Spec | None:
     if contents.transfer is None:
         return None
     rows = contents.transfer.filter(pl.col("auroc").is_not_null())
+    title = "AUROC of detectors trained on one domain, tested on another"
     # Scopes of a further column are named COLUMN=VALUE: they make a matrix of their own.
     column = pl.col("train").str.extract("^([^=]*)=").alias("column")
+    return _each(rows, ["detector", column], charts.transfer(), title, by_cell="test")
+
+
+def _each(
+    rows: pl.DataFrame, by: list[str | pl.Expr], chart: Spec, title: str, *, by_cell: str | None = None
+) -> Spec | None:
+    """The same chart for each group of rows, titled by the first column of `by`, wide enough for the cells."""
     parts = [
-        panel(charts.transfer(), part.to_dicts(), str(name), 62 * part["test"].n_unique())
-        for (name, _), part in rows.group_by("detector", column, maintain_order=True)
+        panel(chart, part, str(key[0]), 260 if by_cell is None else 62 * part[by_cell].n_unique())
+        for key, part in rows.group_by(by, maintain_order=True)
     ]
-    return _titled(parts, "AUROC of detectors trained on one domain, tested on another")
+    return _titled(parts, title)
+
+
+def _titled(parts: list[Spec], text: str) -> Spec | None:
+    return together(parts, _COLUMNS, {"text": text, "fontSize": 14, "offset": 14}) if parts else None

@@ -3,21 +3,61 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
+from bluffscope.host.terminal import interval
 from bluffscope.metrics import declared
-from bluffscope.table.metric_pairs import not_interpretable
+from bluffscope.table.metric_pairs import MetricPair, not_interpretable
 
 OTHER_GROUP: Final = "Further columns"
+Item = TypeVar("Item")
 
 
 def group_title(metric: str, layer: int | None) -> str:
     """Title of the analysis that a metric belongs to, with the layer where it is of one."""
     known = declared(metric)
-    # A name is no proof: only metrics of layers are declared for layers.
+    # A user's column may have a built-in name: only metrics of layers are declared for layers.
     title = known.analysis.title if known and known.analysis.per_layer == (layer is not None) else OTHER_GROUP
     return title if layer is None else f"{title}, layer {layer}"
+
+
+def by_analysis(pairs: Iterable[MetricPair]) -> dict[str, list[MetricPair]]:
+    """Metrics by the title of their analysis: those of a noise sweep join stability, wherever they are in the table."""
+    groups: dict[str, list[MetricPair]] = {}
+    for pair in pairs:
+        groups.setdefault(group_title(pair.metric, pair.layer), []).append(pair)
+    return groups
+
+
+def largest(sizes: Mapping[Item, float], most: int) -> list[Item]:
+    """The names with the largest sizes, at most so many, in their own order; of equal ones the first."""
+    kept = set(sorted(sizes, key=sizes.__getitem__, reverse=True)[:most])
+    return [name for name in sizes if name in kept]
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """All items, or evenly spaced ones where there are more than `most`; the first and the last always."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def listed(texts: Iterable[str], most: int) -> str:
+    """The first texts, with an ellipsis where there are more."""
+    shown = list(texts)
+    return ", ".join([*shown[:most], "..."] if len(shown) > most else shown)
+
+
+def effect(value: float | None) -> str:
+    """An effect size or a gain, always with its sign."""
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def areas(row: Mapping[str, Any], gain: str = "gain") -> list[str]:
+    """AUROC and its interval, and where there is one the gain and its interval, as cells of a table."""
+    cells = [f"{row['auroc']:.2f}", interval(row)]
+    return cells if row[gain] is None else [*cells, effect(row[gain]), interval(row, f"{gain}_", "+.2f")]
 
 
 def doubts(names: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""report.html: one page that needs nothing but a browser; no request leaves it, no text in it can act."""
+"""report.html: one page that needs nothing but a browser; it makes no request, and no text in it can act."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ import numpy as np
 import polars as pl
 
 from bluffscope import __version__
+from bluffscope.host.terminal import count
 from bluffscope.report import charts, sections
 from bluffscope.report.bundle import javascript
 from bluffscope.report.contents import Contents
-from bluffscope.report.labels import clean
+from bluffscope.report.labels import clean, effect, number
 from bluffscope.report.panels import MOST_POINTS
 from bluffscope.report.story import metric_columns, pair_columns, strongest_features
+from bluffscope.report.timings import read_timings
 from bluffscope.stats.sampling import SEED
 from bluffscope.table.folder import plain
+from bluffscope.table.metric_pairs import not_interpretable
 
 MOST_PAIRS: Final = 10_000
 """Pairs that the page holds with their texts and numbers; of more a sample is drawn, and the page says so."""
@@ -41,35 +44,22 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
         loader=jinja2.BaseLoader(), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     scripts = [javascript(), _asset("report.js")]
-    name = clean(str(contents.manifest.get("model", {}).get("name") or "a model"), 60)
-    data_name = clean(str(contents.manifest.get("data", {}).get("name") or "pairs"), 60)
     data = _embedded(page_data(contents))
     text = environment.from_string(_asset("report.html.j2")).render(
-        title=f"{name} on {data_name}",
-        layers=" ".join(map(str, contents.config.get("model", {}).get("layers", ()))),
-        pairs=contents.total,
+        contents=contents,
+        clean=clean,
+        count=count,
+        effect=effect,
+        number=number,
+        filled=_filled,
+        doubtful=not_interpretable,
         held=min(MOST_PAIRS, contents.metrics.height),
-        features_from=contents.features_from,
         version=__version__,
         answer=sections.answer(contents),
-        about=contents.about,
-        detector_notes=contents.about.get("detectors", {}).get("notes", ()),
         doubts=sections.doubts(contents),
-        gated=contents.health.ran,
-        linted=bool(contents.manifest.get("lint")),
         verdicts=None if contents.withheld else sections.verdict_table(contents),
-        has={
-            "stats": contents.stats is not None and not contents.stats.is_empty(),
-            "ladder": _filled(contents.ladder),
-            "detectors": _filled(contents.detectors),
-            "transfer": _filled(contents.transfer),
-            "dose": not contents.dose.is_empty(),
-            "layers": any(pair.layer is not None for pair in contents.measured),
-            "metrics": bool(contents.measured),
-        },
         features=sections.feature_tables(contents),
-        timings=sections.timings(contents, None if total is None else total()),
-        provenance=sections.provenance(contents),
+        timings=read_timings(contents.manifest, None if total is None else total()),
         repeat=sections.repeat(contents),
         detect=sections.statistics(contents, detectors=True),
         full_colour=charts.FULL_COLOUR,
@@ -79,7 +69,7 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
         hashes=[_hash(script) for script in scripts],
         data=data,
     )
-    # A lone surrogate (text that is no Unicode) stays visible, and does not lose the page.
+    # A lone surrogate, which UTF-8 cannot encode, becomes an escape instead of an error.
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -108,8 +98,8 @@ def page_data(contents: Contents) -> dict[str, Any]:
             "scatter": charts.scatter(charts.domain_keys("domain", domains)),
             "dose": charts.dose(),
             "ladder": charts.ladder(),
-            "auroc": charts.area(),
-            "gain": charts.gain(),
+            "auroc": charts.detectors("auroc"),
+            "gain": charts.detectors("gain"),
             "transfer": charts.transfer(),
         },
     }
@@ -138,7 +128,7 @@ def _rows(table: pl.DataFrame | None) -> dict[str, list[Any]]:
 
 
 def _embedded(data: dict[str, Any]) -> str:
-    """JSON that may stand in a script element: nothing in it can end the element or begin another."""
+    """JSON that is safe inside a script element: nothing in it can end the element or begin another."""
     text = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.translate(_ESCAPED)
 

@@ -14,13 +14,18 @@ from bluffscope.report.labels import clean
 from bluffscope.table.metric_pairs import MetricPair
 
 MOST_POINTS: Final = 2000
-"""Points of a scatter; of more pairs a sample is drawn, which is said."""
+"""Most points of a scatter; of more pairs a sample is drawn, and its title says so."""
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def panel(
-    spec: Spec, rows: Rows, title: str, width: float, subtitle: Sequence[str] = (), colour: str = "#000000"
+    spec: Spec,
+    rows: Rows | pl.DataFrame,
+    title: str,
+    width: float,
+    subtitle: Sequence[str] = (),
+    colour: str = "#000000",
 ) -> Spec:
     """A chart with its numbers, a title and a width that is a number, as a part of a figure.
 
@@ -32,10 +37,11 @@ def panel(
         subtitle: lines that say how it is read.
         colour: of the title.
     """
-    # Labels are short already, and Vega would cut an emoji in two, of which no text can be made.
+    # Labels are short already, and Vega would cut an emoji in half, which is not valid text.
     spec = {
         name: value for name, value in _unlimited(copy.deepcopy(spec)).items() if name not in ("$schema", "usermeta")
     }
+    rows = rows.to_dicts() if isinstance(rows, pl.DataFrame) else rows
     values = [{name: named(value) if name in NAMED else value for name, value in row.items()} for row in rows]
     heading = {"text": named(clean(title, 90)), "subtitle": list(subtitle), "anchor": "start", "color": colour}
     return {**spec, "data": {"values": values}, "width": width, "title": heading}
@@ -65,7 +71,7 @@ def scatter_panel(values: pl.DataFrame, keys: Spec, title: str, size: float, sub
         size: width and height in pixels.
         subtitle: lines that say how it is read.
     """
-    spec = panel(scatter(keys), values.to_dicts(), title, size, subtitle)
+    spec = panel(scatter(keys), values, title, size, subtitle)
     # The page's tooltips are of no use on paper, and their texts are not among the rows.
     spec["layer"][1]["encoding"].pop("tooltip")
     both = [*values["fact"], *values["hall"]]

@@ -8,11 +8,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from bluffscope.compare.runs import RunComparison
 from bluffscope.detectors.evaluate import Detection
 from bluffscope.stats.analysis import StatsResult
-from bluffscope.table.atomic import atomic_write, remove, unwritable, write_bytes
-from bluffscope.table.folder import plain
+from bluffscope.table.atomic import atomic_write, make_folder, remove
+from bluffscope.table.folder import plain, write_json
 from bluffscope.table.manifest import package_versions
 
 STATS_VERSION = 1
@@ -26,25 +28,21 @@ _PACKAGES = ("bluffscope", "numpy", "scipy", "scikit-learn", "polars")
 def write_stats(
     result: StatsResult, folder: Path, source: Mapping[str, Any], detection: Detection | None = None
 ) -> tuple[Path, Path]:
-    """Write all files, in place of earlier ones; gives the paths of stats.parquet and stats.json.
+    """Write all files, in place of earlier ones; returns the paths of stats.parquet and stats.json.
 
     The files of a folder belong together: where no detectors are given, those of an earlier call are removed.
 
     Args:
         result: what is written.
-        folder: made if need be.
+        folder: created if missing.
         source: what was analysed (table, pairs), for stats.json.
         detection: the detectors, where they were asked for: detectors.parquet and transfer.parquet.
 
     Raises:
         RunFolderError: the operating system refused.
     """
-    _make(folder)
-    about = {"stats_version": STATS_VERSION, **source, **result.about, "packages": package_versions(_PACKAGES)}
-    # The family is declared beside the numbers too, so that the Parquet file says it when it travels alone.
-    marks = {name: json.dumps(plain(about[name])) for name in ("stats_version", "family", "corrections", "notes")}
-    parquet, text = folder / "stats.parquet", folder / "stats.json"
-    atomic_write(parquet, lambda temporary: result.rows.write_parquet(temporary, metadata=marks))
+    make_folder(folder)
+    about = {"stats_version": STATS_VERSION, **source, **result.about}
     tables = {"ladder.parquet": result.ladder}
     if detection is not None:
         tables |= {"detectors.parquet": detection.rows, "transfer.parquet": detection.transfer}
@@ -53,53 +51,40 @@ def write_stats(
     remove(folder / name for name in _OPTIONAL if name not in tables)
     content = {
         **about,
-        "files": [parquet.name, *tables],
+        "files": ["stats.parquet", *tables],
         "detectors": None if detection is None else detection.about | {"rows": detection.rows.to_dicts()},
-        "rows": result.rows.to_dicts(),
         "cross_tables": result.cross_tables.to_dicts(),
         "control_rows": [] if result.control is None else result.control.to_dicts(),
     }
-    _write_json(text, content)
-    return parquet, text
+    # The Parquet file holds the family too, for whoever has that file alone.
+    marks = {name: json.dumps(plain(about[name])) for name in ("stats_version", "family", "corrections", "notes")}
+    return _write(folder / "stats", result.rows, marks, content)
 
 
 def write_comparison(result: RunComparison, folder: Path) -> tuple[Path, Path]:
-    """Write both files, in place of earlier ones; gives their paths.
+    """Write both files, in place of earlier ones; returns their paths.
 
     Args:
         result: what is written.
-        folder: made if need be.
+        folder: created if missing.
 
     Raises:
         RunFolderError: the operating system refused.
     """
-    _make(folder)
-    parquet, text = folder / "compare.parquet", folder / "compare.json"
-    marks = {"compare_version": str(COMPARE_VERSION), "first": result.first}
-    atomic_write(parquet, lambda temporary: result.rows.write_parquet(temporary, metadata=marks))
+    make_folder(folder)
     others = [
         {field.name: getattr(other, field.name) for field in fields(other)}
         | {"fidelity": None if other.fidelity is None else other.fidelity.to_dicts()}
         for other in result.others
     ]
-    content = {
-        "compare_version": COMPARE_VERSION,
-        "first": result.first,
-        "others": others,
-        "rows": result.rows.to_dicts(),
-        "packages": package_versions(_PACKAGES),
-    }
-    _write_json(text, content)
+    content = {"compare_version": COMPARE_VERSION, "first": result.first, "others": others}
+    marks = {"compare_version": str(COMPARE_VERSION), "first": result.first}
+    return _write(folder / "compare", result.rows, marks, content)
+
+
+def _write(path: Path, rows: pl.DataFrame, marks: Mapping[str, str], content: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write the rows as PATH.parquet, with marks in its metadata, and all as PATH.json."""
+    parquet, text = path.with_suffix(".parquet"), path.with_suffix(".json")
+    atomic_write(parquet, lambda temporary: rows.write_parquet(temporary, metadata=dict(marks)))
+    write_json(text, {**content, "rows": rows.to_dicts(), "packages": package_versions(_PACKAGES)})
     return parquet, text
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    document = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (document + "\n").encode("utf-8", "backslashreplace"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 
 from bluffscope.report.contents import Contents
@@ -25,7 +26,7 @@ _OWN: Final = ("pair_id", "domain", "complexity", "group", *_TEXTS)
 
 
 def pair_columns(contents: Contents) -> dict[str, Any]:
-    """The pairs, column by column, and what had to be left out (``cut``: longest text kept, or None).
+    """The pairs, column by column; ``cut`` is the length that texts were cut to, or None.
 
     Numbers have four significant digits: the exact ones are in metrics.parquet.
     """
@@ -47,23 +48,20 @@ def pair_columns(contents: Contents) -> dict[str, Any]:
 
 
 def metric_columns(contents: Contents) -> list[dict[str, Any]]:
-    """Each numeric metric: name, layer, definition, unit and the values of both sides, null where undefined."""
-    found: list[dict[str, Any]] = []
-    for pair in contents.measured:
-        known = contents.definition(pair.metric)
-        entry: dict[str, Any] = {
+    """Each numeric metric: name, layer, definition, unit, and the values of both sides to four significant digits."""
+    return [
+        {
             "name": pair.name,
             "layer": pair.layer,
             "metric": pair.metric,
             "doc": known.doc,
             "unit": known.unit,
+            "fact": contents.metrics[pair.fact].cast(pl.Float64).round_sig_figs(4).to_list(),
+            "hall": contents.metrics[pair.hall].cast(pl.Float64).round_sig_figs(4).to_list(),
         }
-        for side, column in (("fact", pair.fact), ("hall", pair.hall)):
-            values = contents.metrics[column].cast(pl.Float64)
-            values = values.set(~values.is_finite().fill_null(value=False), None)
-            entry[side] = values.round_sig_figs(4).to_list()
-        found.append(entry)
-    return found
+        for pair in contents.measured
+        for known in [contents.definition(pair.metric)]
+    ]
 
 
 def strongest_features(contents: Contents) -> dict[str, Any]:
@@ -109,13 +107,10 @@ def _top(contents: Contents, most: int) -> pl.DataFrame:
 
 def _text_limit(pairs: pl.DataFrame) -> int:
     """Characters a text may have so that all of them fit: long texts are cut, never short ones to serve them."""
-    lengths = pl.concat([pairs[name].cast(pl.String).str.len_chars().fill_null(0) for name in _TEXTS]).sort()
-    total, left = len(lengths), TEXT_BUDGET
-    if lengths.clip(0, LONGEST_TEXT).sum() <= left:
+    texts = pl.concat([pairs[name].cast(pl.String).str.len_chars().fill_null(0) for name in _TEXTS])
+    lengths = texts.sort().to_numpy().astype(float)
+    if lengths.clip(max=LONGEST_TEXT).sum() <= TEXT_BUDGET:
         return LONGEST_TEXT
-    for place, length in enumerate(lengths.to_list()):
-        share = left / (total - place)
-        if length > share:
-            return max(SHORTEST_CUT, math.floor(share))
-        left -= length
-    return LONGEST_TEXT
+    # What is left for each text once all shorter ones are whole; the first that is longer and all after it are cut.
+    shares = (TEXT_BUDGET - np.cumsum(lengths) + lengths) / np.arange(len(lengths), 0, -1)
+    return max(SHORTEST_CUT, math.floor(shares[np.argmax(lengths > shares)]))

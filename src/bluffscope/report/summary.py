@@ -1,6 +1,6 @@
 """Descriptive numbers of a result table: means of fact and hallucination, their difference, d_z.
 
-Tests, intervals and verdicts are the matter of `bluffscope.stats`; nothing here says that a difference is real.
+Tests, intervals and verdicts are in `bluffscope.stats`; nothing here says that a difference is real.
 """
 
 from __future__ import annotations
@@ -47,16 +47,20 @@ def summarize(metrics: pl.DataFrame) -> pl.DataFrame:
     """
     if "domain" not in metrics.columns:
         metrics = metrics.with_columns(domain=pl.lit("all"))
-    domains = metrics["domain"].unique(maintain_order=True)
-    order = pl.DataFrame({"domain": domains, "place": range(len(domains))}, schema_overrides={"place": pl.Int64})
-    parts = [
-        _scopes(metrics, pair, order)
-        for pair in metric_pairs(metrics.columns)
-        if metrics.schema[pair.fact].is_numeric() and metrics.schema[pair.hall].is_numeric()
-    ]
+    parts = [_scopes(metrics, pair) for pair in numeric_pairs(metrics)]
     if not parts:
         return pl.DataFrame(schema=SUMMARY_SCHEMA)
     return pl.concat(parts).select(pl.col(name).cast(dtype) for name, dtype in SUMMARY_SCHEMA.items())
+
+
+def numeric_pairs(metrics: pl.DataFrame) -> list[MetricPair]:
+    """The metrics of a result table that are numbers."""
+    kinds = metrics.schema
+    return [
+        pair
+        for pair in metric_pairs(metrics.columns)
+        if kinds[pair.fact].is_numeric() and kinds[pair.hall].is_numeric()
+    ]
 
 
 def shape_table(metrics: pl.DataFrame) -> pl.DataFrame:
@@ -78,36 +82,23 @@ def shape_table(metrics: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=schema), *(part.cast(schema) for part in parts)])
 
 
-def _scopes(metrics: pl.DataFrame, pair: MetricPair, order: pl.DataFrame) -> pl.DataFrame:
+def _scopes(metrics: pl.DataFrame, pair: MetricPair) -> pl.DataFrame:
     """One metric in every domain, then pooled."""
-    both = metrics.select(
-        "domain",
-        fact=pl.col(pair.fact).cast(pl.Float64),
-        hall=pl.col(pair.hall).cast(pl.Float64),
-    ).with_columns(used=(pl.col("fact").is_finite() & pl.col("hall").is_finite()).fill_null(False))
-    by_domain = (
-        both.group_by("domain")
-        .agg(_numbers())
-        .join(order, on="domain", nulls_equal=True)
-        .sort("place")
-        .select(pl.lit(False).alias("pooled"), pl.exclude("place", "pooled"))
-    )
-    pooled = both.select(pl.lit(True).alias("pooled"), pl.lit(POOLED).alias("domain"), *_numbers())
+    fact, hall = (pl.col(name).cast(pl.Float64) for name in (pair.fact, pair.hall))
+    used = (fact.is_finite() & hall.is_finite()).fill_null(False)
+    both = metrics.select("domain", fact=pl.when(used).then(fact), hall=pl.when(used).then(hall))
+    difference = pl.col("hall") - pl.col("fact")
+    numbers = {
+        "n": difference.count(),
+        "mean_fact": pl.col("fact").mean(),
+        "mean_hall": pl.col("hall").mean(),
+        "mean_diff": difference.mean(),
+        "sd_diff": difference.std(ddof=1),
+    }
+    by_domain = both.group_by("domain", maintain_order=True).agg(pooled=pl.lit(False), **numbers)
     spread = pl.col("sd_diff") > _NO_SPREAD * pl.max_horizontal(pl.col("mean_fact").abs(), pl.col("mean_hall").abs())
-    return pl.concat([by_domain, pooled]).with_columns(
+    return pl.concat([by_domain, both.select(domain=pl.lit(POOLED), pooled=pl.lit(True), **numbers)]).with_columns(
         dz=pl.when(spread & (pl.col("sd_diff") > 0)).then(pl.col("mean_diff") / pl.col("sd_diff")),
         metric=pl.lit(pair.name),
         layer=pl.lit(pair.layer, pl.Int64),
     )
-
-
-def _numbers() -> list[pl.Expr]:
-    used = pl.col("used")
-    fact, hall = pl.col("fact").filter(used), pl.col("hall").filter(used)
-    return [
-        used.sum().cast(pl.Int64).alias("n"),
-        fact.mean().alias("mean_fact"),
-        hall.mean().alias("mean_hall"),
-        (hall - fact).mean().alias("mean_diff"),
-        (hall - fact).std(ddof=1).alias("sd_diff"),
-    ]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 import polars as pl
 from rich.columns import Columns
-from rich.console import RenderableType
+from rich.console import RenderableType, group
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.host.terminal import View, table
-from bluffscope.report.labels import clean, distinct, doubts, group_title, number
-from bluffscope.report.summary import shape_table, summarize
-from bluffscope.table.metric_pairs import not_interpretable
+from bluffscope.host.terminal import Folded, table
+from bluffscope.report.labels import by_analysis, clean, distinct, doubts, effect, evenly, largest, number
+from bluffscope.report.summary import numeric_pairs, shape_table, summarize
+from bluffscope.table.metric_pairs import MetricPair, not_interpretable
 
 NAME_WIDTH: Final = 18
 """Columns of the terminal for the name of a metric."""
@@ -29,13 +28,14 @@ _CLASSES: Final = ("Spherical", "Oblate", "Triaxial", "Prolate")
 
 
 class _Scope(NamedTuple):
-    domain: str
+    domain: str | None
     pooled: bool
     label: str
     n: int
 
 
-def render_summary(metrics: pl.DataFrame) -> View:
+@group()
+def render_summary(metrics: pl.DataFrame) -> Iterator[RenderableType]:
     """The summary of a result table: metrics by analysis, definitions, shape classes, to be printed by a rich console.
 
     It fits any width from 52 columns; 100 columns hold four domains and the pooled numbers side by side. A console
@@ -44,28 +44,24 @@ def render_summary(metrics: pl.DataFrame) -> View:
     Args:
         metrics: a result table, see `summarize`.
     """
-    summary = summarize(metrics)
-    return View(partial(_parts, summary, shape_table(metrics), len(metrics)))
-
-
-def _parts(summary: pl.DataFrame, shapes: pl.DataFrame, pairs: int, width: int) -> Iterator[RenderableType]:
+    summary, shapes = summarize(metrics), shape_table(metrics)
     if summary.is_empty():
         yield Text("No metric was measured in both texts of a pair: there is nothing to summarise.")
         return
-    yield from _key(pairs)
+    yield from _key(len(metrics))
     shown, left_out = _scopes(summary)
-    layers, layers_left_out = _layers(summary)
-    in_a_row = max(1, (width - NAME_WIDTH - 1) // (CELL_WIDTH + 1))
-    for start in range(0, len(shown), in_a_row):
-        yield from _tables(summary, shown[start : start + in_a_row], layers)
+    measured = summary["layer"].drop_nulls().unique(maintain_order=True).to_list()
+    layers = evenly(measured, MOST_LAYERS)
+    pairs = [pair for pair in numeric_pairs(metrics) if pair.layer is None or pair.layer in layers]
+    yield Folded(shown, (NAME_WIDTH, CELL_WIDTH), partial(_tables, summary, pairs))
     if not shapes.is_empty():
         yield Text("\nShape classes: fact in rows, hallucination in columns, pairs of all domains", style="bold")
         yield Columns([_crosstab(shapes, layer) for layer in layers], padding=(0, 4))
     yield from (Text(line, style="dim") for line in doubts(summary["metric"].unique(maintain_order=True)))
     if left_out:
         yield Text(f"Not shown: {left_out} smaller domains, counted in pooled; see metrics.parquet.", style="dim")
-    if layers_left_out:
-        names = ", ".join(map(str, layers_left_out))
+    if len(layers) < len(measured):
+        names = ", ".join(str(layer) for layer in measured if layer not in layers)
         yield Text(f"Not shown: layers {names}; see metrics.parquet.", style="dim")
 
 
@@ -81,57 +77,35 @@ def _key(pairs: int) -> Iterator[Text]:
 def _scopes(summary: pl.DataFrame) -> tuple[list[_Scope], int]:
     """The domains that are shown, the pooled scope last, and how many domains are not."""
     sizes = summary.group_by("domain", "pooled", maintain_order=True).agg(n=pl.col("n").max())
-    domains = [row for row in sizes.iter_rows(named=True) if not row["pooled"]]
-    largest = sorted(range(len(domains)), key=lambda i: -domains[i]["n"])[:MOST_DOMAINS]
-    kept = [domains[i] for i in sorted(largest)]
-    labels = distinct([str(row["domain"]) for row in kept], CELL_WIDTH)
-    scopes = [_Scope(row["domain"], False, labels[str(row["domain"])], row["n"]) for row in kept]
+    domains: dict[str | None, int] = dict(sizes.filter(~pl.col("pooled")).select("domain", "n").iter_rows())
+    kept = largest(domains, MOST_DOMAINS)
+    labels = distinct([str(domain) for domain in kept], CELL_WIDTH)
+    scopes = [_Scope(domain, False, labels[str(domain)], domains[domain]) for domain in kept]
     if len(domains) > 1:
         pooled = sizes.filter("pooled").row(0, named=True)
         scopes.append(_Scope(pooled["domain"], True, "all domains", pooled["n"]))
     return scopes, len(domains) - len(kept)
 
 
-def _layers(summary: pl.DataFrame) -> tuple[list[int], list[int]]:
-    """The layers that are shown (all of a few, else evenly spaced ones), and the others."""
-    layers: list[int] = summary["layer"].drop_nulls().unique(maintain_order=True).to_list()
-    if len(layers) <= MOST_LAYERS:
-        return layers, []
-    places = {round(i * (len(layers) - 1) / (MOST_LAYERS - 1)) for i in range(MOST_LAYERS)}
-    return [layers[i] for i in sorted(places)], [layer for i, layer in enumerate(layers) if i not in places]
-
-
-def _tables(summary: pl.DataFrame, scopes: Sequence[_Scope], layers: Sequence[int]) -> Iterator[Table]:
+def _tables(summary: pl.DataFrame, pairs: Sequence[MetricPair], scopes: Sequence[_Scope]) -> Iterator[Table]:
     cells = {(row["metric"], row["domain"], row["pooled"]): row for row in summary.iter_rows(named=True)}
-    metrics = summary.select("metric", "layer").unique(maintain_order=True).rows()
-    kept = [(name, layer) for name, layer in metrics if layer is None or layer in layers]
-    titled = [(f"\n{group_title(_bare(name, layer), layer)}", name, layer) for name, layer in kept]
-    # A noise sweep stands after the other analyses in the table, but belongs to stability.
-    order = list(dict.fromkeys(title for title, _, _ in titled))
-    titled.sort(key=lambda entry: order.index(entry[0]))
     heads = ["", *(f"{scope.label}\nn = {scope.n}" for scope in scopes)]
     widths = {place: CELL_WIDTH if place else NAME_WIDTH for place in range(len(heads))}
-    for title, entries in groupby(titled, key=lambda entry: entry[0]):
+    for title, members in by_analysis(pairs).items():
         rows = [
             [
-                _wrapped(_bare(name, layer)),
-                *(_cell(cells[name, scope.domain, scope.pooled], scope.n) for scope in scopes),
+                _wrapped(pair.metric),
+                *(_cell(cells[pair.name, scope.domain, scope.pooled], scope.n) for scope in scopes),
             ]
-            for _, name, layer in entries
+            for pair in members
         ]
-        yield table(heads, rows, title=title, widths=widths)
-
-
-def _bare(name: str, layer: int | None) -> str:
-    """A metric's name without its layer."""
-    return name if layer is None else name.removeprefix(f"l{layer}_")
+        yield table(heads, rows, title=f"\n{title}", widths=widths)
 
 
 def _cell(row: dict[str, Any], n: int) -> Text:
     text = Text(f"{number(row['mean_fact']):>7} {number(row['mean_hall']):>7}\n")
     text.append(f"{number(row['mean_diff'], signed=True):>7} ")
-    dz = row["dz"]
-    text.append(f"{'-' if dz is None else format(dz, '+.2f'):>7}", style="bold")
+    text.append(f"{effect(row['dz']):>7}", style="bold")
     if row["n"] != n:
         text.append(f"\nn = {row['n']}", style="dim")
     return text

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 import polars as pl
-from rich.console import RenderableType
+from rich.console import RenderableType, group
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.host.terminal import View, interval, table
-from bluffscope.report.labels import clean, distinct, doubts
+from bluffscope.host.terminal import Folded, count, interval, table
+from bluffscope.report.labels import clean, distinct, doubts, effect, listed
 from bluffscope.stats import StatsResult
 from bluffscope.stats.study import POOLED
 from bluffscope.stats.verdicts import NAMES
@@ -22,7 +22,7 @@ NAME_WIDTH: Final = 26
 CELL_WIDTH: Final = 13
 MOST_REASONS: Final = 12
 MOST_SCOPES: Final = 6
-"""Scopes that the headline counts beside all pairs."""
+"""Further scopes in the headline."""
 
 _STYLES: Final = {
     "separates": "bold green",
@@ -33,23 +33,18 @@ _STYLES: Final = {
 }
 
 
-def render_verdicts(result: StatsResult) -> View:
+@group()
+def render_verdicts(result: StatsResult) -> Iterator[RenderableType]:
     """The answer, verdicts, reasons, corrections, notes and the control, to be printed by a rich console.
 
     It fits any width from 60 columns.
     """
-    return View(partial(_parts, result))
-
-
-def _parts(result: StatsResult, width: int) -> Iterator[RenderableType]:
     rows = result.rows
     if not rows.is_empty():
         yield Text(headline(rows), style="bold")
         yield Text("each cell: the verdict; d_z of hallucination - fact, and d_z at equal lengths", style="dim")
         scopes = rows["scope"].unique(maintain_order=True).to_list()
-        in_a_row = max(1, (width - NAME_WIDTH - 1) // (CELL_WIDTH + 1))
-        for start in range(0, len(scopes), in_a_row):
-            yield _grid(rows, scopes[start : start + in_a_row], scopes)
+        yield Folded(scopes, (NAME_WIDTH, CELL_WIDTH), partial(_grid, rows, distinct(scopes, CELL_WIDTH)))
         yield from _reasons(rows)
     yield from _cross_tables(result.cross_tables)
     yield from _declared(result.about)
@@ -69,7 +64,7 @@ def headline(rows: pl.DataFrame) -> str:
 
 
 def judged(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows whose metric was tested, raw and at equal lengths, and means something."""
+    """The rows of interpretable metrics that were tested, raw and at equal lengths."""
     return rows.filter(interpretable()).drop_nulls(["q", "adj_q"])
 
 
@@ -82,33 +77,31 @@ def _over_all_pairs(rows: pl.DataFrame) -> str:
     found = tested.filter(verdict="separates")
     counts = {name: tested.filter(verdict=name).height for name in NAMES[1:]}
     counts["not judged"] = rows.height - tested.height
-    others = "".join(f"; {count} {name}" for name, count in counts.items() if count)
+    others = "".join(f"; {found} {name}" for name, found in counts.items() if found)
     if found.is_empty():
         number = _metrics(tested.height)
         return f"Nothing separates fact from hallucination at equal lengths: {number} tested over all pairs{others}."
     names = found.sort(pl.col("dz").abs(), descending=True, maintain_order=True)["metric"].to_list()
-    listed = ", ".join(clean(name) for name in names[:4]) + (", ..." if len(names) > 4 else "")
-    share = f"{found.height} of {_metrics(tested.height)}"
-    return f"{share} separate fact from hallucination at equal lengths; strongest over all pairs: {listed}{others}."
+    share, strongest = f"{found.height} of {_metrics(tested.height)}", listed(map(clean, names), 4)
+    return f"{share} separate fact from hallucination at equal lengths; strongest over all pairs: {strongest}{others}."
 
 
 def _by_scope(rows: pl.DataFrame) -> Iterator[str]:
-    names = rows["scope"].unique(maintain_order=True).to_list()
+    if judged(rows).is_empty():
+        return
     parts: list[str] = []
-    for name in names[:MOST_SCOPES]:
-        tested = judged(rows.filter(scope=name))
+    for (name,), scope in rows.group_by("scope", maintain_order=True):
+        tested = judged(scope)
         found = f"{tested.filter(verdict='separates').height} of {tested.height}"
-        parts.append(f"{clean(name)} {found if tested.height else 'cannot be judged'}")
-    if not judged(rows).is_empty():
-        yield f"By scope: {', '.join(parts)}{', ...' if len(names) > MOST_SCOPES else ''}."
+        parts.append(f"{clean(str(name))} {found if tested.height else 'cannot be judged'}")
+    yield f"By scope: {listed(parts, MOST_SCOPES)}."
 
 
 def _metrics(number: int) -> str:
-    return f"{number} metric{'s' * (number != 1)}"
+    return count(number, "metric")
 
 
-def _grid(rows: pl.DataFrame, scopes: Sequence[str], every: Sequence[str]) -> Table:
-    labels = distinct(list(every), CELL_WIDTH)
+def _grid(rows: pl.DataFrame, labels: Mapping[str, str], scopes: Sequence[str]) -> Iterator[Table]:
     cells = {(row["metric"], row["scope"]): row for row in rows.iter_rows(named=True)}
     heads = ["\n", *(f"{labels[scope]}\nn = {rows.filter(scope=scope)['n'].max()}" for scope in scopes)]
     lines = [
@@ -118,17 +111,16 @@ def _grid(rows: pl.DataFrame, scopes: Sequence[str], every: Sequence[str]) -> Ta
         ]
         for metric in rows["metric"].unique(maintain_order=True)
     ]
-    return table(heads, lines, widths={place: CELL_WIDTH if place else NAME_WIDTH for place in range(len(heads))})
+    yield table(heads, lines, widths={place: CELL_WIDTH if place else NAME_WIDTH for place in range(len(heads))})
 
 
 def _cell(row: dict[str, Any]) -> Text:
     text = Text(row["verdict"], style=_STYLES[row["verdict"]])
-    raw, adjusted = (format(row[name], "+.2f") if row[name] is not None else "-" for name in ("dz", "adj_dz"))
-    return text.append(f"\n{raw} {adjusted}", style="not bold default")
+    return text.append(f"\n{effect(row['dz'])} {effect(row['adj_dz'])}", style="not bold default")
 
 
 def _reasons(rows: pl.DataFrame) -> Iterator[Text]:
-    """Why, for what was found over all pairs, strongest first; for the rest the commonest reasons."""
+    """The reasons for verdicts over all pairs, strongest first; then why the others cannot be judged."""
     pooled = rows.filter((pl.col("scope") == "pooled") & pl.col("verdict").is_in(["separates", "confounded"]))
     strongest = pooled.sort(pl.col("dz").abs(), descending=True, maintain_order=True).rows(named=True)
     if strongest:
@@ -151,47 +143,41 @@ def _reasons(rows: pl.DataFrame) -> Iterator[Text]:
 
 def _cross_tables(tables: pl.DataFrame) -> Iterator[Text]:
     for (metric,), counts in tables.filter(scope="pooled").group_by("metric", maintain_order=True):
+        moved = counts.filter(pl.col("fact").ne_missing(pl.col("hall"))).sort("n", descending=True)
         total = counts["n"].sum()
-        same = counts.filter(pl.col("fact").eq_missing(pl.col("hall")))["n"].sum()
-        moved = counts.filter(~pl.col("fact").eq_missing(pl.col("hall"))).sort("n", descending=True).head(3)
-        text = ", ".join(
-            f"{clean(fact or 'null')} -> {clean(hall or 'null')} {n}"
-            for fact, hall, n in moved.select("fact", "hall", "n").iter_rows()
-        )
-        yield Text(f"{clean(str(metric))}: the same class in {same} of {total} pairs{'; ' + text if text else ''}")
+        rows = moved.select("fact", "hall", "n").head(3).iter_rows()
+        changes = ", ".join(f"{clean(fact or 'null')} -> {clean(hall or 'null')} {n}" for fact, hall, n in rows)
+        same = f"the same class in {total - moved['n'].sum()} of {total} pairs"
+        yield Text(f"{clean(str(metric))}: {same}{'; ' + changes if changes else ''}")
 
 
 def _declared(about: dict[str, Any]) -> Iterator[Text]:
     yield Text("")
-    tests = ", ".join(f"{clean(item['family'])} {item['tests']}" for item in about["families"][:8])
-    more = ", ..." if len(about["families"]) > 8 else ""
-    yield Text(f"Correction: {about['corrections']}. Tests in each family: {tests}{more}.")
+    tests = listed((f"{clean(item['family'])} {item['tests']}" for item in about["families"]), 8)
+    yield Text(f"Correction: {about['corrections']}. Tests in each family: {tests}.")
     pairs, groups = about["pairs"], about["groups"]
     yield Text(f"{pairs:,} pairs in {groups:,} groups (largest {about['largest_group']}); seed {about['seed']}.")
-    for note in about["notes"]:
-        yield Text(note)
+    yield from map(Text, about["notes"])
 
 
 def _control(control: pl.DataFrame, kind: str) -> Iterator[Text | Table]:
     if kind == "null":
-        yield Text("\nControl: labels flipped at random; share of draws with a false `separates`", style="bold")
+        title = "labels flipped at random; share of draws with a false `separates`"
         heads = ["family", "flipped", "draws", "rate", "95 % bounds"]
-        yield table(
-            heads,
-            [
-                (clean(row["family"]), row["flipped"], str(row["draws"]), f"{row['rate']:.3f}", _bounds(row))
-                for row in control.iter_rows(named=True)
-            ],
-            left=range(5),
-        )
-        return
-    yield Text("\nControl: an effect planted in one metric at a time; share of draws that find it", style="bold")
-    lines: list[list[str]] = []
-    for (scope, dz), rows in control.group_by("scope", "planted_dz", maintain_order=True):
-        worst = rows.sort("rate", maintain_order=True).row(0, named=True)
-        name = f"{worst['rate']:.2f} {clean(worst['metric'])}"
-        lines.append([clean(str(scope)), f"{dz}", f"{rows['rate'].median():.2f}", name, _bounds(worst)])
-    yield table(["scope", "planted d_z", "median metric", "worst metric", "its 95 % bounds"], lines, left=range(5))
+        lines = [
+            [clean(row["family"]), row["flipped"], str(row["draws"]), f"{row['rate']:.3f}", _bounds(row)]
+            for row in control.iter_rows(named=True)
+        ]
+    else:
+        title = "an effect planted in one metric at a time; share of draws that find it"
+        heads = ["scope", "planted d_z", "median metric", "worst metric", "its 95 % bounds"]
+        lines: list[list[str]] = []
+        for (scope, dz), rows in control.group_by("scope", "planted_dz", maintain_order=True):
+            worst = rows.sort("rate", maintain_order=True).row(0, named=True)
+            name = f"{worst['rate']:.2f} {clean(worst['metric'])}"
+            lines.append([clean(str(scope)), f"{dz}", f"{rows['rate'].median():.2f}", name, _bounds(worst)])
+    yield Text(f"\nControl: {title}", style="bold")
+    yield table(heads, lines, left=range(5))
 
 
 def _bounds(row: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ from bluffscope.table.damage import MANIFEST, checked
 from bluffscope.table.health import read_health
 
 REPORT_ERRORS: Final = (BluffscopeError, ValueError, jinja2.TemplateError, *TABLE_ERRORS)
-"""What may go wrong while a report is made; the run that it is of is complete already."""
+"""Errors while a report is made; its run is already complete."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Report:
     sentence: str
     """The answer that the page opens with."""
     seconds: float
-    """Of the run and this page together, as the page says them."""
+    """Of the run and this page together, as on the page."""
 
 
 @exclusive()
@@ -53,7 +53,7 @@ def write_report(
     tell: Callable[[str], None] | None = None,
     started: float | None = None,
 ) -> Report:
-    """Write report.html into a run's folder, in place of an earlier one, and the run's statistics if need be.
+    """Write report.html into a run's folder, in place of an earlier one, and the run's statistics if they are missing.
 
     Args:
         folder: the run's folder.
@@ -87,11 +87,11 @@ def write_report(
         from bluffscope.report import figures as static  # only now: most reports have none
 
         written = static.write_figures(static.figures(contents), tables.path / "figures")
-    return Report(page, tuple(written), answer(contents)["sentence"], total())
+    return Report(page, tuple(written), answer(contents).sentence, total())
 
 
 def _write_statistics(tables: RunTables, tell: Callable[[str], None]) -> None:
-    """All of `bluffscope stats`; a table that holds nothing to test is said, and reported without them."""
+    """All of `bluffscope stats`; where the table has nothing to test, a warning."""
     run, metrics = tables.run, tables.metrics
     health = read_health(checked(run.manifest, MANIFEST, run.path / "manifest.json"))
     # The table's own domains are those of its rows, whatever pairs.parquet says.

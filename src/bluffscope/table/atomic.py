@@ -170,6 +170,16 @@ def write_bytes(path: Path, content: bytes) -> None:
     atomic_write(path, lambda file: file.write(content))
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder that is not there yet.
+
+    Raises:
+        RunFolderError: The operating system refused.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def remove(paths: Iterable[Path]) -> None:
     """Removes files that are there.
 

@@ -149,7 +149,7 @@
     transfer() {
       const [detector, column] = chosen("transfer");
       const rows = rowsOf(data.transfer, (row) => row.detector === detector && columnOf(row.train) === column);
-      say("transfer-note", rows.some((row) => row.learnt === false) ? "Pale: nothing was learnt where it was trained, so its direction, and what comes of it elsewhere, is chance." : "");
+      say("transfer-note", rows.some((row) => row.learnt === false) ? "Pale: nothing was learnt from the training domain, so AUROC elsewhere is chance." : "");
       return draw("transfer", data.specs.transfer, { rows });
     },
   };
