@@ -12,7 +12,7 @@ import polars as pl
 from bluffscope.stats.resampling import by_group, drawn_counts, ends
 
 CHANGE_SCHEMA: Final = pl.Schema(
-    {"removed": pl.String, "of": pl.String, "mean": pl.Float64, "lo": pl.Float64, "hi": pl.Float64}
+    dict.fromkeys(("removed", "of"), pl.String()) | dict.fromkeys(("mean", "lo", "hi"), pl.Float64())
 )
 """What was removed ("top", "random" for the mean of the sets, "random 1", ..., "top - random"), of what the change is
 ("fact", "hall", "difference": hall - fact), its mean over pairs in nats, its 95 % interval (groups are resampled)."""
@@ -66,12 +66,14 @@ def ablation_effects(
     named |= {f"random {number}": one for number, one in enumerate(random, start=1)}
     values = np.concatenate(list(named.values()), axis=1)  # (pair, what x side)
     lo, hi = _intervals(values, groups, rng)
-    keys = [(name, side) for name in named for side in _SIDES]
-    rows = [
-        {"removed": name, "of": side, "mean": float(values[:, place].mean()), "lo": lo[place], "hi": hi[place]}
-        for place, (name, side) in enumerate(keys)
-    ]
-    table = pl.DataFrame(rows, schema=CHANGE_SCHEMA).with_columns(pl.col("lo", "hi").fill_nan(None))
+    columns = {
+        "removed": np.repeat(list(named), len(_SIDES)),
+        "of": _SIDES * len(named),
+        "mean": [float(column.mean()) for column in values.T],
+        "lo": lo,
+        "hi": hi,
+    }
+    table = pl.DataFrame(columns, schema=CHANGE_SCHEMA).with_columns(pl.col("lo", "hi").fill_nan(None))
     facts, halls = untouched.mean(axis=0)
     effects = AblationEffects(
         rows=table,
