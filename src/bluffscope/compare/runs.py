@@ -159,13 +159,9 @@ def _compare(first: Run, other: Run, by: Sequence[str], most: int) -> tuple[RunP
 def _matched(first: Run, other: Run, by: Sequence[str], most: int) -> _Matched:
     """The pairs that both measured, in the first run's order, with its domains and groups on both sides."""
     ids = first.metrics.select("pair_id").join(other.metrics.select("pair_id"), on="pair_id", how="semi")
-    texts = first.pairs.select("pair_id", *_TEXTS)
-    same = ids.join(
-        texts.join(other.pairs.select("pair_id", *_TEXTS), on=["pair_id", *_TEXTS], how="semi", nulls_equal=True),
-        on="pair_id",
-        how="semi",
-        maintain_order="left",
-    )
+    ours, theirs = (run.pairs.select("pair_id", *_TEXTS) for run in (first, other))
+    equal = ours.join(theirs, on=["pair_id", *_TEXTS], how="semi", nulls_equal=True)
+    same = ids.join(equal, on="pair_id", how="semi", maintain_order="left")
     if same.is_empty():
         why = f"the {ids.height} ids in common have other texts" if ids.height else "no pair id is in both"
         raise InputError(f"{first.path} and {other.path} share no pair ({why}): compare runs over the same data")
