@@ -200,14 +200,14 @@ def _rows(
     # One family on both sides: q of the same numbers must not differ because one run measured more.
     tables = [_only(table, {names[side] for names in columns}) for side, table in enumerate(matched.tables)]
     tested = [analyse_table(table, matched.pairs, by=by, resampling=_NEEDS_NO_CHANCE).rows for table in tables]
-    differences = [
+    ours, theirs = (
         (study.hall - study.fact)[:, [study.metrics.index(names[side]) for names in columns]]  # (pair, metric)
         for side, study in enumerate(studies)
-    ]
+    )
     changes = [
         {"run": run, "metric": name, "metric_other": match, "scope": scope.name, **_change(first, other)}
         for scope in studies[0].scopes
-        for (name, match), first, other in zip(columns, *(side[scope.rows].T for side in differences), strict=True)
+        for (name, match), first, other in zip(columns, ours[scope.rows].T, theirs[scope.rows].T, strict=True)
     ]
     found = pl.DataFrame(changes, schema={name: COMPARE_SCHEMA[name] for name in (*_NAMES, "n", *_CHANGE)})
     counted = np.array([not not_interpretable(name) for name, _ in columns])

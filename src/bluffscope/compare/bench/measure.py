@@ -113,7 +113,7 @@ class Built:
         worker = self._changed(assemble(config, self.parts, ANALYSES, lambda layers: table_columns(layers), stopwatch))
         config = worker.loaded.config
         if self.job.strategy == "separate":
-            del self.parts  # it loads its own for each analysis: two would not fit
+            vars(self).pop("parts")  # it loads its own for each analysis: two would not fit
         source = open_source(config.data)
         scan = source.scan()
         assert config.output.out is not None

@@ -85,7 +85,7 @@ def _records(job: Job) -> Iterator[Record]:
     return records(job)
 
 
-def _send(there: Connection, work: Callable[..., Iterator[T]], arguments: tuple[object, ...]) -> None:
+def _send(there: Connection, work: Callable[..., Iterator[object]], arguments: tuple[object, ...]) -> None:
     """Send what some work yields, then None; or the reason why there is no more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)  # libraries are loud while they load
     logging.getLogger("bluffscope").setLevel(logging.ERROR)
