@@ -99,7 +99,7 @@ def run(
         config: as for `bluffscope.runs.run.run`, which does the measuring; so are `analyses`, `added` and `progress`.
         analyses: which of the five analyses run.
         added: analyses of the user's own.
-        progress: told how many pairs are done.
+        progress: called with the number of pairs just done.
         tell: called with each step as it begins.
         draw: whether statistics and report.html are made (it takes seconds).
 

@@ -7,6 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,11 +87,16 @@ def test_a_run_is_planned_as_it_is_then_loaded(tiny_model, tiny_saes):
 
     planned = plan_run(ModelOptions(model=str(tiny_model), sae=str(tiny_saes), device="cpu"))
     worker = make_worker(tiny_model, tiny_saes, dtype="float32")
-    assert planned.shape == sizing.loaded_shape(worker.reader.model, worker.coders.values(), "none")
+    loaded = sizing.loaded_shape(worker.reader.model, worker.coders.values(), "none")
+    assert planned.shape == replace(loaded, counted=None)
+    # Rows follow from the weights that are there, norms and biases too: their length is part of a run's numbers.
+    assert loaded.block_weights == sum(weight.numel() for weight in worker.reader.model.blocks[0].parameters())
+    assert loaded.block_weights > planned.shape.block_weights
     options = ModelOptions(model=str(tiny_model), sae=str(tiny_saes), layers=(0,), device="cpu")
     whole = plan_run(options, whole=True)
     worker = make_worker(tiny_model, tiny_saes, dtype="float32", layers=(0,), logprob=True)
-    assert whole.shape == sizing.loaded_shape(worker.reader.model, worker.coders.values(), "none", head=True)
+    loaded = sizing.loaded_shape(worker.reader.model, worker.coders.values(), "none", head=True)
+    assert whole.shape == replace(loaded, counted=None)
     assert (whole.shape.blocks, plan_run(options).shape.blocks) == (4, 1)
 
 

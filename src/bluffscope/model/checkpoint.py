@@ -1,4 +1,4 @@
-"""What a checkpoint holds besides the model that is loaded, and under which other names."""
+"""What else a checkpoint holds than the model that is loaded, and under which names."""
 
 from __future__ import annotations
 

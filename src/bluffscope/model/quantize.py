@@ -42,7 +42,7 @@ _HEADS = ("lm_head", "embed_out")
 
 
 def loading_options(quantize: Quantize, device: torch.device, dtype: torch.dtype, *, head: bool) -> dict[str, Any]:
-    """What ``from_pretrained`` must be told: for int4, whose layers bitsandbytes puts in place before they are filled.
+    """Further arguments of ``from_pretrained``: for int4, whose layers bitsandbytes replaces before they are filled.
 
     Nothing but the LM head is excepted, where one is loaded: left to itself, transformers would leave out the last
     module for a head's sake. Without a device map bitsandbytes would take the first device there is.

@@ -41,7 +41,7 @@ class Groups:
             yield from self.labels(start, start + _LABELLED_TOGETHER)
 
     def labels(self, start: int = 0, stop: int | None = None) -> list[str]:
-        """The labels of some pairs in a row, of all unless told."""
+        """The labels of a stretch of pairs; of all by default."""
         text = self.smallest[start:stop].astype(">u8").tobytes().hex()
         return [f"g{text[place : place + self.digits]}" for place in range(0, len(text), 16)]
 

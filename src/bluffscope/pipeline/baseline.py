@@ -24,7 +24,7 @@ from bluffscope.reference.analyses import Counts, ReferenceOptions, Subject
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineWorker(RunWorker):
-    """Measures shards one text at a time, with what was loaded once, or anew for each analysis of a shard."""
+    """Measures shards one text at a time, with a model loaded once, or reloaded for each analysis of a shard."""
 
     load: Callable[[], Parts]
     held: list[Parts]
@@ -68,7 +68,7 @@ class BaselineWorker(RunWorker):
         return rows
 
     def _parts(self) -> Parts:
-        """The model and SAEs: always the same, or anew for each analysis."""
+        """The model and SAEs: always the same, or reloaded for each analysis."""
         if not self.separate:
             return self.held[0]
         if self.held:

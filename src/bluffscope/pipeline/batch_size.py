@@ -43,7 +43,7 @@ def run_footprint(shape: Shape, device: str, measure: MeasureOptions) -> Footpri
 
 def loaded_shape(model: LanguageModel, coders: Iterable[Coder], quantize: str, *, head: bool = False) -> Shape:
     """The shape of a run whose model and SAEs are loaded."""
-    return Shape.of(
+    shape = Shape.of(
         model.config,
         blocks=len(model.blocks),
         number_bytes=model.dtype.itemsize,
@@ -52,6 +52,7 @@ def loaded_shape(model: LanguageModel, coders: Iterable[Coder], quantize: str, *
         quantize=quantize,
         head=head,
     )
+    return replace(shape, counted=sum(parameter.numel() for parameter in model.blocks[0].parameters()))
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def build_worker(
         config: options, the preset already resolved.
         analyses: what is measured.
         columns_of: the table's columns, once the layers are known.
-        stopwatch: told the time of every stage.
+        stopwatch: records the time of every stage.
 
     Returns:
         The worker; its `loaded.config` has everything frozen in that was left open.
@@ -83,7 +83,7 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
 
     Args:
         config: options with preset, device and dtype resolved.
-        check: told the layers before anything large is loaded; may refuse them.
+        check: called with the layers before anything large is loaded; may refuse them.
 
     Raises:
         InputError: model and SAEs that cannot be loaded or do not fit each other.
@@ -95,7 +95,7 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
     sae_name = str(sae_dir()) if options.sae == DEMO_NAME else options.sae
     whole = config.engine.strategy in OF_THE_REFERENCE or config.measure.logprob
     with hub_or_cache([model_name, sae_name.partition(":")[0]]):
-        check_model(model_name, options.revision)  # what is plainly wrong is said before gigabytes of SAEs are loaded
+        check_model(model_name, options.revision)  # plain mistakes are reported before gigabytes of SAEs are loaded
         source = find_saes(sae_name, options.layers)
         if check is not None:
             check(source.layers)

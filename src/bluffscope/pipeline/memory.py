@@ -36,7 +36,7 @@ _DRAWING: Final = 130 << 20
 """Merging the tables, when batches are done but weights still there."""
 _SHORTEST_USUAL_ROW: Final = 64
 CELL_FLOPS: Final = 900
-"""What a cell of one head's attention costs besides its products (mask, softmax, capping), in their floating-point
+"""What a cell of one head's attention costs beyond its products (mask, softmax, capping), in their floating-point
 operations; measured at the Gemma-2-2B shape."""
 _VIEWS: Final = 3
 _DENSE_COPIES: Final = 4
@@ -100,6 +100,8 @@ class Shape:
     """Whether the LM head is loaded, for log-probabilities."""
     tied: bool = False
     """Whether the head has the weights of the embeddings."""
+    counted: int | None = None
+    """Weights of a block as loaded, norms and biases included; None where only the configuration is known."""
 
     @classmethod
     def of(
@@ -179,7 +181,7 @@ class Shape:
     @property
     def block_weights(self) -> int:
         """Weights of one block."""
-        return self._in_blocks // self.blocks
+        return self.counted or self._in_blocks // self.blocks
 
     @property
     def cell_cost(self) -> float:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bluffscope.pipeline.shard import ShardWorker
 
 Advance = Callable[[int], None]
-"""Told how many more items are done."""
+"""Called with the number of items just done."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class RunWorker(ABC):
 
     loaded: Loaded
     stopwatch: Stopwatch
-    """Told the time of every stage."""
+    """Records the time of every stage."""
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -112,7 +112,7 @@ class RunWorker(ABC):
 
     @abstractmethod
     def measure(self, prepared: Any, advance: Advance) -> ShardRows:
-        """The model's part; `advance` is told how many more items are done."""
+        """The model's part; `advance` is called with the number of items just done."""
 
     def tabulate(self, measured: ShardRows) -> pl.DataFrame:
         """The shard's table."""
@@ -132,5 +132,5 @@ class RunWorker(ABC):
         return Tally(dict(self.stopwatch.seconds), self.computed(), device_peak(self.loaded.config.model.device))
 
     def answer(self, question: Callable[[Any], Any]) -> Any:
-        """What there is to say to a question about what it holds."""
+        """The answer to a question about this worker: what `question` returns for it."""
         return question(self)
