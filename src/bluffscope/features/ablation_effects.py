@@ -12,7 +12,7 @@ import polars as pl
 from bluffscope.stats.resampling import by_group, drawn_counts, ends
 
 CHANGE_SCHEMA: Final = pl.Schema(
-    dict.fromkeys(("removed", "of"), pl.String()) | dict.fromkeys(("mean", "lo", "hi"), pl.Float64())
+    {"removed": pl.String, "of": pl.String, "mean": pl.Float64, "lo": pl.Float64, "hi": pl.Float64}
 )
 """What was removed ("top", "random" for the mean of the sets, "random 1", ..., "top - random"), of what the change is
 ("fact", "hall", "difference": hall - fact), its mean over pairs in nats, its 95 % interval (groups are resampled)."""

@@ -45,7 +45,7 @@ class Company:
         texts = {(text.item, text.view): (pair, VIEWS[text.view]) for pair, text in chosen[:MOST_TEXTS]}.values()
         within = {pair.item.index for pair in batch}
         others = {pair.item.index: pair for pair, _ in texts if pair.item.index not in within}
-        compared = tuple((pair.item, view) for pair, view in texts)
+        compared: tuple[tuple[Pair, View], ...] = tuple((pair.item, view) for pair, view in texts)
         return cls(batch, tuple(others.values()), compared, chosen[0][1])
 
     def changes(self, worker: ShardWorker, text: TokenSequence, layer: int, tolerance: float) -> bool:

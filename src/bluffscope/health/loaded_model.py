@@ -76,6 +76,11 @@ class Subject:
         )
 
     @property
+    def tokenizer(self) -> Any:
+        """The model's own."""
+        return self.model.tokenizer
+
+    @property
     def asks_for_bos(self) -> bool:
         """Whether the SAEs were trained on texts with a BOS in front, as far as they say."""
         return any(coder.prepend_bos for coder in self.coders.values())
@@ -102,7 +107,7 @@ class Traits:
     @classmethod
     def of(cls, subject: Subject) -> Traits:
         """Of the model as a run holds it."""
-        texts = subject.model.tokenizer
+        texts = subject.tokenizer
         bos = texts.bos_token_id
         return cls(
             embedded=int(_body(subject.model).get_input_embeddings().weight.shape[0]),
@@ -162,7 +167,7 @@ def plain_forwards(
         everywhere: whether all sites are kept, or only those that the SAEs read: of a long text, all take much memory.
     """
     options = replace(subject.options, prepend_bos=subject.asks_for_bos if bos is None else bos)
-    tokenizer = subject.model.tokenizer
+    tokenizer = subject.tokenizer
     begins = options.prepend_bos and tokenizer.bos_token_id is not None
     for pair, view in texts:
         try:
@@ -221,4 +226,7 @@ def chosen_texts(tokenized: Sequence[Tokenized[Pair]]) -> list[tuple[Pair, View]
     pairs = short or sorted(tokenized, key=lambda pair: max(len(view.ids) for view in pair.sequences))[:2]
     chosen = [pairs[place].item for place in spread(len(pairs), TEXTS)]
     views: tuple[View, View] = ("fact", "hall")
-    return [(pair, views[(number + turn) % 2]) for turn in (0, 1) for number, pair in enumerate(chosen)][:TEXTS]
+    texts: list[tuple[Pair, View]] = [
+        (pair, views[(number + turn) % 2]) for turn in (0, 1) for number, pair in enumerate(chosen)
+    ]
+    return texts[:TEXTS]

@@ -22,7 +22,7 @@ Key = tuple[int, View]
 
 def check_tokens(subject: Subject, tokenized: Sequence[Tokenized[Pair]], plain: Sequence[Plain]) -> Iterator[Check]:
     """One BOS fed where it belongs, none read, and the last (or every completion) token read."""
-    bos = subject.model.tokenizer.bos_token_id
+    bos = subject.tokenizer.bos_token_id
     texts = {(pair.item.index, VIEWS[s.view]): s for pair in tokenized for s in pair.sequences}
     yield _check_bos_fed(subject, bos, [text.ids for text in texts.values()])
     read = sum(bos is not None and bos in [text.ids[place] for place in text.reads] for text in texts.values())
