@@ -42,10 +42,10 @@ class Company:
         classes = {length_class(len(text.ids)): (pair, text) for pair, text in _texts(pairs)}
         known = {length_class(len(text.ids)) for _, text in chosen}
         chosen[2:2] = [item for name, item in sorted(classes.items()) if name not in known]
-        texts = {(text.item, text.view): (pair, VIEWS[text.view]) for pair, text in chosen[:MOST_TEXTS]}.values()
+        texts = {(text.item, text.view): (pair, text) for pair, text in chosen[:MOST_TEXTS]}.values()
         within = {pair.item.index for pair in batch}
         others = {pair.item.index: pair for pair, _ in texts if pair.item.index not in within}
-        compared: tuple[tuple[Pair, View], ...] = tuple((pair.item, view) for pair, view in texts)
+        compared: tuple[tuple[Pair, View], ...] = tuple((pair.item, VIEWS[text.view]) for pair, text in texts)
         return cls(batch, tuple(others.values()), compared, chosen[0][1])
 
     def changes(self, worker: ShardWorker, text: TokenSequence, layer: int, tolerance: float) -> bool:
