@@ -105,7 +105,7 @@ def _config(path: Path) -> None:
 
 def _table(path: Path) -> None:
     from bluffscope.stats import build_study
-    from bluffscope.table import read_table
+    from bluffscope.table.reader import read_table
 
     build_study(read_table(path))
 

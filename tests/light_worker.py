@@ -50,7 +50,7 @@ class Worker:
         return shard
 
     def measure(self, prepared, advance):
-        for pair in prepared.pairs:
+        for pair in prepared.items:
             time.sleep(self.seconds)
             match self.fates.get(pair.id):
                 case "dies":

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from bluffscope.errors import InputError
-from bluffscope.model.failures import as_input_error
+from bluffscope.model.failures import model_errors
 
 
 class Panic(BaseException):
@@ -121,10 +121,10 @@ def test_the_weights_of_another_architecture_are_refused(model_refused, folder, 
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("tokenizer.json", '{"a": ', "tokenizer.json is damaged; copy it again"),
+        ("tokenizer.json", '{"a": ', "tokenizer.json is not valid JSON (line 1); copy it again"),
         ("tokenizer.json", "{}", "check the files in the folder"),
         ("tokenizer.json", '{"normalizer": [1]}', "the rules of its tokenizer.json are damaged"),
-        ("tokenizer_config.json", '{"a": ', "tokenizer_config.json is damaged; copy it again"),
+        ("tokenizer_config.json", '{"a": ', "tokenizer_config.json is not valid JSON (line 1); copy it again"),
     ],
 )
 def test_a_damaged_tokenizer_is_refused(model_refused, folder, name, text, says):
@@ -240,11 +240,11 @@ def test_a_model_without_attention_is_refused(model_refused, folder):
 @pytest.mark.parametrize("kind", [RuntimeError, IndexError, ZeroDivisionError, AssertionError, RecursionError, Panic])
 def test_whatever_a_library_raises_on_a_model_s_folder_names_the_folder(kind):
     says = pytest.raises(InputError, match=r"^--model x: cannot load the model \(.*why.*\); check")
-    with says, as_input_error("x", "model"):
+    with says, model_errors("x", "model"):
         raise kind("why")
 
 
 def test_stopping_is_no_fault_of_the_folder():
     for kind in (KeyboardInterrupt, SystemExit):
-        with pytest.raises(kind), as_input_error("x", "model"):
+        with pytest.raises(kind), model_errors("x", "model"):
             raise kind

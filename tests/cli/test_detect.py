@@ -16,7 +16,7 @@ import pytest
 import bluffscope
 from bluffscope.cli.main import main
 from bluffscope.detectors.files import read_detector
-from bluffscope.table import read_run
+from bluffscope.table.reader import read_run
 from faults import Fault, Injector
 
 KNOWN = ("--where", "known=true")

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from bluffscope.cli.json_file import write_json
 from planted import clean_pairs, planted, written
 
 
@@ -126,3 +127,8 @@ def test_analyze_says_nothing_of_clean_pairs(call):
     outcome = call("analyze", "--limit", "4")
     assert outcome.code == 0, outcome.err
     assert "Lint:" not in outcome.out
+
+
+def test_a_name_that_is_no_utf_8_and_a_number_that_is_none_make_valid_json(tmp_path):
+    write_json(tmp_path / "found.json", {"data": "pairs\udcff.jsonl", "auroc": float("nan")})
+    assert json.loads((tmp_path / "found.json").read_bytes()) == {"data": "pairs\udcff.jsonl", "auroc": None}

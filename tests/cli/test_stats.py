@@ -13,7 +13,7 @@ import pytest
 import bluffscope
 import tiny
 from bluffscope.stats import STATS_SCHEMA, analyse_table
-from bluffscope.table import read_table
+from bluffscope.table.reader import read_table
 from studies import one_metric, random_table
 
 

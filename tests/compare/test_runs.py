@@ -16,7 +16,7 @@ from bluffscope.compare.precision import FEATURES
 from bluffscope.compare.runs import COMPARE_SCHEMA, compare_all, match_layers, with_agreement
 from bluffscope.errors import InputError
 from bluffscope.stats import Resampling, analyse_table
-from bluffscope.table import Run
+from bluffscope.table.reader import Run
 from random_pairs import random_pairs
 
 COUNT = 24

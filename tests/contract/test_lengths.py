@@ -26,7 +26,7 @@ from bluffscope.pipeline import shard as pipeline
 from bluffscope.pipeline.plan import plan_batches
 from bluffscope.records import VIEWS, Tokenized
 from bluffscope.runs.forecast import forecast
-from bluffscope.table import read_run
+from bluffscope.table.reader import read_run
 
 LAYOUTS = ("packed", "batched")
 TOLERANCE = 1e-5

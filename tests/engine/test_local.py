@@ -7,7 +7,7 @@ import threading
 import polars as pl
 import pytest
 
-from bluffscope.engine import LocalEngine
+from bluffscope.engine.local import run_here
 from bluffscope.records import Pair, Shard
 
 SHARDS = [Shard(number, (Pair(number, str(number), "all", None, "p", "f", "h"),), ("g",)) for number in range(6)]
@@ -40,8 +40,7 @@ class Worker:
 
 def run(worker, depth, shards=SHARDS):
     committed, done = [], []
-    engine = LocalEngine(depth)
-    engine.run(iter(shards), lambda: worker, lambda shard, frame: committed.append((shard.number, frame)), done.append)
+    run_here(iter(shards), worker, lambda shard, frame: committed.append((shard.number, frame)), done.append, depth)
     return committed, done
 
 
@@ -68,9 +67,7 @@ def test_the_model_stays_in_the_calling_thread_and_the_rest_goes_beside_it():
 def test_a_failure_of_any_side_ends_the_run_with_what_came_before_committed(step, depth):
     worker, committed = Worker(fail=(step, 3)), []
     with pytest.raises(OSError, match=f"{step} of 3"):
-        LocalEngine(depth).run(
-            iter(SHARDS), lambda: worker, lambda shard, frame: committed.append(shard.number), lambda pairs: None
-        )
+        run_here(iter(SHARDS), worker, lambda shard, frame: committed.append(shard.number), lambda pairs: None, depth)
     assert committed == list(range(len(committed)))
     assert 3 not in committed
     if depth == 0 or step == "tabulate":

@@ -18,7 +18,7 @@ from ray import cluster_utils
 
 from bluffscope.api import config_from, run
 from bluffscope.engine.cluster import cluster
-from bluffscope.engine.placement import Need, Placement, place
+from bluffscope.engine.placement import Placement, place
 from bluffscope.engine.ray import RayEngine
 from bluffscope.errors import InputError, WorkerLostError
 from bluffscope.host.stopwatch import Stopwatch
@@ -56,7 +56,7 @@ def test_a_machine_that_is_lost_costs_no_row(machines):
 
     with cluster(played.address) as nodes:
         assert [(node.cores, node.gpus) for node in nodes] == [(1, 0)] * 3
-        placement = place(nodes, "auto", Need(), gpu=False)
+        placement = place(nodes, "auto", gpu=False)
         assert (placement.workers, placement.cores) == (3, 1)
         with RayEngine(placement, Stopwatch(), ("light_worker",)) as engine:
             engine.hire(Factory(seconds=0.02))

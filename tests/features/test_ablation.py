@@ -13,7 +13,7 @@ from bluffscope.errors import InputError
 from bluffscope.features.ablation import ablate
 from bluffscope.features.effects import feature_effects
 from bluffscope.features.selection import pairs_of
-from bluffscope.table import read_run
+from bluffscope.table.reader import read_run
 
 LAYER = 1
 COUNTRIES = ("France", "Italy", "Spain", "Peru", "Chad", "Oman", "Cuba", "Mali", "Iran", "Laos", "Fiji", "Togo")

@@ -104,5 +104,5 @@ def test_a_crew_here_has_the_worker_itself(tiny_model, tiny_saes):
     config = config_from(model=tiny_model, sae=tiny_saes)
     with crew_of(config, ANALYSES, table_columns, Stopwatch()) as found:
         assert found.loaded.strategy == "packed"
-        assert found.workers(5) is None
+        assert found.workers is None
         assert found.memory(5)["peak_bytes"] > 0

@@ -68,7 +68,7 @@ def test_features_and_reconstructions_equal_those_of_saelens_one_residual_at_a_t
     assert torch.equal(again.values, features.values)
     assert torch.equal(again.indices, features.indices)
     assert 0 < features.counts.double().mean() < D_SAE
-    assert ours._decodes_sparsely == (kind not in DENSE)
+    assert ours.affine == (kind not in DENSE)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -28,14 +28,15 @@ def test_all_layers_of_a_folder_are_taken_in_order_unless_some_are_named(tmp_pat
     assert find_saes(str(tmp_path), ()).layers == (1, 2, 10)
     found = find_saes(str(tmp_path), (10, 1))
     assert found.layers == (10, 1)
-    assert found.folders == {10: tmp_path / "layer_10", 1: tmp_path / "layer_1"}
+    assert found.places == {10: tmp_path / "layer_10", 1: tmp_path / "layer_1"}
 
 
 def test_both_layouts_can_stand_side_by_side(tmp_path):
     tiny.save_sae(tmp_path, 0)
     scope(tmp_path, "layer_1/width_16k/average_l0_80")
     found = find_saes(str(tmp_path), ())
-    assert (list(found.folders), list(found.archives)) == ([0], [1])
+    archive = tmp_path / "layer_1" / "width_16k" / "average_l0_80" / "params.npz"
+    assert found.places == {0: tmp_path / "layer_0", 1: archive}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_both_layouts_can_stand_side_by_side(tmp_path):
 )
 def test_of_several_gemma_scope_saes_the_16k_one_nearest_to_the_canonical_l0_is_taken(tmp_path, paths, taken):
     scope(tmp_path / "layer_3", *paths)
-    found = find_saes(str(tmp_path), ()).archives[3]
+    found = find_saes(str(tmp_path), ()).places[3]
     assert found == tmp_path / "layer_3" / paths[taken] / "params.npz"
 
 
@@ -67,7 +68,7 @@ def test_the_canonical_choice_is_the_one_that_saelens_s_table_makes(model):
 
 def test_a_gemma_scope_release_needs_no_more_than_its_layers():
     found = find_saes("gemma-scope-2b-pt-res-canonical", (20, 5))
-    assert found.ids == {20: "layer_20/width_16k/canonical", 5: "layer_5/width_16k/canonical"}
+    assert found.places == {20: "layer_20/width_16k/canonical", 5: "layer_5/width_16k/canonical"}
     assert (found.release, found.repository) == ("gemma-scope-2b-pt-res-canonical", "google/gemma-scope-2b-pt-res")
 
 
@@ -83,7 +84,7 @@ def test_a_gemma_scope_release_needs_no_more_than_its_layers():
     ],
 )
 def test_the_id_of_a_layer_is_found_in_releases_of_many_namings(spec, layer, sae_id):
-    assert find_saes(spec, (layer,)).ids == {layer: sae_id}
+    assert find_saes(spec, (layer,)).places == {layer: sae_id}
 
 
 def test_layers_left_out_for_a_fault_are_named(tmp_path, caplog):

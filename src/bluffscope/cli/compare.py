@@ -29,7 +29,7 @@ class Compare(Command):
         from bluffscope.compare.runs import compare_all
         from bluffscope.report.comparison import render_comparison
         from bluffscope.report.result_files import write_comparison
-        from bluffscope.table import read_run
+        from bluffscope.table.reader import read_run
 
         result = compare_all([read_run(path) for path in self.runs], self.by)
         files = write_comparison(result, self.out) if self.out is not None else None

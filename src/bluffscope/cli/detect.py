@@ -80,9 +80,9 @@ def train(options: Train) -> int:
     from bluffscope.detectors.train import train as fit
     from bluffscope.features.selection import matching, pairs_of
     from bluffscope.report.training import render_trained, verdict
-    from bluffscope.table import read_run
     from bluffscope.table.atomic import table_errors
     from bluffscope.table.health import read_health
+    from bluffscope.table.reader import read_run
 
     if options.seed < 0:
         raise InputError(f"--seed {options.seed}: give a number from 0")

@@ -83,11 +83,11 @@ def features(options: Features) -> int:
     from bluffscope.features.effects import feature_effects
     from bluffscope.features.neuronpedia import feature_pages
     from bluffscope.report.features import render_features
-    from bluffscope.table import read_run
     from bluffscope.table.atomic import table_errors
     from bluffscope.table.exports import check_export, export_table
     from bluffscope.table.folder import as_json
     from bluffscope.table.health import read_health
+    from bluffscope.table.reader import read_run
 
     if options.out is not None:
         check_export(options.out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,14 @@ def check_json(path: Path | None) -> None:
         raise InputError(f"--json {path}: {'a folder' if path.is_dir() else 'no such folder'}; give a file's path")
 
 
-def as_json(content: Mapping[str, Any]) -> str:
-    """JSON for people and programs."""
-    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
-
-
 def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
     """Write the file, if one is asked for."""
     if path is None:
         return
-    from bluffscope.table.atomic import write_bytes  # polars: not needed without --json
+    from bluffscope.table.folder import write_json as write  # polars: not needed without --json
 
     try:
-        write_bytes(path, as_json(content).encode())
+        write(path, content, indent=2)
     except RunFolderError as error:
         reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
         raise InputError(f"--json {path}: cannot be written ({reason}); give another file") from error

@@ -15,7 +15,7 @@ from rich.text import Text
 from bluffscope import __version__
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
-from bluffscope.cli.json_file import as_json, check_json, write_json
+from bluffscope.cli.json_file import check_json, write_json
 from bluffscope.cli.options import Command
 from bluffscope.config import DataOptions, LintConfig
 from bluffscope.host.terminal import table
@@ -60,7 +60,9 @@ class Lint(LintConfig, Command):
         content = {"bluffscope": __version__, **report.as_dict()}
         write_json(self.output.json, content)
         if self.output.format == "json":
-            sys.stdout.write(as_json(content))
+            from bluffscope.table.folder import as_json
+
+            sys.stdout.write(as_json(content, indent=2))
         else:
             _print(report, output_console())
         return exit_codes.FAILED if report.failed else exit_codes.DONE

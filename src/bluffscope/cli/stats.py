@@ -136,7 +136,7 @@ def _last_lines(options: Stats, result: StatsResult, files: tuple[Path, Path], r
 def _opened(options: Stats) -> tuple[pl.DataFrame, pl.DataFrame | None, Path, Run | None]:
     """The table, its pairs where they are known, the folder that results go to, and the run."""
     from bluffscope.stats.sampling import pairs_of, read_metrics
-    from bluffscope.table import read_run, read_table
+    from bluffscope.table.reader import read_run, read_table
 
     path = options.table
     if options.by_order and (options.pairs is None or path.is_dir() or Path(options.pairs).is_dir()):

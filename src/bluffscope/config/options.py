@@ -204,7 +204,7 @@ def run_config(content: Mapping[Any, Any], where: str) -> RunConfig:
         where: put in front of messages.
 
     Raises:
-        InputError: something in it is no option, or of another type.
+        InputError: an unknown option, or a value of the wrong type.
     """
     config = RunConfig()
     known = [item.name for item in fields(config)]

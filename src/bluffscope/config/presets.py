@@ -12,7 +12,7 @@ DEMO_NAME: Final = "bluffscope-demo"
 """Name of the embedded model and its SAEs, wherever the package is installed."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Architecture:
     """A model's config.json, under the same names, as far as sizes follow from it: known without a download."""
 
@@ -28,7 +28,7 @@ class Architecture:
     """Of the whole language model, its tied LM head counted once."""
     stored_bytes: int
     """Of a weight in the published files: 4 for float32, 2 for bfloat16."""
-    tie_word_embeddings: bool = True
+    tie_word_embeddings: bool
     max_position_embeddings: int = 0
     attn_logit_softcapping: float | None = None
     sliding_window: int | None = None
@@ -59,14 +59,17 @@ class Preset:
 
 DEPTHS: Final = (0.20, 0.46, 0.77)
 """Where in a model its preset's layers lie."""
-_GEMMA_2: Final[dict[str, Any]] = {
-    "model_type": "gemma2",
-    "head_dim": 256,
-    "vocab_size": 256_000,
-    "stored_bytes": 4,
-    "attn_logit_softcapping": 50.0,
-    "sliding_window": 4096,
-    "layer_types": True,
+_GEMMA_2: Final[dict[str, Any]] = {"attn_logit_softcapping": 50.0, "sliding_window": 4096, "layer_types": True}
+_DEMO: Final[dict[str, Any]] = _GEMMA_2 | {"sliding_window": 128}
+_GEMMA_3: Final[dict[str, Any]] = {"sliding_window": 1024, "layer_types": True}
+_SIZES: Final = {
+    # type, layers, width, MLP width, heads, key and value heads, head width, vocabulary, parameters, stored bytes, tied
+    "demo": Architecture("gemma2", 10, 128, 256, 4, 2, 32, 2560, 1_807_488, 2, True, **_DEMO),
+    "gemma-2-2b": Architecture("gemma2", 26, 2304, 9216, 8, 4, 256, 256_000, 2_614_341_888, 4, True, **_GEMMA_2),
+    "gemma-2-9b": Architecture("gemma2", 42, 3584, 14_336, 16, 8, 256, 256_000, 9_241_705_984, 4, True, **_GEMMA_2),
+    "gemma-3-4b": Architecture("gemma3_text", 34, 2560, 10_240, 8, 4, 256, 262_208, 3_880_263_168, 2, True, **_GEMMA_3),
+    "llama-3.1-8b": Architecture("llama", 32, 4096, 14_336, 32, 8, 128, 128_256, 8_030_261_248, 2, False),
+    "gpt2-small": Architecture("gpt2", 12, 768, 3072, 12, 12, 64, 50_257, 124_439_808, 4, True, 1024),
 }
 _GEMMA_LICENCE: Final = "Gemma Terms of Use"
 
@@ -76,21 +79,7 @@ PRESETS: Final[dict[str, Preset]] = {
         sae=DEMO_NAME,
         layers=(2, 5, 8),
         note="the embedded model organism with a planted truth signal; needs no download",
-        architecture=Architecture(
-            model_type="gemma2",
-            num_hidden_layers=10,
-            hidden_size=128,
-            intermediate_size=256,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=32,
-            vocab_size=2560,
-            parameters=1_807_488,
-            stored_bytes=2,
-            attn_logit_softcapping=50.0,
-            sliding_window=128,
-            layer_types=True,
-        ),
+        architecture=_SIZES["demo"],
         d_sae=2048,
         l0=(30, 30, 30),
     ),
@@ -99,15 +88,7 @@ PRESETS: Final[dict[str, Preset]] = {
         sae="gemma-scope-2b-pt-res-canonical:layer_{layer}/width_16k/canonical",
         layers=(5, 12, 20),
         note="Gemma 2 2B with Gemma Scope's canonical residual-stream SAEs",
-        architecture=Architecture(
-            **_GEMMA_2,
-            num_hidden_layers=26,
-            hidden_size=2304,
-            intermediate_size=9216,
-            num_attention_heads=8,
-            num_key_value_heads=4,
-            parameters=2_614_341_888,
-        ),
+        architecture=_SIZES["gemma-2-2b"],
         d_sae=16_384,
         l0=(68, 82, 71),
         licence=_GEMMA_LICENCE,
@@ -117,15 +98,7 @@ PRESETS: Final[dict[str, Preset]] = {
         sae="gemma-scope-9b-pt-res-canonical:layer_{layer}/width_16k/canonical",
         layers=(8, 19, 32),
         note="Gemma 2 9B with Gemma Scope's canonical residual-stream SAEs",
-        architecture=Architecture(
-            **_GEMMA_2,
-            num_hidden_layers=42,
-            hidden_size=3584,
-            intermediate_size=14_336,
-            num_attention_heads=16,
-            num_key_value_heads=8,
-            parameters=9_241_705_984,
-        ),
+        architecture=_SIZES["gemma-2-9b"],
         d_sae=16_384,
         l0=(99, 132, 111),
         licence=_GEMMA_LICENCE,
@@ -135,20 +108,7 @@ PRESETS: Final[dict[str, Preset]] = {
         sae="gemma-scope-2-4b-pt-res-all:layer_{layer}_width_16k_l0_big",
         layers=(7, 16, 26),
         note="the language model of Gemma 3 4B with Gemma Scope 2's residual-stream SAEs of L0 near 100",
-        architecture=Architecture(
-            model_type="gemma3_text",
-            num_hidden_layers=34,
-            hidden_size=2560,
-            intermediate_size=10_240,
-            num_attention_heads=8,
-            num_key_value_heads=4,
-            head_dim=256,
-            vocab_size=262_208,
-            parameters=3_880_263_168,
-            stored_bytes=2,
-            sliding_window=1024,
-            layer_types=True,
-        ),
+        architecture=_SIZES["gemma-3-4b"],
         d_sae=16_384,
         l0=(97, 120, 120),
         licence=_GEMMA_LICENCE,
@@ -158,19 +118,7 @@ PRESETS: Final[dict[str, Preset]] = {
         sae="llama_scope_lxr_8x:l{layer}r_8x",
         layers=(6, 15, 25),
         note="Llama 3.1 8B with Llama Scope's residual-stream SAEs of eight times its width",
-        architecture=Architecture(
-            model_type="llama",
-            num_hidden_layers=32,
-            hidden_size=4096,
-            intermediate_size=14_336,
-            num_attention_heads=32,
-            num_key_value_heads=8,
-            head_dim=128,
-            vocab_size=128_256,
-            parameters=8_030_261_248,
-            stored_bytes=2,
-            tie_word_embeddings=False,
-        ),
+        architecture=_SIZES["llama-3.1-8b"],
         d_sae=32_768,
         l0=(50, 50, 50),
         licence="Llama 3.1 Community License",
@@ -181,19 +129,7 @@ PRESETS: Final[dict[str, Preset]] = {
         sae="gpt2-small-res-jb:blocks.{layer}.hook_resid_pre",
         layers=(2, 6, 9),
         note="GPT-2 small with Joseph Bloom's SAEs; they read hook_resid_pre: layer K is what enters block K",
-        architecture=Architecture(
-            model_type="gpt2",
-            num_hidden_layers=12,
-            hidden_size=768,
-            intermediate_size=3072,
-            num_attention_heads=12,
-            num_key_value_heads=12,
-            head_dim=64,
-            vocab_size=50_257,
-            max_position_embeddings=1024,
-            parameters=124_439_808,
-            stored_bytes=4,
-        ),
+        architecture=_SIZES["gpt2-small"],
         d_sae=24_576,
         l0=(18, 51, 70),
         point="hook_resid_pre",
@@ -202,14 +138,23 @@ PRESETS: Final[dict[str, Preset]] = {
 }
 
 
+def check_preset(name: str | None) -> None:
+    """Refuse a name that no preset has.
+
+    Raises:
+        InputError: it is one; the message has all there are.
+    """
+    if name is not None and name not in PRESETS:
+        raise InputError(f"--preset {name}: unknown; choose from {', '.join(PRESETS)}")
+
+
 def resolve(options: ModelOptions) -> ModelOptions:
     """Fill in model, SAEs and layers from the preset, or from the preset that has the model named.
 
     Raises:
         InputError: an unknown preset, or a model without SAEs.
     """
-    if options.preset is not None and options.preset not in PRESETS:
-        raise InputError(f"--preset {options.preset}: unknown; choose from {', '.join(PRESETS)}")
+    check_preset(options.preset)
     name = options.preset
     if name is None and options.model is not None:
         name = next(

@@ -55,7 +55,7 @@ def load_config(path: Path) -> RunConfig:
     """The options that a run's config.yaml holds.
 
     Raises:
-        InputError: the file is missing, no YAML, or holds something that is no option.
+        InputError: the file is missing, is not YAML, or holds an unknown option.
     """
     where = f"--config {path}"
     try:

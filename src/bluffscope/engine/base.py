@@ -1,8 +1,8 @@
-"""The contract of an engine: it takes a worker factory and shards, and hands back each shard's table once."""
+"""The contract of an engine: it takes workers and shards, and hands back each shard's table once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import polars as pl
@@ -12,6 +12,10 @@ from bluffscope.records import Shard
 
 Commit = Callable[[Shard, pl.DataFrame], None]
 """Makes a shard's table durable; called once a shard, in the driver's process, from one thread at a time."""
+Advance = Callable[[int], None]
+"""Receives how many more pairs are done."""
+Question = Callable[[Any], Any]
+"""Put to what a worker holds, in the worker's process."""
 
 
 class Worker(Protocol):
@@ -19,27 +23,12 @@ class Worker(Protocol):
 
     def prepare(self, shard: Shard) -> Any:
         """What can be done without the model: token ids and batches."""
-        ...
 
-    def measure(self, prepared: Any, advance: Callable[[int], None]) -> Any:
-        """The model's part; `advance` receives how many more pairs are done."""
-        ...
+    def measure(self, prepared: Any, advance: Advance) -> Any:
+        """The model's part."""
 
     def tabulate(self, measured: Any) -> pl.DataFrame:
         """The table of a shard."""
-        ...
-
-
-WorkerFactory = Callable[[], Worker]
-
-
-class Engine(Protocol):
-    """Runs shards."""
-
-    def run(
-        self, shards: Iterable[Shard], make_worker: WorkerFactory, commit: Commit, advance: Callable[[int], None]
-    ) -> None:
-        """Measure every shard and commit its table."""
         ...
 
 
@@ -49,15 +38,10 @@ class Description(Protocol):
     @property
     def fingerprint(self) -> Any:
         """Equal for workers that give the same numbers: which weights were loaded."""
-        ...
 
     def rejected(self, shard: Shard, reason: str) -> pl.DataFrame:
         """The table of a shard whose pairs are all quarantined for this reason."""
         ...
-
-
-Question = Callable[[Any], Any]
-"""Put to what a worker holds, in the worker's process."""
 
 
 class DistantWorker(Worker, Protocol):
@@ -73,7 +57,6 @@ class DistantWorker(Worker, Protocol):
 
     def answer(self, question: Question) -> Any:
         """What there is to say to a question about what it holds."""
-        ...
 
 
 DistantFactory = Callable[[], DistantWorker]

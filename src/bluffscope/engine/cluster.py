@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import ray
@@ -24,7 +23,7 @@ from bluffscope.engine.launch import check_address, starting
 from bluffscope.engine.placement import Node
 from bluffscope.errors import InputError, WorkerLostError
 from bluffscope.host.machine import cores_granted, memory_available
-from bluffscope.host.quiet import environment
+from bluffscope.host.quiet import environment, replaced
 
 logger = logging.getLogger(__name__)
 
@@ -58,15 +57,19 @@ def cluster(address: str | None, workers: int = 0) -> Generator[list[Node], None
                 raise InputError(f"--address {address}: this process is connected to the cluster at {here} already")
             yield _nodes()
         elif address is not None:
-            _connect(address)
-            try:
+            check_address(address)  # or Ray would try for minutes
+            with _ray(f"--address {address}: Ray cannot join the cluster", InputError, address=address):
                 yield _nodes()
-            finally:
-                _shut_down()
         else:
             # polars counts its threads when it is imported: what workers inherit must say how many each may have.
-            threads = max(1, cores_granted() // max(1, workers))
-            with environment({"POLARS_MAX_THREADS": str(threads)}), _this_machine(max(workers, cores_granted())):
+            threads = {"POLARS_MAX_THREADS": str(max(1, cores_granted() // max(1, workers)))}
+            cores = max(workers, cores_granted())
+            failed = "--engine ray: Ray did not start on this machine"
+            with (
+                environment(threads),
+                starting() as settings,
+                _ray(failed, WorkerLostError, address="local", num_cpus=cores, **settings),
+            ):
                 (node,) = _nodes()
                 yield [Node(node.cores, node.gpus, memory_available())]
 
@@ -83,31 +86,19 @@ def _nodes() -> list[Node]:
     return found
 
 
-def _connect(address: str) -> None:
-    check_address(address)  # or Ray would try for minutes
+@contextmanager
+def _ray(failed: str, kind: type[Exception], **options: Any) -> Generator[None, None, None]:
+    """Ray, started or joined with these options of `ray.init`; what goes wrong follows after `failed`."""
     _forget_who_may_talk()
     try:
         with _handlers_kept():
-            ray.init(address=address, **_SILENT)
+            ray.init(**options, **_SILENT)
     except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"--address {address}: Ray cannot join the cluster ({said[:150]})") from error
-
-
-@contextmanager
-def _this_machine(cores: int) -> Generator[None, None, None]:
-    with starting() as settings:
-        _forget_who_may_talk()
-        try:
-            with _handlers_kept():
-                ray.init(address="local", num_cpus=cores, **settings, **_SILENT)
-        except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
-            said = " ".join(str(error).split())
-            raise WorkerLostError(f"--engine ray: Ray did not start on this machine: {said[:300]}") from error
-        try:
-            yield
-        finally:
-            _shut_down()
+        raise kind(f"{failed} ({' '.join(str(error).split())[:300]})") from error
+    try:
+        yield
+    finally:
+        _shut_down()
 
 
 def _forget_who_may_talk() -> None:
@@ -136,14 +127,13 @@ def _handlers_kept() -> Generator[None, None, None]:
 def _quiet() -> Generator[None, None, None]:
     """Ray logs errors only, and does not print on standard output that a worker died: we say so ourselves."""
     log = logging.getLogger("ray")
-    level, show = log.level, internals.print_to_stdstream
+    level = log.level
     log.setLevel(logging.ERROR)
-    internals.print_to_stdstream = lambda *_, **__: None  # its thread looks the name up each time
     try:
-        yield
+        with replaced(internals, print_to_stdstream=lambda *_, **__: None):  # its thread looks the name up each time
+            yield
     finally:
         log.setLevel(level)
-        internals.print_to_stdstream = show
 
 
 class Watch:
@@ -165,9 +155,7 @@ class Watch:
         threading.Thread(target=self._look, args=(node,), name="bluffscope-watch", daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
 
     def call(self, function: Callable[[], Result]) -> Result:

@@ -55,7 +55,7 @@ def check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if address != "auto" and ("://" in address or not host or not port.isdecimal() or not 0 < int(port[:9]) < 1 << 16):
         raise InputError(f"--address {address[:80]}: give HOST:PORT of the cluster's head, or auto, on a machine of it")
-    # -P: or `ray` would be the module beside the script.
+    # -P: or `ray` would be the module next to the script.
     command = [sys.executable, "-P", str(Path(__file__).with_name("probe.py")), address]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False)

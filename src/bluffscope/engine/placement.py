@@ -25,16 +25,6 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Need:
-    """The memory of workers on one machine."""
-
-    each: int = 0
-    """Bytes that every worker has for itself."""
-    shared: int = 0
-    """Bytes that all workers of a machine have together: weights that are read in place from their file."""
-
-
-@dataclass(frozen=True)
 class Placement:
     """The workers of a run."""
 
@@ -45,14 +35,17 @@ class Placement:
     """Whether each worker has a GPU to itself."""
 
 
-def place(nodes: Sequence[Node], workers: Literal["auto"] | int, need: Need, *, gpu: bool) -> Placement:
+def place(
+    nodes: Sequence[Node], workers: Literal["auto"] | int, *, gpu: bool, each: int = 0, shared: int = 0
+) -> Placement:
     """Spread workers over machines.
 
     Args:
         nodes: what the cluster has.
         workers: how many, or "auto": one a GPU, or one for each `CORES_A_WORKER` cores as far as memory goes.
-        need: the memory of workers, where they run on CPUs; GPUs have their own.
-        gpu: whether workers are to have GPUs.
+        gpu: whether workers are to have GPUs, which have their own memory.
+        each: bytes that every worker on a CPU has for itself.
+        shared: bytes that all workers of a machine have together: weights that are read in place from their file.
 
     Raises:
         InputError: the cluster has no cores, no GPU although one is asked for, or too few for so many workers.
@@ -67,7 +60,7 @@ def place(nodes: Sequence[Node], workers: Literal["auto"] | int, need: Need, *, 
         advice = "one worker takes a whole GPU" if gpu else "a worker takes at least one core"
         raise InputError(f"--workers {workers}: the cluster has {total} {kind}, and {advice}; give at most {total}")
     if workers == "auto":
-        most = sum(_fitting(node, need, gpu=gpu) for node in nodes)
+        most = sum(node.gpus if gpu else _fitting(node, each, shared) for node in nodes)
         workers = max(1, min(most, _slots(nodes, 1, gpu)))
     limit = CORES_A_GPU if gpu else max(node.cores for node in nodes)
     cores = next(cores for cores in range(limit, 0, -1) if _slots(nodes, cores, gpu) >= workers)
@@ -79,9 +72,7 @@ def _slots(nodes: Sequence[Node], cores: int, gpu: bool) -> int:
     return sum(min(node.cores // cores, node.gpus) if gpu else node.cores // cores for node in nodes)
 
 
-def _fitting(node: Node, need: Need, *, gpu: bool) -> int:
-    """Workers that do well on a machine."""
-    if gpu:
-        return node.gpus
+def _fitting(node: Node, each: int, shared: int) -> int:
+    """Workers on CPUs that do well on a machine."""
     groups = max(1, node.cores // CORES_A_WORKER) if node.cores else 0
-    return min(groups, max(0, node.memory - need.shared) // need.each) if need.each else groups
+    return min(groups, max(0, node.memory - shared) // each) if each else groups

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from bluffscope.errors import RunStopped
 
@@ -71,65 +71,48 @@ def ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
         thread.join()
 
 
-class Behind(Generic[Item]):
-    """Hands items to a function in a thread of its own, in order; made by `behind`."""
-
-    def __init__(self, take: Callable[[Item], None], depth: int) -> None:
-        self._take = take
-        self._waiting: queue.Queue[Item | _Ended] = queue.Queue(depth)
-        self._error: BaseException | None = None
-        self._thread = _thread(self._work, "bluffscope-behind")
-        self._thread.start()
-
-    def put(self, item: Item) -> None:
-        """Leave an item to the thread; waits while `depth` of them are waiting.
-
-        Raises:
-            Exception: what the function raised for an earlier item; nothing more is taken then.
-        """
-        self._raise_error()
-        self._waiting.put(item)
-
-    def finish(self, *, drain: bool) -> None:
-        """Wait until everything is done, or with drain False until what is being done now is."""
-        if not drain:
-            self._error = self._error or InterruptedError()
-        self._waiting.put(_Ended(None))
-        self._thread.join()
-        if drain:
-            self._raise_error()
-
-    def _work(self) -> None:
-        while not isinstance(item := self._waiting.get(), _Ended):
-            if self._error is None:
-                try:
-                    self._take(item)
-                except BaseException as error:  # raised again by `put` or `finish`
-                    self._error = error
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-
 @contextmanager
 def behind(take: Callable[[Item], None], depth: int) -> Generator[Callable[[Item], None], None, None]:
     """A function that hands items on to `take`, which runs in a thread behind, at most `depth` items late.
 
-    Leaving the block waits for the last item and raises what `take` raised. If the block itself fails, the item in
-    work is finished, those still waiting are dropped, and the block's error stands; but for a `RunStopped` they are
-    done too, since nothing has gone wrong. With depth 0 there is no thread.
+    Handing on waits while `depth` items are waiting, and raises what `take` raised for an earlier item; nothing more is
+    taken then. Leaving the block waits for the last item and raises what `take` raised. If the block itself fails, the
+    item in work is finished, those still waiting are dropped, and the block's error stands; but for a `RunStopped` they
+    are done too, since nothing has gone wrong. With depth 0 there is no thread.
     """
     if depth < 1:
         yield take
         return
-    worker = Behind(take, depth)
+    waiting: queue.Queue[Item | _Ended] = queue.Queue(depth)
+    failed: list[BaseException] = []
+    stopped: RunStopped | None = None
+
+    def work() -> None:
+        while not isinstance(item := waiting.get(), _Ended):
+            if not failed:
+                try:
+                    take(item)
+                except BaseException as error:  # raised again by who hands on or leaves the block
+                    failed.append(error)
+
+    def hand_on(item: Item) -> None:
+        if failed:
+            raise failed[0]
+        waiting.put(item)
+
+    thread = _thread(work, "bluffscope-behind")
+    thread.start()
     try:
-        yield worker.put
-    except RunStopped:
-        worker.finish(drain=True)
-        raise
+        yield hand_on
+    except RunStopped as error:
+        stopped = error
     except BaseException:
-        worker.finish(drain=False)
+        failed.append(InterruptedError())
         raise
-    worker.finish(drain=True)
+    finally:
+        waiting.put(_Ended(None))
+        thread.join()
+    if failed:
+        raise failed[0]
+    if stopped is not None:
+        raise stopped

@@ -11,13 +11,12 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
 from typing import Any, Final
 
 import ray
 from ray import cloudpickle, exceptions
 
-from bluffscope.engine.base import Commit, Description, DistantFactory, Question, Tally
+from bluffscope.engine.base import Advance, Commit, Description, DistantFactory, Question, Tally
 from bluffscope.engine.cluster import Watch
 from bluffscope.engine.placement import Placement
 from bluffscope.engine.retries import Backlog, Task
@@ -85,7 +84,7 @@ class RayEngine:
 
         Args:
             placement: how many workers, and what each has.
-            stopwatch: told the seconds of every stage, summed over workers.
+            stopwatch: counts the seconds of every stage, summed over workers.
             by_value: modules whose functions travel with their code, since workers may not be able to import them.
         """
         self.placement = placement
@@ -111,13 +110,11 @@ class RayEngine:
         self._watch.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(WorkerLostError):  # Ray is dead, and its workers with it
             for hand in self._hands:
                 self._kill(hand)
-        self._watch.__exit__(kind, error, trace)
+        self._watch.__exit__()
         self._hands.clear()
         self._calls.clear()
 
@@ -141,9 +138,7 @@ class RayEngine:
             self._step()
         return self._description
 
-    def run(
-        self, shards: Iterable[Shard], make_worker: DistantFactory, commit: Commit, advance: Callable[[int], None]
-    ) -> None:
+    def run(self, shards: Iterable[Shard], make_worker: DistantFactory, commit: Commit, advance: Advance) -> None:
         """Measure every shard, in whatever order they get done; an error of any side ends the run and is raised."""
         if self._start is None:
             self.hire(make_worker)

@@ -86,7 +86,5 @@ class Backlog:
 
 def _halves(shard: Shard) -> list[Shard]:
     middle = len(shard.items) // 2
-    return [
-        replace(shard, items=shard.items[:middle], groups=shard.groups[:middle]),
-        replace(shard, items=shard.items[middle:], groups=shard.groups[middle:]),
-    ]
+    halves = (slice(middle), slice(middle, None))
+    return [replace(shard, items=shard.items[half], groups=shard.groups[half]) for half in halves]

@@ -5,19 +5,16 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from bluffscope.engine.base import Description, DistantFactory, DistantWorker, Question, Tally
-from bluffscope.engine.queues import ahead, behind
 from bluffscope.host.buffers import kept_heap
 from bluffscope.records import Shard
 
@@ -67,7 +64,7 @@ class _Records(logging.Handler):
 
 
 class Station:
-    """A worker and the thread in which it works; its methods may be called from several threads at once."""
+    """A worker and the threads in which it works; its methods may be called from several threads at once."""
 
     def __init__(self, make_worker: DistantFactory) -> None:
         """Begin to make the worker.
@@ -77,28 +74,26 @@ class Station:
         """
         self._records = _Records()
         logging.getLogger("bluffscope").addHandler(self._records)
-        self._made: Future[DistantWorker] = Future()
-        self._lock = Lock()
-        self._inbox: SimpleQueue[Shard | None] = SimpleQueue()
-        self._outbox: deque[Future[pl.DataFrame]] = deque()
-        self._failure: BaseException | None = None
         self._pairs = 0
-        Thread(target=self._work, args=(make_worker,), name="bluffscope-station", daemon=True).start()
+        self._lock = Lock()
+        self._heap = ExitStack()
+        self._preparing, self._measuring, self._tabulating = (
+            ThreadPoolExecutor(1, f"bluffscope-{step}") for step in ("prepare", "measure", "tabulate")
+        )
+        self._made = self._measuring.submit(self._make, make_worker)  # in the thread that measures
 
     def describe(self) -> tuple[int, Description, News]:
-        """The process's id, what the worker loaded and what there was to say of it; waits until it is there."""
+        """The process's id, what the worker loaded and its news; waits until it is there."""
         return os.getpid(), self._made.result().describe(), self.news()
 
     def measure(self, shard: Shard) -> Measured:
         """The table of a shard, once its turn has come."""
-        result: Future[pl.DataFrame] = Future()
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            self._outbox.append(result)
-            self._inbox.put(shard)
+        with self._lock:  # all three steps take shards in one order
+            prepared = self._preparing.submit(lambda: self._made.result().prepare(shard))
+            measured = self._measuring.submit(lambda: self._made.result().measure(prepared.result(), self._advance))
+            table = self._tabulating.submit(lambda: self._made.result().tabulate(measured.result()))
         packed = io.BytesIO()
-        result.result().write_ipc(packed)
+        table.result().write_ipc(packed)
         return Measured(np.frombuffer(packed.getbuffer(), dtype=np.uint8), self.news())
 
     def news(self) -> News:
@@ -110,33 +105,10 @@ class Station:
         """What the worker answers; to be asked while it measures nothing."""
         return self._made.result().answer(question)
 
-    def _work(self, make_worker: DistantFactory) -> None:
-        try:
-            worker = make_worker()
-        except BaseException as error:  # raised again by who asks for the worker
-            self._made.set_exception(error)
-            return
-        self._made.set_result(worker)
-        prepared = ahead(self._prepared(worker), 1)
-        try:
-            with kept_heap(), behind(lambda measured: self._hand_out(worker.tabulate(measured)), 1) as hand_on:
-                for ready in prepared:
-                    hand_on(worker.measure(ready, self._advance))
-        except BaseException as error:  # raised again by who waits for a shard
-            with self._lock:
-                self._failure = error
-                for result in self._outbox:
-                    result.set_exception(error)
-        finally:
-            self._inbox.put(None)  # or the thread that prepares would wait for ever, and `close` for it
-            prepared.close()
-
-    def _prepared(self, worker: DistantWorker) -> Iterator[Any]:
-        while (shard := self._inbox.get()) is not None:
-            yield worker.prepare(shard)
-
-    def _hand_out(self, table: pl.DataFrame) -> None:
-        self._outbox.popleft().set_result(table)  # tables come in the order of the shards
+    def _make(self, make_worker: DistantFactory) -> DistantWorker:
+        worker = make_worker()
+        self._heap.enter_context(kept_heap())  # as long as the process lives
+        return worker
 
     def _advance(self, pairs: int) -> None:
         self._pairs += pairs

@@ -1,4 +1,4 @@
-"""What distant workers have told: progress that never runs backwards, each warning once, and the sum of their work."""
+"""What distant workers report: progress that never runs backwards, each warning once, and the sum of their work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Account:
     """Of one worker."""
 
     pairs: int = 0
-    """That it has said to have done."""
+    """That it reported as done."""
     finished: int = 0
     """Pairs whose table has come."""
     tally: Tally = field(default_factory=Tally)
@@ -27,12 +27,12 @@ class Ledger:
     """Of all workers, those that died included."""
 
     stopwatch: Stopwatch
-    """Told the seconds of every stage but loading, for which the driver waits itself."""
+    """Counts the seconds of every stage but loading, for which the driver waits itself."""
     advance: Callable[[int], None] | None = None
-    """Told of further pairs; there are none before it is."""
+    """Called with further pairs; there are none before it is set."""
     _accounts: list[Account] = field(default_factory=list[Account])
     _surplus: int = 0
-    """Pairs that the user was told of, and that died with their worker."""
+    """Pairs that were reported to the user, and whose worker then died."""
     _said: set[Said] = field(default_factory=set[Said])
 
     def open(self) -> Account:

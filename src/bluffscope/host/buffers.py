@@ -1,7 +1,7 @@
 """Memory that is taken once and used again: named buffers, and a heap that is kept.
 
 Large tensors are taken from the system and given back for each use otherwise, and the system clears every page
-anew: a few per cent of a float32 forward pass, and a tenth or more of a bfloat16 one.
+again: a few per cent of a float32 forward pass, and a tenth or more of a bfloat16 one.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def kept_heap() -> Generator[bool, None, None]:
 
 
 def _glibc() -> ctypes.CDLL | None:
-    """The C library, where it is one whose allocator can be told so."""
+    """The C library, if its allocator has these settings."""
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)

@@ -21,6 +21,8 @@ from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from bluffscope.errors import InputError
+from bluffscope.host.quiet import replaced
 from bluffscope.host.redaction import redacted
 
 logger = logging.getLogger(__name__)
@@ -52,13 +54,12 @@ def hub_or_cache(names: Iterable[str]) -> Generator[None, None, None]:
     away = [name for name in names if not Path(name).expanduser().is_dir()]
     silent = bool(away) and not offline and not _answers(constants.ENDPOINT)
     token = _silent.set(silent)
-    constants.HF_HUB_OFFLINE = offline or silent  # pyright: ignore[reportConstantRedefinition]
     try:
-        yield
+        with replaced(constants, HF_HUB_OFFLINE=offline or silent):
+            yield
         if silent:
             logger.warning("%s does not answer: used the local cache of %s", hub_address(), " and ".join(away))
     finally:
-        constants.HF_HUB_OFFLINE = offline  # pyright: ignore[reportConstantRedefinition]
         _silent.reset(token)
         hub_logging.set_verbosity(verbosity)
 
@@ -78,15 +79,8 @@ def downloads_reported(report: Callable[[str], None]) -> Generator[None, None, N
             report(f"Downloading {bar.desc.removesuffix(': ')}: {done} of {total}")
         return True
 
-    kept = Bar.__dict__.get("display")
-    Bar.display = display  # pyright: ignore[reportAttributeAccessIssue]
-    try:
+    with replaced(Bar, display=display):
         yield
-    finally:
-        if kept is None:
-            del Bar.display
-        else:
-            Bar.display = kept
 
 
 def refusal(error: BaseException, name: str, revision_as: str = "--revision") -> str | None:
@@ -105,17 +99,19 @@ def refusal(error: BaseException, name: str, revision_as: str = "--revision") ->
         return next((cause for cause in causes if isinstance(cause, kind)), None)
 
     hub = hub_address()
-    if found(errors.GatedRepoError):
-        return f"it is gated: accept its licence at {hub}/{name}, then set HF_TOKEN (or run `hf auth login`)"
-    if found(errors.RepositoryNotFoundError):
-        return (
-            f"{hub} has none of this name, or it is private; check the name, set HF_TOKEN (or run `hf auth login`), "
-            "or give a folder"
-        )
-    if found(errors.RevisionNotFoundError):
-        return f"it has no such revision; give {revision_as} a branch, tag or commit of it"
-    if found(errors.HFValidationError):
-        return "neither a folder nor a hub id (ORGANISATION/NAME); check the spelling"
+    meanings = {
+        errors.GatedRepoError: (
+            f"it is gated: accept its licence at {hub}/{name}, then set HF_TOKEN (or run `hf auth login`)"
+        ),
+        errors.RepositoryNotFoundError: (
+            f"{hub} has none of this name, or it is private; check the name, set HF_TOKEN (or run `hf auth login`), or "
+            "give a folder"
+        ),
+        errors.RevisionNotFoundError: f"it has no such revision; give {revision_as} a branch, tag or commit of it",
+        errors.HFValidationError: "neither a folder nor a hub id (ORGANISATION/NAME); check the spelling",
+    }
+    if meaning := next((said for kind, said in meanings.items() if found(kind)), None):
+        return meaning
     # A file that the hub refuses is then looked for in the cache, and its absence there reported: look deeper first.
     if isinstance(cause := found(errors.HfHubHTTPError), errors.HfHubHTTPError):
         status = cause.response.status_code
@@ -137,11 +133,38 @@ def hub_address() -> str:
 
 
 def without_token(text: str) -> str:
-    """The text as `redacted` gives it, and without the very token that is sent to the hub, whatever it looks like."""
+    """The text as `redacted` returns it, also without the token that is sent to the hub, whatever that looks like."""
     from huggingface_hub import get_token
 
     token = get_token()
     return redacted(text.replace(token, "***") if token else text)
+
+
+@contextmanager
+def as_input_error(where: str, meaning: Callable[[BaseException], str]) -> Generator[None, None, None]:
+    """Turn whatever libraries raise while they read files of unknown origin into one line that says what to do.
+
+    Only calls of libraries belong inside: whatever they raise is taken for the files' fault.
+
+    Args:
+        where: put in front of the message.
+        meaning: what an error means, and what to do.
+    """
+    try:
+        yield
+    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # of any type: a panic of Rust (tokenizers) is not an Exception
+        raise InputError(f"{where}: {meaning(error)}") from error
+
+
+def in_one_line(error: BaseException) -> str:
+    """The beginning of what an error of a library says, in one line and without the token."""
+    text = " ".join(without_token(str(error)).split())
+    if not text or isinstance(error, LookupError):  # of a KeyError the text is the key alone
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    text = re.sub(r"^Error\(s\) in loading state_dict for \w+: ", "", text)  # torch's heading
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def cached_snapshot(name: str, revision: str | None = None, kind: Literal["model", "dataset"] = "model") -> Path | None:

@@ -11,7 +11,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
@@ -74,7 +73,7 @@ def read_machine() -> Machine:
         memory_available=memory_available(),
         swap_used=int(psutil.swap_memory().used),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        fast_bfloat16=bool(_FAST_BFLOAT16 & _flags()),
+        fast_bfloat16=not _FAST_BFLOAT16.isdisjoint(_cpuinfo("flags").split()),
         accelerators=_accelerators(),
     )
 
@@ -170,24 +169,19 @@ class Watch:
         ()
     """
 
-    _before: _Sample | None = field(default=None, repr=False)
-    _after: _Sample | None = field(default=None, repr=False)
+    _samples: list[_Sample] = field(default_factory=list["_Sample"], repr=False)
 
     def __enter__(self) -> Watch:
-        self._before, self._after = _sample(), None
+        self._samples[:] = [_sample()]
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._after = _sample()
+    def __exit__(self, *_: object) -> None:
+        self._samples.append(_sample())
 
     @property
     def marks(self) -> tuple[str, ...]:
         """What disturbed the stretch (up to now, inside it): "swapping", "other load 0.8 cores"; empty if nothing."""
-        if self._before is None:
-            return ()
-        return _marks(self._before, self._after or _sample())
+        return _marks(self._samples[0], (*self._samples, _sample())[1]) if self._samples else ()
 
 
 def _marks(before: _Sample, after: _Sample) -> tuple[str, ...]:
@@ -230,20 +224,17 @@ def _processor() -> str:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
             return subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    named = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
-    return " ".join(named[1].split()) if named else platform.processor() or platform.machine()
+    return " ".join(_cpuinfo("model name").split()) or platform.processor() or platform.machine()
 
 
-def _flags() -> set[str]:
-    found = re.search(r"^flags\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
-    return set(found[1].split()) if found else set()
-
-
-def _cpuinfo() -> str:
+def _cpuinfo(name: str) -> str:
+    """What the kernel says of the first processor; empty where it does not."""
     try:
-        return (_PROC / "cpuinfo").read_text(encoding="utf-8", errors="replace")
+        text = (_PROC / "cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    found = re.search(rf"^{name}\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _allowed_processors() -> list[int]:
@@ -337,16 +328,3 @@ def _accelerators() -> tuple[Accelerator, ...]:
         free = min(most - int(torch.mps.driver_allocated_memory()), memory_available())
         return (Accelerator("Apple GPU (MPS)", most, max(0, free)),)
     return ()
-
-
-__all__ = [
-    "Accelerator",
-    "Machine",
-    "Watch",
-    "cores_granted",
-    "device_peak",
-    "free_memory",
-    "memory_available",
-    "peak_rss",
-    "read_machine",
-]

@@ -14,7 +14,7 @@ from typing import Final
 
 ASLEEP: Final = {"OMP_WAIT_POLICY": "PASSIVE"}
 """OpenMP's threads sleep while they wait for each other, which costs a quiet machine up to a quarter of its speed on
-small models. Threads that spin use up the processor time that the thread they wait for needs: beside two other
+small models. Threads that spin use up the processor time that the thread they wait for needs: next to two other
 programs the same work takes 20 times as long."""
 BRIEFLY: Final = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 """They spin for a tenth of a millisecond (GNU's; 1 ms in LLVM's and Intel's) and then sleep: as fast as the default on

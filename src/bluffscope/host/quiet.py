@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Generator, Mapping
+from typing import Any
 
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
@@ -44,6 +45,19 @@ def check_docstrings() -> None:
             "python -OO (PYTHONOPTIMIZE=2) strips the docstrings that transformers and Altair read as they start; "
             "unset it, or use -O (PYTHONOPTIMIZE=1)"
         )
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, **values: Any) -> Generator[None, None, None]:
+    """Within the block, a module or class of another library has these attributes; to be used where calls are alone."""
+    before = {name: getattr(owner, name) for name in values}
+    for name, value in values.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
@@ -19,11 +18,6 @@ Check = Callable[[], None]
 """Raises `RunStopped` once a signal came."""
 
 
-@dataclass
-class _Told:
-    number: int | None = None
-
-
 @contextmanager
 def stoppable() -> Generator[Check, None, None]:
     """Within the block, a signal is only noted: the check that is yielded raises `RunStopped` at its next call.
@@ -31,16 +25,17 @@ def stoppable() -> Generator[Check, None, None]:
     A second signal raises `KeyboardInterrupt` at once. Only Python's main thread hears signals: elsewhere nothing is
     changed, and the check never raises.
     """
-    told = _Told()
+    told: int | None = None
 
     def hear(number: int, frame: FrameType | None) -> None:
-        if told.number is not None:
+        nonlocal told
+        if told is not None:
             signal.default_int_handler(number, frame)
-        told.number = number
+        told = number
 
     def check() -> None:
-        if told.number is not None:
-            raise RunStopped(told.number)
+        if told is not None:
+            raise RunStopped(told)
 
     if threading.current_thread() is not threading.main_thread():
         yield check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import timeit
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,12 +70,7 @@ class Stopwatch:
 def best_seconds(run: Callable[[], object], repeats: int = 3) -> float:
     """Seconds of the shortest of some runs, after one that does not count."""
     run()
-    taken: list[float] = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+    return min(timeit.repeat(run, number=1, repeat=repeats))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,12 @@ HASHED_BYTES = 1 << 30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def sha256_of(path: Path) -> str:
+    """Of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def file_hashes(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of each file.
 
@@ -37,8 +43,7 @@ def file_hashes(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
         sha256 = blob.name if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) else None
         if sha256 is None and size <= left:
             left -= size
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = sha256_of(path)
         found[name] = {"bytes": size, "sha256": sha256}
     return found
 

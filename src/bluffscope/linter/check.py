@@ -25,16 +25,10 @@ PAIR_CHECKS: Final[tuple[Callable[[Profile], Iterator[Draft]], ...]] = (
     wording.labels_as_texts,
     repeats.contradictions,
     repeats.conflicting_facts,
-    repeats.same_completions,
     wording.without_tokens,
     repeats.duplicate_pairs,
     repeats.duplicate_prompts,
-    wording.answers_in_prompts,
-    wording.same_last_words,
-    wording.same_last_tokens,
-    wording.merged_boundaries,
-    wording.doubled_spaces,
-    wording.spaces_at_joins,
+    wording.marked,
 )
 """Checks of single pairs."""
 SCOPE_CHECKS: Final[tuple[Callable[[Profile, Sequence[ScopeMeasures]], Iterator[Draft]], ...]] = (

@@ -34,7 +34,7 @@ WIDENED: Final = (1 + FOLDS / (FOLDS - 1)) ** 0.5
 """What intervals and exchanges are stretched by where scores are fixed: resampling them does not see that the folds'
 training data overlap and vary (Nadeau and Bengio 2003: variance times 1 + k n_test / n_train)."""
 REFITTED: Final = 500
-"""Below this many groups the classifier learns anew from each of `EXCHANGES`."""
+"""Below this many groups the classifier is fitted again to each of `EXCHANGES`."""
 EXCHANGES: Final = 49
 """Times that fact and hallucination are exchanged in whole groups at random: mean and spread of the AUROC where there
 is nothing to learn."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -42,14 +42,6 @@ class Draft:
     def say(self, found: Sequence[Excerpt]) -> str:
         """The sentence, given excerpts of the first `QUOTED_PAIRS` pairs."""
         return self.sentence.format(*found, **self.details)
-
-
-def marked(code: str, mask: np.ndarray, sentence: str, **details: Any) -> Iterator[Draft]:
-    """One finding about all pairs of a (pair,) mask, if there are any; {pairs} is their number."""
-    positions = np.flatnonzero(mask)
-    if len(positions):
-        share = percent(len(positions) / len(mask))
-        yield Draft(code, positions, sentence, {"pairs": count(len(positions)), "share": share, **details})
 
 
 def short(text: str) -> str:

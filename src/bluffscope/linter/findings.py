@@ -108,7 +108,7 @@ class LintReport:
     scopes: tuple[ScopeMeasures, ...]
     """Pooled first, then each domain in first-seen order."""
     tokenizer: str | None = None
-    """The model in whose tokens the pairs were looked at besides."""
+    """The model whose tokenizer was used as well."""
     seed: int = 0
     """Seed of the text classifier's sample and bootstrap."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bluffscope.config import DataOptions, TokenizerOptions, with_values
-from bluffscope.config.presets import DEMO_NAME, PRESETS
+from bluffscope.config.presets import PRESETS, check_preset
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.linter import LintReport, lint_source
@@ -64,8 +64,7 @@ def lint_with(data: DataOptions, tokenizer: TokenizerOptions) -> LintReport:
 
 
 def _model_named(options: TokenizerOptions) -> str | None:
-    if options.preset is not None and options.preset not in PRESETS:
-        raise InputError(f"--preset {options.preset}: unknown; choose from {', '.join(PRESETS)}")
+    check_preset(options.preset)
     name = options.model or (PRESETS[options.preset].model if options.preset is not None else None)
     if name is None and options.revision is not None:
         raise InputError("--revision without --model: name the model whose tokenizer is meant")
@@ -74,14 +73,10 @@ def _model_named(options: TokenizerOptions) -> str | None:
 
 def _tokenize(name: str, revision: str | None, join: str) -> Tokenize:
     # Torch and transformers take seconds to import, and the linter works without them.
-    from bluffscope.config.demo import model_dir
-    from bluffscope.host.hub import hub_or_cache
     from bluffscope.model.load import load_tokenizer
     from bluffscope.pipeline.plan import TextTokenizer
 
-    location = str(model_dir()) if name == DEMO_NAME else name
-    with hub_or_cache([location]):
-        loaded = load_tokenizer(location, revision)
+    loaded = load_tokenizer(name, revision)
     # Which token the model is fed first does not matter here: it is the same for every text.
     return TextTokenizer(loaded.tokenizer, bos=None, position="last", join=join, context=loaded.context).tokenize
 

@@ -25,7 +25,7 @@ TOKENIZED_TOGETHER: Final = 256
 
 @dataclass(frozen=True)
 class TokenProfile:
-    """What one model's tokens say of each readable pair; all False or 0 for a pair that gives no token."""
+    """What one model's tokens say of each readable pair; all False or 0 for a pair without tokens."""
 
     lengths: np.ndarray
     """(pair, 2) int64: tokens of the fact and of the hallucination."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bluffscope.linter.draft import QUOTED_PAIRS, Draft, marked
+from bluffscope.linter.draft import QUOTED_PAIRS, Draft
 from bluffscope.linter.profile import Profile
 
 
@@ -55,15 +55,6 @@ def conflicting_facts(profile: Profile) -> Iterator[Draft]:
                 "{1.id}): see that all of them are true."
             )
             yield Draft("conflicting-facts", np.sort(positions[firsts]), sentence)
-
-
-def same_completions(profile: Profile) -> Iterator[Draft]:
-    """Pairs whose fact and hallucination are the same text."""
-    sentence = (
-        "Fact and hallucination are the same text in {pairs} (in {0.id}: {0.fact}), letter case and white space aside; "
-        "there is nothing to tell apart."
-    )
-    yield from marked("same-completions", profile.completions[:, 0] == profile.completions[:, 1], sentence)
 
 
 def duplicate_pairs(profile: Profile) -> Iterator[Draft]:

@@ -2,54 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from bluffscope.linter.draft import Draft, marked
+from bluffscope.linter.draft import Draft, count, percent
 from bluffscope.linter.profile import Profile
 
-_JOINED = "(in {0.id}: {0.prompt} + {0.fact} or {0.hallucination})"
-_SAME_LAST = (
-    "Both completions end in the same {what} in {pairs} ({share}; in {0.id}: {0.ending}): read at the last token they "
+
+class Mark(NamedTuple):
+    """What makes one finding of all pairs that have it."""
+
+    code: str
+    has: Callable[[Profile], np.ndarray | None]
+    """(pair,) bool; None where it is not asked."""
+    sentence: str
+    """A template, as `Draft.sentence`; {pairs} is their number and {share} their share."""
+
+
+_JOINED: Final = "(in {0.id}: {0.prompt} + {0.fact} or {0.hallucination})"
+_IN_PROMPT: Final = (
+    "The %s stands in the prompt, and the %s does not, in {pairs} (in {0.id}: {0.%s} in {0.prompt}): repeating a word "
+    "tells them apart, no knowledge needed."
+)
+_SAME_LAST: Final = (
+    "Both completions end in the same %s in {pairs} ({share}; in {0.id}: {0.ending}): read at the last token they "
     "differ by context alone; --position divergence reads them where they part, completion-mean reads them whole."
+)
+MARKS: Final = (
+    Mark(
+        "same-completions",
+        lambda profile: profile.completions[:, 0] == profile.completions[:, 1],
+        "Fact and hallucination are the same text in {pairs} (in {0.id}: {0.fact}), letter case and white space aside; "
+        "there is nothing to tell apart.",
+    ),
+    # Where both stand in the prompt (a question that offers both answers), copying tells nothing.
+    Mark(
+        "answer-in-prompt",
+        lambda profile: profile.in_prompt[:, 0] & ~profile.in_prompt[:, 1],
+        _IN_PROMPT % ("fact", "hallucination", "fact"),
+    ),
+    Mark(
+        "answer-in-prompt",
+        lambda profile: profile.in_prompt[:, 1] & ~profile.in_prompt[:, 0],
+        _IN_PROMPT % ("hallucination", "fact", "hallucination"),
+    ),
+    Mark("same-last-word", lambda profile: None if profile.tokens else profile.same_last, _SAME_LAST % "word or mark"),
+    Mark("same-last-token", lambda profile: profile.tokens and profile.tokens.same_last, _SAME_LAST % "token"),
+    Mark(
+        "boundary-merge",
+        lambda profile: profile.tokens and profile.tokens.merged,
+        f"The end of the prompt and the beginning of a completion become one token in {{pairs}} {_JOINED}: the prompt "
+        "is read at a token that its completions do not have; look for spaces at its end, or at --join.",
+    ),
+    Mark(
+        "doubled-space",
+        lambda profile: profile.doubled_space,
+        f"Two pieces of white space meet between prompt and completion in {{pairs}} {_JOINED}: the model sees both; "
+        "remove one, in the texts or with --join auto.",
+    ),
+    Mark(
+        "space-at-join",
+        lambda profile: profile.own_space,
+        f"The prompt ends in white space, or a completion begins with it, in {{pairs}} {_JOINED}: --join auto adds "
+        "none there.",
+    ),
 )
 
 
-def answers_in_prompts(profile: Profile) -> Iterator[Draft]:
-    """Pairs of whose completions exactly one stands in the prompt, word for word.
-
-    Where both do (a question that offers both answers), copying tells nothing.
-    """
-    for side, (name, other) in enumerate((("fact", "hallucination"), ("hallucination", "fact"))):
-        sentence = (
-            f"The {name} stands in the prompt, and the {other} does not, in {{pairs}} (in {{0.id}}: {{0.{name}}} in "
-            "{0.prompt}): repeating a word tells them apart, no knowledge needed."
-        )
-        found = profile.in_prompt[:, side] & ~profile.in_prompt[:, 1 - side]
-        yield from marked("answer-in-prompt", found, sentence)
-
-
-def same_last_words(profile: Profile) -> Iterator[Draft]:
-    """Pairs whose completions end in the same word or punctuation mark; not asked where tokens are known."""
-    if profile.tokens is None:
-        yield from marked("same-last-word", profile.same_last, _SAME_LAST, what="word or mark")
-
-
-def same_last_tokens(profile: Profile) -> Iterator[Draft]:
-    """Pairs whose completions end in the same token of the model."""
-    if profile.tokens is not None:
-        yield from marked("same-last-token", profile.tokens.same_last, _SAME_LAST, what="token")
-
-
-def merged_boundaries(profile: Profile) -> Iterator[Draft]:
-    """Pairs of which a completion's first token also holds the end of the prompt."""
-    if profile.tokens is not None:
-        sentence = (
-            f"The end of the prompt and the beginning of a completion become one token in {{pairs}} {_JOINED}: the "
-            "prompt is read at a token that its completions do not have; look for spaces at its end, or at --join."
-        )
-        yield from marked("boundary-merge", profile.tokens.merged, sentence)
+def marked(profile: Profile) -> Iterator[Draft]:
+    """A finding for each of `MARKS` that any pair has."""
+    for mark in MARKS:
+        having = mark.has(profile)
+        if having is not None and having.any():
+            details = {"pairs": count(int(having.sum())), "share": percent(float(having.mean()))}
+            yield Draft(mark.code, np.flatnonzero(having), mark.sentence, details)
 
 
 def without_tokens(profile: Profile) -> Iterator[Draft]:
@@ -63,21 +91,3 @@ def labels_as_texts(profile: Profile) -> Iterator[Draft]:
     """A column of labels in place of completions."""
     if profile.labels is not None:
         yield Draft("labels-as-texts", np.flatnonzero(profile.labelled), "{said}", {"said": profile.labels})
-
-
-def spaces_at_joins(profile: Profile) -> Iterator[Draft]:
-    """Pairs that bring the white space between prompt and completion along, so that none is added."""
-    sentence = (
-        "The prompt ends in white space, or a completion begins with it, in {pairs} "
-        f"{_JOINED}: --join auto adds none there."
-    )
-    yield from marked("space-at-join", profile.own_space, sentence)
-
-
-def doubled_spaces(profile: Profile) -> Iterator[Draft]:
-    """Pairs of which two pieces of white space meet between prompt and completion."""
-    sentence = (
-        f"Two pieces of white space meet between prompt and completion in {{pairs}} {_JOINED}: the model sees both; "
-        "remove one, in the texts or with --join auto."
-    )
-    yield from marked("doubled-space", profile.doubled_space, sentence)

@@ -11,11 +11,11 @@ from bluffscope.records import AUTO_JOIN
 WhiteSpace = Literal["own", "doubled"] | None
 _WORD: Final = re.compile(r"[^\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}][^\W_]+)*")
 NEGATIONS: Final = frozenset({"not", "no", "never", "none", "without", "nobody", "nothing", "neither", "nor", "cannot"})
-"""English words that deny; forms with n't are recognised besides."""
+"""English words that deny; forms with n't are recognised too."""
 
 
 def words(text: str, *, fold: bool = True) -> list[str]:
-    """The words of a text, folded unless told, without punctuation; contractions stay whole."""
+    """The words of a text, folded unless `fold` is False, without punctuation; contractions stay whole."""
     return _WORD.findall(folded(text) if fold else text)
 
 

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from bluffscope.errors import InputError
-from bluffscope.host.hub import cached_snapshot, not_cached, refusal, without_token
+from bluffscope.host.hub import as_input_error, cached_snapshot, in_one_line, not_cached, refusal
 from bluffscope.model.folder import CONVERSION, TOKENIZER_FILES
 
 
-@contextmanager
-def as_input_error(name: str, what: str, revision: str | None = None) -> Generator[None, None, None]:
-    """Turn the libraries' many ways of failing on files of unknown origin into one line that says what to do.
+def model_errors(name: str, what: str, revision: str | None = None) -> AbstractContextManager[None]:
+    """`as_input_error` for the files of a model.
 
-    Only calls of libraries belong inside: whatever they raise is taken for the files' fault.
+    Args:
+        name: of the model.
+        what: is read: "model", "tokenizer" or "config.json".
+        revision: branch, tag or commit on the hub.
     """
+    return as_input_error(f"--model {name}", lambda error: _meaning(error, name, what, revision))
+
+
+def _meaning(error: BaseException, name: str, what: str, revision: str | None) -> str:
+    """What is wrong, and what to do."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    try:
-        yield
-    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except StrictDataclassError as error:
-        raise InputError(f"--model {name}: config.json is damaged ({_line(error)}); copy it again") from error
-    except SafetensorError as error:
-        raise InputError(f"--model {name}: the weights are damaged ({_line(error)}); copy them again") from error
-    except MemoryError as error:
-        raise InputError(f"--model {name}: it needs more memory than is available; give a smaller model") from error
-    except BaseException as error:  # of any type: a panic of Rust (tokenizers) is no Exception
-        raise InputError(f"--model {name}: {refusal(error, name) or _reason(error, name, what, revision)}") from error
+    if isinstance(error, StrictDataclassError):
+        return f"config.json is damaged ({in_one_line(error)}); copy it again"
+    if isinstance(error, SafetensorError):
+        return f"the weights are damaged ({in_one_line(error)}); copy them again"
+    if isinstance(error, MemoryError):
+        return "it needs more memory than is available; give a smaller model"
+    return refusal(error, name) or _reason(error, name, what, revision)
 
 
 def _reason(error: BaseException, name: str, what: str, revision: str | None) -> str:
@@ -54,12 +54,4 @@ def _reason(error: BaseException, name: str, what: str, revision: str | None) ->
     if "safetensors" in text and "file named" in text:
         return f"it has no safetensors weights, and pickles are refused; convert it where you trust it: {CONVERSION}"
     hint = "check the files in the folder" if Path(name).expanduser().exists() else "check the name, or give a folder"
-    return f"cannot load the {what} ({_line(error)}); {hint}"
-
-
-def _line(error: BaseException) -> str:
-    """The beginning of an error's text, in one line."""
-    text = " ".join(without_token(str(error)).split())
-    if not text or isinstance(error, LookupError):  # of a KeyError the text is the key alone
-        text = f"{type(error).__name__}: {text}".removesuffix(": ")
-    return text if len(text) <= 200 else text[:197] + "..."
+    return f"cannot load the {what} ({in_one_line(error)}); {hint}"

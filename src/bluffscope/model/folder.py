@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from bluffscope.errors import InputError
 from bluffscope.host.quiet import check_docstrings
@@ -55,21 +55,31 @@ def check_folder(name: str, *, weights: bool = True) -> str:
 
 def _check_config(name: str, file: Path) -> None:
     """Refuse a config.json that is none; one that claims a million layers would fill the memory when it is parsed."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"--model {name}: config.json is not valid JSON (line {error.lineno}); copy it again"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"--model {name}: config.json is not valid JSON; copy it again") from error
-    except OSError as error:
-        raise InputError(
-            f"--model {name}: config.json cannot be read ({error.strerror}); check its permissions"
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(f"--model {name}: config.json is not a JSON object; copy it again")
+    content = read_object(name, file)
     for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
         value = content.get(key)
         if value is not None and not (isinstance(value, int) and 0 < value <= MOST_LAYERS):
             raise InputError(f"--model {name}: config.json says {key} is {str(value)[:40]}; copy it again")
+
+
+def read_object(name: str, path: Path) -> dict[str, Any]:
+    """A JSON file of a model.
+
+    Args:
+        name: of the model, for messages.
+        path: the file.
+
+    Raises:
+        InputError: it cannot be read, or holds no JSON object.
+    """
+    where = f"--model {name}: {path.name}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{where} cannot be read ({error.strerror}); check its permissions") from error
+    except (ValueError, RecursionError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise InputError(f"{where} is not valid JSON{line}; copy it again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{where} is not a JSON object; copy it again")
+    return cast("dict[str, Any]", content)

@@ -16,7 +16,7 @@ from bluffscope.model.load import LanguageModel
 SLICE_BYTES: Final = 200 << 20
 """Most bytes that logits, their copies and converted weights take at once; the vocabulary comes in slices."""
 _COPIES: Final = 3
-"""Of a slice's logits: themselves, and what their capping and their sum of exponentials hold beside them."""
+"""Of a slice's logits: themselves, and the copies that capping and the sum of exponentials need."""
 _CHECK_TOLERANCE: Final = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.02, torch.float16: 0.01}
 """Relative difference from the model's own logits; in half precision these are rounded themselves."""
 _CHECK_TOKENS: Final = 8

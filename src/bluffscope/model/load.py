@@ -8,18 +8,20 @@ import logging
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
+from bluffscope.config.demo import model_dir
+from bluffscope.config.presets import DEMO_NAME
 from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import own_settings
-from bluffscope.host.hub import cached_commit, cached_snapshot
+from bluffscope.host.hub import cached_commit, cached_snapshot, hub_or_cache
 from bluffscope.host.quiet import libraries_quiet
 from bluffscope.host.weights_digest import file_hashes, weights_digest
 from bluffscope.model.checkpoint import check_keys, kept_as_head, language_config, renamed_weights, weight_files
-from bluffscope.model.failures import as_input_error
+from bluffscope.model.failures import model_errors
 from bluffscope.model.folder import check_folder
 from bluffscope.model.hooks import find_blocks
 from bluffscope.model.names import check_weight_names
@@ -64,8 +66,12 @@ class LanguageModel:
     @property
     def context(self) -> int | None:
         """Most tokens of one text, or None where the model sets no limit."""
-        limit = getattr(self.config, "max_position_embeddings", None)
-        return int(limit) if limit else None
+        return _context(self.config)
+
+
+def _context(config: PretrainedConfig) -> int | None:
+    limit = getattr(config, "max_position_embeddings", None)
+    return int(limit) if limit else None
 
 
 def choose_device(asked: str) -> torch.device:
@@ -129,7 +135,7 @@ def load_model(
         if renamed := renamed_weights(config, head=head):
             more["key_mapping"] = renamed
         tokenizer = _load_tokenizer(name, location, revision)
-        with as_input_error(name, "model", revision):
+        with model_errors(name, "model", revision):
             check_weight_names(name, location, revision, config)
             auto = AutoModelForCausalLM if head else AutoModel
             _refuse_larger_than_files(name, auto, location, config)
@@ -167,8 +173,7 @@ def load_model(
     )
 
 
-@dataclass(frozen=True)
-class ModelTokenizer:
+class ModelTokenizer(NamedTuple):
     """A model's tokenizer, without the model."""
 
     tokenizer: PreTrainedTokenizerBase
@@ -180,19 +185,18 @@ def load_tokenizer(name: str, revision: str | None, *, weights: bool = True) -> 
     """Load a causal language model's tokenizer and no weights.
 
     Args:
-        name: hub id, or a folder in Hugging Face layout.
+        name: hub id, a folder in Hugging Face layout, or the embedded model's name.
         revision: branch, tag or commit on the hub.
         weights: whether a folder must have them too.
 
     Raises:
         InputError: one line that says what is missing and what to do.
     """
+    name = str(model_dir()) if name == DEMO_NAME else name
     location = check_folder(name, weights=weights)
-    with _library_silence():
+    with hub_or_cache([name]), _library_silence():
         config = _load_config(name, location, revision)
-        tokenizer = _load_tokenizer(name, location, revision)
-    limit = getattr(config, "max_position_embeddings", None)
-    return ModelTokenizer(tokenizer, int(limit) if limit else None)
+        return ModelTokenizer(_load_tokenizer(name, location, revision), _context(config))
 
 
 def check_model(name: str, revision: str | None, *, weights: bool = True) -> PretrainedConfig:
@@ -217,7 +221,7 @@ def check_model(name: str, revision: str | None, *, weights: bool = True) -> Pre
 def _load_config(name: str, location: str, revision: str | None) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    with as_input_error(name, "config.json"):
+    with model_errors(name, "config.json"):
         config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
         config = language_config(name, config)
     if getattr(config, "is_encoder_decoder", False) or not getattr(config, "num_hidden_layers", None):
@@ -237,7 +241,7 @@ def _load_tokenizer(name: str, location: str, revision: str | None) -> PreTraine
     """The tokenizer, tried on a text: some fail only then."""
     from transformers import AutoTokenizer  # seconds-slow: only when a model is named
 
-    with as_input_error(name, "tokenizer", revision):
+    with model_errors(name, "tokenizer", revision):
         check_tokenizer(name, location, revision)
         tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
         check_converted(name, tokenizer)

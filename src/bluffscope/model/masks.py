@@ -41,8 +41,8 @@ def attention_masks(
     """The mask argument of a model's forward.
 
     Args:
-        style: "by-kind" gives one mask for each kind of layer, as models with several kinds take it
-            (Gemma 2 and 3, Qwen 2 and 3); "single" gives one 4-D mask for all layers.
+        style: "by-kind" returns one mask for each kind of layer, as models with several kinds take it
+            (Gemma 2 and 3, Qwen 2 and 3); "single" returns one 4-D mask for all layers.
         subtree_end: see `PackedBatch`.
         position_ids: depth of each slot in its trie.
         window: width of the sliding window in positions (not slots), or None.

@@ -5,11 +5,11 @@ transformers follows whatever an index or a configuration names: with `torch.loa
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from bluffscope.errors import InputError
+from bluffscope.model.folder import read_object
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -37,7 +37,7 @@ def check_weight_names(name: str, location: str, revision: str | None, config: P
     explicit = getattr(config, "transformers_weights", None)
     if explicit not in (None, INDEX):
         _check_name(name, "config.json", explicit)
-    index = read_object(name, location, INDEX, revision)
+    index = read_if_there(name, location, INDEX, revision)
     names = index.get("weight_map", {})
     if not isinstance(names, dict):
         raise InputError(f"--model {name}: {INDEX} is damaged (its weight_map is not an object); copy it again")
@@ -45,22 +45,14 @@ def check_weight_names(name: str, location: str, revision: str | None, config: P
         _check_name(name, INDEX, file)
 
 
-def read_object(name: str, location: str, file: str, revision: str | None) -> dict[str, Any]:
+def read_if_there(name: str, location: str, file: str, revision: str | None) -> dict[str, Any]:
     """A JSON file of a model; empty where it has none.
 
     Raises:
         InputError: it is damaged.
     """
     path = model_file(location, file, revision)
-    if path is None:
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"--model {name}: {file} is damaged; copy it again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"--model {name}: {file} is not a JSON object; copy it again")
-    return cast("dict[str, Any]", content)
+    return {} if path is None else read_object(name, path)
 
 
 def model_file(location: str, file: str, revision: str | None) -> Path | None:

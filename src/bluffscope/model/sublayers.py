@@ -17,7 +17,7 @@ from torch import nn
 
 from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import computing_in
-from bluffscope.model.failures import as_input_error
+from bluffscope.model.failures import model_errors
 from bluffscope.model.forward import PARITY_TOLERANCE
 from bluffscope.model.hooks import RESIDUAL, HookPoint, Point
 
@@ -88,7 +88,7 @@ def find_sublayers(
         for handle in trace.watch(block, parts=number in asked)
     ]
     try:
-        with computing_in(weight.dtype), as_input_error(name, "model"):  # some models fail only when they run
+        with computing_in(weight.dtype), model_errors(name, "model"):  # some models fail only when they run
             body(input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False)
     finally:
         for handle in handles:

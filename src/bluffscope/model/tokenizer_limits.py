@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from bluffscope.errors import InputError
-from bluffscope.model.names import read_object
+from bluffscope.model.names import read_if_there
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,12 +44,12 @@ def check_tokenizer(name: str, location: str, revision: str | None) -> None:
     Raises:
         InputError: saying which.
     """
-    if "fast_tokenizer_files" in read_object(name, location, "tokenizer_config.json", revision):
+    if "fast_tokenizer_files" in read_if_there(name, location, "tokenizer_config.json", revision):
         raise InputError(
             f"--model {name}: tokenizer_config.json names other tokenizer files (fast_tokenizer_files); remove that "
             "entry and keep tokenizer.json"
         )
-    check_growth(name, read_object(name, location, "tokenizer.json", revision))
+    check_growth(name, read_if_there(name, location, "tokenizer.json", revision))
 
 
 def check_converted(name: str, tokenizer: PreTrainedTokenizerBase) -> None:

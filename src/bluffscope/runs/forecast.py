@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
@@ -13,10 +13,8 @@ import numpy as np
 import torch
 
 from bluffscope.config import ForecastOptions, RunConfig
-from bluffscope.config.demo import model_dir
-from bluffscope.config.presets import DEMO_NAME, resolve
+from bluffscope.config.presets import resolve
 from bluffscope.errors import InputError
-from bluffscope.host.hub import hub_or_cache
 from bluffscope.host.machine import free_memory
 from bluffscope.host.stopwatch import Stopwatch, best_seconds
 from bluffscope.metrics.geometry import measure_geometry
@@ -79,7 +77,7 @@ GPUS: Final[dict[str, Gpu]] = {
 
 @dataclass(frozen=True)
 class Work:
-    """A run's work in proportion to its sample's, in floating-point operations unless said otherwise."""
+    """A run's work in proportion to its sample's, in floating-point operations unless stated otherwise."""
 
     pairs: int
     sampled: int
@@ -164,24 +162,28 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     planned = plan_run(config.model, whole=config.measure.logprob, weights=False)
     gpu = None if options.gpu_kind is None else GPUS[options.gpu_kind]
     device = planned.device if gpu is None else "cuda"
-    footprints = [run_footprint(planned.shape, where, config.measure) for where in (planned.device, device)]
-    engine = sized(config.engine, device, footprints[1], None if gpu is None else int(gpu.memory))
+    footprint = run_footprint(planned.shape, device, config.measure)
+    engine = sized(config.engine, device, footprint, None if gpu is None else int(gpu.memory))
     config = replace(config, engine=engine)
     shards = cut_shards(zip(source.pairs(), scan.groups, strict=True), engine.shard_pairs)
     sample = _spread(shards, ceil(scan.count / engine.shard_pairs), engine.shard_pairs)
     work = _count(sample, scan.count, planned.shape, config, batch_limits(engine, planned.shape, planned.lengths))
-    peaks = [predicted_peak(engine, found, scan.count) or 0 for found in footprints]
     dtype: torch.dtype = getattr(torch, planned.dtype)
     geometry = _geometry_seconds(planned.shape)
+
+    def predicted(name: str, workers: int, rates: Sequence[float], where: str, memory: float) -> Prediction:
+        seconds = _seconds(work, planned.shape, rates, geometry, reading, workers)
+        peak = predicted_peak(engine, run_footprint(planned.shape, where, config.measure), scan.count)
+        return Prediction(name, workers, seconds, peak or 0, memory)
+
+    threads = torch.get_num_threads()
+    name = f"this processor, {threads} thread{'' if threads == 1 else 's'}"
     rates = [rate * REACHED["cpu"] for rate in _product_rates(planned.shape, dtype)]
-    name = f"this processor, {torch.get_num_threads()} thread{'' if torch.get_num_threads() == 1 else 's'}"
-    seconds = _seconds(work, planned.shape, rates, geometry, reading, 1)
-    here = Prediction(name, 1, seconds, peaks[0], free_memory(planned.device))
+    here = predicted(name, 1, rates, planned.device, free_memory(planned.device))
     if gpu is None or options.gpu_kind is None:
         return Forecast(planned, work, here, None)
     rates = [peak * REACHED["gpu"] for peak in (gpu.half if dtype.itemsize == 2 else gpu.single, gpu.single)]
-    seconds = _seconds(work, planned.shape, rates, geometry, reading, options.gpus)
-    return Forecast(planned, work, here, Prediction(options.gpu_kind, options.gpus, seconds, peaks[1], gpu.memory))
+    return Forecast(planned, work, here, predicted(options.gpu_kind, options.gpus, rates, device, gpu.memory))
 
 
 def product_seconds(rows: int, columns: int, dtype: torch.dtype) -> float:
@@ -252,11 +254,8 @@ def _count(shards: Iterator[Shard], pairs: int, shape: Shape, config: RunConfig,
 
 
 def _tokenizer(config: RunConfig) -> TextTokenizer:
-    name = config.model.model
-    assert name is not None  # resolve sees to it
-    location = str(model_dir()) if name == DEMO_NAME else name
-    with hub_or_cache([location]):
-        found = load_tokenizer(location, config.model.revision, weights=False)
+    assert config.model.model is not None  # resolve sees to it
+    found = load_tokenizer(config.model.model, config.model.revision, weights=False)
     bos = found.tokenizer.bos_token_id
     return TextTokenizer(
         tokenizer=found.tokenizer,
@@ -269,7 +268,7 @@ def _tokenizer(config: RunConfig) -> TextTokenizer:
 
 
 def _seconds(
-    work: Work, shape: Shape, rates: list[float], geometry: float, reading: float, workers: int
+    work: Work, shape: Shape, rates: Sequence[float], geometry: float, reading: float, workers: int
 ) -> dict[str, float]:
     """Seconds by stage; `rates` of the blocks and of the SAEs, `geometry` of one read at one layer."""
     loaded = shape.weights + sum(sae.weights for sae in shape.saes)

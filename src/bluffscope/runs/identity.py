@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 from bluffscope import __version__
 from bluffscope.config import RunConfig
+from bluffscope.host.stopwatch import Tally
 from bluffscope.pairs import Scan, Source
 from bluffscope.pipeline.worker import Loaded
 from bluffscope.runs.workers import Crew
-from bluffscope.table.checksums import TableFile
 from bluffscope.table.folder import plain
 from bluffscope.table.manifest import assemble_manifest, metric_versions
 from bluffscope.table.merge import MergeResult
@@ -49,18 +49,16 @@ class Identity:
 
     def entry(self) -> dict[str, Any]:
         """All of it and its digest, as JSON knows it."""
-        return plain({**{item.name: getattr(self, item.name) for item in fields(self)}, "digest": self.digest()})
+        return plain({**vars(self), "digest": self.digest()})
 
     def digest(self) -> str:
         """32 hex digits; the same wherever model, SAEs and data lie."""
         content = plain(
             {
-                "options": self.options,
+                **vars(self),
                 "model": placeless(self.model),
                 "saes": {layer: placeless(sae) for layer, sae in self.saes.items()},
-                "data": self.data,
                 "metric_versions": list(self.metric_versions.items()),
-                "schema_version": self.schema_version,
             }
         )
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -79,8 +77,7 @@ def identity_of(config: RunConfig, loaded: Loaded, scan: Scan) -> Identity:
 
 def result_options(config: RunConfig) -> dict[str, Any]:
     """The options that change results, by name, as config.yaml has their values."""
-    groups = [getattr(config, part.name) for part in fields(config)]
-    values = {item.name: getattr(group, item.name) for group in groups for item in fields(group)}
+    values = {name: value for group in vars(config).values() for name, value in vars(group).items()}
     return plain({name: value for name, value in values.items() if name not in FREE | BY_IDENTITY})
 
 
@@ -116,41 +113,24 @@ def run_manifest(
 ) -> dict[str, Any]:
     """The content of manifest.json; timings and work are summed over the sessions."""
     loaded = crew.loaded
-    manifest = assemble_manifest(
-        columns=loaded.columns,
+    done = sum((Tally(session.get("timings", {}), session.get("computed", {})) for session in sessions), Tally())
+    counts = {"pairs": scan.count, "measured": merged.rows, "quarantined": merged.quarantined, **done.work}
+    commit = {} if source.commit is None else {"commit": source.commit}
+    return assemble_manifest(
+        loaded.columns,
+        done.seconds,
         model=loaded.identity,
-        saes={str(layer): identity for layer, identity in loaded.sae_identities.items()},
+        saes=loaded.sae_identities,
         device=config.model.device,
         dtype=config.model.dtype,
         seeds={"noise": config.measure.seed},
-        counts={
-            "pairs": scan.count,
-            "measured": merged.rows,
-            "quarantined": merged.quarantined,
-            **_summed(session.get("computed", {}) for session in sessions),
-        },
-        timings=_summed(session.get("timings", {}) for session in sessions),
+        counts=counts,
         lint=lint,
+        data={"name": source.name, "digest": scan.digest, "domains": scan.domains, **commit},
+        memory=crew.memory(scan.count),
+        workers=None if crew.workers is None else crew.workers(sessions[-1]["pairs"]),
+        strategy=loaded.strategy,
+        quantize=config.model.quantize,
+        sessions=sessions,
+        files=merged.tables,
     )
-    manifest["data"] = {"name": source.name, "digest": scan.digest, "domains": scan.domains}
-    if source.commit is not None:
-        manifest["data"]["commit"] = source.commit
-    manifest["memory"] = crew.memory(scan.count)
-    manifest["workers"] = crew.workers(sessions[-1]["pairs"])
-    manifest["strategy"] = loaded.strategy
-    manifest["quantize"] = config.model.quantize
-    manifest["sessions"] = list(sessions)
-    manifest["files"] = {name: _entry(table) for name, table in merged.tables.items()}
-    return manifest
-
-
-def _entry(table: TableFile) -> dict[str, Any]:
-    return {"sha256": table.sha256, "bytes": table.bytes, "rows": table.rows}
-
-
-def _summed(parts: Any) -> dict[str, Any]:
-    total: dict[str, Any] = {}
-    for part in parts:
-        for name, value in part.items():
-            total[name] = total.get(name, 0) + value
-    return total

@@ -7,32 +7,30 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from bluffscope.config import MeasureOptions, RunConfig, refuse_endless
+from bluffscope.config import RunConfig, refuse_endless
 from bluffscope.errors import InputError
 from bluffscope.sae.find import pinned
 from bluffscope.table.folder import RunFolder
 
+_PATHS: Final = {"data": ("data",), "model": ("model", "sae"), "output": ("out", "resume")}
+"""Options that may be paths, by part."""
+
 
 def homes_expanded(config: RunConfig) -> RunConfig:
     """The options with ~ replaced in paths: shells do so only where it begins a word."""
-    data, model, output = config.data, config.model, config.output
-    return replace(
-        config,
-        data=replace(data, data=str(_expanded(data.data))),
-        model=replace(model, model=_expanded(model.model), sae=_expanded(model.sae)),
-        output=replace(
-            output,
-            out=None if output.out is None else Path(str(_expanded(str(output.out)))),
-            resume=None if output.resume is None else Path(str(_expanded(str(output.resume)))),
-        ),
-    )
+    parts: dict[str, Any] = {}
+    for part, names in _PATHS.items():
+        options = getattr(config, part)
+        parts[part] = replace(options, **{name: _expanded(getattr(options, name)) for name in names})
+    return replace(config, **parts)
 
 
-def _expanded(path: str | None) -> str | None:
+def _expanded(path: Any) -> Any:
+    """A text or path, as the same type."""
     try:
-        return str(Path(path).expanduser()) if path is not None and path.startswith("~") else path
+        return type(path)(Path(path).expanduser()) if str(path).startswith("~") else path
     except RuntimeError as error:  # no such user
         raise InputError(f"{path}: {error}".rstrip(".") + "; give the whole path") from error
 
@@ -52,23 +50,16 @@ def check_out(out: Path | None) -> None:
 def check_values(config: RunConfig) -> None:
     """Refuse values that no type excludes."""
     refuse_endless(config)
-    _check_measure(config.measure)
-    limit = config.engine.max_quarantine
-    if limit is not None and limit < 0:
-        raise InputError(f"--max-quarantine {limit}: give a number that is 0 or more")
-
-
-def _check_measure(options: MeasureOptions) -> None:
-    if options.noise_draws < 1:
-        raise InputError(f"--noise-draws {options.noise_draws}: give at least 1")
-    for name, value in [("--noise-std", options.noise_std), *(("--noise-sweep", s) for s in options.noise_sweep)]:
+    measure, limit = config.measure, config.engine.max_quarantine
+    if measure.noise_draws < 1:
+        raise InputError(f"--noise-draws {measure.noise_draws}: give at least 1")
+    amounts = [("noise-std", measure.noise_std), *(("noise-sweep", value) for value in measure.noise_sweep)]
+    for name, value in (*amounts, ("seed", measure.seed), ("max-quarantine", 0 if limit is None else limit)):
         if not (math.isfinite(value) and value >= 0):
-            raise InputError(f"{name} {value}: give a number that is 0 or more")
-    sweep = options.noise_sweep
+            raise InputError(f"--{name} {value}: give a number that is 0 or more")
+    sweep = measure.noise_sweep
     if repeated := next((value for value in sweep if sweep.count(value) > 1), None):
         raise InputError(f"--noise-sweep: {repeated:g} is given twice; name each value once")
-    if options.seed < 0:
-        raise InputError(f"--seed {options.seed}: give a number that is 0 or more")
 
 
 def replayable(config: RunConfig, revision: str | None, saes: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def resumable(folder: RunFolder, config: RunConfig) -> Generator[None, None, Non
 
 
 def write_identity(folder: RunFolder, identity: Identity) -> None:
-    """Say beside the shards what they depend on.
+    """Write what the shards depend on into their folder.
 
     Raises:
         RunFolderError: it cannot be written.

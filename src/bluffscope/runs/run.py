@@ -45,7 +45,7 @@ from bluffscope.runs.resume import (
     resume_command,
     write_identity,
 )
-from bluffscope.runs.state import Session, Work
+from bluffscope.runs.state import Clock, Session
 from bluffscope.runs.workers import check_engine, crew_of
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.journal import Journal
@@ -66,30 +66,20 @@ _log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
-    """Told how a run gets on."""
+    """Shows how far a run is."""
 
     def start(self, total: int) -> None:
         """The number of pairs to come."""
-        ...
 
     def advance(self, pairs: int) -> None:
         """So many more pairs are done."""
-        ...
 
     def finish(self) -> None:
         """No more pairs come."""
-        ...
 
 
-class _Silent:
-    def start(self, total: int) -> None:
-        pass
-
-    def advance(self, pairs: int) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
+class _Silent(Progress):
+    """Shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +128,7 @@ def run(
         config: all options; whatever is left open is filled in from the preset, the model and the device.
         analyses: which of the five analyses run.
         added: analyses of the user's own.
-        progress: told how many pairs are done.
+        progress: shows how many pairs are done.
         tell: called with what the run is doing, in a few words.
 
     Raises:
@@ -148,8 +138,8 @@ def run(
         RunStopped: Ctrl-C or SIGTERM came; what was committed is kept, and can be resumed.
     """
     config = homes_expanded(config)
-    session = Session(config)
-    session.stopwatch.entered = None if tell is None else lambda stage: tell(_DOING.get(stage, "Measuring"))
+    clock = Clock()
+    clock.stopwatch.entered = None if tell is None else lambda stage: tell(_DOING.get(stage, "Measuring"))
     check_values(config)
     if left_out := [name for name in config.measure.analysis if name not in {item.source for item in added}]:
         raise InputError(f"--analysis {left_out[0]}: options alone run no code; load it and give it in `added`")
@@ -167,25 +157,25 @@ def run(
                 merged = completed(previous)
                 return RunResult(previous.folder.path, merged, previous.finished.manifest, untouched=True)
         check_engine(config.engine)
-        with session.stopwatch.stage("data"):
+        with clock.stopwatch.stage("data"):
             source = open_source(config.data)
             scan = source.scan()
         config = replace(config, data=replace(config.data, data=source.location), model=resolve(config.model))
         everything = (*analyses, *(Analysis(item.title, item) for item in added))
         columns_of = _columns(config, scan, analyses, added)
-        crew = held.enter_context(crew_of(config, everything, columns_of, session.stopwatch))
-        session.crew, session.config = crew, (config := crew.loaded.config)
-        with session.stopwatch.stage("lint"):
+        crew = held.enter_context(crew_of(config, everything, columns_of, clock.stopwatch))
+        config = crew.loaded.config
+        with clock.stopwatch.stage("lint"):
             lint = _lint(config, source, crew.loaded)
-        work = Work(session, config, source, scan, crew, identity_of(config, crew.loaded, scan))
-        with session.stopwatch.stage("write"):
-            folder = _folder(work, previous, held, log)
+        session = Session(clock, config, source, scan, crew, identity_of(config, crew.loaded, scan))
+        with clock.stopwatch.stage("write"):
+            folder = _folder(session, previous, held, log)
         with resumable(folder, config):
-            return _finish(work, folder, previous, lint, progress or _Silent())
+            return _finish(session, folder, previous, lint, progress or _Silent())
 
 
 def _continued(config: RunConfig, held: ExitStack, log: RunLog) -> Previous:
-    """The run to go on with, its folder locked and its options compared; what is damaged in it is said."""
+    """The run to go on with, its folder locked and its options compared; logs what is damaged in it."""
     assert config.output.resume is not None
     path = config.output.resume
     if config.output.out is not None:
@@ -200,93 +190,95 @@ def _continued(config: RunConfig, held: ExitStack, log: RunLog) -> Previous:
     return previous
 
 
-def _folder(work: Work, previous: Previous | None, held: ExitStack, log: RunLog) -> RunFolder:
+def _folder(session: Session, previous: Previous | None, held: ExitStack, log: RunLog) -> RunFolder:
     """The run's folder, locked, with its options and what its results depend on written down."""
-    config = work.config
+    config = session.config
     if previous is not None:
-        refuse_changed_identity(previous, work.identity)
+        refuse_changed_identity(previous, session.identity)
         folder = previous.folder
     else:
         out = config.output.out
-        check_space(out or Path("runs"), work.scan.count, _bytes_a_pair(work))
-        name = f"{Path(config.model.model or 'model').name}-{work.source.name}"
+        check_space(out or Path("runs"), session.scan.count, _bytes_a_pair(session))
+        name = f"{Path(config.model.model or 'model').name}-{session.source.name}"
         folder = RunFolder.create_default(name) if out is None else RunFolder.create(out)
         held.enter_context(locked(folder.path))
         log.open(folder)
     if previous is None or previous.config is None:
         if previous is not None:
             _log.warning("%s: stopped before its options were written; it starts with those given", folder.path)
-        folder.write_config(replayable(config, work.loaded.identity.get("revision"), work.loaded.sae_identities))
-    write_identity(folder, work.identity)
+        folder.write_config(replayable(config, session.loaded.identity.get("revision"), session.loaded.sae_identities))
+    write_identity(folder, session.identity)
     return folder
 
 
-def _bytes_a_pair(work: Work) -> int:
-    reads = 2.0 if work.config.measure.position == "completion-mean" else 1.0
-    saes, keep = work.loaded.sae_identities, work.config.output.keep_residuals
-    return bytes_a_pair(work.loaded.columns, saes, reads=reads, keep_residuals=keep)
+def _bytes_a_pair(session: Session) -> int:
+    reads = 2.0 if session.config.measure.position == "completion-mean" else 1.0
+    saes, keep = session.loaded.sae_identities, session.config.output.keep_residuals
+    return bytes_a_pair(session.loaded.columns, saes, reads=reads, keep_residuals=keep)
 
 
 def _finish(
-    work: Work, folder: RunFolder, previous: Previous | None, lint: dict[str, Any], progress: Progress
+    session: Session, folder: RunFolder, previous: Previous | None, lint: dict[str, Any], progress: Progress
 ) -> RunResult:
     """Measure what is missing, merge, write the manifest; the shards go last."""
-    config, session, hints = work.config, work.session, list[str]()
-    merged = None if previous is None else merged_before(previous, work.identity)
+    config, stopwatch, hints = session.config, session.clock.stopwatch, list[str]()
+    merged = None if previous is None else merged_before(previous, session.identity)
     with stoppable() as check:
         if merged is None:
             measuring = time.perf_counter()
             with Watch() as watch:
-                _measure(work, folder, previous is not None, progress, check)
-            hints = slow_hints(config, time.perf_counter() - measuring, watch.marks, work.crew.tally().work)
-            with session.stopwatch.stage("write"):
-                count = -(-work.scan.count // config.engine.shard_pairs)
-                metadata = table_metadata(config, work.identity)
-                merged = merge(folder, count, work.loaded.columns, metadata, config.output.keep_residuals, check)
+                _measure(session, folder, previous is not None, progress, check)
+            hints = slow_hints(config, time.perf_counter() - measuring, watch.marks, session.crew.tally().work)
+            with stopwatch.stage("write"):
+                count = -(-session.scan.count // config.engine.shard_pairs)
+                metadata = table_metadata(config, session.identity)
+                merged = merge(folder, count, session.loaded.columns, metadata, config.output.keep_residuals, check)
                 _log_quarantine(folder)
-    with session.stopwatch.stage("health"):
-        health = _health(work, folder, merged)
+    with stopwatch.stage("health"):
+        health = _health(session, folder, merged)
     sessions = session.among(merged.sessions)
-    manifest = run_manifest(config, work.source, work.scan, work.crew, merged, sessions, lint)
+    manifest = run_manifest(config, session.source, session.scan, session.crew, merged, sessions, lint)
     manifest = folder.write_manifest({**manifest, "hints": hints, "health": health.entry()})
     remove_shards(folder)
     return RunResult(folder.path, merged, manifest)
 
 
-def _health(work: Work, folder: RunFolder, merged: MergeResult) -> Health:
+def _health(session: Session, folder: RunFolder, merged: MergeResult) -> Health:
     """The health gate, on the finished tables and on a few texts read again where the model is."""
-    run, loaded, engine = Run(folder.path), work.loaded, work.config.engine
+    run, loaded, engine = Run(folder.path), session.loaded, session.config.engine
     try:
-        inspection = work.crew.ask(partial(inspect, sample=Sample.of_run(work.source, run.metrics, engine.shard_pairs)))
+        inspection = session.crew.ask(
+            partial(inspect, sample=Sample.of_run(session.source, run.metrics, engine.shard_pairs))
+        )
     except WorkerLostError as error:  # the run is complete
         inspection = Inspection.undone(str(error))
     return examine(
-        work.config.model,
+        session.config.model,
         inspection,
         run.metrics,
         run.features,
         merged.reasons,
         identity=loaded.identity,
         saes=loaded.sae_identities,
-        allowed=work.config.output.allow_unsound,
+        allowed=session.config.output.allow_unsound,
     )
 
 
-def _measure(work: Work, folder: RunFolder, resumed: bool, progress: Progress, check: Check) -> None:
+def _measure(session: Session, folder: RunFolder, resumed: bool, progress: Progress, check: Check) -> None:
     """Run and commit every shard that is not committed yet."""
-    session, scan, limit = work.session, work.scan, work.config.engine.max_quarantine
-    journal, again = Journal(folder, work.identity.digest()), resume_command(folder.path, work.config)
-    with session.stopwatch.stage("data"):
-        journal.recover(work.shards())
+    stopwatch, scan, limit = session.clock.stopwatch, session.scan, session.config.engine.max_quarantine
+    journal, again = Journal(folder, session.identity.digest()), resume_command(folder.path, session.config)
+    with stopwatch.stage("data"):
+        journal.recover(session.shards())
     for fault in journal.dropped:
         _log.warning("%s: measured again", fault)
     if resumed:
-        a_pair = journal.bytes / journal.pairs if journal.pairs else _bytes_a_pair(work)
+        a_pair = journal.bytes / journal.pairs if journal.pairs else _bytes_a_pair(session)
         check_space(folder.path, scan.count, a_pair, journal.bytes)
     _refuse_quarantine(journal, limit, again)
 
     def commit(shard: Shard, frame: pl.DataFrame) -> None:
-        with session.stopwatch.stage("write"):
+        with stopwatch.stage("write"):
             journal.commit(shard, frame, session.said())
         _refuse_quarantine(journal, limit, again)
 
@@ -296,9 +288,9 @@ def _measure(work: Work, folder: RunFolder, resumed: bool, progress: Progress, c
 
     progress.start(scan.count - journal.pairs)
     try:
-        shards = session.stopwatch.each("data", journal.missing(work.shards()))
+        shards = stopwatch.each("data", journal.missing(session.shards()))
         with kept_heap():
-            work.crew.run(shards, commit, advance)
+            session.crew.run(shards, commit, advance)
     finally:
         progress.finish()
 

@@ -18,39 +18,20 @@ from bluffscope.runs.identity import Identity
 from bluffscope.runs.workers import Crew
 
 
-@dataclass
-class Session:
-    """What is counted of it."""
+@dataclass(frozen=True)
+class Clock:
+    """When a session began, and how its time was spent."""
 
-    config: RunConfig
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     start: float = field(default_factory=time.perf_counter)
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
-    crew: Crew | None = None
-
-    def said(self) -> dict[str, Any]:
-        """What is known of it by now."""
-        elapsed = time.perf_counter() - self.start
-        return {
-            "started": self.started,
-            "elapsed": elapsed,
-            "device": self.config.model.device,
-            "timings": {**self.stopwatch.seconds, "total": elapsed},
-            "computed": {} if self.crew is None else dict(self.crew.tally().work),
-        }
-
-    def among(self, committed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """All sessions that the shards know of, this one as it is now and last."""
-        mine = next((session["pairs"] for session in committed if session["started"] == self.started), 0)
-        earlier = [session for session in committed if session.get("started") not in (None, self.started)]
-        return [*earlier, {**self.said(), "pairs": mine}]
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a session is about to do."""
+class Session:
+    """What a session does, and what is counted of it."""
 
-    session: Session
+    clock: Clock
     config: RunConfig
     source: Source
     scan: Scan
@@ -66,3 +47,21 @@ class Work:
         """All shards of the input."""
         pairs = zip(self.source.pairs(), self.scan.groups, strict=True)
         return cut_shards(pairs, self.config.engine.shard_pairs)
+
+    def said(self) -> dict[str, Any]:
+        """What is known of it by now."""
+        elapsed = time.perf_counter() - self.clock.start
+        return {
+            "started": self.clock.started,
+            "elapsed": elapsed,
+            "device": self.config.model.device,
+            "timings": {**self.clock.stopwatch.seconds, "total": elapsed},
+            "computed": dict(self.crew.tally().work),
+        }
+
+    def among(self, committed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """All sessions that the shards know of, this one as it is now and last."""
+        started = self.clock.started
+        mine = next((session["pairs"] for session in committed if session["started"] == started), 0)
+        earlier = [session for session in committed if session.get("started") not in (None, started)]
+        return [*earlier, {**self.said(), "pairs": mine}]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -17,25 +16,18 @@ import torch
 
 from bluffscope import __version__
 from bluffscope.config import EngineOptions, RunConfig
-from bluffscope.engine import Commit, LocalEngine
-from bluffscope.engine.base import Question
+from bluffscope.engine.base import Advance, Commit, Question
 from bluffscope.engine.launch import check_address
-from bluffscope.engine.placement import Need, Node, Placement, place
+from bluffscope.engine.local import run_here
+from bluffscope.engine.placement import Node, Placement, place
 from bluffscope.errors import InputError
 from bluffscope.host.stopwatch import Stopwatch, Tally
 from bluffscope.metrics import Analysis
 from bluffscope.metrics.own import UserAnalysis
-from bluffscope.pipeline.batch_size import (
-    ROW_TOKENS,
-    SHARE,
-    plan_run,
-    predicted_peak,
-    run_footprint,
-    sized,
-)
+from bluffscope.pipeline.batch_size import ROW_TOKENS, SHARE, plan_run, predicted_peak, run_footprint, sized
 from bluffscope.pipeline.build import OF_THE_REFERENCE, ColumnsOf, build_worker
 from bluffscope.pipeline.memory import Shape
-from bluffscope.pipeline.worker import Advance, Loaded, RunWorker
+from bluffscope.pipeline.worker import Loaded, RunWorker
 from bluffscope.records import Shard
 
 if TYPE_CHECKING:
@@ -74,31 +66,19 @@ class RunFactory:
 
 
 @dataclass(frozen=True)
-class Crew(ABC):
-    """Who measures a run's shards."""
+class Crew:
+    """Who measures a run's shards: a worker in this process, or several on Ray."""
 
     loaded: Loaded
     """What every worker loaded."""
-
-    @abstractmethod
-    def run(self, shards: Iterable[Shard], commit: Commit, advance: Advance) -> None:
-        """Measure shards and commit their tables."""
-
-    @abstractmethod
-    def ask(self, question: Question) -> Any:
-        """What a worker answers to a question, in the process that holds the model.
-
-        Raises:
-            WorkerLostError: the workers are gone.
-        """
-
-    @abstractmethod
-    def tally(self) -> Tally:
-        """What was done so far; summed over workers."""
-
-    def workers(self, pairs: int) -> dict[str, Any] | None:  # noqa: ARG002 - several workers are counted by the pair
-        """For the manifest: how many workers there were and how fast each was; None for one in this process."""
-        return None
+    run: Callable[[Iterable[Shard], Commit, Advance], None]
+    """Measures shards and commits their tables."""
+    ask: Callable[[Question], Any]
+    """What a worker answers to a question, in the process that holds the model; `WorkerLostError` if all are gone."""
+    tally: Callable[[], Tally]
+    """What was done so far; summed over workers."""
+    workers: Callable[[int], dict[str, Any]] | None = None
+    """For the manifest, given the pairs measured: how many workers there were and how fast; None for one here."""
 
     def memory(self, pairs: int) -> dict[str, int | None]:
         """The most memory held where a model is (of several workers: the largest), as predicted and as it came."""
@@ -107,47 +87,19 @@ class Crew(ABC):
         return {"predicted_bytes": predicted, "peak_bytes": self.tally().peak_bytes}
 
 
-@dataclass(frozen=True)
-class LocalCrew(Crew):
-    """One worker in this process."""
+def _here(worker: RunWorker) -> Crew:
+    def run(shards: Iterable[Shard], commit: Commit, advance: Advance) -> None:
+        run_here(shards, worker, commit, advance)
 
-    worker: RunWorker
-
-    def run(self, shards: Iterable[Shard], commit: Commit, advance: Advance) -> None:
-        """One shard after another."""
-        LocalEngine().run(shards, lambda: self.worker, commit, advance)
-
-    def ask(self, question: Question) -> Any:
-        """What it answers."""
-        return self.worker.answer(question)
-
-    def tally(self) -> Tally:
-        """What it has done."""
-        return self.worker.tally()
+    return Crew(worker.describe(), run, worker.answer, worker.tally)
 
 
-@dataclass(frozen=True)
-class RayCrew(Crew):
-    """Several workers on Ray."""
+def _on_ray(engine: RayEngine, factory: RunFactory) -> Crew:
+    def run(shards: Iterable[Shard], commit: Commit, advance: Advance) -> None:
+        engine.run(shards, factory, commit, advance)
 
-    engine: RayEngine
-    factory: RunFactory
-
-    def run(self, shards: Iterable[Shard], commit: Commit, advance: Advance) -> None:
-        """As many shards at once as there are workers."""
-        self.engine.run(shards, self.factory, commit, advance)
-
-    def ask(self, question: Question) -> Any:
-        """What one that is left answers."""
-        return self.engine.ask(question)
-
-    def tally(self) -> Tally:
-        """What all have done."""
-        return self.engine.tally()
-
-    def workers(self, pairs: int) -> dict[str, Any]:
-        """Their number and rate."""
-        engine, placement = self.engine, self.engine.placement
+    def workers(pairs: int) -> dict[str, Any]:
+        placement = engine.placement
         return {
             "number": placement.workers,
             "threads": placement.cores,
@@ -155,6 +107,9 @@ class RayCrew(Crew):
             "lost": engine.lost,
             "pairs_per_second_each": pairs / engine.seconds / placement.workers if engine.seconds else None,
         }
+
+    loaded: Any = engine.hire(factory)  # what its workers describe is a `Loaded`
+    return Crew(loaded, run, engine.ask, engine.tally, workers)
 
 
 def check_engine(options: EngineOptions) -> None:
@@ -177,7 +132,7 @@ def crew_of(
         config: options, the preset already resolved.
         analyses: what is measured.
         columns_of: the table's columns, once the layers are known; for Ray it has to be picklable.
-        stopwatch: told the time of every stage.
+        stopwatch: counts the time of every stage.
 
     Raises:
         InputError: model, SAEs, layers or machines that cannot be had or do not fit each other.
@@ -187,7 +142,7 @@ def crew_of(
         _warn_of_rays_own(options)
         with stopwatch.stage("load"):
             worker = build_worker(config, analyses, columns_of, stopwatch)
-        yield LocalCrew(worker.describe(), worker)
+        yield _here(worker)
         return
     with ExitStack() as stack:
         with stopwatch.stage("load"):
@@ -200,8 +155,8 @@ def crew_of(
             factory = RunFactory(config, tuple(analyses), columns_of, placement.cores)
             modules = _modules_to_send(analysis.function for analysis in analyses)
             engine = stack.enter_context(ray.RayEngine(placement, stopwatch, modules))
-            loaded: Any = engine.hire(factory)  # what its workers describe is a `Loaded`
-        yield RayCrew(loaded, engine, factory)
+            crew = _on_ray(engine, factory)
+        yield crew
 
 
 def _warn_of_rays_own(options: EngineOptions) -> None:
@@ -231,7 +186,7 @@ def _placed(
     # float32 weights are read in place from their file, whose pages the system holds once for all processes (measured).
     shared = found.weights if device == "cpu" and not found.loading and config.model.quantize == "none" else 0
     each = int(found.least_needed(config.engine.row_tokens or ROW_TOKENS) / SHARE) - shared
-    placement = place(nodes, workers, Need(each, shared), gpu=gpu)
+    placement = place(nodes, workers, gpu=gpu, each=each, shared=shared)
     config = replace(config, model=replace(config.model, device=device))
     if config.engine.strategy in OF_THE_REFERENCE:
         return config, placement

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 MOST_UNPACKED = 100
@@ -40,13 +41,21 @@ def archive_arrays(path: Path) -> dict[str, torch.Tensor]:
     return arrays
 
 
+def array_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of an array in an npz, from its header: the array is not read."""
+    from numpy.lib import format as npy
+
+    with archive.open(f"{name}.npy") as file:
+        reader = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = reader(file)
+    return shape, dtype
+
+
 def _check_sizes(path: Path) -> None:
     """Refuse an archive that unpacks to what no weights do, from its directory and headers, before any is read.
 
     Weights hardly compress: what claims a hundred times its file's size would only fill the memory.
     """
-    from numpy.lib import format as npy
-
     packed = path.stat().st_size
     shapes: dict[str, tuple[int, ...]] = {}
     with zipfile.ZipFile(path) as archive:
@@ -54,9 +63,7 @@ def _check_sizes(path: Path) -> None:
             size = archive.getinfo(f"{name}.npy").file_size
             if size > MOST_UNPACKED * packed + (1 << 20):
                 raise zipfile.BadZipFile(f"{name} would unpack to {size / 1e9:.1f} GB from {packed / 1e6:.1f} MB")
-            with archive.open(f"{name}.npy") as file:
-                reader = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-                shape, _, dtype = reader(file)
+            shape, dtype = array_header(archive, name)
             if dtype.hasobject or dtype.kind != "f" or len(shape) != (2 if name.startswith("W") else 1):
                 continue  # said of the array itself
             if min(shape) < 0 or math.prod(shape) * dtype.itemsize > size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ class Coder:
         Both come from one call, since an SAE that normalises its input keeps that input's scale
         between its own encode and decode.
         """
-        if self._decodes_sparsely:
+        if self.affine:
             features = self.encode(residual)
             return features, self._decode(features)
         parts: list[Features] = []
@@ -88,10 +88,6 @@ class Coder:
     @property
     def affine(self) -> bool:
         """Whether its reconstruction is b_dec plus each active feature's activation times its row of W_dec."""
-        return self._decodes_sparsely
-
-    @property
-    def _decodes_sparsely(self) -> bool:
         cfg = self.sae.cfg
         return (
             cfg.architecture() in _AFFINE_DECODERS
@@ -135,12 +131,9 @@ class Coder:
         torch.mm(sae_in, self.sae.W_enc.detach(), out=hidden).add_(bias.detach())
         return _gathered(hidden, hidden > (0 if threshold is None else threshold.detach().clamp_min(0)))
 
-    def _blocks(self, residual: torch.Tensor) -> Iterator[torch.Tensor]:
+    def _blocks(self, residual: torch.Tensor) -> Sequence[torch.Tensor]:
         """The residuals, as many at a time as their dense features may take memory."""
-        rows = max(1, _DENSE_CELLS // self.d_sae)
-        residual = residual.to(device=self.sae.W_dec.device, dtype=self.sae.W_dec.dtype)
-        for start in range(0, len(residual), rows):
-            yield residual[start : start + rows]
+        return residual.to(self.sae.W_dec).split(max(1, _DENSE_CELLS // self.d_sae))
 
 
 def _sparse(dense: Float[torch.Tensor, "read d_sae"]) -> Features:

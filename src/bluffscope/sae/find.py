@@ -30,18 +30,18 @@ class SaeSource:
 
     name: str
     """The release or folder as the user gave it."""
-    layers: tuple[int, ...]
-    folders: Mapping[int, Path]
-    """SAELens folders by layer."""
-    archives: Mapping[int, Path]
-    """Gemma Scope params.npz files by layer."""
-    ids: Mapping[int, str]
-    """SAELens ids by layer, for a release."""
+    places: Mapping[int, Path | str]
+    """By layer, in the user's order: a SAELens folder, a Gemma Scope params.npz, or the id of one in the release."""
     release: str = ""
     repository: str = ""
     """Where a release's weights lie on the hub."""
     revision: str | None = None
     """Branch, tag or commit of the repository; None is the branch main."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Those that there are SAEs for."""
+        return tuple(self.places)
 
 
 def find_saes(spec: str, layers: tuple[int, ...]) -> SaeSource:
@@ -70,7 +70,7 @@ def find_saes(spec: str, layers: tuple[int, ...]) -> SaeSource:
         raise InputError(f"--sae {spec}: ID and revision are names inside the release, without .. or a / in front")
     ids = {layer: _release_id(release, template, layer) for layer in layers}
     entry = registry().get(release)
-    return SaeSource(spec, layers, {}, {}, ids, release, release if entry is None else entry.repo_id, revision or None)
+    return SaeSource(spec, ids, release, release if entry is None else entry.repo_id, revision or None)
 
 
 def pinned(spec: str, commit: str) -> str:
@@ -118,41 +118,27 @@ def registry() -> dict[str, Release]:
 
 
 def _find_in_folder(spec: str, path: Path, layers: tuple[int, ...]) -> SaeSource:
-    folders: dict[int, Path] = {}
-    archives: dict[int, Path] = {}
+    places: dict[int, Path] = {}
     unusable: dict[int, str] = {}
     for child in sorted(path.iterdir()):
-        match = _LAYER_FOLDER.fullmatch(child.name)
-        if not match or not child.is_dir():
+        if not (match := _LAYER_FOLDER.fullmatch(child.name)) or not child.is_dir():
             continue
-        layer = int(match[1])
-        if all((child / name).is_file() for name in SAELENS_FILES):
-            folders[layer] = child
-        elif archive := _canonical_archive(child):
-            archives[layer] = archive
+        if found := _sae_in(child):
+            places[int(match[1])] = found
         else:
-            unusable[layer] = _what_is_wrong(child)
-    available = sorted({*folders, *archives})
-    wanted = layers or tuple(available)
+            unusable[int(match[1])] = _what_is_wrong(child)
     for layer in layers or sorted(unusable):
-        if layer in unusable and (layers or not available):
+        if layer in unusable and (layers or not places):
             raise InputError(f"--sae {spec}: {unusable[layer]}")
-    if not available:
+    if not places:
         raise InputError(f"--sae {spec}: no SAE in this folder; {_expected(path)}")
-    if missing := [layer for layer in wanted if layer not in available]:
-        raise InputError(
-            f"--sae {spec}: no SAE for layer {missing[0]}; the folder has layers {' '.join(map(str, available))}"
-        )
+    if missing := [layer for layer in layers if layer not in places]:
+        there = " ".join(map(str, sorted(places)))
+        raise InputError(f"--sae {spec}: no SAE for layer {missing[0]}; the folder has layers {there}")
     if not layers:
         for reason in unusable.values():
             logger.warning("--sae %s: left out: %s", spec, reason)
-    return SaeSource(
-        spec,
-        wanted,
-        {layer: folders[layer] for layer in wanted if layer in folders},
-        {layer: archives[layer] for layer in wanted if layer not in folders},
-        {},
-    )
+    return SaeSource(spec, {layer: places[layer] for layer in layers or sorted(places)})
 
 
 def _expected(path: Path) -> str:
@@ -175,21 +161,25 @@ def _what_is_wrong(folder: Path) -> str:
     return f"{folder.name} holds no SAE; expected {' + '.join(SAELENS_FILES)}, or width_*/average_l0_*/params.npz in it"
 
 
-def _canonical_archive(folder: Path) -> Path | None:
-    """The SAE of a Gemma Scope layer folder: width 16k if it is there, else the smallest; then the canonical L0."""
+def _sae_in(folder: Path) -> Path | None:
+    """A layer's SAE: its folder itself, or the canonical one of a Gemma Scope layout."""
+    if all((folder / name).is_file() for name in SAELENS_FILES):
+        return folder
+    archives = folder.glob("width_*/average_l0_*/params.npz")
+    return min(filter(_width_and_l0, archives), key=_preference, default=None)
 
-    class Candidate(NamedTuple):
-        not_16k: bool
-        width: int
-        from_canonical: int
-        path: Path
 
-    found: list[Candidate] = []
-    for path in folder.glob("width_*/average_l0_*/params.npz"):
-        if match := _GEMMA_FOLDER.search(path.as_posix()):
-            width = int(match[1]) * (1 if match[2] == "k" else 1000)
-            found.append(Candidate(width != 16, width, abs(int(match[3]) - CANONICAL_L0), path))
-    return min(found).path if found else None
+def _width_and_l0(archive: Path) -> re.Match[str] | None:
+    """Both, from the path of an SAE in Gemma Scope's layout."""
+    return _GEMMA_FOLDER.search(archive.as_posix())
+
+
+def _preference(archive: Path) -> tuple[bool, int, int, Path]:
+    """Of a layer's SAEs, the least is taken: width 16k if it is there, else the smallest; then the canonical L0."""
+    match = _width_and_l0(archive)
+    assert match is not None
+    width = int(match[1]) * (1 if match[2] == "k" else 1000)
+    return width != 16, width, abs(int(match[3]) - CANONICAL_L0), archive
 
 
 def _release_id(release: str, template: str, layer: int) -> str:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import own_settings
-from bluffscope.host.hub import cached_commit, refusal, without_token
-from bluffscope.host.quiet import libraries_quiet
+from bluffscope.host.hub import as_input_error, cached_commit, in_one_line, refusal
+from bluffscope.host.quiet import libraries_quiet, replaced
 from bluffscope.host.weights_digest import file_hashes, weights_digest
 from bluffscope.sae.archive import archive_arrays
 from bluffscope.sae.coder import AnySae, Coder
@@ -66,22 +66,20 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
     import torch
 
     coders: dict[int, Coder] = {}
-    for layer in source.layers:
+    for layer, place in source.places.items():
         where = f"--sae {source.name}, layer {layer}"
         with libraries_quiet(), sae_errors(where, source.repository):
-            if layer in source.folders:
-                sae = _from_folder(source.folders[layer], device, dtype)
-                origin = {"folder": str(source.folders[layer])}
-                files = {SAELENS_FILES[1]: source.folders[layer] / SAELENS_FILES[1]}
-            elif layer in source.archives:
-                sae = _from_archive(source.archives[layer], layer, device, dtype)
-                origin = {"file": str(source.archives[layer])}
-                files = {source.archives[layer].name: source.archives[layer]}
-            else:
+            if isinstance(place, str):
                 with saelens_at(source.revision, download=True):
-                    sae = _from_release(source.release, source.ids[layer], device, dtype)
-                origin = _registered(source, source.ids[layer])
+                    sae = _from_release(source.release, place, device, dtype)
+                origin = _registered(source, place)
                 files = release_files(source.repository, origin["path"], source.revision)
+            elif place.is_file():
+                sae, origin = _from_archive(place, layer, device, dtype), {"file": str(place)}
+                files = {place.name: place}
+            else:
+                sae, origin = _from_folder(place, device, dtype), {"folder": str(place)}
+                files = {SAELENS_FILES[1]: place / SAELENS_FILES[1]}
             hashes = file_hashes(files)
         coder = as_coder(sae, layer, origin, where)
         with sae_errors(where, source.repository), torch.no_grad():  # some fail only when they are used
@@ -133,7 +131,7 @@ def _from_release(release: str, sae_id: str, device: str, dtype: torch.dtype) ->
 
 @contextlib.contextmanager
 def no_pickle(where: str) -> Generator[None, None, None]:
-    """Inside, `torch.load` refuses: SAELens opens the weights of some older releases with it, whatever is inside.
+    """Within the block, `torch.load` refuses: SAELens opens the weights of some older releases with it.
 
     Args:
         where: how messages name the SAE.
@@ -146,12 +144,8 @@ def no_pickle(where: str) -> Generator[None, None, None]:
             "trust it: SAE.from_pretrained(RELEASE, ID).save_model(DIR), of SAELens, writes safetensors"
         )
 
-    load = torch.load
-    torch.load = refuse
-    try:
+    with replaced(torch, load=refuse):
         yield
-    finally:
-        torch.load = load
 
 
 def _from_archive(path: Path, layer: int, device: str, dtype: torch.dtype) -> PlainSae:
@@ -267,7 +261,7 @@ def _trained_k(metadata: Any) -> float | None:
 def _registered(source: SaeSource, sae_id: str) -> dict[str, Any]:
     """Where an SAE of a release lies on the hub, the commit that the cache holds of it, and its mean L0 as published.
 
-    The L0 is of SAELens's table of pretrained SAEs, or of the path that Gemma Scope gives it.
+    The L0 is of SAELens's table of pretrained SAEs, or from its path in Gemma Scope's layout.
     """
     entry = registry().get(source.release)
     return {
@@ -309,39 +303,23 @@ def _refuse_nonfinite(sae: AnySae, where: str) -> None:
             raise InputError(f"{where}: {name} holds values that are not finite; copy or save the SAE again")
 
 
-@contextlib.contextmanager
-def sae_errors(where: str, repository: str) -> Generator[None, None, None]:
-    """Say in one line what is wrong with an SAE on disk or on the hub.
+def sae_errors(where: str, repository: str) -> contextlib.AbstractContextManager[None]:
+    """`as_input_error` for the files of an SAE on disk or on the hub."""
+    return as_input_error(where, lambda error: _meaning(error, repository))
 
-    Only calls that read it belong inside: whatever they raise is taken for its files' fault.
-    """
+
+def _meaning(error: BaseException, repository: str) -> str:
+    """What is wrong with an SAE's files, and what to do."""
     from safetensors import SafetensorError
 
-    try:
-        yield
-    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: cfg.json is not valid JSON (line {error.lineno}); save the SAE again") from error
-    except (SafetensorError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise InputError(f"{where}: the weights file is damaged ({_line(error)}); copy or save it again") from error
-    except MemoryError as error:
-        raise InputError(
-            f"{where}: it needs more memory than is available; use a narrower SAE or fewer --layers, or copy it again "
-            "if its file is small"
-        ) from error
-    except BaseException as error:  # of any type: SAELens meets whatever cfg.json says
-        said = refusal(error, repository, "--sae RELEASE@REVISION") if repository else None
-        if said is None:
-            kind = "cannot be read" if isinstance(error, OSError) else "not an SAE that this SAELens can load"
-            said = f"{kind} ({_line(error)}); check its files, its cfg.json and its id"
-        raise InputError(f"{where}: {said}") from error
-
-
-def _line(error: BaseException) -> str:
-    """The beginning of an error's text, in one line."""
-    text = " ".join(without_token(str(error)).split())
-    if not text or isinstance(error, LookupError):  # of a KeyError the text is the key alone
-        text = f"{type(error).__name__}: {text}".removesuffix(": ")
-    text = re.sub(r"^Error\(s\) in loading state_dict for \w+: ", "", text)  # torch's heading
-    return text if len(text) <= 200 else text[:197] + "..."
+    if isinstance(error, json.JSONDecodeError):
+        return f"cfg.json is not valid JSON (line {error.lineno}); save the SAE again"
+    if isinstance(error, SafetensorError | zipfile.BadZipFile | zlib.error | EOFError):
+        return f"the weights file is damaged ({in_one_line(error)}); copy or save it again"
+    if isinstance(error, MemoryError):
+        narrower = "use a narrower SAE or fewer --layers, or copy it again if its file is small"
+        return f"it needs more memory than is available; {narrower}"
+    if repository and (said := refusal(error, repository, "--sae RELEASE@REVISION")):
+        return said
+    kind = "cannot be read" if isinstance(error, OSError) else "not an SAE that this SAELens can load"
+    return f"{kind} ({in_one_line(error)}); check its files, its cfg.json and its id"

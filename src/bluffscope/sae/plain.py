@@ -43,7 +43,7 @@ _EPSILON: Final = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class PlainConfig:
-    """What decides an SAE's numbers, under the names that SAELens gives it."""
+    """What decides an SAE's numbers, under SAELens's names."""
 
     name: str
     """The architecture."""

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from bluffscope.host.hub import cached_snapshot
+from bluffscope.host.quiet import replaced
 
 WEIGHTS = (".safetensors", ".npz")
 """How names of weight files end."""
@@ -18,7 +19,7 @@ WEIGHTS = (".safetensors", ".npz")
 
 @contextlib.contextmanager
 def saelens_at(revision: str | None, *, download: bool) -> Generator[None, None, None]:
-    """Inside, SAELens reads repositories at this revision, and widths through huggingface_hub.
+    """Within the block, SAELens reads repositories at this revision, and widths through huggingface_hub.
 
     Args:
         revision: branch, tag or commit; None is the branch main.
@@ -30,14 +31,9 @@ def saelens_at(revision: str | None, *, download: bool) -> Generator[None, None,
     def shapes(repo_id: str, filename: str) -> dict[str, list[int]]:
         return _shapes(repo_id, filename, revision, download=download)
 
-    kept = constants.DEFAULT_REVISION, loaders.get_safetensors_tensor_shapes
-    constants.DEFAULT_REVISION = revision or kept[0]  # pyright: ignore[reportConstantRedefinition]
-    loaders.get_safetensors_tensor_shapes = shapes
-    try:
+    branch = revision or constants.DEFAULT_REVISION
+    with replaced(constants, DEFAULT_REVISION=branch), replaced(loaders, get_safetensors_tensor_shapes=shapes):
         yield
-    finally:
-        constants.DEFAULT_REVISION = kept[0]  # pyright: ignore[reportConstantRedefinition]
-        loaders.get_safetensors_tensor_shapes = kept[1]
 
 
 def release_files(repository: str, path: str, revision: str | None) -> dict[str, Path]:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from bluffscope.errors import InputError
 from bluffscope.host.quiet import libraries_quiet
-from bluffscope.sae.find import SaeSource
+from bluffscope.sae.archive import array_header
+from bluffscope.sae.find import SAELENS_FILES, SaeSource
 from bluffscope.sae.load import no_pickle, registered_l0, sae_errors
 from bluffscope.sae.releases import saelens_at
 
@@ -35,16 +36,15 @@ def read_sae_configs(source: SaeSource) -> dict[int, SaeConfig]:
         InputError: a configuration that is missing, damaged or says nothing of widths; a hub that says no.
     """
     found: dict[int, SaeConfig] = {}
-    for layer in source.layers:
-        where = f"--sae {source.name}, layer {layer}"
-        with libraries_quiet(), sae_errors(where, source.repository):
-            if layer in source.folders:
-                said = json.loads((source.folders[layer] / "cfg.json").read_text(encoding="utf-8"))
-            elif layer in source.archives:
-                said = _of_archive(source.archives[layer], layer)
-            else:
+    for layer, place in source.places.items():
+        with libraries_quiet(), sae_errors(f"--sae {source.name}, layer {layer}", source.repository):
+            if isinstance(place, str):
                 with saelens_at(source.revision, download=False):
-                    said = _of_release(source.release, source.ids[layer])
+                    said = _of_release(source.release, place)
+            elif place.is_file():
+                said = _of_archive(place, layer)
+            else:
+                said = json.loads((place / SAELENS_FILES[0]).read_text(encoding="utf-8"))
             found[layer] = _config(said, layer)
     return found
 
@@ -58,11 +58,8 @@ def _config(said: Mapping[str, Any], layer: int) -> SaeConfig:
 
 def _of_archive(path: Path, layer: int) -> dict[str, Any]:
     """Of a Gemma Scope params.npz, from the header of its W_enc; the array is not read."""
-    from numpy.lib import format as npy
-
-    with zipfile.ZipFile(path) as archive, archive.open("W_enc.npy") as file:
-        reader = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-        shape, _, _ = reader(file)
+    with zipfile.ZipFile(path) as archive:
+        shape, _ = array_header(archive, "W_enc")
     if len(shape) != 2:
         raise ValueError(f"W_enc has shape {shape}; expected d_in x d_sae")
     metadata = {"l0": float(path.parent.name.removeprefix("average_l0_"))}

@@ -76,7 +76,7 @@ class AtomicFile(io.RawIOBase):
         return len(added)
 
     def commit(self, name: str | None = None) -> Path:
-        """Put the file in its place, in one step; gives its path.
+        """Put the file in its place, in one step; returns its path.
 
         Args:
             name: replaces the name that was given first: it may hold the content's checksum.
@@ -122,7 +122,7 @@ class AtomicFile(io.RawIOBase):
 
 @contextmanager
 def writing(path: Path) -> Generator[None, None, None]:
-    """Inside, what the operating system refuses becomes the one clear line of `unwritable`."""
+    """Within the block, an error of the operating system becomes the one clear line of `unwritable`."""
     try:
         yield
     except RunFolderError:
@@ -146,12 +146,6 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.iterdir():
         if is_leftover(path) and path.is_file():
             _remove(path)
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's content, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def atomic_write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -211,16 +205,16 @@ def unwritable(path: Path, error: OSError) -> RunFolderError:
 
 
 TABLE_ERRORS: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-"""What polars raises for a table that is missing or damaged: at some damage it panics, which is no Exception."""
+"""What polars raises for a missing or damaged table: some damage makes it panic, and that is not an `Exception`."""
 
 
 @contextmanager
 def table_errors(path: Path, again: str = "run the analysis again") -> Generator[None]:
-    """Inside, what a table's damage makes polars say becomes one line.
+    """Within the block, an error that polars raises for a damaged table becomes one line.
 
     Args:
         path: the table.
-        again: how it is made anew.
+        again: how to make it again.
 
     Raises:
         InputError: it is missing or damaged.

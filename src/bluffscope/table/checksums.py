@@ -11,7 +11,8 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 
 from bluffscope.errors import InputError, RunFolderError
-from bluffscope.table.atomic import sha256_of, write_bytes
+from bluffscope.host.weights_digest import sha256_of
+from bluffscope.table.atomic import write_bytes
 from bluffscope.table.damage import MANIFEST, checked, read_json
 from bluffscope.table.folder import manifest_checksum
 from bluffscope.table.links import OURS

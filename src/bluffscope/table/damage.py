@@ -1,4 +1,4 @@
-"""Files of a run that are not what a run writes: said in one line, before anything is made of them."""
+"""Checks of a run's files: one that no run writes is refused in one line, before anything is computed from it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
-
-import polars as pl
 
 from bluffscope.errors import InputError
 from bluffscope.table.atomic import unreadable
@@ -82,7 +80,7 @@ def read_json(file: Path, again: str = "run the analysis again") -> dict[str, An
 
     Args:
         file: what is read.
-        again: how it is made anew.
+        again: how to make it again.
 
     Raises:
         InputError: it is missing or damaged.
@@ -128,16 +126,6 @@ def check_columns(columns: Mapping[str, str], file: Path) -> None:
             raise InputError(f"{file} is damaged (column {name!r} holds {found}, not {kind}): run the analysis again")
 
 
-def check_unique(ids: pl.Series, file: Path) -> None:
-    """Refuse a run's table that has a pair twice.
-
-    Raises:
-        InputError: it has.
-    """
-    if ids.n_unique() < len(ids):
-        raise InputError(f"{file} is damaged (it has a pair_id twice): run the analysis again")
-
-
 def checked(found: Mapping[str, Any], shape: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """What a file holds, without nulls where it is looked at.
 
@@ -158,11 +146,10 @@ def _object(found: Any, shape: Mapping[str, Any], file: Path, where: str) -> dic
     kept: dict[str, Any] = {}
     for key, value in cast("Mapping[Any, Any]", found).items():
         expected = shape.get(str(key), shape.get("*"))
-        if expected is None or value is None:
-            if value is not None or expected is None:
-                kept[str(key)] = value
-            continue
-        kept[str(key)] = _value(value, expected, file, f"{where}.{key}".lstrip("."))
+        if expected is None:
+            kept[str(key)] = value
+        elif value is not None:
+            kept[str(key)] = _value(value, expected, file, f"{where}.{key}".lstrip("."))
     return kept
 
 

@@ -108,7 +108,7 @@ class RunFolder:
         write_bytes(self.path / "config.yaml", text.encode())
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes manifest.json with a checksum of its own, and gives what it holds; see `manifest_checksum`.
+        """Writes manifest.json with a checksum of its own, and returns what it holds; see `manifest_checksum`.
 
         Numbers that are not finite become null.
 

@@ -1,4 +1,4 @@
-"""Which shards of a run are committed: asked before a shard is measured, told when one is."""
+"""Which shards of a run are committed: looked up before a shard is measured, updated when one is."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Journal:
         return self.reasons.total()
 
     def recover(self, shards: Iterable[Shard]) -> None:
-        """Find the shards of the input that are committed; whatever else lies beside them is removed.
+        """Find the shards of the input that are committed; all other files there are removed.
 
         Every committed shard is read and compared with its checksum. One that is damaged, or that holds other pairs
         or another run's results, is noted in `dropped`, and missing from then on.
@@ -80,7 +80,7 @@ class Journal:
         Args:
             shard: whichever is done next: their order is all one.
             frame: its rows.
-            session: what is known of this session; the merge gives the last that each session said.
+            session: what is known of this session; the merge returns the latest of each session.
 
         Raises:
             RunFolderError: The file cannot be written.

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def locked(folder: Path) -> Generator[None, None, None]:
-    """Inside, this process alone writes the run.
+    """Within the block, this process alone writes the run.
 
     Raises:
         InputError: Another process does.

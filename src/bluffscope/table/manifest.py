@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -23,12 +24,10 @@ STAGES: Final = ("load", "data", "lint", "tokenise", "forward", "sae", "geometry
 
 def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str | None]:
     """Installed version of each package (None where it is not installed), and of Python; imports none of them."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version(), **dict.fromkeys(names)}
     for name in names:
-        try:
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
     return versions
 
 
@@ -44,32 +43,14 @@ def added_metrics(columns: Sequence[Column]) -> dict[str, dict[str, str]]:
     return {name: {"label": column.label, "unit": column.unit, "doc": column.doc} for name, column in of_facts.items()}
 
 
-def assemble_manifest(
-    *,
-    columns: Sequence[Column],
-    model: Mapping[str, Any],
-    saes: Mapping[str, Mapping[str, Any]],
-    device: str,
-    dtype: str,
-    seeds: Mapping[str, int],
-    counts: Mapping[str, int],
-    timings: Mapping[str, float],
-    health: Mapping[str, Any] | None = None,
-    lint: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def assemble_manifest(columns: Sequence[Column], timings: Mapping[str, float], **said: Any) -> dict[str, Any]:
     """The content of manifest.json (docs/run-folder.md). Nothing is read from the environment.
 
     Args:
         columns: the table's columns, for the versions of the metrics.
-        model: the model's identity (name or folder, revision, hashes).
-        saes: the identity of each layer's SAE, by layer.
-        device: where the model ran.
-        dtype: precision of the model.
-        seeds: every seed of the run, by what it was for.
-        counts: pairs read, measured and quarantined, tokens and whatever else was counted.
         timings: seconds by stage, out of `STAGES`; stages without an entry are 0. A key "total" is kept.
-        health: what the health gate found, as `bluffscope.table.health` reads it; empty where it did not run.
-        lint: findings of the dataset linter; empty where it did not run.
+        **said: whatever else it holds: `model` and `saes` (identities), `device`, `dtype`, `seeds`, `counts`, `health`
+            (as `bluffscope.table.health` reads it) and `lint`, empty where they did not run, ...
 
     Raises:
         ValueError: A timing for a stage that is none.
@@ -77,22 +58,16 @@ def assemble_manifest(
     unknown = set(timings) - {*STAGES, "total"}
     if unknown:
         raise ValueError(f"timings of unknown stages {sorted(unknown)}: expected some of {', '.join(STAGES)}, total")
+    stages = (*STAGES, *({"total"} & set(timings)))
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "packages": package_versions(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "model": dict(model),
-        "saes": {str(layer): dict(identity) for layer, identity in saes.items()},
-        "device": device,
-        "dtype": dtype,
-        "seeds": dict(seeds),
-        "counts": dict(counts),
-        "timings": {
-            stage: round(float(timings.get(stage, 0.0)), 4) for stage in (*STAGES, *({"total"} & set(timings)))
-        },
+        "timings": {stage: round(float(timings.get(stage, 0.0)), 4) for stage in stages},
         "metric_versions": metric_versions(columns),
         **({"added": added} if (added := added_metrics(columns)) else {}),
-        "health": dict(health or {}),
-        "lint": dict(lint or {}),
+        "health": {},
+        "lint": {},
+        **said,
     }

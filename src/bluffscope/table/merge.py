@@ -48,7 +48,7 @@ class MergeResult:
     tables: Mapping[str, TableFile] = field(default_factory=dict[str, TableFile])
     """Each table by its file's name."""
     sessions: Sequence[Mapping[str, Any]] = ()
-    """The sessions that committed shards, the first one first: the last that each said, and its ``pairs``."""
+    """The sessions that committed shards, the first one first: the latest state of each, and its ``pairs``."""
 
 
 def merge(
@@ -68,7 +68,7 @@ def merge(
     Args:
         folder: the run's folder.
         shard_count: shards 0 .. shard_count - 1 must be there, and no other; in which order they came is all one.
-        columns: the table's columns, as `table_columns` gives them.
+        columns: the table's columns, as `table_columns` returns them.
         metadata: provenance. ``schema_version`` and ``metric_versions`` (JSON) are added to it.
         keep_residuals: the shards hold ``_residuals``, and residuals.parquet is wanted.
         check: called between shards; may raise to end the merge.
@@ -83,8 +83,10 @@ def merge(
     reasons: Counter[str] = Counter()
     sessions: dict[str, dict[str, Any]] = {}
     rows = 0
+    versions = json.dumps(metric_versions(columns))
+    provenance = {**metadata, "schema_version": str(SCHEMA_VERSION), "metric_versions": versions}
+    tables: dict[str, _Table] = {}
     with ExitStack() as held:
-        tables = _Tables(folder, columns, metadata, keep_residuals, held)
         for file in files:
             check()
             content = file.content()
@@ -93,8 +95,11 @@ def merge(
             rows += len(frame)
             reasons.update(frame["_reason"].drop_nulls().to_list())
             _note_session(sessions, content, len(frame))
-            tables.add(frame)
-        written = tables.finish()
+            for name, part in _parts(frame, columns, keep_residuals).items():
+                if name not in tables:
+                    tables[name] = _Table(folder, name, provenance if name == "metrics" else {}, held)
+                tables[name].add(part)
+        written = {table.path.name: table.finish() for table in tables.values()}
     if not reasons:
         with writing(folder.path):
             (folder.path / "quarantine.parquet").unlink(missing_ok=True)
@@ -174,47 +179,20 @@ class _Table:
                 self._writer.write_table(table, row_group_size=table.num_rows)
 
 
-class _Tables:
-    """All tables of a run, fed shard by shard."""
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        columns: Sequence[Column],
-        metadata: Mapping[str, str],
-        keep_residuals: bool,
-        held: ExitStack,
-    ) -> None:
-        provenance = {
-            **metadata,
-            "schema_version": str(SCHEMA_VERSION),
-            "metric_versions": json.dumps(metric_versions(columns)),
-        }
-        carried = [column.name for column in columns if column.section == "carried"]
-        self._metrics = [column.name for column in columns]
-        self._pairs = ["pair_id", "domain", "complexity", *TEXTS, "group", *carried]
-        self._lists = {"features": "_features"} | ({"residuals": "_residuals"} if keep_residuals else {})
-        self._make: Callable[[str], _Table] = lambda name: _Table(
-            folder, name, provenance if name == "metrics" else {}, held
-        )
-        self._tables = {name: self._make(name) for name in ("metrics", "pairs", *self._lists)}
-
-    def add(self, frame: pl.DataFrame) -> None:
-        """Each table's part of a shard."""
-        measured = frame.filter(_MEASURED)
-        self._tables["metrics"].add(measured.select(self._metrics))
-        self._tables["pairs"].add(frame.select(self._pairs))
-        for name, column in self._lists.items():
-            entries = measured.select("pair_id", entry=column).explode("entry", empty_as_null=False, keep_nulls=False)
-            self._tables[name].add(entries.unnest("entry"))
-        if len(measured) < len(frame):
-            if "quarantine" not in self._tables:
-                self._tables["quarantine"] = self._make("quarantine")
-            self._tables["quarantine"].add(frame.filter(~_MEASURED).select("pair_id", *TEXTS, reason="_reason"))
-
-    def finish(self) -> dict[str, TableFile]:
-        """Put all of them in their places."""
-        return {table.path.name: table.finish() for table in self._tables.values()}
+def _parts(frame: pl.DataFrame, columns: Sequence[Column], keep_residuals: bool) -> dict[str, pl.DataFrame]:
+    """Each table's part of a shard; of quarantine.parquet only where there is any."""
+    measured, failed = frame.filter(_MEASURED), frame.filter(~_MEASURED)
+    carried = [column.name for column in columns if column.section == "carried"]
+    parts = {
+        "metrics": measured.select(column.name for column in columns),
+        "pairs": frame.select("pair_id", "domain", "complexity", *TEXTS, "group", *carried),
+    }
+    for name in ("features", "residuals") if keep_residuals else ("features",):
+        entries = measured.select("pair_id", entry=f"_{name}").explode("entry", empty_as_null=False, keep_nulls=False)
+        parts[name] = entries.unnest("entry")
+    if len(failed):
+        parts["quarantine"] = failed.select("pair_id", *TEXTS, reason="_reason")
+    return parts
 
 
 def _complete(folder: RunFolder, shard_count: int) -> list[ShardFile]:
@@ -263,7 +241,7 @@ def _check_order(frame: pl.DataFrame, start: int) -> None:
 
 
 def _note_session(sessions: dict[str, dict[str, Any]], content: bytes, pairs: int) -> None:
-    """Keep the latest that a session said of itself, and count its pairs."""
+    """Keep the latest state of a session, and count its pairs."""
     said = json.loads(pl.read_parquet_metadata(io.BytesIO(content)).get(SESSION, "{}"))
     known = sessions.setdefault(str(said.get("started")), {"pairs": 0})
     if said.get("elapsed", 0) >= known.get("elapsed", 0):

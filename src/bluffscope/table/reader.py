@@ -15,7 +15,7 @@ from bluffscope.errors import InputError
 from bluffscope.host.exclusive import refuse_after_fork
 from bluffscope.host.parquet_limits import LargeParquetError, check_whole
 from bluffscope.table.atomic import TABLE_ERRORS, reason_of, table_errors, unreadable
-from bluffscope.table.damage import CONFIG, MANIFEST, as_mapping, check_columns, check_unique, checked, read_json
+from bluffscope.table.damage import CONFIG, MANIFEST, as_mapping, check_columns, checked, read_json
 from bluffscope.table.links import refuse_links
 from bluffscope.table.schema import SCHEMA_VERSION
 
@@ -32,9 +32,7 @@ class Run:
     @cached_property
     def metrics(self) -> pl.DataFrame:
         """One row for each pair that was measured, in input order (metrics.parquet)."""
-        found = self._read("metrics.parquet")
-        check_unique(found["pair_id"], self.path / "metrics.parquet")
-        return found
+        return self._read_unique("metrics.parquet")
 
     @cached_property
     def rows(self) -> int:
@@ -53,9 +51,7 @@ class Run:
     @cached_property
     def pairs(self) -> pl.DataFrame:
         """Texts, group and carried columns of all pairs, quarantined ones too: join by ``pair_id``."""
-        found = self._read("pairs.parquet")
-        check_unique(found["pair_id"], self.path / "pairs.parquet")
-        return found
+        return self._read_unique("pairs.parquet")
 
     @cached_property
     def quarantine(self) -> pl.DataFrame:
@@ -108,6 +104,13 @@ class Run:
         check_parquet(path)
         with table_errors(path):
             return pl.read_parquet(path, glob=False, hive_partitioning=False)
+
+    def _read_unique(self, name: str) -> pl.DataFrame:
+        """A table in which no pair may stand twice."""
+        found = self._read(name)
+        if found["pair_id"].is_duplicated().any():
+            raise InputError(f"{self.path / name} is damaged (it has a pair_id twice): run the analysis again")
+        return found
 
     def _scan(self, name: str) -> pl.LazyFrame:
         path = self.path / name

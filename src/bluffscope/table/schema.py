@@ -27,52 +27,26 @@ LOGPROB: Final = metrics.LOGPROB.name
 SHARD_COLUMNS: Final = ("_index", "_features", "_residuals", "_reason", "prompt", "fact", "hallucination")
 """Columns of a shard that are not columns of the table: no other column may have these names."""
 
+
+def _of_pair(
+    name: str, kind: Kind, doc: str, unit: str = "", least: float | None = None, most: float | None = None
+) -> Column:
+    return Column(name, kind, unit, least, most, doc, 1, "pair")
+
+
+_GROUP: Final = "Pairs that share a prompt or a completion have the same label; resampling works on these groups."
+_COMPLETION: Final = "Tokens of prompt + {} beyond the longest token prefix it shares with the prompt."
+
 PAIR_COLUMNS: Final = (
-    Column("pair_id", "str", "", None, None, "Name of the pair, unique in the run.", 1, "pair"),
-    Column("domain", "category", "", None, None, "Named group of pairs that results are reported for.", 1, "pair"),
-    Column("complexity", "int", "dimensionless", 1, 10, "Difficulty as the source gives it, or null.", 1, "pair"),
-    Column(
-        "group",
-        "str",
-        "",
-        None,
-        None,
-        "Pairs that share a prompt or a completion have the same label; resampling works on these groups.",
-        1,
-        "pair",
-    ),
-    Column("prompt_tokens", "int", "tokens", 0, None, "Tokens of the prompt, without BOS.", 1, "pair"),
-    Column(
-        "fact_tokens",
-        "int",
-        "tokens",
-        0,
-        None,
-        "Tokens of prompt + fact beyond the longest token prefix it shares with the prompt.",
-        1,
-        "pair",
-    ),
-    Column(
-        "hall_tokens",
-        "int",
-        "tokens",
-        0,
-        None,
-        "Tokens of prompt + hallucination beyond the longest token prefix it shares with the prompt.",
-        1,
-        "pair",
-    ),
+    _of_pair("pair_id", "str", "Name of the pair, unique in the run."),
+    _of_pair("domain", "category", "Named group of pairs that results are reported for."),
+    _of_pair("complexity", "int", "Difficulty as the source gives it, or null.", "dimensionless", 1, 10),
+    _of_pair("group", "str", _GROUP),
+    _of_pair("prompt_tokens", "int", "Tokens of the prompt, without BOS.", "tokens", 0),
+    _of_pair("fact_tokens", "int", _COMPLETION.format("fact"), "tokens", 0),
+    _of_pair("hall_tokens", "int", _COMPLETION.format("hallucination"), "tokens", 0),
     *(
-        Column(
-            f"{view}_read_token",
-            "str",
-            "",
-            None,
-            None,
-            f"Text of the (last) token at which the {VIEW_WORDS[view]} was read.",
-            1,
-            "pair",
-        )
+        _of_pair(f"{view}_read_token", "str", f"Text of the (last) token at which the {VIEW_WORDS[view]} was read.")
         for view in PAIRS.views
     ),
 )

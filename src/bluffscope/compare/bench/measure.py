@@ -21,7 +21,7 @@ from bluffscope.compare.bench.parts import OneByOne, TextByText, dense_geometry
 from bluffscope.compare.bench.shapes import SHAPES, build_coders, build_language_model
 from bluffscope.compare.bench.texts import LONG_WORDS, LONG_WORDS_OF_THE_DEMO, write_pairs
 from bluffscope.config import DataOptions, EngineOptions, ModelOptions, OutputOptions, RunConfig
-from bluffscope.engine import LocalEngine
+from bluffscope.engine.local import run_here
 from bluffscope.errors import InputError
 from bluffscope.host.buffers import Buffers, kept_heap
 from bluffscope.host.machine import Watch, peak_rss, reset_peak_rss
@@ -132,7 +132,7 @@ class Built:
             shards = cut_shards(pairs, config.engine.shard_pairs)
             depth = 0 if "no read-ahead" in self.job.older else 1
             with nullcontext() if "no pooling" in self.job.older else kept_heap():
-                LocalEngine(depth).run(shards, lambda: worker, commit, lambda _: None)
+                run_here(shards, worker, commit, lambda _: None, depth)
             with stopwatch.stage("write"):
                 merged = merge(folder, len(committed), worker.columns, {})
             seconds = time.perf_counter() - started - stopwatch.seconds.get("load", 0.0)
