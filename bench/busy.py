@@ -8,23 +8,24 @@ is the same beside busy loops without `bluffscope.host.own_process`: threads tha
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+import tyro
+
+from bluffscope.compare.bench.processes import fresh
+from bluffscope.host.own_process import settle
 
 LIMIT = 3.0
 """Times as long that measuring may take."""
 LOOPS = 2
-SECONDS = 600
-"""After which a measurement counts as hanging."""
 READING = ("load", "data", "lint", "health")
 """Stages that do not measure."""
 
@@ -38,23 +39,26 @@ class Case(NamedTuple):
 
 
 CASES = (Case("tiny", 300, 4), Case("demo", 200, "auto"), Case("mid", 60, "auto"))
+SETTINGS = dict.fromkeys(("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS"))
+"""Of threads, which the processes are started without."""
 
 
-def measured(shape: str, folder: Path, pairs: int, batch_size: str) -> dict[str, float]:
+def measured(case: Case, folder: Path, settled: bool) -> Iterator[dict[str, float]]:
     """Seconds that measuring takes in this process, and its threads."""
+    if settled:
+        settle()
     import torch
 
     from bluffscope.api import config_from, run
     from bluffscope.compare.bench.texts import write_pairs
 
     with tempfile.TemporaryDirectory(prefix="bluffscope-busy-") as scratch:
-        data = write_pairs(Path(scratch) / "pairs.jsonl", pairs)
-        named = {} if shape == "demo" else {"model": folder / "model", "sae": folder / "sae"}
-        size = batch_size if batch_size == "auto" else int(batch_size)
-        config = config_from(data=str(data), out=Path(scratch) / "run", batch_size=size, **named)
+        data = write_pairs(Path(scratch) / "pairs.jsonl", case.pairs)
+        named = {} if case.shape == "demo" else {"model": folder / "model", "sae": folder / "sae"}
+        config = config_from(data=str(data), out=Path(scratch) / "run", batch_size=case.batch_size, **named)
         timings = run(config, draw=False).manifest["timings"]
     seconds = timings["total"] - sum(timings.get(stage, 0.0) for stage in READING)
-    return {"seconds": seconds, "total": timings["total"], "threads": torch.get_num_threads()}
+    yield {"seconds": seconds, "total": timings["total"], "threads": torch.get_num_threads()}
 
 
 def save(folder: Path) -> None:
@@ -73,7 +77,7 @@ def save(folder: Path) -> None:
 
 @contextmanager
 def busy_loops(number: int) -> Generator[None, None, None]:
-    """Inside, so many processes keep a core busy each."""
+    """So many processes that keep a core busy each."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
     try:
         yield
@@ -84,65 +88,45 @@ def busy_loops(number: int) -> Generator[None, None, None]:
 
 
 def in_a_process(case: Case, folder: Path, loops: int, *, settled: bool) -> dict[str, float]:
-    """What `measured` returns in a process of its own."""
-    command = [sys.executable, __file__, "--case", case.shape, str(folder), str(case.pairs), str(case.batch_size)]
-    hidden = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    """What `measured` finds in a process of its own."""
     with busy_loops(loops):
-        command += [] if settled else ["--as-it-was"]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=SECONDS, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+        (found,) = fresh(f"case {case.shape}", measured, case, folder, settled, settings=SETTINGS)
+    return found
 
 
-def main() -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=3, help="the median of so many runs counts")
-    parser.add_argument("--only", choices=[case.shape for case in CASES])
-    parser.add_argument("--case", nargs=4, help=argparse.SUPPRESS)
-    parser.add_argument("--as-it-was", action="store_true", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.case:
-        from bluffscope.host.own_process import settle
+def compared(case: Case, folder: Path, repeats: int) -> float:
+    """Measure a case alone and beside busy loops, as it is and as it was; print it. How many times as long it takes."""
+    found = {
+        (settled, loops): [in_a_process(case, folder, loops, settled=settled) for _ in range(repeats)]
+        for settled in (True, False)
+        for loops in (0, LOOPS)
+    }
+    seconds = {key: statistics.median(each["seconds"] for each in several) for key, several in found.items()}
+    ratio = seconds[True, LOOPS] / seconds[True, 0]
+    print(
+        f"{case.shape:<6}{case.pairs:>6}{case.batch_size:>6}{found[True, 0][0]['threads']:>8}{seconds[True, 0]:>8.2f}"
+        f"{seconds[True, LOOPS]:>8.2f}{ratio:>7.2f} |{seconds[False, 0]:>8.2f}{seconds[False, LOOPS]:>8.2f}",
+        flush=True,
+    )
+    return ratio
 
-        if not chosen.as_it_was:
-            settle()
-        shape, folder, pairs, batch_size = chosen.case
-        print(json.dumps(measured(shape, Path(folder), int(pairs), batch_size)))
-        return 0
-    worst = 0.0
+
+def main(repeats: int = 3, only: Literal["tiny", "demo", "mid"] | None = None) -> int:
+    """Measure and print.
+
+    Args:
+        repeats: the median of so many runs counts.
+        only: one of the cases.
+    """
     with tempfile.TemporaryDirectory(prefix="bluffscope-busy-") as scratch:
         save(Path(scratch))
-        print(f"load at the start: {os.getloadavg()[0]:.1f}; medians of {chosen.repeats}, seconds of measuring")
-        print(
-            f"{'case':<6}{'pairs':>6}{'batch':>6}{'threads':>8}{'alone':>8}{'busy':>8}{'ratio':>7}"
-            " | as it was: alone, busy"
-        )
-        for case in CASES:
-            if chosen.only in (None, case.shape):
-                found = {
-                    (settled, loops): [
-                        in_a_process(case, Path(scratch) / case.shape, loops, settled=settled)
-                        for _ in range(chosen.repeats)
-                    ]
-                    for settled in (True, False)
-                    for loops in (0, LOOPS)
-                }
-                seconds = {
-                    key: statistics.median(each["seconds"] for each in several) for key, several in found.items()
-                }
-                threads = found[True, 0][0]["threads"]
-                ratio = seconds[True, LOOPS] / seconds[True, 0]
-                worst = max(worst, ratio)
-                print(
-                    f"{case.shape:<6}{case.pairs:>6}{case.batch_size:>6}{threads:>8}{seconds[True, 0]:>8.2f}"
-                    f"{seconds[True, LOOPS]:>8.2f}{ratio:>7.2f}"
-                    f" |{seconds[False, 0]:>8.2f}{seconds[False, LOOPS]:>8.2f}",
-                    flush=True,
-                )
+        print(f"load at the start: {os.getloadavg()[0]:.1f}; medians of {repeats}, seconds of measuring")
+        heads = f"{'case':<6}{'pairs':>6}{'batch':>6}{'threads':>8}{'alone':>8}{'busy':>8}{'ratio':>7}"
+        print(f"{heads} | as it was: alone, busy")
+        worst = max(compared(case, Path(scratch) / case.shape, repeats) for case in CASES if only in (None, case.shape))
     print(f"worst ratio {worst:.2f}, limit {LIMIT}")
     return int(worst > LIMIT)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tyro.cli(main))

@@ -9,29 +9,27 @@ and prints its seconds and peak memory.
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import io
+import itertools
 import json
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import tyro
+
+from bluffscope.cli.main import main as bluffscope
+from bluffscope.compare.bench.processes import fresh
+from bluffscope.host.machine import peak_rss
 
 LAYERS = (5, 12, 20)
 WIDTH = 16384
 ACTIVE = 70
 PLANTED = slice(100, 130)
 BLOCK = 500
-COMMAND = """
-import sys
-from bluffscope.cli.main import main
-from bluffscope.host.machine import peak_rss
-code = main(sys.argv[1:])
-print(peak_rss(), file=sys.stderr)
-sys.exit(code)
-"""
 
 
 def rates() -> np.ndarray:
@@ -41,34 +39,25 @@ def rates() -> np.ndarray:
     return np.minimum(clipped / clipped.sum() * ACTIVE, 1)
 
 
-def block(rng: np.random.Generator, ids: list[str]) -> pl.DataFrame:
+def block(rng: np.random.Generator, ids: pl.Series) -> pl.DataFrame:
     """The features of some pairs."""
     parts = []
-    for layer in LAYERS:
-        for view in ("prompt", "fact", "hall"):
-            rate = rates()
-            if view == "hall":
-                rate[PLANTED] *= 3
-            pair, feature = np.nonzero(rng.random((len(ids), WIDTH)) < rate)
-            parts.append(
-                pl.DataFrame(
-                    {
-                        "pair_id": pl.Series(ids)[pair],
-                        "view": [view] * len(pair),
-                        "layer": np.full(len(pair), layer, np.int32),
-                        "feature": feature.astype(np.int32),
-                        "activation": rng.gamma(2, 3, len(pair)).astype(np.float32),
-                    }
-                )
-            )
-    return pl.concat(parts).sort("pair_id", maintain_order=True)
+    for layer, view in itertools.product(LAYERS, ("prompt", "fact", "hall")):
+        rate = rates()
+        if view == "hall":
+            rate[PLANTED] *= 3
+        pair, feature = np.nonzero(rng.random((len(ids), WIDTH)) < rate)
+        fired = pl.DataFrame({"pair_id": ids[pair], "feature": feature, "activation": rng.gamma(2, 3, len(pair))})
+        parts.append(fired.with_columns(view=pl.lit(view), layer=pl.lit(layer)))
+    columns = ("pair_id", "view", pl.col("layer", "feature").cast(pl.Int32), pl.col("activation").cast(pl.Float32))
+    return pl.concat(parts).select(*columns).sort("pair_id", maintain_order=True)
 
 
 def write_run(folder: Path, pairs: int) -> int:
-    """A run's folder, as far as the command reads it; gives the number of activations of facts and hallucinations."""
+    """A run's folder, as far as the command reads it; returns the number of activations of facts and hallucinations."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    ids = [f"pair-{number:06d}" for number in range(pairs)]
+    ids = pl.Series([f"pair-{number:06d}" for number in range(pairs)])
     frame = pl.concat(block(rng, ids[start : start + BLOCK]) for start in range(0, pairs, BLOCK))
     frame.write_parquet(folder / "features.parquet", row_group_size=100_000)
     domain = [("entity", "temporal", "logical", "adversarial")[number % 4] for number in range(pairs)]
@@ -81,22 +70,26 @@ def write_run(folder: Path, pairs: int) -> int:
     return frame.filter(pl.col("view") != "prompt").height
 
 
-def main() -> None:
-    """Write, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=10_000)
-    parser.add_argument("--folder", type=Path, required=True, help="must not exist")
-    options = parser.parse_args()
-    activations = write_run(options.folder, options.pairs)
-    command = [sys.executable, "-c", COMMAND, "features", str(options.folder)]
+def command(folder: Path) -> Iterator[tuple[str, float, float]]:
+    """What the command says, its seconds, and the process's peak memory in GB."""
     started = time.perf_counter()
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
-    seconds = time.perf_counter() - started
-    peak = int(done.stderr.splitlines()[-1]) / 1e9
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("Layer", "Of "))]
-    lines.append(f"{options.pairs:,} pairs, {activations:,} activations: {seconds:.1f} s, {peak:.2f} GB at the most")
-    sys.stdout.write("\n".join(lines) + "\n")
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        bluffscope(["features", str(folder)])
+    yield said.getvalue(), time.perf_counter() - started, peak_rss() / 1e9
+
+
+def main(folder: Path, pairs: int = 10_000) -> None:
+    """Write, run, print.
+
+    Args:
+        folder: of the made-up run; must not exist.
+        pairs: how many it has.
+    """
+    activations = write_run(folder, pairs)
+    ((said, seconds, peak),) = fresh("bluffscope features", command, folder)
+    print(*(line for line in said.splitlines() if line.startswith(("Layer", "Of "))), sep="\n")
+    print(f"{pairs:,} pairs, {activations:,} activations: {seconds:.1f} s, {peak:.2f} GB at the most")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -1,6 +1,6 @@
 """This package against TransformerLens and SAELens: the same job, the same results, the time each takes.
 
-`python bench/field.py compare` runs, for the embedded model and the `mid` shape, the two ways of `lens_saes.py` and
+`python bench/field.py` runs, for the embedded model and the `mid` shape, the two ways of `lens_saes.py` and
 the packed engine, each in a process of its own, one after the other on this machine; checks that all metrics agree;
 and prints seconds a pair and their ratios. The slow ways are timed on `--pairs` pairs spread evenly over bluff200, the
 engine on all of it; loading and warming up are left out, the engine's look for faults in the pairs (lint), which the
@@ -12,61 +12,45 @@ Its environment: `pip install --constraint constraints.txt -r bench/requirements
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
+import tyro
 
 from bluffscope.api import config_from, run
+from bluffscope.compare.bench.processes import fresh
 from bluffscope.compare.bench.shapes import SHAPES, Shape, save_shape
 from bluffscope.compare.tables import Comparison, compare
 
-HERE = Path(__file__).resolve().parent
 GOALS = {"guide": 100, "careful": 30}
 """Times faster than each way that the engine is meant to be, at the mid shape."""
 
 
-def measure_engine(folder: Path, layers: Sequence[int], out: Path) -> None:
-    """Analyse all bundled pairs as `bluffscope analyze` does, but for the figures."""
+def engine(folder: Path, layers: Sequence[int]) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
+    """Analyse all bundled pairs as `bluffscope analyze` does, but for the figures: the record, and the table."""
     options = {"model": str(folder / "model"), "sae": str(folder / "sae"), "layers": list(layers)}
-    result = run(config_from(**options, device="cpu", dtype="float32", out=out), draw=False)
-    timings: dict[str, float] = result.manifest["timings"]
-    pairs = len(result.metrics())
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        config = config_from(**options, device="cpu", dtype="float32", out=Path(scratch) / "run")
+        result = run(config, draw=False)
+        timings: dict[str, float] = result.manifest["timings"]
+        table = result.metrics()
     seconds = sum(seconds for stage, seconds in timings.items() if stage not in ("load", "lint", "total"))
-    record = {"seconds_per_pair": seconds / pairs, "pairs": pairs, "timings": timings}
-    (out / "measured.json").write_text(json.dumps(record), encoding="utf-8")
+    yield {"seconds_per_pair": seconds / len(table), "pairs": len(table), "timings": timings}, table
 
 
-def in_own_process(script: str, *arguments: object) -> None:
-    """Run one of the scripts here; its error output is shown only if it fails."""
-    command = [sys.executable, "-W", "ignore", str(HERE / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stderr[-4000:]}")
+def lens(way: str, folder: Path, layers: Sequence[int], pairs: int) -> Iterator[dict[str, Any]]:
+    """One of the field's ways."""
+    from lens_saes import measured  # seconds-slow, and it patches transformers for its whole process
 
-
-def engine(folder: Path, shape: Shape) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Measured once in a process of its own: the record, and the table."""
-    out = Path(tempfile.mkdtemp(dir=folder)) / "run"
-    in_own_process("field.py", "engine", "--folder", folder, "--out", out, "--layers", *shape.layers)
-    return json.loads((out / "measured.json").read_text("utf-8")), pl.read_parquet(out / "metrics.parquet")
-
-
-def lens(way: str, folder: Path, shape: Shape, pairs: int) -> dict[str, Any]:
-    """One of the field's ways, measured in a process of its own."""
-    out = folder / f"{way}.json"
-    parts = ("--model", folder / "model", "--sae", folder / "sae", "--layers", *shape.layers)
-    in_own_process("lens_saes.py", way, *parts, "--pairs", pairs, "--out", out)
-    return json.loads(out.read_text("utf-8"))
+    yield measured(way, folder / "model", folder / "sae", layers, pairs)
 
 
 def agreement(table: pl.DataFrame, rows: list[dict[str, Any]]) -> Comparison:
@@ -80,9 +64,9 @@ def compare_shape(shape: Shape, pairs: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="field-") as scratch:
         folder = Path(scratch)
         save_shape(shape, folder)
-        first, table = engine(folder, shape)
-        ways = {way: lens(way, folder, shape, pairs) for way in GOALS}
-        second, _ = engine(folder, shape)
+        ((first, table),) = fresh("the engine", engine, folder, shape.layers)
+        ways = {way: next(fresh(way, lens, way, folder, shape.layers, pairs)) for way in GOALS}
+        ((second, _),) = fresh("the engine", engine, folder, shape.layers)
     ours = [first["seconds_per_pair"], second["seconds_per_pair"]]
     packed = statistics.mean(ours)
     records: list[dict[str, Any]] = []
@@ -127,31 +111,25 @@ def show(records: list[dict[str, Any]]) -> None:
         print(f"      {'results agree' if record['agrees'] else 'RESULTS DIFFER'}: {record['agreement']}")
 
 
-def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    whole = commands.add_parser("compare", help="measure everything and print the ratios")
-    whole.add_argument("--shape", choices=("demo", "mid"), nargs="+", default=["demo", "mid"])
-    whole.add_argument("--pairs", type=int, default=20, help="pairs that the slow ways are timed on")
-    whole.add_argument("--out", type=Path, default=Path("field.json"))
-    part = commands.add_parser("engine", help="measure the packed engine alone (compare does it)")
-    part.add_argument("--folder", type=Path, required=True, help="model/ and sae/")
-    part.add_argument("--layers", type=int, nargs="+", required=True)
-    part.add_argument("--out", type=Path, required=True, help="the run's folder")
-    args = parser.parse_args()
-    if args.command == "engine":
-        measure_engine(args.folder, args.layers, args.out)
-        return 0
-    if args.pairs < 1:
-        parser.error(f"--pairs {args.pairs}: give at least 1")
+def main(
+    shape: tuple[Literal["demo", "mid"], ...] = ("demo", "mid"), pairs: int = 20, out: Path = Path("field.json")
+) -> int:
+    """Measure everything and print the ratios.
+
+    Args:
+        shape: models.
+        pairs: pairs that the slow ways are timed on.
+        out: file of the records.
+    """
+    if pairs < 1:
+        sys.exit(f"--pairs {pairs}: give at least 1")
     started = time.perf_counter()
-    records = [record for name in args.shape for record in compare_shape(SHAPES[name], args.pairs)]
-    args.out.write_text(json.dumps(records, indent=1), encoding="utf-8")
+    records = [record for name in shape for record in compare_shape(SHAPES[name], pairs)]
+    out.write_text(json.dumps(records, indent=1), encoding="utf-8")
     show(records)
-    print(f"{args.out} written after {time.perf_counter() - started:.0f} s")
+    print(f"{out} written after {time.perf_counter() - started:.0f} s")
     return 0 if all(record.get("agrees", True) for record in records) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tyro.cli(main))

@@ -1,12 +1,11 @@
 """The comprehensive analysis the way the field does it: TransformerLens and SAELens, one text at a time, float32.
 
-`python bench/lens_saes.py WAY --model DIR --sae DIR --layers 2 5 9 --pairs 4 --out FILE.json` measures bundled pairs
-one of two ways; `bench/field.py` runs both, each in a process of its own, since bridges patch transformers for the
-whole process. The bridge holds the raw Hugging Face weights: nothing is folded, nothing centred.
+`bench/field.py` measures bundled pairs in two ways, each in a process of its own, since bridges patch transformers for
+the whole process. The bridge holds the raw Hugging Face weights: nothing is folded, nothing centred.
 
 guide:   the single pass as often written. 13 forwards a pair, each of the whole model with every hook cached: fact
          and hall for each of three layers; prompt, fact, hall for misalignment; fact and hall for stability; fact and
-         hall for cross-layer. The SAE encodes each layer's residual of each of them anew.
+         hall for cross-layer. The SAE encodes each layer's residual of each of them again.
 careful: one forward a text that caches the layers' residuals only and stops after the last of them; every residual is
          encoded once.
 
@@ -16,13 +15,13 @@ Of this package only the noise is imported, which is a definition; the metrics a
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -43,17 +42,6 @@ COMPLETIONS = ("fact", "hall")
 NOISE, DRAWS, SEED = 0.1, 8, 0
 Row = dict[str, Any]
 Pair = dict[str, Any]
-
-
-@dataclass
-class Counts:
-    """Work done on the pairs that were timed."""
-
-    forwards: int = 0
-    encodes: int = 0
-    eigendecompositions: int = 0
-    tokens: int = 0
-    """Fed to the model, BOS included."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +69,8 @@ class Lens:
 
     bridge: TransformerBridge
     saes: dict[int, SAE]
-    counts: Counts = field(default_factory=Counts)
+    counts: Counter[str] = field(default_factory=Counter)
+    """Forwards, encodes, eigendecompositions, and the tokens fed to the model, BOS included."""
 
     @classmethod
     def load(cls, model: Path, sae: Path, layers: Iterable[int]) -> Lens:
@@ -99,24 +88,26 @@ class Lens:
         """One forward of one text; (d_model,) by layer at its last token, for the layers that were cached."""
         tokens = self.bridge.to_tokens(text, prepend_bos=True)
         _, cache = self.bridge.run_with_cache(tokens, **options)
-        self.counts.forwards += 1
-        self.counts.tokens += tokens.shape[1]
+        self.counts["forwards"] += 1
+        self.counts["tokens"] += tokens.shape[1]
         return {layer: cache[hook(layer)][0, -1] for layer in self.layers if hook(layer) in cache}
 
     def read(self, layer: int, residual: torch.Tensor) -> Read:
         """Encode and decode one residual."""
         sae = self.saes[layer]
         features = sae.encode(residual[None])
-        self.counts.encodes += 1
+        self.counts["encodes"] += 1
         return Read(residual, features[0].double().numpy(), sae.decode(features)[0].double().numpy())
+
+    def active(self, layer: int, read: Read) -> tuple[np.ndarray, np.ndarray]:
+        """Magnitudes of the active features, and their decoder rows (active, d_model)."""
+        active = np.flatnonzero(read.features)
+        return read.features[active], self.saes[layer].W_dec[torch.from_numpy(active)].double().numpy()
 
     def shape(self, layer: int, read: Read) -> Shape:
         """Geometry of the active decoder rows, by the d x d matrix."""
-        active = np.flatnonzero(read.features)
-        a = read.features[active]
-        n = len(a)
-        directions = self.saes[layer].W_dec[torch.from_numpy(active)].double().numpy()  # (active, d_model)
-        self.counts.eigendecompositions += n >= 2
+        a, directions = self.active(layer, read)
+        self.counts["eigendecompositions"] += len(a) >= 2
         return shape_of(a, directions)
 
     def noisy(self, pair: str, view: str, read: Read) -> list[np.ndarray]:
@@ -125,7 +116,7 @@ class Lens:
         width = len(read.residual)
         noise = [unit_noise(SEED, pair, view, layer, draw, tokens=1, d_model=width) for draw in range(DRAWS)]
         disturbed = read.residual + torch.from_numpy(NOISE * np.concatenate(noise)).float()  # (draw, d_model)
-        self.counts.encodes += 1
+        self.counts["encodes"] += 1
         return list(self.saes[layer].encode(disturbed).double().numpy())
 
 
@@ -138,23 +129,17 @@ def guide(lens: Lens, pair: Pair) -> Row:
     """The single pass as it is often written: 13 full forwards."""
     texts = texts_of(pair)
     first, middle, last = lens.layers[0], lens.layers[len(lens.layers) // 2], lens.layers[-1]
-    prompt = lens.residuals(texts["prompt"])
-    reads = {("prompt", layer): lens.read(layer, prompt[layer]) for layer in lens.layers}
+
+    def read(view: str, *layers: int) -> list[Read]:
+        residuals = lens.residuals(texts[view])
+        return [lens.read(layer, residuals[layer]) for layer in layers]
+
+    reads = {("prompt", layer): one for layer, one in zip(lens.layers, read("prompt", *lens.layers), strict=True)}
     for layer in lens.layers:
         for view in COMPLETIONS:
-            reads[view, layer] = lens.read(layer, lens.residuals(texts[view])[layer])
-    shapes = {(view, layer): lens.shape(layer, read) for (view, layer), read in reads.items()}
-    row = layer_metrics(reads, shapes)
-    for view in COMPLETIONS:
-        again = lens.read(first, lens.residuals(texts[view])[first])
-        row |= misalignment(view, shapes["prompt", first], shapes[view, first], again, lens.saes[first])
-    for view in COMPLETIONS:
-        once_more = lens.read(first, lens.residuals(texts[view])[first])
-        row |= stability_and_entropy(lens, pair["id"], view, once_more)
-    for view in COMPLETIONS:
-        both = lens.residuals(texts[view])
-        row |= cross_layer(view, lens.read(middle, both[middle]), lens.read(last, both[last]))
-    return with_differences(row)
+            reads[view, layer] = read(view, layer)[0]
+    again = [{view: read(view, *layers) for view in COMPLETIONS} for layers in ((first,), (first,), (middle, last))]
+    return analysed(lens, pair, reads, *again)
 
 
 def careful(lens: Lens, pair: Pair) -> Row:
@@ -165,13 +150,25 @@ def careful(lens: Lens, pair: Pair) -> Row:
     for view, text in texts_of(pair).items():
         residuals = lens.residuals(text, names_filter=wanted, stop_at_layer=max(lens.layers) + 1)
         reads |= {(view, layer): lens.read(layer, residual) for layer, residual in residuals.items()}
+    at_first = {view: [reads[view, first]] for view in COMPLETIONS}
+    both = {view: [reads[view, middle], reads[view, last]] for view in COMPLETIONS}
+    return analysed(lens, pair, reads, at_first, at_first, both)
+
+
+Several = dict[str, list[Read]]
+
+
+def analysed(
+    lens: Lens, pair: Pair, reads: dict[tuple[str, int], Read], aligned: Several, noised: Several, both: Several
+) -> Row:
+    """All metrics, of the reads that analysis 1, 2, 3 with 4, and 5 look at."""
     shapes = {(view, layer): lens.shape(layer, read) for (view, layer), read in reads.items()}
-    row = layer_metrics(reads, shapes)
+    row, first = layer_metrics(reads, shapes), lens.layers[0]
     for view in COMPLETIONS:
-        read = reads[view, first]
-        row |= misalignment(view, shapes["prompt", first], shapes[view, first], read, lens.saes[first])
-        row |= stability_and_entropy(lens, pair["id"], view, read)
-        row |= cross_layer(view, reads[view, middle], reads[view, last])
+        active = lens.active(first, *aligned[view])
+        row |= misalignment(view, shapes["prompt", first], shapes[view, first], active)
+        row |= stability_and_entropy(lens, pair["id"], view, *noised[view])
+        row |= cross_layer(view, *both[view])
     return with_differences(row)
 
 
@@ -237,14 +234,11 @@ def class_of(elongation: float, sphericity: float) -> str:
     return "Prolate" if elongation < 0.6 and sphericity < 0.6 else "Triaxial"
 
 
-def misalignment(view: str, prompt: Shape, shape: Shape, read: Read, sae: SAE) -> Row:
+def misalignment(view: str, prompt: Shape, shape: Shape, active: tuple[np.ndarray, np.ndarray]) -> Row:
     """Analysis 2."""
-    active = np.flatnonzero(read.features)
-    a = read.features[active]
-    directions = sae.W_dec[torch.from_numpy(active)].double().numpy()
-    centroid = a / a.sum() @ directions if len(a) else None
+    a, directions = active
     return {
-        f"centroid_drift_{view}": angle(prompt.centroid, centroid),
+        f"centroid_drift_{view}": angle(prompt.centroid, a / a.sum() @ directions if len(a) else None),
         f"axis_twist_{view}": line_angle(prompt.axis, shape.axis),
     }
 
@@ -320,39 +314,26 @@ def bundled_pairs(count: int) -> list[Pair]:
 
 
 @torch.no_grad()
-def measure(way: Callable[[Lens, Pair], Row], lens: Lens, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Rows and seconds of every pair; the first is done once before, untimed, to warm up."""
-    way(lens, pairs[0])
-    lens.counts = Counts()
+def measured(way: str, model: Path, sae: Path, layers: Sequence[int], count: int) -> dict[str, Any]:
+    """Rows and seconds of so many pairs; the first is done once before, untimed, to warm up.
+
+    Args:
+        way: one of `WAYS`.
+        model: folder in Hugging Face layout.
+        sae: folder with layer_K/ as SAELens saves them.
+        layers: which are measured.
+        count: pairs that are timed.
+    """
+    lens, pairs = Lens.load(model, sae, layers), bundled_pairs(count)
+    WAYS[way](lens, pairs[0])
+    lens.counts.clear()
     rows: list[Row] = []
     seconds: list[float] = []
     for pair in pairs:
         start = time.perf_counter()
-        row = way(lens, pair)
+        row = WAYS[way](lens, pair)
         seconds.append(time.perf_counter() - start)
         rows.append({"pair_id": pair["id"], **row})
-    return {"seconds": seconds, "rows": rows, "counts": asdict(lens.counts)}
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("way", choices=WAYS)
-    parser.add_argument("--model", type=Path, required=True, help="folder in Hugging Face layout")
-    parser.add_argument("--sae", type=Path, required=True, help="folder with layer_K/ as SAELens saves them")
-    parser.add_argument("--layers", type=int, nargs="+", required=True)
-    parser.add_argument("--pairs", type=int, default=4, help="pairs that are timed")
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    lens = Lens.load(args.model, args.sae, args.layers)
-    result = measure(WAYS[args.way], lens, bundled_pairs(args.pairs))
-    result |= {
-        "way": args.way,
-        "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("transformer-lens", "sae-lens", "transformers", "torch")},
-    }
-    args.out.write_text(json.dumps(result), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    versions = {name: version(name) for name in ("transformer-lens", "sae-lens", "transformers", "torch")}
+    found = {"seconds": seconds, "rows": rows, "counts": dict(lens.counts)}
+    return found | {"threads": torch.get_num_threads(), "versions": versions}

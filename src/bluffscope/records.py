@@ -90,6 +90,12 @@ def joined(prompt: str, completion: str, join: str) -> str:
     return prompt + join + completion
 
 
+def spread(count: int, wanted: int) -> list[int]:
+    """So many places out of `count`, from the middle of each of as many equal stretches; all where there are fewer."""
+    wanted = min(count, wanted)
+    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
+
+
 class Item(Protocol):
     """What makes one row of the result table: some texts that are read together."""
 

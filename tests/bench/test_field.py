@@ -19,7 +19,7 @@ def records(tmp_path_factory):
     """Of the embedded model on two pairs, by way."""
     out = tmp_path_factory.mktemp("field") / "field.json"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(SCRIPT), "compare", "--shape", "demo", "--pairs", "2", "--out", str(out)],
+        [sys.executable, "-W", "ignore", str(SCRIPT), "--shape", "demo", "--pairs", "2", "--out", str(out)],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bluffscope.compare.bench import tables
-from bluffscope.compare.bench.jobs import STEPS, Job, Measurement, ladder
+from bluffscope.compare.bench.jobs import PIECES, STEPS, Job, Measurement, ladder
 from bluffscope.compare.bench.processes import JobFailed, run_job
 from bluffscope.compare.bench.texts import pairs
 
@@ -41,10 +41,8 @@ def test_the_ladder_has_every_step_each_on_top_of_the_one_before():
     jobs = list(ladder("gemma-2-2b"))
     assert [job.step for job in jobs] == list(STEPS)
     assert [job.strategy for job in jobs[:2]] == ["separate", "sequential"]
-    flags = [
-        (job.text_by_text, job.one_by_one, job.dense, job.whole, not job.pooled, job.depth == 0) for job in jobs[2:]
-    ]
-    assert [sum(flag) for flag in flags] == [6, 5, 4, 3, 2, 2, 1, 0, 0, 0]
+    assert [job.older for job in jobs[2:]] == [PIECES[left:] for left in (0, 1, 2, 3, 4, 4, 5, 6, 6, 6)]
+    assert len(PIECES) == 6
     assert [job.strategy for job in jobs[2:8]] == ["batched"] * 5 + ["packed"]
     assert [job.dtype for job in jobs[-2:]] == ["bfloat16", "bfloat16"]
 

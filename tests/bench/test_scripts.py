@@ -46,6 +46,6 @@ def test_a_script_imports_what_there_is(script):
 def test_the_measurement_beside_busy_loops_runs_on_the_models_that_it_saves(tmp_path):
     busy = runpy.run_path(str(ROOT / "bench" / "busy.py"))
     busy["save"](tmp_path)
-    found = busy["measured"]("tiny", tmp_path / "tiny", 5, "4")
+    (found,) = busy["measured"](busy["Case"]("tiny", 5, 4), tmp_path / "tiny", False)
     assert 0 < found["seconds"] < found["total"]
     assert (tmp_path / "mid" / "model" / "config.json").exists()

@@ -13,7 +13,7 @@ import scipy.stats
 import bluffscope
 import tiny
 from bluffscope.compare.precision import FEATURES
-from bluffscope.compare.runs import COMPARE_SCHEMA, compare_all, match_layers
+from bluffscope.compare.runs import COMPARE_SCHEMA, compare_all, match_layers, with_agreement
 from bluffscope.errors import InputError
 from bluffscope.stats import Resampling, analyse_table
 from bluffscope.table.reader import Run
@@ -282,21 +282,18 @@ def test_every_further_run_is_compared_with_the_first(plain, half, make):
 
 
 def test_signs_count_where_an_effect_is_shown():
-    from bluffscope.compare.runs import _agreement
-
-    def verdict(name, mean):
-        return {"verdict": name, "mean_diff": mean, "dz": mean, "adj_dz": mean}
-
     cases = [
         (("separates", 1.0), ("separates", 0.5), (True, True, True)),
         (("separates", 1.0), ("separates", -0.5), (True, False, False)),
         (("inconclusive", 0.1), ("inconclusive", -0.1), (True, False, True)),
         (("separates", 1.0), ("inconclusive", 1.0), (False, True, False)),
         (("inconclusive", None), ("inconclusive", None), (True, None, True)),
+        (("confounded", None), ("confounded", 1.0), (True, None, False)),
     ]
-    for first, other, expected in cases:
-        found = _agreement(verdict(*first), verdict(*other))
-        assert (found["same_verdict"], found["same_sign"], found["agrees"]) == expected
+    names = ("verdict_first", "mean_diff_first", "verdict_other", "mean_diff_other")
+    rows = pl.DataFrame([(*first, *other) for first, other, _ in cases], schema=names, orient="row")
+    found = with_agreement(rows).select("same_verdict", "same_sign", "agrees")
+    assert found.rows() == [expected for _, _, expected in cases]
 
 
 def test_a_redefined_metric_and_another_version_are_said(plain, tmp_path):

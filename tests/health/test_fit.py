@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bluffscope.health import Check, explained_variance
+from bluffscope.health import explained_variance
+from bluffscope.health.check import found
 from bluffscope.health.table import check_l0
 
 ENTRY = {"d_in": 128, "trained_on": {"k": None}}
@@ -41,8 +42,9 @@ def test_without_a_published_l0_it_may_not_exceed_the_width():
     assert check_l0(5, 129.0, {**ENTRY, "published_l0": None, "trained_on": {"k": 100}}).severity == "ok"
 
 
-@pytest.mark.parametrize(("severity", "said"), [("ok", ""), ("note", ""), ("warning", "why"), ("error", "why")])
-def test_what_is_well_needs_no_meaning_and_no_advice(severity, said):
-    row = Check(check="L0", severity=severity, expected="a", seen="b", means="why", do="why")
-    assert (row.means, row.do) == (said, said)
-    assert row.message == "L0: expected a, seen b" + (". why. why" if said else "")
+@pytest.mark.parametrize(("severity", "failed"), [("ok", False), ("note", False), ("warning", True), ("error", True)])
+def test_what_is_well_needs_no_meaning_and_no_advice(severity, failed):
+    row = found("pairs measured", severity, "b")
+    means, do = ("Nothing was measured", "See quarantine.parquet for the reasons") if failed else ("", "")
+    assert (row.means, row.do) == (means, do)
+    assert row.message == "pairs measured: expected at least one, seen b" + (f". {means}. {do}" if failed else "")

@@ -12,7 +12,7 @@ from statsmodels.api import OLS, add_constant
 from bluffscope.stats import LADDER_SCHEMA, analyse_table, build_study
 from bluffscope.stats.intercepts import Moments, intercepts
 from bluffscope.stats.ladder import RUNGS, confound_ladder
-from bluffscope.stats.leave_one_domain_out import Resampled
+from bluffscope.stats.leave_one_domain_out import resampled
 from bluffscope.stats.length_control import adjust
 from bluffscope.stats.resampling import drawn_counts
 from studies import QUICK, one_metric, tables
@@ -118,7 +118,7 @@ def test_resamples_from_sums_are_those_of_the_pairs_themselves():
     counts = drawn_counts(25, 6, rng)
     mean = d.mean(axis=0)
     fitted = Moments.by_group(d - mean, x, groups, 25).drawn(counts).dz(mean)
-    moved = Resampled.of(d, x[:, 0], domains, [0, 2], groups).dz(counts)
+    moved = resampled(d, x[:, 0], domains, [0, 2], groups)(counts)
     for draw, times in enumerate(counts.astype(int)):
         rows = np.repeat(np.arange(60), times[groups])
         for metric in range(2):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,7 @@ from bluffscope.config import DataOptions, OutputOptions, RunConfig, run_config
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.metrics import ANALYSES, LAYER_METRICS, Analysis
-from bluffscope.records import VIEWS
+from bluffscope.records import VIEWS, spread
 from bluffscope.table.atomic import atomic_write
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.reader import Run, read_run
@@ -115,7 +115,8 @@ def measure_fidelity(
     if (named := config.engine.address) not in (None, "auto", address):
         raise InputError(f"{path}: its options name a Ray cluster; if it is yours, give address={named!r}")
     check_fidelity(replace(config, output=replace(config.output, fidelity=pairs)))
-    pair_ids = _spread(run.metrics["pair_id"].to_list(), pairs)
+    measured = run.metrics["pair_id"]
+    pair_ids = measured.gather(spread(len(measured), pairs)).to_list()
     if not pair_ids:
         raise InputError(f"{path}: no pair to compare; give at least 1, and a run that measured some")
     started = time.perf_counter()
@@ -128,12 +129,6 @@ def measure_fidelity(
     atomic_write(path / "fidelity.parquet", lambda temporary: table.write_parquet(temporary))
     RunFolder(path).write_manifest({**run.manifest, "fidelity": fidelity.entry()})
     return fidelity
-
-
-def _spread(pair_ids: Sequence[str], count: int) -> list[str]:
-    """So many of the pairs, from the middle of each of as many equal stretches."""
-    count = min(count, len(pair_ids))
-    return [pair_ids[(2 * i + 1) * len(pair_ids) // (2 * count)] for i in range(count)]
 
 
 def _write_pairs(run: Run, pair_ids: Sequence[str], folder: Path) -> Path:
@@ -154,14 +149,8 @@ def _in_float32(config: RunConfig, data: Path, out: Path) -> RunConfig:
     )
 
 
-class _Cells(NamedTuple):
-    """Columns that are summed up in one row."""
-
-    metric: str
-    layer: int | None
-    part: str
-    kind: Kind
-    columns: tuple[str, ...]
+Cells = tuple[str, int | None, str, Kind, list[str]]
+"""Columns that are summed up in one row: metric, layer, part, kind, and their names."""
 
 
 def compare_runs(run: Run, reference: Run, config: RunConfig, pair_ids: Collection[str] | None = None) -> pl.DataFrame:
@@ -183,19 +172,19 @@ def compare_runs(run: Run, reference: Run, config: RunConfig, pair_ids: Collecti
         raise InputError("fidelity: none of the pairs chosen could be measured in float32; choose more of them")
     ours, theirs = (_with_differences(table, config) for table in aligned(ids, run.metrics, reference.metrics))
     rows = [*_feature_rows(run, reference, ids)]
-    for cells in _all_cells(config):
-        columns = [name for name in cells.columns if name in ours.columns and name in theirs.columns]
-        if columns:
-            rows.append(_metric_row(cells, ours.select(columns), theirs.select(columns)))
+    for metric, layer, part, kind, names in _all_cells(config):
+        if columns := [name for name in names if name in ours.columns and name in theirs.columns]:
+            found = _differences(kind, ours.select(columns), theirs.select(columns))
+            rows.append({"metric": metric, "layer": layer, "part": part} | found)
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
 def _with_differences(metrics: pl.DataFrame, config: RunConfig) -> pl.DataFrame:
     """The table with hallucination - fact of the per-layer metrics, which it leaves to its reader."""
-    named = [f"l{layer}_{{}}_{metric.name}" for layer in config.model.layers for metric in _LAYER_NUMBERS]
+    names = (f"l{layer}_{{}}_{metric.name}" for layer in config.model.layers for metric in _LAYER_NUMBERS)
     return metrics.with_columns(
         (pl.col(name.format("hall")) - pl.col(name.format("fact"))).alias(name.format("diff"))
-        for name in named
+        for name in names
         if name.format("hall") in metrics.columns
     )
 
@@ -203,33 +192,31 @@ def _with_differences(metrics: pl.DataFrame, config: RunConfig) -> pl.DataFrame:
 _LAYER_NUMBERS: Final = tuple(metric for metric in LAYER_METRICS if metric.kind == "float")
 
 
-def _all_cells(config: RunConfig) -> Iterator[_Cells]:
+def _all_cells(config: RunConfig) -> Iterator[Cells]:
     for layer in config.model.layers:
         for metric in LAYER_METRICS:
-            names = tuple(f"l{layer}_{view}_{metric.name}" for view in VIEWS)
-            yield _Cells(metric.name, layer, "text", metric.kind, names)
+            yield metric.name, layer, "text", metric.kind, [f"l{layer}_{view}_{metric.name}" for view in VIEWS]
             if metric.kind == "float":
-                yield _Cells(metric.name, layer, "diff", metric.kind, (f"l{layer}_diff_{metric.name}",))
+                yield metric.name, layer, "diff", metric.kind, [f"l{layer}_diff_{metric.name}"]
     for column in measured_columns((), config.measure.noise_sweep):
         if (name := column.name.removesuffix("_diff")) != column.name:
-            yield _Cells(name, None, "text", column.kind, (f"{name}_fact", f"{name}_hall"))
-            yield _Cells(name, None, "diff", column.kind, (column.name,))
+            yield name, None, "text", column.kind, [f"{name}_fact", f"{name}_hall"]
+            yield name, None, "diff", column.kind, [column.name]
 
 
-def _metric_row(cells: _Cells, ours: pl.DataFrame, theirs: pl.DataFrame) -> dict[str, Any]:
-    row: dict[str, Any] = {"metric": cells.metric, "layer": cells.layer, "part": cells.part}
-    if cells.kind == "category":
+def _differences(kind: Kind, ours: pl.DataFrame, theirs: pl.DataFrame) -> dict[str, Any]:
+    """What a row says of some columns of both tables."""
+    if kind == "category":
         differs = [a.ne_missing(b).to_numpy() for a, b in zip(ours, theirs, strict=True)]
-        return row | {"n": ours.height * ours.width, "changed": float(np.mean(differs))}
+        return {"n": ours.height * ours.width, "changed": float(np.mean(differs))}
     a, b = ours.to_numpy(), theirs.to_numpy()  # (pair, column), NaN where undefined
     delta = np.abs(a - b)
-    row |= {"n": int(np.isfinite(delta).sum()), "changed": float(np.mean(np.isnan(a) != np.isnan(b)))}
-    if row["n"]:
-        row |= {"median_delta": float(np.nanmedian(delta)), "max_delta": float(np.nanmax(delta))}
     # Each column by its own spread over the pairs: a prompt's need not be that of its completions.
-    relative = np.concatenate([delta[:, i] / sd for i in range(b.shape[1]) if (sd := _deviation(b[:, i]))] or [[]])
-    if np.isfinite(relative).any():
-        row |= {"median_relative": float(np.nanmedian(relative)), "max_relative": float(np.nanmax(relative))}
+    relative = [delta[:, i] / sd for i in range(b.shape[1]) if (sd := _deviation(b[:, i]))]
+    row = {"n": int(np.isfinite(delta).sum()), "changed": float(np.mean(np.isnan(a) != np.isnan(b)))}
+    for name, values in (("delta", delta), ("relative", np.array(relative))):
+        if np.isfinite(values).any():
+            row |= {f"median_{name}": float(np.nanmedian(values)), f"max_{name}": float(np.nanmax(values))}
     return row
 
 

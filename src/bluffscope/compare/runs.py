@@ -30,11 +30,14 @@ from bluffscope.stats.verdicts import MIN_PAIRS
 from bluffscope.table.metric_pairs import metric_pairs, not_interpretable
 from bluffscope.table.reader import Run
 
-_CHANGE: Final = ("mean_first", "mean_other", "mean_change", "sd_change", "dz_change", "change_in_sd", "p_wilcoxon")
+_NAMES: Final = ("run", "metric", "metric_other", "scope")
+_TESTED: Final = ("mean_first", "mean_other", "mean_change", "sd_change", "dz_change", "change_in_sd", "p_wilcoxon")
+_CHANGE: Final = (*_TESTED, "pearson", "spearman")
+_JUDGED: Final = ("dz", "adj_dz", "verdict", "mean_diff")
 COMPARE_SCHEMA: Final = pl.Schema(
-    dict.fromkeys(("run", "metric", "metric_other", "scope"), pl.String())
+    dict.fromkeys(_NAMES, pl.String())
     | {"n": pl.Int64()}
-    | dict.fromkeys((*_CHANGE, "q", "pearson", "spearman"), pl.Float64())
+    | dict.fromkeys((*_TESTED, "q", "pearson", "spearman"), pl.Float64())
     | dict.fromkeys(("dz_first", "dz_other", "adj_dz_first", "adj_dz_other"), pl.Float64())
     | dict.fromkeys(("verdict_first", "verdict_other"), pl.String())
     | dict.fromkeys(("same_verdict", "same_sign", "agrees"), pl.Boolean())
@@ -68,7 +71,7 @@ class RunPair:
     fidelity: pl.DataFrame | None
     """`bluffscope.compare.precision.SCHEMA`, the first run in float32's place; None for another model or other SAEs."""
     notes: tuple[str, ...]
-    """What a reader must know besides: sentences."""
+    """What else a reader must know: sentences."""
 
 
 @dataclass(frozen=True)
@@ -156,13 +159,9 @@ def _compare(first: Run, other: Run, by: Sequence[str], most: int) -> tuple[RunP
 def _matched(first: Run, other: Run, by: Sequence[str], most: int) -> _Matched:
     """The pairs that both measured, in the first run's order, with its domains and groups on both sides."""
     ids = first.metrics.select("pair_id").join(other.metrics.select("pair_id"), on="pair_id", how="semi")
-    texts = first.pairs.select("pair_id", *_TEXTS)
-    same = ids.join(
-        texts.join(other.pairs.select("pair_id", *_TEXTS), on=["pair_id", *_TEXTS], how="semi", nulls_equal=True),
-        on="pair_id",
-        how="semi",
-        maintain_order="left",
-    )
+    ours, theirs = (run.pairs.select("pair_id", *_TEXTS) for run in (first, other))
+    equal = ours.join(theirs, on=["pair_id", *_TEXTS], how="semi", nulls_equal=True)
+    same = ids.join(equal, on="pair_id", how="semi", maintain_order="left")
     if same.is_empty():
         why = f"the {ids.height} ids in common have other texts" if ids.height else "no pair id is in both"
         raise InputError(f"{first.path} and {other.path} share no pair ({why}): compare runs over the same data")
@@ -201,29 +200,23 @@ def _rows(
     # One family on both sides: q of the same numbers must not differ because one run measured more.
     tables = [_only(table, {names[side] for names in columns}) for side, table in enumerate(matched.tables)]
     tested = [analyse_table(table, matched.pairs, by=by, resampling=_NEEDS_NO_CHANCE).rows for table in tables]
-    judged = [{(row["metric"], row["scope"]): row for row in rows.iter_rows(named=True)} for rows in tested]
-    differences = [
+    ours, theirs = (
         (study.hall - study.fact)[:, [study.metrics.index(names[side]) for names in columns]]  # (pair, metric)
         for side, study in enumerate(studies)
+    )
+    changes = [
+        {"run": run, "metric": name, "metric_other": match, "scope": scope.name, **_change(first, other)}
+        for scope in studies[0].scopes
+        for (name, match), first, other in zip(columns, ours[scope.rows].T, theirs[scope.rows].T, strict=True)
     ]
-    rows: list[dict[str, Any]] = []
-    for scope in studies[0].scopes:
-        changes = [_change(a, b) for a, b in zip(*(side[scope.rows].T for side in differences), strict=True)]
-        tests = [
-            np.nan if not_interpretable(name) else change["p_wilcoxon"]
-            for change, (name, _) in zip(changes, columns, strict=True)
-        ]
-        q = benjamini_hochberg(np.array(tests))
-        for (name, match), change, corrected in zip(columns, changes, q, strict=True):
-            of_first, of_other = judged[0][name, scope.name], judged[1][match, scope.name]
-            rows.append(
-                {"run": run, "metric": name, "metric_other": match, "scope": scope.name}
-                | change
-                | {"q": float(corrected)}
-                | _agreement(of_first, of_other)
-            )
-    frame = pl.DataFrame(rows, schema=COMPARE_SCHEMA)
-    return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
+    found = pl.DataFrame(changes, schema={name: COMPARE_SCHEMA[name] for name in (*_NAMES, "n", *_CHANGE)})
+    counted = np.array([not not_interpretable(name) for name, _ in columns])
+    p_values = found["p_wilcoxon"].to_numpy().reshape(-1, len(columns))  # (scope, metric)
+    found = found.with_columns(q=benjamini_hochberg(np.where(counted, p_values, np.nan)).ravel())
+    for side, rows, metric in zip(("first", "other"), tested, ("metric", "metric_other"), strict=True):
+        judged = rows.select("scope", pl.col(*_JUDGED).name.suffix(f"_{side}"), pl.col("metric").alias(metric))
+        found = found.join(judged, on=[metric, "scope"], how="left", maintain_order="left")
+    return with_agreement(found).select(list(COMPARE_SCHEMA)).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
 def _only(table: pl.DataFrame, metrics: Collection[str]) -> pl.DataFrame:
@@ -236,7 +229,7 @@ def _change(first: np.ndarray, other: np.ndarray) -> dict[str, Any]:
     """How the differences (pair,) of one metric change from one run to the other; NaN where undefined."""
     defined = np.isfinite(first) & np.isfinite(other)
     first, other = first[defined], other[defined]
-    row: dict[str, Any] = dict.fromkeys((*_CHANGE, "pearson", "spearman"), np.nan) | {"n": len(first)}
+    row: dict[str, Any] = dict.fromkeys(_CHANGE, np.nan) | {"n": len(first)}
     if not len(first):
         return row
     change = other - first
@@ -263,23 +256,20 @@ def _correlation(first: np.ndarray, other: np.ndarray) -> float:
     return float(np.clip(np.corrcoef(first, other)[0, 1], -1, 1))
 
 
-def _agreement(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """The two verdicts of one metric and scope, side by side."""
-    means = (first["mean_diff"], other["mean_diff"])
-    same_sign = None if None in means else bool(np.sign(means[0]) == np.sign(means[1]))
-    same_verdict = first["verdict"] == other["verdict"]
+def with_agreement(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with the verdicts and mean differences of both runs, and whether these agree."""
+    same_verdict = pl.col("verdict_first") == pl.col("verdict_other")
+    same_sign = pl.col("mean_diff_first").sign() == pl.col("mean_diff_other").sign()
     # Where no effect is shown its sign is chance.
-    shown = first["verdict"] in ("separates", "confounded")
-    sides = {"first": first, "other": other}
-    found = {f"{name}_{side}": row[name] for name in ("dz", "adj_dz", "verdict") for side, row in sides.items()}
-    agrees = same_verdict and (same_sign is True or not shown)
-    return found | {"same_verdict": same_verdict, "same_sign": same_sign, "agrees": agrees}
+    shown = pl.col("verdict_first").is_in(["separates", "confounded"])
+    agrees = same_verdict & (same_sign.fill_null(False) | ~shown)
+    return rows.with_columns(same_verdict=same_verdict, same_sign=same_sign, agrees=agrees)
 
 
 def _same_model(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two manifests name one model: the same weights, or the same name where precision hides whether they are.
 
-    The digest is of what was loaded: fewer layers, another dtype or quantisation give another one.
+    The digest is of what was loaded: it changes with the number of layers, the dtype and quantisation.
     """
     ours, theirs = first.get("model", {}), other.get("model", {})
     if ours.get("weights") and ours.get("weights") == theirs.get("weights"):

@@ -27,7 +27,7 @@ Strategy = Literal["sequential", "separate", "batched", "packed"]
 
 REFERENCE: Final = "sequential"
 """The slow, obvious strategy, which the others are compared with."""
-STRATEGIES: Final[tuple[Strategy, ...]] = ("sequential", "separate", "batched", "packed")
+STRATEGIES: Final[tuple[Strategy, ...]] = (REFERENCE, "separate", "batched", "packed")
 WORKING_BYTES: Final = 500_000_000
 """What a run of few pairs needs beside the weights: libraries, logits of one text, one geometry."""
 _READ = ("pair_id", "layer", "view")
@@ -94,11 +94,11 @@ class Phase:
 
 
 def verify(config: RunConfig, tell: Callable[[Measured], None] = lambda _: None) -> Iterator[Phase]:
-    """Run all strategies in float64, then in the run's own precision; each phase is given once it is done.
+    """Run all strategies in float64, then in the run's own precision; each phase is yielded once it is done.
 
     Args:
         config: the options of a run; strategy and output are disregarded, nothing is kept.
-        tell: told of each strategy when it is done.
+        tell: called with each strategy's result.
 
     Yields:
         The phase in float64, and the phase in the precision of `config` where that is another.
@@ -120,15 +120,13 @@ def verify(config: RunConfig, tell: Callable[[Measured], None] = lambda _: None)
 
 
 def _phase(config: RunConfig, precision: Precision, tell: Callable[[Measured], None]) -> Phase:
-    reference = _measure(config, REFERENCE)
-    tell(reference)
-    agreements: list[Agreement] = []
+    measured: list[Measured] = []
     for strategy in STRATEGIES:
-        if strategy != REFERENCE:
-            measured = _measure(config, strategy)
-            tell(measured)
-            agreements.append(_agreement(config, precision, measured, reference))
-    return Phase(config.model.dtype, precision, reference, tuple(agreements))
+        measured.append(_measure(config, strategy))
+        tell(measured[-1])
+    reference, *others = measured
+    agreements = tuple(_agreement(config, precision, other, reference) for other in others)
+    return Phase(config.model.dtype, precision, reference, agreements)
 
 
 def _measure(config: RunConfig, strategy: Strategy) -> Measured:
@@ -207,7 +205,5 @@ def flips(got: pl.DataFrame, expected: pl.DataFrame) -> Flips:
         expected: the same of another run.
     """
     counts = active_features(got, expected, by=_READ)
-    apart = counts.select(*_READ, flips=pl.col("first") + pl.col("other") - 2 * pl.col("both")).filter(
-        pl.col("flips") > 0
-    )
-    return {(pair, layer, view): number for pair, layer, view, number in apart.iter_rows()}
+    apart = counts.select(*_READ, pl.col("first") + pl.col("other") - 2 * pl.col("both"))
+    return {(pair, layer, view): number for pair, layer, view, number in apart.iter_rows() if number}

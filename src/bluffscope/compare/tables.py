@@ -173,13 +173,16 @@ def compare(
         draws: noise draws of the stability analysis.
         gaps: of use for "completion-mean" only, where an elongation is a mean over reads; without them nothing is
             promised of the angles of several reads in float32.
-        flips: where the active features are known, how many are active in one table only; else they are told by
-            their numbers, which a feature that goes and one that comes leave equal.
+        flips: where the active features are known, how many are active in one table only; else only their numbers
+            show it, which a feature that goes and one that comes leave equal.
 
     Raises:
         InputError: the tables have other pairs, or `got` lacks a column.
     """
-    ours, theirs = _frame(got), _frame(expected)
+    ours, theirs = (
+        table if isinstance(table, pl.DataFrame) else pl.DataFrame([*table], infer_schema_length=None)
+        for table in (got, expected)
+    )
     if apart := {*ours["pair_id"]} ^ {*theirs["pair_id"]}:
         raise InputError(f"the tables have other pairs: {sorted(apart)[:5]}; compare equal data")
     columns = [name for name in theirs.columns if not name.startswith("_")]
@@ -187,12 +190,6 @@ def compare(
         raise InputError(f"the table has no column {absent[0]}; compare runs of equal options")
     ours, theirs = aligned(theirs.select("pair_id"), ours.select(columns), theirs.select(columns))
     return _Judge(ours, theirs, precision, position, draws, gaps, flips or {}).judge()
-
-
-def _frame(table: Table) -> pl.DataFrame:
-    if isinstance(table, pl.DataFrame):
-        return table
-    return pl.DataFrame([*table], infer_schema_length=None)
 
 
 @dataclass

@@ -62,16 +62,11 @@ def classifier(detector: str) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
-    def logistic(strength: float) -> Any:
-        return LogisticRegression(C=strength, max_iter=2000)
-
     if detector == "text":
         return bag_classifier()
-    if detector == "sae":
-        return make_pipeline(MaxAbsScaler(), logistic(1.0))
+    strength = {"metrics": 0.1, "residual": 0.01}.get(detector, 1.0)
+    scaler = MaxAbsScaler() if detector == "sae" else StandardScaler()
+    steps: list[Any] = [scaler, LogisticRegression(C=strength, max_iter=2000)]
     if detector == "metrics":
-        filled = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
-        return make_pipeline(filled, StandardScaler(), logistic(0.1))
-    if detector == "residual":
-        return make_pipeline(StandardScaler(), logistic(0.01))
-    return make_pipeline(StandardScaler(), logistic(1.0))
+        steps.insert(0, SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True))
+    return make_pipeline(*steps)

@@ -20,29 +20,20 @@ from bluffscope.stats.resampling import area_draws, ends
 from bluffscope.stats.study import Scope, Study, build_study, numbered
 from bluffscope.table.reader import Run
 
-_FLOAT: Final = pl.Float64()
+_AREA: Final = ("auroc", "lo", "hi")
+_GAINS: Final = ("gain", "gain_lo", "gain_hi", "surface_gain", "surface_gain_lo", "surface_gain_hi")
 DETECTORS_SCHEMA: Final = pl.Schema(
-    {
-        "detector": pl.String(),
-        "scope": pl.String(),
-        "n": pl.Int64(),
-        **dict.fromkeys(("auroc", "lo", "hi", "ece", "gain", "gain_lo", "gain_hi"), _FLOAT),
-        **dict.fromkeys(("surface_gain", "surface_gain_lo", "surface_gain_hi"), _FLOAT),
-        "reason": pl.String(),
-    }
+    dict.fromkeys(("detector", "scope"), pl.String())
+    | {"n": pl.Int64()}
+    | dict.fromkeys((*_AREA, "ece", *_GAINS), pl.Float64())
+    | {"reason": pl.String()}
 )
 """One row a detector and scope; docs/statistics.md says what each is."""
 
-TRANSFER_SCHEMA: Final = pl.Schema(
-    {
-        "detector": pl.String(),
-        "train": pl.String(),
-        "test": pl.String(),
-        "n": pl.Int64(),
-        **dict.fromkeys(("auroc", "lo", "hi"), _FLOAT),
-        "learnt": pl.Boolean(),
-    }
+_CROSSED: Final = pl.Schema(
+    dict.fromkeys(("detector", "train", "test"), pl.String()) | {"n": pl.Int64()} | dict.fromkeys(_AREA, pl.Float64())
 )
+TRANSFER_SCHEMA: Final = pl.Schema({**_CROSSED, "learnt": pl.Boolean()})
 """One row a detector and an ordered pair of scopes of one column; the diagonal is cross-validated. `learnt`: whether
 that of the scope trained on lies above chance, its interval included."""
 
@@ -78,6 +69,18 @@ class _Part:
     """(pair,) places among the sampled pairs."""
     groups: np.ndarray
     """(pair,) numbers from 0 without gaps."""
+    number: int
+    """Of groups."""
+
+    @classmethod
+    def of(cls, study: Study, scope: Scope, rows: np.ndarray) -> _Part:
+        pairs = np.flatnonzero(np.isin(rows, scope.rows))
+        groups = numbered(study.groups[rows[pairs]])
+        return cls(scope, pairs, groups, int(groups.max(initial=-1)) + 1)
+
+
+Areas = Mapping[str, tuple[float, np.ndarray]]
+"""AUROC of each detector, and (resample,) of resamples of groups."""
 
 
 def detect_in(
@@ -126,27 +129,25 @@ def detect(study: Study, views: Views, resampling: Resampling) -> Detection:
         InputError: residuals or features that cannot be read.
     """
     inputs = read_inputs(study, views, resampling.seed)
-    parts = [_part(study, scope, inputs.rows) for scope in study.scopes]
-    rows: list[dict[str, Any]] = []
-    diagonal: list[dict[str, Any]] = []
-    for part in parts:
-        found = list(_in_scope(part, inputs, resampling))
-        rows += found
-        diagonal += [_transfer_row(row["detector"], part, part, row) for row in found if row["auroc"] is not None]
-    across = [row for pair in _crossings(parts) for row in _transferred(*pair, inputs, resampling)]
-    columns = {part.scope.name: part.scope.column for part in parts}
-    crossed = {column for column in columns.values() if column and list(columns.values()).count(column) > 1}
-    transfer = [*(row for row in diagonal if columns[row["train"]] in crossed), *across]
-    learnt = {(row["detector"], row["train"]): row["lo"] > CHANCE for row in diagonal}
-    for row in transfer:
-        row["learnt"] = learnt.get((row["detector"], row["train"]), False)
-    places = {name: place for place, name in enumerate(columns)}
-    transfer.sort(key=lambda row: (list(DETECTORS).index(row["detector"]), places[row["train"]], places[row["test"]]))
-    return Detection(
-        pl.DataFrame(rows, schema=DETECTORS_SCHEMA),
-        pl.DataFrame(transfer, schema=TRANSFER_SCHEMA),
-        _about(study, inputs, resampling),
-    )
+    parts = [_Part.of(study, scope, inputs.rows) for scope in study.scopes]
+    found = [row for part in parts for row in _in_scope(part, inputs, resampling)]
+    rows = pl.DataFrame(found, schema=DETECTORS_SCHEMA)
+    across = [row for train, test in permutations(parts, 2) for row in _transferred(train, test, inputs, resampling)]
+    return Detection(rows, _transfer(rows, across, parts), _about(study, inputs, resampling))
+
+
+def _transfer(rows: pl.DataFrame, across: list[dict[str, Any]], parts: Sequence[_Part]) -> pl.DataFrame:
+    """`TRANSFER_SCHEMA`: the crossings, and on the diagonal what cross-validation found in each scope."""
+    columns = [part.scope.column for part in parts]
+    names = [part.scope.name for part in parts]
+    crossed = [name for name, column in zip(names, columns, strict=True) if column and columns.count(column) > 1]
+    known = rows.filter(pl.col("auroc").is_not_null())
+    learnt = known.select("detector", train="scope", learnt=pl.col("lo").fill_nan(None).gt(CHANCE).fill_null(False))
+    own = known.filter(pl.col("scope").is_in(crossed)).with_columns(train="scope", test="scope")
+    found = pl.concat([own.select(list(_CROSSED)), pl.DataFrame(across, schema=_CROSSED)])
+    found = found.join(learnt, on=["detector", "train"], how="left").with_columns(pl.col("learnt").fill_null(False))
+    order = (pl.col("detector").cast(pl.Enum(list(DETECTORS))), pl.col("train", "test").cast(pl.Enum(names)))
+    return found.sort(*order)
 
 
 def calibration_error(chance: np.ndarray, labels: np.ndarray) -> float:
@@ -161,33 +162,25 @@ def calibration_error(chance: np.ndarray, labels: np.ndarray) -> float:
     return float(np.abs(gaps).sum() / len(chance))
 
 
-def _part(study: Study, scope: Scope, rows: np.ndarray) -> _Part:
-    pairs = np.flatnonzero(np.isin(rows, scope.rows))
-    return _Part(scope, pairs, numbered(study.groups[rows[pairs]]))
-
-
 def _in_scope(part: _Part, inputs: Inputs, resampling: Resampling) -> Iterator[dict[str, Any]]:
     """One row for each detector."""
-    scores: dict[str, np.ndarray] = {}
     reasons = {name: inputs.missing.get(source) for name, source in DETECTORS.items()}
-    groups = int(part.groups.max(initial=-1)) + 1
-    if groups < FEWEST_GROUPS:
-        reasons = dict.fromkeys(DETECTORS, f"{groups} groups of pairs, fewer than {FEWEST_GROUPS}")
-    folds = grouped_folds(part.groups, FOLDS, resampling.generator(part.scope, _FOLD_STREAM)) if groups else None
-    for name, source in DETECTORS.items():
-        if reasons[name] is None and folds is not None:
-            scores[name] = _heldout(name, inputs.matrices[source], part, folds)
-    drawn = _drawn(scores, part, resampling)
-    areas = {name: ordering(*score).area for name, score in scores.items()}
+    if part.number < FEWEST_GROUPS:
+        reasons = dict.fromkeys(DETECTORS, f"{part.number} groups of pairs, fewer than {FEWEST_GROUPS}")
+    scores: dict[str, np.ndarray] = {}
+    if known := [name for name in DETECTORS if reasons[name] is None]:
+        folds = grouped_folds(part.groups, FOLDS, resampling.generator(part.scope, _FOLD_STREAM))
+        scores = {name: _heldout(name, inputs.matrices[DETECTORS[name]], part, folds) for name in known}
+    areas = _areas(scores, part, resampling)
+    labels = np.repeat([0, 1], len(part.pairs))
     for name in DETECTORS:
         row: dict[str, Any] = dict.fromkeys(DETECTORS_SCHEMA)
         row |= {"detector": name, "scope": part.scope.name, "n": len(part.pairs), "reason": reasons[name]}
         if name in scores:
-            labels = np.repeat([0, 1], len(part.pairs))
-            row |= {"auroc": areas[name], "ece": calibration_error(scores[name].ravel(), labels)}
-            row["lo"], row["hi"] = _interval(drawn[name])
+            area, drawn = areas[name]
+            row |= {"auroc": area, "ece": calibration_error(scores[name].ravel(), labels)} | interval(drawn)
             if name not in BASELINES:
-                row |= _gain("gain", name, BASELINES, areas, drawn) | _gain("surface_gain", name, SURFACE, areas, drawn)
+                row |= _gain("gain", name, BASELINES, areas) | _gain("surface_gain", name, SURFACE, areas)
         yield row
 
 
@@ -209,56 +202,42 @@ def _applied(detector: str, matrix: Any, train: np.ndarray, test: np.ndarray) ->
     return np.round(found, 10).reshape(2, -1)
 
 
-def _drawn(scores: Mapping[str, np.ndarray], part: _Part, resampling: Resampling) -> dict[str, np.ndarray]:
-    """(resample,) AUROC of each detector; all see the same resamples of groups, whatever was trained on."""
+def _areas(scores: Mapping[str, np.ndarray], part: _Part, resampling: Resampling) -> Areas:
+    """The areas of detectors' scores; all see the same resamples of groups, whatever was trained on."""
     if not scores:
         return {}
     rng = resampling.generator(part.scope, _BOOTSTRAP_STREAM)
     drawn = area_draws(list(scores.values()), part.groups, resampling.resamples, rng)
-    return dict(zip(scores, drawn.T, strict=True))
+    return {name: (ordering(*scores[name]).area, one) for name, one in zip(scores, drawn.T, strict=True)}
 
 
-def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    lo, hi = ends(drawn[:, None])[:, 0]
-    return float(lo), float(hi)
+def interval(drawn: np.ndarray, name: str = "") -> dict[str, float]:
+    """The percentile interval of (resample,) values, as columns `lo` and `hi` of a name."""
+    return dict(zip((f"{name}lo", f"{name}hi"), ends(drawn[:, None])[:, 0].tolist(), strict=True))
 
 
-def _gain(
-    column: str, name: str, baselines: Sequence[str], areas: Mapping[str, float], drawn: Mapping[str, np.ndarray]
-) -> dict[str, float]:
+def _gain(column: str, name: str, baselines: Sequence[str], areas: Areas) -> dict[str, float]:
     """AUROC beyond the best baseline, guessing included: one that does worse than chance is no easier to beat."""
-    known = [baseline for baseline in baselines if baseline in areas]
-    best = np.max([np.full_like(drawn[name], CHANCE), *(drawn[baseline] for baseline in known)], axis=0)
-    lo, hi = _interval(drawn[name] - best)
-    gain = areas[name] - max([CHANCE, *(areas[baseline] for baseline in known)])
-    return {column: gain, f"{column}_lo": lo, f"{column}_hi": hi}
-
-
-def _crossings(parts: Sequence[_Part]) -> Iterator[tuple[_Part, _Part]]:
-    """Ordered pairs of different scopes of one column: domains, or the values of one of `--by`."""
-    for train, test in permutations(parts, 2):
-        if train.scope.column and train.scope.column == test.scope.column:
-            yield train, test
+    area, drawn = areas[name]
+    known = [areas[baseline] for baseline in baselines if baseline in areas]
+    best = np.max([np.full_like(drawn, CHANCE), *(draws for _, draws in known)], axis=0)
+    return {column: area - max([CHANCE, *(found for found, _ in known)])} | interval(drawn - best, f"{column}_")
 
 
 def _transferred(train: _Part, test: _Part, inputs: Inputs, resampling: Resampling) -> Iterator[dict[str, Any]]:
-    """Each detector fitted to all of one scope and asked about another."""
-    if min(int(part.groups.max(initial=-1)) + 1 for part in (train, test)) < FEWEST_GROUPS:
+    """Each detector fitted to all of one scope and asked about another of the same column (domains, or `--by`)."""
+    if not train.scope.column or train.scope.column != test.scope.column:
+        return
+    if min(train.number, test.number) < FEWEST_GROUPS:
         return
     scores = {
         name: _applied(name, inputs.matrices[source], train.pairs, test.pairs)
         for name, source in DETECTORS.items()
         if source in inputs.matrices
     }
-    drawn = _drawn(scores, test, resampling)
-    for name, score in scores.items():
-        lo, hi = _interval(drawn[name])
-        yield _transfer_row(name, train, test, {"auroc": ordering(*score).area, "lo": lo, "hi": hi})
-
-
-def _transfer_row(detector: str, train: _Part, test: _Part, found: Mapping[str, Any]) -> dict[str, Any]:
-    named = {"detector": detector, "train": train.scope.name, "test": test.scope.name, "n": len(test.pairs)}
-    return named | {name: found[name] for name in ("auroc", "lo", "hi")}
+    named = {"train": train.scope.name, "test": test.scope.name, "n": len(test.pairs)}
+    for name, (area, drawn) in _areas(scores, test, resampling).items():
+        yield {"detector": name, **named, "auroc": area, **interval(drawn)}
 
 
 def _about(study: Study, inputs: Inputs, resampling: Resampling) -> dict[str, Any]:

@@ -30,7 +30,6 @@ _AGAIN: Final = "train the detector again"
 _NAMES: Final = ("detector.json", "weights.safetensors")
 _PACKAGES: Final = ("bluffscope", "numpy", "scipy", "scikit-learn", "torch", "transformers", "sae-lens")
 _NEEDED: Final = ("on", "model", "saes", "config", "metric_versions", "columns", "weights", "evaluation")
-_MAPPINGS: Final = tuple(name for name in _NEEDED if name != "on")
 _IDENTITY: Final = ("model", "saes", "dtype", "quantize")
 
 
@@ -149,7 +148,7 @@ def read_detector(folder: str | Path) -> Detector:
         raise InputError(f"{path} is of version {version}, this bluffscope knows up to {DETECTOR_VERSION}: update")
     if lacking := [name for name in _NEEDED if name not in content]:
         raise InputError(f"{path} is damaged (no {lacking[0]!r} in it): {_AGAIN}")
-    if strange := [name for name in _MAPPINGS if not isinstance(content[name], dict)]:
+    if strange := [name for name in _NEEDED if name != "on" and not isinstance(content[name], dict)]:
         raise InputError(f"{path} is damaged ({strange[0]!r} is not an object): {_AGAIN}")
     try:
         return _unpacked(folder, content)
@@ -194,6 +193,3 @@ def _arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
         return load(content)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{unreadable(path, error)}: {_AGAIN}") from error
-
-
-__all__ = ["DETECTOR_VERSION", "Detector", "check_new", "read_detector", "write_detector"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import sys
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
-from bluffscope.detectors.score import TEXTS_AT_ONCE, Scorer, Text
+from bluffscope.detectors.score import Scorer, Text
 from bluffscope.errors import InputError
 from bluffscope.table.atomic import AtomicFile, writing
 
@@ -20,7 +22,7 @@ _MOST_LINE: Final = 64 << 20
 
 
 def score_file(scorer: Scorer, data: Path, out: Path | None, *, whole_texts: bool) -> int:
-    """Score every line of a file; no more than `TEXTS_AT_ONCE` of them are in memory.
+    """Score every line of a file; no more of them are in memory than the scorer takes at once.
 
     Args:
         scorer: what scores them.
@@ -38,40 +40,24 @@ def score_file(scorer: Scorer, data: Path, out: Path | None, *, whole_texts: boo
     whole_texts = whole_texts and scorer.detector.keys.on != "metrics"
     failed = False
     with _opened(data) as source, _target(out) as target:
-        block: list[tuple[dict[str, Any], Text]] = []
-        for item in _parsed(source, data, whole_texts):
-            block.append(item)
-            if len(block) == TEXTS_AT_ONCE:
-                failed |= _write(scorer, block, target)
-                block.clear()
-        failed |= _write(scorer, block, target)
+        lines, texts = itertools.tee(_parsed(source, data, whole_texts))
+        for (line, _), found in zip(lines, scorer.scores(text for _, text in texts), strict=True):
+            scored: dict[str, Any] = {"probability": found.probability, "logit": found.logit}
+            if found.reason is not None:
+                scored["reason"], failed = found.reason, True
+            target.write(json.dumps({**line, **scored}, ensure_ascii=True) + "\n")
+            target.flush()
     return 3 if failed else 0
-
-
-def _write(scorer: Scorer, block: list[tuple[dict[str, Any], Text]], target: TextIO) -> bool:
-    """Score and write some lines; whether one of them could not be scored."""
-    failed = False
-    for (line, _), found in zip(block, scorer.scores([text for _, text in block]), strict=True):
-        scored: dict[str, Any] = {"probability": found.probability, "logit": found.logit}
-        if found.reason is not None:
-            scored["reason"], failed = found.reason, True
-        target.write(json.dumps({**line, **scored}, ensure_ascii=True) + "\n")
-    target.flush()
-    return failed
 
 
 def _parsed(source: TextIO, data: Path, whole_texts: bool) -> Iterator[tuple[dict[str, Any], Text]]:
     number = 0
-    while True:
-        try:
-            line = source.readline(_MOST_LINE)
-        except UnicodeDecodeError as error:
-            raise InputError(f"--data {data}: line {number + 1} is not UTF-8; save the file as UTF-8") from error
-        if not line:
-            return
-        number += 1
-        if line.strip():
-            yield _item(line, f"--data {data}, line {number}", str(number - 1), whole_texts)
+    try:
+        for number, line in enumerate(iter(partial(source.readline, _MOST_LINE), ""), start=1):
+            if line.strip():
+                yield _item(line, f"--data {data}, line {number}", str(number - 1), whole_texts)
+    except UnicodeDecodeError as error:
+        raise InputError(f"--data {data}: line {number + 1} is not UTF-8; save the file as UTF-8") from error
 
 
 def _item(line: str, where: str, number: str, whole_texts: bool) -> tuple[dict[str, Any], Text]:
@@ -83,34 +69,27 @@ def _item(line: str, where: str, number: str, whole_texts: bool) -> tuple[dict[s
         raise InputError(f"{where}: no object; give one object a line")
     content = cast("dict[str, Any]", found)
     name = str(content.get("id", number))
-    asked = "text" if "text" in content else "prompt"
-    if asked == "text" and not whole_texts:
+    needed = ("text",) if "text" in content else ("prompt", "completion")
+    if needed == ("text",) and not whole_texts:
         raise InputError(f"{where}: this detector needs prompt and completion, not text")
-    needed = ("text",) if asked == "text" else ("prompt", "completion")
     for field in needed:
         if not isinstance(content.get(field), str):
             ways = "text, or prompt and completion" if whole_texts else "prompt and completion"
             raise InputError(f"{where}: {field} is {_kind(content.get(field))}; give {ways} as text")
-    if asked == "text":
-        return content, Text(name, content["text"])
-    return content, Text(name, content["prompt"], content["completion"])
+    return content, Text(name, *(content[field] for field in needed))
 
 
 def _kind(value: object) -> str:
     return "missing" if value is None else f"no text ({type(value).__name__})"
 
 
-@contextlib.contextmanager
-def _opened(data: Path) -> Generator[TextIO, None, None]:
+def _opened(data: Path) -> contextlib.AbstractContextManager[TextIO]:
     if str(data) == STANDARD:
-        yield sys.stdin
-        return
+        return contextlib.nullcontext(sys.stdin)
     try:
-        file = data.expanduser().open(encoding="utf-8-sig")
+        return data.expanduser().open(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"--data {data}: cannot be read ({error.strerror}); give a JSONL file") from error
-    with file:
-        yield file
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from bluffscope.detectors.classifiers import BASELINES
-from bluffscope.detectors.evaluate import CHANCE, FEWEST_GROUPS, calibration_error, detect
+from bluffscope.detectors.evaluate import CHANCE, FEWEST_GROUPS, calibration_error, detect, interval
 from bluffscope.detectors.inputs import Keys, Views, keyed_matrix, read_inputs
 from bluffscope.detectors.linear import Calibration, Linear, On, calibrate, fit_linear
 from bluffscope.errors import InputError
@@ -18,7 +18,7 @@ from bluffscope.host.exclusive import exclusive
 from bluffscope.stats.auroc import ordering
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.heldout import FOLDS, grouped_folds
-from bluffscope.stats.resampling import area_draws, ends
+from bluffscope.stats.resampling import area_draws
 from bluffscope.stats.study import POOLED, Scope, Study, build_study, numbered
 from bluffscope.table.reader import Run
 
@@ -142,16 +142,14 @@ def _left_out(run: Run, chosen: pl.Series, trained: Trained, seed: int) -> dict[
         return None
     study, views = _opened(run, others)
     inputs = read_inputs(study, views, seed)
-    scores = trained.linear.scores(keyed_matrix(trained.keys, study, views, inputs)).reshape(2, -1)
-    scores = np.round(scores, 10)
+    scores = np.round(trained.linear.scores(keyed_matrix(trained.keys, study, views, inputs)), 10).reshape(2, -1)
     groups = numbered(study.groups[inputs.rows])
-    found: dict[str, Any] = {"n": len(inputs.rows), "auroc": ordering(*scores).area}
-    found |= {"groups": int(groups.max()) + 1, "lo": None, "hi": None}
-    if found["groups"] >= FEWEST_GROUPS:
+    number = int(groups.max()) + 1
+    bounds: dict[str, Any] = {"lo": None, "hi": None}
+    if number >= FEWEST_GROUPS:
         rng = np.random.default_rng([seed, _LEFT_OUT_STREAM])
-        lo, hi = ends(area_draws([scores], groups, Resampling().resamples, rng))[:, 0]
-        found |= {"lo": float(lo), "hi": float(hi)}
-    return found
+        bounds = interval(area_draws([scores], groups, Resampling().resamples, rng)[:, 0])
+    return {"n": len(inputs.rows), "auroc": ordering(*scores).area, "groups": number} | bounds
 
 
 def best_baseline(trained: Trained) -> tuple[str, float]:

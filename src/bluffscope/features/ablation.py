@@ -23,7 +23,7 @@ from bluffscope.pipeline.build import assemble_batched
 from bluffscope.pipeline.plan import pad, plan_batches
 from bluffscope.pipeline.reload import load_whole
 from bluffscope.pipeline.shard import ShardWorker
-from bluffscope.records import VIEWS, PackedBatch, Pair, Tokenized
+from bluffscope.records import VIEWS, PackedBatch, Pair, Tokenized, spread
 from bluffscope.sae import Coder
 from bluffscope.stats.study import label_numbers
 from bluffscope.table.reader import Run
@@ -91,23 +91,25 @@ def ablate(
     if lacking := [name for name in ("prompt", "fact", "hallucination") if name not in pairs.columns]:
         raise InputError(f"--ablate: the run's pairs.parquet has no column {lacking[0]!r}")
     if limit is not None and limit < pairs.height:
-        pairs = pairs[[(2 * place + 1) * pairs.height // (2 * limit) for place in range(limit)]]
+        pairs = pairs[spread(pairs.height, limit)]
     layers = study.layers["layer"].to_list()
     chosen = {layer: _sets(study.rows.filter(layer=layer), layer, count, sets, seed) for layer in layers}
     worker = _loaded(run, layers, device)
-    tokenized, groups = _tokenized(worker, pairs)
+    tokenized = _tokenized(worker, pairs)
     if not tokenized:
         raise InputError("--ablate: no completion has a log-probability")
-    points = worker.reader.points
-    whole = list(_batches(worker, tokenized))
-    untouched = _logprobs(worker, whole, len(tokenized), None)
+    scored = [pair.item.index for pair in tokenized]
+    groups = label_numbers(pairs["group"].gather(scored))
+    batches = list(_batches(worker, tokenized))
+    untouched = _logprobs(worker, batches, pairs.height)[scored]
     found: list[Ablation] = []
     for layer in layers:
         coder, (top, random) = worker.coders[layer], chosen[layer]
         if not coder.affine:
             raise InputError(f"--ablate: the SAE of layer {layer} does not add its features up; nothing can be removed")
-        removals = [Removal(coder, points[layer], features) for features in (top, *random)]
-        changed = np.stack([_logprobs(worker, whole, len(tokenized), removal) for removal in removals])
+        point = worker.reader.points[layer]
+        removals = [Removal(coder, point, features) for features in (top, *random)]
+        changed = np.stack([_logprobs(worker, batches, pairs.height, removal)[scored] for removal in removals])
         removed = [removal.share for removal in removals]
         effects = ablation_effects(untouched, changed, groups, removed, np.random.default_rng([seed, layer, 1]))
         found.append(Ablation(layer, top, random, effects, pairs.height - len(tokenized)))
@@ -193,26 +195,17 @@ def _loaded(run: Run, layers: Sequence[int], device: str) -> ShardWorker:
         raise InputError(str(error).replace("--logprob", "--ablate", 1)) from error
 
 
-def _tokenized(worker: ShardWorker, pairs: pl.DataFrame) -> tuple[list[Tokenized[Pair]], np.ndarray]:
-    """The pairs whose completions have a log-probability, numbered anew, and the groups' numbers."""
+def _tokenized(worker: ShardWorker, pairs: pl.DataFrame) -> list[Tokenized[Pair]]:
+    """The pairs whose completions have a log-probability, by their rows."""
     given = [
         Pair(number, row["pair_id"], "all", None, row["prompt"], row["fact"], row["hallucination"])
         for number, row in enumerate(pairs.iter_rows(named=True))
     ]
-    kept: list[Tokenized[Pair]] = []
-    places: list[int] = []
-    for number, found in enumerate(worker.tokenizer.tokenize(given)):
-        if isinstance(found, Tokenized) and all(sequence.scored for sequence in found.sequences[1:]):
-            kept.append(found)
-            places.append(number)
-    groups = label_numbers(pairs["group"].gather(places))
-    numbered = {found.item.index: place for place, found in enumerate(kept)}
-    return [_renumbered(found, numbered[found.item.index]) for found in kept], groups
-
-
-def _renumbered(found: Tokenized[Pair], number: int) -> Tokenized[Pair]:
-    sequences = tuple(replace(sequence, item=number) for sequence in found.sequences)
-    return replace(found, item=replace(found.item, index=number), sequences=sequences)
+    return [
+        found
+        for found in worker.tokenizer.tokenize(given)
+        if isinstance(found, Tokenized) and all(sequence.scored for sequence in found.sequences[1:])
+    ]
 
 
 @dataclass(frozen=True)
@@ -236,7 +229,7 @@ def _batches(worker: ShardWorker, tokenized: Sequence[Tokenized[Pair]]) -> Itera
             yield _Batch(packed, np.array([pair.item.index for pair in pairs]), mask)
 
 
-def _logprobs(worker: ShardWorker, batches: Sequence[_Batch], pairs: int, removal: Removal | None) -> np.ndarray:
+def _logprobs(worker: ShardWorker, batches: Sequence[_Batch], pairs: int, removal: Removal | None = None) -> np.ndarray:
     """(pair, 2) log-probability of fact and hallucination; without a removal, or with none to remove, untouched."""
     model = worker.reader.model
     reader = ResidualReader(model, {}, None, head=worker.reader.head)

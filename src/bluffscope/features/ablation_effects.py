@@ -66,12 +66,14 @@ def ablation_effects(
     named |= {f"random {number}": one for number, one in enumerate(random, start=1)}
     values = np.concatenate(list(named.values()), axis=1)  # (pair, what x side)
     lo, hi = _intervals(values, groups, rng)
-    keys = [(name, side) for name in named for side in _SIDES]
-    rows = [
-        {"removed": name, "of": side, "mean": float(values[:, place].mean()), "lo": lo[place], "hi": hi[place]}
-        for place, (name, side) in enumerate(keys)
-    ]
-    table = pl.DataFrame(rows, schema=CHANGE_SCHEMA).with_columns(pl.col("lo", "hi").fill_nan(None))
+    columns = {
+        "removed": np.repeat(list(named), len(_SIDES)),
+        "of": _SIDES * len(named),
+        "mean": [float(column.mean()) for column in values.T],
+        "lo": lo,
+        "hi": hi,
+    }
+    table = pl.DataFrame(columns, schema=CHANGE_SCHEMA).with_columns(pl.col("lo", "hi").fill_nan(None))
     facts, halls = untouched.mean(axis=0)
     effects = AblationEffects(
         rows=table,

@@ -33,14 +33,15 @@ class FeatureCells:
         """(cell,) whether it fires in the hallucination."""
         return self.in_hall > 0
 
-    def per_feature(self, values: np.ndarray) -> np.ndarray:
-        """(feature,) sums of (cell,) values."""
-        return segment_sums(values, self.starts)
-
     @property
     def feature_of(self) -> np.ndarray:
         """(cell,) place of its feature."""
         return np.repeat(np.arange(len(self.features)), np.diff(self.starts))
+
+    def per_feature(self, values: np.ndarray) -> np.ndarray:
+        """(feature,) float64 sums of (cell,) values."""
+        # Differences of one running sum would lose the small sums behind large ones.
+        return np.bincount(self.feature_of, values, len(self.features))
 
 
 def layer_cells(features: pl.LazyFrame, pair_ids: pl.Series, layer: int) -> FeatureCells:
@@ -65,18 +66,6 @@ def layer_cells(features: pl.LazyFrame, pair_ids: pl.Series, layer: int) -> Feat
     feature, pair = np.divmod(cells, max(1, len(pair_ids)))
     names, starts = np.unique(feature, return_index=True)
     return FeatureCells(names, np.append(starts, len(cells)), pair, *sides)
-
-
-def segment_sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(segment,) float64 sums of consecutive segments, empty ones 0.
-
-    Args:
-        values: (cell,)
-        starts: (segment + 1,) their borders.
-    """
-    # Differences of one running sum would lose the small sums behind large ones.
-    segment = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    return np.bincount(segment, values, len(starts) - 1)
 
 
 def in_groups(cells: FeatureCells, groups: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,26 +19,13 @@ from bluffscope.stats.multiplicity import benjamini_hochberg, by_family
 from bluffscope.stats.sampling import draw_groups, drawn_from
 from bluffscope.stats.study import label_numbers
 
+_FLOATS: Final = ("share_fact", "share_hall", "mean_fact", "mean_hall", "mean_diff", "dz", "p", "q")
 EFFECT_SCHEMA: Final = pl.Schema(
-    {
-        "layer": pl.Int64,
-        "feature": pl.Int64,
-        "n": pl.Int64,
-        "fires_fact": pl.Int64,
-        "fires_hall": pl.Int64,
-        "share_fact": pl.Float64,
-        "share_hall": pl.Float64,
-        "mean_fact": pl.Float64,
-        "mean_hall": pl.Float64,
-        "mean_diff": pl.Float64,
-        "dz": pl.Float64,
-        "p": pl.Float64,
-        "q": pl.Float64,
-        "ghost": pl.Boolean,
-        "differs_in": pl.List(pl.String),
-        "top_pairs": pl.List(pl.String),
-        "top_diffs": pl.List(pl.Float64),
-    }
+    dict.fromkeys(("layer", "feature", "n", "fires_fact", "fires_hall"), pl.Int64())
+    | dict.fromkeys(_FLOATS, pl.Float64())
+    | {"ghost": pl.Boolean()}
+    | dict.fromkeys(("differs_in", "top_pairs"), pl.List(pl.String))
+    | {"top_diffs": pl.List(pl.Float64)}
 )
 """docs/features.md says what each holds."""
 
@@ -110,49 +97,31 @@ def feature_effects(
     chosen = _layers(features, layers)
     values = _values(pairs, by, notes)
     groups = label_numbers(pairs["group"])
-    parts: list[_Layer] = []
-    for layer in chosen:
-        cells = layer_cells(features, pairs["pair_id"], layer)
-        parts.append(_tested(layer, cells, groups, seed))
-    for part, q in zip(
-        parts, by_family([part.p for part in parts], "scope" if family == "layer" else "all"), strict=True
-    ):
-        part.q[:] = q
-    tables = [_table(part, pairs, values, seed) for part in parts]
-    ghosts = [ghosts_of(part.cells, groups) for part in parts]
-    summaries = [
-        {
-            "layer": part.layer,
-            "active": len(part.cells.features),
-            "tested": len(part.p),
-            "found": int((part.q < FOUND).sum()),
-            **ghost_summary(part.cells, groups, np.random.default_rng([seed, part.layer])),
-        }
-        for part in parts
-    ]
-    tests = sum(len(part.p) for part in parts)
+    parts = [_tested(layer, layer_cells(features, pairs["pair_id"], layer), groups, seed) for layer in chosen]
+    q_values = by_family([part.p for part in parts], "scope" if family == "layer" else "all")
+    rows = [pl.DataFrame(schema=EFFECT_SCHEMA)]
+    ghosts = [pl.DataFrame(schema={"layer": pl.Int64, **GHOST_SCHEMA})]
+    summaries: list[dict[str, Any]] = []
+    for part, q in zip(parts, q_values, strict=True):
+        differs_in = _differs_in(part, q < FOUND, groups, values, seed)
+        rows.append(_table(part, q, pairs["pair_id"], differs_in))
+        ghosts.append(ghosts_of(part.cells, groups).select(pl.lit(part.layer, pl.Int64).alias("layer"), pl.all()))
+        numbers = {"active": len(part.cells.features), "tested": len(part.p), "found": int((q < FOUND).sum())}
+        flipped = ghost_summary(part.cells, groups, np.random.default_rng([seed, part.layer]))
+        summaries.append({"layer": part.layer, **numbers, **flipped})
+    tests = {part.layer: len(part.p) for part in parts}
     about = {
         "pairs": pairs.height,
         "groups": int(groups.max()) + 1,
         "family": family,
-        "tests": {part.layer: len(part.p) for part in parts} if family == "layer" else tests,
+        "tests": tests if family == "layer" else sum(tests.values()),
         "fewest_fired": FEWEST_FIRED,
         "by": by if values else None,
         "values": list(values),
         "seed": seed,
         "notes": notes,
     }
-    named = [
-        frame.with_columns(pl.lit(part.layer, pl.Int64).alias("layer")).select("layer", *frame.columns)
-        for part, frame in zip(parts, ghosts, strict=True)
-    ]
-    no_layer = (pl.DataFrame(schema=EFFECT_SCHEMA), pl.DataFrame(schema={"layer": pl.Int64, **GHOST_SCHEMA}))
-    return FeatureStudy(
-        pl.concat([no_layer[0], *tables]),
-        pl.concat([no_layer[1], *named]),
-        pl.DataFrame(summaries, schema=LAYER_SCHEMA),
-        about,
-    )
+    return FeatureStudy(pl.concat(rows), pl.concat(ghosts), pl.DataFrame(summaries, schema=LAYER_SCHEMA), about)
 
 
 @dataclass(frozen=True)
@@ -166,8 +135,6 @@ class _Layer:
     tested: np.ndarray
     """(test,) places among the features."""
     p: np.ndarray
-    """(test,)"""
-    q: np.ndarray
     """(test,)"""
 
 
@@ -208,7 +175,7 @@ def _tested(layer: int, cells: FeatureCells, groups: np.ndarray, seed: int) -> _
     numbers["mean_diff"] = mean
     tested = np.flatnonzero(numbers["fires_fact"] + numbers["fires_hall"] >= FEWEST_FIRED)
     p = _flip_p(layer, cells, groups, tested, np.ones(pairs, dtype=bool), seed)
-    return _Layer(layer, cells, numbers, tested, p, np.empty_like(p))
+    return _Layer(layer, cells, numbers, tested, p)
 
 
 def _flip_p(
@@ -216,55 +183,42 @@ def _flip_p(
 ) -> np.ndarray:
     """(chosen,) p of some features over the pairs used. A feature's p depends on no other feature."""
     sums, starts = in_groups(cells, groups, used)
-    return np.array(
-        [
-            flip_tail(
-                sums[starts[place] : starts[place + 1]],
-                np.random.default_rng([seed, layer, int(cells.features[place])]),
-            )
-            for place in chosen.tolist()
-        ],
-        dtype=np.float64,
-    )
+    p = np.empty(len(chosen))
+    for place, feature in enumerate(chosen.tolist()):
+        rng = np.random.default_rng([seed, layer, int(cells.features[feature])])
+        p[place] = flip_tail(sums[starts[feature] : starts[feature + 1]], rng)
+    return p
 
 
-def _table(part: _Layer, pairs: pl.DataFrame, values: dict[str, np.ndarray], seed: int) -> pl.DataFrame:
+def _table(part: _Layer, q: np.ndarray, ids: pl.Series, differs_in: list[list[str] | None]) -> pl.DataFrame:
     """`EFFECT_SCHEMA` of a layer."""
-    cells, tested = part.cells, part.tested
+    tested, pairs = part.tested, len(ids)
     numbers = {name: column[tested] for name, column in part.numbers.items()}
-    found = part.q < FOUND
-    return (
-        pl.DataFrame(
-            {
-                "layer": np.full(len(tested), part.layer),
-                "feature": cells.features[tested],
-                "n": np.full(len(tested), pairs.height),
-                **numbers,
-                "share_fact": numbers["fires_fact"] / pairs.height,
-                "share_hall": numbers["fires_hall"] / pairs.height,
-                "p": part.p,
-                "q": part.q,
-                "ghost": (numbers["fires_fact"] == 0) & (numbers["fires_hall"] >= GHOST_FIRES),
-                **_top_pairs(cells, part.numbers["mean_diff"], tested, pairs["pair_id"]),
-            }
-        )
-        .with_columns(
-            pl.Series("differs_in", _differs_in(part, found, pairs, values, seed), dtype=pl.List(pl.String)),
-            pl.col("dz").fill_nan(None),
-        )
-        .select(pl.col(name).cast(kind) for name, kind in EFFECT_SCHEMA.items())
-        .sort(pl.col("dz").abs(), "feature", descending=[True, False], nulls_last=True)
-    )
+    columns = {
+        "layer": np.full(len(tested), part.layer),
+        "feature": part.cells.features[tested],
+        "n": np.full(len(tested), pairs),
+        **numbers,
+        "share_fact": numbers["fires_fact"] / pairs,
+        "share_hall": numbers["fires_hall"] / pairs,
+        "p": part.p,
+        "q": q,
+        "ghost": (numbers["fires_fact"] == 0) & (numbers["fires_hall"] >= GHOST_FIRES),
+        "differs_in": pl.Series(differs_in, dtype=pl.List(pl.String)),
+        **_top_pairs(part.cells, part.numbers["mean_diff"], tested, ids),
+    }
+    frame = pl.DataFrame(columns).with_columns(pl.col("dz").fill_nan(None))
+    frame = frame.select(pl.col(name).cast(kind) for name, kind in EFFECT_SCHEMA.items())
+    return frame.sort(pl.col("dz").abs(), "feature", descending=[True, False], nulls_last=True)
 
 
 def _differs_in(
-    part: _Layer, found: np.ndarray, pairs: pl.DataFrame, values: dict[str, np.ndarray], seed: int
+    part: _Layer, found: np.ndarray, groups: np.ndarray, values: dict[str, np.ndarray], seed: int
 ) -> list[list[str] | None]:
     """For each feature found the values of `by` in which it differs too, corrected over these tests of the layer."""
     listed: list[list[str] | None] = [None] * len(part.tested)
     if not values or not found.any():
         return listed
-    groups = label_numbers(pairs["group"])
     chosen = part.tested[found]
     p = np.stack([_flip_p(part.layer, part.cells, groups, chosen, used, seed) for used in values.values()], axis=1)
     q = benjamini_hochberg(p.ravel()).reshape(p.shape)
@@ -281,17 +235,7 @@ def _top_pairs(cells: FeatureCells, mean: np.ndarray, tested: np.ndarray, ids: p
     order = np.lexsort((-directed, feature))
     rank = np.arange(len(order)) - np.repeat(cells.starts[:-1], np.diff(cells.starts))
     order = order[(rank < TOP_PAIRS) & (directed[order] > 0)]
-    frame = pl.DataFrame(
-        {
-            "place": feature[order],
-            "top_pairs": ids.cast(pl.String).gather(cells.pair[order]),
-            "top_diffs": difference[order],
-        }
-    )
-    listed = pl.DataFrame({"place": tested}).join(
-        frame.group_by("place", maintain_order=True).agg("top_pairs", "top_diffs"),
-        on="place",
-        how="left",
-        maintain_order="left",
-    )
-    return {name: listed[name] for name in ("top_pairs", "top_diffs")}
+    top = {"top_pairs": ids.cast(pl.String).gather(cells.pair[order]), "top_diffs": difference[order]}
+    frame = pl.DataFrame({"place": feature[order], **top}).group_by("place", maintain_order=True).agg(*top)
+    listed = pl.DataFrame({"place": tested}).join(frame, on="place", how="left", maintain_order="left")
+    return {name: listed[name] for name in top}

@@ -11,12 +11,11 @@ from torch import nn
 from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import own_settings
 from bluffscope.model import LanguageModel
+from bluffscope.model.hooks import final_norm
 from bluffscope.pipeline.reload import load_whole
 from bluffscope.table.reader import Run
 
 TOKENS: Final = 5
-_NORMS: Final = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
-"""What the last norm is called in a base model, by family."""
 
 
 @own_settings()
@@ -63,7 +62,7 @@ def promotions(model: LanguageModel, directions: torch.Tensor) -> torch.Tensor:
     """
     network: Any = model.network
     head, body = network.get_output_embeddings(), network.base_model
-    norm = next((module for name in _NORMS if isinstance(module := getattr(body, name, None), nn.Module)), None)
+    norm = final_norm(body)
     if norm is None or body is network or not isinstance(head, nn.Linear):
         raise InputError(f"--tokens: {model.name} ({type(network).__name__}) has no linear LM head behind a final norm")
     directions = directions.to(torch.promote_types(directions.dtype, torch.float32))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+import operator
+import tomllib
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
 
 Severity = Literal["ok", "note", "warning", "error"]
 """An error stops verdicts, a warning is shown; a note says what could not be checked, and why."""
-
-_ORDER: Final[tuple[Severity, ...]] = ("error", "warning", "note", "ok")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +25,9 @@ class Check:
     expected: str
     seen: str
     means: str = ""
-    """What it means for the numbers; kept where something is wrong only."""
+    """What it means for the numbers; only where something is wrong."""
     do: str = ""
     """What to do about it; the same."""
-
-    def __post_init__(self) -> None:
-        # Here, so that a check is written once and not once for each outcome.
-        if self.severity not in ("error", "warning"):
-            for name in ("means", "do"):
-                object.__setattr__(self, name, "")
 
     @property
     def title(self) -> str:
@@ -47,16 +42,46 @@ class Check:
 
     def entry(self) -> dict[str, Any]:
         """As the manifest holds it."""
-        return {
-            "check": self.check,
-            "layer": self.layer,
-            "severity": self.severity,
-            "expected": self.expected,
-            "seen": self.seen,
-            "means": self.means,
-            "do": self.do,
-            "message": self.message,
-        }
+        return asdict(self) | {"message": self.message}
+
+
+@cache
+def declared() -> dict[str, dict[str, Any]]:
+    """The checks of checks.toml by title."""
+    return tomllib.loads(resources.files("bluffscope.health").joinpath("checks.toml").read_text("utf-8"))
+
+
+def found(title: str, severity: Severity | bool, seen: str, *, layer: int | None = None, **words: object) -> Check:
+    """The outcome of a declared check.
+
+    Args:
+        title: of the check in checks.toml.
+        severity: how bad it is; True and False stand for "error" and "ok".
+        seen: what was found.
+        layer: the layer it is about.
+        words: what is in braces in its texts.
+    """
+    declaration = {"check": title} | declared()[title]
+    given = declaration | words | {"layer": layer}
+    grade = severity if isinstance(severity, str) else "error" if severity else "ok"
+    names = ("check", "expected", "means", "do") if grade in ("warning", "error") else ("check", "expected")
+    texts = {name: str(declaration.get(name, "")).format(**given) for name in names}
+    return Check(layer=layer, severity=grade, seen=seen, **texts)
+
+
+def judged(title: str, value: float, seen: str, *, layer: int | None = None, **words: object) -> Check:
+    """The outcome of a declared check of a value that has limits; arguments as for `found`."""
+    return found(title, graded(title, value), seen, layer=layer, **words)
+
+
+def graded(title: str, value: float) -> Severity:
+    """How bad a value is by the limits of a declared check; NaN fails only where values should not fall below them."""
+    check = declared()[title]
+    warning, error = check["warning"], check["error"]
+    if error < warning:
+        return "error" if not value >= error else "warning" if value < warning else "ok"
+    exceeds = operator.ge if check.get("inclusive") else operator.gt
+    return "error" if exceeds(value, error) else "warning" if exceeds(value, warning) else "ok"
 
 
 @dataclass(frozen=True)
@@ -68,26 +93,15 @@ class Health:
     allowed: bool = False
     """Whether verdicts are given although something is wrong (`--allow-unsound`)."""
 
-    @classmethod
-    def of(cls, checks: Iterable[Check], *, allowed: bool = False) -> Health:
-        """All these checks."""
-        return cls(tuple(checks), allowed)
-
     @property
     def findings(self) -> list[Check]:
         """Errors, then warnings."""
-        found = [check for check in self.checks if check.severity in ("error", "warning")]
-        return sorted(found, key=lambda check: _ORDER.index(check.severity))
-
-    @property
-    def errors(self) -> list[Check]:
-        """What makes the numbers unsound."""
-        return [check for check in self.checks if check.severity == "error"]
+        return [check for severity in ("error", "warning") for check in self.checks if check.severity == severity]
 
     @property
     def sound(self) -> bool:
         """Whether there is no error."""
-        return not self.errors
+        return all(check.severity != "error" for check in self.checks)
 
     def entry(self) -> dict[str, Any]:
         """What manifest.json holds under ``health``."""

@@ -35,17 +35,17 @@ class Company:
         if not pairs:
             return None
         batches = plan_batches(pairs, worker.limits, packed=worker.reader.packs)
-        batch = max(batches, key=lambda batch: max(_tokens(text) for _, text in _texts(batch)))
-        together = sorted(_texts(batch), key=lambda item: _tokens(item[1]))
+        batch = max(batches, key=lambda batch: max(len(text.ids) for _, text in _texts(batch)))
+        together = sorted(_texts(batch), key=lambda item: len(item[1].ids))
         chosen = [together[-1], together[0], together[len(together) // 2]]
-        lengths = worker.limits.lengths
-        classes = {lengths.of_length(_tokens(text)): (pair, text) for pair, text in _texts(pairs)}
-        known = {lengths.of_length(_tokens(text)) for _, text in chosen}
+        length_class = worker.limits.lengths.of_length
+        classes = {length_class(len(text.ids)): (pair, text) for pair, text in _texts(pairs)}
+        known = {length_class(len(text.ids)) for _, text in chosen}
         chosen[2:2] = [item for name, item in sorted(classes.items()) if name not in known]
-        texts = {(text.item, text.view): (pair, text) for pair, text in chosen[:MOST_TEXTS]}
+        texts = {(text.item, text.view): (pair, text) for pair, text in chosen[:MOST_TEXTS]}.values()
         within = {pair.item.index for pair in batch}
-        others = {pair.item.index: pair for pair, _ in texts.values() if pair.item.index not in within}
-        compared: tuple[tuple[Pair, View], ...] = tuple((pair.item, VIEWS[text.view]) for pair, text in texts.values())
+        others = {pair.item.index: pair for pair, _ in texts if pair.item.index not in within}
+        compared: tuple[tuple[Pair, View], ...] = tuple((pair.item, VIEWS[text.view]) for pair, text in texts)
         return cls(batch, tuple(others.values()), compared, chosen[0][1])
 
     def changes(self, worker: ShardWorker, text: TokenSequence, layer: int, tolerance: float) -> bool:
@@ -62,7 +62,3 @@ class Company:
 
 def _texts(pairs: Sequence[Tokenized[Pair]]) -> Iterator[tuple[Tokenized[Pair], TokenSequence]]:
     return ((pair, text) for pair in pairs for text in pair.sequences)
-
-
-def _tokens(text: TokenSequence) -> int:
-    return len(text.ids)

@@ -10,7 +10,7 @@ import polars as pl
 
 from bluffscope.config import OutputOptions, RunConfig
 from bluffscope.config.presets import resolve
-from bluffscope.health.check import Check, Health
+from bluffscope.health.check import Health, found
 from bluffscope.health.gate import CANDIDATES, Sample, examine, inspect, sampled
 from bluffscope.host.exclusive import exclusive
 from bluffscope.host.machine import free_memory
@@ -22,7 +22,7 @@ from bluffscope.pipeline.batch_size import SHARE, batch_tokens, plan_run, run_fo
 from bluffscope.pipeline.build import ColumnsOf, build_worker, load_whole
 from bluffscope.pipeline.worker import RunWorker
 from bluffscope.records import Pair, Shard
-from bluffscope.table.schema import Column, table_columns
+from bluffscope.table.schema import table_columns
 
 PAIRS: Final = 48
 """Pairs that are measured, spread evenly over the input."""
@@ -45,13 +45,19 @@ def diagnose(config: RunConfig) -> Health:
     config = replace(config, model=resolve(config.model), output=OutputOptions())
     source = open_source(config.data)
     scan = source.scan()
-    pairs = _with_longest(sampled(source.pairs(), scan.count, PAIRS), source)
+    # A shard of their own: its rows are counted from its first pair's index.
+    chosen = _with_longest(sampled(source.pairs(), scan.count, PAIRS), source)
+    pairs = tuple(replace(pair, index=place) for place, pair in enumerate(chosen))
     worker = build_worker(config, _SENSITIVITY, _columns_of(scan), Stopwatch())
-    frame = worker.run(Shard(0, _renumbered(pairs), tuple(pair.id for pair in pairs)))
+    frame = worker.run(Shard(0, pairs, tuple(pair.id for pair in pairs)))
     config = worker.loaded.config
     whole = load_whole(config) if _whole_fits(config) else None
     health = _examined(worker, pairs, frame, whole)
-    return replace(health, checks=(*health.checks, _check_whole(whole, source)))
+    seen = "too large to load next to the run's model: only its loaded blocks were compared, and SAEs tried there"
+    if whole is not None:
+        seen = f"{type(whole.network).__name__}, {whole.full_layers} layers, on {source.name}"
+    check = found("whole model", "note" if whole is None else "ok", seen)
+    return replace(health, checks=(*health.checks, check))
 
 
 def _with_longest(pairs: Sequence[Pair], source: Source) -> list[Pair]:
@@ -61,16 +67,8 @@ def _with_longest(pairs: Sequence[Pair], source: Source) -> list[Pair]:
 
 
 def _columns_of(scan: Scan) -> ColumnsOf:
-    def columns_of(layers: tuple[int, ...]) -> Sequence[Column]:
-        carried: list[tuple[str, Any]] = [(column.name, column.kind) for column in scan.carried]
-        return table_columns(layers, (), carried, [analysis.name for analysis in _SENSITIVITY], [])
-
-    return columns_of
-
-
-def _renumbered(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    """The pairs as a shard of their own: its rows are counted from its first pair's index."""
-    return tuple(replace(pair, index=place) for place, pair in enumerate(pairs))
+    carried: list[tuple[str, Any]] = [(column.name, column.kind) for column in scan.carried]
+    return lambda layers: table_columns(layers, (), carried, [analysis.name for analysis in _SENSITIVITY], [])
 
 
 def _whole_fits(config: RunConfig) -> bool:
@@ -85,8 +83,7 @@ def _examined(worker: RunWorker, pairs: Sequence[Pair], frame: pl.DataFrame, who
     entries = measured.lazy().select("pair_id", entry="_features")
     features = entries.explode("entry", empty_as_null=False, keep_nulls=False).unnest("entry")
     reasons = frame["_reason"].drop_nulls().value_counts(sort=True)
-    renumbered = _renumbered(pairs)
-    sample = Sample(sampled(renumbered, len(pairs), CANDIDATES), renumbered)
+    sample = Sample(sampled(pairs, len(pairs), CANDIDATES), pairs)
     return examine(
         worker.loaded.config.model,
         inspect(worker, sample, whole, saelens=True),
@@ -96,12 +93,3 @@ def _examined(worker: RunWorker, pairs: Sequence[Pair], frame: pl.DataFrame, who
         identity=worker.loaded.identity,
         saes=worker.loaded.sae_identities,
     )
-
-
-def _check_whole(whole: LanguageModel | None, source: Source) -> Check:
-    """What the plain forwards ran through, and on which data."""
-    if whole is None:
-        seen = "too large to load next to the run's model: only its loaded blocks were compared, and SAEs tried there"
-        return Check(check="whole model", severity="note", expected="the plain forward of the whole model", seen=seen)
-    seen = f"{type(whole.network).__name__}, {whole.full_layers} layers, on {source.name}"
-    return Check(check="whole model", expected="the plain forward of the whole model", seen=seen)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Float
 
-from bluffscope.health.check import Check, Severity
+from bluffscope.health.check import Check, Severity, declared, found, graded, judged
 from bluffscope.health.loaded_model import AFTER_NORM, Plain, Subject, site_of
 from bluffscope.model.hooks import HookPoint
 from bluffscope.sae import Coder
 from bluffscope.sae.load import as_saelens, is_saelens
 
-LEAST_EXPLAINED: Final = (0.5, 0.2)
-"""Explained variance below which there is a warning, and an error."""
-FITS_BETTER: Final = (0.9, 0.75)
-"""Another site fits better where its unexplained variance is below these shares of the one at the SAE's own: warning
-and error. Neighbouring blocks of a deep model differ little, and an SAE is trained to be best at its own."""
 FEWEST_TOKENS: Final = 20
 """Fewer say little about a variance: then nothing is concluded from it."""
 MOST_TOKENS: Final = 256
@@ -32,8 +27,6 @@ class Fit(NamedTuple):
 
     explained: float
     """1 - sum ||x - y||^2 / sum ||x - mean(x)||^2; NaN where nothing varies."""
-    l0: float
-    """Mean number of active features."""
     tokens: int
 
 
@@ -61,29 +54,29 @@ def check_fit(
         saelens: whether features are compared with SAELens's in any case, which takes seconds to import.
     """
     for layer, coder in subject.coders.items():
-        point = subject.points[layer]
-        own = site_of(point)
-        here = fit(coder, _stacked(plain, own, point, MOST_TOKENS))
+        here = _fit_at(subject, layer, plain, MOST_TOKENS)
         if not _enough(here):
-            seen = f"{here.tokens} tokens, too few"
-            yield Check(check="explained variance", layer=layer, severity="note", expected="enough text", seen=seen)
+            yield found("explained variance: too little text", "note", f"{here.tokens} tokens, too few", layer=layer)
             continue
-        yield _check_explained(layer, coder, here)
+        published = coder.identity.get("trained_on", {}).get("model_name") or "no model"
+        seen = f"{here.explained:.2f} over {here.tokens} tokens"
+        names = {"model": published, "hook_name": coder.hook_name}
+        yield judged("explained variance", here.explained, seen, layer=layer, **names)
         yield _check_sites(subject, layer, plain)
         if other_bos:
-            yield _check_bos(subject, layer, plain, other_bos)
-        yield _check_encoding(coder, _stacked(plain, own, point, MOST_TRIED), saelens)
+            yield _check_bos(layer, here, _fit_at(subject, layer, other_bos, MOST_TOKENS), bos=plain[0].bos)
+        point = subject.points[layer]
+        yield _check_encoding(coder, _stacked(plain, site_of(point), point, MOST_TRIED), saelens)
 
 
 @torch.inference_mode()
 def fit(coder: Coder, states: Float[torch.Tensor, "token d_model"]) -> Fit:
     """How well an SAE reconstructs these activations."""
     if len(states) == 0 or not bool(states.isfinite().all()):
-        return Fit(float("nan"), float("nan"), 0)
+        return Fit(float("nan"), 0)
     x = states.to(coder.decoder)
-    features, reconstruction = coder.encode_decode(x)
-    explained = float(explained_variance(x, reconstruction)) if len(x) > 1 else float("nan")
-    return Fit(explained, float(features.counts.double().mean()), len(x))
+    _, reconstruction = coder.encode_decode(x)
+    return Fit(float(explained_variance(x, reconstruction)) if len(x) > 1 else float("nan"), len(x))
 
 
 def _enough(found: Fit) -> bool:
@@ -98,48 +91,28 @@ def _stacked(plain: Sequence[Plain], site: str, point: HookPoint, most: int) -> 
     return states[torch.linspace(0, len(states) - 1, most).long().to(states.device)]
 
 
-def _check_explained(layer: int, coder: Coder, here: Fit) -> Check:
-    warn, fail = LEAST_EXPLAINED
-    published = coder.identity.get("trained_on", {}).get("model_name")
-    severity = "error" if here.explained < fail else "warning" if here.explained < warn else "ok"
-    trained = f"it names {published or 'no model'}, {coder.hook_name}"
-    return Check(
-        check="explained variance",
-        layer=layer,
-        severity=severity,
-        expected=f"at least {warn:g}",
-        seen=f"{here.explained:.2f} over {here.tokens} tokens",
-        means="The SAE does not reconstruct what it reads: its features say little of it",
-        do=f"Check model, layer and hook point of the SAE ({trained})",
-    )
+def _fit_at(subject: Subject, layer: int, plain: Sequence[Plain], most: int, site: str | None = None) -> Fit:
+    """A layer's SAE at a site, its own by default."""
+    point = subject.points[layer]
+    return fit(subject.coders[layer], _stacked(plain, site or site_of(point), point, most))
 
 
 def _check_sites(subject: Subject, layer: int, plain: Sequence[Plain]) -> Check:
     """Tries the SAE wherever the same kind of activation stands."""
-    coder, point = subject.coders[layer], subject.points[layer]
+    point = subject.points[layer]
     own = site_of(point)
-    tried = {site: fit(coder, _stacked(plain, site, point, MOST_TRIED)) for site in _rivals(point, plain[0].sites)}
+    sites = _rivals(point, plain[0].sites)
+    tried = {site: _fit_at(subject, layer, plain, MOST_TRIED, site) for site in sites}
     here = tried.pop(own)
-    rivals = {site: found for site, found in tried.items() if _enough(found)}
-    row: dict[str, Any] = {
-        "check": "hook point",
-        "layer": layer,
-        "expected": f"no better fit than at {_name(own, point)}",
-    }
+    rivals = {site: fits for site, fits in tried.items() if _enough(fits)}
     if not rivals:
-        return Check(**row, severity="note", seen="nowhere else to try it")
+        return found("hook point", "note", "nowhere else to try it", layer=layer, own=_name(own, point))
     best = max(rivals, key=lambda site: rivals[site].explained)
-    there = f"{rivals[best].explained:.2f} at {best}, {here.explained:.2f} here"
     severity = _better(rivals[best], here)
-    if severity == "ok":
-        return Check(**row, seen=f"next best {there}")
-    return Check(
-        **row,
-        severity=severity,
-        seen=f"explained variance {there}",
-        means=f"The SAE fits {_described(best)} better than {_described(own)}, which it is given",
-        do="Give the SAE that was trained at this hook point, or correct layer and hook_name",
-    )
+    seen = f"{rivals[best].explained:.2f} at {best}, {here.explained:.2f} here"
+    seen = f"next best {seen}" if severity == "ok" else f"explained variance {seen}"
+    words = {"own": _name(own, point), "there": _described(best), "here": _described(own)}
+    return found("hook point", severity, seen, layer=layer, **words)
 
 
 def _rivals(point: HookPoint, sites: Mapping[str, torch.Tensor]) -> list[str]:
@@ -151,11 +124,9 @@ def _rivals(point: HookPoint, sites: Mapping[str, torch.Tensor]) -> list[str]:
 
 def _better(there: Fit, here: Fit) -> Severity:
     """How much it matters what is explained there; "ok" if it is next to nothing, or not clearly more than here."""
-    if there.explained < LEAST_EXPLAINED[0]:
+    if there.explained < declared()["explained variance"]["warning"]:
         return "ok"
-    ratio = (1 - there.explained) / (1 - here.explained)
-    warn, fail = FITS_BETTER
-    return "error" if not ratio >= fail else "warning" if ratio < warn else "ok"
+    return graded("hook point", (1 - there.explained) / (1 - here.explained))
 
 
 def _name(site: str, point: HookPoint) -> str:
@@ -171,22 +142,11 @@ def _described(site: str) -> str:
     return site
 
 
-def _check_bos(subject: Subject, layer: int, plain: Sequence[Plain], other: Sequence[Plain]) -> Check:
-    """Tries the SAE on the same texts with (without) the BOS that is not (is) fed."""
-    coder, point = subject.coders[layer], subject.points[layer]
-    here = fit(coder, _stacked(plain, site_of(point), point, MOST_TOKENS))
-    there = fit(coder, _stacked(other, site_of(point), point, MOST_TOKENS))
-    fed = "with a BOS" if plain[0].bos else "without BOS"
-    otherwise = "without BOS" if plain[0].bos else "with a BOS"
-    return Check(
-        check="BOS as in training",
-        layer=layer,
-        severity=_better(there, here),
-        expected=f"the better fit {fed}",
-        seen=f"explained variance {here.explained:.2f} {fed}, {there.explained:.2f} {otherwise}",
-        means=f"The SAE fits texts {otherwise} better: it was probably trained on such",
-        do="Correct prepend_bos in the SAE's metadata",
-    )
+def _check_bos(layer: int, here: Fit, there: Fit, *, bos: bool) -> Check:
+    """The SAE's fit to the same texts with (without) the BOS that is not (is) fed."""
+    fed, otherwise = ("with a BOS", "without BOS") if bos else ("without BOS", "with a BOS")
+    seen = f"explained variance {here.explained:.2f} {fed}, {there.explained:.2f} {otherwise}"
+    return found("BOS as in training", _better(there, here), seen, layer=layer, fed=fed, otherwise=otherwise)
 
 
 def _check_encoding(coder: Coder, states: torch.Tensor, saelens: bool) -> Check:
@@ -202,12 +162,5 @@ def _check_encoding(coder: Coder, states: torch.Tensor, saelens: bool) -> Check:
     others = len(ours.indices) - int((dense[rows, ours.indices] > 0).sum())
     flips = others + active - (len(ours.indices) - others)  # active in one of the two only
     wrong = flips > max(1, active // 1000)  # of those at their threshold
-    return Check(
-        check=f"features = {whose}",
-        layer=coder.layer,
-        severity="error" if wrong else "ok",
-        expected=f"the {active} features that {whose} finds",
-        seen=f"{len(ours.indices)}; {flips} differ",
-        means=f"Features are not those of {whose}",
-        do="Report this with the SAE's name and the version of SAELens",
-    )
+    seen = f"{len(ours.indices)}; {flips} differ"
+    return found("features = reference", wrong, seen, layer=coder.layer, whose=whose, active=active)

@@ -10,17 +10,17 @@ from typing import Any
 import polars as pl
 
 from bluffscope.config import ModelOptions
-from bluffscope.health.check import Check, Health, Severity
+from bluffscope.health.check import Check, Health, Severity, found
 from bluffscope.health.company import Company
 from bluffscope.health.fit import check_fit
-from bluffscope.health.loaded_model import TEXTS, Subject, Traits, chosen_texts, plain_forwards, spread
+from bluffscope.health.loaded_model import TEXTS, Subject, Traits, chosen_texts, plain_forwards
 from bluffscope.health.reading import check_reading, check_tokens
 from bluffscope.health.setup import check_setup
 from bluffscope.health.table import check_table
 from bluffscope.model import LanguageModel
 from bluffscope.pairs import Source
 from bluffscope.pipeline.worker import RunWorker
-from bluffscope.records import Pair, Tokenized
+from bluffscope.records import Pair, Tokenized, spread
 
 CANDIDATES = 3 * TEXTS
 """Pairs that are tokenised to choose from; all of them are read in the run's own layout."""
@@ -48,14 +48,15 @@ class Sample:
         """
         tokens = pl.col("prompt_tokens") + pl.max_horizontal("fact_tokens", "hall_tokens")
         longest = metrics.sort(tokens, descending=True)["pair_id"].head(1).to_list()
-        places, spread_pairs, company = set(spread(source.scan().count, CANDIDATES)), list[Pair](), list[Pair]()
+        places = set(spread(source.scan().count, CANDIDATES))
+        chosen, company = list[Pair](), list[Pair]()
         stream = enumerate(source.pairs())
         while shard := list(islice(stream, shard_pairs)):
-            spread_pairs += [pair for place, pair in shard if place in places]
-            if (found := next((at for at, (_, pair) in enumerate(shard) if pair.id in longest), None)) is not None:
-                start = max(0, min(found - COMPANY // 2, len(shard) - COMPANY))
+            chosen += [pair for place, pair in shard if place in places]
+            if (at := next((at for at, (_, pair) in enumerate(shard) if pair.id in longest), None)) is not None:
+                start = max(0, min(at - COMPANY // 2, len(shard) - COMPANY))
                 company = [pair for _, pair in shard[start : start + COMPANY]]
-        return cls(spread_pairs, company)
+        return cls(chosen, company)
 
 
 def sampled(pairs: Iterable[Pair], count: int, wanted: int = CANDIDATES) -> list[Pair]:
@@ -128,8 +129,8 @@ def examine(
     reading, traits = inspection.checks, inspection.traits
     table = list(check_table(metrics, features, reasons, saes, None if traits is None else traits.bos_text))
     poor = [check.layer for check in (*reading, *table) if check.severity == "error" and check.layer is not None]
-    setup = list(check_setup(options, identity, saes, traits, poor))
-    return Health.of((*setup, *reading, *table), allowed=allowed)
+    setup = check_setup(options, identity, saes, traits, poor)
+    return Health((*setup, *reading, *table), allowed)
 
 
 def _check_texts(subject: Subject, sample: Sample, saelens: bool) -> Iterator[Check]:
@@ -148,8 +149,8 @@ def _check_texts(subject: Subject, sample: Sample, saelens: bool) -> Iterator[Ch
 
 
 def _tokenized(subject: Subject, pairs: Sequence[Pair]) -> list[Tokenized[Pair]]:
-    return [found for found in subject.texts.tokenize(list(pairs)) if isinstance(found, Tokenized)]
+    return [pair for pair in subject.texts.tokenize(list(pairs)) if isinstance(pair, Tokenized)]
 
 
 def _unchecked(why: str, severity: Severity = "note") -> Check:
-    return Check(check="reading and fit", severity=severity, expected="a few texts read again", seen=f"not done: {why}")
+    return found("reading and fit", severity, f"not done: {why}")

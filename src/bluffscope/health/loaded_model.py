@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -13,12 +13,12 @@ from torch import nn
 from bluffscope.errors import PairError
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model import HookPoint, LanguageModel
-from bluffscope.model.hooks import RESIDUAL, ignores_mean
+from bluffscope.model.hooks import RESIDUAL, final_norm, ignores_mean
 from bluffscope.model.sublayers import find_sublayers
 from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.pipeline.worker import RunWorker
-from bluffscope.records import Pair, Tokenized, View
+from bluffscope.records import Pair, Tokenized, View, spread
 from bluffscope.reference.model import ReferenceOptions, tokenise
 from bluffscope.sae import Coder
 
@@ -27,19 +27,14 @@ TEXTS: Final = 8
 MOST_TOKENS: Final = 512
 """Of such a text; longer ones are left out unless there are no others."""
 AFTER_NORM: Final = "the hidden state after the final norm"
-_FINAL_NORMS: Final = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 
 @dataclass(frozen=True)
 class Subject:
     """Model and SAEs of a run, wherever its strategy keeps them."""
 
-    network: nn.Module
-    """The body of the causal language model, without its LM head: the blocks that the run loaded, or all."""
-    blocks: nn.ModuleList
-    tokenizer: Any
-    device: torch.device
-    dtype: torch.dtype
+    model: LanguageModel
+    """Its body is used, without LM head: the blocks that the run loaded, or all."""
     coders: Mapping[int, Coder]
     points: Mapping[int, HookPoint]
     """Where each SAE says it belongs, whatever the run's reader hooks."""
@@ -64,14 +59,14 @@ class Subject:
         if parts is None:
             return None
         model, coders = parts.model if whole is None else whole, parts.coders
-        body = cast(Any, model.network).base_model
-        points = _points(coders, body)
+        body = _body(model)
+        centred = ignores_mean(body)
+        points = {
+            layer: HookPoint.parse(coder.hook_name, centred=coder.centred and centred)
+            for layer, coder in coders.items()
+        }
         return cls(
-            network=body,
-            blocks=model.blocks,
-            tokenizer=model.tokenizer,
-            device=model.device,
-            dtype=model.dtype,
+            model=model,
             coders=coders,
             points=points,
             sublayers=_sublayers(points, body, model.blocks),
@@ -81,17 +76,19 @@ class Subject:
         )
 
     @property
+    def tokenizer(self) -> Any:
+        """The model's own."""
+        return self.model.tokenizer
+
+    @property
     def asks_for_bos(self) -> bool:
         """Whether the SAEs were trained on texts with a BOS in front, as far as they say."""
         return any(coder.prepend_bos for coder in self.coders.values())
 
-    def reference_options(self, *, bos: bool | None = None) -> ReferenceOptions:
-        """How a text should be tokenised: with a BOS where the SAEs ask for one, or as told."""
-        asked = self.asks_for_bos if bos is None else bos
-        measured = self.options
-        return ReferenceOptions(
-            layers=measured.layers, join=measured.join, position=measured.position, prepend_bos=asked
-        )
+
+def _body(model: LanguageModel) -> Any:
+    """The causal language model without its LM head."""
+    return cast(Any, model.network).base_model
 
 
 @dataclass(frozen=True)
@@ -110,21 +107,14 @@ class Traits:
     @classmethod
     def of(cls, subject: Subject) -> Traits:
         """Of the model as a run holds it."""
-        network: Any = subject.network
-        texts, bos = subject.tokenizer, subject.tokenizer.bos_token_id
+        texts = subject.tokenizer
+        bos = texts.bos_token_id
         return cls(
-            embedded=int(network.get_input_embeddings().weight.shape[0]),
+            embedded=int(_body(subject.model).get_input_embeddings().weight.shape[0]),
             tokens=len(texts),
             bos_text=None if bos is None else str(texts.decode([bos])),
             centred=frozenset(layer for layer, point in subject.points.items() if point.centred),
         )
-
-
-def _points(coders: Mapping[int, Coder], network: nn.Module) -> dict[int, HookPoint]:
-    applies = ignores_mean(network)
-    return {
-        layer: HookPoint.parse(coder.hook_name, centred=coder.centred and applies) for layer, coder in coders.items()
-    }
 
 
 def _sublayers(points: Mapping[int, HookPoint], network: nn.Module, blocks: nn.ModuleList) -> list[HookPoint]:
@@ -176,73 +166,58 @@ def plain_forwards(
         bos: whether a BOS is put in front; as the SAEs ask unless given.
         everywhere: whether all sites are kept, or only those that the SAEs read: of a long text, all take much memory.
     """
-    options = subject.reference_options(bos=bos)
+    options = replace(subject.options, prepend_bos=subject.asks_for_bos if bos is None else bos)
+    tokenizer = subject.tokenizer
+    begins = options.prepend_bos and tokenizer.bos_token_id is not None
     for pair, view in texts:
         try:
-            text = tokenise(pair, subject.tokenizer, options)[view]
+            text = tokenise(pair, tokenizer, options)[view]
         except PairError:
             continue
-        begins = options.prepend_bos and subject.tokenizer.bos_token_id is not None
-        sites = _sites if everywhere else _own_sites
-        yield Plain(pair, view, tuple(text.ids), tuple(text.reads), begins, sites(subject, text.ids))
+        sites = _sites(subject, text.ids, everywhere=everywhere)
+        yield Plain(pair, view, tuple(text.ids), tuple(text.reads), begins, sites)
 
 
 @torch.inference_mode()
-def _sites(subject: Subject, ids: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The residual stream at every site of one text."""
-    inputs = torch.tensor([ids], device=subject.device)
-    before_norm: list[torch.Tensor] = []
-    others: dict[str, torch.Tensor] = {}
-    handles = [_watch_end(subject, before_norm)]
-    for point in subject.sublayers:
-
-        def receive(activations: torch.Tensor, name: str = site_of(point)) -> None:
-            others[name] = activations[0].clone()  # a block may add in place
-
-        handles.append(point.attach(subject.blocks, receive))
-    network: Any = subject.network
-    try:
-        with computing_in(subject.dtype):
-            states = network(
-                input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False, output_hidden_states=True
-            ).hidden_states
-    finally:
-        for handle in handles:
-            handle.remove()
-    # hidden_states[k] is before block k; the last entry is behind the final norm.
-    between = {f"blocks.{block - 1}.hook_resid_post": states[block][0] for block in range(1, len(subject.blocks))}
-    last = f"blocks.{len(subject.blocks) - 1}.hook_resid_post"
-    first = {"blocks.0.hook_resid_pre": states[0][0]}
-    return {**first, **between, last: before_norm[0][0], AFTER_NORM: states[-1][0], **others}
-
-
-@torch.inference_mode()
-def _own_sites(subject: Subject, ids: Sequence[int]) -> dict[str, torch.Tensor]:
-    """One text at the hook points that the SAEs name."""
-    inputs = torch.tensor([ids], device=subject.device)
+def _sites(subject: Subject, ids: Sequence[int], *, everywhere: bool) -> dict[str, torch.Tensor]:
+    """The residual stream of one text at every site, or only at the hook points that the SAEs name."""
+    model = subject.model
+    body, inputs = _body(model), torch.tensor([ids], device=model.device)
     sites: dict[str, torch.Tensor] = {}
-    handles: list[Any] = []
-    for point in subject.points.values():
 
-        def receive(activations: torch.Tensor, name: str = site_of(point)) -> None:
-            sites[name] = activations[0]
+    def keep(name: str) -> Callable[[torch.Tensor], None]:
+        def receive(activations: torch.Tensor) -> None:
+            sites[name] = activations[0].clone()  # a block may add in place
 
-        handles.append(replace(point, centred=False).attach(subject.blocks, receive))
+        return receive
+
+    last = f"blocks.{len(model.blocks) - 1}.hook_resid_post"
+    points = subject.sublayers if everywhere else [replace(point, centred=False) for point in subject.points.values()]
+    handles = [point.attach(model.blocks, keep(site_of(point))) for point in points]
+    if everywhere:
+        handles.append(_watch_end(model, keep(last)))
     try:
-        with computing_in(subject.dtype):
-            subject.network(input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False)
+        with computing_in(model.dtype):
+            mask = torch.ones_like(inputs)
+            output = body(input_ids=inputs, attention_mask=mask, use_cache=False, output_hidden_states=everywhere)
     finally:
         for handle in handles:
             handle.remove()
-    return sites
+    if not everywhere:
+        return sites
+    # hidden_states[k] is before block k; the last entry is behind the final norm.
+    states = output.hidden_states
+    between = {f"blocks.{block - 1}.hook_resid_post": states[block][0] for block in range(1, len(model.blocks))}
+    ends = {last: sites.pop(last), AFTER_NORM: states[-1][0]}
+    return {"blocks.0.hook_resid_pre": states[0][0], **between, **ends, **sites}
 
 
-def _watch_end(subject: Subject, seen: list[torch.Tensor]) -> torch.utils.hooks.RemovableHandle:
+def _watch_end(model: LanguageModel, receive: Callable[[torch.Tensor], None]) -> torch.utils.hooks.RemovableHandle:
     """Keep what the final norm is given: the residual stream after the last block, seen from its other side."""
-    norm = next((getattr(subject.network, name) for name in _FINAL_NORMS if hasattr(subject.network, name)), None)
-    if isinstance(norm, nn.Module):
-        return norm.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
-    return HookPoint(len(subject.blocks) - 1, "hook_resid_post").attach(subject.blocks, seen.append)
+    norm = final_norm(_body(model))
+    if norm is not None:
+        return norm.register_forward_pre_hook(lambda _module, args: receive(args[0]))
+    return HookPoint(len(model.blocks) - 1, "hook_resid_post").attach(model.blocks, receive)
 
 
 def chosen_texts(tokenized: Sequence[Tokenized[Pair]]) -> list[tuple[Pair, View]]:
@@ -251,13 +226,7 @@ def chosen_texts(tokenized: Sequence[Tokenized[Pair]]) -> list[tuple[Pair, View]
     pairs = short or sorted(tokenized, key=lambda pair: max(len(view.ids) for view in pair.sequences))[:2]
     chosen = [pairs[place].item for place in spread(len(pairs), TEXTS)]
     views: tuple[View, View] = ("fact", "hall")
-    rounds: list[list[tuple[Pair, View]]] = [
-        [(pair, views[(number + turn) % 2]) for number, pair in enumerate(chosen)] for turn in (0, 1)
+    texts: list[tuple[Pair, View]] = [
+        (pair, views[(number + turn) % 2]) for turn in (0, 1) for number, pair in enumerate(chosen)
     ]
-    return [*rounds[0], *rounds[1]][:TEXTS]
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """So many places out of `count`, from the middle of each of as many equal stretches."""
-    wanted = min(count, wanted)
-    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
+    return texts[:TEXTS]

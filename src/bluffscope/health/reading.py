@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Final, NamedTuple
 
 import torch
 
-from bluffscope.health.check import Check, Severity
+from bluffscope.health.check import Check, found, graded
 from bluffscope.health.company import Company
 from bluffscope.health.loaded_model import Plain, Subject, plain_forwards, site_of
 from bluffscope.model.forward import PARITY_TOLERANCE
@@ -17,22 +16,8 @@ from bluffscope.pipeline.plan import plan_batches
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.records import VIEWS, Pair, Tokenized, View
 
-FLOAT16_MAX: Final = 65504.0
-"""The largest number of float16; beyond it is infinity."""
-FLOAT16_NEAR: Final = 0.25
-"""Share of it from which an activation gives cause for a warning."""
-
 Key = tuple[int, View]
 """Index of a pair and view."""
-
-
-class _Read(NamedTuple):
-    """What a run reads of one text at one layer."""
-
-    layer: int
-    plain: Plain
-    states: torch.Tensor
-    """(read, d_model)"""
 
 
 def check_tokens(subject: Subject, tokenized: Sequence[Tokenized[Pair]], plain: Sequence[Plain]) -> Iterator[Check]:
@@ -40,69 +25,31 @@ def check_tokens(subject: Subject, tokenized: Sequence[Tokenized[Pair]], plain: 
     bos = subject.tokenizer.bos_token_id
     texts = {(pair.item.index, VIEWS[s.view]): s for pair in tokenized for s in pair.sequences}
     yield _check_bos_fed(subject, bos, [text.ids for text in texts.values()])
-    read = [text for text in texts.values() if bos is not None and any(text.ids[i] == bos for i in text.reads)]
-    yield Check(
-        check="BOS not read",
-        severity="error" if read else "ok",
-        expected="no BOS at a read position",
-        seen=f"{len(read)} of {len(texts)}",
-        means="A BOS is the same for every text, and SAEs were not trained on it",
-        do="Report this: the read positions are computed, not chosen",
-    )
+    read = sum(bos is not None and bos in [text.ids[place] for place in text.reads] for text in texts.values())
+    yield found("BOS not read", read > 0, f"{read} of {len(texts)}")
+    where = "the last token" if subject.options.position == "last" else "every token of the completion"
+    seen = f"the same ids and positions in {len(plain)} texts"
     wrong = [
-        one
+        (one, text)
         for one in plain
         if (text := texts.get((one.pair.index, one.view))) is None or (text.ids, text.reads) != (one.ids, one.reads)
     ]
-    where = "the last token" if subject.options.position == "last" else "every token of the completion"
-    row: dict[str, Any] = {"check": "read position", "expected": f"{where}, as the reference tokenises"}
-    if not wrong:
-        yield Check(**row, seen=f"the same ids and positions in {len(plain)} texts")
-        return
-    first = wrong[0]
-    text = texts.get((first.pair.index, first.view))
-    seen = "no such text" if text is None else f"token {list(text.reads)} of {len(text.ids)} instead of "
-    yield Check(
-        **row,
-        severity="error",
-        seen=f"{len(wrong)} of {len(plain)} texts differ; pair {first.pair.id}, {first.view}: {seen}"
-        f"{list(first.reads)} of {len(first.ids)}",
-        means="Another token is measured than the one that ends the text, or other ids are fed",
-        do="Look at the read_token columns; report this with the model's tokenizer",
-    )
+    if wrong:
+        one, text = wrong[0]
+        there = "no such text" if text is None else f"token {list(text.reads)} of {len(text.ids)} instead of "
+        seen = f"{len(wrong)} of {len(plain)} texts differ; pair {one.pair.id}, {one.view}: {there}"
+        seen += f"{list(one.reads)} of {len(one.ids)}"
+    yield found("read position", bool(wrong), seen, where=where)
 
 
 def _check_bos_fed(subject: Subject, bos: int | None, texts: Sequence[Sequence[int]]) -> Check:
     if not subject.asks_for_bos:
-        seen = f"{sum(ids[0] == bos for ids in texts)} of {len(texts)} texts begin with one"
-        fed = bos is not None and any(ids[0] == bos for ids in texts)
-        return Check(
-            check="BOS fed",
-            severity="error" if fed else "ok",
-            expected="none (the SAEs were trained without)",
-            seen=seen,
-            means="The model sees a token that was not there when the SAEs were trained",
-            do="Check prepend_bos in the SAEs' metadata",
-        )
+        begin = sum(ids[0] == bos for ids in texts)
+        return found("BOS fed: not wanted", begin > 0, f"{begin} of {len(texts)} texts begin with one")
     if bos is None:
-        return Check(
-            check="BOS fed",
-            severity="warning",
-            expected="one in front (prepend_bos of the SAEs)",
-            seen="the tokenizer has none",
-            means="The SAEs were trained on texts with a BOS, the model cannot be given one",
-            do="Use the tokenizer of the model that the SAEs were trained on",
-        )
+        return found("BOS fed: unknown", "warning", "the tokenizer has none")
     right = sum(ids[0] == bos and list(ids).count(bos) == 1 for ids in texts)
-    wrong = right < len(texts)
-    return Check(
-        check="BOS fed",
-        severity="error" if wrong else "ok",
-        expected="exactly one in front (prepend_bos of the SAEs)",
-        seen=f"in {right} of {len(texts)} texts",
-        means="Without it the first token takes its role, and the residual stream is another one",
-        do="Check the tokenizer's bos_token and prepend_bos in the SAEs' metadata",
-    )
+    return found("BOS fed", right < len(texts), f"in {right} of {len(texts)} texts")
 
 
 def check_reading(
@@ -122,14 +69,13 @@ def check_reading(
         plain = [*plain, *plain_forwards(subject, texts, everywhere=False)]
         seen = {pair.item.index for pair in tokenized}
         tokenized = [*tokenized, *(pair for pair in company.others if pair.item.index not in seen)]
-    yield from _check_finite(subject, plain)
+    yield _check_finite(subject, plain)
     if subject.worker is None:
         reason = "not needed: this strategy runs one plain text at a time"
-        yield Check(check="packed = single", severity="note", expected="the same residuals", seen=reason)
+        yield found("packed = single: one text at a time", "note", reason)
         return
-    if subject.worker.reader.packs:
-        yield from _check_layout(subject, subject.worker, tokenized, plain, company, packed=True)
-    yield from _check_layout(subject, subject.worker, tokenized, plain, company, packed=False)
+    for packed in (True, False) if subject.worker.reader.packs else (False,):
+        yield from _check_layout(subject, subject.worker, tokenized, plain, company, packed=packed)
 
 
 def _check_layout(
@@ -142,69 +88,44 @@ def _check_layout(
     packed: bool,
 ) -> Iterator[Check]:
     """The run's reading in one layout against the plain forwards."""
-    name = "packed = single" if packed else "batched = single"
-    tolerance = PARITY_TOLERANCE[subject.dtype]
+    tolerance = PARITY_TOLERANCE[subject.model.dtype]
+    words = {"layout": "packed" if packed else "batched", "tolerance": f"{tolerance:g}"}
     batches = [*plan_batches(tokenized, worker.limits, packed=packed)]
     if company is not None and packed == worker.reader.packs:  # a forward of its own, as in the run
         batches.append([*company.batch])
-    found = _read(worker, batches, packed=packed)
+    states = _read(worker, batches, packed=packed)
     for layer, point in subject.points.items():
-        reads = [
-            _Read(layer, one, found[layer][one.pair.index, one.view])
-            for one in plain
-            if (one.pair.index, one.view) in found[layer]
-        ]
-        expected = f"the plain forward's, within {tolerance:g}"
+        title, own = "packed = single", states[layer]
+        reads = [one for one in plain if (one.pair.index, one.view) in own]
+        apart = [_apart(own[one.pair.index, one.view], one.at(site_of(point), point)[list(one.reads)]) for one in reads]
+        wrong = [one for one, difference in zip(reads, apart, strict=True) if difference > tolerance]
         if not reads:
-            yield Check(check=name, layer=layer, severity="note", expected=expected, seen="no text to compare")
+            yield found(title, "note", "no text to compare", layer=layer, **words)
             continue
-        apart = [_apart(read.states, _expected(read.plain, point)) for read in reads]
-        if max(apart) <= tolerance:
-            seen = f"{max(apart):.1e} apart in {len(reads)} texts"
-            yield Check(check=name, layer=layer, expected=expected, seen=seen)
-            continue
-        wrong = [read for read, difference in zip(reads, apart, strict=True) if not difference <= tolerance]
-        whose, means, do = _explained(worker, chain.from_iterable(batches), wrong[0], point, company)
-        yield Check(
-            check=name,
-            layer=layer,
-            severity="error",
-            expected=expected,
-            seen=f"{len(wrong)} of {len(reads)} texts differ (by up to {max(apart):.2g}): {whose}",
-            means=means,
-            do=f"{do}; report this with the model's name",
-        )
-
-
-def _explained(
-    worker: ShardWorker, pairs: Iterable[Tokenized[Pair]], read: _Read, point: HookPoint, longest: Company | None
-) -> tuple[str, str, str]:
-    """What is read in place of a text, what that means, and what to try."""
-    text = next(
-        text
-        for pair in pairs
-        for text in pair.sequences
-        if (text.item, VIEWS[text.view]) == (read.plain.pair.index, read.plain.view)
-    )
-    if longest is not None and longest.changes(worker, text, read.layer, PARITY_TOLERANCE[worker.reader.model.dtype]):
-        return (
-            f"{_name(read)}: correct alone, different in a batch with a text of {len(longest.longest.ids)} tokens",
-            "The model's position factors depend on the longest text of a forward (as LongRoPE's and dynamic RoPE's "
-            "do): texts of different lengths change each other",
-            "Use --strategy sequential, which runs each text alone",
-        )
-    return (
-        _whose(read, point),
-        "What is measured is not what the SAE was trained to read",
-        "Try --strategy batched and --device cpu",
-    )
+        seen = f"{max(apart):.1e} apart in {len(reads)} texts"
+        if wrong:
+            one = wrong[0]
+            text = next(
+                text
+                for pair in chain.from_iterable(batches)
+                for text in pair.sequences
+                if (text.item, VIEWS[text.view]) == (one.pair.index, one.view)
+            )
+            if company is not None and company.changes(worker, text, layer, tolerance):
+                title = "packed = single: texts change each other"
+                said = f"correct alone, different in a batch with a text of {len(company.longest.ids)} tokens"
+            else:
+                said = _whose(one, own[one.pair.index, one.view], point)
+            seen = f"{len(wrong)} of {len(reads)} texts differ (by up to {max(apart):.2g}): "
+            seen += f"pair {one.pair.id}, {one.view}: {said}"
+        yield found(title, bool(wrong), seen, layer=layer, **words)
 
 
 def _read(
     worker: ShardWorker, batches: Iterable[Sequence[Tokenized[Pair]]], *, packed: bool
 ) -> dict[int, dict[Key, torch.Tensor]]:
     """What the run reads of every text, by layer, in these batches."""
-    found: dict[int, dict[Key, torch.Tensor]] = {layer: {} for layer in worker.coders}
+    read: dict[int, dict[Key, torch.Tensor]] = {layer: {} for layer in worker.coders}
     for pairs in batches:
         batch = worker.lay_out(pairs, packed=packed)
         residuals = worker.reader.read(batch).residuals
@@ -212,12 +133,8 @@ def _read(
             for number, view in enumerate(VIEWS):
                 of_text = torch.from_numpy((batch.read_item == slot) & (batch.read_view == number))
                 for layer, states in residuals.items():
-                    found[layer][pair.item.index, view] = states[of_text.to(states.device)]
-    return found
-
-
-def _expected(plain: Plain, point: HookPoint) -> torch.Tensor:
-    return plain.at(site_of(point), point)[list(plain.reads)]
+                    read[layer][pair.item.index, view] = states[of_text.to(states.device)]
+    return read
 
 
 def _apart(got: torch.Tensor, expected: torch.Tensor) -> float:
@@ -229,63 +146,36 @@ def _apart(got: torch.Tensor, expected: torch.Tensor) -> float:
     return largest if largest == largest else float("inf")  # NaN compares with nothing
 
 
-def _whose(read: _Read, point: HookPoint) -> str:
+def _whose(plain: Plain, states: torch.Tensor, point: HookPoint) -> str:
     """Where in the plain forward that which was read stands: at another site, at another token, or nowhere."""
-    own, last = site_of(point), read.states[-1].double()
-    best, found = float("inf"), ""
-    for site in read.plain.sites:
-        states = read.plain.at(site, point).double()
-        apart = (states - last).norm(dim=1) / states.norm(dim=1).clamp_min(1e-30)  # (token,)
+    last = states[-1].double()
+    best, where = float("inf"), ""
+    for site in plain.sites:
+        there = plain.at(site, point).double()
+        apart = (there - last).norm(dim=1) / there.norm(dim=1).clamp_min(1e-30)  # (token,)
         token = int(apart.argmin())
         if float(apart[token]) < best:
             best = float(apart[token])
-            token_name = "the right token" if token == read.plain.reads[-1] else _token(read.plain, token)
-            found = f"it is {token_name} at {site}" if site != own else f"it is {token_name}"
-    text = _name(read)
+            where = _token(plain, token) if site == site_of(point) else f"{_token(plain, token)} at {site}"
     if best > 0.02:
-        return f"{text}: it matches no token of this text at any loaded layer (a pad, another text, or a wrong mask)"
-    return f"{text}: {found}"
-
-
-def _name(read: _Read) -> str:
-    return f"pair {read.plain.pair.id}, {read.plain.view}"
+        return "it matches no token of this text at any loaded layer (a pad, another text, or a wrong mask)"
+    return f"it is {where}"
 
 
 def _token(plain: Plain, token: int) -> str:
-    if token == 0 and plain.bos:
-        return "the BOS"
-    return f"token {token} instead of {plain.reads[-1]}"
+    if token == plain.reads[-1]:
+        return "the right token"
+    return "the BOS" if token == 0 and plain.bos else f"token {token} instead of {plain.reads[-1]}"
 
 
-def _check_finite(subject: Subject, plain: Sequence[Plain]) -> Iterator[Check]:
+def _check_finite(subject: Subject, plain: Sequence[Plain]) -> Check:
     """Overflow of half precision, as the residual stream of a few texts shows it."""
-    largest = 0.0
-    bad: list[str] = []
-    for one in plain:
-        for site, states in one.sites.items():
-            if not bool(states.isfinite().all()):
-                bad.append(site)
-            else:
-                largest = max(largest, float(states.abs().max()))
-    name = str(subject.dtype).removeprefix("torch.")
-    row: dict[str, Any] = {"check": "finite values", "expected": "every activation finite"}
-    if bad:
-        do = "Use --dtype bfloat16 or float32" if subject.dtype is torch.float16 else "Check the model's weights"
-        yield Check(
-            **row,
-            severity="error",
-            seen=f"infinite or NaN in {name}, first at {bad[0]}",
-            means="Activations leave the range of this precision: overflow",
-            do=do,
-        )
-        return
-    near: Severity = "ok"
-    if subject.dtype is torch.float16 and largest > FLOAT16_NEAR * FLOAT16_MAX:
-        near = "warning"
-    yield Check(
-        **row,
-        severity=near,
-        seen=f"largest {largest:.3g} in {name}",
-        means=f"float16 ends at {FLOAT16_MAX:g}: longer or stranger texts may overflow",
-        do="Use --dtype bfloat16 or float32",
-    )
+    dtype, largest = subject.model.dtype, 0.0
+    name, half = str(dtype).removeprefix("torch."), dtype is torch.float16
+    for site, states in chain.from_iterable(one.sites.items() for one in plain):
+        if not bool(states.isfinite().all()):
+            cure = "Use --dtype bfloat16 or float32" if half else "Check the model's weights"
+            return found("finite values", True, f"infinite or NaN in {name}, first at {site}", cure=cure)
+        largest = max(largest, float(states.abs().max()))
+    title = "finite values: near the end of float16"
+    return found(title, graded(title, largest) if half else "ok", f"largest {largest:.3g} in {name}")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from bluffscope.config import ModelOptions
 from bluffscope.errors import InputError
-from bluffscope.health.check import Check, Severity
+from bluffscope.health.check import Check, Severity, found
 from bluffscope.health.loaded_model import Traits
 from bluffscope.model import HookPoint
 
@@ -49,47 +49,26 @@ def check_setup(
 def _check_layer(layer: int, sae: Mapping[str, Any]) -> Check:
     """The SAE's own hook point against the layer that the user named."""
     name = str(sae.get("hook_name"))
-    row: dict[str, Any] = {
-        "check": "layer",
-        "layer": layer,
-        "expected": f"an SAE that reads layer {layer}",
-        "seen": name,
-    }
     try:
         point = HookPoint.parse(name)
     except InputError:
-        return Check(**row, severity="error", means="It reads no hook point of the residual stream")
+        return found("layer: unknown hook point", True, name, layer=layer)
     before_next = point.point == "hook_resid_pre" and point.block == layer + 1
-    if point.block == layer or before_next:
-        return Check(**row)
-    return Check(
-        **row,
-        severity="error",
-        means=f"Columns named l{layer}_ hold what is read at block {point.block}",
-        do=f"Give this SAE as layer {point.block}, or the SAE of layer {layer}",
-    )
+    return found("layer", point.block != layer and not before_next, name, layer=layer, block=point.block)
 
 
 def _check_name(options: ModelOptions, layer: int, sae: Mapping[str, Any], *, doubted: bool) -> Check:
     """The model that an SAE says it was trained on. A folder's name proves nothing: it is held against a poor fit."""
-    trained = sae.get("trained_on", {}).get("model_name")
-    given = str(options.model)
-    row: dict[str, Any] = {"check": "trained on this model", "layer": layer, "expected": _model_name(given)}
-    if not trained:
-        return Check(**row, severity="note", seen="the SAE names no model")
+    trained, given = sae.get("trained_on", {}).get("model_name"), str(options.model)
     ours, theirs = (re.sub(r"[^a-z0-9]", "", _model_name(name).lower()) for name in (given, str(trained)))
-    if ours == theirs:
-        return Check(**row, seen=str(trained))
-    alike = ours in theirs or theirs in ours  # gpt2 is gpt2-small; an -it model is given its base model's SAEs
-    folder = Path(given).is_dir()
-    severity: Severity = "warning" if doubted or not (alike or folder) else "note"
-    return Check(
-        **row,
-        severity=severity,
-        seen=str(trained),
-        means="The SAE says it was trained on another model",
-        do="Give the SAEs of this model",
-    )
+    severity: Severity = "warning"
+    if trained and ours == theirs:
+        severity = "ok"
+    # gpt2 is gpt2-small; an -it model is given its base model's SAEs
+    elif not trained or (not doubted and (ours in theirs or theirs in ours or Path(given).is_dir())):
+        severity = "note"
+    seen = str(trained) if trained else "the SAE names no model"
+    return found("trained on this model", severity, seen, layer=layer, name=_model_name(given))
 
 
 def _model_name(name: str) -> str:
@@ -100,16 +79,9 @@ def _model_name(name: str) -> str:
 
 def _check_architecture(layer: int, sae: Mapping[str, Any]) -> Check:
     loaded, trained = str(sae.get("architecture")), sae.get("trained_on", {}).get("architecture")
-    row: dict[str, Any] = {"check": "architecture", "layer": layer, "expected": trained or "not stated"}
-    if trained is None or loaded in _LOADED_AS.get(trained, (trained,)):
-        return Check(**row, seen=loaded)
-    return Check(
-        **row,
-        severity="error",
-        seen=f"loaded as {loaded}",
-        means="Other features are active than those it was trained with",
-        do="Correct architecture in cfg.json, or save the SAE again with SAELens",
-    )
+    wrong = trained is not None and loaded not in _LOADED_AS.get(trained, (trained,))
+    seen = f"loaded as {loaded}" if wrong else loaded
+    return found("architecture", wrong, seen, layer=layer, trained=trained or "not stated")
 
 
 def _check_processing(
@@ -123,41 +95,20 @@ def _check_processing(
             done = "applied where the model has LayerNorm"
         elif layer not in traits.centred:
             done = "nothing to do: this model's norms are not LayerNorms, so TransformerLens leaves it unchanged"
-        yield Check(check="centred writing weights", layer=layer, expected="center_writing_weights", seen=done)
+        yield found("centred writing weights", "ok", done, layer=layer)
     if revision := asked.get("revision"):
-        wrong = revision not in (options.revision, model.get("revision"))
-        yield Check(
-            check="model revision",
-            layer=layer,
-            severity="error" if wrong else "ok",
-            expected=str(revision),
-            seen=str(options.revision or model.get("revision") or "not stated"),
-            means="The SAE was trained on another checkpoint of the model",
-            do=f"Give --revision {revision}",
-        )
+        loaded = (options.revision, model.get("revision"))
+        seen = str(loaded[0] or loaded[1] or "not stated")
+        yield found("model revision", revision not in loaded, seen, layer=layer, revision=revision)
 
 
 def _check_vocabulary(traits: Traits) -> Check:
     """The tokenizer's ids against the model's embedding. A model may have spare rows; ids without a row are refused."""
     rows, tokens = traits.embedded, traits.tokens
-    row: dict[str, Any] = {"check": "tokenizer = model", "expected": f"at most {rows} ids (rows of the embedding)"}
-    if tokens > rows:
-        return Check(
-            **row,
-            severity="warning",
-            seen=f"{tokens} ids",
-            means="Some special tokens have no embedding; they are never fed",
-            do="Use the tokenizer that came with the model",
-        )
     if tokens < rows // 2:
-        return Check(
-            **row,
-            severity="warning",
-            seen=f"{tokens} ids: most rows are never used",
-            means="The tokenizer may belong to another model: every text would be read as other words",
-            do="Use the tokenizer that came with the model",
-        )
-    return Check(**row, seen=f"{tokens} ids")
+        seen = f"{tokens} ids: most rows are never used"
+        return found("tokenizer = model: too few ids", "warning", seen, rows=rows)
+    return found("tokenizer = model", "warning" if tokens > rows else "ok", f"{tokens} ids", rows=rows)
 
 
 def _check_device(options: ModelOptions) -> Check:
@@ -165,18 +116,7 @@ def _check_device(options: ModelOptions) -> Check:
     if options.quantize != "none":
         seen += f", {options.quantize} weights"
     if options.device == "mps":
-        return Check(
-            check="device and precision",
-            severity="warning",
-            expected="a device without known faults",
-            seen=seen,
-            means="MPS has known numerical faults in some torch versions",
-            do="Compare a few pairs with --device cpu",
-        )
-    reduced = options.dtype in ("float16", "bfloat16") or options.quantize != "none"
-    return Check(
-        check="device and precision",
-        severity="note" if reduced else "ok",
-        expected="float32 or better",
-        seen=f"{seen}; --fidelity N shows what that changes" if reduced else seen,
-    )
+        return found("device and precision: MPS", "warning", seen)
+    if options.dtype in ("float16", "bfloat16") or options.quantize != "none":
+        return found("device and precision", "note", f"{seen}; --fidelity N shows what that changes")
+    return found("device and precision", "ok", seen)

@@ -105,6 +105,12 @@ def ignores_mean(network: nn.Module) -> bool:
     return bool(norms) and all(isinstance(norm, nn.LayerNorm) for norm in norms)
 
 
+def final_norm(body: nn.Module) -> nn.Module | None:
+    """The norm behind the last block of a model without its LM head, under one of the names that families give it."""
+    named = (getattr(body, name, None) for name in ("norm", "ln_f", "final_layer_norm", "final_layernorm"))
+    return next((module for module in named if isinstance(module, nn.Module)), None)
+
+
 def find_blocks(model: nn.Module, count: int) -> nn.ModuleList:
     """The list of the model's transformer blocks: the outermost ModuleList of that length.
 

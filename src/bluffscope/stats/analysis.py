@@ -18,7 +18,7 @@ from bluffscope.stats.ladder import confound_ladder
 from bluffscope.stats.multiplicity import Family, by_family
 from bluffscope.stats.resampling import MOST_UNITS
 from bluffscope.stats.study import Study, build_study
-from bluffscope.stats.verdicts import Evidence, judge
+from bluffscope.stats.verdicts import MEASURED_EVIDENCE, Evidence, judge
 from bluffscope.table.metric_pairs import not_interpretable
 
 Control = Literal["none", "null", "planted"]
@@ -79,11 +79,8 @@ def analyse_table(
         _judged(study, scope, {name: values[place] for name, values in corrected.items()})
         for place, scope in enumerate(cells)
     ]
-    found = None
-    if control == "null":
-        found = null_control(study, family, resampling.seed)
-    elif control == "planted":
-        found = planted_control(study, family, resampling.seed)
+    controls = {"null": null_control, "planted": planted_control}
+    found = None if control == "none" else controls[control](study, family, resampling.seed)
     about = _about(study, family, resampling, corrected["q"], corrected["adj_q"]) | {
         "control": control,
         "withheld": list(withheld),
@@ -104,36 +101,29 @@ def noted(result: StatsResult, note: str | None) -> StatsResult:
 
 def _judged(study: Study, cells: ScopeCells, corrected: dict[str, np.ndarray]) -> pl.DataFrame:
     """The rows of one scope."""
-    values = cells.values | corrected
-    columns = {
-        name: pl.Series(name, values[name], dtype=pl.Float64, nan_to_null=True).cast(kind)
-        for name, kind in STATS_SCHEMA.items()
-        if name in values
-    }
-    evidence = pl.DataFrame([*columns.values(), pl.Series("equivalence_p", values["equivalence_p"], nan_to_null=True)])
+    frame = pl.DataFrame(cells.values | corrected, nan_to_null=True)
+    frame = frame.cast({name: kind for name, kind in STATS_SCHEMA.items() if name in frame.columns})
     verdicts = [
         judge(
             Evidence(
-                n=row["n"],
                 not_interpretable=not_interpretable(metric),
                 varies=bool(varies),
                 lengths=lengths,
-                **{name: row[name] for name in ("dz", "adj_dz", *CORRECTED, "equivalence_p", "mde80")},
-                n_equal_length=row["n_equal_length"],
-                equal_length_dz=row["equal_length_dz"],
+                **{name: row[name] for name in MEASURED_EVIDENCE},
             )
         )
         for row, varies, lengths, metric in zip(
-            evidence.iter_rows(named=True), cells.varies, cells.lengths, study.metrics, strict=True
+            frame.iter_rows(named=True), cells.varies, cells.lengths, study.metrics, strict=True
         )
     ]
     texts = {
-        "metric": pl.Series(study.metrics, dtype=pl.String),
-        "scope": pl.Series([cells.scope.name] * len(study.metrics), dtype=pl.String),
-        "verdict": pl.Series([verdict.verdict for verdict in verdicts], dtype=pl.String),
-        "reason": pl.Series([verdict.reason for verdict in verdicts], dtype=pl.String),
+        "metric": study.metrics,
+        "scope": [cells.scope.name] * len(study.metrics),
+        "verdict": [verdict.verdict for verdict in verdicts],
+        "reason": [verdict.reason for verdict in verdicts],
     }
-    return pl.DataFrame(columns | texts).select(list(STATS_SCHEMA))
+    columns = (pl.Series(name, values, dtype=pl.String) for name, values in texts.items())
+    return frame.with_columns(*columns).select(list(STATS_SCHEMA))
 
 
 def _about(

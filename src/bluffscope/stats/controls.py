@@ -46,10 +46,8 @@ def null_control(study: Study, family: Family, seed: int, draws: int = NULL_DRAW
     """
     rng = np.random.default_rng([seed, _NULL_STREAM])
     rows: list[dict[str, object]] = []
-    units: list[Literal["pair", "group"]] = ["pair"]
-    if len(np.unique(study.groups)) < len(study.groups):
-        units.append("group")
-    for unit in units:
+    grouped = len(np.unique(study.groups)) < len(study.groups)
+    for unit in ("pair", "group") if grouped else ("pair",):
         signs = _signs(study, unit, draws, rng)
         tests = [flipped_tests(study, scope, signs[:, scope.rows]) for scope in study.scopes]
         false = [found.any(axis=-1) for found in separating(tests, family)]
@@ -77,7 +75,8 @@ def planted_control(study: Study, family: Family, seed: int, draws: int = PLANTE
         for dz in PLANTED_DZ:
             planted = flipped_tests(study, scope, signs[:, scope.rows], dz)
             for metric in np.flatnonzero(study.counted).tolist():
-                mixed = Tests(*(_with_column(a, b, metric) for a, b in zip(null[place], planted, strict=True)))
+                turn = np.arange(len(study.metrics)) == metric
+                mixed = Tests(*(np.where(turn, b, a) for a, b in zip(null[place], planted, strict=True)))
                 family_tests = [mixed] if family == "scope" else [*null[:place], mixed, *null[place + 1 :]]
                 found = separating(family_tests, family)[0 if family == "scope" else place][:, metric]
                 share = _share(int(found.sum()), draws)
@@ -143,12 +142,6 @@ def _signs(study: Study, unit: Literal["pair", "group"], draws: int, rng: np.ran
     if unit == "pair":
         return 2.0 * rng.integers(0, 2, (draws, len(study.groups)), dtype=np.int8) - 1.0
     return (2.0 * rng.integers(0, 2, (draws, int(study.groups.max()) + 1), dtype=np.int8) - 1.0)[:, study.groups]
-
-
-def _with_column(null: np.ndarray, planted: np.ndarray, metric: int) -> np.ndarray:
-    mixed = null.copy()
-    mixed[..., metric] = planted[..., metric]
-    return mixed
 
 
 def _share(found: int, draws: int) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -12,7 +12,7 @@ import polars as pl
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.effects import varies
 from bluffscope.stats.intercepts import Moments, intercepts
-from bluffscope.stats.leave_one_domain_out import FEWEST_OTHERS, Resampled, slopes_known, transferred
+from bluffscope.stats.leave_one_domain_out import FEWEST_OTHERS, resampled, slopes_known, transferred
 from bluffscope.stats.length_control import MIN_EACH_SIDE, length_state
 from bluffscope.stats.resampling import draws, ends, units
 from bluffscope.stats.signed_rank import wilcoxon
@@ -20,21 +20,14 @@ from bluffscope.stats.study import POOLED, Block, Scope, Study
 from bluffscope.stats.verdicts import MIN_PAIRS, few_pairs
 
 LADDER_SCHEMA: Final = pl.Schema(
-    {
-        "metric": pl.String,
-        "scope": pl.String,
-        "rung": pl.String,
-        "form": pl.String,
-        "n": pl.Int64,
-        "dz": pl.Float64,
-        "lo": pl.Float64,
-        "hi": pl.Float64,
-        "p": pl.Float64,
-        "reason": pl.String,
-    }
+    dict.fromkeys(("metric", "scope", "rung", "form"), pl.String())
+    | {"n": pl.Int64()}
+    | dict.fromkeys(("dz", "lo", "hi", "p"), pl.Float64())
+    | {"reason": pl.String()}
 )
 """One row a metric, scope, rung and form; docs/statistics.md says what each is."""
 
+_HELD_OUT: Final = "held_out_domain"
 RUNGS: Final = (
     ("raw", "none"),
     ("length", "linear"),
@@ -42,8 +35,8 @@ RUNGS: Final = (
     ("length_logprob", "linear"),
     ("length_logprob", "log"),
     ("equal_length", "none"),
-    ("held_out_domain", "linear"),
-    ("held_out_domain", "log"),
+    (_HELD_OUT, "linear"),
+    (_HELD_OUT, "log"),
 )
 """Rung and form of length, from the bottom up."""
 
@@ -71,6 +64,8 @@ class _Rung:
 class _Pairs:
     """What the rungs of one block are computed from."""
 
+    metrics: np.ndarray
+    """(metric,) their places in the study."""
     differences: np.ndarray
     """(pair, metric)"""
     spread: np.ndarray
@@ -88,7 +83,7 @@ class _Pairs:
     def of(cls, study: Study, block: Block) -> _Pairs:
         spread, rows = varies(block.fact, block.hall), block.rows
         logprobs, domains = study.logprobs[rows], study.domains[rows]
-        return cls(block.differences, spread, block.lengths, logprobs, domains, units(block.groups))
+        return cls(block.metrics, block.differences, spread, block.lengths, logprobs, domains, units(block.groups))
 
     def length(self, form: str) -> np.ndarray | str:
         """(pair,) the difference of lengths, or of their logarithms; a sentence where it cannot be had."""
@@ -115,33 +110,35 @@ def confound_ladder(study: Study, resampling: Resampling) -> pl.DataFrame:
 
 
 def _of_scope(study: Study, scope: Scope, resampling: Resampling) -> pl.DataFrame:
-    metrics, rungs = len(study.metrics), len(RUNGS)
-    values = {name: np.full((metrics, rungs), np.nan) for name in ("n", "dz", "lo", "hi", "p")}
-    reasons: list[list[str | None]] = [[None] * rungs for _ in range(metrics)]
-
-    def fill(block: Block, pairs: _Pairs, places: Sequence[int], found: Sequence[_Rung]) -> None:
-        intervals = _intervals(found, int(pairs.groups.max(initial=-1)) + 1, scope, resampling)
-        for place, rung, (lo, hi) in zip(places, found, intervals, strict=True):
-            values["n"][block.metrics, place] = rung.n
-            for column, metric in enumerate(block.metrics):
-                why = rung.reason or _undefined(rung, pairs, column)
-                reasons[metric][place] = why
-                if why is None and rung.dz is not None and rung.p is not None:
-                    values["dz"][metric, place], values["p"][metric, place] = rung.dz[column], rung.p[column]
-                    values["lo"][metric, place], values["hi"][metric, place] = lo[column], hi[column]
-
-    inside = [place for place, (rung, _) in enumerate(RUNGS) if rung != "held_out_domain"]
-    outside = [place for place, (rung, _) in enumerate(RUNGS) if rung == "held_out_domain"]
+    rows: list[tuple[Any, ...]] = []
     for block in study.blocks(scope):
         pairs = _Pairs.of(study, block)
-        fill(block, pairs, inside, [_fitted_here(pairs, *RUNGS[place]) for place in inside])
+        rungs = {key: _fitted_here(pairs, *key) for key in RUNGS if key[0] != _HELD_OUT}
+        rows += _rows(pairs, rungs, scope, resampling)
     # A domain's slope comes from pairs that its own scope does not hold.
     whole = Scope(POOLED, np.arange(len(study.groups))) if scope.column == "domain" else scope
     held = np.unique(study.domains[scope.rows]).tolist()
     for block in study.blocks(whole):
         pairs = _Pairs.of(study, block)
-        fill(block, pairs, outside, [_fitted_elsewhere(pairs, held, RUNGS[place][1]) for place in outside])
-    return _frame(study, scope, values, reasons)
+        rungs = {key: _fitted_elsewhere(pairs, held, key[1]) for key in RUNGS if key[0] == _HELD_OUT}
+        rows += _rows(pairs, rungs, scope, resampling)
+    rows.sort(key=lambda row: (row[0], RUNGS.index(row[2:4])))
+    named = [(study.metrics[metric], *rest) for metric, *rest in rows]
+    return pl.DataFrame(named, schema=LADDER_SCHEMA, orient="row").with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _rows(
+    pairs: _Pairs, rungs: dict[tuple[str, str], _Rung], scope: Scope, resampling: Resampling
+) -> Iterator[tuple[Any, ...]]:
+    """Rows of `LADDER_SCHEMA`, with a metric's place for its name."""
+    intervals = _intervals(list(rungs.values()), int(pairs.groups.max(initial=-1)) + 1, scope, resampling)
+    for (key, rung), (lo, hi) in zip(rungs.items(), intervals, strict=True):
+        for column, metric in enumerate(pairs.metrics.tolist()):
+            why = rung.reason or _undefined(rung, pairs, column)
+            numbers: tuple[float | None, ...] = (None,) * 4
+            if why is None and rung.dz is not None and rung.p is not None:
+                numbers = (rung.dz[column], lo[column], hi[column], rung.p[column])
+            yield metric, scope.name, *key, rung.n, *numbers, why
 
 
 def _fitted_here(pairs: _Pairs, rung: str, form: str) -> _Rung:
@@ -203,8 +200,8 @@ def _fitted_elsewhere(pairs: _Pairs, held: Sequence[int], form: str) -> _Rung:
         few = f"the other domains have fewer than {FEWEST_OTHERS} pairs, or no differences in length"
         return _Rung(number, reason=few)
     found = transferred(pairs.differences, length, pairs.domains, held)
-    resampled = Resampled.of(pairs.differences, length, pairs.domains, held, pairs.groups)
-    return _Rung(number, found.dz, found.p, resampled.dz)
+    draw = resampled(pairs.differences, length, pairs.domains, held, pairs.groups)
+    return _Rung(number, found.dz, found.p, draw)
 
 
 def _intervals(
@@ -234,18 +231,3 @@ def _undefined(rung: _Rung, pairs: _Pairs, column: int) -> str | None:
 
 def _one_sided(one: str, other: str) -> str:
     return f"an extrapolation: fewer than {MIN_EACH_SIDE} pairs have {one}, or fewer than {MIN_EACH_SIDE} {other}"
-
-
-def _frame(study: Study, scope: Scope, values: dict[str, np.ndarray], reasons: list[list[str | None]]) -> pl.DataFrame:
-    metrics, rungs = len(study.metrics), len(RUNGS)
-    columns = {name: pl.Series(name, found.ravel(), nan_to_null=True) for name, found in values.items()}
-    return pl.DataFrame(
-        {
-            "metric": pl.Series([name for name in study.metrics for _ in RUNGS], dtype=pl.String),
-            "scope": pl.Series([scope.name] * (metrics * rungs), dtype=pl.String),
-            "rung": pl.Series([rung for rung, _ in RUNGS] * metrics, dtype=pl.String),
-            "form": pl.Series([form for _, form in RUNGS] * metrics, dtype=pl.String),
-            **columns,
-            "reason": pl.Series([why for found in reasons for why in found], dtype=pl.String),
-        }
-    ).cast({"n": pl.Int64})

@@ -6,7 +6,7 @@ it also serves a domain in which every hallucination is the longer one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -74,39 +74,34 @@ def transferred(differences: np.ndarray, lengths: np.ndarray, domains: np.ndarra
     return Transferred(np.where(known, dz, np.nan), np.where(known, p, np.nan))
 
 
-class Resampled(NamedTuple):
-    """The sums of each held-out domain and of all others, from which resamples of groups are computed."""
+def resampled(
+    differences: np.ndarray, lengths: np.ndarray, domains: np.ndarray, held: Sequence[int], groups: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What computes (resample, metric) d_z of resamples, slopes fitted to each, from (resample, group) counts.
 
-    parts: tuple[tuple[Moments, Moments], ...]
-    """(own, other) for each held-out domain."""
-    mean: np.ndarray
-    """(metric,) what was taken off the differences."""
+    Arguments as for `transferred`, groups (pair,) numbered from 0. Sums by group of each held-out domain and of all
+    others are computed once.
+    """
+    mean, number = differences.mean(axis=0), int(groups.max()) + 1
 
-    @classmethod
-    def of(
-        cls, differences: np.ndarray, lengths: np.ndarray, domains: np.ndarray, held: Sequence[int], groups: np.ndarray
-    ) -> Resampled:
-        """Sums by group; arguments as for `transferred`, groups (pair,) numbered from 0."""
-        mean, number = differences.mean(axis=0), int(groups.max()) + 1
+    def sums(chosen: np.ndarray) -> Moments:
+        return Moments.by_group(differences[chosen] - mean, lengths[chosen, None], groups[chosen], number)
 
-        def sums(chosen: np.ndarray) -> Moments:
-            x = lengths[chosen, None]
-            return Moments.by_group(differences[chosen] - mean, x, groups[chosen], number)
+    parts = [(sums(domains == domain), sums(domains != domain)) for domain in held]
 
-        return cls(tuple((sums(domains == domain), sums(domains != domain)) for domain in held), mean)
-
-    def dz(self, counts: np.ndarray) -> np.ndarray:
-        """(resample, metric) d_z of each resample, slopes fitted anew; counts are (resample, group)."""
+    def dz(counts: np.ndarray) -> np.ndarray:
         pairs, total, squares, scale = (np.zeros((len(counts), 1)) for _ in range(4))
-        for own, other in self.parts:
+        for own, other in parts:
             slope = other.drawn(counts).coefficients()[:, 1]
-            sums = own.drawn(counts)
-            x, xx = sums.zz[:, 0, 1, None], sums.zz[:, 1, 1, None]
-            pairs = pairs + sums.zz[:, 0, 0, None]
-            total = total + sums.zd[:, 0] - slope * x
-            squares = squares + sums.dd - 2 * slope * sums.zd[:, 1] + slope**2 * xx
-            scale = scale + sums.dd
+            inside = own.drawn(counts)
+            x, xx = inside.zz[:, 0, 1, None], inside.zz[:, 1, 1, None]
+            pairs = pairs + inside.zz[:, 0, 0, None]
+            total = total + inside.zd[:, 0] - slope * x
+            squares = squares + inside.dd - 2 * slope * inside.zd[:, 1] + slope**2 * xx
+            scale = scale + inside.dd
         with np.errstate(invalid="ignore", divide="ignore"):
             centre = total / pairs
             rest = squares - pairs * centre**2
-        return standardised(centre + self.mean, rest, scale, pairs - 1)
+        return standardised(centre + mean, rest, scale, pairs - 1)
+
+    return dz

@@ -97,10 +97,9 @@ class Study:
 
     def blocks(self, scope: Scope) -> list[Block]:
         """The metrics of a scope by the pairs for which both their sides are defined."""
-        fact, hall = self.fact[scope.rows], self.hall[scope.rows]
-        defined = np.isfinite(fact) & np.isfinite(hall)
         if not len(self.metrics):
             return []
+        defined = np.isfinite(self.fact[scope.rows]) & np.isfinite(self.hall[scope.rows])
         patterns, pattern = np.unique(defined.T, axis=0, return_inverse=True)
         found: list[Block] = []
         for number, used in enumerate(patterns):
@@ -148,14 +147,13 @@ def build_study(
         notes.append(f"Text columns are not metrics and were skipped: {', '.join(passed_over)}.")
     matched, note = (None, None) if pairs is None else matched_pairs(table, pairs, by_order=by_order)
     notes += [note] if note else []
-    lengths, unit, note = _lengths(table, matched)
-    notes.append(note)
-    groups, note = _groups(table, matched)
-    notes += [note] if note else []
+    lengths, unit = _lengths(table, matched, notes)
+    groups = _groups(table, matched, notes)
     further = [] if matched is None else [column for column in matched if column.name not in table.columns]
     everything = table.with_columns(further)
-    scopes, note = _scopes(everything, by)
-    notes += [note] if note else []
+    scopes = _scopes(everything, by, notes)
+    logprobs = _both(table, ("logprob_fact", "logprob_hall"))
+    domains = pl.Series([""] * table.height) if "domain" not in everything.columns else everything["domain"]
     return Study(
         metrics=tuple(pair.name for pair in numeric),
         fact=_values(table, [pair.fact for pair in numeric]),
@@ -163,8 +161,8 @@ def build_study(
         lengths=lengths,
         length_unit=unit,
         groups=groups,
-        domains=_domains(everything),
-        logprobs=_logprobs(table),
+        domains=label_numbers(domains),
+        logprobs=np.full((table.height, 2), np.nan) if logprobs is None else logprobs,
         scopes=scopes,
         cross_tables=_cross_tables(table, classes, scopes),
         pairs=matched,
@@ -176,8 +174,7 @@ def _sorted_out(
     table: pl.DataFrame, found: Sequence[MetricPair]
 ) -> tuple[list[MetricPair], list[MetricPair], list[str]]:
     """The metrics that are numbers, those that are classes, and the columns that are neither."""
-    repeated = [name for name, times in Counter(pair.name for pair in found).items() if times > 1]
-    if repeated:
+    if repeated := [name for name, times in Counter(pair.name for pair in found).items() if times > 1]:
         columns = [pair.fact for pair in found if pair.name == repeated[0]]
         raise InputError(f"columns {' and '.join(columns)} are both the metric {repeated[0]!r}; rename one")
     numeric: list[MetricPair] = []
@@ -222,66 +219,62 @@ def _values(table: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
     return values
 
 
-def _lengths(table: pl.DataFrame, pairs: pl.DataFrame | None) -> tuple[np.ndarray, LengthUnit, str]:
-    tokens = ("fact_tokens", "hall_tokens")
-    if all(name in table.columns and _is_number(table[name]) for name in tokens):
-        return _values(table, tokens), "tokens", "Lengths are in tokens, from the table."
-    if pairs is not None:
-        sizes = pairs.select(pl.col("fact", "hallucination").cast(pl.String).str.len_chars())
-        note = "Lengths are in characters, from the pairs: the table has no fact_tokens and hall_tokens."
-        return _values(sizes, sizes.columns), "characters", note
-    note = "Lengths are unknown (no fact_tokens and hall_tokens in the table, no pairs given): no verdict can be given."
-    return np.full((table.height, 2), np.nan), "unknown", note
-
-
-def _logprobs(table: pl.DataFrame) -> np.ndarray:
-    names = ("logprob_fact", "logprob_hall")
+def _both(table: pl.DataFrame, names: tuple[str, str]) -> np.ndarray | None:
+    """(row, 2) values of two columns; None where one is not there or no number."""
     if all(name in table.columns and _is_number(table[name]) for name in names):
         return _values(table, names)
-    return np.full((table.height, 2), np.nan)
+    return None
 
 
-def _domains(table: pl.DataFrame) -> np.ndarray:
-    if "domain" not in table.columns:
-        return np.zeros(table.height, dtype=np.int64)
-    return label_numbers(table["domain"])
+def _lengths(table: pl.DataFrame, pairs: pl.DataFrame | None, notes: list[str]) -> tuple[np.ndarray, LengthUnit]:
+    tokens = _both(table, ("fact_tokens", "hall_tokens"))
+    if tokens is not None:
+        notes.append("Lengths are in tokens, from the table.")
+        return tokens, "tokens"
+    if pairs is not None:
+        sizes = pairs.select(pl.col("fact", "hallucination").cast(pl.String).str.len_chars())
+        notes.append("Lengths are in characters, from the pairs: the table has no fact_tokens and hall_tokens.")
+        return _values(sizes, sizes.columns), "characters"
+    where = "no fact_tokens and hall_tokens in the table, no pairs given"
+    notes.append(f"Lengths are unknown ({where}): no verdict can be given.")
+    return np.full((table.height, 2), np.nan), "unknown"
 
 
-def _groups(table: pl.DataFrame, pairs: pl.DataFrame | None) -> tuple[np.ndarray, str | None]:
+def _groups(table: pl.DataFrame, pairs: pl.DataFrame | None, notes: list[str]) -> np.ndarray:
     """(row,) group numbers; a row without a label is a group of its own."""
-    note = None
+    labels = pl.Series([None] * table.height, dtype=pl.String)
     if "group" in table.columns:
         labels = table["group"]
     elif pairs is not None and "group" in pairs.columns:
-        labels, note = pairs["group"], "Groups were computed from the pairs."
+        labels = pairs["group"]
+        notes.append("Groups were computed from the pairs.")
     elif "pair_id" in table.columns:
-        labels, note = table["pair_id"], "No groups are known: each pair is its own."
+        labels = table["pair_id"]
+        notes.append("No groups are known: each pair is its own.")
     else:
-        labels, note = pl.Series([None] * table.height, dtype=pl.String), "No groups are known: each row is its own."
+        notes.append("No groups are known: each row is its own.")
     own = pl.Series([f"row {row}" for row in range(table.height)])
-    frame = pl.DataFrame({"label": labels.cast(pl.String), "own": own})
     # The prefix keeps a label from meeting a row's stand-in.
-    named = frame.select(pl.coalesce(pl.lit("group ") + pl.col("label"), "own").alias("group"))["group"]
-    return label_numbers(named), note
+    return label_numbers(("group " + labels.cast(pl.String)).zip_with(labels.is_not_null(), own))
 
 
-def _scopes(table: pl.DataFrame, by: Sequence[str]) -> tuple[tuple[Scope, ...], str | None]:
+def _scopes(table: pl.DataFrame, by: Sequence[str], notes: list[str]) -> tuple[Scope, ...]:
     everything = Scope(POOLED, np.arange(table.height))
     domains: list[Scope] = []
-    note = None
-    if "domain" in table.columns and table["domain"].n_unique() > MOST_VALUES:
-        note = f"There are {table['domain'].n_unique()} domains, too many for a scope each: only pooled is tested."
-    elif "domain" in table.columns:
+    number = table["domain"].n_unique() if "domain" in table.columns else 0
+    if number > MOST_VALUES:
+        notes.append(f"There are {number} domains, too many for a scope each: only pooled is tested.")
+    elif number:
         domains = _scopes_of(table["domain"], prefix="")
-        if len(domains) == 1:
-            note = f"All pairs are of one domain ({domains[0].name}), which is what pooled says."
-            domains = []
+    if len(domains) == 1:
+        notes.append(f"All pairs are of one domain ({domains[0].name}), which is what pooled says.")
+        domains = []
     for name in by:
         if name not in table.columns:
             known = [column for column in table.columns if column in ("domain", "complexity", "group")]
             raise InputError(f"--by {name}: no such column in the table or the pairs; {_suggested(table, known)}")
     further = [scope for name in dict.fromkeys(by) for scope in _scopes_of(table[name], prefix=f"{name}=")]
-    return (*domains, everything, *further), note
+    return (*domains, everything, *further)
 
 
 def _suggested(table: pl.DataFrame, known: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, Literal, NamedTuple
 
 from bluffscope.stats.effects import ALPHA
@@ -40,6 +40,11 @@ class Evidence:
     equal_length_dz: float | None = None
 
 
+_FROM_ELSEWHERE: Final = ("not_interpretable", "varies", "lengths")
+MEASURED_EVIDENCE: Final = tuple(field.name for field in fields(Evidence) if field.name not in _FROM_ELSEWHERE)
+"""What is measured under the same names."""
+
+
 class Verdict(NamedTuple):
     """A word and why."""
 
@@ -66,10 +71,8 @@ def judge(evidence: Evidence) -> Verdict:
     if evidence.equivalence_p is not None and evidence.equivalence_p < ALPHA:
         within = f"the effect at equal lengths lies within {EQUIVALENT_DZ} of 0 (p {_p(evidence.equivalence_p)})"
         return Verdict("equivalent", f"{within}: {numbers}")
-    same_sign = dz * adj_dz > 0
-    return Verdict(
-        "inconclusive", f"{_undecided(evidence, raw=raw, adjusted=adjusted, same_sign=same_sign)}: {numbers}"
-    )
+    why = _undecided(evidence, raw=raw, adjusted=adjusted, same_sign=dz * adj_dz > 0)
+    return Verdict("inconclusive", f"{why}: {numbers}")
 
 
 def few_pairs(number: int) -> str:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from bluffscope.compare.bench.texts import Sharing
+
+Piece = Literal["text by text", "one by one", "dense", "whole model", "no pooling", "no read-ahead"]
+PIECES: Final[tuple[Piece, ...]] = get_args(Piece)
+"""Of the first engine, in the order in which the steps of the ladder replace them: each text in a forward of its own,
+each residual encoded in a call of its own, geometry from the d x d matrix, all blocks and the LM head, memory that is
+given back and taken again, and no shard read ahead or written behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,44 +35,25 @@ class Job:
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     quantize: Literal["none", "int8"] = "none"
     measurements: tuple[Measurement, ...] = ()
-    whole: bool = False
-    """All blocks and the LM head, as if no layer were the last one needed."""
-    text_by_text: bool = False
-    """Each text in a forward of its own."""
-    one_by_one: bool = False
-    """Each residual encoded in a call of its own."""
-    dense: bool = False
-    """Geometry from the d x d matrix."""
-    pooled: bool = True
-    """Memory that is freed is kept, buffers are used again."""
-    depth: int = 1
-    """Shards read ahead and written behind; 0 for none."""
+    older: tuple[Piece, ...] = ()
+    """Pieces that the engine has left behind and that stand in for those that replaced them."""
     warm_pairs: int = 1
     """Pairs measured beforehand, not counted."""
     limit: bool = False
     """Also measure this machine's matrix-product peak at the shape's sizes."""
 
 
-_FIRST_ENGINE: Final = {
-    "strategy": "batched",
-    "whole": True,
-    "text_by_text": True,
-    "one_by_one": True,
-    "dense": True,
-    "pooled": False,
-    "depth": 0,
-}
 _LADDER: Final[tuple[tuple[str, dict[str, Any], Literal["auto"] | int, tuple[int, int, int]], ...]] = (
     ("separate", {"strategy": "separate"}, "auto", (10, 4, 1)),
     ("sequential", {"strategy": "sequential"}, "auto", (20, 6, 2)),
-    ("one forward for all layers", _FIRST_ENGINE, 1, (40, 10, 2)),
-    ("batched", {"text_by_text": False}, 8, (40, 16, 8)),  # as is often recommended (docs/speed.md)
-    ("vectorised encode", {"one_by_one": False}, 8, (40, 16, 8)),
-    ("Gram geometry", {"dense": False}, 8, (200, 64, 16)),
-    ("early exit", {"whole": False}, "auto", (1000, 200, 64)),
+    ("one forward for all layers", {"strategy": "batched", "older": PIECES}, 1, (40, 10, 2)),
+    ("batched", {"older": PIECES[1:]}, 8, (40, 16, 8)),  # as is often recommended (docs/speed.md)
+    ("vectorised encode", {"older": PIECES[2:]}, 8, (40, 16, 8)),
+    ("Gram geometry", {"older": PIECES[3:]}, 8, (200, 64, 16)),
+    ("early exit", {"older": PIECES[4:]}, "auto", (1000, 200, 64)),
     ("token tries", {"strategy": "packed"}, "auto", (1000, 400, 200)),
-    ("memory pooling", {"pooled": True}, "auto", (1000, 400, 200)),
-    ("async I/O", {"depth": 1, "limit": True}, "auto", (1000, 400, 200)),
+    ("memory pooling", {"older": PIECES[5:]}, "auto", (1000, 400, 200)),
+    ("async I/O", {"older": (), "limit": True}, "auto", (1000, 400, 200)),
     ("bfloat16", {"dtype": "bfloat16"}, "auto", (1000, 400, 200)),
     ("int8", {"quantize": "int8", "limit": False}, "auto", (1000, 400, 200)),
 )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from bluffscope.pipeline.shard import cut_shards
 from bluffscope.records import Shard
 from bluffscope.reference.model import ReferenceOptions, tokenise
 from bluffscope.runs.forecast import ROWS, product_seconds
+from bluffscope.sae import Coder
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.merge import merge
 from bluffscope.table.schema import table_columns
@@ -81,11 +83,16 @@ def build(job: Job) -> Parts:
     """The job's shape, as far as the job needs it."""
     shape = SHAPES[job.shape]
     dtype = getattr(torch, job.dtype)
-    whole = job.whole or job.strategy in OF_THE_REFERENCE
+    whole = "whole model" in job.older or job.strategy in OF_THE_REFERENCE
     model = build_language_model(shape, blocks=None if whole else 1 + max(shape.layers), head=whole, dtype=dtype)
     if job.quantize != "none":
         quantize_to_int8(model.network, model.device)
     coders = build_coders(shape, torch.promote_types(dtype, torch.float32))
+    if "one by one" in job.older:
+        names = [field.name for field in dataclasses.fields(Coder)]
+        coders = {layer: OneByOne(**{name: getattr(coder, name) for name in names}) for layer, coder in coders.items()}
+    if "no pooling" in job.older:
+        coders = {layer: replace(coder, buffers=Buffers(enabled=False)) for layer, coder in coders.items()}
     return Parts(model, coders, shape.name)
 
 
@@ -94,24 +101,19 @@ class Built:
     """A model with its SAEs, built when it is first needed."""
 
     job: Job
-    _kept: Parts | None = None
 
-    @property
+    @cached_property
     def parts(self) -> Parts:
         """The model and its SAEs."""
-        if self._kept is None:
-            self._kept = build(self.job)
-        return self._kept
+        return build(self.job)
 
     def measure(self, config: RunConfig) -> dict[str, Any]:
         """Measure the pairs that the options name, into a run's folder; what it took."""
         stopwatch = Stopwatch()
-        parts = self._parts()
-        worker = self._changed(assemble(config, parts, ANALYSES, lambda layers: table_columns(layers), stopwatch))
-        del parts
+        worker = self._changed(assemble(config, self.parts, ANALYSES, lambda layers: table_columns(layers), stopwatch))
         config = worker.loaded.config
         if self.job.strategy == "separate":
-            self._kept = None  # it loads its own for each analysis: two would not fit
+            vars(self).pop("parts")  # it loads its own for each analysis: two would not fit
         source = open_source(config.data)
         scan = source.scan()
         assert config.output.out is not None
@@ -128,8 +130,9 @@ class Built:
             started = time.perf_counter()
             pairs = zip(source.pairs(), scan.groups, strict=True)
             shards = cut_shards(pairs, config.engine.shard_pairs)
-            with kept_heap() if self.job.pooled else nullcontext():
-                run_here(shards, worker, commit, lambda _: None, self.job.depth)
+            depth = 0 if "no read-ahead" in self.job.older else 1
+            with nullcontext() if "no pooling" in self.job.older else kept_heap():
+                run_here(shards, worker, commit, lambda _: None, depth)
             with stopwatch.stage("write"):
                 merged = merge(folder, len(committed), worker.columns, {})
             seconds = time.perf_counter() - started - stopwatch.seconds.get("load", 0.0)
@@ -188,28 +191,17 @@ class Built:
             "baseline_forward_seconds": worker.stopwatch.seconds["forward"] / worker.computed()["forwards"],
         }
 
-    def _parts(self) -> Parts:
-        coders = self.parts.coders
-        if self.job.one_by_one:
-            coders = {
-                layer: OneByOne(**{field.name: getattr(coder, field.name) for field in dataclasses.fields(coder)})
-                for layer, coder in coders.items()
-            }
-        if not self.job.pooled:
-            coders = {layer: replace(coder, buffers=Buffers(enabled=False)) for layer, coder in coders.items()}
-        return replace(self.parts, coders=coders)
-
     def _changed(self, worker: RunWorker) -> RunWorker:
         """The worker with the job's older pieces put in."""
         batched = worker.in_batches
         if batched is None:
             return replace(worker, load=lambda: build(self.job))  # once more for each analysis of `separate`
         reader = batched.reader
-        if self.job.text_by_text:
+        if "text by text" in self.job.older:
             reader = TextByText(reader.model, reader.points, None)
-        if not self.job.pooled:
+        if "no pooling" in self.job.older:
             reader = replace(reader, buffers=Buffers(enabled=False))
-        geometry = dense_geometry if self.job.dense else batched.decompose
+        geometry = dense_geometry if "dense" in self.job.older else batched.decompose
         return replace(batched, reader=reader, decompose=geometry)
 
 

@@ -60,14 +60,11 @@ def dense_geometry(features: Features, decoder: torch.Tensor) -> Geometry:
     reads = zip(features.values.split(counts), features.indices.split(counts), strict=True)
     shapes = [geometry(values.double().numpy(), decoder[indices].double().numpy()) for values, indices in reads]
 
-    def numbers(name: str, nothing: float | np.ndarray = np.nan) -> np.ndarray:
-        return np.array([nothing if (value := getattr(shape, name)) is None else value for shape in shapes])
-
-    names = ("sphericity", "elongation", "dimensionality", "eigenvalue_entropy")
     nowhere = np.full(decoder.shape[1], np.nan)
-    return Geometry(
-        centroid=numbers("centroid", nowhere),
-        axis=numbers("axis", nowhere),
-        misalignment=numbers("misalignment_angle"),
-        **{name: numbers(name) for name in names},
-    )
+
+    def numbers(name: str) -> np.ndarray:
+        nothing = nowhere if name in ("centroid", "axis") else np.nan
+        found = (getattr(shape, "misalignment_angle" if name == "misalignment" else name) for shape in shapes)
+        return np.array([nothing if one is None else one for one in found])
+
+    return Geometry(*map(numbers, Geometry._fields))

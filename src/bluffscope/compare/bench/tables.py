@@ -18,26 +18,30 @@ class Table(NamedTuple):
     notes: Sequence[str] = ()
 
 
+Cells = dict[str, str]
+
+
+def _row(record: Record, before: Cells, after: Cells, decimals: int | None = None) -> Cells:
+    """A row: cells of its own before and after the time a pair; at the end memory, where it is shown, and marks."""
+    time = {"s a pair": _time(record["seconds_per_pair"])}
+    memory = {} if decimals is None else {"peak GB": f"{record['peak_bytes'] / GIGABYTE:.{decimals}f}"}
+    return {**before, **time, **after, **memory, "marks": ", ".join(record["marks"])}
+
+
 def ladder_table(records: Sequence[Record]) -> Table:
     """Each step's time a pair, its gain over the step before, and over sequential."""
     base = next((record["seconds_per_pair"] for record in records if record["step"] == "sequential"), None)
     rows: list[dict[str, str]] = []
-    before: float | None = None
+    previous: float | None = None
     for record in records:
         seconds = record["seconds_per_pair"]
-        rows.append(
-            {
-                "step": record["step"],
-                "dtype": record["dtype"] + ("" if record["quantize"] == "none" else f" + {record['quantize']}"),
-                "pairs": str(record["pairs"]),
-                "s a pair": _time(seconds),
-                "gain": "" if before is None else f"{before / seconds:.2f}x",
-                "to sequential": "" if base is None else f"{base / seconds:.1f}x",
-                "peak GB": f"{record['peak_bytes'] / GIGABYTE:.1f}",
-                "marks": ", ".join(record["marks"]),
-            }
-        )
-        before = seconds
+        dtype = record["dtype"] + ("" if record["quantize"] == "none" else f" + {record['quantize']}")
+        gains = {
+            "gain": "" if previous is None else f"{previous / seconds:.2f}x",
+            "to sequential": "" if base is None else f"{base / seconds:.1f}x",
+        }
+        rows.append(_row(record, {"step": record["step"], "dtype": dtype, "pairs": str(record["pairs"])}, gains, 1))
+        previous = seconds
     notes = [note for record in records for note in _baseline_notes(record)]
     return Table(f"The ladder, shape {records[0]['shape']}", rows, notes)
 
@@ -61,26 +65,17 @@ def _baseline_notes(record: Record) -> list[str]:
 def batch_table(records: Sequence[Record]) -> Table:
     """Time, speed-up, rate and memory by pairs a forward."""
     rows: list[dict[str, str]] = []
-    first: dict[str, float] = {}
-    best: dict[str, float] = {}
+    times: dict[str, list[float]] = {}
     for record in records:
         strategy, seconds = record["strategy"], record["seconds_per_pair"]
-        best[strategy] = min(seconds, best.get(strategy, seconds))
-        rows.append(
-            {
-                "strategy": strategy,
-                "batch size": str(record["batch_size"]),
-                "pairs": str(record["pairs"]),
-                "s a pair": _time(seconds),
-                "speed-up": f"{first.setdefault(strategy, seconds) / seconds:.2f}x",
-                "pairs a second": f"{1 / seconds:.1f}",
-                "peak GB": f"{record['peak_bytes'] / GIGABYTE:.2f}",
-                "marks": ", ".join(record["marks"]),
-            }
-        )
+        times.setdefault(strategy, []).append(seconds)
+        named = {"strategy": strategy, "batch size": str(record["batch_size"]), "pairs": str(record["pairs"])}
+        rates = {"speed-up": f"{times[strategy][0] / seconds:.2f}x", "pairs a second": f"{1 / seconds:.1f}"}
+        rows.append(_row(record, named, rates, 2))
     notes = ()
-    if {"packed", "batched"} <= best.keys():
-        notes = (f"packed at its best is {best['batched'] / best['packed']:.2f} times as fast as batched at its best",)
+    if {"packed", "batched"} <= times.keys():
+        ratio = min(times["batched"]) / min(times["packed"])
+        notes = (f"packed at its best is {ratio:.2f} times as fast as batched at its best",)
     return Table(f"Pairs a forward, shape {records[0]['shape']}", rows, notes)
 
 
@@ -139,16 +134,8 @@ def possible_seconds(limit: Record, run: Record, noise_draws: int = 8) -> dict[s
 
 def growth_table(records: Sequence[Record]) -> Table:
     """Time and peak memory as the number of pairs grows."""
-    rows = [
-        {
-            "pairs": f"{record['pairs']:,}",
-            "seconds": f"{record['seconds']:.1f}",
-            "s a pair": _time(record["seconds_per_pair"]),
-            "peak GB": f"{record['peak_bytes'] / GIGABYTE:.3f}",
-            "marks": ", ".join(record["marks"]),
-        }
-        for record in records
-    ]
+    sizes = [{"pairs": f"{record['pairs']:,}", "seconds": f"{record['seconds']:.1f}"} for record in records]
+    rows = [_row(record, size, {}, 3) for record, size in zip(records, sizes, strict=True)]
     notes = ()
     if len(records) > 1:
         one, other = records[-2:]
@@ -166,17 +153,12 @@ def sharing_table(records: Sequence[Record]) -> Table:
     rows: list[dict[str, str]] = []
     for record in sorted(records, key=lambda record: kinds.index(record["sharing"])):
         kind, strategy, seconds = record["sharing"], record["strategy"], record["seconds_per_pair"]
-        rows.append(
-            {
-                "shared prompt": kind,
-                "strategy": strategy,
-                "pairs": str(record["pairs"]),
-                "s a pair": _time(seconds),
-                "tokens a pair": f"{record['computed']['tokens'] / record['pairs']:.1f}",
-                "to batched": f"{batched[kind] / seconds:.1f}x" if strategy == "packed" and kind in batched else "",
-                "marks": ", ".join(record["marks"]),
-            }
-        )
+        named = {"shared prompt": kind, "strategy": strategy, "pairs": str(record["pairs"])}
+        found = {
+            "tokens a pair": f"{record['computed']['tokens'] / record['pairs']:.1f}",
+            "to batched": f"{batched[kind] / seconds:.1f}x" if strategy == "packed" and kind in batched else "",
+        }
+        rows.append(_row(record, named, found))
     return Table(f"Prefix sharing, shape {records[0]['shape']}", rows)
 
 
