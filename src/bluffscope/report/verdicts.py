@@ -144,10 +144,10 @@ def _reasons(rows: pl.DataFrame) -> Iterator[Text]:
 def _cross_tables(tables: pl.DataFrame) -> Iterator[Text]:
     for (metric,), counts in tables.filter(scope="pooled").group_by("metric", maintain_order=True):
         moved = counts.filter(pl.col("fact").ne_missing(pl.col("hall"))).sort("n", descending=True)
-        total = counts["n"].sum()
+        total, differ = int(counts["n"].sum()), int(moved["n"].sum())
         rows = moved.select("fact", "hall", "n").head(3).iter_rows()
         changes = ", ".join(f"{clean(fact or 'null')} -> {clean(hall or 'null')} {n}" for fact, hall, n in rows)
-        same = f"the same class in {total - moved['n'].sum()} of {total} pairs"
+        same = f"the same class in {total - int(moved['n'].sum())} of {total} pairs"
         yield Text(f"{clean(str(metric))}: {same}{'; ' + changes if changes else ''}")
 
 
