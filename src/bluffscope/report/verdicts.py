@@ -147,7 +147,7 @@ def _cross_tables(tables: pl.DataFrame) -> Iterator[Text]:
         total, differ = int(counts["n"].sum()), int(moved["n"].sum())
         rows = moved.select("fact", "hall", "n").head(3).iter_rows()
         changes = ", ".join(f"{clean(fact or 'null')} -> {clean(hall or 'null')} {n}" for fact, hall, n in rows)
-        same = f"the same class in {total - int(moved['n'].sum())} of {total} pairs"
+        same = f"the same class in {total - differ} of {total} pairs"
         yield Text(f"{clean(str(metric))}: {same}{'; ' + changes if changes else ''}")
 
 
