@@ -46,6 +46,9 @@ MAY_IMPORT = {
 ABOVE = {"api", "cli", "__main__"}
 SLOW = {"torch", "transformers", "sae_lens", "transformer_lens", "ray", "torchao", "bitsandbytes"}
 
+LATE = SLOW | {"altair", "huggingface_hub", "pyarrow", "safetensors", "scipy", "sklearn", "vl_convert"}
+"""Libraries that are slow or optional: importing them inside a function needs no further reason."""
+
 
 @dataclass(frozen=True)
 class Import:
@@ -346,3 +349,15 @@ def test_no_test_waits_for_ever():
     tests = Path(__file__).parent
     found = {str(path.relative_to(tests)): endless(ast.parse(path.read_text("utf-8"))) for path in tests.rglob("*.py")}
     assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part(name) not in ("cli", "__main__")])
+def test_what_is_imported_inside_a_function_is_slow_or_says_why(module):
+    """In `cli` all of the package is, so that --help answers at once (see its docstring)."""
+    lines = MODULES[module].read_text(encoding="utf-8").splitlines()
+    for item in imports(module):
+        if item.when == "call" and item.name not in LATE:
+            block = item.line - 1
+            while lines[block - 1].strip().startswith(("import ", "from ", "#")) or not lines[block - 1].strip():
+                block -= 1
+            assert "#" in "".join(lines[block : item.line]), f"{module}, line {item.line}: why inside a function?"

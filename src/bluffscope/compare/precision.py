@@ -101,7 +101,8 @@ def measure_fidelity(
             loaded.
         RunFolderError: the folder cannot be written.
     """
-    import torch  # seconds to import, as the run is: only here is a model loaded
+    # seconds to import: only here is a model loaded
+    import torch
 
     from bluffscope.runs.run import run as measure
 

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 
 def _decomposed(features: Features, decoder: torch.Tensor) -> Geometry:
-    from bluffscope.metrics.geometry import (
-        measure_geometry,  # torch: seconds that reading a declaration should not take
-    )
+    # torch: seconds that reading a declaration should not take
+    from bluffscope.metrics.geometry import measure_geometry
 
     return measure_geometry(features, decoder)
 

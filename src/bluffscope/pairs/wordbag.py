@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+
 _PIECE: Final = re.compile(r"[^\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}][^\W_]+)*|[^\w\s]|_")
 CAPITAL: Final = "(a capital first)"
 
@@ -54,7 +56,6 @@ def counted(texts: Sequence[str]) -> tuple[Any, Any]:
     try:
         counts: Any = vectorizer.fit_transform(texts)
     except ValueError:  # no text has any feature
-        import numpy as np
         from scipy.sparse import csr_matrix
 
         return csr_matrix((len(texts), 1)), np.array([""])

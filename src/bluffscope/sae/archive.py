@@ -7,8 +7,10 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.lib import format as npy
+
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 MOST_UNPACKED = 100
@@ -18,7 +20,6 @@ ARRAYS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
 
 def archive_arrays(path: Path) -> dict[str, torch.Tensor]:
     """The five arrays of a params.npz, as they are stored; pickled objects are refused."""
-    import numpy as np
     import torch
 
     if path.stat().st_size and not zipfile.is_zipfile(path):
@@ -43,8 +44,6 @@ def archive_arrays(path: Path) -> dict[str, torch.Tensor]:
 
 def array_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of an array in an npz, from its header: the array is not read."""
-    from numpy.lib import format as npy
-
     with archive.open(f"{name}.npy") as file:
         reader = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = reader(file)
