@@ -31,7 +31,7 @@ for file, name, arguments in json.loads(sys.argv[1]):
         code = main(arguments)
     if away:
         away.rename(file)
-    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+    print(json.dumps([code, out.getvalue(), err.getvalue(), "sae_lens" in sys.modules]), flush=True)
 """
 
 PROBLEM = (
@@ -95,7 +95,8 @@ def manifest(outcomes, home):
 
 
 def test_the_preset_runs_from_the_cache_and_says_nothing_of_a_network(outcomes, home):
-    code, out, err = outcomes["preset"]
+    code, out, err, saelens = outcomes["preset"]
+    assert not saelens, "Gemma Scope is read without SAELens"
     assert code == 0, err
     assert out.startswith("Summary of 5 pairs")
     assert err.startswith("Progress: ")
@@ -135,14 +136,14 @@ def test_a_commit_in_the_cache_can_be_asked_for_and_no_other(outcomes, home, com
     assert outcomes["commit"][0] == 0, outcomes["commit"]
     model = json.loads((home.parent / "commit" / "manifest.json").read_text())["model"]
     assert (model["revision"], model["layers_loaded"]) == (commits[GEMMA_2_2B], 13)
-    code, out, err = outcomes["other revision"]
+    code, out, err, _ = outcomes["other revision"]
     assert (code, out) == (2, "")
     assert err == f"bluffscope analyze: --model {GEMMA_2_2B}: no such folder here, and {PROBLEM}\n"
 
 
 @pytest.mark.parametrize("file", MISSING)
 def test_a_file_that_the_cache_lacks_is_one_clear_line(outcomes, home, file):
-    code, out, err = outcomes[file]
+    code, out, err, _ = outcomes[file]
     assert (code, out) == (2, "")
     (line,) = err.splitlines()
     assert line.startswith(f"bluffscope analyze: {MISSING[file][1]}")
@@ -151,7 +152,7 @@ def test_a_file_that_the_cache_lacks_is_one_clear_line(outcomes, home, file):
 
 
 def test_a_cache_that_holds_the_weights_as_a_pickle_alone_is_refused_as_such(outcomes):
-    code, out, err = outcomes["pickle"]
+    code, out, err, _ = outcomes["pickle"]
     assert (code, out) == (2, "")
     assert f"--model {GEMMA_2_2B}: it has no safetensors weights, and pickles are refused; convert it" in err
 

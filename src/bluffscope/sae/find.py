@@ -90,6 +90,10 @@ class Release(NamedTuple):
     """Mean L0 as published, by id; 0 or missing where the table says nothing."""
     config_overrides: Mapping[str, Any]
     """What SAELens sets in the configuration of its SAEs."""
+    conversion: str
+    """Name of the format that SAELens converts them from; empty for its own."""
+    neuronpedia: Mapping[str, str]
+    """MODEL/SAE on Neuronpedia, by id, where there are pages."""
 
 
 @cache
@@ -112,6 +116,8 @@ def registry() -> dict[str, Release]:
             {sae["id"]: str(sae["path"]) for sae in said["saes"]},
             {sae["id"]: sae.get("l0", 0.0) for sae in said["saes"]},
             said.get("config_overrides") or {},
+            said.get("conversion_func") or "",
+            {sae["id"]: sae["neuronpedia"] for sae in said["saes"] if sae.get("neuronpedia")},
         )
         for name, said in table.items()
     }

@@ -24,7 +24,7 @@ from bluffscope.host.weights_digest import file_hashes, weights_digest
 from bluffscope.sae.archive import archive_arrays
 from bluffscope.sae.coder import AnySae, Coder
 from bluffscope.sae.find import SAELENS_FILES, SaeSource, registry
-from bluffscope.sae.plain import PlainConfig, PlainSae, read_plain
+from bluffscope.sae.plain import PlainConfig, PlainSae, known_config, read_plain
 from bluffscope.sae.releases import release_files, saelens_at
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ _HARMLESS = (
     *("cache_dir", "local_files_only", "token", "use_safetensors", "hf_model", "tokenizer"),
 )
 """Options of `from_pretrained` under which the SAE reads what it reads here as well."""
+_GEMMA_SCOPE = re.compile(r"google/gemma-scope-(2b|9b|27b)-(pt|it)-res")
+_SCOPE_LAYER = re.compile(r"layer_(\d+)/")
 _UNSUITABLE = {
     "temporal": "it encodes a whole text at once, but single residuals are measured",
     "abstopk": "its features can be negative, but the analyses are defined for activations of 0 and more",
@@ -70,8 +72,10 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
         where = f"--sae {source.name}, layer {layer}"
         with libraries_quiet(), sae_errors(where, source.repository):
             if isinstance(place, str):
-                with saelens_at(source.revision, download=True):
-                    sae = _from_release(source.release, place, device, dtype)
+                sae = _from_plain_release(source, place, device, dtype)
+                if sae is None:
+                    with saelens_at(source.revision, download=True):
+                        sae = _from_release(source.release, place, device, dtype)
                 origin = _registered(source, place)
                 files = release_files(source.repository, origin["path"], source.revision)
             elif place.is_file():
@@ -122,6 +126,32 @@ def as_saelens(sae: AnySae) -> Any:
         )
 
 
+def _from_plain_release(source: SaeSource, sae_id: str, device: str, dtype: torch.dtype) -> PlainSae | None:
+    """An SAE of Gemma Scope's residual stream, or as SAELens 6 saves them; None where SAELens has to load it."""
+    from huggingface_hub import hf_hub_download
+
+    entry = registry().get(source.release)
+    if entry is not None and entry.config_overrides:
+        return None
+    path, conversion = (sae_id, "") if entry is None else (entry.saes_map[sae_id], entry.conversion)
+    pages = {} if entry is None else {"neuronpedia_id": entry.neuronpedia.get(sae_id)}
+
+    def file(name: str) -> Path:
+        return Path(hf_hub_download(source.repository, name, subfolder=path, revision=source.revision))
+
+    scope, layer = _GEMMA_SCOPE.fullmatch(source.repository), _SCOPE_LAYER.match(path)
+    if conversion == "gemma_2" and scope and layer:
+        metadata = {"model_name": f"gemma-2-{scope[1]}{'-it' if scope[2] == 'it' else ''}", **pages}
+        return _from_archive(file("params.npz"), int(layer[1]), device, dtype, metadata)
+    if conversion:
+        return None
+    said: Any = json.loads(file(SAELENS_FILES[0]).read_text(encoding="utf-8"))
+    if not isinstance(said, dict) or known_config(said) is None:
+        return None
+    said["metadata"] |= pages
+    return read_plain(said, file(SAELENS_FILES[1]), device, dtype)
+
+
 def _from_release(release: str, sae_id: str, device: str, dtype: torch.dtype) -> SAE[Any]:
     from sae_lens import SAE
 
@@ -148,15 +178,13 @@ def no_pickle(where: str) -> Generator[None, None, None]:
         yield
 
 
-def _from_archive(path: Path, layer: int, device: str, dtype: torch.dtype) -> PlainSae:
+def _from_archive(
+    path: Path, layer: int, device: str, dtype: torch.dtype, metadata: Mapping[str, Any] | None = None
+) -> PlainSae:
     """A Gemma Scope params.npz as a JumpReLU SAE."""
     weights = {name: array.to(device=device, dtype=dtype) for name, array in archive_arrays(path).items()}
-    metadata = {
-        "hook_name": f"blocks.{layer}.hook_resid_post",
-        "prepend_bos": True,
-        "l0": float(path.parent.name.removeprefix("average_l0_")),
-    }
-    return jumprelu(weights, metadata)
+    read = {"hook_name": f"blocks.{layer}.hook_resid_post", "prepend_bos": True}
+    return jumprelu(weights, read | dict(metadata or {"l0": float(path.parent.name.removeprefix("average_l0_"))}))
 
 
 def jumprelu(weights: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> PlainSae:

@@ -170,7 +170,7 @@ def read_plain(said: Mapping[str, Any], file: Path, device: str, dtype: torch.dt
     """
     from safetensors import safe_open
 
-    cfg = _known(said)
+    cfg = known_config(said)
     if cfg is None:
         return None
     shapes = cfg.shapes()
@@ -183,8 +183,8 @@ def read_plain(said: Mapping[str, Any], file: Path, device: str, dtype: torch.dt
         return PlainSae(cfg, {name: opened.get_tensor(name).to(dtype=dtype) for name in shapes})
 
 
-def _known(said: Mapping[str, Any]) -> PlainConfig | None:
-    """What a cfg.json says, if every field of it is known and has a value that is."""
+def known_config(said: Mapping[str, Any]) -> PlainConfig | None:
+    """What a cfg.json says, if every field of it is known and has a value that is; else None."""
     name, metadata = said.get("architecture"), said.get("metadata")
     if name not in _BIASES or not isinstance(metadata, Mapping):
         return None
