@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from bluffscope.host.terminal import Row, View, interval, table
+from bluffscope.host.terminal import Folded, Row, count, interval, table
 
 
 def printed(shown, width=40):
@@ -37,9 +37,15 @@ def test_widths_and_the_least_width_of_the_first_column_hold():
     assert printed(table(["", "x"], [["a", "1"]], widths={1: 5}, least=6)) == ["           x", "a          1"]
 
 
-def test_a_view_is_made_for_the_width_that_it_is_printed_at():
-    view = View(lambda width: iter([Text(f"{width} columns"), Text("done")]))
-    assert printed(view, width=33) == ["33 columns", "done"]
+@pytest.mark.parametrize(("width", "shown"), [(40, ["a b c"]), (15, ["a b", "c"]), (3, ["a", "b", "c"])])
+def test_columns_that_do_not_fit_stand_in_a_table_below(width, shown):
+    # the first column takes 4 and a space, each other 4 and a space
+    folded = Folded(["a", "b", "c"], (4, 4), lambda columns: [Text(" ".join(columns))])
+    assert printed(folded, width=width) == shown
+
+
+def test_nouns_are_counted():
+    assert (count(1), count(1200), count(0, "text")) == ("1 pair", "1,200 pairs", "0 texts")
 
 
 @pytest.mark.parametrize(
