@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,16 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.envi
 # The reference goes from torch to numpy and back: threads of the one that wait busily would slow down the other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-with warnings.catch_warnings():
-    # sae_lens imports a deprecated module of transformer_lens; every test would fail on its warning
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import sae_lens  # noqa: F401
-
 import pytest
 from hypothesis import settings
 
 import soak_table
-import tiny
 from browser import Browser, executable
 
 # The same examples at every run: a change is judged by what it changes. `HYPOTHESIS_PROFILE=explore` tries new ones.
@@ -35,26 +28,35 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 QUICK = ("gemma2", "llama", "gpt2", "gpt_neox")
 """Architectures of `make test`: soft-capped with sliding windows, plain, learnt positions, parallel blocks."""
+OTHERS = ("gemma3", "mistral", "qwen2", "qwen3")
 ARCHITECTURES = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.thorough) for name in tiny.ARCHITECTURES
+    *QUICK,
+    *(pytest.param(name, marks=pytest.mark.thorough) for name in OTHERS),
 ]
 
 
 @pytest.fixture(scope="session", params=ARCHITECTURES)
 def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each of the eight tiny models in turn."""
+    import tiny  # transformers: seconds that the process which only hands out the tests should not take
+
+    assert tiny.ARCHITECTURES.keys() == {*QUICK, *OTHERS}
     return tiny.save_model(tmp_path_factory.mktemp("models") / request.param, request.param)
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Gemma-2 model."""
+    import tiny  # as above
+
     return tiny.save_model(tmp_path_factory.mktemp("models") / "gemma2", "gemma2")
 
 
 @pytest.fixture(scope="session")
 def tiny_saes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SAEs for layers 0, 1 and 3 of any tiny model."""
+    import tiny  # as above
+
     return tiny.save_saes(tmp_path_factory.mktemp("saes"))
 
 
@@ -75,6 +77,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture
 def pairs_file(tmp_path: Path) -> Path:
     """Five pairs: shared prompts, unicode, uneven lengths."""
+    import tiny  # as above
+
     return tiny.write_pairs(tmp_path / "pairs.jsonl", tiny.PAIRS)
 
 
@@ -90,6 +94,12 @@ PROCESS = (
 """Files whose tests start other processes, clusters or a browser, or do what takes as long."""
 THOROUGH = ("contract/test_real_models", "health/test_planted_faults", "model/test_families", "stats/test_simulations")
 """Files that try more of what others try."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the files of the other tiers unread in `make test`: importing them takes seconds."""
+    name = collection_path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+    return True if "not process" in config.option.markexpr and name in (*PROCESS, *THOROUGH) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -119,6 +119,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.process
 def test_it_works_where_torch_and_ray_cannot_be_imported(runs):
     arguments = ["compare", str(runs / "plain"), str(runs / "half")]
     done = subprocess.run(

@@ -65,6 +65,7 @@ def test_trained_on_known_pairs_it_tells_held_out_ones_apart_and_unseen_ones_not
     assert sorted(file.name for file in (tmp_path / "d").iterdir()) == ["detector.json", "weights.safetensors"]
 
 
+@pytest.mark.thorough
 def test_where_it_beats_nothing_it_is_not_kept_unless_told(call, demo, tmp_path):
     outcome = call("detect", "train", demo, "--out", tmp_path / "weak", "--where", "known=false")
     assert outcome.code == 1
@@ -116,6 +117,7 @@ def test_scores_are_those_of_the_runs_features(call, demo, detector, tmp_path, f
     assert all(line.items() <= out.items() for line, out in zip(lines, found, strict=True))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("on", ["metrics", "residual"])
 def test_detectors_of_metrics_and_of_residuals_score_facts_as_the_run_does(call, demo, tmp_path, on):
     folder = tmp_path / on

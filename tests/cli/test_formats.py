@@ -96,6 +96,7 @@ def test_every_format_gives_the_same_table_with_mapped_and_carried_columns(run_o
     assert not {"question", "best", "wrong", "name", "field", "level"} & set(first.columns)
 
 
+@pytest.mark.thorough
 def test_the_tables_tell_the_same_digest_of_the_data(run_on, tmp_path):
     digests = set()
     for name in WRITERS:

@@ -169,6 +169,7 @@ def test_the_folder_holds_the_comparison(half):
     assert (manifest["dtype"], manifest["counts"]["measured"]) == ("bfloat16", 14)
 
 
+@pytest.mark.thorough
 def test_a_finished_run_is_compared_later_even_when_its_data_are_gone(options, tmp_path, tiny_model, tiny_saes, half):
     pairs = tmp_path / "pairs.jsonl"
     shutil.copy(options["data"], pairs)
@@ -198,6 +199,7 @@ def test_int8_weights_compare_too(options, tmp_path):
     assert row(result.fidelity, "gini", 3, "text")["median_delta"] > 0
 
 
+@pytest.mark.thorough
 def test_some_analyses_and_completion_mean_compare_what_they_have(options, tmp_path):
     chosen = tuple(analysis for analysis in bluffscope.ANALYSES if analysis.name == "entropy")
     config = config_from(**options, dtype="bfloat16", position="completion-mean", fidelity=3, out=tmp_path / "run")
@@ -206,6 +208,7 @@ def test_some_analyses_and_completion_mean_compare_what_they_have(options, tmp_p
     assert measure_fidelity(tmp_path / "run", pairs=3).table.equals(found.table)
 
 
+@pytest.mark.thorough
 def test_the_run_s_own_model_is_gone_before_the_next_is_loaded(options, tmp_path, monkeypatch):
     models, alive = [], []
     build = bluffscope.runs.workers.build_worker

@@ -57,6 +57,7 @@ class _Spy:
         return self._reader.read(batch)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [1, 2, 7, "auto"])
 def test_whatever_the_number_of_pairs_a_forward(measured, size):
     worker = dataclasses.replace(measured[1], limits=dataclasses.replace(LARGE, batch_size=size))

@@ -28,7 +28,7 @@ from bluffscope.records import VIEWS, Tokenized
 from bluffscope.runs.forecast import forecast
 from bluffscope.table.reader import read_run
 
-LAYOUTS = ("packed", "batched")
+LAYOUTS = ("packed", pytest.param("batched", marks=pytest.mark.thorough))
 TOLERANCE = 1e-5
 
 

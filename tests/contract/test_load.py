@@ -139,6 +139,7 @@ print(next(line for line in Path("/proc/self/status").read_text().splitlines() i
 """
 
 
+@pytest.mark.thorough
 def test_reading_grouping_and_linting_hold_a_few_bytes_a_pair(tmp_path):
     """What is held before and beside measuring: texts and labels of 40,000 pairs would take 25 MB and more."""
     peaks = [

@@ -36,7 +36,7 @@ def by_hand(model, tokenizer, prompt, text):
 
 
 @pytest.mark.parametrize("strategy", ["packed", pytest.param("batched", marks=pytest.mark.thorough)])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.thorough)])
 def test_every_architecture_gives_the_reference_s_log_probabilities(any_model, tiny_saes, strategy, dtype):
     pairs = measuring.as_pairs(random_pairs(30))
     # Prompt and completion joined by nothing: tokens merge across their border, and count as the completion's.
@@ -58,6 +58,7 @@ def test_every_architecture_gives_the_reference_s_log_probabilities(any_model, t
                 assert row[f"{view}_tokens"] == tokens
 
 
+@pytest.mark.thorough
 def test_capped_logits_are_capped(tmp_path, tiny_saes):
     pairs = measuring.as_pairs(tiny.PAIRS)
     found = {}

@@ -55,7 +55,7 @@ def test_in_float64_every_column_is_the_reference_s(any_model, tiny_saes, positi
 
 @pytest.mark.usefixtures("exact_softmax")
 @pytest.mark.parametrize("strategy", ["packed", pytest.param("batched", marks=pytest.mark.thorough)])
-@pytest.mark.parametrize("position", ["first-completion", "divergence"])
+@pytest.mark.parametrize("position", [pytest.param("first-completion", marks=pytest.mark.thorough), "divergence"])
 def test_texts_read_before_their_end_are_the_reference_s_too(any_model, tiny_saes, position, strategy):
     # Joined by nothing, prompts and completions merge; "Paris" is the beginning of "Paris, Paris": they never part.
     pairs = measuring.as_pairs([*random_pairs(SEED + 7), *tiny.PAIRS])
@@ -78,13 +78,16 @@ def test_texts_read_before_their_end_are_the_reference_s_too(any_model, tiny_sae
     assert sum(moved) > 8, "hardly a text is longer than the token it is read at"
 
 
-@pytest.mark.parametrize(("position", "join"), [("last", " "), ("completion-mean", "")])
+@pytest.mark.parametrize(
+    ("position", "join"), [("last", " "), pytest.param("completion-mean", "", marks=pytest.mark.thorough)]
+)
 def test_in_float32_every_column_is_the_reference_s(any_model, tiny_saes, position, join):
     pairs = measuring.as_pairs(random_pairs(SEED + 1))
     table, expected, how = both(any_model, tiny_saes, "float32", pairs, position=position, join=join)
     assert_same(table, expected, "float32", **how)
 
 
+@pytest.mark.thorough
 def test_the_softmax_that_gemma_2_rounds_to_float32_moves_no_column_by_more_than_a_millionth(tiny_model, tiny_saes):
     pairs = measuring.as_pairs(random_pairs(SEED + 2))
     table, expected, how = both(tiny_model, tiny_saes, "float64", pairs)
@@ -101,6 +104,7 @@ def test_relative_noise_and_a_noise_sweep_are_the_reference_s(tiny_model, tiny_s
     assert table["stability_s1_fact"].mean() < table["stability_s0.3_fact"].mean() < 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("layers", [(3, 0), (1,), (3, 1, 0)])
 def test_the_first_layer_asked_for_is_the_one_of_the_single_layer_analyses(tiny_model, tiny_saes, layers):
     pairs = measuring.as_pairs(random_pairs(SEED + 4, count=11))

@@ -233,6 +233,7 @@ def test_zero_in_the_place_of_null_and_null_in_the_place_of_zero(expected):
             compare.assert_same(left, right, "float64")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_each_single_column_is_compared(expected, precision):
     rows = expected[precision]

@@ -231,6 +231,7 @@ def test_large_tables_are_sampled_by_whole_groups_and_it_is_said():
     assert "2,000 of 2,500 pairs, whole groups at random" in detection.about["notes"][0]
 
 
+@pytest.mark.thorough
 def test_the_same_seed_gives_the_same_numbers():
     one, two = (found(*world(signal=0.5)) for _ in range(2))
     assert one.rows.equals(two.rows)

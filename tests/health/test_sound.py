@@ -23,7 +23,7 @@ def alarms(out, **options):
 
 
 @pytest.mark.parametrize("position", ["last", "completion-mean"])
-@pytest.mark.parametrize("strategy", ["packed", "batched"])
+@pytest.mark.parametrize("strategy", ["packed", pytest.param("batched", marks=pytest.mark.thorough)])
 def test_the_demo_is_healthy_however_it_is_measured(tmp_path, strategy, position):
     found, checks = alarms(tmp_path / "run", strategy=strategy, position=position)
     assert found == []

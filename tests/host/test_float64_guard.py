@@ -121,6 +121,7 @@ def expected(analyze: Callable[[], pl.DataFrame]) -> pl.DataFrame:
     return analyze()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_setting_of_the_caller_changes_no_bit_of_the_table_and_is_there_afterwards(analyze, expected, name):
     with PLANTED[name]():

@@ -338,6 +338,7 @@ def test_a_planted_cue_is_found_named_and_placed_in_its_domain(lint):
     assert by_scope["a"].auroc_lo <= 0.5 <= by_scope["a"].auroc_hi
 
 
+@pytest.mark.thorough
 def test_a_capital_letter_or_a_full_stop_is_a_cue_too(lint):
     for change in (str.capitalize, lambda text: text + "."):
         rows = clean_pairs(80)
@@ -346,6 +347,7 @@ def test_a_capital_letter_or_a_full_stop_is_a_cue_too(lint):
         assert lint(rows).of("text-tells")
 
 
+@pytest.mark.thorough
 def test_mirrored_pairs_do_not_look_like_a_cue_nor_hide_one(lint):
     rows = []
     for i, row in enumerate(clean_pairs(60)):
@@ -380,6 +382,7 @@ def test_large_data_is_judged_by_a_seeded_sample_of_whole_groups(tmp_path):
     assert len(np.unique(sampled)) == 50
 
 
+@pytest.mark.thorough
 def test_a_weak_cue_is_found_by_its_p_value_where_the_interval_reaches_below_the_margin():
     """One word more in 30 % of 150 hallucinations: AUROC 0.63, and an interval from 0.53."""
     rng = random.Random(0)

@@ -50,6 +50,7 @@ def llama(tmp_path_factory):
     return tiny.save_model(tmp_path_factory.mktemp("models") / "llama", "llama")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [ignores_masks, ignores_positions, refuses_masks])
 def test_such_a_model_falls_back_to_padded_rows_says_so_and_gives_the_reference_s_table(
     llama, tiny_saes, monkeypatch, caplog, kind

@@ -20,7 +20,7 @@ from random_pairs import random_pairs
 
 BOS = 1
 REAL = Path(__file__).resolve().parents[3] / "shared" / "testdata"
-letters = st.characters(exclude_categories=["Cs"])
+letters = st.characters(exclude_categories=["Cs"]).filter(lambda letter: not letter.isspace())
 
 
 @pytest.fixture(scope="module")

@@ -212,6 +212,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
         write_dashboard(synthetic(4), tmp_path / "file", "x")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("moment", ["before", "half"])
 def test_where_the_disk_is_full_the_figures_that_were_there_stay(tmp_path, moment):
     earlier = [path.read_bytes() for path in write_dashboard(synthetic(4), tmp_path, "earlier")]

@@ -286,6 +286,7 @@ def test_ten_thousand_pairs_with_long_texts_stay_within_a_browsers_reach(tmp_pat
     assert 1 <= data["features"]["most"] <= story.MOST_FEATURES
 
 
+@pytest.mark.thorough
 def test_all_charts_are_valid_vega_lite(tmp_path):
     folder = make_run(tmp_path / "run", optional=True)
     write_report(folder)
@@ -299,6 +300,7 @@ def test_all_charts_are_valid_vega_lite(tmp_path):
         alt.Chart.from_dict(figure(spec), validate=True)
 
 
+@pytest.mark.thorough
 def test_figures_are_sharp_png_and_svg_that_name_what_they_show(tmp_path):
     report = write_report(make_run(tmp_path / "run", effect=1.0), figures=True)
     assert {path.name for path in report.figures} == {
@@ -344,6 +346,7 @@ def test_the_page_gives_the_total_time_that_the_terminal_is_given(tmp_path):
     assert 4.0 < again.seconds < 100
 
 
+@pytest.mark.thorough
 def test_figures_of_what_is_no_longer_there_are_removed(tmp_path):
     folder = make_run(tmp_path / "run")
     write_report(folder, figures=True)

@@ -130,6 +130,7 @@ def test_an_sae_that_is_saved_is_read_by_saelens(tmp_path):
         assert torch.equal(ours.encode(made.residuals()), theirs.encode(made.residuals()))
 
 
+@pytest.mark.process
 def test_usual_saes_and_the_table_of_releases_need_no_import_of_saelens(tmp_path):
     made.make("standard", tmp_path)
     script = (

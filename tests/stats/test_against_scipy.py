@@ -78,6 +78,7 @@ def gamma_ratio(freedom: int) -> float:
     return math.gamma(freedom / 2) / (math.sqrt(freedom / 2) * math.gamma((freedom - 1) / 2))
 
 
+@pytest.mark.thorough
 @settings(max_examples=15, deadline=None)
 @given(tables, st.integers(1, 30))
 def test_the_grouped_test_weighs_each_group_by_its_own_rank_sum(table, groups):
@@ -99,6 +100,7 @@ def test_the_grouped_test_weighs_each_group_by_its_own_rank_sum(table, groups):
         assert row["p_grouped"] == pytest.approx(expected, **EXACT)
 
 
+@pytest.mark.thorough
 @settings(max_examples=15, deadline=None)
 @given(tables)
 def test_with_a_group_for_each_pair_the_grouped_test_is_wilcoxons(table):
@@ -120,6 +122,7 @@ def test_length_control_is_that_of_statsmodels(table):
         assert row["adj_p"] == pytest.approx(fit.pvalues[0], rel=1e-9, abs=1e-11)
 
 
+@pytest.mark.thorough
 @settings(max_examples=8, deadline=None)
 @given(tables, st.integers(3, 25))
 def test_the_grouped_error_is_that_of_fits_without_one_group_at_a_time(table, groups):
