@@ -60,16 +60,19 @@ def agreed(outcome, *dtypes, pairs):
     assert len(lines.splitlines()) == len(dtypes)
 
 
+@pytest.mark.process
 def test_all_strategies_agree_on_every_architecture(call, any_model, tiny_saes, pairs_file):
     outcome = call("verify", "--model", any_model, "--sae", tiny_saes, "--data", pairs_file, "--noise-draws", "2")
     agreed(outcome, "float64", "float32", pairs=5)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("limit", [[], ["--limit", "7"]])
 def test_all_strategies_agree_on_the_demo(call, limit):
     agreed(call("verify", *limit), "float64", "float32", pairs=7 if limit else 5)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not STORIES.is_dir(), reason="no TinyStories-656K beside the checkout")
 @pytest.mark.parametrize("position", ["last", "completion-mean"])
 def test_all_strategies_agree_on_a_real_pretrained_model(call, tmp_path, position):
@@ -78,6 +81,7 @@ def test_all_strategies_agree_on_a_real_pretrained_model(call, tmp_path, positio
     agreed(outcome, "float64", "float32", pairs=5)
 
 
+@pytest.mark.process
 def test_each_strategy_runs_once_in_each_precision_with_its_time(call, flags):
     lines = call("verify", *flags).err.splitlines()
     names = ("sequential", "separate", "batched", "packed")
@@ -85,6 +89,7 @@ def test_each_strategy_runs_once_in_each_precision_with_its_time(call, flags):
     assert [line[: len(start)] for line, start in zip(lines, expected, strict=True)] == expected
 
 
+@pytest.mark.process
 def test_nothing_is_left_behind(call, flags, tmp_path, monkeypatch):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -94,6 +99,7 @@ def test_nothing_is_left_behind(call, flags, tmp_path, monkeypatch):
     assert list((tmp_path / "cwd").iterdir()) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "options",
     [
@@ -106,6 +112,7 @@ def test_options_of_model_data_and_measurement_hold(call, flags, options):
     agreed(call("verify", *flags, *options, "--layers", "1", "3"), "float64", "float32", pairs=5)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("dtype", "code"), [("float32", 1), ("bfloat16", 0), ("float16", 0)])
 def test_float32_decides_and_half_precision_is_for_information(call, flags, monkeypatch, dtype, code):
     right = SENSITIVITY.gini
@@ -124,6 +131,7 @@ def test_float32_decides_and_half_precision_is_for_information(call, flags, monk
     assert (f"{dtype}: for information, in multiples of what float32 is allowed" in outcome.out) == (code == 0)
 
 
+@pytest.mark.process
 def test_log_probabilities_are_verified_where_they_are_asked_for(call, flags, monkeypatch):
     plain, with_them = call("verify", *flags), call("verify", *flags, "--logprob")
     agreed(plain, "float64", "float32", pairs=5)
@@ -145,6 +153,7 @@ def test_log_probabilities_are_verified_where_they_are_asked_for(call, flags, mo
     assert re.search(r"packed: \d+ cells of 6 columns differ", outcome.out)
 
 
+@pytest.mark.process
 def test_pairs_that_cannot_be_measured_are_named_and_left_out(call, flags, tmp_path):
     long = {"id": "long", "domain": "geo", "prompt": "Water boils at " * 60, "fact": "a", "hallucination": "b"}
     data = tiny.write_pairs(tmp_path / "more.jsonl", [tiny.PAIRS[0], long, *tiny.PAIRS[1:]])
@@ -156,6 +165,7 @@ def test_pairs_that_cannot_be_measured_are_named_and_left_out(call, flags, tmp_p
     assert "Nothing was compared in float64: no pair could be measured." in outcome.out
 
 
+@pytest.mark.process
 def test_a_pair_that_only_one_strategy_cannot_measure_is_a_difference(call, flags, monkeypatch):
     read = ResidualReader.read
 
@@ -172,6 +182,7 @@ def test_a_pair_that_only_one_strategy_cannot_measure_is_a_difference(call, flag
     assert re.search(r"^pair \w+: only packed could not measure it \(the residual stream", outcome.out, re.MULTILINE)
 
 
+@pytest.mark.process
 def test_a_pad_token_that_is_read(found, monkeypatch):
     pad = tries.pad
 
@@ -184,6 +195,7 @@ def test_a_pad_token_that_is_read(found, monkeypatch):
     assert "batched: " in outcome.out
 
 
+@pytest.mark.process
 def test_a_hole_in_the_mask(found, monkeypatch):
     ancestors = importlib.import_module("bluffscope.model.masks").ancestors
 
@@ -207,6 +219,7 @@ def packed_batches(monkeypatch, change):
     monkeypatch.setattr("bluffscope.pipeline.shard.pack", changed)
 
 
+@pytest.mark.process
 def test_a_shifted_position(found, monkeypatch):
     def shift(batch):
         positions = batch.position_ids.copy()
@@ -217,6 +230,7 @@ def test_a_shifted_position(found, monkeypatch):
     found(but_agree=["batched", "separate"])
 
 
+@pytest.mark.process
 def test_a_token_too_early_read_in_one_text(found, monkeypatch):
     def early(batch):
         slots = batch.read_slot.copy()
@@ -236,6 +250,7 @@ def mirrored_axis(weights, positions, centre, axes):
     return np.concatenate([-axes[:, :1], axes[:, 1:]], axis=1)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("wrong", [second_axis, mirrored_axis])
 def test_a_flipped_axis(found, monkeypatch, wrong):
     spectrum = GEOMETRY._spectrum
@@ -267,6 +282,7 @@ def test_the_cells_that_differ_are_named_worst_first_at_most_ten_of_a_strategy(f
     assert ratio == pytest.approx(difference / 1e-6, rel=0.05)
 
 
+@pytest.mark.process
 def test_a_model_that_takes_no_packed_rows_is_said_to_run_batched(call, flags, monkeypatch):
     monkeypatch.setattr(ResidualReader, "_packs_exactly", lambda self: False)
     outcome = call("verify", *flags, "--dtype", "float64")
@@ -288,17 +304,20 @@ def test_a_strategy_that_is_compared_with_itself_proves_nothing(call, flags, mon
     assert "Nothing is proved in float64: sequential (ran as packed)." in outcome.out
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("flag", [["--strategy", "packed"], ["--out", "x"], ["--keep-residuals"], ["--fidelity=3"]])
 def test_options_that_verify_sets_itself_are_refused(refused, flags, flag):
     refused("verify", *flags, *flag, says=(flag[0].partition("=")[0], "leave it out"))
 
 
+@pytest.mark.process
 def test_wrong_options_and_data_are_refused_in_one_line(refused, flags, tmp_path):
     refused("verify", "--limits", "3", says="--limit")
     refused("verify", *flags[:4], "--data", tmp_path / "none.jsonl", says="none.jsonl")
     refused("verify", "--model", tmp_path / "none", "--sae", flags[3], says="no such folder")
 
 
+@pytest.mark.process
 def test_a_model_too_large_for_memory_is_refused_before_it_is_loaded(refused, flags, tiny_model, tmp_path):
     folder = shutil.copytree(tiny_model, tmp_path / "enormous")
     config = json.loads((folder / "config.json").read_text())
@@ -307,6 +326,7 @@ def test_a_model_too_large_for_memory_is_refused_before_it_is_loaded(refused, fl
     refused("verify", "--model", folder, *flags[2:], says=says)
 
 
+@pytest.mark.process
 def test_a_replayed_config_has_five_pairs_unless_told_otherwise(call, tiny_flags, tmp_path):
     assert call("analyze", *tiny_flags, "--limit", "3").code == 0
     replay = ["verify", "--config", tmp_path / "run" / "config.yaml", "--dtype", "float64"]

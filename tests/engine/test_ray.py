@@ -62,6 +62,7 @@ def run(make_worker, work, workers=2, meanwhile=None):
     return Outcome(tables, told, engine, stopwatch)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_every_shard_is_committed_once_whatever_the_number_of_workers(workers):
     outcome = run(Factory(), shards(), workers)
@@ -91,6 +92,7 @@ def test_shards_are_taken_from_their_source_no_earlier_than_workers_can_have_the
     assert sorted(committed) == list(range(20))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("seed", range(2))
 def test_workers_killed_at_random_moments_cost_no_row_and_double_none(seed, caplog):
     generator = random.Random(seed)
@@ -113,6 +115,7 @@ def test_workers_killed_at_random_moments_cost_no_row_and_double_none(seed, capl
     assert "its pairs will be measured again" in caplog.text
 
 
+@pytest.mark.process
 def test_a_worker_that_stops_answering_is_replaced_and_costs_no_row(monkeypatch, caplog):
     monkeypatch.setattr("bluffscope.engine.ray.MOST_UNANSWERED", 6)
     stopped = []
@@ -138,6 +141,7 @@ class Slow:
         return Worker()
 
 
+@pytest.mark.process
 def test_a_worker_that_takes_long_to_load_is_waited_for_and_one_that_never_starts_is_not(monkeypatch):
     monkeypatch.setattr("bluffscope.engine.ray.MOST_UNANSWERED", 2)
     assert run(Slow(), shards(), 1).engine.lost == 0
@@ -151,6 +155,7 @@ def test_a_worker_that_takes_long_to_load_is_waited_for_and_one_that_never_start
         engine.hire(Factory())
 
 
+@pytest.mark.process
 def test_a_pair_that_kills_its_worker_is_found_and_given_up_and_all_others_are_measured(capfd):
     outcome = run(Factory({"p13": "dies"}), shards(4, 8), 2)
     table = outcome.table
@@ -189,6 +194,7 @@ def test_a_question_is_answered_by_a_worker_that_is_left_and_its_error_is_raised
         assert 1 <= len(killed) == len(set(killed)) <= 2
 
 
+@pytest.mark.process
 def test_several_fatal_pairs_are_all_found():
     fatal = {"p3": "dies", "p4": "dies"}
     table = run(Factory(fatal), shards(2, 4)).table
@@ -196,6 +202,7 @@ def test_several_fatal_pairs_are_all_found():
     assert table.filter(pl.col("_reason").is_not_null())["id"].to_list() == list(fatal)
 
 
+@pytest.mark.process
 def test_workers_that_die_of_every_pair_end_the_run():
     with pytest.raises(WorkerLostError, match="workers died one after another without finishing anything"):
         run(Factory({f"p{index}": "dies" for index in range(16)}), shards(4, 4), 1)
@@ -225,6 +232,7 @@ def test_an_error_while_a_worker_is_made_arrives_as_itself():
     assert str(caught.value) == "no such model"
 
 
+@pytest.mark.process
 def test_workers_that_die_while_they_are_made_are_not_replaced_for_ever():
     with pytest.raises(WorkerLostError, match="workers die while they load"):
         run(Unmakable(fatal=True), shards())

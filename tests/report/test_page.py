@@ -300,7 +300,6 @@ def test_all_charts_are_valid_vega_lite(tmp_path):
         alt.Chart.from_dict(figure(spec), validate=True)
 
 
-@pytest.mark.thorough
 def test_figures_are_sharp_png_and_svg_that_name_what_they_show(tmp_path):
     report = write_report(make_run(tmp_path / "run", effect=1.0), figures=True)
     assert {path.name for path in report.figures} == {
