@@ -232,6 +232,7 @@ def arrays(**changes):
         ({"W_enc": np.zeros(3)}, "W_enc is 1-dimensional"),
         ({"W_dec": np.zeros((3, 4))}, "W_dec has shape (3, 4), which does not go with W_enc's 16 x 48"),
         ({"b_dec": np.full(16, np.nan, np.float32)}, "b_dec holds values that are not finite"),
+        ({"scaling_factor": np.full(48, 2.0)}, "params.npz has an array scaling_factor, which is not applied here"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

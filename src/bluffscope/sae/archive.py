@@ -27,6 +27,8 @@ def archive_arrays(path: Path) -> dict[str, torch.Tensor]:
     _check_sizes(path)
     arrays: dict[str, torch.Tensor] = {}
     with np.load(path, allow_pickle=False) as archive:
+        if more := sorted(set(archive.files) - set(ARRAYS)):
+            raise ValueError(f"{path.name} has an array {more[0]}, which is not applied here; save it with SAELens")
         for name in ARRAYS:
             if name not in archive:
                 raise ValueError(f"{path.name} has no array {name}; expected {', '.join(ARRAYS)}")
