@@ -32,6 +32,8 @@ class Stats(Command):
     domains and other columns."""
     columns: tuple[str, ...] = ()
     """Map field names of --pairs, as KEY=NAME; see bluffscope analyze."""
+    cluster_by: str | None = None
+    """Cluster pairs by prompt, completion or both (needs their texts), or by a column (default: group, else both)."""
     by_order: bool = False
     """Match rows and --pairs by order, not by a column of ids."""
     by: tuple[str, ...] = ()
@@ -75,6 +77,7 @@ class Stats(Command):
                 pairs,
                 by=self.by,
                 by_order=self.by_order,
+                cluster_by=self.cluster_by,
                 family=self.family,
                 control=self.control,
                 resampling=resampling,
@@ -90,6 +93,7 @@ class Stats(Command):
             "pairs_from": self.pairs,
             "by_order": self.by_order,
             "by": self.by,
+            "cluster_by_option": self.cluster_by,
             "health": health.failures,
             "allowed_unsound": allowed,
         }

@@ -22,16 +22,18 @@ from bluffscope.host.exclusive import exclusive
 from bluffscope.stats.analysis import analyse_table
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.effects import varies
+from bluffscope.stats.linear_model import design
 from bluffscope.stats.multiplicity import benjamini_hochberg
 from bluffscope.stats.sampling import MOST_TESTED, draw_groups, drawn_from
 from bluffscope.stats.signed_rank import wilcoxon
-from bluffscope.stats.study import Study, build_study
+from bluffscope.stats.study import Study, build_study, numbered
 from bluffscope.stats.verdicts import MIN_PAIRS
 from bluffscope.table.metric_pairs import metric_pairs, not_interpretable
 from bluffscope.table.reader import Run
 
 _NAMES: Final = ("run", "metric", "metric_other", "scope")
-_TESTED: Final = ("mean_first", "mean_other", "mean_change", "sd_change", "dz_change", "change_in_sd", "p_wilcoxon")
+_MEANS: Final = ("mean_first", "mean_other", "mean_change", "sd_change")
+_TESTED: Final = (*_MEANS, "dz_change", "dz_change_lo", "dz_change_hi", "change_in_sd", "p", "p_wilcoxon")
 _CHANGE: Final = (*_TESTED, "pearson", "spearman")
 _JUDGED: Final = ("dz", "adj_dz", "verdict", "mean_diff")
 COMPARE_SCHEMA: Final = pl.Schema(
@@ -46,7 +48,7 @@ COMPARE_SCHEMA: Final = pl.Schema(
 
 _TEXTS: Final = ("prompt", "fact", "hallucination")
 _NEEDS_NO_CHANCE: Final = Resampling(resamples=10, flips=9)
-"""Verdicts rest on no bootstrap and no permutation: intervals, which do, are not compared."""
+"""Verdicts rest on no bootstrap and no permutation."""
 
 
 @dataclass(frozen=True)
@@ -205,13 +207,14 @@ def _rows(
         for side, study in enumerate(studies)
     )
     changes = [
-        {"run": run, "metric": name, "metric_other": match, "scope": scope.name, **_change(first, other)}
+        {"run": run, "metric": name, "metric_other": match, "scope": scope.name, **_change(first, other, groups)}
         for scope in studies[0].scopes
+        for groups in [studies[0].groups[scope.rows]]
         for (name, match), first, other in zip(columns, ours[scope.rows].T, theirs[scope.rows].T, strict=True)
     ]
     found = pl.DataFrame(changes, schema={name: COMPARE_SCHEMA[name] for name in (*_NAMES, "n", *_CHANGE)})
     counted = np.array([not not_interpretable(name) for name, _ in columns])
-    p_values = found["p_wilcoxon"].to_numpy().reshape(-1, len(columns))  # (scope, metric)
+    p_values = found["p"].to_numpy().reshape(-1, len(columns))  # (scope, metric)
     found = found.with_columns(q=benjamini_hochberg(np.where(counted, p_values, np.nan)).ravel())
     for side, rows, metric in zip(("first", "other"), tested, ("metric", "metric_other"), strict=True):
         judged = rows.select("scope", pl.col(*_JUDGED).name.suffix(f"_{side}"), pl.col("metric").alias(metric))
@@ -225,10 +228,10 @@ def _only(table: pl.DataFrame, metrics: Collection[str]) -> pl.DataFrame:
     return table.drop(name for pair in others for name in (pair.fact, pair.hall))
 
 
-def _change(first: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+def _change(first: np.ndarray, other: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """How the differences (pair,) of one metric change from one run to the other; NaN where undefined."""
     defined = np.isfinite(first) & np.isfinite(other)
-    first, other = first[defined], other[defined]
+    first, other, groups = first[defined], other[defined], numbered(groups[defined])
     row: dict[str, Any] = dict.fromkeys(_CHANGE, np.nan) | {"n": len(first)}
     if not len(first):
         return row
@@ -241,8 +244,11 @@ def _change(first: np.ndarray, other: np.ndarray) -> dict[str, Any]:
         row["change_in_sd"] = row["mean_change"] / spread
     if varies(first[:, None], other[:, None])[0]:
         row["dz_change"] = row["mean_change"] / row["sd_change"]
-        if len(first) >= MIN_PAIRS:
-            row["p_wilcoxon"] = wilcoxon(change[:, None])[0]
+        fitted = design(np.ones(len(first)), np.empty((len(first), 0)), groups)
+        if len(first) >= MIN_PAIRS and not isinstance(fitted, str):
+            tested = fitted.estimate(change[:, None])
+            row["dz_change_lo"], row["dz_change_hi"] = tested.interval()[:, 0]
+            row |= {"p": tested.p[0], "p_wilcoxon": wilcoxon(change[:, None])[0]}
     row["pearson"] = _correlation(first, other)
     row["spearman"] = _correlation(rankdata(first), rankdata(other))
     return row

@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from bluffscope.stats.resampling import by_group, drawn_counts, ends
+from bluffscope.stats.linear_model import by_group
+from bluffscope.stats.resampling import drawn_counts, ends
 
 CHANGE_SCHEMA: Final = pl.Schema(
     {"removed": pl.String, "of": pl.String, "mean": pl.Float64, "lo": pl.Float64, "hi": pl.Float64}

@@ -44,7 +44,7 @@ def render_comparison(result: RunComparison) -> Iterator[RenderableType]:
         yield Text("")
     yield Text(
         "d_z: mean of hallucination - fact over its sd. change: mean change of hallucination - fact from the first "
-        "run to this one, in sd of the first run's. d_z of it, and q of Wilcoxon's test that it is centred on 0 "
+        "run to this one, in sd of the first run's. d_z of it, and q of the test over clusters that it is 0 "
         "(Benjamini-Hochberg within a scope). r: correlation of the two over the pairs.",
         style="dim",
     )

@@ -13,11 +13,11 @@ import polars as pl
 from bluffscope.compare.runs import RunComparison
 from bluffscope.detectors.evaluate import Detection
 from bluffscope.stats.analysis import StatsResult
-from bluffscope.table.atomic import atomic_write, make_folder, remove
+from bluffscope.table.atomic import atomic_write, make_folder, remove, table_errors
 from bluffscope.table.folder import plain, write_json
 from bluffscope.table.manifest import package_versions
 
-STATS_VERSION = 1
+STATS_VERSION = 2
 """Version of the columns and of stats.json."""
 COMPARE_VERSION = 1
 """Version of the columns and of compare.json."""
@@ -59,6 +59,15 @@ def write_stats(
     # The Parquet file holds the family too, for whoever has that file alone.
     marks = {name: json.dumps(plain(about[name])) for name in ("stats_version", "family", "corrections", "notes")}
     return _write(folder / "stats", result.rows, marks, content)
+
+
+def current_statistics(folder: Path) -> bool:
+    """Whether a run's folder has statistics of this version: earlier ones came to other verdicts."""
+    file = folder / "stats.parquet"
+    if not file.exists():
+        return False
+    with table_errors(file):
+        return pl.read_parquet_metadata(file).get("stats_version") == str(STATS_VERSION)
 
 
 def write_comparison(result: RunComparison, folder: Path) -> tuple[Path, Path]:

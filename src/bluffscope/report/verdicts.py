@@ -64,8 +64,8 @@ def headline(rows: pl.DataFrame) -> str:
 
 
 def judged(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows of interpretable metrics that were tested, raw and at equal lengths."""
-    return rows.filter(interpretable()).drop_nulls(["q", "adj_q"])
+    """The rows of metrics that could be judged."""
+    return rows.filter(interpretable()).drop_nulls("q")
 
 
 def _over_all_pairs(rows: pl.DataFrame) -> str:
@@ -156,7 +156,10 @@ def _declared(about: dict[str, Any]) -> Iterator[Text]:
     tests = listed((f"{clean(item['family'])} {item['tests']}" for item in about["families"]), 8)
     yield Text(f"Correction: {about['corrections']}. Tests in each family: {tests}.")
     pairs, groups = about["pairs"], about["groups"]
-    yield Text(f"{pairs:,} pairs in {groups:,} groups (largest {about['largest_group']}); seed {about['seed']}.")
+    sizes = (
+        f"{pairs:,} pairs in {groups:,} clusters (largest {about['largest_group']}, by {clean(about['cluster_by'])})"
+    )
+    yield Text(f"{sizes}; errors: {about['errors']}; seed {about['seed']}.")
     yield from map(Text, about["notes"])
 
 

@@ -17,7 +17,7 @@ from bluffscope.errors import BluffscopeError, InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.report.contents import RunTables, read_contents, read_tables
 from bluffscope.report.page import render_page
-from bluffscope.report.result_files import write_stats
+from bluffscope.report.result_files import current_statistics, write_stats
 from bluffscope.report.sections import answer
 from bluffscope.stats import analyse_table
 from bluffscope.stats.analysis import noted
@@ -74,7 +74,7 @@ def write_report(
     def total() -> float:
         return time.perf_counter() - (began - before if started is None else started)
 
-    if not (tables.path / "stats.parquet").exists():
+    if not current_statistics(tables.path):
         _write_statistics(tables, tell)
     tell("Report: testing features")
     contents = read_contents(tables)

@@ -16,10 +16,8 @@ from bluffscope.stats.controls import null_control, planted_control
 from bluffscope.stats.effects import ALPHA
 from bluffscope.stats.ladder import confound_ladder
 from bluffscope.stats.multiplicity import Family, by_family
-from bluffscope.stats.resampling import MOST_UNITS
 from bluffscope.stats.study import Study, build_study
 from bluffscope.stats.verdicts import MEASURED_EVIDENCE, Evidence, judge
-from bluffscope.table.metric_pairs import not_interpretable
 
 Control = Literal["none", "null", "planted"]
 
@@ -47,6 +45,7 @@ def analyse_table(
     *,
     by: Sequence[str] = (),
     by_order: bool = False,
+    cluster_by: str | None = None,
     family: Family = "scope",
     control: Control = "none",
     resampling: Resampling | None = None,
@@ -57,8 +56,10 @@ def analyse_table(
     Args:
         table: one row a pair; columns ``l{k}_fact_X`` with ``l{k}_hall_X``, ``X_fact`` with ``X_hall``: `build_study`.
         pairs: what it was measured from, for lengths and groups where the table lacks them: see `build_study`.
-        by: further columns whose values are scopes, beside the domains and all pairs pooled.
+        by: further columns whose values are scopes, beside the domains, all pairs pooled, and carried columns of 2 to 6
+            values.
         by_order: the k-th row is the k-th pair's; only for a table without ids.
+        cluster_by: what makes clusters of pairs: see `build_study`.
         family: what is corrected together: the metrics of one scope, or every metric in every scope.
         control: also run the tool on the table with labels flipped ("null"), or with an effect "planted".
         resampling: seed, resamples and flips, in place of ``Resampling()``.
@@ -69,11 +70,10 @@ def analyse_table(
         InputError: the table has no rows or no such columns, the pairs do not match it, a column is unknown.
     """
     resampling = resampling or Resampling()
-    study = build_study(table, pairs, by, by_order=by_order)
+    study = build_study(table, pairs, by, by_order=by_order, cluster_by=cluster_by)
     cells = [measure_scope(study, scope, resampling) for scope in study.scopes]
     corrected = {
-        name: by_family([np.where(study.counted, scope.values[p], np.nan) for scope in cells], family)
-        for name, p in CORRECTED.items()
+        name: by_family([_tests(scope, names) for scope in cells], family) for name, names in CORRECTED.items()
     }
     parts = [
         _judged(study, scope, {name: values[place] for name, values in corrected.items()})
@@ -81,7 +81,7 @@ def analyse_table(
     ]
     controls = {"null": null_control, "planted": planted_control}
     found = None if control == "none" else controls[control](study, family, resampling.seed)
-    about = _about(study, family, resampling, corrected["q"], corrected["adj_q"]) | {
+    about = _about(study, family, resampling, corrected["q"]) | {
         "control": control,
         "withheld": list(withheld),
     }
@@ -89,7 +89,7 @@ def analyse_table(
     if withheld:
         why = pl.lit("the run failed its health gate: " + "; ".join(withheld))
         rows = rows.with_columns(verdict=pl.lit("withheld"), reason=why)
-    return StatsResult(rows, study.cross_tables, found, confound_ladder(study, resampling), about)
+    return StatsResult(rows, study.cross_tables, found, confound_ladder(study), about)
 
 
 def noted(result: StatsResult, note: str | None) -> StatsResult:
@@ -99,22 +99,18 @@ def noted(result: StatsResult, note: str | None) -> StatsResult:
     return replace(result, about=result.about | {"notes": [note, *result.about["notes"]]})
 
 
+def _tests(cells: ScopeCells, names: Sequence[str]) -> np.ndarray:
+    """(metric,) the larger of these p values; NaN for what cannot be judged, which is in no family."""
+    return np.where(cells.judged, np.max([cells.values[name] for name in names], axis=0), np.nan)
+
+
 def _judged(study: Study, cells: ScopeCells, corrected: dict[str, np.ndarray]) -> pl.DataFrame:
     """The rows of one scope."""
     frame = pl.DataFrame(cells.values | corrected, nan_to_null=True)
     frame = frame.cast({name: kind for name, kind in STATS_SCHEMA.items() if name in frame.columns})
     verdicts = [
-        judge(
-            Evidence(
-                not_interpretable=not_interpretable(metric),
-                varies=bool(varies),
-                lengths=lengths,
-                **{name: row[name] for name in MEASURED_EVIDENCE},
-            )
-        )
-        for row, varies, lengths, metric in zip(
-            frame.iter_rows(named=True), cells.varies, cells.lengths, study.metrics, strict=True
-        )
+        judge(Evidence(barred=barred, held=held, **{name: row[name] for name in MEASURED_EVIDENCE}))
+        for row, barred, held in zip(frame.iter_rows(named=True), cells.barred, cells.held, strict=True)
     ]
     texts = {
         "metric": study.metrics,
@@ -126,23 +122,18 @@ def _judged(study: Study, cells: ScopeCells, corrected: dict[str, np.ndarray]) -
     return frame.with_columns(*columns).select(list(STATS_SCHEMA))
 
 
-def _about(
-    study: Study, family: Family, resampling: Resampling, q: Sequence[np.ndarray], adj_q: Sequence[np.ndarray]
-) -> dict[str, Any]:
+def _about(study: Study, family: Family, resampling: Resampling, q: Sequence[np.ndarray]) -> dict[str, Any]:
     names = [scope.name for scope in study.scopes]
-    tests, adjusted = ([int(np.isfinite(scope).sum()) for scope in values] for values in (q, adj_q))
+    tests = [int(np.isfinite(scope).sum()) for scope in q]
     if family == "all":
-        names, tests, adjusted = ["all scopes"], [sum(tests)], [sum(adjusted)]
+        names, tests = ["all scopes"], [sum(tests)]
     declared = "the metrics of one scope" if family == "scope" else "every metric in every scope"
     sizes = Counter(study.groups.tolist())
     return {
         "family": family,
         "corrections": f"Benjamini-Hochberg within a family, {declared}: "
-        + ", ".join(f"{q} from {p}" for q, p in CORRECTED.items()),
-        "families": [
-            {"family": name, "tests": raw, "adjusted_tests": held}
-            for name, raw, held in zip(names, tests, adjusted, strict=True)
-        ],
+        + ", ".join(f"{q} from {' and '.join(p)}" for q, p in CORRECTED.items()),
+        "families": [{"family": name, "tests": number} for name, number in zip(names, tests, strict=True)],
         "alpha": ALPHA,
         "pairs": len(study.groups),
         "metrics": len(study.metrics),
@@ -150,8 +141,10 @@ def _about(
         "length_unit": study.length_unit,
         "groups": len(sizes),
         "largest_group": max(sizes.values()),
-        "bootstrap": f"percentile, 95 %, {resampling.resamples} resamples of groups"
-        + (f" (more than {MOST_UNITS:,}: of {MOST_UNITS:,} random unions of them)" if len(sizes) > MOST_UNITS else ""),
+        "cluster_by": study.cluster_by,
+        "closed_completions": list(study.closed_names),
+        "errors": "CR3 over clusters" if len(sizes) < len(study.groups) else "HC3, each pair its own cluster",
+        "intervals": "95 %, from the same t statistic (noncentral t)",
         "sign_flips": resampling.flips,
         "seed": resampling.seed,
         "notes": list(study.notes),

@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import t
+
+from bluffscope.stats.linear_model import LEVEL, by_group
 
 
 class Ordering(NamedTuple):
@@ -62,32 +66,50 @@ def weighted_auroc(order: Ordering, weights: np.ndarray) -> np.ndarray:
     return np.einsum("pr,pr->r", weights, twice) / (2 * running[-1] ** 2)
 
 
-def group_kernel(fact: np.ndarray, hall: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray:
-    """(group, group) of one metric: pairs of a hallucination (row) and a fact (column) with hall > fact, ties half.
+class Areas(NamedTuple):
+    """AUROC and its 95 % interval, (metric,) each."""
 
-    Where groups are drawn c times, c' K c is what `weighted_auroc` sums up pair by pair.
+    area: np.ndarray
+    lo: np.ndarray
+    hi: np.ndarray
+
+
+def areas(fact: np.ndarray, hall: np.ndarray, groups: np.ndarray) -> Areas:
+    """`auroc`, with intervals over groups; these are NaN for fewer than 2 groups.
+
+    The error comes from each group's share in the area (DeLong et al. 1988; Obuchowski 1997 for groups), the ends from
+    its logit and a t distribution. An area of 0 or 1 has the exact bound of as many groups that all agree.
 
     Args:
-        fact: (pair,) finite.
-        hall: (pair,) finite.
-        groups: (pair,) numbers from 0.
-        number: of groups.
+        fact: (pair, metric) finite.
+        hall: (pair, metric) finite.
+        groups: (pair,) numbers from 0 without gaps.
     """
-    kernel = np.empty((number, number))
-    for group in range(number):
-        values = np.sort(fact[groups == group])
-        twice = np.searchsorted(values, hall, "left") + np.searchsorted(values, hall, "right")
-        kernel[:, group] = np.bincount(groups, weights=twice, minlength=number) / 2
-    return kernel
+    number = int(groups.max(initial=-1)) + 1
+    shares = np.stack([placements(*sides) for sides in zip(fact.T, hall.T, strict=True)], axis=1)
+    area = shares.mean(axis=0) / 2
+    if number < 2:
+        return Areas(area, *np.full((2, len(area)), np.nan))
+    sums = by_group(shares - 2 * area, groups, number) / len(fact)
+    error = np.sqrt(number / (number - 1) * (sums**2).sum(axis=0))
+    inside = (area > 0) & (area < 1)
+    kept = np.where(inside, area, 0.5)
+    reach = t.isf((1 - LEVEL) / 2, number - 1) * error / (kept * (1 - kept))
+    sure = ((1 - LEVEL) / 2) ** (1 / number)
+    lo = np.where(inside, expit(logit(kept) - reach), np.where(area < 1, 0.0, sure))
+    hi = np.where(inside, expit(logit(kept) + reach), np.where(area > 0, 1.0, 1 - sure))
+    return Areas(area, lo, hi)
 
 
 def placements(fact: np.ndarray, hall: np.ndarray) -> np.ndarray:
-    """(pair,) what each pair adds to one metric's AUROC to first order: the derivative by its weight, less its mean.
+    """(pair,) a hallucination's share of facts below it plus its fact's share of hallucinations above; ties count half.
 
-    A hallucination's share of facts below it, and a fact's share of hallucinations above it (DeLong et al. 1988).
+    Half their mean is the AUROC; less that, they are what each pair adds to it to first order (DeLong et al. 1988).
     """
-    pairs = len(fact)
-    _, below, upto = ordering(fact, hall)
-    _, under, upto_fact = ordering(hall, fact)
-    placed = (below + upto) / (2 * pairs) + 1 - (under + upto_fact) / (2 * pairs)
-    return placed - placed.mean()
+    placed = np.empty((2, len(fact)))
+    orders = [np.argsort(side, kind="stable") for side in (fact, hall)]
+    ranked = [side[order] for side, order in zip((fact, hall), orders, strict=True)]
+    for side, order, own, other in zip(placed, orders, ranked, ranked[::-1], strict=True):
+        # Sorted values look each other up in order: that stays in the cache.
+        side[order] = np.searchsorted(other, own, "left") + np.searchsorted(other, own, "right")
+    return (placed[1] + 2 * len(fact) - placed[0]) / (2 * len(fact))

@@ -3,59 +3,67 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import polars as pl
 
-from bluffscope.stats.auroc import auroc, paired_share
+from bluffscope.stats.auroc import areas, paired_share
 from bluffscope.stats.effects import dz, hedges_factor, minimum_detectable_dz, varies
+from bluffscope.stats.held_constant import Held, fit, hold_constant, too_wide
 from bluffscope.stats.heldout import heldout_gain
-from bluffscope.stats.length_control import LengthState, held_constant, length_state
-from bluffscope.stats.resampling import bootstrap_intervals, sign_flip_p, units
-from bluffscope.stats.signed_rank import signed_ranks, wilcoxon
-from bluffscope.stats.study import Block, Scope, Study
-from bluffscope.stats.verdicts import MIN_PAIRS
+from bluffscope.stats.linear_model import Design, Estimate, design, span
+from bluffscope.stats.resampling import sign_flip_p, units
+from bluffscope.stats.signed_rank import wilcoxon
+from bluffscope.stats.study import Block, Scope, Study, numbered
+from bluffscope.stats.verdicts import EQUIVALENT_DZ, MIN_PAIRS, barring
+from bluffscope.table.metric_pairs import not_interpretable
 
-CORRECTED: Final = {"q": "p_wilcoxon", "q_grouped": "p_grouped", "adj_q": "adj_p", "adj_q_grouped": "adj_p_grouped"}
-"""Each q value and the p value that it corrects."""
+CORRECTED: Final = {
+    "q": ("p", "adj_p"),
+    "raw_q": ("p",),
+    "adj_q": ("adj_p",),
+    "skew_q": ("skew_p",),
+    "equivalence_q": ("equivalence_p",),
+}
+"""Each q value and the p values of which it corrects the larger."""
 
 _FLOAT: Final = pl.Float64()
 STATS_SCHEMA: Final = pl.Schema(
     {
         **dict.fromkeys(("metric", "scope"), pl.String()),
-        "n": pl.Int64(),
-        **dict.fromkeys(("mean_fact", "mean_hall", "mean_diff", "sd_diff", "dz", "hedges_g", "dz_lo", "dz_hi"), _FLOAT),
-        **dict.fromkeys(("p_wilcoxon", "p_signflip", "q", "auroc", "auroc_lo", "auroc_hi", "p_paired"), _FLOAT),
-        **dict.fromkeys(("adj_mean_diff", "adj_dz", "adj_lo", "adj_hi", "adj_p", "adj_q"), _FLOAT),
+        **dict.fromkeys(("n", "clusters"), pl.Int64()),
+        **dict.fromkeys(("mean_fact", "mean_hall", "mean_diff", "sd_diff", "dz", "dz_lo", "dz_hi", "p"), _FLOAT),
+        **dict.fromkeys(("adj_mean_diff", "adj_dz", "adj_lo", "adj_hi", "adj_p"), _FLOAT),
+        **dict.fromkeys(("q", "raw_q", "adj_q", "skew_p", "skew_q", "equivalence_p", "equivalence_q"), _FLOAT),
+        **dict.fromkeys(("length_df", "completion_df"), pl.Int64()),
+        **dict.fromkeys(("hedges_g", "p_wilcoxon", "p_signflip"), _FLOAT),
+        **dict.fromkeys(("linear_mean_diff", "linear_dz", "linear_p"), _FLOAT),
+        **dict.fromkeys(("auroc", "auroc_lo", "auroc_hi", "p_paired", "cv_auroc_gain"), _FLOAT),
         "n_equal_length": pl.Int64(),
         **dict.fromkeys(("equal_length_dz", "equal_length_p", "mde80"), _FLOAT),
         **dict.fromkeys(("verdict", "reason"), pl.String()),
-        **dict.fromkeys(("cv_auroc_gain", "p_grouped", "q_grouped", "adj_p_grouped", "adj_q_grouped"), _FLOAT),
     }
 )
 """Columns of the result, one row a metric and scope; docs/statistics.md says what each is."""
 
-MEASURED: Final = (
-    *(name for name, kind in STATS_SCHEMA.items() if kind.is_numeric() and name not in CORRECTED),
-    "equivalence_p",
-)
-"""What `measure_scope` fills; equivalence_p is for the verdict only."""
+MEASURED: Final = tuple(name for name, kind in STATS_SCHEMA.items() if kind.is_numeric() and name not in CORRECTED)
+"""What `measure_scope` fills."""
 
 _WITHOUT_SPREAD: Final = (
-    *("n", "mean_fact", "mean_hall", "mean_diff", "sd_diff", "auroc", "auroc_lo", "auroc_hi", "p_paired"),
-    *("n_equal_length", "mde80", "cv_auroc_gain"),
+    *("n", "clusters", "mean_fact", "mean_hall", "mean_diff", "sd_diff", "auroc", "auroc_lo", "auroc_hi", "p_paired"),
+    *("n_equal_length", "length_df", "completion_df", "mde80", "cv_auroc_gain"),
 )
 """What is given where the differences have no spread; nothing else is, and no test of it counts in a family."""
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How much chance goes into intervals and the permutation test, and from which seed."""
+    """How much chance goes into permutation tests and detectors' intervals, and from which seed."""
 
     resamples: int = 2000
-    """Bootstrap resamples."""
+    """Bootstrap resamples of a detector's AUROC."""
     flips: int = 9999
     """Sign flips of the permutation test."""
     seed: int = 0
@@ -72,63 +80,107 @@ class ScopeCells:
     scope: Scope
     values: dict[str, np.ndarray]
     """(metric,) by the names of `MEASURED`; NaN where undefined."""
-    varies: np.ndarray
-    """(metric,) whether the differences have any spread."""
-    lengths: list[LengthState]
-    """Whether length can be held constant, for each metric."""
+    barred: list[str | None]
+    """Why each metric cannot be judged; None where it can."""
+    held: list[str]
+    """What is held constant for each metric, in words."""
+
+    @property
+    def judged(self) -> np.ndarray:
+        """(metric,) whether it can be judged: these make up the family."""
+        return np.array([why is None for why in self.barred], dtype=bool)
 
 
 def measure_scope(study: Study, scope: Scope, resampling: Resampling) -> ScopeCells:
     """All metrics in one scope."""
     metrics = len(study.metrics)
     values = {name: np.full(metrics, np.nan) for name in MEASURED}
-    spread = np.zeros(metrics, dtype=bool)
-    lengths: list[LengthState] = ["unknown"] * metrics
+    barred: list[str | None] = [None] * metrics
+    words = ["nothing"] * metrics
     for block in study.blocks(scope):
-        spread[block.metrics] = varies(block.fact, block.hall)
-        state = length_state(block.length_differences)
-        for metric in block.metrics:
-            lengths[metric] = state
-        for name, found in _measured(block, scope, state, resampling).items():
-            values[name][block.metrics] = found
-    for name in values.keys() - set(_WITHOUT_SPREAD):
-        values[name][~spread] = np.nan
-    return ScopeCells(scope, values, spread, lengths)
+        spread = varies(block.fact, block.hall)
+        held = hold_constant(block, study.closed_names)
+        found, why = _measured(block, scope, held, resampling)
+        for name, numbers in found.items():
+            values[name][block.metrics] = numbers if name in _WITHOUT_SPREAD else np.where(spread, numbers, np.nan)
+        pairs, clusters = len(block.rows), _number(block.groups)
+        for place, metric in enumerate(block.metrics.tolist()):
+            name, words[metric] = study.metrics[metric], held.what
+            doubt = not_interpretable(name)
+            varying = bool(spread[place])
+            barred[metric] = barring(pairs, clusters, varies=varying, not_interpretable=doubt, barred=why[place])
+    return ScopeCells(scope, values, barred, words)
 
 
-def _measured(block: Block, scope: Scope, state: LengthState, resampling: Resampling) -> dict[str, np.ndarray]:
+def _measured(
+    block: Block, scope: Scope, held: Held, resampling: Resampling
+) -> tuple[dict[str, np.ndarray], list[str | None]]:
+    """Numbers by name, (metric,) each, and why each metric has no adjusted effect."""
     pairs, metrics = block.fact.shape
-    found = {"n": np.full(metrics, float(pairs))}
-    known = state != "unknown"
-    if known:
-        found["n_equal_length"] = np.full(metrics, float((block.length_differences == 0).sum()))
+    known = bool(np.isfinite(block.lengths).all())
+    counts = {"n": pairs, "clusters": _number(block.groups)}
+    counts |= {"n_equal_length": int((block.length_differences == 0).sum())} if known and pairs else {}
+    found = {name: np.full(metrics, float(number)) for name, number in counts.items()}
     if pairs == 0:
-        return found
+        return found, [None] * metrics
     found |= _described(block)
     if pairs < MIN_PAIRS:
-        return found
+        return found, [None] * metrics
     differences = block.differences
-    ranks, unflipped = signed_ranks(differences), np.ones(pairs)
-    found["p_wilcoxon"] = ranks.p_values(unflipped)
-    found["p_grouped"] = ranks.grouped_p_value(unflipped, block.groups)
+    nothing = np.empty((pairs, 0))
+    raw = _estimated(design(np.ones(pairs), nothing, block.groups), differences)
+    found |= {"p": raw.p, "p_wilcoxon": wilcoxon(differences)}
+    found["dz_lo"], found["dz_hi"] = raw.interval()
     flips = resampling.generator(scope, 1)
-    resampled = replace(block, groups=units(block.groups))
-    found["p_signflip"] = sign_flip_p(differences, resampled.groups, resampling.flips, flips)
-    intervals = bootstrap_intervals(
-        resampled, resampling.resamples, resampling.generator(scope, 0), adjustable=state == "adjustable"
-    )
-    found["dz_lo"], found["dz_hi"] = intervals.dz
-    found["auroc_lo"], found["auroc_hi"] = intervals.auroc
-    lengths = block.length_differences
-    adjusted = held_constant(differences, lengths, block.groups, found["p_wilcoxon"], found["p_grouped"])
-    if adjusted is not None:
-        found["adj_lo"], found["adj_hi"] = intervals.adj_dz if state == "adjustable" else intervals.dz
-        *effect, found["equivalence_p"] = adjusted
-        found |= dict(zip(("adj_mean_diff", "adj_dz", "adj_p", "adj_p_grouped"), effect, strict=True))
+    found["p_signflip"] = sign_flip_p(differences, units(block.groups), resampling.flips, flips)
     if known:
+        straight = span(block.length_differences[:, None])
+        line = _estimated(design(np.ones(pairs), straight, np.arange(pairs)), differences)
+        found |= {"linear_mean_diff": line.effect, "linear_dz": line.standardised, "linear_p": line.p}
         found |= _equal_length(block)
     found["cv_auroc_gain"] = heldout_gain(block, resampling.generator(scope, 2))
-    return found
+    adjusted, why = _adjusted(block, held, raw)
+    found |= adjusted
+    return found, why
+
+
+def _adjusted(block: Block, held: Held, raw: Estimate) -> tuple[dict[str, np.ndarray], list[str | None]]:
+    metrics = block.fact.shape[1]
+    fitted = fit(np.ones(len(block.rows)), held, block.groups)
+    if isinstance(fitted, str):
+        return {}, [fitted] * metrics
+    free = fitted.estimate(block.differences)
+    wide = too_wide(free, raw)
+    adjusted = free.where(~wide)
+    why = [_no_effect(held, bool(wide[place]), free, raw, place) for place in range(metrics)]
+    found = {"adj_mean_diff": adjusted.effect, "adj_dz": adjusted.standardised, "adj_p": adjusted.p}
+    found["adj_lo"], found["adj_hi"] = adjusted.interval()
+    found["skew_p"] = np.maximum(raw.skew_p, adjusted.skew_p)
+    found["equivalence_p"] = np.maximum(raw.equivalence_p(EQUIVALENT_DZ), adjusted.equivalence_p(EQUIVALENT_DZ))
+    found["length_df"] = np.full(metrics, float(held.length_df))
+    found["completion_df"] = np.full(metrics, float(held.completion_df))
+    return found, why
+
+
+def _no_effect(held: Held, wide: bool, adjusted: Estimate, raw: Estimate, place: int) -> str | None:  # noqa: FBT001
+    if wide:
+        times = adjusted.error[place] / raw.error[place]
+        return f"not adjustable for {held.what}: the standard error would be {times:.0f} times the raw one"
+    if not np.isfinite(adjusted.error[place]):
+        return f"{held.what} explains every difference"
+    return None
+
+
+def _estimated(fitted: Design | str, values: np.ndarray) -> Estimate:
+    """The estimate; all undefined where there is no design."""
+    if isinstance(fitted, str):
+        nothing = np.full(values.shape[1], np.nan)
+        return Estimate(nothing, nothing, nothing, nothing, 1, 1.0)
+    return fitted.estimate(values)
+
+
+def _number(groups: np.ndarray) -> int:
+    return int(groups.max(initial=-1)) + 1
 
 
 def _described(block: Block) -> dict[str, np.ndarray]:
@@ -136,6 +188,7 @@ def _described(block: Block) -> dict[str, np.ndarray]:
     pairs, metrics = block.fact.shape
     differences = block.differences
     effect = dz(differences)
+    area, lo, hi = areas(block.fact, block.hall, block.groups)
     return {
         "mean_fact": block.fact.mean(axis=0),
         "mean_hall": block.hall.mean(axis=0),
@@ -143,7 +196,9 @@ def _described(block: Block) -> dict[str, np.ndarray]:
         "sd_diff": differences.std(axis=0, ddof=1) if pairs > 1 else np.full(metrics, np.nan),
         "dz": effect,
         "hedges_g": effect * hedges_factor(pairs),
-        "auroc": auroc(block.fact, block.hall),
+        "auroc": area,
+        "auroc_lo": lo if pairs >= MIN_PAIRS else np.full(metrics, np.nan),
+        "auroc_hi": hi if pairs >= MIN_PAIRS else np.full(metrics, np.nan),
         "p_paired": paired_share(differences),
         "mde80": np.full(metrics, minimum_detectable_dz(pairs)),
     }
@@ -156,5 +211,6 @@ def _equal_length(block: Block) -> dict[str, np.ndarray]:
         return {}
     differences = block.differences[equal]
     spread = varies(block.fact[equal], block.hall[equal])
-    found = {"equal_length_dz": dz(differences), "equal_length_p": wilcoxon(differences)}
+    mean = design(np.ones(len(differences)), np.empty((len(differences), 0)), numbered(block.groups[equal]))
+    found = {"equal_length_dz": dz(differences), "equal_length_p": _estimated(mean, differences).p}
     return {name: np.where(spread, values, np.nan) for name, values in found.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -10,11 +11,11 @@ import polars as pl
 from scipy.stats import binomtest
 
 from bluffscope.stats.effects import ALPHA, varies
-from bluffscope.stats.length_control import held_constant
+from bluffscope.stats.held_constant import fit, hold_constant, one_sided, too_wide
+from bluffscope.stats.linear_model import design
 from bluffscope.stats.multiplicity import Family, by_family
-from bluffscope.stats.signed_rank import signed_ranks
-from bluffscope.stats.study import Block, Scope, Study
-from bluffscope.stats.verdicts import MIN_PAIRS
+from bluffscope.stats.study import MIN_CLUSTERS, Block, Scope, Study
+from bluffscope.stats.verdicts import EQUIVALENT_DZ, MIN_PAIRS
 
 NULL_DRAWS: Final = 1000
 PLANTED_DRAWS: Final = 200
@@ -27,16 +28,17 @@ class Tests(NamedTuple):
     """What decides `separates`, for each draw and metric of a scope."""
 
     p: np.ndarray
-    """(test, draw, metric) p of the raw differences, with pairs and with groups as the units, and of both at equal
-    lengths; NaN where there is no test."""
+    """(test, draw, metric) the larger p of the raw and the adjusted effect, plain, with an allowance for skewness, and
+    of equivalence; NaN where there is no test."""
     same_sign: np.ndarray
-    """(draw, metric) whether the raw effect and that at equal lengths point the same way."""
+    """(draw, metric) whether the raw effect and the adjusted one point the same way."""
 
 
 def null_control(study: Study, family: Family, seed: int, draws: int = NULL_DRAWS) -> pl.DataFrame:
     """How often a family has a false `separates` when the labels of pairs are flipped at random.
 
-    d and dL of a pair change their signs together, so that no effect is left but lengths keep their meaning. Where
+    d of a pair and what is held constant change their signs together: no effect is left, but lengths and answers keep
+    their meaning. Where
     groups hold several pairs, a second set of rows flips whole groups: dependence between pairs, which the flips of
     single pairs break up, is kept there.
 
@@ -86,11 +88,11 @@ def planted_control(study: Study, family: Family, seed: int, draws: int = PLANTE
 
 def separating(tests: Sequence[Tests], family: Family) -> list[np.ndarray]:
     """(draw, metric) for each scope: where the verdict would be `separates`."""
-    found = [scope.same_sign for scope in tests]
-    for p_values in zip(*(scope.p for scope in tests), strict=True):
-        corrected = by_family(p_values, family)
-        found = [so_far & (q < ALPHA) for so_far, q in zip(found, corrected, strict=True)]
-    return found
+    plain, skewed, equivalent = (by_family([scope.p[test] for scope in tests], family) for test in range(3))
+    return [
+        scope.same_sign & (q < ALPHA) & (skew_q < ALPHA) & ~(equivalence_q < ALPHA)
+        for scope, q, skew_q, equivalence_q in zip(tests, plain, skewed, equivalent, strict=True)
+    ]
 
 
 def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: float = 0.0) -> Tests:
@@ -105,7 +107,7 @@ def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: flo
     tests = _no_tests(len(signs), len(study.metrics))
     for block in study.blocks(scope):
         usable = varies(block.fact, block.hall) & study.counted[block.metrics]
-        if len(block.rows) < MIN_PAIRS or not usable.any():
+        if len(block.rows) < MIN_PAIRS or int(block.groups.max()) + 1 < MIN_CLUSTERS or not usable.any():
             continue
         found = _block_tests(block, signs[:, np.searchsorted(scope.rows, block.rows)], planted_dz)
         metrics = block.metrics[usable]
@@ -115,26 +117,31 @@ def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: flo
 
 
 def _block_tests(block: Block, signs: np.ndarray, planted_dz: float) -> Tests:
-    differences, lengths = block.differences, block.length_differences
+    differences, ones = block.differences, np.ones(len(block.rows))
     # Flipped differences have mean 0: their spread is the root mean square.
     shift = planted_dz * np.sqrt((differences**2).mean(axis=0))
-    # Flips alone leave all ranks as they are; with an effect added each draw has ranks of its own.
-    unchanged, unflipped = signed_ranks(differences), np.ones(len(differences))
+    held = hold_constant(block)
+    mean = design(ones, np.empty((len(ones), 0)), block.groups)
     tests = _no_tests(len(signs), len(shift))
     for draw, sign in enumerate(signs):
+        # What is held constant changes its sign with the pair: the columns stay orthonormal.
+        turned = replace(held, columns=sign[:, None] * held.columns)
+        fitted = fit(ones, turned, block.groups)
+        if isinstance(mean, str) or isinstance(fitted, str) or one_sided(sign * block.length_differences):
+            continue
         drawn = sign[:, None] * differences + shift
-        ranks, flips = (unchanged, sign) if planted_dz == 0 else (signed_ranks(drawn), unflipped)
-        p = ranks.p_values(flips), ranks.grouped_p_value(flips, block.groups)
-        tests.p[:2, draw] = p
-        adjusted = held_constant(drawn, sign * lengths, block.groups, *p)
-        if adjusted is not None:
-            tests.p[2:, draw] = adjusted.p, adjusted.p_grouped
-            tests.same_sign[draw] = drawn.mean(axis=0) * adjusted.mean_diff > 0
+        raw = mean.estimate(drawn)
+        adjusted = fitted.estimate(drawn)
+        adjusted = adjusted.where(~too_wide(adjusted, raw))
+        tests.p[0, draw] = np.maximum(raw.p, adjusted.p)
+        tests.p[1, draw] = np.maximum(raw.skew_p, adjusted.skew_p)
+        tests.p[2, draw] = np.maximum(raw.equivalence_p(EQUIVALENT_DZ), adjusted.equivalence_p(EQUIVALENT_DZ))
+        tests.same_sign[draw] = raw.effect * adjusted.effect > 0
     return tests
 
 
 def _no_tests(draws: int, metrics: int) -> Tests:
-    return Tests(np.full((4, draws, metrics), np.nan), np.zeros((draws, metrics), dtype=bool))
+    return Tests(np.full((3, draws, metrics), np.nan), np.zeros((draws, metrics), dtype=bool))
 
 
 def _signs(study: Study, unit: Literal["pair", "group"], draws: int, rng: np.random.Generator) -> np.ndarray:

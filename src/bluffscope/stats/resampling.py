@@ -1,19 +1,17 @@
-"""Bootstrap intervals and the sign-flip test, both over groups of pairs, for many metrics at once.
+"""Bootstrap draws and the sign-flip test, both over groups of pairs, for many metrics at once.
 
 A group is drawn, or flipped, whole: pairs that share a prompt or a completion are no independent evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 
-from bluffscope.stats.auroc import Ordering, auroc, group_kernel, ordering, placements, weighted_auroc
-from bluffscope.stats.intercepts import Moments, by_group
-from bluffscope.stats.study import Block
+from bluffscope.stats.auroc import Ordering, ordering, weighted_auroc
+from bluffscope.stats.linear_model import by_group
 
 LEVEL: Final = 0.95
 _CELLS: Final = 250_000
@@ -21,58 +19,13 @@ _CELLS: Final = 250_000
 _FEWEST_DEFINED: Final = 0.5
 """Share of the resamples in which a statistic must be defined for an interval to be given."""
 MOST_UNITS: Final = 4000
-"""Groups that are drawn or flipped; of more, random ones are joined. An interval's width is then known to 1 %, which
-is less than 2000 resamples leave open, and its cost no longer grows with the table."""
-FEW_PAIRS: Final = 4000
-"""Up to this many pairs each resample's AUROC is counted out, pair by pair."""
-FEW_UNITS: Final = 200
-"""Above `FEW_PAIRS`: up to this many groups AUROC is counted out group by group, above to first order (its error is of
-the order of the interval's width over the root of the number of groups)."""
-
-Areas = Callable[[np.ndarray], np.ndarray]
-"""(resample, metric) AUROC, given (resample, group) how often each group is drawn."""
-
-
-class Intervals(NamedTuple):
-    """Percentile intervals, (2, metric) each: lower and upper end, NaN where there is none."""
-
-    dz: np.ndarray
-    auroc: np.ndarray
-    adj_dz: np.ndarray
-
-
-def bootstrap_intervals(block: Block, resamples: int, rng: np.random.Generator, *, adjustable: bool) -> Intervals:
-    """95 % intervals of d_z, AUROC and the length-adjusted d_z: as many groups as there are, drawn with replacement.
-
-    Args:
-        block: the metrics of a scope that share their pairs.
-        resamples: how many are drawn.
-        rng: draws them.
-        adjustable: whether the lengths are known and can be held constant.
-    """
-    metrics, groups = block.fact.shape[1], int(block.groups.max()) + 1
-    nothing = np.full((2, metrics), np.nan)
-    if groups < 2:
-        return Intervals(nothing, nothing, nothing)
-    differences = block.differences
-    mean = differences.mean(axis=0)
-    lengths = block.length_differences if adjustable else np.zeros(len(differences))
-    centre = float(lengths.mean())
-    moments = Moments.by_group(differences - mean, (lengths - centre)[:, None], block.groups, groups)
-    areas = _areas(block, groups)
-    drawn: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for counts in draws(groups, resamples, rng, len(differences) if len(differences) <= FEW_PAIRS else groups):
-        sums = moments.drawn(counts)
-        drawn.append((sums.alone().dz(mean), areas(counts), sums.dz(mean, centre)))
-    dz, area, adjusted = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    return Intervals(ends(dz), ends(area), ends(adjusted) if adjustable else nothing)
+"""Groups that are flipped; of more, random ones are joined, so that the cost no longer grows with the table."""
 
 
 def units(groups: np.ndarray) -> np.ndarray:
-    """(pair,) what is drawn or flipped whole: the groups, or where there are more than `MOST_UNITS`, random unions.
+    """(pair,) what is flipped whole: the groups, or where there are more than `MOST_UNITS`, random unions.
 
-    A union of independent groups is as independent as they are: the sums that are resampled keep their variance, and
-    flips of unions are flips of groups.
+    Flips of unions are flips of groups.
 
     Args:
         groups: (pair,) numbers from 0 without gaps.
@@ -80,24 +33,8 @@ def units(groups: np.ndarray) -> np.ndarray:
     number = int(groups.max(initial=-1)) + 1
     if number <= MOST_UNITS:
         return groups
-    # Always the same unions for so many groups: an interval must not change with what else is asked of the table.
+    # Always the same unions for so many groups: a p value must not change with what else is asked of the table.
     return (np.random.default_rng(number).permutation(number) % MOST_UNITS)[groups]
-
-
-def _areas(block: Block, groups: int) -> Areas:
-    """How AUROC is found for resamples of a block's groups."""
-    sides = list(zip(block.fact.T, block.hall.T, strict=True))
-    if len(block.fact) <= FEW_PAIRS:
-        return partial(drawn_areas, [ordering(fact, hall) for fact, hall in sides], block.groups)
-    pairs = np.bincount(block.groups, minlength=groups).astype(float)
-    if groups <= FEW_UNITS:
-        kernels = [group_kernel(fact, hall, block.groups, groups) for fact, hall in sides]
-        return lambda counts: np.stack(
-            [((counts @ kernel) * counts).sum(axis=1) / (counts @ pairs) ** 2 for kernel in kernels], axis=1
-        )
-    centre = auroc(block.fact, block.hall)
-    shares = by_group(np.stack([placements(fact, hall) for fact, hall in sides], axis=1), block.groups, groups)
-    return lambda counts: centre + counts @ shares / (counts @ pairs)[:, None]
 
 
 def sign_flip_p(differences: np.ndarray, groups: np.ndarray, flips: int, rng: np.random.Generator) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -12,12 +13,24 @@ import polars as pl
 
 from bluffscope.errors import InputError
 from bluffscope.metrics import declared
+from bluffscope.pairs.groups import LINKS, Clusters, cluster_pairs, unknown_column
 from bluffscope.stats.matching import matched_pairs
 from bluffscope.table.metric_pairs import LOOKED_FOR, MetricPair, metric_pairs, not_interpretable
 
 POOLED: Final = "pooled"
+MIN_CLUSTERS: Final = 10
+"""Fewer independent clusters are no sample to judge from."""
 MOST_VALUES: Final = 50
 """A column with more values than this makes no scopes."""
+
+MOST_CELLS: Final = 4_000_000
+"""Pairs x metrics that are looked at together."""
+MOST_CARRIED: Final = 6
+"""Values up to which a column that the data carried along makes scopes without being asked for."""
+FEWEST_CARRIED: Final = 10
+"""Pairs that at least two of its values must have."""
+_NOT_CARRIED: Final = {"pair_id", "id", "index", "group", "domain", "complexity", "prompt", "fact", "hallucination"}
+_MEASURED_NAME: Final = re.compile(r"_tokens$|_token$|_fact$|_hall$|_diff$|^l\d+_")
 
 LengthUnit = Literal["tokens", "characters", "unknown"]
 
@@ -50,6 +63,10 @@ class Block:
     """(pair, 2) length of the fact and of the hallucination; NaN where unknown."""
     groups: np.ndarray
     """(pair,) group of each pair, numbered from 0 without gaps."""
+    domains: np.ndarray
+    """(pair,) domain of each pair, numbered from 0."""
+    closed: np.ndarray
+    """(pair, 2) number of the closed completion that fact and hallucination is; -1 for none."""
 
     @property
     def differences(self) -> np.ndarray:
@@ -76,7 +93,13 @@ class Study:
     """(row, 2) lengths of the completions; NaN where unknown."""
     length_unit: LengthUnit
     groups: np.ndarray
-    """(row,) number of each row's group."""
+    """(row,) number of each row's group: the clusters of every test."""
+    cluster_by: str
+    """What made them: "both" or another value of ``--cluster-by``, "the table's column group", or "rows"."""
+    closed: np.ndarray
+    """(row, 2) number of the closed completion that fact and hallucination is; -1 for none."""
+    closed_names: tuple[str, ...]
+    """The closed completions, by their numbers."""
     domains: np.ndarray
     """(row,) number of each row's domain: all 0 where domains are unknown."""
     logprobs: np.ndarray
@@ -95,19 +118,20 @@ class Study:
         """(metric,) whether it is in families and counts: all but what is not interpretable."""
         return np.array([not not_interpretable(name) for name in self.metrics], dtype=bool)
 
-    def blocks(self, scope: Scope) -> list[Block]:
-        """The metrics of a scope by the pairs for which both their sides are defined."""
-        if not len(self.metrics):
-            return []
+    def blocks(self, scope: Scope) -> Iterator[Block]:
+        """The metrics of a scope by the pairs for which both their sides are defined, of many pairs some at a time."""
         defined = np.isfinite(self.fact[scope.rows]) & np.isfinite(self.hall[scope.rows])
-        patterns, pattern = np.unique(defined.T, axis=0, return_inverse=True)
-        found: list[Block] = []
-        for number, used in enumerate(patterns):
-            metrics = np.flatnonzero(pattern.ravel() == number)
-            rows = scope.rows[used]
-            fact, hall = (side[np.ix_(rows, metrics)] for side in (self.fact, self.hall))
-            found.append(Block(metrics, rows, fact, hall, self.lengths[rows], numbered(self.groups[rows])))
-        return found
+        alike: dict[bytes, list[int]] = {}
+        for metric, pattern in enumerate(np.packbits(defined, axis=0).T):
+            alike.setdefault(pattern.tobytes(), []).append(metric)
+        for several in map(np.array, alike.values()):
+            rows = scope.rows[defined[:, several[0]]]
+            step = max(1, MOST_CELLS // max(1, len(rows)))
+            parts = (several[start : start + step] for start in range(0, len(several), step))
+            groups, domains = numbered(self.groups[rows]), self.domains[rows]
+            for metrics in parts:
+                sides = (side[np.ix_(rows, metrics)] for side in (self.fact, self.hall))
+                yield Block(metrics, rows, *sides, self.lengths[rows], groups, domains, self.closed[rows])
 
 
 def label_numbers(labels: pl.Series) -> np.ndarray:
@@ -121,7 +145,13 @@ def numbered(groups: np.ndarray) -> np.ndarray:
 
 
 def build_study(
-    table: pl.DataFrame, pairs: pl.DataFrame | None = None, by: Sequence[str] = (), *, by_order: bool = False
+    table: pl.DataFrame,
+    pairs: pl.DataFrame | None = None,
+    by: Sequence[str] = (),
+    *,
+    by_order: bool = False,
+    cluster_by: str | None = None,
+    carried: bool = True,
 ) -> Study:
     """Find metrics, lengths, groups and scopes.
 
@@ -132,6 +162,9 @@ def build_study(
             columns where they are known; matched by the column of the table that holds their ids.
         by: further columns, of the table or of the pairs, whose values are scopes.
         by_order: the k-th row is the k-th pair's; only for a table without ids.
+        cluster_by: what makes clusters of pairs: "prompt", "completion" or "both", of the pairs' texts; or a column of
+            the table or of the pairs. By default the table's column `group`, else both, else each row is its own.
+        carried: whether columns that were carried along and have 2 to 6 values make scopes too.
 
     Raises:
         InputError: no rows, no fact and hallucination columns, pairs that do not match, an unknown column.
@@ -148,9 +181,11 @@ def build_study(
     matched, note = (None, None) if pairs is None else matched_pairs(table, pairs, by_order=by_order)
     notes += [note] if note else []
     lengths, unit = _lengths(table, matched, notes)
-    groups = _groups(table, matched, notes)
     further = [] if matched is None else [column for column in matched if column.name not in table.columns]
     everything = table.with_columns(further)
+    groups, made_by, closed = _clusters(table, everything, cluster_by, notes)
+    if carried:
+        by = [*by, *_carried(everything, found, by, notes)]
     scopes = _scopes(everything, by, notes)
     logprobs = _both(table, ("logprob_fact", "logprob_hall"))
     domains = pl.Series([""] * table.height) if "domain" not in everything.columns else everything["domain"]
@@ -161,6 +196,9 @@ def build_study(
         lengths=lengths,
         length_unit=unit,
         groups=groups,
+        cluster_by=made_by,
+        closed=np.full((table.height, 2), -1) if closed is None else closed.closed,
+        closed_names=() if closed is None else closed.names,
         domains=label_numbers(domains),
         logprobs=np.full((table.height, 2), np.nan) if logprobs is None else logprobs,
         scopes=scopes,
@@ -240,22 +278,67 @@ def _lengths(table: pl.DataFrame, pairs: pl.DataFrame | None, notes: list[str]) 
     return np.full((table.height, 2), np.nan), "unknown"
 
 
-def _groups(table: pl.DataFrame, pairs: pl.DataFrame | None, notes: list[str]) -> np.ndarray:
-    """(row,) group numbers; a row without a label is a group of its own."""
-    labels = pl.Series([None] * table.height, dtype=pl.String)
-    if "group" in table.columns:
-        labels = table["group"]
-    elif pairs is not None and "group" in pairs.columns:
-        labels = pairs["group"]
-        notes.append("Groups were computed from the pairs.")
-    elif "pair_id" in table.columns:
-        labels = table["pair_id"]
-        notes.append("No groups are known: each pair is its own.")
+def _clusters(
+    table: pl.DataFrame, everything: pl.DataFrame, by: str | None, notes: list[str]
+) -> tuple[np.ndarray, str, Clusters | None]:
+    """(row,) group numbers, what made them, and the closed completions where the texts are known.
+
+    Args:
+        table: the metrics.
+        everything: the same and the columns of its pairs.
+        by: see `build_study`.
+        notes: what a reader must know is added.
+    """
+    texts = all(name in everything.columns for name in ("fact", "hallucination"))
+    found = cluster_pairs(everything, by if by in LINKS else "both") if texts else None
+    if found is not None and found.names:
+        names = ", ".join(map(repr, found.names[:6])) + (", ..." if len(found.names) > 6 else "")
+        notes.append(f"Closed answers ({names}) link no pairs and have effects of their own.")
+    if by in LINKS and found is None:
+        raise InputError(f"--cluster-by {by}: requires the texts of the pairs; give them with --pairs")
+    if by is not None and by not in LINKS and by not in everything.columns:
+        raise unknown_column(by, [name for name in everything.columns if everything[name].n_unique() < table.height])
+    if by is None and "group" in table.columns:
+        labels, made_by = table["group"], "the column group of the table"
+        own = _numbers(labels)
+        if found is not None and len(np.unique(own)) < MIN_CLUSTERS <= found.labels.n_unique():
+            more = f"--cluster-by both makes {found.labels.n_unique()}"
+            notes.append(
+                f"The table's groups link nearly all pairs, as earlier versions linked closed answers; {more}."
+            )
+    elif found is not None and (by is None or by in LINKS):
+        labels, made_by = found.labels, by or "both"
+        notes.append(f"Clusters were computed from the texts of the pairs (--cluster-by {made_by}).")
+    elif by is not None:
+        labels, made_by = everything[by], by
     else:
-        notes.append("No groups are known: each row is its own.")
-    own = pl.Series([f"row {row}" for row in range(table.height)])
+        labels, made_by = pl.Series([None] * table.height, dtype=pl.String), "rows"
+        notes.append("No groups are known: each row is its own cluster.")
+    return _numbers(labels), made_by, found
+
+
+def _numbers(labels: pl.Series) -> np.ndarray:
+    """(row,) labels numbered from 0; a row without a label is a cluster of its own."""
+    own = pl.Series([f"row {row}" for row in range(len(labels))])
     # The prefix keeps a label from meeting a row's stand-in.
     return label_numbers(("group " + labels.cast(pl.String)).zip_with(labels.is_not_null(), own))
+
+
+def _carried(table: pl.DataFrame, found: Sequence[MetricPair], by: Sequence[str], notes: list[str]) -> list[str]:
+    """Columns that the data carried along and whose few values make scopes."""
+    measured = {name for pair in found for name in (pair.fact, pair.hall, f"{pair.metric}_diff")}
+    names = [
+        column.name
+        for column in table
+        if column.name not in measured | _NOT_CARRIED | set(by)
+        and not _MEASURED_NAME.search(column.name)
+        and (column.dtype in (pl.String, pl.Boolean, pl.Categorical) or column.dtype.is_integer())
+        and 2 <= column.n_unique() <= MOST_CARRIED
+        and (column.value_counts()["count"] >= FEWEST_CARRIED).sum() > 1
+    ]
+    if names:
+        notes.append(f"Columns with 2 to {MOST_CARRIED} values are scopes too: {', '.join(names)}.")
+    return names
 
 
 def _scopes(table: pl.DataFrame, by: Sequence[str], notes: list[str]) -> tuple[Scope, ...]:

@@ -6,9 +6,12 @@ from dataclasses import dataclass, fields
 from typing import Final, Literal, NamedTuple
 
 from bluffscope.stats.effects import ALPHA
-from bluffscope.stats.length_control import EQUIVALENT_DZ, MIN_EACH_SIDE, LengthState
+from bluffscope.stats.held_constant import MIN_EACH_SIDE
+from bluffscope.stats.study import MIN_CLUSTERS
 
 MIN_PAIRS: Final = 5
+EQUIVALENT_DZ: Final = 0.2
+"""Effects within so many standard deviations of 0 are negligible."""
 EQUIVALENCE_PAIRS: Final = 70
 """Below about this many pairs no effect, not even 0, can be shown to lie within `EQUIVALENT_DZ`."""
 
@@ -21,27 +24,27 @@ class Evidence:
     """What is known of one metric in one scope; None where it is not defined."""
 
     n: int
-    not_interpretable: str = ""
-    """Why the metric means nothing, so that it was corrected with no other; empty where it does."""
-    varies: bool
-    """Whether the differences have any spread."""
-    lengths: LengthState
+    barred: str | None = None
+    """Why it cannot be judged (`barring`); None where it can."""
+    held: str = "length"
+    """What is held constant, in words."""
+    mean_diff: float | None = None
     dz: float | None = None
-    q: float | None = None
-    q_grouped: float | None = None
-    """As `q`, of the same test with groups of pairs as its units."""
+    adj_mean_diff: float | None = None
     adj_dz: float | None = None
+    q: float | None = None
+    """Of the larger of the raw and the adjusted p value."""
+    raw_q: float | None = None
     adj_q: float | None = None
-    adj_q_grouped: float | None = None
-    """As `adj_q`, with groups of pairs as the units."""
-    equivalence_p: float | None = None
+    skew_q: float | None = None
+    """As `q`, with an allowance for skewness that the sample may hide."""
+    equivalence_q: float | None = None
     mde80: float | None = None
     n_equal_length: int | None = None
     equal_length_dz: float | None = None
 
 
-_FROM_ELSEWHERE: Final = ("not_interpretable", "varies", "lengths")
-MEASURED_EVIDENCE: Final = tuple(field.name for field in fields(Evidence) if field.name not in _FROM_ELSEWHERE)
+MEASURED_EVIDENCE: Final = tuple(field.name for field in fields(Evidence) if field.name not in ("barred", "held"))
 """What is measured under the same names."""
 
 
@@ -53,26 +56,44 @@ class Verdict(NamedTuple):
     """One sentence without its end."""
 
 
+def barring(pairs: int, clusters: int, *, varies: bool, not_interpretable: str, barred: str | None) -> str | None:
+    """Why a metric cannot be judged, or None where it can.
+
+    Args:
+        pairs: with a value on both sides.
+        clusters: of them.
+        varies: whether the differences have any spread.
+        not_interpretable: why the metric means nothing; empty where it does.
+        barred: why the effect at equal length and wording cannot be had, if so.
+    """
+    if not_interpretable:
+        return f"not interpretable: {not_interpretable}"
+    if pairs < MIN_PAIRS:
+        return few_pairs(pairs)
+    if not varies:
+        return "all differences are equal (zero variance)"
+    if clusters < MIN_CLUSTERS:
+        return few_clusters(clusters)
+    return barred
+
+
 def judge(evidence: Evidence) -> Verdict:
     """The verdict of one metric in one scope."""
-    if why := _unusable(evidence):
-        return Verdict("inconclusive", why)
-    dz, adj_dz = evidence.dz, evidence.adj_dz
-    assert dz is not None and adj_dz is not None  # what `_unusable` lets through has both
-    raw, adjusted = _found(evidence.q), _found(evidence.adj_q)
-    numbers = f"d_z {dz:+.2f} (q {_p(evidence.q)}), at equal lengths {adj_dz:+.2f} (q {_p(evidence.adj_q)})"
-    if evidence.lengths == "equal":
-        numbers = f"d_z {dz:+.2f} (q {_p(evidence.q)}), all lengths equal"
-    grouped = _found(evidence.q_grouped) and _found(evidence.adj_q_grouped)
-    if raw and adjusted and grouped and dz * adj_dz > 0:
+    if evidence.barred is not None:
+        return Verdict("inconclusive", evidence.barred)
+    raw, adjusted = evidence.mean_diff, evidence.adj_mean_diff
+    assert raw is not None and adjusted is not None  # what is not barred has both
+    numbers = _numbers(evidence)
+    differs = _found(evidence.raw_q) or _found(evidence.adj_q)
+    if _found(evidence.equivalence_q):
+        within = f"within {EQUIVALENT_DZ} sd of 0, raw and adjusted (q {_p(evidence.equivalence_q)})"
+        return Verdict("equivalent", f"{'real but negligible: ' if differs else ''}{within}: {numbers}")
+    same_sign = raw * adjusted > 0
+    if _found(evidence.q) and _found(evidence.skew_q) and same_sign:
         return Verdict("separates", numbers + _stratum(evidence))
-    if raw and not adjusted and abs(adj_dz) < abs(dz) / 2:
-        return Verdict("confounded", f"length accounts for more than half of it: {numbers}")
-    if evidence.equivalence_p is not None and evidence.equivalence_p < ALPHA:
-        within = f"the effect at equal lengths lies within {EQUIVALENT_DZ} of 0 (p {_p(evidence.equivalence_p)})"
-        return Verdict("equivalent", f"{within}: {numbers}")
-    why = _undecided(evidence, raw=raw, adjusted=adjusted, same_sign=dz * adj_dz > 0)
-    return Verdict("inconclusive", f"{why}: {numbers}")
+    if _found(evidence.raw_q) and not _found(evidence.adj_q) and abs(adjusted) < abs(raw) / 2:
+        return Verdict("confounded", f"{evidence.held} accounts for more than half of it: {numbers}")
+    return Verdict("inconclusive", f"{_undecided(evidence, same_sign=same_sign)}: {numbers}")
 
 
 def few_pairs(number: int) -> str:
@@ -80,24 +101,18 @@ def few_pairs(number: int) -> str:
     return f"{number} pair{'s' * (number != 1)} with a value on both sides, fewer than {MIN_PAIRS}"
 
 
-def _unusable(evidence: Evidence) -> str | None:
-    """Why nothing can be said, or None."""
-    if evidence.not_interpretable:
-        return f"not interpretable: {evidence.not_interpretable}"
-    if evidence.n < MIN_PAIRS:
-        return few_pairs(evidence.n)
-    if not evidence.varies:
-        return "all differences are equal (zero variance)"
-    if evidence.lengths == "unknown":
-        return "lengths unknown, so that length cannot be ruled out"
-    if evidence.lengths == "one-sided":
-        return (
-            f"not adjustable for length: fewer than {MIN_EACH_SIDE} pairs have a hallucination no longer than the "
-            f"fact, or fewer than {MIN_EACH_SIDE} one no shorter"
-        )
-    if evidence.dz is None or evidence.adj_dz is None:
-        return "not adjustable for length: one pair alone sets the slope, or length explains every difference"
-    return None
+def few_clusters(number: int) -> str:
+    """What is said of fewer clusters than can be judged."""
+    return f"only {number} cluster{'s' * (number != 1)} of pairs that share no text, fewer than {MIN_CLUSTERS}"
+
+
+def _numbers(evidence: Evidence) -> str:
+    raw = f"d_z {evidence.dz:+.2f} (q {_p(evidence.raw_q)})"
+    if evidence.held == "nothing":
+        return f"{raw}, all lengths equal"
+    where = {"length": "at equal length", "the completion": "at equal wording"}
+    held = where.get(evidence.held, "at equal length and wording")
+    return f"{raw}, {held} {evidence.adj_dz:+.2f} (q {_p(evidence.adj_q)})"
 
 
 def _found(q: float | None) -> bool:
@@ -112,17 +127,18 @@ def _stratum(evidence: Evidence) -> str:
     return f"; but the {evidence.n_equal_length} pairs of equal length point the other way ({equal:+.2f})"
 
 
-def _undecided(evidence: Evidence, *, raw: bool, adjusted: bool, same_sign: bool) -> str:
+def _undecided(evidence: Evidence, *, same_sign: bool) -> str:
+    raw, adjusted, held = _found(evidence.raw_q), _found(evidence.adj_q), evidence.held
     if raw and adjusted and not same_sign:
-        return "the effect changes its sign when length is held constant"
-    if raw and adjusted and not _found(evidence.q_grouped):
-        return f"not shown where pairs that share a text count as one (q {_p(evidence.q_grouped)})"
+        return f"the effect changes its sign when {held} is held constant"
+    if _found(evidence.q) or (raw and adjusted and held == "nothing"):
+        return f"significant only if the differences are not skewed, which so few cannot show (q {_p(evidence.skew_q)})"
     if raw and adjusted:
-        return f"not shown at equal lengths where pairs that share a text count as one (q {_p(evidence.adj_q_grouped)})"
+        return f"significant by either test, but not by both at once (q {_p(evidence.q)})"
     if raw:
-        return "an effect that length neither accounts for nor leaves standing"
+        return f"an effect that {held} neither accounts for nor leaves standing"
     if adjusted:
-        return "an effect at equal lengths only"
+        return f"an effect only where {held} is held constant"
     seen = "no effect shown"
     if evidence.mde80 is not None:
         seen += f"; {evidence.n} pairs show d_z {evidence.mde80:.2f} with 80 % power"

@@ -181,12 +181,13 @@
   }
 
   const SENTENCES = [
-    ["pairs", "n", shown], ["mean of facts", "mean_fact", shown], ["mean of hallucinations", "mean_hall", shown],
+    ["pairs", "n", shown], ["clusters of pairs", "clusters", shown], ["mean of facts", "mean_fact", shown], ["mean of hallucinations", "mean_hall", shown],
     ["mean difference", "mean_diff", (v) => shown(v, true)], ["d_z", "dz", (v) => shown(v, true)], ["95 % interval from", "dz_lo", (v) => shown(v, true)],
-    ["to", "dz_hi", (v) => shown(v, true)], ["p (Wilcoxon)", "p_wilcoxon", chance], ["p (sign flips by group)", "p_signflip", chance], ["q", "q", chance],
-    ["q, pairs that share a text as one", "q_grouped", chance],
+    ["to", "dz_hi", (v) => shown(v, true)], ["p (t test over clusters)", "p", chance], ["its q", "raw_q", chance],
     ["d_z at equal lengths", "adj_dz", (v) => shown(v, true)], ["95 % interval from", "adj_lo", (v) => shown(v, true)], ["to", "adj_hi", (v) => shown(v, true)],
-    ["its p", "adj_p", chance], ["its q", "adj_q", chance], ["its q, pairs that share a text as one", "adj_q_grouped", chance], ["pairs of equal length", "n_equal_length", shown],
+    ["its p", "adj_p", chance], ["its q", "adj_q", chance], ["q of both at once", "q", chance], ["the same, skewness allowed for", "skew_q", chance],
+    ["q of |d_z| < 0.2", "equivalence_q", chance], ["p (Wilcoxon)", "p_wilcoxon", chance], ["p (sign flips of clusters)", "p_signflip", chance],
+    ["d_z at equal lengths, straight line", "linear_dz", (v) => shown(v, true)], ["pairs of equal length", "n_equal_length", shown],
     ["d_z of those", "equal_length_dz", (v) => shown(v, true)], ["AUROC", "auroc", shown], ["P(hallucination > fact) within a pair", "p_paired", shown],
     ["AUROC gained over length alone", "cv_auroc_gain", (v) => shown(v, true)], ["smallest d_z found with 80 % power", "mde80", shown],
   ];
