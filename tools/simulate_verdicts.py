@@ -1,132 +1,488 @@
 """What the verdicts do where the truth is known: the tables of docs/statistics.md. `python tools/simulate_verdicts.py`.
 
-Two tables: length alone makes the difference, with slopes from large to small; the same where pairs share a fact.
+Each cell says what it must hold; it fails, and the exit code is 1, where a one-sided binomial test at .001 rejects
+that. Seeds depend on the cell's name and the table's number alone.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import polars as pl
+from scipy.stats import binomtest
 
-from bluffscope.stats import Resampling, analyse_table
+from bluffscope.stats import Resampling
+from bluffscope.stats.analysis import judge_study
+from bluffscope.stats.multiplicity import benjamini_hochberg
+from bluffscope.stats.study import build_study
 
-PAIRS = 200
-QUICK = Resampling(resamples=20, flips=99)
-"""Nothing that is drawn is looked at."""
+FAMILY = 20
+"""Metrics of a table, independent of each other; their lengths and groups are the same."""
+STRICT = 0.001
+NOTHING_DRAWN = Resampling(resamples=0, flips=0)
+SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "linear": lambda length: length,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "quadratic": np.square,
+    "threshold": lambda length: (length > np.median(length)).astype(float),
+    "saturating": lambda length: 1 - np.exp(-length / 4),
+    "1/L": lambda length: 1 / length,
+}
+ROUGH = ("threshold", "1/L")
 
 
-def table(rng: np.random.Generator, *, slope: float, effect: float, groups: int, alike: bool) -> pl.DataFrame:
-    """Differences effect + slope dL + noise, dL of mean 1 and sd 2; pairs of a group share the value of their fact.
+@dataclass(frozen=True)
+class Data:
+    """One made-up table: differences of all metrics and what belongs to its pairs."""
 
-    Args:
-        rng: draws all.
-        slope: of d on dL.
-        effect: at equal lengths, in standard deviations of what is left of d.
-        groups: of equally many pairs; as many as pairs: nothing is shared.
-        alike: whether half of dL's variance is the group's.
-    """
-    group = np.repeat(np.arange(groups), PAIRS // groups)
-    if alike:
-        lengths = (rng.normal(1, np.sqrt(2), groups)[group] + rng.normal(0, np.sqrt(2), PAIRS)).round()
-    else:
-        lengths = rng.normal(1, 2, PAIRS).round()
-    shared = rng.normal(size=groups)[group] if groups < PAIRS else np.zeros(PAIRS)
-    spread = np.sqrt(2) if groups < PAIRS else 1.0
-    return pl.DataFrame(
-        {
-            "m_fact": shared,
-            "m_hall": effect * spread + slope * lengths + rng.normal(size=PAIRS),
-            "fact_tokens": np.full(PAIRS, 20),
-            "hall_tokens": 20 + lengths.astype(int),
-            "group": group,
+    differences: np.ndarray
+    """(pair, metric)"""
+    lengths: np.ndarray
+    """(pair, 2) of fact and hallucination."""
+    groups: np.ndarray | None = None
+    answers: np.ndarray | None = None
+    """(pair, 2) of closed completions."""
+
+    def rows(self) -> pl.DataFrame:
+        """The statistics of the metrics over all pairs."""
+        pairs, metrics = self.differences.shape
+        table = {f"m{metric}_fact": np.zeros(pairs) for metric in range(metrics)}
+        table |= {f"m{metric}_hall": self.differences[:, metric] for metric in range(metrics)}
+        table |= {"fact_tokens": self.lengths[:, 0], "hall_tokens": self.lengths[:, 1], "pair_id": np.arange(pairs)}
+        texts = None
+        if self.groups is not None:
+            table["group"] = self.groups
+        if self.answers is not None:
+            prompts = [f"question {pair}" for pair in range(pairs)]
+            texts = pl.DataFrame({"pair_id": table["pair_id"], "prompt": prompts})
+            texts = texts.with_columns(fact=self.answers[:, 0], hallucination=self.answers[:, 1])
+        study = build_study(pl.DataFrame(table), texts, carried=False)
+        return judge_study(study, "scope", NOTHING_DRAWN)[0]
+
+
+Make = Callable[[np.random.Generator], Data]
+
+
+def lengths(rng: np.random.Generator, pairs: int, mean: float, sd: float = 2, longest: int = 8) -> np.ndarray:
+    """(pair, 2): facts of 3 tokens and more, hallucinations longer by a rounded normal."""
+    fact = rng.integers(3, longest + 1, pairs)
+    return np.column_stack([fact, np.maximum(1, fact + rng.normal(mean, sd, pairs).round().astype(int))])
+
+
+def noise(rng: np.random.Generator, pairs: int, kind: str = "normal") -> np.ndarray:
+    """(pair, metric) with mean 0."""
+    size = (pairs, FAMILY)
+    if kind == "t2":
+        return rng.standard_t(2, size)
+    if kind == "skew":
+        return rng.exponential(size=size) - 1
+    found = rng.normal(size=size)
+    return found.round() if kind == "ties" else found
+
+
+def effect(
+    rng: np.random.Generator, *, pairs: int, dz: float, mean: float, kind: str = "normal", longest: int = 8
+) -> Data:
+    """The same effect everywhere, and lengths that do not matter."""
+    return Data(dz + noise(rng, pairs, kind), lengths(rng, pairs, mean, longest=longest))
+
+
+def unequal_spread(rng: np.random.Generator, *, pairs: int) -> Data:
+    """No effect; differences spread the more the more lengths differ."""
+    both = lengths(rng, pairs, 0)
+    return Data(noise(rng, pairs) * (1 + np.abs(both[:, 1] - both[:, 0]))[:, None], both)
+
+
+def clustered(rng: np.random.Generator, *, pairs: int, groups: np.ndarray, dz: float = 0) -> Data:
+    """Pairs of a group share half of their variance, and half of that of their lengths."""
+    shared = noise(rng, int(groups.max()) + 1)[groups]
+    fact = rng.integers(3, 9, pairs)
+    differences = rng.normal(0, np.sqrt(2), int(groups.max()) + 1)[groups] + rng.normal(0, np.sqrt(2), pairs)
+    both = np.column_stack([fact, np.maximum(1, fact + differences.round().astype(int))])
+    return Data(dz * np.sqrt(2) + shared + noise(rng, pairs), both, groups)
+
+
+def mirrors(rng: np.random.Generator, *, pairs: int, dz: float = 0) -> Data:
+    """Counterbalanced: each pair's mirror has its fact for a hallucination; what texts do cancels, truth does not."""
+    half = pairs // 2
+    text, both = noise(rng, half), lengths(rng, half, 0)
+    differences = np.concatenate([text, -text]) + noise(rng, pairs)
+    return Data(dz * np.sqrt(2) + differences, np.concatenate([both, both[:, ::-1]]), np.tile(np.arange(half), 2))
+
+
+def closed(rng: np.random.Generator, *, pairs: int, answers: Sequence[str], dz: float = 0, fixed: bool = False) -> Data:
+    """Answers of a closed set, each with an effect of its own of 1 sd; `fixed`: the first is always the fact."""
+    number = len(answers)
+    fact = np.zeros(pairs, dtype=int) if fixed else rng.integers(0, number, pairs)
+    hall = (fact + rng.integers(1, number, pairs)) % number
+    wording = noise(rng, number)
+    names = np.array(answers)[np.column_stack([fact, hall])]
+    return Data(dz + wording[hall] - wording[fact] + noise(rng, pairs), np.ones((pairs, 2), dtype=int), answers=names)
+
+
+def length_alone(rng: np.random.Generator, *, pairs: int, shape: str, mean: float, size: float) -> Data:
+    """Length does everything: f(L_hall) - f(L_fact) with `size` times the noise's sd."""
+    both = lengths(rng, pairs, mean)
+    values = SHAPES[shape](both.astype(float))
+    acts = values[:, 1] - values[:, 0]
+    return Data(size * (acts / acts.std())[:, None] + noise(rng, pairs), both)
+
+
+def slope(rng: np.random.Generator, *, pairs: int, by: float) -> Data:
+    """Differences of slope x dL + noise of sd 1."""
+    both = lengths(rng, pairs, 1)
+    return Data(by * (both[:, 1] - both[:, 0])[:, None] + noise(rng, pairs)[:, :1], both)
+
+
+def significant(name: str) -> Callable[[pl.DataFrame], pl.Series]:
+    """Whether a p value is below .05, for the metrics that have it."""
+    return lambda rows: rows[name].drop_nulls() < 0.05
+
+
+def verdict(name: str) -> Callable[[pl.DataFrame], pl.Series]:
+    """Whether each metric has this verdict."""
+    return lambda rows: rows["verdict"] == name
+
+
+def any_verdict(name: str) -> Callable[[pl.DataFrame], pl.Series]:
+    """Whether the family has one with this verdict."""
+    return lambda rows: pl.Series([(rows["verdict"] == name).any()])
+
+
+def found_by(*names: str) -> Callable[[pl.DataFrame], pl.Series]:
+    """Whether Benjamini-Hochberg over the larger of these p values finds each metric."""
+    return lambda rows: pl.Series(benjamini_hochberg(rows.select(names).to_numpy().max(axis=1)) < 0.05)
+
+
+def rejected(*names: str) -> Callable[[pl.DataFrame], pl.Series]:
+    """Whether all of these p values are below .05."""
+    return lambda rows: rows.select(names).max_horizontal() < 0.05
+
+
+def alone(rows: pl.DataFrame) -> pl.Series:
+    """Whether each metric would separate if it were the only one of its family."""
+    same = rows["mean_diff"] * rows["adj_mean_diff"] > 0
+    return same & rejected("p", "adj_p", "skew_p")(rows) & (rows["equivalence_p"] >= 0.05)
+
+
+def beyond(rows: pl.DataFrame, other: Callable[[pl.DataFrame], pl.Series], share: float) -> pl.Series:
+    """How much more often metrics separate than a share of what another rule finds."""
+    return alone(rows).cast(pl.Float64) - share * other(rows).cast(pl.Float64)
+
+
+def covers(ends: str, truth: float) -> Callable[[pl.DataFrame], pl.Series]:
+    """Whether the interval holds the truth."""
+    return lambda rows: rows[f"{ends}_lo"].is_between(-np.inf, truth) & (rows[f"{ends}_hi"] >= truth)
+
+
+def opposite(rows: pl.DataFrame) -> pl.Series:
+    """Whether raw and adjusted effect are both significant, with opposite signs."""
+    signs = rows["mean_diff"] * rows["adj_mean_diff"] < 0
+    return signs & (rows["p"] < 0.05) & (rows["adj_p"] < 0.05)
+
+
+def named(text: str) -> Callable[[pl.DataFrame], pl.Series]:
+    """Whether each metric's reason says this."""
+    return lambda rows: rows["reason"].str.contains(text, literal=True)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of one table."""
+
+    table: str
+    row: str
+    column: str
+    make: Make
+    of: Callable[[pl.DataFrame], pl.Series]
+    families: int = 500
+    most: float | None = None
+    least: float | None = None
+    truth: float | None = None
+    """Of a mean: what it must be within Monte Carlo error; None where the cell is a share."""
+
+    @property
+    def data(self) -> str:
+        """What the seeds come from: cells of the same data see the same tables."""
+        return f"{self.make.func.__name__} {sorted(self.make.keywords.items(), key=lambda item: item[0])}"  # type: ignore[attr-defined]
+
+
+def cells() -> list[Cell]:
+    """All of them, in the order of the docs."""
+    return [*_nulls(), *_shapes(), *_slopes(), *_power(), *_answers(), *_skew(), *_large(), *_coverage(), *_bound()]
+
+
+def _nulls() -> Iterable[Cell]:
+    for pairs in (20, 50, 200, 1000):
+        quarter = np.maximum(0, np.arange(pairs) - pairs // 4 + 1)
+        makes = {
+            kind: partial(effect, pairs=pairs, dz=0.0, mean=0, kind=kind) for kind in ("normal", "t2", "ties", "skew")
         }
+        makes |= {
+            "spread by length": partial(unequal_spread, pairs=pairs),
+            "clusters of 4": partial(clustered, pairs=pairs, groups=np.arange(pairs) // 4),
+            "one cluster of a quarter": partial(clustered, pairs=pairs, groups=quarter),
+            "mirrors": partial(mirrors, pairs=pairs),
+            "closed answers": partial(closed, pairs=pairs, answers=("yes", "no")),
+        }
+        for row, make in makes.items():
+            most = 0.08 if row == "skew" and pairs == 20 else 0.06
+            families, column = 800 if pairs == 20 else 500, f"n = {pairs}"
+            raw = "closed" not in row  # what answers do is no effect at equal wording, but it is a raw one
+            yield Cell("no effect: p < .05", row, column, make, significant("p"), families, most if raw else None)
+            yield Cell("no effect: adj_p < .05", row, column, make, significant("adj_p"), families, most)
+            yield Cell(
+                "no effect: families with `separates`", row, column, make, any_verdict("separates"), families, 0.05
+            )
+
+
+def _shapes() -> Iterable[Cell]:
+    for size, families in ((0.5, 500), (2.0, 100)):
+        for pairs in (200, 1000):
+            for mean in (-1, 1, 3):
+                for row in SHAPES:
+                    make = partial(length_alone, pairs=pairs, shape=row, mean=mean, size=size)
+                    most = None if size > 1 else 0.1 if row in ROUGH else 0.07
+                    column = f"n = {pairs}, {mean:+d}"
+                    yield Cell(
+                        f"length alone, {size} sd: adj_p < .05", row, column, make, significant("adj_p"), families, most
+                    )
+                    if size < 1:
+                        line = significant("linear_p")
+                        yield Cell(
+                            "length alone, 0.5 sd: the straight line's p < .05", row, column, make, line, families
+                        )
+                        found = verdict("separates")
+                        yield Cell("length alone, 0.5 sd: `separates`", row, column, make, found, families)
+
+
+def _slopes() -> Iterable[Cell]:
+    for by in (1, 0.75, 0.5, 0.35):
+        make = partial(slope, pairs=200, by=by)
+        for column in ("confounded", "separates", "equivalent", "inconclusive"):
+            bounds = {"confounded": (None, 0.9), "equivalent": (0.02, None)}.get(column, (None, None))
+            bounds = bounds if by == 1 else (None, None)
+            yield Cell(
+                "length alone, a line of slope s, n = 200", f"s = {by}", column, make, verdict(column), 2000, *bounds
+            )
+
+
+def _power() -> Iterable[Cell]:
+    for longest, dz, mean in ((8, 0.5, 1), (8, 0.2, 1), (8, 0.2, 0), (15, 0.2, 1), (15, 0.2, 0)):
+        make = partial(effect, pairs=200, dz=dz, mean=mean, longest=longest)
+        row = f"d_z {dz}, facts of 3 to {longest} tokens, mean dL {mean:+d}"
+        columns = {
+            "alone: separates": alone,
+            "straight line": rejected("p", "linear_p"),
+            "Wilcoxon": rejected("p_wilcoxon"),
+            "of 20: separates": verdict("separates"),
+            "straight line, BH": found_by("p", "linear_p"),
+            "Wilcoxon, BH": found_by("p_wilcoxon"),
+        }
+        for column, of in columns.items():
+            least = 0.97 if dz == 0.5 and "separates" in column else None
+            yield Cell("power, n = 200", row, column, make, of, 500, least=least)
+        if dz < 0.5:
+            other = columns["straight line" if mean else "Wilcoxon"]
+            kept = partial(beyond, other=other, share=0.85)
+            column = f"separates - 0.85 x {'straight line' if mean else 'Wilcoxon'}"
+            yield Cell("power kept, a metric alone", row, column, make, kept, 500, least=0.0, truth=0.0)
+    grouped = partial(clustered, pairs=200, groups=np.arange(200) // 4, dz=0.5)
+    makes = {"d_z 0.5, clusters of 4": grouped, "d_z 0.5, mirrors": partial(mirrors, pairs=200, dz=0.5)}
+    for row, make in makes.items():
+        yield Cell("power, n = 200", row, "of 20: separates", make, verdict("separates"))
+
+
+def _answers() -> Iterable[Cell]:
+    yes_no, letters = ("yes", "no"), ("A", "B", "C", "D")
+    for row, answers in (("yes, no", yes_no), ("A to D", letters)):
+        make = partial(closed, pairs=200, answers=answers, dz=1.0)
+        yield Cell(
+            "closed answers, d_z 1, n = 200", f"{row}, balanced", "separates", make, verdict("separates"), least=0.95
+        )
+    make = partial(closed, pairs=200, answers=yes_no, dz=1.0, fixed=True)
+    row = "yes is always right"
+    yield Cell("closed answers, d_z 1, n = 200", row, "separates", make, verdict("separates"), 100, most=0.0)
+    yield Cell(
+        "closed answers, d_z 1, n = 200",
+        row,
+        "named as the reason",
+        make,
+        named("gives the label away"),
+        100,
+        least=1.0,
     )
 
 
-def mirrors(rng: np.random.Generator, *, effect: float) -> pl.DataFrame:
-    """Counterbalanced: a group's second pair has fact and hallucination exchanged, and a truth effect of its own."""
-    number = PAIRS // 2
-    lengths = rng.integers(-2, 3, number)
-    completion = rng.normal(size=number) + 0.5 * lengths
-    truth = rng.normal(effect, 1, number)
-    difference = np.concatenate([truth + completion, truth - completion]) + rng.normal(0, 0.5, PAIRS)
-    return pl.DataFrame(
-        {
-            "m_fact": np.zeros(PAIRS),
-            "m_hall": difference,
-            "fact_tokens": np.full(PAIRS, 20),
-            "hall_tokens": 20 + np.concatenate([lengths, -lengths]),
-            "group": np.tile(np.arange(number), 2),
+def _skew() -> Iterable[Cell]:
+    for mean, families in ((0.0, 1000), (0.2, 1000)):
+        make = partial(effect, pairs=200, dz=mean, mean=0, kind="skew")
+        row = f"mean {mean}"
+        columns = {
+            "p < .05": (significant("p"), None if mean else 0.06),
+            "adj_p < .05": (significant("adj_p"), None if mean else 0.06),
+            "Wilcoxon p < .05": (significant("p_wilcoxon"), None),
+            "opposite signs": (opposite, 0.001),
         }
+        for column, (of, most) in columns.items():
+            yield Cell("skewed noise, n = 200", row, column, make, of, families, most)
+        for column in ("mean_diff", "adj_mean_diff"):
+            estimates = partial(pl.DataFrame.get_column, name=column)
+            yield Cell("skewed noise, n = 200: mean estimates", row, column, make, estimates, families, truth=mean)
+
+
+def _large() -> Iterable[Cell]:
+    make = partial(effect, pairs=20_000, dz=0.03, mean=0)
+    for column, most in (("separates", 0.0), ("equivalent", None)):
+        yield Cell("a trivial effect, d_z 0.03, n = 20,000", "normal", column, make, verdict(column), 100, most)
+
+
+def _coverage() -> Iterable[Cell]:
+    for pairs in (20, 50, 200):
+        for dz in (0.0, 0.5, 1.5):
+            make = partial(effect, pairs=pairs, dz=dz, mean=0)
+            for column, ends in (("dz", "dz"), ("adj_dz", "adj")):
+                row = f"n = {pairs}, d_z {dz}"
+                yield Cell("coverage of 95 % intervals", row, column, make, covers(ends, dz), 500, least=0.915)
+    for dz in (0.0, 0.5, 1.5):
+        make = partial(clustered, pairs=40, groups=np.arange(40) // 4, dz=dz)
+        for column, ends in (("dz", "dz"), ("adj_dz", "adj")):
+            row = f"10 clusters of 4, d_z {dz}"
+            yield Cell("coverage of 95 % intervals", row, column, make, covers(ends, dz), 500, least=0.91)
+
+
+def _bound() -> Iterable[Cell]:
+    for pairs in (200, 1000):
+        make = partial(effect, pairs=pairs, dz=0.2, mean=0)
+        table = "an effect at the bound, d_z 0.2"
+        yield Cell(table, f"n = {pairs}", "equivalence_p < .05", make, significant("equivalence_p"), 500, 0.06)
+        yield Cell(table, f"n = {pairs}", "families with `equivalent`", make, any_verdict("equivalent"), 500, 0.05)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell came to."""
+
+    cell: Cell
+    total: float
+    squares: float
+    tried: int
+
+    @property
+    def share(self) -> float:
+        """Share of what was found, or the mean."""
+        return self.total / self.tried if self.tried else float("nan")
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean."""
+        return float(np.sqrt(max(0.0, self.squares / self.tried - self.share**2) / self.tried))
+
+    @property
+    def holds(self) -> bool:
+        """Whether a one-sided binomial test leaves the bound standing; of a mean, a z test."""
+        cell = self.cell
+        if cell.truth is not None:
+            below = cell.truth - self.share
+            return (below if cell.least is not None else abs(below)) <= 3.3 * self.error
+        sides = ((cell.most, "greater"), (cell.least, "less"))
+        found = round(self.total)
+        tests = (binomtest(found, self.tried, bound, side) for bound, side in sides if bound is not None and self.tried)
+        return all(test.pvalue >= STRICT for test in tests)
+
+    def __str__(self) -> str:
+        if not self.tried:
+            return "-"
+        text = f"{100 * self.share:.1f}" if self.cell.truth is None else f"{self.share:.4f} ± {self.error:.4f}"
+        return text if self.holds else f"{text} *"
+
+
+def counted(places: Sequence[int], tables: range) -> np.ndarray:
+    """(cell, 3) sum, sum of squares and number of values, for cells of the same data over some tables."""
+    every = cells()
+    wanted = [every[place] for place in places]
+    found = np.zeros((len(wanted), 3))
+    for number in tables:
+        rng = np.random.default_rng([12, zlib.crc32(wanted[0].data.encode()), number])
+        rows = wanted[0].make(rng).rows()
+        for place, cell in enumerate(wanted):
+            if number < cell.families:
+                values = cell.of(rows).drop_nulls().cast(pl.Float64).to_numpy()
+                found[place] += values.sum(), (values**2).sum(), len(values)
+    return found
+
+
+def run(share: float, workers: int, only: str) -> list[Result]:
+    """Every cell with what it came to."""
+    every = cells()
+    alike: dict[str, list[int]] = {}
+    for place, cell in enumerate(every):
+        if only in cell.table:
+            alike.setdefault(cell.data, []).append(place)
+    tasks = [
+        (places, range(start, min(start + 50, most)))
+        for places in alike.values()
+        for most in [max(1, round(share * max(every[place].families for place in places)))]
+        for start in range(0, most, 50)
+    ]
+    totals = np.zeros((len(every), 3))
+    with ProcessPoolExecutor(workers) as pool:
+        jobs = [(places, pool.submit(counted, places, tables)) for places, tables in tasks]
+        for places, job in jobs:
+            totals[places] += job.result()
+    results = (
+        Result(cell, total, squares, int(tried)) for cell, (total, squares, tried) in zip(every, totals, strict=True)
     )
+    return [result for result in results if only in result.cell.table]
 
 
-def judged(make: Callable[[np.random.Generator], pl.DataFrame], seeds: int) -> Iterator[dict[str, Any]]:
-    """The one row of each data set."""
-    for seed in range(seeds):
-        yield analyse_table(make(np.random.default_rng([seed, 5])), resampling=QUICK).rows.row(0, named=True)
-
-
-def share(rows: list[dict[str, Any]], holds: Callable[[dict[str, Any]], bool]) -> str:
-    """Share of the rows for which it holds."""
-    return f"{100 * sum(map(holds, rows)) / len(rows):6.1f} %"
-
-
-def ungrouped(row: dict[str, Any]) -> bool:
-    """Whether it would separate without the grouped test at equal lengths."""
-    return max(row["q"], row["q_grouped"], row["adj_q"]) < 0.05 and row["dz"] * row["adj_dz"] > 0
-
-
-def by_slope(seeds: int) -> None:
-    """Length alone, each pair its own group: which verdict, and what else failed."""
-    print("slope  mean d_z  separates  confounded  adj_q < .05  not below half  q >= .05")
-    for slope in (1, 0.75, 0.5, 0.35):
-        make = partial(table, slope=slope, effect=0, groups=PAIRS, alike=False)
-        rows = list(judged(make, seeds))
-        shares = [
-            share(rows, lambda row: row["verdict"] == "separates"),
-            share(rows, lambda row: row["verdict"] == "confounded"),
-            share(rows, lambda row: row["adj_q"] < 0.05),
-            share(
-                rows,
-                lambda row: row["q"] < 0.05 <= row["adj_q"] and abs(row["adj_dz"]) >= abs(row["dz"]) / 2,
-            ),
-            share(rows, lambda row: row["q"] >= 0.05),
+def main() -> int:
+    """Simulate, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--share", type=float, default=1.0, help="of the tables, for a quick look")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=Path, help="also write all cells to this file")
+    parser.add_argument("--only", default="", help="tables whose title holds this")
+    options = parser.parse_args()
+    results = run(options.share, options.workers, options.only)
+    failed = [result.cell for result in results if not result.holds]
+    for table in dict.fromkeys(result.cell.table for result in results):
+        print_table(table, [result for result in results if result.cell.table == table])
+    print(f"\n{len(results)} cells, {len(failed)} outside their bound")
+    for cell in failed:
+        print(f"FAILS: {cell.table}: {cell.row}, {cell.column}")
+    if options.json:
+        content = [
+            {name: getattr(result.cell, name) for name in ("table", "row", "column", "most", "least", "truth")}
+            | {"share": result.share, "tried": result.tried}
+            for result in results
         ]
-        print(f"{slope:5}  {np.mean([row['dz'] for row in rows]):8.2f}  {'   '.join(shares)}", flush=True)
+        options.json.write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+    return int(bool(failed))
 
 
-def by_groups(seeds: int) -> None:
-    """Dependent pairs: what the grouped test at equal lengths changes."""
-    print("\ndata                              adj_p < .05  adj_p_grouped < .05  separates without it  with it")
-    alone = partial(table, slope=1)
-    cases = {
-        "length, 200 of 1": partial(alone, effect=0, groups=200, alike=False),
-        "length, 50 of 4": partial(alone, effect=0, groups=50, alike=False),
-        "length, 50 of 4, lengths alike": partial(alone, effect=0, groups=50, alike=True),
-        "length, 20 of 10": partial(alone, effect=0, groups=20, alike=False),
-        "length, 10 of 20, lengths alike": partial(alone, effect=0, groups=10, alike=True),
-        "effect 0.5, 50 of 4": partial(alone, effect=0.5, groups=50, alike=False),
-        "nothing, mirrors": partial(mirrors, effect=0),
-        "effect 0.5, mirrors": partial(mirrors, effect=0.5),
-    }
-    for name, make in cases.items():
-        rows = list(judged(make, seeds))
-        shares = [
-            share(rows, lambda row: row["adj_p"] < 0.05),
-            share(rows, lambda row: row["adj_p_grouped"] < 0.05),
-            share(rows, ungrouped),
-            share(rows, lambda row: row["verdict"] == "separates"),
-        ]
-        print(f"{name:32}  {'      '.join(shares)}", flush=True)
+def print_table(title: str, results: Sequence[Result]) -> None:
+    """A table in Markdown: percent, with a star outside the bound."""
+    columns = list(dict.fromkeys(result.cell.column for result in results))
+    values = {(result.cell.row, result.cell.column): str(result) for result in results}
+    unit = "" if results[0].cell.truth is not None else ", %"
+    print(f"\n**{title[0].upper()}{title[1:]}**{unit}\n\n| | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
+    for row in dict.fromkeys(result.cell.row for result in results):
+        print(f"| {row} | {' | '.join(values.get((row, column), '') for column in columns)} |")
 
 
 if __name__ == "__main__":
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    by_slope(number)
-    by_groups(number)
+    sys.exit(main())

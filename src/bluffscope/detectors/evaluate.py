@@ -17,7 +17,8 @@ from bluffscope.stats.auroc import ordering
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.heldout import FOLDS, grouped_folds
 from bluffscope.stats.resampling import area_draws, ends
-from bluffscope.stats.study import Scope, Study, build_study, numbered
+from bluffscope.stats.scopes import Scope
+from bluffscope.stats.study import Study, build_study, numbered
 from bluffscope.table.reader import Run
 
 _AREA: Final = ("auroc", "lo", "hi")

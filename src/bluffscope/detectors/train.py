@@ -19,7 +19,8 @@ from bluffscope.stats.auroc import ordering
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.heldout import FOLDS, grouped_folds
 from bluffscope.stats.resampling import area_draws
-from bluffscope.stats.study import POOLED, Scope, Study, build_study, numbered
+from bluffscope.stats.scopes import POOLED, Scope
+from bluffscope.stats.study import Study, build_study, numbered
 from bluffscope.table.reader import Run
 
 _FOLD_STREAM: Final = 205

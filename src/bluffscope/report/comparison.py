@@ -15,7 +15,7 @@ from bluffscope.compare.runs import RunComparison, RunPair
 from bluffscope.host.terminal import Cell, table
 from bluffscope.report.fidelity import fidelity_parts
 from bluffscope.report.labels import clean, listed, number
-from bluffscope.stats.study import POOLED
+from bluffscope.stats.scopes import POOLED
 from bluffscope.table.metric_pairs import interpretable
 
 MOST_NAMES: Final = 12

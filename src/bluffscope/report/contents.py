@@ -13,7 +13,7 @@ from bluffscope.features.effects import FeatureStudy, feature_effects
 from bluffscope.metrics import declared
 from bluffscope.report.summary import numeric_pairs
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
-from bluffscope.stats.study import POOLED
+from bluffscope.stats.scopes import POOLED
 from bluffscope.table.atomic import table_errors
 from bluffscope.table.damage import ABOUT, CONFIG, MANIFEST, checked
 from bluffscope.table.health import Health, read_health

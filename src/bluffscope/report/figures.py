@@ -15,7 +15,7 @@ from bluffscope.report.contents import Contents
 from bluffscope.report.dashboard import dashboard
 from bluffscope.report.labels import distinct
 from bluffscope.report.panels import figure, pair_values, panel, sample, scatter_panel, together
-from bluffscope.stats.study import POOLED
+from bluffscope.stats.scopes import POOLED
 from bluffscope.table.atomic import make_folder, remove, write_bytes
 
 MOST_EFFECTS: Final = 60

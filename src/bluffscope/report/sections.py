@@ -15,7 +15,7 @@ from bluffscope.report.contents import Contents
 from bluffscope.report.features import found_sentence, ghost_sentence
 from bluffscope.report.labels import by_analysis, distinct, effect, largest
 from bluffscope.report.verdicts import headline, judged
-from bluffscope.stats.study import POOLED
+from bluffscope.stats.scopes import POOLED
 from bluffscope.stats.verdicts import NAMES
 from bluffscope.table.metric_pairs import not_interpretable
 

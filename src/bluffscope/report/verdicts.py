@@ -14,7 +14,7 @@ from rich.text import Text
 from bluffscope.host.terminal import Folded, count, interval, table
 from bluffscope.report.labels import clean, distinct, doubts, effect, listed
 from bluffscope.stats import StatsResult
-from bluffscope.stats.study import POOLED
+from bluffscope.stats.scopes import POOLED
 from bluffscope.stats.verdicts import NAMES
 from bluffscope.table.metric_pairs import interpretable, not_interpretable
 

@@ -71,6 +71,21 @@ def analyse_table(
     """
     resampling = resampling or Resampling()
     study = build_study(table, pairs, by, by_order=by_order, cluster_by=cluster_by)
+    rows, tests = judge_study(study, family, resampling)
+    controls = {"null": null_control, "planted": planted_control}
+    found = None if control == "none" else controls[control](study, family, resampling.seed)
+    about = _about(study, family, resampling, tests) | {
+        "control": control,
+        "withheld": list(withheld),
+    }
+    if withheld:
+        why = pl.lit("the run failed its health gate: " + "; ".join(withheld))
+        rows = rows.with_columns(verdict=pl.lit("withheld"), reason=why)
+    return StatsResult(rows, study.cross_tables, found, confound_ladder(study), about)
+
+
+def judge_study(study: Study, family: Family, resampling: Resampling) -> tuple[pl.DataFrame, list[int]]:
+    """`STATS_SCHEMA` of every metric in every scope, and how many metrics were judged in each scope."""
     cells = [measure_scope(study, scope, resampling) for scope in study.scopes]
     corrected = {
         name: by_family([_tests(scope, names) for scope in cells], family) for name, names in CORRECTED.items()
@@ -79,17 +94,7 @@ def analyse_table(
         _judged(study, scope, {name: values[place] for name, values in corrected.items()})
         for place, scope in enumerate(cells)
     ]
-    controls = {"null": null_control, "planted": planted_control}
-    found = None if control == "none" else controls[control](study, family, resampling.seed)
-    about = _about(study, family, resampling, corrected["q"]) | {
-        "control": control,
-        "withheld": list(withheld),
-    }
-    rows = pl.concat(parts)
-    if withheld:
-        why = pl.lit("the run failed its health gate: " + "; ".join(withheld))
-        rows = rows.with_columns(verdict=pl.lit("withheld"), reason=why)
-    return StatsResult(rows, study.cross_tables, found, confound_ladder(study), about)
+    return pl.concat(parts), [int(scope.judged.sum()) for scope in cells]
 
 
 def noted(result: StatsResult, note: str | None) -> StatsResult:
@@ -122,9 +127,8 @@ def _judged(study: Study, cells: ScopeCells, corrected: dict[str, np.ndarray]) -
     return frame.with_columns(*columns).select(list(STATS_SCHEMA))
 
 
-def _about(study: Study, family: Family, resampling: Resampling, q: Sequence[np.ndarray]) -> dict[str, Any]:
+def _about(study: Study, family: Family, resampling: Resampling, tests: list[int]) -> dict[str, Any]:
     names = [scope.name for scope in study.scopes]
-    tests = [int(np.isfinite(scope).sum()) for scope in q]
     if family == "all":
         names, tests = ["all scopes"], [sum(tests)]
     declared = "the metrics of one scope" if family == "scope" else "every metric in every scope"

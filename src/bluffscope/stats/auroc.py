@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import t
 
-from bluffscope.stats.linear_model import LEVEL, by_group
+from bluffscope.stats.linear_model import LEVEL
 
 
 class Ordering(NamedTuple):
@@ -74,23 +74,31 @@ class Areas(NamedTuple):
     hi: np.ndarray
 
 
-def areas(fact: np.ndarray, hall: np.ndarray, groups: np.ndarray) -> Areas:
-    """`auroc`, with intervals over groups; these are NaN for fewer than 2 groups.
+def areas(lower: np.ndarray, upper: np.ndarray, lower_groups: np.ndarray, upper_groups: np.ndarray) -> Areas:
+    """P(upper > lower) + P(upper = lower) / 2, with intervals over groups; these are NaN for fewer than 2 groups.
 
     The error comes from each group's share in the area (DeLong et al. 1988; Obuchowski 1997 for groups), the ends from
     its logit and a t distribution. An area of 0 or 1 has the exact bound of as many groups that all agree.
 
     Args:
-        fact: (pair, metric) finite.
-        hall: (pair, metric) finite.
-        groups: (pair,) numbers from 0 without gaps.
+        lower: (text, metric) finite, of one class: facts.
+        upper: (text, metric) finite, of the other: hallucinations.
+        lower_groups: (text,) numbers from 0, the same in both classes, without gaps over both.
+        upper_groups: the same of the other class.
     """
-    number = int(groups.max(initial=-1)) + 1
-    shares = np.stack([placements(*sides) for sides in zip(fact.T, hall.T, strict=True)], axis=1)
-    area = shares.mean(axis=0) / 2
+    number = int(max(lower_groups.max(initial=-1), upper_groups.max(initial=-1))) + 1
+    found = [placements(*sides) for sides in zip(lower.T, upper.T, strict=True)]
+    area = np.array([above.mean() for _, above in found])
     if number < 2:
         return Areas(area, *np.full((2, len(area)), np.nan))
-    sums = by_group(shares - 2 * area, groups, number) / len(fact)
+    sums = np.stack(
+        [
+            np.bincount(lower_groups, (under - under.mean()) / len(under), number)
+            + np.bincount(upper_groups, (above - above.mean()) / len(above), number)
+            for under, above in found
+        ],
+        axis=1,
+    )  # (group, metric)
     error = np.sqrt(number / (number - 1) * (sums**2).sum(axis=0))
     inside = (area > 0) & (area < 1)
     kept = np.where(inside, area, 0.5)
@@ -101,15 +109,21 @@ def areas(fact: np.ndarray, hall: np.ndarray, groups: np.ndarray) -> Areas:
     return Areas(area, lo, hi)
 
 
-def placements(fact: np.ndarray, hall: np.ndarray) -> np.ndarray:
-    """(pair,) a hallucination's share of facts below it plus its fact's share of hallucinations above; ties count half.
+def placements(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each lower value the share of upper ones above it, of each upper value that of lower ones below; ties half.
 
-    Half their mean is the AUROC; less that, they are what each pair adds to it to first order (DeLong et al. 1988).
+    Either mean is the AUROC; less that, they are what each text adds to it to first order (DeLong et al. 1988).
+
+    Args:
+        lower: (text,) finite values of one class.
+        upper: (text,) finite values of the other.
     """
-    placed = np.empty((2, len(fact)))
-    orders = [np.argsort(side, kind="stable") for side in (fact, hall)]
-    ranked = [side[order] for side, order in zip((fact, hall), orders, strict=True)]
-    for side, order, own, other in zip(placed, orders, ranked, ranked[::-1], strict=True):
+    ordered = [np.argsort(side, kind="stable") for side in (lower, upper)]
+    ranked = [side[order] for side, order in zip((lower, upper), ordered, strict=True)]
+    found: list[np.ndarray] = []
+    for order, own, other in zip(ordered, ranked, ranked[::-1], strict=True):
+        below = np.empty(len(own))
         # Sorted values look each other up in order: that stays in the cache.
-        side[order] = np.searchsorted(other, own, "left") + np.searchsorted(other, own, "right")
-    return (placed[1] + 2 * len(fact) - placed[0]) / (2 * len(fact))
+        below[order] = np.searchsorted(other, own, "left") + np.searchsorted(other, own, "right")
+        found.append(below / (2 * len(other)))
+    return 1 - found[0], found[1]

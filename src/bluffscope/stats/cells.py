@@ -11,12 +11,13 @@ import polars as pl
 
 from bluffscope.stats.auroc import areas, paired_share
 from bluffscope.stats.effects import dz, hedges_factor, minimum_detectable_dz, varies
-from bluffscope.stats.held_constant import Held, fit, hold_constant, too_wide
+from bluffscope.stats.held_constant import Held, estimated, fit, hold_constant, too_wide
 from bluffscope.stats.heldout import heldout_gain
-from bluffscope.stats.linear_model import Design, Estimate, design, span
+from bluffscope.stats.linear_model import Estimate, design, span
 from bluffscope.stats.resampling import sign_flip_p, units
+from bluffscope.stats.scopes import Scope
 from bluffscope.stats.signed_rank import wilcoxon
-from bluffscope.stats.study import Block, Scope, Study, numbered
+from bluffscope.stats.study import Block, Study, numbered
 from bluffscope.stats.verdicts import EQUIVALENT_DZ, MIN_PAIRS, barring
 from bluffscope.table.metric_pairs import not_interpretable
 
@@ -65,7 +66,7 @@ class Resampling:
     resamples: int = 2000
     """Bootstrap resamples of a detector's AUROC."""
     flips: int = 9999
-    """Sign flips of the permutation test."""
+    """Sign flips of the permutation test; 0 leaves it out."""
     seed: int = 0
 
     def generator(self, scope: Scope, stream: int) -> np.random.Generator:
@@ -128,14 +129,15 @@ def _measured(
         return found, [None] * metrics
     differences = block.differences
     nothing = np.empty((pairs, 0))
-    raw = _estimated(design(np.ones(pairs), nothing, block.groups), differences)
+    raw = estimated(design(np.ones(pairs), nothing, block.groups), differences)
     found |= {"p": raw.p, "p_wilcoxon": wilcoxon(differences)}
     found["dz_lo"], found["dz_hi"] = raw.interval()
-    flips = resampling.generator(scope, 1)
-    found["p_signflip"] = sign_flip_p(differences, units(block.groups), resampling.flips, flips)
+    if resampling.flips:
+        flips = resampling.generator(scope, 1)
+        found["p_signflip"] = sign_flip_p(differences, units(block.groups), resampling.flips, flips)
     if known:
         straight = span(block.length_differences[:, None])
-        line = _estimated(design(np.ones(pairs), straight, np.arange(pairs)), differences)
+        line = estimated(design(np.ones(pairs), straight, np.arange(pairs)), differences)
         found |= {"linear_mean_diff": line.effect, "linear_dz": line.standardised, "linear_p": line.p}
         found |= _equal_length(block)
     found["cv_auroc_gain"] = heldout_gain(block, resampling.generator(scope, 2))
@@ -171,14 +173,6 @@ def _no_effect(held: Held, wide: bool, adjusted: Estimate, raw: Estimate, place:
     return None
 
 
-def _estimated(fitted: Design | str, values: np.ndarray) -> Estimate:
-    """The estimate; all undefined where there is no design."""
-    if isinstance(fitted, str):
-        nothing = np.full(values.shape[1], np.nan)
-        return Estimate(nothing, nothing, nothing, nothing, 1, 1.0)
-    return fitted.estimate(values)
-
-
 def _number(groups: np.ndarray) -> int:
     return int(groups.max(initial=-1)) + 1
 
@@ -188,14 +182,14 @@ def _described(block: Block) -> dict[str, np.ndarray]:
     pairs, metrics = block.fact.shape
     differences = block.differences
     effect = dz(differences)
-    area, lo, hi = areas(block.fact, block.hall, block.groups)
+    area, lo, hi = areas(block.fact, block.hall, block.groups, block.groups)
     return {
         "mean_fact": block.fact.mean(axis=0),
         "mean_hall": block.hall.mean(axis=0),
         "mean_diff": differences.mean(axis=0),
         "sd_diff": differences.std(axis=0, ddof=1) if pairs > 1 else np.full(metrics, np.nan),
         "dz": effect,
-        "hedges_g": effect * hedges_factor(pairs),
+        "hedges_g": effect * hedges_factor(pairs - 1),
         "auroc": area,
         "auroc_lo": lo if pairs >= MIN_PAIRS else np.full(metrics, np.nan),
         "auroc_hi": hi if pairs >= MIN_PAIRS else np.full(metrics, np.nan),
@@ -212,5 +206,5 @@ def _equal_length(block: Block) -> dict[str, np.ndarray]:
     differences = block.differences[equal]
     spread = varies(block.fact[equal], block.hall[equal])
     mean = design(np.ones(len(differences)), np.empty((len(differences), 0)), numbered(block.groups[equal]))
-    found = {"equal_length_dz": dz(differences), "equal_length_p": _estimated(mean, differences).p}
+    found = {"equal_length_dz": dz(differences), "equal_length_p": estimated(mean, differences).p}
     return {name: np.where(spread, values, np.nan) for name, values in found.items()}

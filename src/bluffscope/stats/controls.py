@@ -14,7 +14,8 @@ from bluffscope.stats.effects import ALPHA, varies
 from bluffscope.stats.held_constant import fit, hold_constant, one_sided, too_wide
 from bluffscope.stats.linear_model import design
 from bluffscope.stats.multiplicity import Family, by_family
-from bluffscope.stats.study import MIN_CLUSTERS, Block, Scope, Study
+from bluffscope.stats.scopes import Scope
+from bluffscope.stats.study import MIN_CLUSTERS, Block, Study
 from bluffscope.stats.verdicts import EQUIVALENT_DZ, MIN_PAIRS
 
 NULL_DRAWS: Final = 1000

@@ -33,26 +33,34 @@ def dz(differences: np.ndarray) -> np.ndarray:
         return differences.mean(axis=0) / differences.std(axis=0, ddof=1)
 
 
-def hedges_factor(pairs: int) -> float:
-    """What makes d_z of this many pairs unbiased (Hedges 1981, exact form, pairs - 1 degrees of freedom).
+def hedges_factor(freedom: int) -> float:
+    """What makes an effect over a standard deviation of so many degrees of freedom unbiased (Hedges 1981, exact form).
 
-    NaN for fewer than 3 pairs.
+    NaN for fewer than 2: pairs - 1 for d_z, texts - 2 for two classes.
     """
-    freedom = pairs - 1
     if freedom < 2:
         return float("nan")
     return float(np.exp(gammaln(freedom / 2) - gammaln((freedom - 1) / 2)) * np.sqrt(2 / freedom))
 
 
-@lru_cache(maxsize=1024)
 def minimum_detectable_dz(pairs: int) -> float:
     """The smallest d_z that a two-sided paired t test at level 0.05 finds with a probability of 80 %.
 
     From the noncentral t distribution; a test over many metrics needs more. NaN for fewer than 2 pairs.
     """
-    if pairs < 2:
+    return float("nan") if pairs < 2 else _detectable_shift(pairs - 1) / float(np.sqrt(pairs))
+
+
+def minimum_detectable_g(true: int, false: int) -> float:
+    """The smallest difference in sd that a two-sided t test of so many texts of each class finds with 80 %."""
+    if min(true, false) < 2:
         return float("nan")
-    freedom = pairs - 1
+    return _detectable_shift(true + false - 2) * float(np.sqrt(1 / true + 1 / false))
+
+
+@lru_cache(maxsize=1024)
+def _detectable_shift(freedom: int) -> float:
+    """The noncentrality at which a t test has a power of 80 %."""
     critical = float(t.isf(ALPHA / 2, freedom))
 
     def lacking(shift: float) -> float:
@@ -61,5 +69,4 @@ def minimum_detectable_dz(pairs: int) -> float:
         return float(nct.sf(critical, freedom, shift) + far) - POWER
 
     # The shift at which a t test has a power of 0.8 is below critical + 2 z for any freedom, and above 1.
-    shift = cast(float, brentq(lacking, 1.0, 2 * critical + 4, xtol=1e-12))
-    return shift / float(np.sqrt(pairs))
+    return cast(float, brentq(lacking, 1.0, 2 * critical + 4, xtol=1e-12))

@@ -100,6 +100,14 @@ def fit(target: np.ndarray, held: Held, clusters: np.ndarray) -> Design | str:
     return found
 
 
+def estimated(fitted: Design | str, values: np.ndarray) -> Estimate:
+    """The estimate for (row, metric) values; all undefined where there is no design."""
+    if isinstance(fitted, str):
+        nothing = np.full(values.shape[1], np.nan)
+        return Estimate(nothing, nothing, nothing, nothing, 1, 1.0)
+    return fitted.estimate(values)
+
+
 def too_wide(adjusted: Estimate, raw: Estimate) -> np.ndarray:
     """(metric,) whether holding constant leaves too little to measure by."""
     return adjusted.error > MOST_ERROR * raw.error

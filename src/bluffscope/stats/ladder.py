@@ -13,7 +13,8 @@ from bluffscope.stats.effects import varies
 from bluffscope.stats.held_constant import MIN_EACH_SIDE, Held, completion_columns, fit, hold_constant, one_sided
 from bluffscope.stats.leave_one_domain_out import FEWEST_OTHERS, slopes_known, transferred
 from bluffscope.stats.linear_model import Estimate, span
-from bluffscope.stats.study import POOLED, Block, Scope, Study, numbered
+from bluffscope.stats.scopes import POOLED, Scope
+from bluffscope.stats.study import Block, Study, numbered
 from bluffscope.stats.verdicts import MIN_PAIRS, few_pairs
 
 LADDER_SCHEMA: Final = pl.Schema(

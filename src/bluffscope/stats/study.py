@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,36 +14,14 @@ from bluffscope.errors import InputError
 from bluffscope.metrics import declared
 from bluffscope.pairs.groups import LINKS, Clusters, cluster_pairs, unknown_column
 from bluffscope.stats.matching import matched_pairs
+from bluffscope.stats.scopes import Scope, carried_columns, find_scopes
 from bluffscope.table.metric_pairs import LOOKED_FOR, MetricPair, metric_pairs, not_interpretable
 
-POOLED: Final = "pooled"
 MIN_CLUSTERS: Final = 10
 """Fewer independent clusters are no sample to judge from."""
-MOST_VALUES: Final = 50
-"""A column with more values than this makes no scopes."""
-
 MOST_CELLS: Final = 4_000_000
 """Pairs x metrics that are looked at together."""
-MOST_CARRIED: Final = 6
-"""Values up to which a column that the data carried along makes scopes without being asked for."""
-FEWEST_CARRIED: Final = 10
-"""Pairs that at least two of its values must have."""
-_NOT_CARRIED: Final = {"pair_id", "id", "index", "group", "domain", "complexity", "prompt", "fact", "hallucination"}
-_MEASURED_NAME: Final = re.compile(r"_tokens$|_token$|_fact$|_hall$|_diff$|^l\d+_")
-
 LengthUnit = Literal["tokens", "characters", "unknown"]
-
-
-@dataclass(frozen=True)
-class Scope:
-    """The pairs that a row of the result speaks of."""
-
-    name: str
-    """A domain, "pooled", or COLUMN=VALUE."""
-    rows: np.ndarray
-    """(pair of the scope,) ascending rows of the table."""
-    column: str = ""
-    """The column whose value makes it: "domain", one of `--by`, or "" for pooled."""
 
 
 @dataclass(frozen=True)
@@ -121,17 +98,26 @@ class Study:
     def blocks(self, scope: Scope) -> Iterator[Block]:
         """The metrics of a scope by the pairs for which both their sides are defined, of many pairs some at a time."""
         defined = np.isfinite(self.fact[scope.rows]) & np.isfinite(self.hall[scope.rows])
-        alike: dict[bytes, list[int]] = {}
-        for metric, pattern in enumerate(np.packbits(defined, axis=0).T):
-            alike.setdefault(pattern.tobytes(), []).append(metric)
-        for several in map(np.array, alike.values()):
-            rows = scope.rows[defined[:, several[0]]]
-            step = max(1, MOST_CELLS // max(1, len(rows)))
-            parts = (several[start : start + step] for start in range(0, len(several), step))
+        for metrics, used in alike(defined):
+            rows = scope.rows[used]
             groups, domains = numbered(self.groups[rows]), self.domains[rows]
-            for metrics in parts:
-                sides = (side[np.ix_(rows, metrics)] for side in (self.fact, self.hall))
-                yield Block(metrics, rows, *sides, self.lengths[rows], groups, domains, self.closed[rows])
+            sides = (side[np.ix_(rows, metrics)] for side in (self.fact, self.hall))
+            yield Block(metrics, rows, *sides, self.lengths[rows], groups, domains, self.closed[rows])
+
+
+def alike(defined: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(metric,) places of metrics that are defined in the same rows, and (row,) in which; `MOST_CELLS` at a time.
+
+    Args:
+        defined: (row, metric).
+    """
+    same: dict[bytes, list[int]] = {}
+    for metric, pattern in enumerate(np.packbits(defined, axis=0).T):
+        same.setdefault(pattern.tobytes(), []).append(metric)
+    for metrics in map(np.array, same.values()):
+        used = defined[:, metrics[0]]
+        step = max(1, MOST_CELLS // max(1, int(used.sum())))
+        yield from ((metrics[start : start + step], used) for start in range(0, len(metrics), step))
 
 
 def label_numbers(labels: pl.Series) -> np.ndarray:
@@ -185,8 +171,9 @@ def build_study(
     everything = table.with_columns(further)
     groups, made_by, closed = _clusters(table, everything, cluster_by, notes)
     if carried:
-        by = [*by, *_carried(everything, found, by, notes)]
-    scopes = _scopes(everything, by, notes)
+        measured = {name for pair in found for name in (pair.fact, pair.hall, f"{pair.metric}_diff")}
+        by = [*by, *carried_columns(everything, measured, by, notes)]
+    scopes = find_scopes(everything, by, notes)
     logprobs = _both(table, ("logprob_fact", "logprob_hall"))
     domains = pl.Series([""] * table.height) if "domain" not in everything.columns else everything["domain"]
     return Study(
@@ -219,7 +206,7 @@ def _sorted_out(
     classes: list[MetricPair] = []
     passed_over: list[str] = []
     for pair in found:
-        if all(_is_number(table[name]) for name in (pair.fact, pair.hall)):
+        if all(is_number(table[name]) for name in (pair.fact, pair.hall)):
             numeric.append(pair)
         elif (known := declared(pair.metric)) and known.metric.kind == "category":
             classes.append(pair)
@@ -228,7 +215,8 @@ def _sorted_out(
     return numeric, classes, passed_over
 
 
-def _is_number(column: pl.Series) -> bool:
+def is_number(column: pl.Series) -> bool:
+    """Whether a column holds numbers, as text where a CSV file had them beside empty cells."""
     kind = column.dtype
     if kind == pl.String:
         # In CSV a column without a value, or with NaN among its numbers, is read as text.
@@ -259,7 +247,7 @@ def _values(table: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
 
 def _both(table: pl.DataFrame, names: tuple[str, str]) -> np.ndarray | None:
     """(row, 2) values of two columns; None where one is not there or no number."""
-    if all(name in table.columns and _is_number(table[name]) for name in names):
+    if all(name in table.columns and is_number(table[name]) for name in names):
         return _values(table, names)
     return None
 
@@ -300,7 +288,7 @@ def _clusters(
         raise unknown_column(by, [name for name in everything.columns if everything[name].n_unique() < table.height])
     if by is None and "group" in table.columns:
         labels, made_by = table["group"], "the column group of the table"
-        own = _numbers(labels)
+        own = cluster_numbers(labels)
         if found is not None and len(np.unique(own)) < MIN_CLUSTERS <= found.labels.n_unique():
             more = f"--cluster-by both makes {found.labels.n_unique()}"
             notes.append(
@@ -314,74 +302,14 @@ def _clusters(
     else:
         labels, made_by = pl.Series([None] * table.height, dtype=pl.String), "rows"
         notes.append("No groups are known: each row is its own cluster.")
-    return _numbers(labels), made_by, found
+    return cluster_numbers(labels), made_by, found
 
 
-def _numbers(labels: pl.Series) -> np.ndarray:
+def cluster_numbers(labels: pl.Series) -> np.ndarray:
     """(row,) labels numbered from 0; a row without a label is a cluster of its own."""
     own = pl.Series([f"row {row}" for row in range(len(labels))])
     # The prefix keeps a label from meeting a row's stand-in.
     return label_numbers(("group " + labels.cast(pl.String)).zip_with(labels.is_not_null(), own))
-
-
-def _carried(table: pl.DataFrame, found: Sequence[MetricPair], by: Sequence[str], notes: list[str]) -> list[str]:
-    """Columns that the data carried along and whose few values make scopes."""
-    measured = {name for pair in found for name in (pair.fact, pair.hall, f"{pair.metric}_diff")}
-    names = [
-        column.name
-        for column in table
-        if column.name not in measured | _NOT_CARRIED | set(by)
-        and not _MEASURED_NAME.search(column.name)
-        and (column.dtype in (pl.String, pl.Boolean, pl.Categorical) or column.dtype.is_integer())
-        and 2 <= column.n_unique() <= MOST_CARRIED
-        and (column.value_counts()["count"] >= FEWEST_CARRIED).sum() > 1
-    ]
-    if names:
-        notes.append(f"Columns with 2 to {MOST_CARRIED} values are scopes too: {', '.join(names)}.")
-    return names
-
-
-def _scopes(table: pl.DataFrame, by: Sequence[str], notes: list[str]) -> tuple[Scope, ...]:
-    everything = Scope(POOLED, np.arange(table.height))
-    domains: list[Scope] = []
-    number = table["domain"].n_unique() if "domain" in table.columns else 0
-    if number > MOST_VALUES:
-        notes.append(f"There are {number} domains, too many for a scope each: only pooled is tested.")
-    elif number:
-        domains = _scopes_of(table["domain"], prefix="")
-    if len(domains) == 1:
-        notes.append(f"All pairs are of one domain ({domains[0].name}), which is what pooled says.")
-        domains = []
-    for name in by:
-        if name not in table.columns:
-            known = [column for column in table.columns if column in ("domain", "complexity", "group")]
-            raise InputError(f"--by {name}: no such column in the table or the pairs; {_suggested(table, known)}")
-    further = [scope for name in dict.fromkeys(by) for scope in _scopes_of(table[name], prefix=f"{name}=")]
-    return (*domains, everything, *further)
-
-
-def _suggested(table: pl.DataFrame, known: Sequence[str]) -> str:
-    carried = [name for name in table.columns if table[name].n_unique() <= MOST_VALUES and "_fact" not in name]
-    names = list(dict.fromkeys([*known, *carried]))[:6]
-    return f"give one such as {', '.join(names)}" if names else "it has none with few values"
-
-
-def _scopes_of(column: pl.Series, prefix: str) -> list[Scope]:
-    """One scope for each value of a column, in order of appearance."""
-    values = column.unique(maintain_order=True)
-    if len(values) > MOST_VALUES:
-        raise InputError(
-            f"--by {column.name}: {len(values)} different values are too many scopes; "
-            f"give a column with at most {MOST_VALUES}"
-        )
-    found: list[Scope] = []
-    for value in values:
-        name = f"{prefix}{'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
-        if not prefix and name == POOLED:
-            name = f"domain={POOLED}"
-        same = column.is_null() if value is None else column.eq(value).fill_null(value=False)
-        found.append(Scope(name, np.flatnonzero(same.to_numpy()), column.name))
-    return found
 
 
 def _cross_tables(table: pl.DataFrame, classes: Sequence[MetricPair], scopes: Sequence[Scope]) -> pl.DataFrame:

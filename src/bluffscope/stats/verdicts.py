@@ -28,6 +28,8 @@ class Evidence:
     """Why it cannot be judged (`barring`); None where it can."""
     held: str = "length"
     """What is held constant, in words."""
+    of: str = "pairs"
+    """What n counts: pairs, or labelled texts."""
     mean_diff: float | None = None
     dz: float | None = None
     adj_mean_diff: float | None = None
@@ -43,8 +45,13 @@ class Evidence:
     n_equal_length: int | None = None
     equal_length_dz: float | None = None
 
+    @property
+    def symbol(self) -> str:
+        """The standardised effect's name."""
+        return "d_z" if self.of == "pairs" else "g"
 
-MEASURED_EVIDENCE: Final = tuple(field.name for field in fields(Evidence) if field.name not in ("barred", "held"))
+
+MEASURED_EVIDENCE: Final = tuple(field.name for field in fields(Evidence) if field.name not in ("barred", "held", "of"))
 """What is measured under the same names."""
 
 
@@ -107,7 +114,7 @@ def few_clusters(number: int) -> str:
 
 
 def _numbers(evidence: Evidence) -> str:
-    raw = f"d_z {evidence.dz:+.2f} (q {_p(evidence.raw_q)})"
+    raw = f"{evidence.symbol} {evidence.dz:+.2f} (q {_p(evidence.raw_q)})"
     if evidence.held == "nothing":
         return f"{raw}, all lengths equal"
     where = {"length": "at equal length", "the completion": "at equal wording"}
@@ -141,8 +148,8 @@ def _undecided(evidence: Evidence, *, same_sign: bool) -> str:
         return f"an effect only where {held} is held constant"
     seen = "no effect shown"
     if evidence.mde80 is not None:
-        seen += f"; {evidence.n} pairs show d_z {evidence.mde80:.2f} with 80 % power"
-    if evidence.n < EQUIVALENCE_PAIRS:
+        seen += f"; {evidence.n} {evidence.of} show {evidence.symbol} {evidence.mde80:.2f} with 80 % power"
+    if evidence.of == "pairs" and evidence.n < EQUIVALENCE_PAIRS:
         return f"{seen}, and fewer than about {EQUIVALENCE_PAIRS} cannot show that there is none"
     return seen
 
