@@ -23,128 +23,13 @@ import numpy as np
 import polars as pl
 from scipy.stats import binomtest
 
-from bluffscope.stats import Resampling
-from bluffscope.stats.analysis import judge_study
 from bluffscope.stats.multiplicity import benjamini_hochberg
-from bluffscope.stats.study import build_study
+from made_up_pairs import SHAPES, Data, closed, clustered, effect, length_alone, mirrors, slope, unequal_spread
+from write_simulations import tables
 
-FAMILY = 20
-"""Metrics of a table, independent of each other; their lengths and groups are the same."""
 STRICT = 0.001
-NOTHING_DRAWN = Resampling(resamples=0, flips=0)
-SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "linear": lambda length: length,
-    "log": np.log,
-    "sqrt": np.sqrt,
-    "quadratic": np.square,
-    "threshold": lambda length: (length > np.median(length)).astype(float),
-    "saturating": lambda length: 1 - np.exp(-length / 4),
-    "1/L": lambda length: 1 / length,
-}
-ROUGH = ("threshold", "1/L")
-
-
-@dataclass(frozen=True)
-class Data:
-    """One made-up table: differences of all metrics and what belongs to its pairs."""
-
-    differences: np.ndarray
-    """(pair, metric)"""
-    lengths: np.ndarray
-    """(pair, 2) of fact and hallucination."""
-    groups: np.ndarray | None = None
-    answers: np.ndarray | None = None
-    """(pair, 2) of closed completions."""
-
-    def rows(self) -> pl.DataFrame:
-        """The statistics of the metrics over all pairs."""
-        pairs, metrics = self.differences.shape
-        table = {f"m{metric}_fact": np.zeros(pairs) for metric in range(metrics)}
-        table |= {f"m{metric}_hall": self.differences[:, metric] for metric in range(metrics)}
-        table |= {"fact_tokens": self.lengths[:, 0], "hall_tokens": self.lengths[:, 1], "pair_id": np.arange(pairs)}
-        texts = None
-        if self.groups is not None:
-            table["group"] = self.groups
-        if self.answers is not None:
-            prompts = [f"question {pair}" for pair in range(pairs)]
-            texts = pl.DataFrame({"pair_id": table["pair_id"], "prompt": prompts})
-            texts = texts.with_columns(fact=self.answers[:, 0], hallucination=self.answers[:, 1])
-        study = build_study(pl.DataFrame(table), texts, carried=False)
-        return judge_study(study, "scope", NOTHING_DRAWN)[0]
-
-
 Make = Callable[[np.random.Generator], Data]
-
-
-def lengths(rng: np.random.Generator, pairs: int, mean: float, sd: float = 2, longest: int = 8) -> np.ndarray:
-    """(pair, 2): facts of 3 tokens and more, hallucinations longer by a rounded normal."""
-    fact = rng.integers(3, longest + 1, pairs)
-    return np.column_stack([fact, np.maximum(1, fact + rng.normal(mean, sd, pairs).round().astype(int))])
-
-
-def noise(rng: np.random.Generator, pairs: int, kind: str = "normal") -> np.ndarray:
-    """(pair, metric) with mean 0."""
-    size = (pairs, FAMILY)
-    if kind == "t2":
-        return rng.standard_t(2, size)
-    if kind == "skew":
-        return rng.exponential(size=size) - 1
-    found = rng.normal(size=size)
-    return found.round() if kind == "ties" else found
-
-
-def effect(
-    rng: np.random.Generator, *, pairs: int, dz: float, mean: float, kind: str = "normal", longest: int = 8
-) -> Data:
-    """The same effect everywhere, and lengths that do not matter."""
-    return Data(dz + noise(rng, pairs, kind), lengths(rng, pairs, mean, longest=longest))
-
-
-def unequal_spread(rng: np.random.Generator, *, pairs: int) -> Data:
-    """No effect; differences spread the more the more lengths differ."""
-    both = lengths(rng, pairs, 0)
-    return Data(noise(rng, pairs) * (1 + np.abs(both[:, 1] - both[:, 0]))[:, None], both)
-
-
-def clustered(rng: np.random.Generator, *, pairs: int, groups: np.ndarray, dz: float = 0) -> Data:
-    """Pairs of a group share half of their variance, and half of that of their lengths."""
-    shared = noise(rng, int(groups.max()) + 1)[groups]
-    fact = rng.integers(3, 9, pairs)
-    differences = rng.normal(0, np.sqrt(2), int(groups.max()) + 1)[groups] + rng.normal(0, np.sqrt(2), pairs)
-    both = np.column_stack([fact, np.maximum(1, fact + differences.round().astype(int))])
-    return Data(dz * np.sqrt(2) + shared + noise(rng, pairs), both, groups)
-
-
-def mirrors(rng: np.random.Generator, *, pairs: int, dz: float = 0) -> Data:
-    """Counterbalanced: each pair's mirror has its fact for a hallucination; what texts do cancels, truth does not."""
-    half = pairs // 2
-    text, both = noise(rng, half), lengths(rng, half, 0)
-    differences = np.concatenate([text, -text]) + noise(rng, pairs)
-    return Data(dz * np.sqrt(2) + differences, np.concatenate([both, both[:, ::-1]]), np.tile(np.arange(half), 2))
-
-
-def closed(rng: np.random.Generator, *, pairs: int, answers: Sequence[str], dz: float = 0, fixed: bool = False) -> Data:
-    """Answers of a closed set, each with an effect of its own of 1 sd; `fixed`: the first is always the fact."""
-    number = len(answers)
-    fact = np.zeros(pairs, dtype=int) if fixed else rng.integers(0, number, pairs)
-    hall = (fact + rng.integers(1, number, pairs)) % number
-    wording = noise(rng, number)
-    names = np.array(answers)[np.column_stack([fact, hall])]
-    return Data(dz + wording[hall] - wording[fact] + noise(rng, pairs), np.ones((pairs, 2), dtype=int), answers=names)
-
-
-def length_alone(rng: np.random.Generator, *, pairs: int, shape: str, mean: float, size: float) -> Data:
-    """Length does everything: f(L_hall) - f(L_fact) with `size` times the noise's sd."""
-    both = lengths(rng, pairs, mean)
-    values = SHAPES[shape](both.astype(float))
-    acts = values[:, 1] - values[:, 0]
-    return Data(size * (acts / acts.std())[:, None] + noise(rng, pairs), both)
-
-
-def slope(rng: np.random.Generator, *, pairs: int, by: float) -> Data:
-    """Differences of slope x dL + noise of sd 1."""
-    both = lengths(rng, pairs, 1)
-    return Data(by * (both[:, 1] - both[:, 0])[:, None] + noise(rng, pairs)[:, :1], both)
+ROUGH = ("threshold", "1/L")
 
 
 def significant(name: str) -> Callable[[pl.DataFrame], pl.Series]:
@@ -451,37 +336,26 @@ def run(share: float, workers: int, only: str) -> list[Result]:
 
 def main() -> int:
     """Simulate, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", type=float, default=1.0, help="of the tables, for a quick look")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--json", type=Path, help="also write all cells to this file")
     parser.add_argument("--only", default="", help="tables whose title holds this")
+    parser.add_argument("--json", type=Path, help="also write all cells to this file")
     options = parser.parse_args()
     results = run(options.share, options.workers, options.only)
     failed = [result.cell for result in results if not result.holds]
-    for table in dict.fromkeys(result.cell.table for result in results):
-        print_table(table, [result for result in results if result.cell.table == table])
+    content = [
+        {name: getattr(result.cell, name) for name in ("table", "row", "column", "most", "least", "truth")}
+        | {"share": result.share, "tried": result.tried, "shown": str(result)}
+        for result in results
+    ]
+    print(tables(content))
     print(f"\n{len(results)} cells, {len(failed)} outside their bound")
     for cell in failed:
         print(f"FAILS: {cell.table}: {cell.row}, {cell.column}")
     if options.json:
-        content = [
-            {name: getattr(result.cell, name) for name in ("table", "row", "column", "most", "least", "truth")}
-            | {"share": result.share, "tried": result.tried}
-            for result in results
-        ]
         options.json.write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
     return int(bool(failed))
-
-
-def print_table(title: str, results: Sequence[Result]) -> None:
-    """A table in Markdown: percent, with a star outside the bound."""
-    columns = list(dict.fromkeys(result.cell.column for result in results))
-    values = {(result.cell.row, result.cell.column): str(result) for result in results}
-    unit = "" if results[0].cell.truth is not None else ", %"
-    print(f"\n**{title[0].upper()}{title[1:]}**{unit}\n\n| | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
-    for row in dict.fromkeys(result.cell.row for result in results):
-        print(f"| {row} | {' | '.join(values.get((row, column), '') for column in columns)} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Statistics of a table of pairs or labelled texts: effects, intervals, length control, multiplicity, verdicts; no torch, no ray."""
+"""Statistics of pairs and of labelled texts: effects, length control, multiplicity, verdicts; no torch, no ray."""
 
 from bluffscope.stats.analysis import STATS_SCHEMA, StatsResult, analyse_table
 from bluffscope.stats.cells import Resampling

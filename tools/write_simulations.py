@@ -1,0 +1,77 @@
+"""The simulations of docs/statistics.md: tables and picture, from what `simulate_verdicts.py --json` wrote.
+
+python tools/simulate_verdicts.py --json docs/assets/simulated_verdicts.json
+python tools/write_simulations.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import altair as alt
+import polars as pl
+
+DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
+CELLS: Final = DOCS / "assets" / "simulated_verdicts.json"
+PAGE: Final = DOCS / "statistics.md"
+PICTURE: Final = DOCS / "images" / "verdicts.svg"
+START, END = "<!-- simulated -->\n", "<!-- /simulated -->"
+
+
+def tables(cells: list[dict[str, Any]]) -> str:
+    """All tables in Markdown."""
+    lines: list[str] = []
+    for title in dict.fromkeys(cell["table"] for cell in cells):
+        inside = [cell for cell in cells if cell["table"] == title]
+        columns = list(dict.fromkeys(cell["column"] for cell in inside))
+        shown = {(cell["row"], cell["column"]): cell["shown"] for cell in inside}
+        unit = "" if inside[0]["truth"] is not None else ", %"
+        lines += ["", f"**{title[0].upper()}{title[1:]}**{unit}", "", f"| | {' | '.join(columns)} |"]
+        lines.append(f"|---|{'---:|' * len(columns)}")
+        for row in dict.fromkeys(cell["row"] for cell in inside):
+            lines.append(f"| {row} | {' | '.join(shown.get((row, column), '') for column in columns)} |")
+    return "\n".join(lines)
+
+
+def page(text: str, cells: list[dict[str, Any]]) -> str:
+    """The page with the tables between its marks."""
+    before, rest = text.split(START)
+    return f"{before}{START}{tables(cells)}\n\n{END}{rest.split(END)[1]}"
+
+
+def picture(cells: list[dict[str, Any]]) -> alt.HConcatChart:
+    """Shares of false findings: without an effect, and where length is all there is."""
+    rows = pl.DataFrame(cells, infer_schema_length=None).with_columns(percent=100 * pl.col("share"))
+    parts = [
+        ("no effect: adj_p < .05", "no effect: adjusted p < .05", 20),
+        ("no effect: families with `separates`", "no effect: families of 20 with a `separates`", 20),
+        ("length alone, 0.5 sd: the straight line's p < .05", "length alone: p < .05, straight line", 100),
+        ("length alone, 0.5 sd: adj_p < .05", "length alone: p < .05, this model", 100),
+    ]
+    charts = [_dots(rows.filter(pl.col("table") == table), title, most) for table, title, most in parts]
+    return alt.hconcat(*charts).configure_view(stroke=None).configure(font="Verdana, Arial, sans-serif")
+
+
+def _dots(rows: pl.DataFrame, title: str, most: int) -> alt.LayerChart:
+    x = alt.X("percent:Q", title="%", scale=alt.Scale(domain=[0, most], clamp=True))
+    dots = alt.Chart(rows.select("row", "column", "percent")).mark_point(filled=True, size=45, opacity=0.7)
+    line = alt.Chart(pl.DataFrame({"percent": [5]})).mark_rule(strokeDash=[4, 3]).encode(x="percent:Q")
+    y = alt.Y("row:N", title=None, sort=rows["row"].unique(maintain_order=True).to_list())
+    return (
+        alt.layer(line, dots.encode(x=x, y=y, color=alt.Color("column:N", title=None, sort=None)))
+        .properties(title=title, width=190, height=alt.Step(20))
+        .resolve_scale(color="independent")
+    )
+
+
+def main() -> None:
+    """Write page and picture."""
+    cells = json.loads(CELLS.read_text(encoding="utf-8"))
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), cells), encoding="utf-8")
+    picture(cells).save(PICTURE)
+
+
+if __name__ == "__main__":
+    main()
