@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from bluffscope.pairs.fields import RowError
+from bluffscope.pairs.links import Links
 from bluffscope.pairs.source import Source
 from bluffscope.records import Pair
 from bluffscope.stats.sampling import whole_groups
@@ -17,6 +18,12 @@ class Rows(Protocol):
     """What the linter reads, twice: a `Source`, or a part of one."""
 
     name: str
+    cluster_by: str
+    """See `DataOptions`."""
+
+    def known(self) -> tuple[np.ndarray, Links] | None:
+        """(pair,) number of each pair's group, and the links of the whole source, where a scan has found them."""
+        ...
 
     def rows(self) -> Iterator[tuple[str, Pair | RowError]]:
         """Each record in input order: its place, and its pair or why it is none."""
@@ -31,7 +38,7 @@ class GroupSample:
     """
 
     def __init__(self, source: Source, most: int, seed: int) -> None:
-        self.name = source.name
+        self.name, self.cluster_by = source.name, source.cluster_by
         self._source = source
         scan = source.scan()
         self.total = scan.count
@@ -39,6 +46,11 @@ class GroupSample:
         numbers = scan.groups.numbers()
         order = np.random.default_rng(seed).permutation(int(numbers.max()) + 1)
         self._wanted = whole_groups(numbers, order, most)
+
+    def known(self) -> tuple[np.ndarray, Links]:
+        """As `Source.known`, of the pairs drawn; the links are those of all."""
+        scan = self._source.scan()
+        return scan.groups.numbers()[self._wanted], scan.links
 
     def rows(self) -> Iterator[tuple[str, Pair | RowError]]:
         """As `Source.rows`, of the pairs drawn; their places in the input are as they are."""
