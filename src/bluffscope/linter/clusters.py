@@ -46,7 +46,7 @@ def cluster_findings(links: Links) -> Iterator[Finding]:
         message = (
             f"{chain.cluster:,} of {count(chain.pairs)}{where(chain.scope)} are one cluster, chained by completions "
             f"that are true in one pair and false in another ({short(chain.text)} in {quoted(chain.true)} and "
-            f"{quoted(chain.false)}): swap facts in twos (A with B, C with D) or within small disjoint sets instead."
+            f"{quoted(chain.false)}): swap facts in twos (A with B, C with D) or within small disjoint sets."
         )
         yield Finding("chained-pairs", message, scope=chain.scope)
     if links.closed:

@@ -33,8 +33,9 @@ class Rows(Protocol):
 class GroupSample:
     """Whole groups of a source's pairs, drawn at random until they hold as many pairs as are wanted.
 
-    Pairs that share a prompt or a completion are of one group: what the linter finds between pairs, it finds in a
-    sample of groups as in the whole. The source is still read from end to end, but nothing is done with the others.
+    Pairs that share a prompt or an open completion are of one group (unless --cluster-by says otherwise): what the
+    linter finds between pairs, it finds in a sample of groups as in the whole. The source is still read from end to
+    end, but nothing is done with the others.
     """
 
     def __init__(self, source: Source, most: int, seed: int) -> None:
