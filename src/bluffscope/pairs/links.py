@@ -84,7 +84,9 @@ def find_links(builder: GroupBuilder, groups: np.ndarray, pairs: Callable[[], It
         closed=tuple(sorted(answers, key=lambda answer: (-answer[1], answer[0]))),
         revealing=tuple(revealing[:1] if POOLED in revealing else revealing),
         few=tuple(few[:1] if few and few[0].scope == POOLED else few),
-        chains=tuple(Chain(*sizes, *texts[true], texts[false][1]) for *sizes, true, false in chains),
+        chains=tuple(
+            Chain(scope, cluster, size, *texts[true], texts[false][1]) for scope, cluster, size, true, false in chains
+        ),
     )
 
 

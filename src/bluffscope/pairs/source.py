@@ -205,7 +205,7 @@ class Source:
             raise InputError(f"{where}: field {name} {labels.said(side)}")
         self._refuse_repeated_ids(builder.id_hashes)
         groups = builder.groups()
-        links = find_links(builder, groups.numbers(), lambda: (pair for _, pair in self._checked()))
+        links = find_links(builder, groups.numbers(), self._again)
         return Scan(domains.total(), groups, links, kinds.columns(), dict(domains), digest.hexdigest())
 
     def _checked(self) -> Iterator[tuple[Record, Pair]]:
@@ -216,6 +216,11 @@ class Source:
         for file in self._files:
             for record in read_records(file):
                 yield file, record
+
+    def _again(self) -> Iterator[Pair]:
+        self._refuse_change()
+        yield from (pair for _, pair in self._checked())
+        self._refuse_change()
 
     def _refuse_repeated_ids(self, hashes: np.ndarray) -> None:
         ordered = np.sort(hashes)
