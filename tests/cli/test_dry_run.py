@@ -49,6 +49,17 @@ def test_it_says_what_the_run_takes_and_writes_nothing(dry, tmp_path, monkeypatc
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_it_says_that_there_are_too_few_clusters_and_which_answers_are_closed(call, tiny_model, tiny_saes, tmp_path):
+    flags = ("analyze", "--dry-run", "--model", tiny_model, "--sae", tiny_saes, "--data")
+    answers = ("yes", "no"), ("no", "yes")
+    rows = [
+        {"prompt": f"Is {i} even?", "fact": fact, "hallucination": hall} for i in range(5) for fact, hall in answers
+    ]
+    said = call(*flags, tiny.write_pairs(tmp_path / "pairs.jsonl", rows)).out
+    assert "Few clusters: No verdict will be given: only 5 clusters in 10 pairs" in said
+    assert "Closed answers: Answers of a closed set, 'no' (10 pairs), 'yes' (10 pairs), link no pairs" in said
+
+
 def test_gpus_of_a_kind_stand_beside_this_machine_with_what_is_assumed(dry):
     said = dry("--gpus", 8, "--gpu-kind", "a100", "--dtype", "bfloat16")
     assert "8 x a100" in said

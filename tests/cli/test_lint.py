@@ -102,7 +102,7 @@ def test_odd_texts_stay_on_their_lines_and_are_no_markup(call, tmp_path):
 def test_help_is_quick_and_names_the_options(call):
     outcome = call("lint", "--help")
     assert outcome.code == 0
-    for flag in ("--columns", "--domain-from", "--join", "--limit", "--model", "--format", "--json"):
+    for flag in ("--columns", "--domain-from", "--join", "--limit", "--cluster-by", "--model", "--format", "--json"):
         assert flag in outcome.out
     assert "lint" in call("--help").out
 
@@ -116,17 +116,45 @@ def test_analyze_carries_the_findings_and_is_not_stopped_by_errors(call, tiny_fl
     outcome = call("analyze", *flags)
     assert outcome.code == 0, outcome.err
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("Lint: ")]
-    assert line.startswith("Lint: 1 error (same completions: 1 pair), 1 warning (same last token: ")
+    assert line.startswith("Lint: 1 error (same completions: 1 pair), 2 warnings (few clusters; same last token: ")
     assert line.endswith("; see manifest.json")
     lint = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["lint"]
     assert {finding["code"] for finding in lint["findings"]} >= {"same-completions", "same-last-token"}
     assert lint["findings"][0]["pairs"] == ["0-1"]
 
 
-def test_analyze_says_nothing_of_clean_pairs(call):
+def test_analyze_says_of_clean_pairs_only_that_they_are_few(call):
     outcome = call("analyze", "--limit", "4")
     assert outcome.code == 0, outcome.err
-    assert "Lint:" not in outcome.out
+    assert "Lint: 1 warning (few clusters); see manifest.json" in outcome.out
+
+
+def test_clusters_by_a_column_are_said_and_an_unknown_column_is_refused_before_a_model_is_loaded(
+    call, refused, tmp_path
+):
+    rows = [row | {"source": i // 2} for i, row in enumerate(clean_pairs(40))]
+    data = written(tmp_path / "d.jsonl", rows)
+    outcome = call("lint", data, "--cluster-by", "source")
+    assert outcome.code == 0
+    assert outcome.out.startswith("d: 40 pairs in 20 groups (--cluster-by source): no finding\n")
+    says = (
+        "--cluster-by place: no such column; use both, prompt, completion or a column out of 'domain', 'complexity', "
+    )
+    refused("lint", data, "--cluster-by", "place", says=says)
+    refused("analyze", "--data", data, "--cluster-by", "place", "--model", "nowhere", "--sae", "nowhere", says=says)
+
+
+def test_an_answer_that_is_always_right_fails_and_a_closed_set_does_not(call, tmp_path):
+    rows = [row | {"fact": "north", "hallucination": "south"} for row in clean_pairs(40)]
+    outcome = call("lint", written(tmp_path / "d.jsonl", rows))
+    assert outcome.code == 1
+    assert "error: answer is label\n" in outcome.out
+    swapped = [row | {"fact": "south", "hallucination": "north"} if i % 2 else row for i, row in enumerate(rows)]
+    outcome = call("lint", written(tmp_path / "d.jsonl", swapped), "--format", "json")
+    assert outcome.code == 0
+    content = json.loads(outcome.out)
+    assert content["cluster_by"] == "both"
+    assert [finding["code"] for finding in content["findings"]] == ["closed-answers"]
 
 
 def test_a_name_that_is_no_utf_8_and_a_number_that_is_none_make_valid_json(tmp_path):

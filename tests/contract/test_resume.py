@@ -19,6 +19,7 @@ from bluffscope.errors import RunFolderError
 from bluffscope.runs.identity import BY_IDENTITY, FREE
 from bluffscope.runs.resume import resumable
 from bluffscope.table.folder import RunFolder
+from bluffscope.table.journal import Journal
 from faults import Fault, killed
 
 HALF = crashing.PAIRS // 2
@@ -53,6 +54,7 @@ CHANGES = {
     "--position completion-mean": "--position: the run has 'last', not 'completion-mean'",
     "--join ,": "--join: the run has 'auto', not ','",
     "--limit 5": "--limit: the run has None, not 5",
+    "--cluster-by prompt": "--cluster-by: the run has 'both', not 'prompt'",
     "--shard-pairs 3": "--shard-pairs: the run has 2, not 3",
     "--strategy batched": "--strategy: the run has 'packed', not 'batched'",
     "--logprob": "--logprob: the run has False, not True",
@@ -91,6 +93,43 @@ def test_a_run_with_the_join_of_earlier_versions_keeps_it(call, options, tmp_pat
     metrics = [(tmp_path / name / "metrics.parquet").read_bytes() for name in ("whole", "run", "again")]
     assert metrics[0] == metrics[1] == metrics[2]
     assert "join: ' '" in (tmp_path / "again" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_run_of_the_version_before_clusters_ends_with_the_groups_of_this_one(
+    call, tiny_model, tiny_saes, tmp_path, monkeypatch, closed
+):
+    """Shards whose groups are others now are measured again; where no completion is closed, all are kept."""
+    data = crashing.write_pairs(tmp_path / "pairs.jsonl")
+    if closed:
+        sides = ("yes", "no"), ("no", "yes")
+        rows = [{"prompt": f"Is it {i}?" + " very" * 70 * (i == 3)} for i in range(12)]
+        rows = [row | dict(zip(("fact", "hallucination"), sides[i % 2], strict=True)) for i, row in enumerate(rows)]
+        tiny.write_pairs(data, rows)
+    options = crashing.flags(tiny_model, tiny_saes, data)
+    ends = call("analyze", *options, "--out", tmp_path / "whole").code
+    commit = Journal.commit
+
+    def until_full(journal, shard, *rest):
+        if shard.number == 3:
+            raise RunFolderError("full")
+        commit(journal, shard, *rest)
+
+    with monkeypatch.context() as before:
+        before.setattr("bluffscope.pairs.groups.CLOSED_PAIRS", 1000)
+        before.setattr(Journal, "commit", until_full)
+        assert "full" in call("analyze", *options, "--out", tmp_path / "run").said
+    written = tmp_path / "run" / "config.yaml"
+    written.write_text(written.read_text().replace("  cluster_by: both\n", ""))
+    identity = json.loads((tmp_path / "run" / "shards" / "run.json").read_text())
+    del identity["options"]["cluster_by"]
+    (tmp_path / "run" / "shards" / "run.json").write_text(json.dumps(identity))
+    outcome = call("analyze", "--resume", tmp_path / "run")
+    assert outcome.code == ends, outcome.said
+    assert outcome.said.count("measured again") == (3 if closed else 0)
+    crashing.check_equal(tmp_path / "run", tmp_path / "whole")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["data"]["cluster_by"] == manifest["lint"]["cluster_by"] == "both"
 
 
 def test_other_pairs_other_weights_and_other_saes_are_refused(call, half, options, tiny_model, tiny_saes, tmp_path):

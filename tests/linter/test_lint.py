@@ -79,7 +79,8 @@ def test_every_planted_fault_is_found_by_pair_id(faulty, code):
 
 
 def test_every_code_of_the_linter_is_planted_in_words_or_in_tokens():
-    told = {"not-judged", "labels-as-texts"}  # of a whole data set: see below
+    of_clusters = {"answer-is-label", "few-clusters", "chained-pairs", "closed-answers"}  # test_clusters.py
+    told = {"not-judged", "labels-as-texts"} | of_clusters  # of a whole data set: see below
     in_tokens = {"same-last-token", "boundary-merge", "token-length-imbalance", "no-token"}
     assert set(planted()[1]) | in_tokens | told == set(CODES)
     assert not set(planted()[1]) & in_tokens
@@ -310,10 +311,10 @@ def test_a_trifle_is_no_finding_however_many_pairs_there_are(lint):
 
 
 def test_pairs_of_one_group_count_once(lint):
-    """Sixty pairs that share one completion are one piece of evidence, whatever their lengths."""
+    """Sixty pairs that share a prompt are one piece of evidence, whatever their lengths."""
     rows = with_lengths([3] * 60)
     for row in rows:
-        row["fact"] = "one and the same"
+        row["prompt"] = "one and the same"
     report = lint(rows)
     assert report.scopes[0].groups == 1
     assert not report.of("length-imbalance")

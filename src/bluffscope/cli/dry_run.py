@@ -62,6 +62,7 @@ def _table(found: Forecast) -> Table:
 
 
 def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
+    from bluffscope.linter.clusters import cluster_findings
     from bluffscope.runs.forecast import REACHED
 
     yield "Measured here: matrix products, geometry, tokenising and reading. Not included: linter and report."
@@ -74,6 +75,9 @@ def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
             yield "float32 does not use the tensor cores; --dtype bfloat16 does."
     if config.engine.batch_size != "auto":
         yield f"With --batch-size {config.engine.batch_size}, as asked."
+    yield from (
+        f"{found.code.replace('-', ' ').capitalize()}: {found.message}" for found in cluster_findings(found.links)
+    )
 
 
 def duration(seconds: float) -> str:

@@ -77,6 +77,8 @@ def _print(report: LintReport, console: LastingConsole) -> None:
         if number
     )
     groups = count(report.scopes[0].groups, "group")
+    if report.cluster_by != DataOptions.cluster_by:
+        groups += f" (--cluster-by {report.cluster_by})"
     console.say(f"{report.data}: {count(report.rows)} in {groups}{lens}: {counts or 'no finding'}")
     for code, severity in CODES.items():
         if found := report.of(code):

@@ -45,6 +45,9 @@ class DataOptions:
     """Text between prompt and completion; auto is one space, or nothing if there is white space already."""
     limit: int | None = None
     """Use only the first N pairs."""
+    cluster_by: str = "both"
+    """What makes pairs one group: the same prompt, the same completion, both, or the same value of a COLUMN of the
+    data; answers of a closed set, such as yes and no, never do."""
 
 
 @dataclass(frozen=True, kw_only=True)

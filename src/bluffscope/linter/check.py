@@ -10,6 +10,7 @@ import numpy as np
 
 from bluffscope.linter import balance, repeats, wording
 from bluffscope.linter.classifier import SAMPLE_PAIRS, classify, draw_sample
+from bluffscope.linter.clusters import cluster_findings
 from bluffscope.linter.draft import QUOTED_PAIRS, Draft, Excerpt, short
 from bluffscope.linter.findings import CODES, Finding, LintReport, ScopeMeasures
 from bluffscope.linter.near import candidates, near_contradictions
@@ -73,7 +74,9 @@ def lint_source(
     scopes, judged = classify(profile, scopes, sample, looked_up.pairs, seed)
     faults = [Finding("unreadable-row", f"{fault}.", (fault.pair_id,), (fault.index,)) for fault in profile.faults]
     near = near_contradictions(profile, looked_up.compared)
-    findings = [*faults, *map(looked_up.finding, drafts), *near, *judged]
+    # A text classifier could but say the same again.
+    judged = [found for found in judged if found.code != "text-tells" or found.scope not in profile.links.revealing]
+    findings = [*faults, *map(looked_up.finding, drafts), *near, *cluster_findings(profile.links), *judged]
     places = {code: place for place, code in enumerate(CODES)}
     return LintReport(
         data=source.name,
@@ -82,6 +85,7 @@ def lint_source(
         scopes=scopes,
         tokenizer=tokenizer,
         seed=seed,
+        cluster_by=source.cluster_by,
     )
 
 

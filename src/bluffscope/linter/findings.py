@@ -15,6 +15,7 @@ CODES: Final[Mapping[str, Severity]] = {
     "unreadable-row": "error",
     "duplicate-id": "error",
     "labels-as-texts": "error",
+    "answer-is-label": "error",
     "contradiction": "error",
     "same-completions": "error",
     "no-token": "error",
@@ -22,6 +23,9 @@ CODES: Final[Mapping[str, Severity]] = {
     "conflicting-facts": "warning",
     "duplicate-pair": "warning",
     "duplicate-prompt": "info",
+    "few-clusters": "warning",
+    "chained-pairs": "warning",
+    "closed-answers": "info",
     "answer-in-prompt": "warning",
     "same-last-word": "warning",
     "same-last-token": "warning",
@@ -67,7 +71,7 @@ class ScopeMeasures:
     """The domain's name, or "pooled"."""
     pairs: int
     groups: int
-    """Independent units: pairs that share a prompt or a completion count as one."""
+    """Independent units: pairs that share a prompt or an open completion count as one, or as `cluster_by` says."""
     length_dz: float | None
     """Mean of (hallucination - fact) in characters over its standard deviation; None where that is 0."""
     longer: float
@@ -111,6 +115,8 @@ class LintReport:
     """The model whose tokenizer was used as well."""
     seed: int = 0
     """Seed of the text classifier's sample and bootstrap."""
+    cluster_by: str = "both"
+    """What makes pairs one group: an option of the data."""
 
     @property
     def failed(self) -> bool:
@@ -152,6 +158,7 @@ class LintReport:
             "rows": self.rows,
             "tokenizer": self.tokenizer,
             "seed": self.seed,
+            "cluster_by": self.cluster_by,
             "headline": self.headline(),
             "counts": {severity: sum(f.severity == severity for f in self.findings) for severity in SEVERITIES},
             "findings": [

@@ -26,7 +26,7 @@ def lint(data: str | Path | Iterable[Mapping[str, Any]] = "bluff200", **options:
     Args:
         data: a path, "bluff200", or the pairs themselves as mappings, as for `bluffscope.analyze`.
         **options: any option of `bluffscope lint` about data or tokens by its name with underscores: ``columns``,
-            ``domain_from``, ``join``, ``limit``, ``preset``, ``model``, ``revision``.
+            ``domain_from``, ``join``, ``limit``, ``cluster_by``, ``preset``, ``model``, ``revision``.
 
     Raises:
         InputError: options or files that cannot be used, in one line; rows that cannot be used are findings.

@@ -16,6 +16,7 @@ from bluffscope.linter.words import holds, last_piece, negated, white_space
 from bluffscope.pairs.fields import RowError
 from bluffscope.pairs.groups import GroupBuilder
 from bluffscope.pairs.labels import LabelCount
+from bluffscope.pairs.links import Links, find_links, scopes_of
 from bluffscope.records import AUTO_JOIN, Pair, Tokenized
 
 Tokenize = Callable[[Sequence[Pair]], Iterator[Tokenized[Pair] | PairError]]
@@ -47,6 +48,8 @@ class Profile:
     """The records that are no pairs."""
     groups: np.ndarray
     """(pair,) int64: number of each pair's group (docs/data.md)."""
+    links: Links
+    """Of the whole source, if this is a sample."""
     domains: tuple[str, ...]
     """In first-seen order."""
     domain: np.ndarray
@@ -77,11 +80,7 @@ class Profile:
 
     def scopes(self) -> Iterator[tuple[str, np.ndarray]]:
         """All pairs as "pooled", then each domain (unless there is but one), with the positions of its pairs."""
-        yield "pooled", np.arange(len(self.ids))
-        if len(self.domains) > 1:
-            order = np.argsort(self.domain, kind="stable")
-            ends = np.cumsum(np.bincount(self.domain, minlength=len(self.domains)))
-            yield from zip(self.domains, np.split(order, ends[:-1]), strict=True)
+        return scopes_of(self.domains, self.domain)
 
 
 def take_profile(source: Rows, tokenize: Tokenize | None, join: str = AUTO_JOIN) -> Profile:
@@ -91,7 +90,7 @@ def take_profile(source: Rows, tokenize: Tokenize | None, join: str = AUTO_JOIN)
         InputError: A file cannot be read, or not one of its rows is a pair.
     """
     faults: list[RowError] = []
-    builder, tokens = _Builder(join), _TokenBuilder()
+    builder, tokens = _Builder(join, source.cluster_by), _TokenBuilder()
 
     def readable() -> Iterator[Pair]:
         for _, row in source.rows():
@@ -109,25 +108,25 @@ def take_profile(source: Rows, tokenize: Tokenize | None, join: str = AUTO_JOIN)
                 tokens.add(found)
     if not builder.count:
         raise faults[0]
-    return builder.profile(tuple(faults), None if tokenize is None else tokens.profile())
+    groups, links = source.known() or builder.linked(
+        lambda: (row for _, row in source.rows() if not isinstance(row, RowError))
+    )
+    return builder.profile(tuple(faults), groups, links, None if tokenize is None else tokens.profile())
 
 
 class _Builder:
-    def __init__(self, join: str) -> None:
+    def __init__(self, join: str, cluster_by: str) -> None:
         self.count = 0
         self._join = join
         self._labels = LabelCount()
-        self._groups = GroupBuilder()
-        self._domains: dict[str, int] = {}
-        self._domain = array("q")
+        self._groups = GroupBuilder(cluster_by)
         self._lengths = array("q")
         self._flags = bytearray()
 
     def add(self, pair: Pair) -> None:
         completions = (pair.fact, pair.hallucination)
         self.count += 1
-        self._groups.add(pair.id, pair.prompt, pair.fact, pair.hallucination, pair.domain)
-        self._domain.append(self._domains.setdefault(pair.domain, len(self._domains)))
+        self._groups.add_pair(pair)
         self._lengths.extend(map(len, completions))
         self._flags.extend(negated(text) for text in completions)
         self._flags.extend(holds(pair.prompt, text) for text in completions)
@@ -136,15 +135,23 @@ class _Builder:
         self._flags.extend(("own" in spaces and "doubled" not in spaces, "doubled" in spaces))
         self._flags.append(self._labels.add(pair.fact, pair.hallucination) is not None)
 
-    def profile(self, faults: tuple[RowError, ...], tokens: TokenProfile | None) -> Profile:
+    def linked(self, pairs: Callable[[], Iterator[Pair]]) -> tuple[np.ndarray, Links]:
+        """As `Rows.known`, of the pairs taken in; `pairs` reads them again."""
+        groups = self._groups.groups().numbers()
+        return groups, find_links(self._groups, groups, pairs)
+
+    def profile(
+        self, faults: tuple[RowError, ...], groups: np.ndarray, links: Links, tokens: TokenProfile | None
+    ) -> Profile:
         flags = np.frombuffer(bytes(self._flags), dtype=bool).reshape(-1, 8)
         side = self._labels.side()
         return Profile(
             rows=self.count + len(faults),
             faults=faults,
-            groups=self._groups.groups().numbers(),
-            domains=tuple(self._domains),
-            domain=np.array(self._domain),
+            groups=groups,
+            links=links,
+            domains=self._groups.domains,
+            domain=self._groups.domain,
             ids=self._groups.id_hashes,
             prompts=self._groups.prompt_hashes,
             completions=self._groups.completion_hashes,

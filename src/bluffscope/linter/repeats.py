@@ -72,10 +72,13 @@ def duplicate_prompts(profile: Profile) -> Iterator[Draft]:
     whole = _whole(profile)
     for positions in _repeated(profile.prompts):
         if len(np.unique(whole[positions])) > 1:
-            sentence = (
-                f"{len(positions):,} pairs share the prompt {{0.prompt}}: they form one group, so the data holds fewer "
-                "independent pairs than rows."
+            one_group = len(np.unique(profile.groups[positions])) == 1
+            so = (
+                "they form one group, so the data holds fewer independent pairs than rows"
+                if one_group
+                else "--cluster-by takes them for independent"
             )
+            sentence = f"{len(positions):,} pairs share the prompt {{0.prompt}}: {so}."
             yield Draft("duplicate-prompt", positions, sentence)
 
 

@@ -337,7 +337,7 @@ class PairDigest:
         complexity = "" if pair.complexity is None else str(pair.complexity)
         parts = [pair.id, pair.domain, complexity, pair.prompt, pair.fact, pair.hallucination]
         for name in sorted(pair.extra):
-            text = _said(pair.extra[name])
+            text = said(pair.extra[name])
             if text:
                 parts += [name, text]
         encoded = [part.encode() for part in parts]
@@ -349,7 +349,7 @@ class PairDigest:
         return self._hash.hexdigest()
 
 
-def _said(value: str | int | float | bool | None) -> str:
+def said(value: str | int | float | bool | None) -> str:
     """One text for all the ways in which formats write a value; empty for no value."""
     if value is None:
         return ""

@@ -12,7 +12,9 @@ import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
+from bluffscope.pairs.fields import said
 from bluffscope.pairs.wordbag import folded
+from bluffscope.records import Pair
 
 CLOSED_PAIRS: Final = 10
 CLOSED_SHARE: Final = 0.05
@@ -105,6 +107,16 @@ class GroupBuilder:
         self._values = array("Q")
         self._domains: dict[str, int] = {}
         self._domain = array("i")
+        self._columns: dict[str, None] = {}
+
+    def add_pair(self, pair: Pair) -> None:
+        """Take in the next pair of a source, its carried values as `FieldMap.pair` returns them."""
+        value = None
+        if self.by not in LINKS:
+            columns = {"domain": pair.domain, "complexity": pair.complexity, **pair.extra}
+            self._columns.update(dict.fromkeys(columns))
+            value = said(columns.get(self.by)) or None
+        self.add(pair.id, pair.prompt, pair.fact, pair.hallucination, pair.domain, value)
 
     def add(
         self,
@@ -158,8 +170,17 @@ class GroupBuilder:
         completions = np.frombuffer(self._completions, dtype=np.uint64).reshape(-1, 2)
         return closed_completions(completions, np.frombuffer(self._domain, dtype=np.int32))
 
-    def groups(self) -> Groups:
-        """Each pair's group; the same pairs in another order get the same ones."""
+    def groups(self, apart: np.ndarray | None = None) -> Groups:
+        """Each pair's group; the same pairs in another order get the same ones.
+
+        Args:
+            apart: uint64 hashes of completions that are to link nothing either.
+
+        Raises:
+            InputError: none of the source's pairs has the column whose values are the clusters.
+        """
+        if self._columns and self.by not in self._columns:
+            raise unknown_column(self.by, self._columns)
         count = len(self._ids)
         ids = np.frombuffer(self._ids, dtype=np.uint64)
         pairs = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
@@ -170,7 +191,7 @@ class GroupBuilder:
             edges.append(_neighbours(np.frombuffer(self._prompts, dtype=np.uint64), pairs))
         if self.by in ("both", "completion"):
             completions = np.frombuffer(self._completions, dtype=np.uint64)
-            linking = ~np.isin(completions, self.closed().keys)
+            linking = ~np.isin(completions, self.closed().keys if apart is None else [*self.closed().keys, *apart])
             edges.append(_neighbours(completions[linking], np.repeat(pairs, 2)[linking]))
         component = connected_components(count, np.concatenate(edges, axis=1))
         smallest = np.full(count, np.iinfo(np.uint64).max, dtype=np.uint64)

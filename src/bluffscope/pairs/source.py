@@ -19,6 +19,7 @@ from bluffscope.pairs.fields import CarriedColumn, CarriedKinds, FieldMap, PairD
 from bluffscope.pairs.groups import GroupBuilder, Groups, hash64
 from bluffscope.pairs.hub_files import hub_files
 from bluffscope.pairs.labels import LabelCount
+from bluffscope.pairs.links import Links, find_links
 from bluffscope.pairs.readers import READERS, Record, quoted, read_records, shown
 from bluffscope.records import Pair
 
@@ -34,6 +35,8 @@ class Scan:
     """Number of pairs, at least 1."""
     groups: Groups
     """The group of each pair, in input order."""
+    links: Links
+    """What was found of the groups and of closed sets of answers."""
     carried: tuple[CarriedColumn, ...]
     """The further columns, in first-seen order."""
     domains: dict[str, int]
@@ -55,12 +58,12 @@ def open_source(options: DataOptions) -> Source:
     # The bare word is always the benchmark: a run must not depend on what lies in the folder it starts in.
     if options.data == BUNDLED:
         bundled = resources.files("bluffscope.pairs").joinpath("data", f"{BUNDLED}.jsonl")
-        return Source(BUNDLED, [Path(str(bundled))], fields, options.limit, BUNDLED)
+        return Source(BUNDLED, [Path(str(bundled))], fields, options, BUNDLED)
     if not options.data.strip():
         raise InputError(f"--data is empty; give a {_suffixes()} file, a folder of such files, or {BUNDLED}")
     if options.data.startswith("hf://"):
         found = hub_files(options.data)
-        return Source(_safe_name(found.name), found.files, fields, options.limit, found.location, found.commit)
+        return Source(_safe_name(found.name), found.files, fields, options, found.location, found.commit)
     path = Path(options.data)
     try:
         files = _files(path)
@@ -72,7 +75,7 @@ def open_source(options: DataOptions) -> Source:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{shown(path)}: cannot be read ({reason}); check the path and its permissions") from error
     name = _safe_name(named.stem if path.suffix.lower() in READERS else named.name)
-    return Source(name, files, fields, options.limit, str(path.resolve()))
+    return Source(name, files, fields, options, str(path.resolve()))
 
 
 def _files(path: Path) -> list[Path]:
@@ -113,21 +116,23 @@ class Source:
     """The value of `--data` that names the same pairs from any folder, and of a dataset of the hub at any time."""
     commit: str | None
     """Of a dataset of the hub."""
+    cluster_by: str
+    """See `DataOptions`."""
 
     def __init__(
         self,
         name: str,
         files: list[Path],
         fields: FieldMap,
-        limit: int | None,
+        options: DataOptions,
         location: str,
         commit: str | None = None,
     ) -> None:
         self.name = name
-        self.location, self.commit = location, commit
+        self.location, self.commit, self.cluster_by = location, commit, options.cluster_by
         self._files = files
         self._fields = fields
-        self._limit = limit
+        self._limit = options.limit
         self._found: Scan | None = None
         self._stamps: list[tuple[int, int]] = []
 
@@ -163,6 +168,10 @@ class Source:
             raise self._changed()
         self._refuse_change()
 
+    def known(self) -> tuple[np.ndarray, Links] | None:
+        """(pair,) number of each pair's group, and their links, where `scan` has found them."""
+        return None if self._found is None else (self._found.groups.numbers(), self._found.links)
+
     def rows(self) -> Iterator[tuple[str, Pair | RowError]]:
         """Each record in input order: its place, and its pair or why it is none. For who wants every fault.
 
@@ -182,20 +191,22 @@ class Source:
         self._refuse_change()
 
     def _scan(self) -> Scan:
-        kinds, groups, digest = CarriedKinds(), GroupBuilder(), PairDigest()
+        kinds, builder, digest = CarriedKinds(), GroupBuilder(self.cluster_by), PairDigest()
         domains: Counter[str] = Counter()
         labels = LabelCount()
         for record, pair in self._checked():
             kinds.observe(pair.extra, textual=record.textual)
-            groups.add(pair.id, pair.prompt, pair.fact, pair.hallucination, pair.domain)
+            builder.add_pair(pair)
             digest.add(pair)
             domains[pair.domain] += 1
             labels.add(pair.fact, pair.hallucination)
         if (side := labels.side()) is not None:
             where, name = shown(self._files[0]), quoted(self._fields.names[side])
             raise InputError(f"{where}: field {name} {labels.said(side)}")
-        self._refuse_repeated_ids(groups.id_hashes)
-        return Scan(domains.total(), groups.groups(), kinds.columns(), dict(domains), digest.hexdigest())
+        self._refuse_repeated_ids(builder.id_hashes)
+        groups = builder.groups()
+        links = find_links(builder, groups.numbers(), self._again)
+        return Scan(domains.total(), groups, links, kinds.columns(), dict(domains), digest.hexdigest())
 
     def _checked(self) -> Iterator[tuple[Record, Pair]]:
         for index, (file, record) in enumerate(islice(self._records(), self._limit)):
@@ -205,6 +216,11 @@ class Source:
         for file in self._files:
             for record in read_records(file):
                 yield file, record
+
+    def _again(self) -> Iterator[Pair]:
+        self._refuse_change()
+        yield from (pair for _, pair in self._checked())
+        self._refuse_change()
 
     def _refuse_repeated_ids(self, hashes: np.ndarray) -> None:
         ordered = np.sort(hashes)

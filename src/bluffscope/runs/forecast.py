@@ -20,6 +20,7 @@ from bluffscope.host.stopwatch import Stopwatch, best_seconds
 from bluffscope.metrics.geometry import measure_geometry
 from bluffscope.model.load import load_tokenizer
 from bluffscope.pairs import open_source
+from bluffscope.pairs.links import Links
 from bluffscope.pipeline.batch_size import Planned, batch_limits, plan_run, predicted_peak, run_footprint, sized
 from bluffscope.pipeline.memory import CELL_FLOPS, Shape
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, plan_batches
@@ -145,6 +146,8 @@ class Forecast:
     here: Prediction
     there: Prediction | None
     """On the GPUs that were named."""
+    links: Links
+    """What links the pairs."""
 
 
 def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
@@ -181,9 +184,10 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     rates = [rate * REACHED["cpu"] for rate in _product_rates(planned.shape, dtype)]
     here = predicted(name, 1, rates, planned.device, free_memory(planned.device))
     if gpu is None or options.gpu_kind is None:
-        return Forecast(planned, work, here, None)
+        return Forecast(planned, work, here, None, scan.links)
     rates = [peak * REACHED["gpu"] for peak in (gpu.half if dtype.itemsize == 2 else gpu.single, gpu.single)]
-    return Forecast(planned, work, here, predicted(options.gpu_kind, options.gpus, rates, device, gpu.memory))
+    there = predicted(options.gpu_kind, options.gpus, rates, device, gpu.memory)
+    return Forecast(planned, work, here, there, scan.links)
 
 
 def product_seconds(rows: int, columns: int, dtype: torch.dtype) -> float:

@@ -28,6 +28,8 @@ FREE: Final = frozenset(
 """Options that change where and how a run is done but not what comes out, beyond rounding."""
 BY_IDENTITY: Final = frozenset({"preset", "model", "revision", "sae", "data", "analysis"})
 """Options that name what is compared by its content: it may lie elsewhere now."""
+LATER: Final = {"cluster_by": "both"}
+"""Options that older runs lack, at the value they had: the digest leaves them out, so that such runs can be resumed."""
 _WHEREABOUTS: Final = frozenset({"name", "folder", "file"})
 """Of a model's or SAE's identity: where it lay."""
 
@@ -56,6 +58,7 @@ class Identity:
         content = plain(
             {
                 **vars(self),
+                "options": {name: value for name, value in self.options.items() if LATER.get(name, ...) != value},
                 "model": placeless(self.model),
                 "saes": {layer: placeless(sae) for layer, sae in self.saes.items()},
                 "metric_versions": list(self.metric_versions.items()),
@@ -126,7 +129,13 @@ def run_manifest(
         seeds={"noise": config.measure.seed},
         counts=counts,
         lint=lint,
-        data={"name": source.name, "digest": scan.digest, "domains": scan.domains, **commit},
+        data={
+            "name": source.name,
+            "digest": scan.digest,
+            "domains": scan.domains,
+            "cluster_by": source.cluster_by,
+            **commit,
+        },
         memory=crew.memory(scan.count),
         workers=None if crew.workers is None else crew.workers(sessions[-1]["pairs"]),
         strategy=loaded.strategy,

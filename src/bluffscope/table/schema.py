@@ -34,7 +34,9 @@ def _of_pair(
     return Column(name, kind, unit, least, most, doc, 1, "pair")
 
 
-_GROUP: Final = "Pairs that share a prompt or a completion have the same label; resampling works on these groups."
+_GROUP: Final = (
+    "Pairs that are not independent, by `--cluster-by`, have the same label; resampling works on these groups."
+)
 _COMPLETION: Final = "Tokens of prompt + {} beyond the longest token prefix it shares with the prompt."
 
 PAIR_COLUMNS: Final = (
