@@ -60,3 +60,52 @@ def share_of_flips(sums) -> float:
         share = (np.roll(share, size) + np.roll(share, -size)) / 2
     reached = abs(int(np.sum(sums)))
     return float(share[: total - reached + 1].sum() + share[total + reached :].sum()) if reached else 1.0
+
+
+def regression(seed: int, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Three metrics, with outliers and with spread that grows with the first column; and columns."""
+    rng = np.random.default_rng(seed)
+    held = rng.normal(size=(rows, columns)) * 10 ** rng.uniform(-3, 3, columns)
+    noise = np.stack([rng.normal(size=rows), rng.standard_t(2, rows), rng.exponential(size=rows)], axis=1)
+    spread = 1 + (np.abs(held[:, :1]) / np.abs(held[:, :1]).max() if columns else 0)
+    return 3 + noise * spread, held
+
+
+def jackknife(values, columns, clusters, target) -> tuple[np.ndarray, np.ndarray]:
+    """The coefficient of each metric and its error: a fit without each cluster, by least squares."""
+
+    def fitted(rows):
+        return np.linalg.lstsq(np.column_stack([target, columns])[rows], values[rows], rcond=None)[0][0]
+
+    whole = fitted(np.ones(len(values), dtype=bool))
+    others = np.array([fitted(clusters != one) for one in np.unique(clusters)])
+    return whole, np.sqrt(((others - whole) ** 2).sum(axis=0))
+
+
+def closed_answers(
+    seed: int, pairs: int, effect: float = 0.0, kinds=("normal", "outliers")
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """A `random_table` and its pairs: a third yes or no, a third A to C, the others with words of their own.
+
+    Which answer is right is tossed, and each answer has an effect of its own on every metric.
+    """
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 3, pairs)
+    sides = []
+    for row in range(pairs):
+        answers = (["yes", "no"], ["A", "B", "C"], [f"word {row}", f"other {row}"])[kind[row]]
+        sides.append(rng.permutation(answers)[:2].tolist())
+    texts = pl.DataFrame(
+        {
+            "pair_id": [f"p{row}" for row in range(pairs)],
+            "prompt": [f"question {row // 2}" for row in range(pairs)],
+            "fact": [fact for fact, _ in sides],
+            "hallucination": [hall for _, hall in sides],
+        }
+    )
+    table = random_table(seed, pairs, kinds).drop("group").with_columns(pair_id=texts["pair_id"])
+    effects = {"yes": 1.5, "A": -0.7, "B": 0.4}
+    for name in [name for name in table.columns if name.endswith(("_fact", "_hall"))]:
+        own = np.array([effects.get(pair[name.endswith("_hall")], 0.0) for pair in sides])
+        table = table.with_columns((pl.col(name) + pl.Series(own) + effect * name.endswith("_hall")).alias(name))
+    return table, texts

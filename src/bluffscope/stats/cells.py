@@ -18,7 +18,7 @@ from bluffscope.stats.resampling import sign_flip_p, units
 from bluffscope.stats.scopes import Scope
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import Block, Study, numbered
-from bluffscope.stats.verdicts import EQUIVALENT_DZ, MIN_PAIRS, barring
+from bluffscope.stats.verdicts import EQUIVALENT_DZ, MIN_PAIRS, NO_VARIANCE_BETWEEN, barring
 from bluffscope.table.metric_pairs import not_interpretable
 
 CORRECTED: Final = {
@@ -165,6 +165,8 @@ def _adjusted(block: Block, held: Held, raw: Estimate) -> tuple[dict[str, np.nda
 
 
 def _no_effect(held: Held, wide: bool, adjusted: Estimate, raw: Estimate, place: int) -> str | None:  # noqa: FBT001
+    if not np.isfinite(raw.error[place]):
+        return NO_VARIANCE_BETWEEN
     if wide:
         times = adjusted.error[place] / raw.error[place]
         return f"not adjustable for {held.what}: the standard error would be {times:.0f} times the raw one"

@@ -15,7 +15,7 @@ from bluffscope.stats.leave_one_domain_out import FEWEST_OTHERS, slopes_known, t
 from bluffscope.stats.linear_model import Estimate, span
 from bluffscope.stats.scopes import POOLED, Scope
 from bluffscope.stats.study import Block, Study, numbered
-from bluffscope.stats.verdicts import MIN_PAIRS, few_pairs
+from bluffscope.stats.verdicts import MIN_PAIRS, NO_VARIANCE, NO_VARIANCE_BETWEEN, few_pairs
 
 LADDER_SCHEMA: Final = pl.Schema(
     dict.fromkeys(("metric", "scope", "rung", "form"), pl.String())
@@ -49,6 +49,8 @@ class _Rung(NamedTuple):
     n: int
     estimate: Estimate | None = None
     reason: str | None = None
+    spread: np.ndarray | None = None
+    """(metric,) whether the differences that were fitted vary; None: those of the whole block."""
 
 
 def confound_ladder(study: Study) -> pl.DataFrame:
@@ -85,10 +87,10 @@ def _of_scope(study: Study, scope: Scope) -> pl.DataFrame:
 
 def _rows(block: Block, key: tuple[str, str], rung: _Rung, scope: Scope) -> Iterator[tuple[Any, ...]]:
     """Rows of `LADDER_SCHEMA`, with a metric's place for its name."""
-    found, spread = rung.estimate, varies(block.fact, block.hall)
+    found, spread = rung.estimate, varies(block.fact, block.hall) if rung.spread is None else rung.spread
     lo, hi = (None, None) if found is None else found.interval()
     for column, metric in enumerate(block.metrics.tolist()):
-        why = rung.reason or _undefined(found, column, varying=bool(spread[column]))
+        why = rung.reason or _undefined(found, column, key[0], varying=bool(spread[column]))
         numbers: tuple[float | None, ...] = (None,) * 4
         if why is None and found is not None and lo is not None and hi is not None:
             numbers = (found.standardised[column], lo[column], hi[column], found.p[column])
@@ -133,7 +135,8 @@ def _measured(block: Block, chosen: np.ndarray, held: Held) -> _Rung:
     fitted = fit(np.ones(int(chosen.sum())), held, numbered(block.groups[chosen]))
     if isinstance(fitted, str):
         return _Rung(int(chosen.sum()), reason=fitted)
-    return _Rung(int(chosen.sum()), fitted.estimate(block.differences[chosen]))
+    spread = varies(block.fact[chosen], block.hall[chosen])
+    return _Rung(int(chosen.sum()), fitted.estimate(block.differences[chosen]), spread=spread)
 
 
 def _length(lengths: np.ndarray, form: str) -> np.ndarray | str:
@@ -161,12 +164,13 @@ def _fitted_elsewhere(block: Block, held: Sequence[int], form: str) -> _Rung:
     return _Rung(number, transferred(block.differences, length, block.domains, held, block.groups))
 
 
-def _undefined(found: Estimate | None, column: int, *, varying: bool) -> str | None:
+def _undefined(found: Estimate | None, column: int, rung: str, *, varying: bool) -> str | None:
     """Why one metric has no value on a rung that others have."""
     if not varying:
-        return "all differences are equal (zero variance)"
+        return NO_VARIANCE
     if found is None or not np.isfinite([found.effect[column], found.error[column]]).all():
-        return "what is held constant explains every difference"
+        free = rung in ("raw", "equal_length")
+        return NO_VARIANCE_BETWEEN if free else "what is held constant explains every difference"
     return None
 
 

@@ -34,7 +34,7 @@ Unfit = Literal["unidentified", "one cluster", "no freedom"]
 
 
 class Estimate(NamedTuple):
-    """One coefficient, (metric,) each; NaN where the data lie on the fit up to rounding."""
+    """One coefficient, (metric,) each; NaN where the data or the sums of all clusters are on the fit up to rounding."""
 
     effect: np.ndarray
     """In the metric's unit."""
@@ -149,7 +149,8 @@ class Design:
         sd = np.sqrt((residuals**2).sum(axis=0) / (len(values) - self.rank))
         moved = self._summed(self.moves[:, None] * residuals)  # (cluster, metric)
         error = np.sqrt((moved**2).sum(axis=0))
-        known = sd > NO_SPREAD * np.abs(values).max(axis=0)
+        scale = NO_SPREAD * np.abs(values).max(axis=0)
+        known = (sd > scale) & (error > scale * np.linalg.norm(self.weights))
         with np.errstate(invalid="ignore", divide="ignore"):
             skewness = (moved**3).sum(axis=0) / error**3
         error, sd, skewness = (np.where(known, part, np.nan) for part in (error, sd, skewness))
@@ -203,6 +204,7 @@ def by_group(values: np.ndarray, groups: np.ndarray, number: int) -> np.ndarray:
 def _moves(basis: np.ndarray, weights: np.ndarray, clusters: np.ndarray) -> np.ndarray | None:
     """(row,) (I - H_gg)^-1 w_g of each cluster g; None where the fit without some cluster has no such coefficient."""
     moves = np.empty_like(weights)
+    scale = np.abs(weights).max()
     order = np.argsort(clusters, kind="stable")
     sizes = np.bincount(clusters)
     starts = np.cumsum(sizes) - sizes
@@ -210,36 +212,39 @@ def _moves(basis: np.ndarray, weights: np.ndarray, clusters: np.ndarray) -> np.n
         rows = order[starts[sizes == size][:, None] + np.arange(size)]  # (cluster, row)
         step = max(1, _CELLS // (int(size) * basis.shape[1]))
         for part in (rows[start : start + step] for start in range(0, len(rows), step)):
-            found = _solved(basis[part], weights[part])
+            found = _solved(basis[part], weights[part], scale)
             if found is None:
                 return None
             moves[part] = found
     return moves
 
 
-def _solved(basis: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
-    """(cluster, row) solutions for clusters of one size; (cluster, row, rank) basis, (cluster, row) weights."""
+def _solved(basis: np.ndarray, weights: np.ndarray, scale: float) -> np.ndarray | None:
+    """(cluster, row) solutions for clusters of one size; (cluster, row, rank) basis, (cluster, row) weights.
+
+    Weights that are tiny beside `scale`, the largest of all, are rounding.
+    """
     size, rank = basis.shape[1:]
     if size == 1:
         kept = 1 - (basis[:, 0] ** 2).sum(axis=1, keepdims=True)
         free = kept > _FULL_LEVERAGE
-        if (np.abs(weights[~free]) > _FULL_LEVERAGE * np.abs(weights).max(initial=0)).any():
+        if (np.abs(weights[~free]) > _FULL_LEVERAGE * scale).any():
             return None
         return np.where(free, weights / np.where(free, kept, 1), 0.0)
     if size <= rank:
-        return _inverted(np.eye(size) - basis @ basis.swapaxes(1, 2), weights)
+        return _inverted(np.eye(size) - basis @ basis.swapaxes(1, 2), weights, scale)
     # w_g = Q_g v, and (I - Q_g Q_g')^-1 Q_g = Q_g (I - Q_g' Q_g)^-1: a small system however large the cluster.
     inside = basis.swapaxes(1, 2) @ basis
     whole = np.linalg.pinv(inside, hermitian=True) @ (basis.swapaxes(1, 2) @ weights[..., None])
-    found = _inverted(np.eye(rank) - inside, whole[..., 0])
+    found = _inverted(np.eye(rank) - inside, whole[..., 0], scale)
     return None if found is None else (basis @ found[..., None])[..., 0]
 
 
-def _inverted(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray | None:
+def _inverted(matrices: np.ndarray, vectors: np.ndarray, scale: float) -> np.ndarray | None:
     """(cluster, row) pseudo-inverse x vector; None where a vector has a part in a null space."""
     values, directions = np.linalg.eigh(matrices)
     along = (directions.swapaxes(1, 2) @ vectors[..., None])[..., 0]
     free = values > _FULL_LEVERAGE
-    if (np.abs(along[~free]) > 1e-6 * np.abs(vectors).max()).any():
+    if (np.abs(along[~free]) > 1e-6 * scale).any():
         return None
     return (directions @ np.where(free, along / np.where(free, values, 1), 0.0)[..., None])[..., 0]

@@ -15,6 +15,9 @@ EQUIVALENT_DZ: Final = 0.2
 EQUIVALENCE_PAIRS: Final = 70
 """Below about this many pairs no effect, not even 0, can be shown to lie within `EQUIVALENT_DZ`."""
 
+NO_VARIANCE: Final = "all differences are equal (zero variance)"
+NO_VARIANCE_BETWEEN: Final = "the differences of every cluster have the same mean (zero variance between clusters)"
+
 Name = Literal["separates", "confounded", "equivalent", "inconclusive"]
 NAMES: Final[tuple[Name, ...]] = ("separates", "confounded", "equivalent", "inconclusive")
 
@@ -78,7 +81,7 @@ def barring(pairs: int, clusters: int, *, varies: bool, not_interpretable: str, 
     if pairs < MIN_PAIRS:
         return few_pairs(pairs)
     if not varies:
-        return "all differences are equal (zero variance)"
+        return NO_VARIANCE
     if clusters < MIN_CLUSTERS:
         return few_clusters(clusters)
     return barred
