@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import runpy
@@ -55,6 +56,27 @@ def test_the_page_on_memory_is_current(capsys):
     assert [row[:2] for row in made.kept_peaks(made.TARGET.read_text(encoding="utf-8"))] == [
         [model, made.flags(options)] for model, options in made.RUNS
     ]
+
+
+def test_the_simulations_on_the_page_are_those_that_were_stored_and_within_their_bounds():
+    made = tool("write_simulations")
+    cells = json.loads(made.CELLS.read_text(encoding="utf-8"))
+    text = made.PAGE.read_text(encoding="utf-8")
+    assert made.page(text, cells) == text, "run python tools/write_simulations.py"
+    assert len(cells) > 300
+    assert [cell for cell in cells if "*" in cell["shown"]] == []
+    assert made.PICTURE.stat().st_size > 10_000
+
+
+def test_the_simulation_of_verdicts_runs(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    monkeypatch.setattr(sys, "argv", ["simulate_verdicts.py", "--share", "0.004", "--only", "closed answers, d_z"])
+    made = tool("simulate_verdicts")
+    monkeypatch.setitem(sys.modules, "simulate_verdicts", made)  # dataclasses of forked workers look it up
+    assert made.main() == 0
+    shown = capsys.readouterr().out
+    assert "| yes is always right | 0.0 | 100.0 |" in shown
+    assert "4 cells, 0 outside their bound" in shown
 
 
 def leftovers(text: str) -> list[str]:

@@ -88,12 +88,13 @@ def _of_scope(study: Study, scope: Scope) -> pl.DataFrame:
 def _rows(block: Block, key: tuple[str, str], rung: _Rung, scope: Scope) -> Iterator[tuple[Any, ...]]:
     """Rows of `LADDER_SCHEMA`, with a metric's place for its name."""
     found, spread = rung.estimate, varies(block.fact, block.hall) if rung.spread is None else rung.spread
-    lo, hi = (None, None) if found is None else found.interval()
+    columns = None if found is None else (found.standardised, *found.interval(), found.p)
     for column, metric in enumerate(block.metrics.tolist()):
         why = rung.reason or _undefined(found, column, key[0], varying=bool(spread[column]))
         numbers: tuple[float | None, ...] = (None,) * 4
-        if why is None and found is not None and lo is not None and hi is not None:
-            numbers = (found.standardised[column], lo[column], hi[column], found.p[column])
+        if why is None and columns is not None:
+            dz, lo, hi, p = (values[column] for values in columns)
+            numbers = (dz, lo, hi, p)
         yield metric, scope.name, *key, rung.n, *numbers, why
 
 
