@@ -136,7 +136,9 @@ def doubts(contents: Contents) -> list[Doubt]:
 def _doubts(contents: Contents) -> Iterator[Doubt]:
     manifest = contents.manifest
     for item in contents.health.findings:
-        yield Doubt(item.severity, " ".join(part for part in (item.message, item.means, item.do) if part))
+        # A message of a run says it all.
+        parts = [item.message, *(part for part in (item.means, item.do) if part.rstrip(".") not in item.message)]
+        yield Doubt(item.severity, " ".join(f"{part.rstrip('.')}." for part in parts if part))
     lint = manifest.get("lint", {})
     if "rows_in_all" in lint:
         text = f"Of {lint['rows_in_all']:,} pairs, {lint['rows']:,} were linted: whole groups drawn at random."
