@@ -18,6 +18,7 @@ from bluffscope.errors import InputError
 from bluffscope.stats import Resampling, analyse_table
 from bluffscope.table.reader import Run
 from random_pairs import random_pairs
+from studies import jackknife
 
 COUNT = 24
 
@@ -105,11 +106,26 @@ def test_q_values_are_corrected_within_each_scope(plain, half):
     rows = compare_all([plain, half]).rows
     assert rows.schema == COMPARE_SCHEMA
     for scope in ("a", "b", "pooled"):
-        tested = rows.filter(pl.col("scope") == scope, pl.col("p_wilcoxon").is_not_null())
+        tested = rows.filter(pl.col("scope") == scope, pl.col("p").is_not_null())
         of_scope = tested.filter(pl.col("metric") != "cross_layer_consistency")
         assert tested.filter(metric="cross_layer_consistency")["q"].to_list() == [None]
-        expected = scipy.stats.false_discovery_control(of_scope["p_wilcoxon"])
+        expected = scipy.stats.false_discovery_control(of_scope["p"])
         assert of_scope["q"].to_list() == pytest.approx(expected.tolist(), rel=1e-9)
+
+
+def test_the_change_is_tested_over_clusters_and_its_interval_agrees_with_its_p(plain, half):
+    rows = compare_all([plain, half]).rows.filter(pl.col("p").is_not_null())
+    assert rows.height > 30
+    within = (rows["dz_change_lo"] <= 0) & (rows["dz_change_hi"] >= 0)
+    assert within.to_list() == (rows["p"] > 0.05).to_list()
+    assert (rows["dz_change_lo"] < rows["dz_change"]).all()
+    assert (rows["dz_change"] < rows["dz_change_hi"]).all()
+    change = diffs(half, "l1_fact_gini", "l1_hall_gini") - diffs(plain, "l1_fact_gini", "l1_hall_gini")
+    clusters = plain.metrics["group"].rank("dense").to_numpy().astype(int)
+    effect, error = jackknife(change[:, None], np.empty((COUNT, 0)), clusters, np.ones(COUNT))
+    number = len(set(clusters.tolist()))
+    expected = 2 * scipy.stats.t.sf(abs(effect[0] / error[0]), number - 1)
+    assert row(compare_all([plain, half]), "l1_gini")["p"] == pytest.approx(expected, rel=1e-9)
 
 
 def test_verdicts_are_those_of_the_statistics_on_each_run(plain, half):
@@ -135,7 +151,7 @@ def test_a_run_agrees_with_its_copy_in_everything(plain, tmp_path):
     assert (pair.shared, pair.differences, pair.same_model, pair.unmatched, pair.notes) == (COUNT, {}, True, (), ())
     assert result.rows["agrees"].all()
     assert result.rows["mean_change"].drop_nulls().to_list() == [0.0] * result.rows["mean_change"].count()
-    assert result.rows["p_wilcoxon"].null_count() == result.rows.height
+    assert result.rows["p_wilcoxon"].null_count() == result.rows["p"].null_count() == result.rows.height
     assert row(result, "l0_gini")["pearson"] == pytest.approx(1)
     features = pair.fidelity.filter(metric=FEATURES)
     assert features["layer"].to_list() == [0, 1, 3]
@@ -323,7 +339,7 @@ def test_undefined_and_constant_metrics_are_null_not_zero(plain, tmp_path):
     assert (empty["n"], empty["mean_first"], empty["pearson"]) == (0, None, None)
     assert (constant["n"], constant["pearson"], constant["spearman"]) == (COUNT, None, None)
     assert constant["mean_other"] == 0
-    assert (few["n"], few["p_wilcoxon"]) == (4, None)
+    assert (few["n"], few["p"], few["dz_change_lo"], few["p_wilcoxon"]) == (4, None, None, None)
 
 
 def test_what_cannot_be_compared_is_refused(plain, make, records, tmp_path):

@@ -23,6 +23,7 @@ from bluffscope.report.contents import read_contents
 from bluffscope.report.figures import figures
 from bluffscope.report.page import page_data, render_page
 from bluffscope.report.panels import figure
+from bluffscope.report.result_files import STATS_VERSION, current_statistics
 from bluffscope.report.write import write_report
 from made_runs import DOMAINS, OBJECT_KEYS, STRANGE, UNSOUND, make_run
 
@@ -250,9 +251,31 @@ def test_the_commands_that_repeat_the_page_have_the_choices_of_its_statistics(tm
 def test_statistics_that_are_there_are_shown_and_not_computed_again(tmp_path):
     folder = make_run(tmp_path / "run")
     write_report(folder)
-    rows = pl.read_parquet(folder / "stats.parquet").with_columns(verdict=pl.lit("equivalent"))
-    rows.write_parquet(folder / "stats.parquet")
+    file = folder / "stats.parquet"
+    known = {name: text for name, text in pl.read_parquet_metadata(file).items() if "ARROW" not in name}
+    assert known["stats_version"] == str(STATS_VERSION)
+    rows = pl.read_parquet(file)
+    changed = rows.with_columns(verdict=pl.lit("equivalent"))
+    changed.write_parquet(file, metadata=known)
     assert set(page_of(folder).data["stats"]["verdict"]) == {"equivalent"}
+    assert pl.read_parquet(file).equals(changed)
+
+
+@pytest.mark.parametrize("version", [None, "1"])
+def test_statistics_of_an_earlier_version_are_judged_anew(tmp_path, version):
+    folder = make_run(tmp_path / "run")
+    write_report(folder)
+    file = folder / "stats.parquet"
+    rows = pl.read_parquet(file)
+    earlier = rows.select("metric", "scope", "n", "dz").with_columns(verdict=pl.lit("equivalent"))
+    earlier.write_parquet(file, metadata={"stats_version": version} if version else None)
+    assert not current_statistics(folder)
+    page = page_of(folder)
+    assert current_statistics(folder)
+    assert pl.read_parquet(file).equals(rows)
+    assert page.data["stats"]["verdict"] == rows["verdict"].to_list()
+    file.unlink()
+    assert not current_statistics(folder)
 
 
 def test_a_run_without_anything_to_test_is_reported_and_says_so(tmp_path, caplog):

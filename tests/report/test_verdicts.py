@@ -42,8 +42,9 @@ def test_over_all_pairs_and_each_scope_are_counted_apart():
     frame = table(domain=["x", "y"] * 60)
     assert said(frame) == (
         "1 of 2 metrics separate fact from hallucination at equal lengths; strongest over all pairs: a; "
-        "1 equivalent. By scope: x 1 of 2, y 1 of 2."
+        "1 inconclusive. By scope: x 1 of 2, y 1 of 2."
     )
+    assert "strongest over all pairs: a; 1 equivalent." in said(table(900))
     assert said(table(shift=0.0)).startswith(
         "Nothing separates fact from hallucination at equal lengths: 2 metrics tested over all pairs; "
     )
@@ -80,7 +81,7 @@ def test_a_metric_that_is_not_interpretable_is_in_no_family_and_changes_no_other
         kept = rows.filter(pl.col("metric") != "cross_layer_consistency")
         assert_frame_equal(kept, others.rows, rel_tol=1e-12)  # sums of more columns at once may round otherwise
         one = rows.filter(metric="cross_layer_consistency").row(0, named=True)
-        assert [one[name] for name in ("q", "q_grouped", "adj_q", "adj_q_grouped")] == [None] * 4
+        assert [one[name] for name in ("q", "raw_q", "adj_q", "skew_q", "equivalence_q")] == [None] * 5
         assert (one["verdict"], one["reason"]) == ("inconclusive", "not interpretable: two dictionaries share no index")
         assert one["p_wilcoxon"] < 1e-9
     for control in ("null", "planted"):

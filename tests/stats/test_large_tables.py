@@ -5,65 +5,26 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
-from bluffscope.stats import Resampling, analyse_table, resampling
-from bluffscope.stats.auroc import group_kernel, ordering, placements, weighted_auroc
-from bluffscope.stats.resampling import bootstrap_intervals, by_group, sign_flip_p, units
+from bluffscope.stats import analyse_table, build_study, linear_model, resampling, study
+from bluffscope.stats.linear_model import by_group, design
+from bluffscope.stats.resampling import sign_flip_p, units
 from bluffscope.stats.sampling import draw_groups, drawn_from, read_metrics
-from bluffscope.stats.study import Block
-
-
-def block(pairs: int, groups: int, seed: int = 0, shift: float = 0.05) -> Block:
-    """Two metrics with a shared part in each group and a small effect."""
-    rng = np.random.default_rng(seed)
-    group = np.sort(rng.integers(0, groups, pairs))
-    group = np.unique(group, return_inverse=True)[1]
-    shared = rng.normal(size=(groups, 2))[group]
-    fact = rng.normal(size=(pairs, 2))
-    hall = fact * 0.5 + rng.normal(size=(pairs, 2)) + shared * 0.5 + shift
-    lengths = rng.integers(1, 9, (pairs, 2)).astype(float)
-    return Block(np.arange(2), np.arange(pairs), fact, hall, lengths, group)
-
-
-def test_the_kernel_of_groups_counts_what_the_pairs_count():
-    found = block(300, 20)
-    groups = int(found.groups.max()) + 1
-    counts = np.random.default_rng(1).integers(0, 3, (6, groups)).astype(float)
-    kernel = group_kernel(found.fact[:, 0], found.hall[:, 0], found.groups, groups)
-    by_groups = ((counts @ kernel) * counts).sum(axis=1) / (counts @ np.bincount(found.groups)) ** 2
-    by_pairs = weighted_auroc(ordering(found.fact[:, 0], found.hall[:, 0]), counts.T[found.groups])
-    assert by_groups == pytest.approx(by_pairs, rel=1e-12)
-
-
-def test_placements_are_the_derivative_of_auroc_by_a_pairs_weight():
-    found = block(60, 60)
-    fact, hall = found.fact[:, 0].round(1), found.hall[:, 0].round(1)  # with ties
-    order, step = ordering(fact, hall), 1e-6
-    weights = np.ones((60, 60)) + step * np.eye(60)
-    slope = (weighted_auroc(order, weights) - weighted_auroc(order, np.ones((60, 1)))) / step * 60
-    assert placements(fact, hall) == pytest.approx(slope, abs=1e-4)
-
-
-@pytest.mark.parametrize("groups", [150, 3000])
-def test_intervals_of_many_pairs_are_those_of_the_plain_bootstrap(groups, monkeypatch):
-    found = block(5000, groups)
-    fast = bootstrap_intervals(found, 1500, np.random.default_rng(0), adjustable=True)
-    monkeypatch.setattr(resampling, "FEW_PAIRS", 10**9)
-    plain = bootstrap_intervals(found, 1500, np.random.default_rng(0), adjustable=True)
-    width = np.diff(plain.auroc, axis=0)
-    assert (np.abs(fast.auroc - plain.auroc) < 0.06 * width).all()
-    assert fast.dz == pytest.approx(plain.dz, rel=1e-9)
+from studies import QUICK, random_table
 
 
 def test_unions_of_groups_keep_groups_whole_and_their_sums_spread(monkeypatch):
     monkeypatch.setattr(resampling, "MOST_UNITS", 400)
-    found = block(12_000, 6000)
-    joined = units(found.groups)
+    rng = np.random.default_rng(0)
+    own = np.unique(np.sort(rng.integers(0, 6000, 12_000)), return_inverse=True)[1]
+    joined = units(own)
     assert len(np.unique(joined)) == 400
-    pairs = np.unique(np.stack([found.groups, joined]), axis=1)
+    pairs = np.unique(np.stack([own, joined]), axis=1)
     assert len(np.unique(pairs[0])) == pairs.shape[1]  # each group lies in one union
-    centred = found.differences - found.differences.mean(axis=0)
-    spread = [(by_group(centred, groups, int(groups.max()) + 1) ** 2).sum(axis=0) for groups in (found.groups, joined)]
+    differences = rng.normal(size=(12_000, 2)) + 0.5 * rng.normal(size=(6000, 2))[own]
+    centred = differences - differences.mean(axis=0)
+    spread = [(by_group(centred, groups, int(groups.max()) + 1) ** 2).sum(axis=0) for groups in (own, joined)]
     assert spread[1] == pytest.approx(spread[0], rel=0.25)
 
 
@@ -81,11 +42,27 @@ def test_flips_of_unions_find_nothing_where_there_is_nothing_and_something_where
     assert sign_flip_p(rng.normal(0.2, 1, (2000, 1)), units(np.arange(2000)), 399, rng)[0] < 0.01
 
 
-def test_the_result_says_that_unions_were_resampled(monkeypatch):
+@pytest.mark.parametrize("together", [1, 300])
+def test_metrics_that_are_looked_at_some_at_a_time_have_the_same_numbers(together, monkeypatch):
+    table = random_table(1, 100)
+    whole = analyse_table(table, resampling=QUICK)
+    assert len(list(build_study(table).blocks(build_study(table).scopes[-1]))) < 9
+    monkeypatch.setattr(study, "MOST_CELLS", together)
+    blocks = list(build_study(table).blocks(build_study(table).scopes[-1]))
+    assert max(len(block.metrics) for block in blocks) == max(1, together // 100)
+    parts = analyse_table(table, resampling=QUICK)
+    # Sums of fewer columns at once may round otherwise.
+    assert_frame_equal(parts.rows, whole.rows, rel_tol=1e-9, abs_tol=1e-12)
+    assert_frame_equal(parts.ladder, whole.ladder, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def test_clusters_that_are_looked_at_some_at_a_time_have_the_same_error(monkeypatch):
     rng = np.random.default_rng(0)
-    table = pl.DataFrame({"entropy_fact": rng.normal(size=4100), "entropy_hall": rng.normal(size=4100)})
-    result = analyse_table(table, resampling=Resampling(resamples=50, flips=99))
-    assert "of 4,000 random unions" in result.about["bootstrap"]
+    clusters = np.unique(rng.integers(0, 60, 300), return_inverse=True)[1]
+    held, values = np.linalg.qr(rng.normal(size=(300, 3)))[0], rng.normal(size=(300, 2))
+    whole = design(np.ones(300), held, clusters).estimate(values)
+    monkeypatch.setattr(linear_model, "_CELLS", 30)
+    assert design(np.ones(300), held, clusters).estimate(values).error == pytest.approx(whole.error, rel=1e-12)
 
 
 def test_whole_groups_are_drawn_and_no_more_rows_than_asked_for():

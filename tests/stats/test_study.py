@@ -22,11 +22,11 @@ PAIRS = pl.DataFrame(
     }
 )
 SPEC = (
-    "metric, scope, n, mean_fact, mean_hall, mean_diff, sd_diff, dz, hedges_g, dz_lo, dz_hi, p_wilcoxon, p_signflip, "
-    "q, auroc, auroc_lo, auroc_hi, p_paired, adj_mean_diff, adj_dz, adj_lo, adj_hi, adj_p, adj_q, n_equal_length, "
-    "equal_length_dz, equal_length_p, mde80, verdict, reason"
+    "metric, scope, n, clusters, mean_fact, mean_hall, mean_diff, sd_diff, dz, dz_lo, dz_hi, p, adj_mean_diff, adj_dz, "
+    "adj_lo, adj_hi, adj_p, q, raw_q, adj_q, skew_p, skew_q, equivalence_p, equivalence_q, length_df, completion_df, "
+    "hedges_g, p_wilcoxon, p_signflip, linear_mean_diff, linear_dz, linear_p, auroc, auroc_lo, auroc_hi, p_paired, "
+    "cv_auroc_gain, n_equal_length, equal_length_dz, equal_length_p, mde80, verdict, reason"
 )
-MORE = ("cv_auroc_gain", "p_grouped", "q_grouped", "adj_p_grouped", "adj_q_grouped")
 
 
 def only_row(table: pl.DataFrame, **options) -> dict[str, object]:
@@ -37,7 +37,7 @@ def only_row(table: pl.DataFrame, **options) -> dict[str, object]:
 def test_the_columns_are_those_declared_in_their_order():
     rows = analyse_table(one_metric([1.0] * 6, [2.0, 3, 4, 5, 6, 7]), resampling=QUICK).rows
     assert rows.schema == STATS_SCHEMA
-    assert rows.columns == [*SPEC.split(", "), *MORE]
+    assert rows.columns == SPEC.split(", ")
 
 
 def test_metrics_are_found_by_the_names_of_their_columns():
@@ -83,12 +83,15 @@ def test_lengths_come_from_tokens_else_from_characters_else_are_unknown():
     assert any("Lengths are unknown" in note for note in study.notes)
 
 
-def test_groups_come_from_the_table_else_from_the_pairs_else_each_pair_is_its_own():
+def test_clusters_come_from_the_table_else_from_the_pairs_texts_else_each_pair_is_its_own():
     table = one_metric([1, 2, 3], [1, 2, 4], pair_id=["c", "a", "b"])
-    assert build_study(table, PAIRS).groups.tolist() == [0, 0, 1]
+    assert build_study(table, PAIRS).groups.tolist() == [0, 1, 2]
+    assert build_study(table, PAIRS, cluster_by="group").groups.tolist() == [0, 0, 1]
+    linked = PAIRS.with_columns(fact=pl.Series(["Paris", "on", "paris "]))
+    assert build_study(table, linked).groups.tolist() == [0, 0, 1]
     study = build_study(table)
     assert len(set(study.groups.tolist())) == 3
-    assert any("each pair is its own" in note for note in study.notes)
+    assert any("each row is its own cluster" in note for note in study.notes)
     grouped = table.with_columns(group=pl.Series(["z", None, "z"]))
     groups = build_study(grouped, PAIRS).groups
     assert groups[0] == groups[2] != groups[1]
@@ -156,7 +159,7 @@ def test_fewer_than_five_pairs_are_described_but_not_tested():
     row = only_row(one_metric([1, 2, 3, 4], [2, 4, 6, 9], [0, 0, 1, 1]))
     assert (row["n"], row["mean_diff"], row["n_equal_length"]) == (4, 2.75, 2)
     assert row["dz"] == pytest.approx(2.75 / np.std([1, 2, 3, 5], ddof=1))
-    for name in ("p_wilcoxon", "p_signflip", "q", "dz_lo", "adj_p", "adj_q", "cv_auroc_gain"):
+    for name in ("p", "p_wilcoxon", "p_signflip", "q", "dz_lo", "adj_p", "adj_q", "cv_auroc_gain", "linear_p"):
         assert row[name] is None
     assert (row["verdict"], row["reason"]) == ("inconclusive", "4 pairs with a value on both sides, fewer than 5")
 
@@ -174,7 +177,7 @@ def test_equal_differences_have_no_variance_and_no_test(shift):
     fact = np.linspace(0, 7, 30)
     row = only_row(one_metric(fact, fact + shift, np.arange(30) % 3 - 1))
     assert row["mean_diff"] == pytest.approx(shift)
-    for name in ("dz", "hedges_g", "dz_lo", "p_wilcoxon", "p_signflip", "q", "adj_dz", "adj_p", "equal_length_p"):
+    for name in ("dz", "hedges_g", "dz_lo", "p", "p_wilcoxon", "p_signflip", "q", "adj_dz", "adj_p", "equal_length_p"):
         assert row[name] is None
     assert (row["verdict"], row["reason"]) == ("inconclusive", "all differences are equal (zero variance)")
     assert row["auroc"] is not None
@@ -191,58 +194,23 @@ def test_where_all_lengths_are_equal_adjusted_is_raw():
         ("adj_dz", "dz"),
         ("adj_lo", "dz_lo"),
         ("adj_hi", "dz_hi"),
-        ("adj_p", "p_wilcoxon"),
-        ("adj_q", "q"),
+        ("adj_p", "p"),
+        ("adj_q", "raw_q"),
         ("equal_length_dz", "dz"),
-        ("equal_length_p", "p_wilcoxon"),
+        ("equal_length_p", "p"),
+        ("linear_dz", "dz"),
     ):
-        assert row[adjusted] == row[raw] is not None
+        assert row[raw] is not None
+        assert row[adjusted] == pytest.approx(row[raw], rel=1e-12)
     assert row["n_equal_length"] == 40
-
-
-@pytest.mark.parametrize(
-    ("lengths", "adjustable"),
-    [
-        ([0] * 10 + [1] * 30, True),
-        ([0] * 9 + [1] * 31, False),
-        ([-1] * 30 + [0] * 10, True),
-        ([-1] * 31 + [0] * 9, False),
-        ([-2] * 10 + [2] * 30, True),
-        ([1] * 40, False),
-    ],
-)
-def test_length_is_held_constant_only_with_ten_pairs_on_each_side(lengths, adjustable):
-    row = only_row(one_metric(np.zeros(40), noise(40), lengths))
-    assert (row["adj_dz"] is not None) == adjustable
-    assert ("not adjustable for length: fewer than 10" in row["reason"]) != adjustable
-    assert row["q"] is not None
-
-
-def test_one_pair_that_sets_the_slope_alone_makes_no_adjustment():
-    row = only_row(one_metric(np.zeros(40), noise(40), [0] * 39 + [7]))
-    assert (row["adj_dz"], row["adj_p"], row["verdict"]) == (None, None, "inconclusive")
-    assert "one pair alone sets the slope" in row["reason"]
-
-
-def test_a_difference_that_is_length_times_a_constant_has_no_adjusted_test():
-    lengths = np.arange(40) % 5 - 2
-    row = only_row(one_metric(np.zeros(40), 0.3 * lengths, lengths))
-    assert (row["adj_dz"], row["adj_p"], row["verdict"]) == (None, None, "inconclusive")
-
-
-def test_an_unknown_length_is_never_taken_for_zero():
-    table = one_metric(np.zeros(40), noise(40), [0] * 40).with_columns(
-        hall_tokens=pl.when(pl.int_range(pl.len()) != 3).then("hall_tokens")
-    )
-    row = only_row(table)
-    assert (row["adj_p"], row["n_equal_length"], row["cv_auroc_gain"]) == (None, None, None)
-    assert "lengths unknown" in row["reason"]
 
 
 def test_one_group_gives_no_interval_and_a_sign_flip_of_one_half():
     row = only_row(one_metric(np.zeros(30), noise(30), [0] * 30, group=["g"] * 30))
-    assert (row["dz_lo"], row["auroc_hi"], row["cv_auroc_gain"]) == (None, None, None)
+    for name in ("dz_lo", "p", "adj_p", "auroc_hi", "cv_auroc_gain", "q"):
+        assert row[name] is None
     assert row["p_signflip"] == 1.0
+    assert row["reason"] == "only 1 cluster of pairs that share no text, fewer than 10"
 
 
 def test_metrics_with_nulls_of_their_own_keep_their_own_pairs():
@@ -254,3 +222,124 @@ def test_metrics_with_nulls_of_their_own_keep_their_own_pairs():
     rows = analyse_table(table, resampling=QUICK).rows
     assert rows["n"].to_list() == [40, 33]
     assert rows["mean_diff"].to_list() == pytest.approx([first.mean(), second[7:].mean()])
+
+
+def carried(**columns) -> tuple[list[str], str]:
+    """Names of the scopes of 60 pairs with such columns, and what is said of them."""
+    pairs = 60
+    table = one_metric(noise(pairs), noise(pairs, 1), [0] * pairs).with_columns(
+        **{name: pl.Series([values[place % len(values)] for place in range(pairs)]) for name, values in columns.items()}
+    )
+    study = build_study(table)
+    return [scope.name for scope in study.scopes], " ".join(study.notes)
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([True, False], ["true", "false"]),
+        (["x", "y", "z"], ["x", "y", "z"]),
+        ([3, 1, 2, 3], ["3", "1", "2"]),
+        (["x", None], ["x", "null"]),
+        ([1, 2, 3, 4, 5, 6], ["1", "2", "3", "4", "5", "6"]),
+    ],
+)
+def test_a_carried_column_of_two_to_six_values_makes_scopes_and_that_is_said(values, names):
+    scopes, said = carried(known=values)
+    assert scopes == ["pooled", *(f"known={name}" for name in names)]
+    assert "Columns with 2 to 6 values are scopes too: known." in said
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("known", [True]),
+        ("known", [1, 2, 3, 4, 5, 6, 7]),
+        ("known", [0.5, 1.0]),
+        ("complexity", [1, 2]),
+        ("group", ["a", "b"]),
+        ("id", ["a", "b"]),
+        ("index", [0, 1]),
+        ("prompt_tokens", [7, 8]),
+        ("noise_fact", [0, 1]),
+        ("l5_prompt_count", [0, 1]),
+        ("m_diff", [0, 1]),
+        ("known", ["rare", *["most"] * 59]),
+    ],
+)
+def test_other_columns_make_no_scopes_unless_they_are_asked_for(name, values):
+    scopes, said = carried(**{name: values})
+    assert scopes == ["pooled"]
+    assert "scopes too" not in said
+
+
+def test_a_column_that_is_asked_for_is_no_scope_twice_and_that_of_the_pairs_counts_too():
+    ids = [str(place) for place in range(60)]
+    pairs = pl.DataFrame({"pair_id": ids, "fact": ids, "hallucination": [f"not {name}" for name in ids]})
+    pairs = pairs.with_columns(known=pl.Series([True, False] * 30), kind=pl.Series(["x", "y", "z"] * 20))
+    study = build_study(one_metric(noise(60), noise(60, 1), pair_id=ids), pairs, ["known"])
+    names = [scope.name for scope in study.scopes]
+    assert names == ["pooled", "known=true", "known=false", "kind=x", "kind=y", "kind=z"]
+    assert "Columns with 2 to 6 values are scopes too: kind." in study.notes
+    bare = build_study(one_metric(noise(60), noise(60), pair_id=ids), pairs, carried=False)
+    assert [scope.name for scope in bare.scopes] == ["pooled"]
+
+
+TEXTS = pl.DataFrame(
+    {
+        "pair_id": list("abcdef"),
+        "prompt": ["one", "one", "two", "three", "four", "five"],
+        "fact": ["x", "y", "z", "x", "v", "w"],
+        "hallucination": ["p", "q", "r", "s", "t", "u"],
+        "source": ["i", "j", "i", "j", None, None],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("by", "clusters"),
+    [
+        ("prompt", [0, 0, 1, 2, 3, 4]),
+        ("completion", [0, 1, 2, 0, 3, 4]),
+        ("both", [0, 0, 1, 0, 2, 3]),
+        (None, [0, 0, 1, 0, 2, 3]),
+        ("source", [0, 1, 0, 1, 2, 3]),
+    ],
+)
+def test_clusters_are_made_by_what_is_named(by, clusters):
+    table = one_metric(range(6), [0] * 6, pair_id=list("abcdef"))
+    study = build_study(table, TEXTS, cluster_by=by)
+    assert study.cluster_by == (by or "both")
+    assert len(set(zip(study.groups.tolist(), clusters, strict=True))) == len(set(clusters)) == len(set(study.groups))
+    grouped = table.with_columns(group=pl.Series(["g", "g", "g", "h", "h", "i"]))
+    study = build_study(grouped, TEXTS, cluster_by=by)
+    if by is None:
+        assert study.cluster_by == "the column group of the table"
+        assert len(set(study.groups.tolist())) == 3
+    else:
+        assert len(set(study.groups.tolist())) == len(set(clusters))
+
+
+def test_clusters_that_cannot_be_made_are_refused_in_one_line():
+    table = one_metric(range(60), [0] * 60, kind=["x", "y"] * 30)
+    with pytest.raises(
+        InputError, match="^--cluster-by prompt: requires the texts of the pairs; give them with --pairs$"
+    ):
+        build_study(table, cluster_by="prompt")
+    with pytest.raises(
+        InputError, match="^--cluster-by mood: no such column; use both, prompt, .* out of 'm_hall', 'kind'$"
+    ):
+        build_study(table, cluster_by="mood")
+    assert len(set(build_study(table, cluster_by="kind").groups)) == 2
+
+
+def test_clusters_of_the_run_that_link_nearly_everything_are_said_where_texts_would_make_more():
+    ids = [f"p{place}" for place in range(40)]
+    answers = ["yes", "no"] * 20
+    pairs = pl.DataFrame({"pair_id": ids, "prompt": ids, "fact": answers, "hallucination": ["no", "yes"] * 20})
+    table = one_metric(noise(40), noise(40, 1), [0] * 40, pair_id=ids, group=["all"] * 40)
+    study = build_study(table, pairs)
+    assert any("as earlier versions linked closed answers; --cluster-by both makes 40." in note for note in study.notes)
+    assert study.closed_names == ("no", "yes")
+    assert any("Closed answers ('no', 'yes') link no pairs and have effects of their own." in n for n in study.notes)
+    assert len(set(build_study(table, pairs, cluster_by="both").groups)) == 40
