@@ -10,6 +10,7 @@ import threading
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.utils import tqdm
 
 import hub_cache
 from bluffscope.host import hub
@@ -108,6 +109,16 @@ def test_failures_that_are_not_the_hub_s_are_not_blamed_on_it():
     error = OSError("wrapped")
     error.__cause__ = error  # a chain that bites its tail ends all the same
     assert hub.refusal(error, "org/model") is None
+
+
+def test_how_far_a_download_is_gets_reported_in_place_of_a_bar(capsys):
+    told = []
+    bar = {"total": 4_000_000, "unit": "B", "unit_scale": True, "desc": "w.bin", "disable": False, "mininterval": 0}
+    with hub.downloads_reported(told.append), tqdm(**bar) as download:
+        download.update(1_000_000)
+        download.refresh()
+    assert told[-1] == "Downloading w.bin: 1.00MB of 4.00MB"
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_folder_has_no_commit_and_neither_has_what_is_not_cached(tmp_path):
