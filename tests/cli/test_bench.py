@@ -91,3 +91,11 @@ def test_bad_options_are_one_line(call, tmp_path, flags, says):
     assert outcome.code == 2
     assert says in outcome.err
     assert not (tmp_path / "bench").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_before_anything_is_measured(call, tmp_path):
+    (tmp_path / "file").write_text("")
+    outcome = call("bench", "--out", tmp_path / "file" / "bench")
+    assert outcome.code == 2
+    assert "bench: cannot be made (Not a directory); choose another folder" in outcome.err
+    assert "measuring" not in outcome.err
