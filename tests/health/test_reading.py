@@ -98,9 +98,8 @@ def test_another_read_position_another_text_and_a_bos_that_is_read_are_errors():
     assert found["BOS not read"] == ("error", "1 of 1")
     seen = "1 of 1 texts differ; pair p, fact: token [0] of 4 instead of [3] of 4"
     assert found["read position"] == ("error", seen)
-    other = Tokenized(
-        Pair(7, "q", "all", None, "a", "b", "c"), (Sequence(item=7, view=1, ids=(1, 5), reads=(1,)),), (0,), ("x",)
-    )
+    pair = Pair(7, "q", "all", None, "a", "b", "c")
+    other = Tokenized(pair, (Sequence(item=7, view=1, ids=(1, 5), reads=(1,)),), (0,), ("x",))
     assert "pair p, fact: no such text instead of [3] of 4" in said(subject(), other)["read position"][1]
 
 
