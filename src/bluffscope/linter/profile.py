@@ -126,7 +126,7 @@ class _Builder:
     def add(self, pair: Pair) -> None:
         completions = (pair.fact, pair.hallucination)
         self.count += 1
-        self._groups.add(pair.id, pair.prompt, pair.fact, pair.hallucination)
+        self._groups.add(pair.id, pair.prompt, pair.fact, pair.hallucination, pair.domain)
         self._domain.append(self._domains.setdefault(pair.domain, len(self._domains)))
         self._lengths.extend(map(len, completions))
         self._flags.extend(negated(text) for text in completions)

@@ -187,7 +187,7 @@ class Source:
         labels = LabelCount()
         for record, pair in self._checked():
             kinds.observe(pair.extra, textual=record.textual)
-            groups.add(pair.id, pair.prompt, pair.fact, pair.hallucination)
+            groups.add(pair.id, pair.prompt, pair.fact, pair.hallucination, pair.domain)
             digest.add(pair)
             domains[pair.domain] += 1
             labels.add(pair.fact, pair.hallucination)
