@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from dataclasses import dataclass
+import threading
 
 import pytest
 
@@ -41,28 +40,25 @@ def test_an_error_of_a_pair_is_raised_and_the_next_shard_is_measured():
     assert unpacked(station.measure(second).table).equals(frame(second))
 
 
-@dataclass(frozen=True)
-class Loading:
-    """A factory that takes its time, or fails."""
+def test_while_a_worker_loads_its_news_are_empty_and_afterwards_they_are_its_own():
+    loaded = threading.Event()
 
-    error: Exception | None = None
-
-    def __call__(self):
-        time.sleep(0.05)
-        if self.error:
-            raise self.error
+    def load():
+        assert loaded.wait(10)
         return Worker()
 
-
-def test_while_a_worker_loads_its_news_are_empty_and_afterwards_they_are_its_own():
-    station = Station(Loading())
+    station = Station(load)
     assert station.news().tally == Tally()
+    loaded.set()
     station.describe()
     assert station.news().tally.peak_bytes == os.getpid()  # as the worker of the tests says
 
 
 def test_a_worker_that_cannot_be_made_says_why_to_whoever_asks():
-    station = Station(Loading(InputError("no such model")))
+    def fail():
+        raise InputError("no such model")
+
+    station = Station(fail)
     for ask in (station.describe, lambda: station.measure(shards(1)[0])):
         with pytest.raises(InputError, match="^no such model$"):
             ask()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ def test_a_second_thread_waits_and_says_that_it_does(monkeypatch, caplog):
     thread.start()
     with exclusive(), exclusive():  # a call within a call is no other
         inside.set()
-        thread.join(0.1)
+        end = time.monotonic() + 10
+        while not caplog.messages and time.monotonic() < end:
+            time.sleep(0.002)
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
