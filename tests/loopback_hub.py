@@ -1,6 +1,6 @@
 """A hub on 127.0.0.1 that speaks enough of the Hugging Face API for downloads, refusals and interruptions.
 
-Commands that know no other hub are run in processes of their own.
+Commands that know no other hub are run in processes of their own; what is cheap is asked of it in this process.
 
 It always ends: every connection has a time limit, its threads are daemons, and closing it waits for none of them.
 """
@@ -19,6 +19,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
 
 TOKEN = "hf_" + "plantedSecret0123456789"
 SECONDS = 10
@@ -185,6 +188,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _etag(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def use_here(hub: LoopbackHub, cache: Path, patch: pytest.MonkeyPatch) -> None:
+    """Have this process know this hub alone, as long as the patch lasts; what it downloads goes into `cache`."""
+    for name in ("NO_PROXY", "no_proxy"):
+        patch.setenv(name, "*")
+    of_a_file = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    patch.setattr(constants, "ENDPOINT", hub.url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + of_a_file)
 
 
 # Every command in one process: imports take seconds, and the hub's address is read at import.

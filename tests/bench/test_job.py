@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from bluffscope.compare.bench import tables
-from bluffscope.compare.bench.jobs import PIECES, STEPS, Job, Measurement, ladder
-from bluffscope.compare.bench.processes import JobFailed, run_job
+from bluffscope.compare.bench.jobs import PIECES, STEPS, Job, Measurement, batch_sizes, growth, ladder, sharing
+from bluffscope.compare.bench.processes import JobFailed, fresh, run_job
 from bluffscope.compare.bench.texts import pairs
 
 
@@ -37,6 +39,15 @@ def test_a_process_that_hangs_is_ended(monkeypatch):
         list(run_job(job))
 
 
+def test_what_a_process_yields_comes_before_what_ends_it_early_is_said():
+    counted, numbers = [], fresh("counting", map, int, ["1", "2", "three"])
+    with pytest.raises(JobFailed, match="^counting failed: ValueError: invalid literal for int"):
+        counted.extend(numbers)
+    assert counted == [1, 2]
+    with pytest.raises(JobFailed, match="^counting failed: exit code 7$"):
+        list(fresh("counting", os._exit, 7))
+
+
 def test_the_ladder_has_every_step_each_on_top_of_the_one_before():
     jobs = list(ladder("gemma-2-2b"))
     assert [job.step for job in jobs] == list(STEPS)
@@ -45,6 +56,22 @@ def test_the_ladder_has_every_step_each_on_top_of_the_one_before():
     assert len(PIECES) == 6
     assert [job.strategy for job in jobs[2:8]] == ["batched"] * 5 + ["packed"]
     assert [job.dtype for job in jobs[-2:]] == ["bfloat16", "bfloat16"]
+
+
+def test_batch_sizes_are_tried_in_order_and_then_as_many_as_auto_takes():
+    batched, packed = batch_sizes("mid", [16, 1])
+    assert [job.strategy for job in (batched, packed)] == ["batched", "packed"]
+    for job, most in ((batched, 64), (packed, 200)):
+        assert [(one.batch_size, one.pairs) for one in job.measurements] == [(1, 32), (16, 32), ("auto", most)]
+    assert [one.pairs for one in next(batch_sizes("demo", [300])).measurements] == [300, 200]
+
+
+def test_the_small_shape_shares_prompts_in_five_times_as_many_pairs_and_grows_in_fresh_processes():
+    kinds = ["none", "short", "long"]
+    for small, large in zip(sharing("demo"), sharing("gemma-2-2b"), strict=True):
+        assert [one.sharing for one in small.measurements] == [one.sharing for one in large.measurements] == kinds
+        assert [one.pairs for one in small.measurements] == [5 * one.pairs for one in large.measurements]
+    assert [[one.pairs for one in job.measurements] for job in growth()] == [[100], [1000], [10_000]]
 
 
 def test_pairs_are_told_apart_and_share_what_they_are_to_share():
@@ -112,3 +139,53 @@ def test_batched_and_packed_are_compared_at_their_best():
     table = tables.batch_table(records)
     assert [row["speed-up"] for row in table.rows] == ["1.00x", "2.00x", "1.00x", "3.00x"]
     assert table.notes == ("packed at its best is 2.00 times as fast as batched at its best",)
+
+
+def test_the_limit_is_compared_with_the_run_of_its_precision():
+    stages = {"forward": 2.0, "sae": 1.0, "geometry": 0.5, "write": 0.25, "tokenise": 0.25}
+    limit = record("limit", 0.1) | {
+        **{"peak_flops": 1e9, "flops_per_token": 1e6, "flops_per_encode": 2e6, "encode_peak_flops": 1e9, "threads": 2},
+    }
+    measured = {"tokens": 500, "slots": 600, "reads": 30}
+    run = record("async I/O", 0.5, computed=measured, stages=stages, layers=3, limit=True)
+    known = run | {"predicted_bytes": 4e9, "held_bytes": 1e9}
+    table = tables.limit_table([limit], [record("token tries", 9, computed=measured, limit=False), known])
+    assert [row["stage"] for row in table.rows] == list(stages)
+    assert [row["share"] for row in table.rows] == ["40.0%", "20.0%", "10.0%", "5.0%", "5.0%"]
+    assert [row["of the limit"] for row in table.rows] == ["25%", "50%", "", "", ""]
+    assert "1 GFLOP/s at the model's sizes (2 threads); 500 distinct tokens in 600 slots for 10 pairs" in table.notes[0]
+    assert table.notes[0].endswith("together 40.0% of the run")
+    assert table.notes[1] == "float32: peak memory 2.00 GB, 0.50 of the prediction; weights and SAEs are 1.00 GB"
+    assert len(tables.limit_table([limit], [run]).notes) == 1, "nothing was predicted"
+
+
+def test_growth_is_told_of_the_last_two_sizes():
+    small, large = record("growth", 0.10), record("growth", 0.12) | {"pairs": 1000, "seconds": 120.0, "peak_bytes": 3e9}
+    table = tables.growth_table([small, large])
+    assert [(row["pairs"], row["seconds"], row["peak GB"]) for row in table.rows] == [
+        ("10", "1.0", "2.000"),
+        ("1,000", "120.0", "3.000"),
+    ]
+    assert table.notes == ("from 10 to 1,000 pairs: time a pair x1.200, peak memory x1.500",)
+    assert tables.growth_table([small]).notes == ()
+
+
+def test_sharing_is_shown_by_kind_and_packed_is_compared_with_batched():
+    records = [
+        record("sharing", seconds, strategy=strategy, sharing=kind, computed={"tokens": 120})
+        for strategy, kind, seconds in (
+            ("batched", "none", 0.3),
+            ("batched", "long", 2.0),
+            ("packed", "none", 0.2),
+            ("packed", "long", 0.1),
+        )
+    ]
+    rows = tables.sharing_table(records).rows
+    assert [(row["shared prompt"], row["strategy"]) for row in rows] == [
+        ("none", "batched"),
+        ("none", "packed"),
+        ("long", "batched"),
+        ("long", "packed"),
+    ]
+    assert [row["to batched"] for row in rows] == ["", "1.5x", "", "20.0x"]
+    assert {row["tokens a pair"] for row in rows} == {"12.0"}

@@ -18,6 +18,7 @@ from bluffscope.cli.main import main
 from bluffscope.detectors.files import read_detector
 from bluffscope.table.reader import read_run
 from faults import Fault, Injector
+from made_runs import UNSOUND, make_run
 
 KNOWN = ("--where", "known=true")
 
@@ -244,6 +245,13 @@ def test_damaged_and_foreign_folders_are_refused(refused, copied, detector, demo
     refused("detect", "score", folder, "--text", "x", says="another hash")
     (folder / "weights.safetensors").unlink()
     refused("detect", "score", folder, "--text", "x", says="weights.safetensors is missing")
+
+
+def test_a_seed_below_zero_and_a_run_that_failed_its_gate_are_refused(refused, tmp_path):
+    run = make_run(tmp_path / "run", 12, features=4, manifest={"health": UNSOUND})
+    refused("detect", "train", run, "--out", tmp_path / "d", "--seed", "-1", says="--seed -1: give a number from 0")
+    says = ("run failed its health gate (mean L0 of layer 2 is 5 times", "see bluffscope doctor, or --allow-unsound")
+    refused("detect", "train", run, "--out", tmp_path / "d", says=says)
 
 
 def test_usage(refused, copied, detector, demo, tmp_path):

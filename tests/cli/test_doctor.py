@@ -9,8 +9,10 @@ import shutil
 import pytest
 
 import tiny
+from bluffscope.cli import doctor
 from bluffscope.cli.main import main
 from bluffscope.config.demo import sae_dir
+from bluffscope.host.machine import Accelerator, Machine
 from bluffscope.pipeline import batch_size as sizing
 
 
@@ -100,6 +102,25 @@ def test_a_model_that_is_not_there_is_refused(call, tiny_saes):
     outcome = call("doctor", "--machine-only", "--model", "/nowhere", "--sae", tiny_saes)
     assert outcome.code == 2
     assert "--model /nowhere: no such folder" in outcome.err
+
+
+def test_limits_swap_and_accelerators_of_the_machine_are_named():
+    gpu = Accelerator("Made-up GPU", 16 * 10**9, 10 * 10**9)
+    told = list(doctor._machine_lines(Machine("A CPU", 4, 8, 1.5, 8 * 10**9, 10**9, 3 * 10**9, 2.25, True, (gpu,))))
+    assert told == [
+        "Processor: A CPU",
+        "Cores: 4 (8 logical) for this process, limited to the time of 1.5",
+        "Memory: 8.0 GB, 1.0 GB available; 3.0 GB in swap; load 2.2",
+        "bfloat16 on the processor: fast (AVX512-BF16 or AMX)",
+        "Accelerator: Made-up GPU, 16.0 GB, 10.0 GB free",
+    ]
+    bare = list(doctor._machine_lines(Machine("A CPU", 1, 1, None, 10**9, 10**9, 0, None, False, ())))
+    assert bare[1:] == [
+        "Cores: 1 (1 logical) for this process",
+        "Memory: 1.0 GB, 1.0 GB available",
+        "bfloat16 on the processor: no faster",
+        "Accelerator: none",
+    ]
 
 
 def test_gigabytes_are_of_ten_to_the_nine():

@@ -59,7 +59,6 @@ def test_a_run_holds_the_pairs_that_the_pattern_names_and_names_their_commit(run
     assert not hub.downloads("train-0.jsonl")
 
 
-@pytest.mark.process
 def test_without_the_hub_the_cache_serves_a_replay_and_a_linter_that_names_no_commit(run, folder):
     with LoopbackHub() as gone:
         address = gone.url
@@ -93,7 +92,6 @@ def outcomes(hub, folder):
     return calls({name: ["lint", address] for name, address in data.items()}, folder / "home-lint", hub.url)
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(("name", "pairs"), [("folder", 5), ("file", 1), ("flat", 3)])
 def test_a_folder_a_file_and_a_flat_data_set_are_read(outcomes, name, pairs):
     code, out, err = outcomes[name]
@@ -101,7 +99,6 @@ def test_a_folder_a_file_and_a_flat_data_set_are_read(outcomes, name, pairs):
     assert f"{pairs} pair" in out
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -131,7 +128,6 @@ def test_what_cannot_be_had_is_one_line_that_says_what_to_do(outcomes, hub, name
     assert says.format(hub=hub.url) in line
 
 
-@pytest.mark.process
 def test_with_the_token_a_private_data_set_is_read_and_without_hub_and_cache_it_is_said(hub, folder):
     lint = {"private": ["lint", "hf://datasets/org/private"]}
     code, out, _ = calls(lint, folder / "home-token", hub.url, HF_TOKEN=TOKEN)["private"]

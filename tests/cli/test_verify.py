@@ -10,10 +10,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 import tiny
+from bluffscope.compare.tables import compare
 from bluffscope.model import ResidualReader
 from bluffscope.pipeline.plan import tries
 from bluffscope.records import Activations
@@ -21,6 +23,7 @@ from bluffscope.records import Activations
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "testdata" / "TinyStories-656K"
 GEOMETRY = importlib.import_module("bluffscope.metrics.geometry")
 SENSITIVITY = importlib.import_module("bluffscope.metrics.sensitivity")
+STRATEGIES = importlib.import_module("bluffscope.compare.strategies")
 AGREE = r"All strategies agree in {}: ([\d,]+) cells of (\d+) columns in (\d+) pairs, "
 CHECK_TOKENS = 11
 """Slots of the row that the self-check at load packs: what is planted must lie behind it."""
@@ -36,8 +39,8 @@ def flags(tiny_model, tiny_saes, pairs_file):
 def found(call, flags):
     """What verify says of an error that a test has planted, in float64 alone."""
 
-    def verify(*, but_agree=()):
-        outcome = call("verify", *flags, "--dtype", "float64")
+    def verify(*more, but_agree=()):
+        outcome = call("verify", *flags, "--dtype", "float64", *more)
         assert outcome.code == 1, outcome
         line = next(line for line in outcome.out.splitlines() if line.startswith("Strategies differ in float64: "))
         for strategy in but_agree:
@@ -269,8 +272,8 @@ def test_a_flipped_axis(found, monkeypatch, wrong):
 def test_the_cells_that_differ_are_named_worst_first_at_most_ten_of_a_strategy(found, monkeypatch):
     right = SENSITIVITY.gini
     monkeypatch.setattr(SENSITIVITY, "gini", lambda features: right(features) + 2 / features.counts.cpu().numpy())
-    outcome = found(but_agree=["separate"])
-    title = "packed: 45 cells of 9 columns differ by more than is allowed, the worst:"
+    outcome = found("--limit", "2", but_agree=["separate"])
+    title = "packed: 18 cells of 9 columns differ by more than is allowed, the worst:"
     assert title in outcome.out
     rows = [line for line in outcome.out[outcome.out.index(title) :].splitlines() if re.match(r"l\d_\w+_gini ", line)]
     assert len(rows) == 10
@@ -291,15 +294,93 @@ def test_a_model_that_takes_no_packed_rows_is_said_to_run_batched(call, flags, m
     assert outcome.err.count("ignores custom attention masks or positions") == 1
 
 
+@pytest.fixture
+def told(call, flags, monkeypatch):
+    """What verify prints of phases that a test makes up; their tables are compared as always."""
+
+    def show(*phases):
+        monkeypatch.setattr(STRATEGIES, "verify", lambda config, tell: iter(phases))
+        return call("verify", *flags)
+
+    return show
+
+
+def phase(precision, *values, dtype=None, quarantined=({}, {}), ran_as="sequential"):
+    """All strategies found the first value of gini in every pair; the packed one the last value in the last pair."""
+    right, *_, other = values
+
+    def measured(strategy, last, left_out):
+        table = {"pair_id": [str(n) for n in range(len(values))], "l1_fact_gini": [*[right] * (len(values) - 1), last]}
+        return STRATEGIES.Measured(
+            strategy=strategy,
+            ran_as=ran_as if strategy == "sequential" else strategy,
+            dtype=dtype or precision,
+            seconds=1.25,
+            metrics=pl.DataFrame(table).head(0 if "only" in left_out else len(values)),
+            features=pl.DataFrame(),
+            quarantined=left_out,
+        )
+
+    reference = measured("sequential", right, quarantined[0])
+    others = (measured("batched", right, quarantined[0]), measured("packed", other, quarantined[1]))
+    agreements = [
+        STRATEGIES.Agreement(
+            one,
+            compare(one.metrics, reference.metrics, precision),
+            tuple(one.quarantined.keys() ^ reference.quarantined.keys()),
+        )
+        for one in others
+    ]
+    return STRATEGIES.Phase(dtype or precision, precision, reference, tuple(agreements))
+
+
+def test_agreement_is_told_with_the_cell_that_comes_nearest_to_its_tolerance(told):
+    outcome = told(phase("float64", 0.5, 0.5 + 2e-7), phase("float32", 0.5, 0.5))
+    assert outcome.code == 0, outcome
+    assert re.search(r"^packed +1\.2 +4 +2\.0e-07 +0\.2 +0 of 0 +l1_fact_gini, pair 1$", outcome.out, re.MULTILINE)
+    assert (
+        "All strategies agree in float64: 4 cells of 2 columns in 2 pairs, largest difference 2.0e-07 (0.2 of what is "
+        "allowed) at l1_fact_gini, pair 1"
+    ) in outcome.out
+    assert "All strategies agree in float32: 4 cells of 2 columns in 2 pairs, without any difference" in outcome.out
+    assert re.search(r"^gini +0 \(0\) +0 \(0\)$", outcome.out, re.MULTILINE)
+
+
+def test_half_precision_is_shown_and_decides_nothing(told):
+    outcome = told(phase("reduced", 0.5, 0.6, dtype="bfloat16"))
+    assert outcome.code == 0, outcome
+    assert "bfloat16: for information, in multiples of what float32 is allowed" in outcome.out
+    assert "All strategies agree" not in outcome.out
+    assert "differ" not in outcome.out.partition("Total time")[2]
+
+
+def test_null_against_a_number_is_a_difference_of_float32_too(told):
+    outcome = told(phase("float32", 0.5, None))
+    assert outcome.code == 1
+    assert "packed: 1 cells of 1 columns differ by more than is allowed:" in outcome.out
+    assert re.search(r"^l1_fact_gini +1 +null +0\.5 +text +inf$", outcome.out, re.MULTILINE)
+    assert "Strategies differ in float32: packed from sequential; see above." in outcome.out
+
+
+def test_pairs_that_one_strategy_or_none_could_measure_are_named(told):
+    left_out = ({"both": "too long"}, {"both": "too long", "long": "not finite"})
+    outcome = told(phase("float64", 0.5, 0.5, quarantined=left_out))
+    assert outcome.code == 1
+    assert "Not measured by any strategy that quarantines it, in float64:\n  pair both: too long\n" in outcome.out
+    assert "pair long: only packed could not measure it (not finite)" in outcome.out
+    nothing = told(phase("float64", 0.5, 0.5, quarantined=({"only": "too long"}, {"only": "too long"})))
+    assert nothing.code == 1
+    assert "Nothing was compared in float64: no pair could be measured." in nothing.out
+
+
 def test_a_strategy_that_is_compared_with_itself_proves_nothing(call, flags, monkeypatch):
-    strategies = importlib.import_module("bluffscope.compare.strategies")
-    run = strategies.run
+    run = STRATEGIES.run
 
     def always_packed(config, **options):
         return run(dataclasses.replace(config, engine=dataclasses.replace(config.engine, strategy="packed")), **options)
 
-    monkeypatch.setattr(strategies, "run", always_packed)
-    outcome = call("verify", *flags, "--dtype", "float64")
+    monkeypatch.setattr(STRATEGIES, "run", always_packed)
+    outcome = call("verify", *flags, "--dtype", "float64", "--limit", "1")
     assert outcome.code == 1
     assert "Nothing is proved in float64: sequential (ran as packed)." in outcome.out
 

@@ -20,8 +20,13 @@ from bluffscope.errors import InputError, RunStopped, WorkerLostError
 from bluffscope.host.stopwatch import Stopwatch
 
 pytest.importorskip("ray")
-from bluffscope.engine.cluster import cluster  # noqa: E402
+import ray  # noqa: E402
+
+from bluffscope.engine import cluster as clusters  # noqa: E402
+from bluffscope.engine import probe  # noqa: E402
+from bluffscope.engine.cluster import Watch, cluster  # noqa: E402
 from bluffscope.engine.ray import RayEngine  # noqa: E402
+from bluffscope.runs.workers import Crew, _on_ray  # noqa: E402
 from light_worker import Factory, Worker, frame, shards  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:ray")
@@ -40,6 +45,7 @@ class Outcome:
     told: list
     engine: RayEngine
     stopwatch: Stopwatch
+    crew: Crew
 
     @property
     def table(self):
@@ -55,11 +61,11 @@ def run(make_worker, work, workers=2, meanwhile=None):
 
     with cluster(None) as nodes, RayEngine(Placement(workers, 1), stopwatch, ("light_worker", __name__)) as engine:
         assert nodes
-        engine.hire(make_worker)
+        crew = _on_ray(engine, make_worker)
         if meanwhile:
             threading.Thread(target=meanwhile, args=(engine,), daemon=True).start()
-        engine.run(iter(work), make_worker, commit, told.append)
-    return Outcome(tables, told, engine, stopwatch)
+        crew.run(iter(work), commit, told.append)
+    return Outcome(tables, told, engine, stopwatch, crew)
 
 
 @pytest.mark.process
@@ -287,6 +293,15 @@ def test_work_and_seconds_are_summed_over_workers_and_loading_is_the_drivers():
     assert outcome.engine.tally().work == {"pairs": 32}
     assert outcome.stopwatch.seconds == {"forward": 32.0}
     assert outcome.engine.seconds > 0
+    workers = outcome.crew.workers(32)
+    assert workers == {
+        "number": 2,
+        "threads": 1,
+        "gpu": False,
+        "lost": 0,
+        "pairs_per_second_each": 32 / outcome.engine.seconds / 2,
+    }
+    assert outcome.crew.loaded.fingerprint == "weights"
 
 
 def test_progress_is_told_while_a_shard_is_in_work():
@@ -327,3 +342,32 @@ def test_a_process_that_is_connected_already_refuses_another_cluster():
     said = "--address 127.0.0.1:1: this process is connected to the cluster at"
     with pytest.raises(InputError, match=said), cluster("127.0.0.1:1"):
         pass
+
+
+def test_the_probe_finds_the_cluster_that_there_is(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["probe.py", ray.get_runtime_context().gcs_address])
+    assert probe.main() == 0, capsys.readouterr().out
+
+
+def test_a_cluster_that_is_silent_or_dead_ends_what_waits_for_it(monkeypatch):
+    with Watch() as watch:
+        assert watch.call(lambda: "answered") == "answered"
+        watch.check()
+        monkeypatch.setattr(clusters, "SILENCE_SECONDS", -1)
+        with pytest.raises(WorkerLostError, match="--engine ray: the head of the cluster has not answered for -1 s"):
+            watch.check()
+        monkeypatch.setattr(clusters, "LOOK_SECONDS", 0.01)
+        with pytest.raises(WorkerLostError, match="the head of the cluster has not answered"):
+            watch.call(lambda: time.sleep(0.2))
+
+
+def test_a_ray_that_does_not_start_is_said_in_a_line():
+    refused = pytest.raises(InputError, match=r"^--address x: no \(.*ray\.init")
+    with refused, clusters._ray("--address x: no", InputError, address="local"):  # there is one already
+        pass
+
+
+def test_gpus_that_do_not_answer_are_not_waited_for(monkeypatch):
+    monkeypatch.setattr(clusters, "_GPU_SECONDS", 0.1)
+    with pytest.raises(WorkerLostError, match="the cluster's GPUs did not answer in 0 s"):
+        clusters.free_gpu_memory(1)

@@ -7,9 +7,11 @@ import logging
 import socket
 import threading
 
+import httpx
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.utils import tqdm
 
 import hub_cache
 from bluffscope.host import hub
@@ -108,6 +110,35 @@ def test_failures_that_are_not_the_hub_s_are_not_blamed_on_it():
     error = OSError("wrapped")
     error.__cause__ = error  # a chain that bites its tail ends all the same
     assert hub.refusal(error, "org/model") is None
+
+
+def test_how_far_a_download_is_gets_reported_in_place_of_a_bar(capsys):
+    told = []
+    bar = {"total": 4_000_000, "unit": "B", "unit_scale": True, "desc": "w.bin", "disable": False, "mininterval": 0}
+    with hub.downloads_reported(told.append), tqdm(**bar) as download:
+        download.update(1_000_000)
+        download.refresh()
+    assert told[-1] == "Downloading w.bin: 1.00MB of 4.00MB"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_not_cached_says_whether_the_hub_was_silent_forbidden_or_failed(asked, monkeypatch):
+    with pytest.raises(KeyError), hub.hub_or_cache(["org/model"]):
+        assert hub.not_cached().startswith("no such folder here, and not (wholly) in the Hugging Face cache; ")
+        assert f"{constants.ENDPOINT} does not answer: check the name and the network" in hub.not_cached()
+        raise KeyError
+    said = hub.not_cached(folders=False)
+    assert said.startswith("not (wholly) in the Hugging Face cache; the download from ")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "while HF_HUB_OFFLINE forbids downloading it; unset that" in hub.not_cached()
+
+
+def test_a_connection_that_broke_off_is_to_be_tried_again(asked):
+    error = OSError("loading failed")
+    error.__cause__ = httpx.ReadTimeout("no answer")
+    said = f"the download from {constants.ENDPOINT} broke off: run it again to continue, or give a folder"
+    assert hub.refusal(error, "org/model") == said
+    assert hub.refusal(OSError("Consistency check failed: file should be of size 5"), "org/model") == said
 
 
 def test_a_folder_has_no_commit_and_neither_has_what_is_not_cached(tmp_path):

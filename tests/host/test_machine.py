@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -10,9 +12,19 @@ import time
 
 import psutil
 import pytest
+import torch
 
 from bluffscope.host import machine
-from bluffscope.host.machine import Watch, _marks, _Sample, free_memory, memory_available, peak_rss, read_machine
+from bluffscope.host.machine import (
+    Accelerator,
+    Watch,
+    _marks,
+    _Sample,
+    free_memory,
+    memory_available,
+    peak_rss,
+    read_machine,
+)
 
 GB = 1 << 30
 
@@ -27,12 +39,13 @@ def test_the_machine_is_read_as_the_system_shows_it():
 
 
 def test_cores_are_those_that_the_process_may_run_on():
-    code = (
-        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-        "from bluffscope.host.machine import read_machine; m = read_machine(); print(m.physical_cores, m.logical_cores)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["1", "1"], done.stderr
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})  # of this thread alone
+    try:
+        read = read_machine()
+    finally:
+        os.sched_setaffinity(0, before)
+    assert (read.physical_cores, read.logical_cores) == (1, 1)
 
 
 @pytest.fixture
@@ -84,6 +97,54 @@ def test_without_limits_the_whole_machine_is_there(groups):
     groups("0::/", {"cgroup/cpu.max": "max 100000", "cgroup/memory.max": "max"})
     assert (machine._memory_limits(), machine._core_limit()) == ([], None)
     assert memory_available() > 0
+
+
+def test_where_the_kernel_shows_nothing_the_system_s_own_calls_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_PROC", tmp_path / "none")
+    monkeypatch.setattr(machine, "_CPUS", tmp_path / "none")
+    assert machine._processor() == (platform.processor() or platform.machine())
+    assert machine._physical_cores([0]) == 1
+    assert machine._groups("memory") == []
+    assert not machine.reset_peak_rss()
+    assert machine.peak_rss() == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def test_a_mac_s_processor_is_asked_for_by_its_own_command(monkeypatch):
+    def sysctl(command, **_):
+        return subprocess.CompletedProcess(command, 0, "Apple M3\n" if command[0] == "sysctl" else "")
+
+    monkeypatch.setattr(machine.sys, "platform", "darwin")
+    monkeypatch.setattr(machine.subprocess, "run", sysctl)
+    assert machine._processor() == "Apple M3"
+    used = machine._sample().swapped
+    assert used == psutil.swap_memory().used, "pages that went in and out tell nothing there"
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU of 16 GB, of which 10 are free and this process holds 2."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "Made-up GPU")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *number: (10 * GB, 16 * GB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 2 * GB)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: GB)
+
+
+def test_a_gpu_s_memory_is_what_is_free_and_what_this_process_holds_there(gpu):
+    assert machine._accelerators() == (Accelerator("Made-up GPU", 16 * GB, 10 * GB),)
+    assert free_memory("cuda") == 12 * GB
+    assert machine.device_peak("cuda") == GB
+
+
+def test_a_mac_s_gpu_shares_the_main_memory(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 4096)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 1024)
+    assert machine._accelerators() == (Accelerator("Apple GPU (MPS)", 4096, 3072),)
+    assert free_memory("mps") == 4096, "its part, however much main memory is free"
+    assert machine.device_peak("mps") - 1024 <= peak_rss() == machine.device_peak("cpu")
 
 
 def test_what_this_process_holds_counts_as_its_own():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from bluffscope.errors import InputError
+from bluffscope.host.quiet import check_docstrings
 from made_runs import make_run
 
 
@@ -28,3 +31,10 @@ def test_stripped_docstrings_are_named_by_what_needs_them(command, tmp_path):
 @pytest.mark.process
 def test_what_needs_none_works_without_them(tmp_path):
     assert called("lint").returncode == 0
+
+
+def test_docstrings_are_asked_for_as_python_was_started(monkeypatch):
+    check_docstrings()
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(optimize=2))
+    with pytest.raises(InputError, match="unset it, or use -O"):
+        check_docstrings()

@@ -127,6 +127,37 @@ def test_truncation_loads_neither_later_blocks_nor_the_head(any_model):
     assert not model.network.training
 
 
+class Adding(torch.nn.Module):
+    def forward(self, hidden_states, further=0):
+        return (hidden_states + 1 + further, "a cache")
+
+
+@pytest.mark.parametrize("point", ["hook_resid_pre", "hook_resid_post"])
+def test_what_a_block_is_given_or_gives_is_replaced_however_it_is_passed(point):
+    blocks, states = torch.nn.ModuleList([Adding()]), torch.zeros(1, 2, 3)
+    handle = HookPoint(0, point).alter(blocks, lambda x: 10 * (x + 1))
+    expected = 10 + 1 + 5 if point == "hook_resid_pre" else 10 * (1 + 5 + 1)
+    for output in (blocks[0](states, 5), blocks[0](further=5, hidden_states=states)):
+        assert output[0].unique().item() == expected
+        assert output[1] == "a cache"
+    handle.remove()
+    assert blocks[0](states)[0].unique().item() == 1
+
+
+def test_a_sublayer_s_output_is_taken_and_replaced_as_the_block_scales_it():
+    block = torch.nn.Module()
+    block.mlp = Adding()
+    blocks, states, seen = torch.nn.ModuleList([block]), torch.zeros(1, 2, 3), []
+    point = HookPoint(0, "hook_mlp_out", part="mlp", scale=0.5)
+    handles = [point.alter(blocks, lambda x: x + 2), point.attach(blocks, seen.append)]
+    assert block.mlp(states)[0].unique().item() == 5, "half of it is what is added"
+    assert seen[0].unique().item() == 2.5
+    for handle in handles:
+        handle.remove()
+    with pytest.raises(ValueError, match="hook_mlp_out of block 0: expected a point from model.sublayers.placed"):
+        HookPoint(0, "hook_mlp_out").attach(blocks, seen.append)
+
+
 def test_a_block_that_is_not_there_is_refused(tiny_model):
     with pytest.raises(InputError, match="has 4 layers"):
         load(tiny_model, blocks=5)

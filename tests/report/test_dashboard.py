@@ -122,6 +122,43 @@ def test_poor_tables_are_drawn_too(tmp_path, name, table):
     assert ("no values in this run" in text) == (name not in ("one layer, one domain", "no domain", "constant"))
 
 
+@pytest.mark.parametrize(
+    ("table", "titles", "empty"),
+    [
+        (synthetic().select("pair_id", "domain"), 1, ["Metrics"]),
+        (synthetic(4).head(0), 9, "all"),
+        (nulled(synthetic(20)), 9, "all"),
+        (synthetic(20).drop("domain"), 9, []),
+        (
+            nulled(synthetic(20), "axis_twist", "sphericity"),
+            9,
+            ["Sphericity of the active features, by layer and domain", "Axis twist from the prompt, degrees"],
+        ),
+    ],
+    ids=["nothing measured", "no pair", "everything null", "no domain", "some null"],
+)
+def test_panels_without_a_value_say_so(table, titles, empty):
+    found = drawn(table)
+    assert len(found) == titles
+    without = [title for title, values in found.items() if values == [{"text": "no values in this run"}]]
+    assert without == (list(found) if empty == "all" else empty)
+
+
+def test_of_many_pairs_layers_and_domains_a_part_is_shown_and_counted():
+    domains = tuple(f"domain{i:02d}" for i in range(25))
+    spec = dashboard(synthetic(6000, layers=tuple(range(5)), domains=domains, sweep=(0.03, 1)), "x")
+    assert spec["title"]["subtitle"].startswith(
+        f"6,000 pairs, the {MOST_DOMAINS} largest domains (15 more are counted in 'all domains')"
+    )
+    found = panels(spec)
+    drift = found["Centroid drift from the prompt, degrees"]
+    assert drift["title"]["subtitle"][0] == "2,000 of the 2,400 pairs of these domains, drawn at random"
+    assert len(drift["data"]["values"]) == MOST_POINTS
+    effects = found["Effect sizes by metric and domain"]
+    assert effects["title"]["subtitle"][1] == f"the {MOST_EFFECTS} largest (pooled) of 53 metrics"
+    assert len({row["metric"] for row in effects["data"]["values"]}) == MOST_EFFECTS
+
+
 def test_domains_with_strange_names_are_text_and_stay_apart(tmp_path):
     text = draw(synthetic(80, domains=STRANGE), tmp_path, "<script>alert(1)</script>\n\u202e title " + "long " * 60)
     assert '<b>html</b> & "q"' in text and "<script>alert(1)</script> title long" in text

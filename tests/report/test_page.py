@@ -17,6 +17,7 @@ import pytest
 
 import bluffscope.report.write
 from bluffscope.api import run
+from bluffscope.cli.main import main
 from bluffscope.errors import InputError, RunFolderError
 from bluffscope.report import charts, story
 from bluffscope.report.contents import read_contents
@@ -323,18 +324,24 @@ def test_all_charts_are_valid_vega_lite(tmp_path):
         alt.Chart.from_dict(figure(spec), validate=True)
 
 
-def test_figures_are_sharp_png_and_svg_that_name_what_they_show(tmp_path):
-    report = write_report(make_run(tmp_path / "run", effect=1.0), figures=True)
-    assert {path.name for path in report.figures} == {
+def test_figures_are_sharp_png_and_svg_that_name_what_they_show_and_the_command_says_where(tmp_path, capsys):
+    folder = make_run(tmp_path / "run", effect=1.0)
+    assert main(["report", str(folder), "--figures"]) == 0
+    sentence, figures, page = capsys.readouterr().out.splitlines()
+    written = list((folder / "figures").iterdir())
+    assert sentence in Parsed((folder / "report.html").read_bytes()).text
+    assert figures == f"Figures: {folder / 'figures'} ({len(written)} files)"
+    assert page == f"Report: {folder / 'report.html'}"
+    assert {path.name for path in written} == {
         f"{name}.{kind}"
         for name in ("dashboard", "effects", "heatmaps", "ladder", "scatters", "detectors", "transfer")
         for kind in ("png", "svg")
     }
-    for path in report.figures:
+    for path in written:
         content = path.read_bytes()
         if path.suffix == ".png":
             assert struct.unpack(">II", content[16:24])[0] > 1200, path
-    text = "".join(ET.fromstring((report.path.parent / "figures" / "effects.svg").read_bytes()).itertext())
+    text = "".join(ET.fromstring((folder / "figures" / "effects.svg").read_bytes()).itertext())
     assert "Effect sizes over all pairs" in text
     assert "entropy" in text
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import tiny
 from bluffscope.api import config_from, run
@@ -85,6 +86,32 @@ def test_what_travels_to_workers_is_small_and_refuses_another_version(tiny_model
     assert len(pickle.dumps(factory)) < 10_000
     with pytest.raises(InputError, match=r"a machine of the cluster has bluffscope .*, this one 0\.0\.1"):
         replace(factory, version="0.0.1")()
+
+
+def test_a_worker_made_elsewhere_loads_what_the_options_name(tiny_model, tiny_saes):
+    config = config_from(model=str(tiny_model), sae=str(tiny_saes), device="cpu")
+    threads = torch.get_num_threads()
+    try:
+        worker = RunFactory(config, ANALYSES, functools.partial(table_columns, sweep=()), 1)()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+    assert list(worker.describe().sae_identities) == [0, 1, 3]
+    assert worker.tally().seconds["load"] > 0
+
+
+def test_an_address_is_asked_before_anything_is_loaded_and_only_with_ray():
+    crew.check_engine(EngineOptions(engine="local", address="nonsense"))
+    with pytest.raises(InputError, match="^--address nonsense: give HOST:PORT"):
+        crew.check_engine(EngineOptions(engine="ray", address="nonsense"))
+
+
+def test_a_mac_has_one_worker_and_the_reference_no_batch_plan():
+    config, placement = placed([Node(8, 0, 64 * GB)], device="mps")
+    assert (config.model.device, placement.workers, placement.gpu) == ("mps", 1, False)
+    config, placement = placed([Node(8, 0, 64 * GB)], strategy="sequential")
+    assert (config.model.device, config.engine.batch_tokens) == ("cpu", None)
+    assert placement.workers >= 1
 
 
 class Callable:

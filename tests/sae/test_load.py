@@ -102,6 +102,42 @@ def test_a_model_that_was_changed_otherwise_for_training_is_refused(tmp_path):
         trained_with(tmp_path, checkpoint_index=3)
 
 
+def test_how_the_model_was_processed_is_an_object_or_the_sae_is_refused(tmp_path):
+    file = tiny.save_sae(tmp_path, 0) / "cfg.json"
+    config = json.loads(file.read_text())
+    config["metadata"]["model_from_pretrained_kwargs"] = ["fold_ln"]
+    file.write_text(json.dumps(config))
+    with pytest.raises(InputError, match="layer 0: model_from_pretrained_kwargs is not an object; copy or save the SA"):
+        coders(tmp_path)
+
+
+def test_while_saelens_loads_a_release_no_pickle_is_opened(tmp_path):
+    before = torch.load
+    refused = pytest.raises(InputError, match="^--sae old:0: its weights are a pickle, which can run code")
+    with refused, loading.no_pickle("--sae old:0"):
+        torch.load(tmp_path / "sae.pt")
+    assert torch.load is before
+
+
+def test_an_sae_that_memory_cannot_hold_is_said_to_be_so(tiny_saes, monkeypatch):
+    def too_much(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(loading, "read_plain", too_much)
+    with pytest.raises(InputError, match="layer 0: it needs more memory than is available; use a narrower"):
+        coders(tiny_saes)
+
+
+def test_a_published_l0_is_taken_from_metadata_release_or_path():
+    path = {"path": "layer_12/width_16k/average_l0_82"}
+    assert loading._published_l0({"l0": 70}, path) == 70
+    assert loading._published_l0({}, path | {"published_l0": 75}) == 75
+    assert loading._published_l0({}, path) == 82
+    assert loading._published_l0({}, {"path": "x"}) is None
+    assert loading.registered_l0("no/such", "x") is None
+    assert loading.registered_l0("gemma-scope-2b-pt-res-canonical", "no such") is None
+
+
 def test_the_registry_s_words_are_put_beside_a_release_s_sae():
     sae_id = "layer_12/width_16k/canonical"
     source = find_saes(f"gemma-scope-2b-pt-res-canonical:{sae_id}", (12,))

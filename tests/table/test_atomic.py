@@ -148,6 +148,34 @@ for write in (frame.write_parquet, frame.lazy().sink_parquet):
     assert names(tmp_path) == []
 
 
+def test_a_disk_that_takes_nothing_more_or_loses_bytes_leaves_no_file(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, atomic.AtomicFile(tmp_path, "t.bin") as file:
+        file.write(b"content")
+        patch.setattr(os, "write", lambda *_: 0)
+        with pytest.raises(OSError, match="the disk takes no more bytes"):
+            file.commit()
+    assert file.refused is not None
+    with monkeypatch.context() as patch, atomic.AtomicFile(tmp_path, "t.bin") as file:
+        file.write(b"content")
+        patch.setattr(os, "write", lambda _, data: len(data))  # as it claims
+        with pytest.raises(OSError, match="0 of 7 bytes are on the disk"):
+            file.commit()
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_is_in_its_place_takes_nothing_more(tmp_path):
+    with atomic.AtomicFile(tmp_path, "t.bin") as file:
+        assert file.writable()
+        assert file.write(b"content") == file.tell() == 7
+        assert file.commit("0123.bin") == tmp_path / "0123.bin"
+        with pytest.raises(ValueError, match="is closed: nothing can be added"):
+            file.write(b"more")
+        with pytest.raises(ValueError, match="is closed: it cannot be committed"):
+            file.commit()
+    assert (tmp_path / "0123.bin").read_bytes() == b"content"
+    assert names(tmp_path) == ["0123.bin"]
+
+
 def test_nothing_but_a_parquet_error_is_called_damage(tmp_path):
     assert "is missing" in atomic.unreadable(tmp_path / "x", FileNotFoundError(2, "No such file"))
     assert "cannot be read (Input/output error)" in atomic.unreadable(

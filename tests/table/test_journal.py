@@ -111,3 +111,13 @@ def test_a_shard_that_is_gone_as_soon_as_it_stands_is_left_to_the_merge(tmp_path
     assert found.pairs == 2
     with pytest.raises(RunFolderError, match="shard"):
         merge(folder, 1, COLUMNS, {})
+
+
+def test_a_table_of_other_pairs_is_no_shard_and_a_merge_wants_one_at_least(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    with pytest.raises(ValueError, match="the table of shard 0 does not hold its pairs"):
+        journal(folder).commit(shard(0), table(shard(1)), {})
+    with pytest.raises(ValueError, match="a run has at least one shard, not 0"):
+        merge(folder, 0, COLUMNS, {})
+    with pytest.raises(RunFolderError, match=r"shards lacks 2 of 2 shards \(first number 0\)"):
+        merge(folder, 2, COLUMNS, {})

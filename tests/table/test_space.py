@@ -28,3 +28,9 @@ def test_a_run_that_fits_passes_and_one_that_does_not_is_refused_with_figures(tm
     check_space(tmp_path, 300_000, 5000, held=1_000_000_000)
     with pytest.raises(InputError, match=r"300,000 pairs need about 3.0 GB of disk \(5.0 kB per pair.*2.5 GB are free"):
         check_space(tmp_path, 300_000, 5000)
+
+
+def test_sizes_are_shown_in_the_largest_unit_that_they_reach(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("usage", (), {"total": 10**12, "free": 999}))
+    with pytest.raises(InputError, match=r"need about 40.0 MB of disk \(2.0 MB per pair.*999 bytes are free"):
+        check_space(tmp_path, 10, 2_000_000)

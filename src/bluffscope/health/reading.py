@@ -36,9 +36,9 @@ def check_tokens(subject: Subject, tokenized: Sequence[Tokenized[Pair]], plain: 
     ]
     if wrong:
         one, text = wrong[0]
-        there = "no such text" if text is None else f"token {list(text.reads)} of {len(text.ids)} instead of "
+        there = "no such text" if text is None else f"token {list(text.reads)} of {len(text.ids)}"
         seen = f"{len(wrong)} of {len(plain)} texts differ; pair {one.pair.id}, {one.view}: {there}"
-        seen += f"{list(one.reads)} of {len(one.ids)}"
+        seen += f" instead of {list(one.reads)} of {len(one.ids)}"
     yield found("read position", bool(wrong), seen, where=where)
 
 
