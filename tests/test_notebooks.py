@@ -16,6 +16,7 @@ import hub_cache
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 TOOL = FOLDER.parent / "tools" / "run_notebooks.py"
 DEMO, GEMMA = "01_first_steps_demo.ipynb", "02_gemma_2_2b_gemma_scope.ipynb"
+BY_HAND = "03_verdicts_by_hand.ipynb"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 RULE = re.compile(r"[─═┌┬┐└┴┘╞╪╡]+| +")
 
@@ -91,6 +92,12 @@ def test_first_steps_find_the_planted_structure(tmp_path):
         if "data" in output
     ]
     assert [len(picture) > 10_000 for picture in pictures if picture] == [True]
+
+
+def test_verdicts_by_hand_come_to_those_of_the_table(tmp_path):
+    notebook = run(BY_HAND, tmp_path, {})  # its cells assert
+    assert_current(BY_HAND, notebook)
+    assert "the same as stats.parquet" in "\n".join(printed(notebook))
 
 
 def test_gemma_s_notebook_runs_with_a_stand_in_and_says_so(tmp_path):

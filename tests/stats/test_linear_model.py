@@ -130,26 +130,22 @@ def test_the_allowance_for_skewness_only_ever_takes_evidence_away(seed, rows):
 
 
 def test_the_allowance_for_skewness_by_hand():
-    values = np.array([[1.0], [2], [3], [6]])
-    found = estimated(values, np.empty((4, 0)), np.arange(4))
+    values = np.array([[1.0], [2], [3], [6]] * 5)
+    found = estimated(values, np.empty((20, 0)), np.arange(20))
     residuals = np.array([-2.0, -1, 0, 3])
-    error = np.sqrt(14 / 9)  # HC3: each residual by 1 - 1/4, the mean weighs each by 1/4
-    skewness = (residuals**3).sum() / 14**1.5
+    error = np.sqrt(5 * 14) / 19  # HC3: each residual by 1 - 1/20, the mean weighs each by 1/20
+    skewness = 5 * (residuals**3).sum() / (5 * 14) ** 1.5
     assert found.error[0] == pytest.approx(error, **EXACT)
     assert found.skewness[0] == pytest.approx(skewness, **EXACT)
-    t = 3 / error
-    assert found.t[0] == pytest.approx(t, **EXACT)
-    assert found.evenness == pytest.approx(4, **EXACT)
-    # Skewness of 18 / 14^1.5 leans towards positive means; two standard errors of it may be hidden: 2 sqrt(6) / 4.
-    adverse = 2 * np.sqrt(6) / 4 - skewness
-    expected = 2 * (stats.t.sf(t, 3) + adverse * (2 * t**2 + 1) / 6 * stats.t.pdf(t, 3))
-    assert found.skew_p[0] == pytest.approx(expected, **EXACT)
-    # To the other side the skewness that was found adds to what may be hidden.
-    other = estimated(values - 6, np.empty((4, 0)), np.arange(4))
-    adverse = 2 * np.sqrt(6) / 4 + skewness
-    expected = 2 * (stats.t.sf(t, 3) + adverse * (2 * t**2 + 1) / 6 * stats.t.pdf(t, 3))
-    assert other.t[0] == pytest.approx(-t, **EXACT)
-    assert other.skew_p[0] == pytest.approx(min(1, expected), **EXACT)
+    assert found.evenness == pytest.approx(20, **EXACT)
+    # Skewness of 18 / 14^1.5 leans towards positive means; of 20 clusters, 180 / 20^2 may be hidden. To the other side
+    # what was found adds to it.
+    for shift, adverse in ((-2, 180 / 20**2 - skewness), (-4, 180 / 20**2 + skewness)):
+        moved = estimated(values + shift, np.empty((20, 0)), np.arange(20))
+        t = (3 + shift) / error
+        assert moved.t[0] == pytest.approx(t, **EXACT)
+        heavier = adverse * (2 * t**2 + 1) / 6 * stats.t.pdf(t, 19)
+        assert moved.skew_p[0] == pytest.approx(2 * (stats.t.sf(abs(t), 19) + heavier), **EXACT)
 
 
 def test_with_many_clusters_the_allowance_for_skewness_vanishes():

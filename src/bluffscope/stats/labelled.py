@@ -115,7 +115,7 @@ class _Texts:
             numbers, held, why = self._block(rows, values[np.ix_(used, metrics)])
             for name, column in numbers.items():
                 found[name][metrics] = column
-            for place, metric in enumerate(metrics.tolist()):
+            for place, metric in enumerate(map(int, metrics)):
                 found["held"][metric] = held.what
                 found["barred"][metric] = not_interpretable(self.metrics[metric]) or why[place]
         return found
@@ -194,7 +194,7 @@ def _false(table: pl.DataFrame) -> np.ndarray:
 
 
 def _is_metric(column: pl.Series) -> bool:
-    if column.name in _KNOWN or not is_number(column) or column.dtype in (pl.Boolean, pl.Null):
+    if column.name in _KNOWN or not is_number(column) or column.dtype == pl.Boolean or column.dtype == pl.Null:
         return False
     layer, _, rest = column.name.partition("_")
     in_layer = layer.startswith("l") and layer[1:].isdigit() and bool(rest)
@@ -247,4 +247,4 @@ def _judged(part: dict[str, Any], metrics: Sequence[str], scope: Scope) -> pl.Da
         "reason": [verdict.reason for verdict in verdicts],
     }
     columns = (pl.Series(name, values, dtype=pl.String) for name, values in texts.items())
-    return frame.with_columns(*columns).select(list(LABELLED_SCHEMA)).cast(dict(LABELLED_SCHEMA))
+    return frame.with_columns(*columns).select(list(LABELLED_SCHEMA)).cast(LABELLED_SCHEMA)

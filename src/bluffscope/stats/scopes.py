@@ -102,7 +102,7 @@ def carried_columns(table: pl.DataFrame, measured: Collection[str], by: Sequence
         for column in table
         if column.name not in {*measured, *_NOT_CARRIED, *by}
         and not _MEASURED_NAME.search(column.name)
-        and (column.dtype in (pl.String, pl.Boolean, pl.Categorical) or column.dtype.is_integer())
+        and (column.dtype.is_integer() or any(column.dtype == kind for kind in (pl.String, pl.Boolean, pl.Categorical)))
         and 2 <= column.n_unique() <= MOST_CARRIED
         and (column.value_counts()["count"] >= FEWEST_CARRIED).sum() > 1
     ]

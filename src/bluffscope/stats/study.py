@@ -101,8 +101,8 @@ class Study:
         for metrics, used in alike(defined):
             rows = scope.rows[used]
             groups, domains = numbered(self.groups[rows]), self.domains[rows]
-            sides = (side[np.ix_(rows, metrics)] for side in (self.fact, self.hall))
-            yield Block(metrics, rows, *sides, self.lengths[rows], groups, domains, self.closed[rows])
+            fact, hall = (side[np.ix_(rows, metrics)] for side in (self.fact, self.hall))
+            yield Block(metrics, rows, fact, hall, self.lengths[rows], groups, domains, self.closed[rows])
 
 
 def alike(defined: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
