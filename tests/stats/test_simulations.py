@@ -28,9 +28,8 @@ def verdicts(make, seeds: int) -> Counter[str]:
 
 
 def of_lengths(fact, hall, longer, rng, **columns) -> pl.DataFrame:
-    """Facts of 5 to 24 tokens: where all facts are equally long, any shape of s leaves little to tell truth by."""
-    start = rng.integers(-5, 15, len(longer))
-    longer = np.maximum(longer, -4 - start)
+    """Facts of 10 to 29 tokens: where all facts are equally long, any shape of s leaves little to tell truth by."""
+    start = rng.integers(0, 20, len(longer))
     return one_metric(fact, hall, longer.astype(int), **columns).with_columns(
         pl.col("fact_tokens", "hall_tokens") + start
     )
@@ -80,8 +79,11 @@ def at_most(share: float, seeds: int) -> float:
 @pytest.mark.parametrize("seeds", [100, pytest.param(1000, marks=SOAK)])
 def test_a_difference_that_length_alone_makes_is_called_confounded(seeds):
     found = verdicts(length_alone, seeds)
+    if seeds == 1000:
+        assert found["separates"] <= 70
+        assert found["confounded"] >= 920
     assert found["separates"] <= at_most(0.07, seeds)
-    assert seeds - found["confounded"] <= at_most(0.1, seeds)
+    assert seeds - found["confounded"] <= at_most(0.08, seeds)
     assert found["equivalent"] <= at_most(0.02, seeds)
 
 
