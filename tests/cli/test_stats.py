@@ -77,7 +77,7 @@ def test_a_foreign_csv_takes_lengths_groups_domains_and_columns_from_its_pairs(c
     assert pl.read_parquet_metadata(foreign.parent / "stats.parquet")["family"] == '"all"'
     for said in (
         "in characters",
-        "Clusters were computed from the texts",
+        "Groups come from the pairs",
         "by their order",
         "every metric in every scope",
     ):
@@ -215,3 +215,24 @@ def test_nine_hundred_pairs_and_a_hundred_metrics_in_five_scopes_take_seconds(tm
     started = time.process_time()
     assert len(analyse_table(pl.DataFrame(columns)).rows) == 500
     assert time.process_time() - started < 60
+
+
+def test_clusters_are_made_as_asked_and_that_is_written_and_said(call, foreign, tmp_path):
+    found = {}
+    for by in ("prompt", "known", "mood"):
+        out = tmp_path / by
+        outcome = call("stats", foreign, "--pairs", "bluff200", "--by-order", "--cluster-by", by, "--out", out)
+        if by == "mood":
+            assert (outcome.code, outcome.out, out.exists()) == (2, "", False)
+            assert "--cluster-by mood: no such column; use both, prompt, completion or a column out of" in outcome.err
+            continue
+        assert outcome.code == 0, outcome.err
+        about = json.loads((out / "stats.json").read_text())
+        assert (about["cluster_by"], about["cluster_by_option"]) == (by, by)
+        assert f"by {by}" in " ".join(outcome.out.split())
+        found[by] = about["groups"]
+    assert found["known"] == 2
+    assert 2 < found["prompt"] <= 200
+    outcome = call("stats", foreign, "--cluster-by", "prompt", "--out", tmp_path / "no")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--cluster-by prompt: requires the texts of the pairs; give them with --pairs" in outcome.err

@@ -59,7 +59,7 @@ RULES = [
     ("inconclusive", "only if the differences are not skewed", {"skew_q": None}),
     ("inconclusive", "significant by either test, but not by both at once (q 0.060)", {"q": 0.06, "skew_q": 0.07}),
     ("inconclusive", "an effect only where length is held constant", {"raw_q": 0.05, "q": 0.05, "skew_q": 0.06}),
-    ("inconclusive", "no effect shown; 200 pairs show d_z 0.20 with 80 % power: d_z", NOTHING),
+    ("inconclusive", "no effect shown; 200 independent pairs show d_z 0.20 with 80 % power: d_z", NOTHING),
     ("inconclusive", "and fewer than about 70 cannot show that there is none: d_z", NOTHING | {"n": 69}),
     ("inconclusive", "no effect shown: d_z", NOTHING | {"mde80": None}),
     ("inconclusive", "why it is barred", {"barred": "why it is barred", "mean_diff": None, "equivalence_q": 0.01}),

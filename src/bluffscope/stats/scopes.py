@@ -20,7 +20,8 @@ MOST_CARRIED: Final = 6
 FEWEST_CARRIED: Final = 10
 """Pairs that at least two of its values must have."""
 _NOT_CARRIED: Final = {"pair_id", "id", "index", "group", "domain", "complexity", "prompt", "fact", "hallucination"}
-_MEASURED_NAME: Final = re.compile(r"_tokens$|_token$|_fact$|_hall$|_diff$|^l\d+_")
+MEASURED_NAME: Final = re.compile(r"_tokens$|_token$|_fact$|_hall$|_diff$|^l\d+_")
+"""Columns that a run measured."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def carried_columns(table: pl.DataFrame, measured: Collection[str], by: Sequence
         column.name
         for column in table
         if column.name not in {*measured, *_NOT_CARRIED, *by}
-        and not _MEASURED_NAME.search(column.name)
+        and not MEASURED_NAME.search(column.name)
         and (column.dtype.is_integer() or any(column.dtype == kind for kind in (pl.String, pl.Boolean, pl.Categorical)))
         and 2 <= column.n_unique() <= MOST_CARRIED
         and (column.value_counts()["count"] >= FEWEST_CARRIED).sum() > 1

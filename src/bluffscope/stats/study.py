@@ -14,7 +14,7 @@ from bluffscope.errors import InputError
 from bluffscope.metrics import declared
 from bluffscope.pairs.groups import LINKS, Clusters, cluster_pairs, unknown_column
 from bluffscope.stats.matching import matched_pairs
-from bluffscope.stats.scopes import Scope, carried_columns, find_scopes
+from bluffscope.stats.scopes import MEASURED_NAME, Scope, carried_columns, find_scopes
 from bluffscope.table.metric_pairs import LOOKED_FOR, MetricPair, metric_pairs, not_interpretable
 
 MIN_CLUSTERS: Final = 10
@@ -72,7 +72,7 @@ class Study:
     groups: np.ndarray
     """(row,) number of each row's group: the clusters of every test."""
     cluster_by: str
-    """What made them: "both" or another value of ``--cluster-by``, "the table's column group", or "rows"."""
+    """What made them: "both" or another value of ``--cluster-by``, "group", or "rows"."""
     closed: np.ndarray
     """(row, 2) number of the closed completion that fact and hallucination is; -1 for none."""
     closed_names: tuple[str, ...]
@@ -149,7 +149,8 @@ def build_study(
         by: further columns, of the table or of the pairs, whose values are scopes.
         by_order: the k-th row is the k-th pair's; only for a table without ids.
         cluster_by: what makes clusters of pairs: "prompt", "completion" or "both", of the pairs' texts; or a column of
-            the table or of the pairs. By default the table's column `group`, else both, else each row is its own.
+            the table or of the pairs. By default the column `group` of the table, else of the pairs, else both, else
+            each row is its own.
         carried: whether columns that were carried along and have 2 to 6 values make scopes too.
 
     Raises:
@@ -285,9 +286,12 @@ def _clusters(
     if by in LINKS and found is None:
         raise InputError(f"--cluster-by {by}: requires the texts of the pairs; give them with --pairs")
     if by is not None and by not in LINKS and by not in everything.columns:
-        raise unknown_column(by, [name for name in everything.columns if everything[name].n_unique() < table.height])
-    if by is None and "group" in table.columns:
-        labels, made_by = table["group"], "the column group of the table"
+        known = (name for name in everything.columns if not MEASURED_NAME.search(name))
+        raise unknown_column(by, [name for name in known if everything[name].n_unique() < table.height])
+    if by is None and "group" in everything.columns:
+        labels, made_by = everything["group"], "group"
+        if "group" not in table.columns:
+            notes.append("Groups come from the pairs.")
         own = cluster_numbers(labels)
         if found is not None and len(np.unique(own)) < MIN_CLUSTERS <= found.labels.n_unique():
             more = f"--cluster-by both makes {found.labels.n_unique()}"

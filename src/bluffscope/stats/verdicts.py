@@ -151,7 +151,7 @@ def _undecided(evidence: Evidence, *, same_sign: bool) -> str:
         return f"an effect only where {held} is held constant"
     seen = "no effect shown"
     if evidence.mde80 is not None:
-        seen += f"; {evidence.n} {evidence.of} show {evidence.symbol} {evidence.mde80:.2f} with 80 % power"
+        seen += f"; {evidence.n} independent {evidence.of} show {evidence.symbol} {evidence.mde80:.2f} with 80 % power"
     if evidence.of == "pairs" and evidence.n < EQUIVALENCE_PAIRS:
         return f"{seen}, and fewer than about {EQUIVALENCE_PAIRS} cannot show that there is none"
     return seen
