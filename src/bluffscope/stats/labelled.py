@@ -31,7 +31,18 @@ from bluffscope.table.metric_pairs import not_interpretable
 
 FEWEST_OF_A_LABEL: Final = 10
 """Texts that each label needs."""
-_KNOWN: Final = ("text_id", "label", "group", "domain", "complexity", "index", "text_tokens", "read_token")
+_KNOWN: Final = (
+    "text_id",
+    "label",
+    "group",
+    "domain",
+    "complexity",
+    "index",
+    "text",
+    "completion",
+    "text_tokens",
+    "read_token",
+)
 _FLOAT: Final = pl.Float64()
 LABELLED_SCHEMA: Final = pl.Schema(
     {
@@ -75,7 +86,7 @@ def analyse_labelled(
         raise InputError("no metric: expected numbers in columns l{layer}_{metric} or {metric}")
     texts = _Texts(table, false, metrics, cluster_by)
     notes: list[str] = []
-    scopes = find_scopes(table, [*by, *carried_columns(table, metrics, by, notes)], notes)
+    scopes = find_scopes(table, [*by, *carried_columns(table, (*metrics, *_KNOWN), by, notes)], notes)
     parts = [texts.measured(scope) for scope in scopes]
     corrected = {
         name: by_family([_tests(part, columns) for part in parts], family) for name, columns in CORRECTED.items()
