@@ -10,12 +10,13 @@ import numpy as np
 import polars as pl
 from scipy.stats import binomtest
 
+from bluffscope.pairs.links import FEWEST_CLUSTERS
 from bluffscope.stats.effects import ALPHA, varies
 from bluffscope.stats.held_constant import fit, hold_constant, one_sided, too_wide
 from bluffscope.stats.linear_model import design
 from bluffscope.stats.multiplicity import Family, by_family
 from bluffscope.stats.scopes import Scope
-from bluffscope.stats.study import MIN_CLUSTERS, Block, Study
+from bluffscope.stats.study import Block, Study
 from bluffscope.stats.verdicts import EQUIVALENT_DZ, MIN_PAIRS
 
 NULL_DRAWS: Final = 1000
@@ -108,7 +109,7 @@ def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: flo
     tests = _no_tests(len(signs), len(study.metrics))
     for block in study.blocks(scope):
         usable = varies(block.fact, block.hall) & study.counted[block.metrics]
-        if len(block.rows) < MIN_PAIRS or int(block.groups.max()) + 1 < MIN_CLUSTERS or not usable.any():
+        if len(block.rows) < MIN_PAIRS or int(block.groups.max()) + 1 < FEWEST_CLUSTERS or not usable.any():
             continue
         found = _block_tests(block, signs[:, np.searchsorted(scope.rows, block.rows)], planted_dz)
         metrics = block.metrics[usable]

@@ -13,12 +13,11 @@ import polars as pl
 from bluffscope.errors import InputError
 from bluffscope.metrics import declared
 from bluffscope.pairs.groups import LINKS, Clusters, cluster_pairs, unknown_column
+from bluffscope.pairs.links import FEWEST_CLUSTERS
 from bluffscope.stats.matching import matched_pairs
 from bluffscope.stats.scopes import MEASURED_NAME, Scope, carried_columns, find_scopes
 from bluffscope.table.metric_pairs import LOOKED_FOR, MetricPair, metric_pairs, not_interpretable
 
-MIN_CLUSTERS: Final = 10
-"""Fewer independent clusters are no sample to judge from."""
 MOST_CELLS: Final = 4_000_000
 """Pairs x metrics that are looked at together."""
 LengthUnit = Literal["tokens", "characters", "unknown"]
@@ -293,7 +292,7 @@ def _clusters(
         if "group" not in table.columns:
             notes.append("Groups come from the pairs.")
         own = cluster_numbers(labels)
-        if found is not None and len(np.unique(own)) < MIN_CLUSTERS <= found.labels.n_unique():
+        if found is not None and len(np.unique(own)) < FEWEST_CLUSTERS <= found.labels.n_unique():
             more = f"--cluster-by both makes {found.labels.n_unique()}"
             notes.append(
                 f"The table's groups link nearly all pairs, as earlier versions linked closed answers; {more}."

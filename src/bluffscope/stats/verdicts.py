@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final, Literal, NamedTuple
 
+from bluffscope.pairs.links import FEWEST_CLUSTERS
 from bluffscope.stats.effects import ALPHA
 from bluffscope.stats.held_constant import MIN_EACH_SIDE
-from bluffscope.stats.study import MIN_CLUSTERS
 
 MIN_PAIRS: Final = 5
 EQUIVALENT_DZ: Final = 0.2
@@ -82,7 +82,7 @@ def barring(pairs: int, clusters: int, *, varies: bool, not_interpretable: str, 
         return few_pairs(pairs)
     if not varies:
         return NO_VARIANCE
-    if clusters < MIN_CLUSTERS:
+    if clusters < FEWEST_CLUSTERS:
         return few_clusters(clusters)
     return barred
 
@@ -113,7 +113,7 @@ def few_pairs(number: int) -> str:
 
 def few_clusters(number: int) -> str:
     """What is said of fewer clusters than can be judged."""
-    return f"only {number} cluster{'s' * (number != 1)} of pairs that share no text, fewer than {MIN_CLUSTERS}"
+    return f"only {number} cluster{'s' * (number != 1)} of pairs that share no text, fewer than {FEWEST_CLUSTERS}"
 
 
 def _numbers(evidence: Evidence) -> str:
