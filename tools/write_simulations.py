@@ -41,17 +41,18 @@ def page(text: str, cells: list[dict[str, Any]]) -> str:
     return f"{before}{START}{tables(cells)}\n\n{END}{rest.split(END)[1]}"
 
 
-def picture(cells: list[dict[str, Any]]) -> alt.HConcatChart:
+def picture(cells: list[dict[str, Any]]) -> alt.VConcatChart:
     """Shares of false findings: without an effect, and where length is all there is."""
     rows = pl.DataFrame(cells, infer_schema_length=None).with_columns(percent=100 * pl.col("share"))
     parts = [
         ("no effect: adj_p < .05", "no effect: adjusted p < .05", 20),
-        ("no effect: families with `separates`", "no effect: families of 20 with a `separates`", 20),
+        ("no effect: families with `separates`", "no effect: families of 20 with a finding", 20),
         ("length alone, 0.5 sd: the straight line's p < .05", "length alone: p < .05, straight line", 100),
         ("length alone, 0.5 sd: adj_p < .05", "length alone: p < .05, this model", 100),
     ]
     charts = [_dots(rows.filter(pl.col("table") == table), title, most) for table, title, most in parts]
-    return alt.hconcat(*charts).configure_view(stroke=None).configure(font="Verdana, Arial, sans-serif")
+    pairs = alt.vconcat(alt.hconcat(*charts[:2]), alt.hconcat(*charts[2:]))
+    return pairs.configure_view(stroke=None).configure(font="Verdana, Arial, sans-serif", background="white")
 
 
 def _dots(rows: pl.DataFrame, title: str, most: int) -> alt.LayerChart:
