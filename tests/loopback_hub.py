@@ -21,7 +21,7 @@ from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 
 TOKEN = "hf_" + "plantedSecret0123456789"
 SECONDS = 10
@@ -198,6 +198,9 @@ def use_here(hub: LoopbackHub, cache: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(constants, "HF_HUB_OFFLINE", False)
     patch.setattr(constants, "HF_HUB_CACHE", str(cache))
     patch.setattr(constants, "ENDPOINT", hub.url)
+    # Clients that were made earlier keep the address of then.
+    patch.setattr(hf_api.api, "endpoint", hub.url)
+    patch.setattr("transformers.utils.hub._hf_api", None)
     patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + of_a_file)
 
 

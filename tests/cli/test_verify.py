@@ -269,6 +269,7 @@ def test_a_flipped_axis(found, monkeypatch, wrong):
     assert "packed: " in outcome.out
 
 
+@pytest.mark.thorough
 def test_the_cells_that_differ_are_named_worst_first_at_most_ten_of_a_strategy(found, monkeypatch):
     right = SENSITIVITY.gini
     monkeypatch.setattr(SENSITIVITY, "gini", lambda features: right(features) + 2 / features.counts.cpu().numpy())

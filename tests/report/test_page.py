@@ -212,6 +212,7 @@ def test_features_link_to_neuronpedia_only_where_the_sae_names_a_page(tmp_path):
     assert not [value for _, _, value in page.attributes if value and value.startswith("javascript")]
 
 
+@pytest.mark.thorough
 def test_sections_whose_numbers_are_not_there_are_left_out(tmp_path):
     ids = {value for _, name, value in page_of(make_run(tmp_path / "bare")).attributes if name == "id"}
     full = {value for _, name, value in page_of(make_run(tmp_path / "full", optional=True)).attributes if name == "id"}
@@ -262,7 +263,7 @@ def test_statistics_that_are_there_are_shown_and_not_computed_again(tmp_path):
     assert pl.read_parquet(file).equals(changed)
 
 
-@pytest.mark.parametrize("version", [None, "1"])
+@pytest.mark.parametrize("version", [pytest.param(None, marks=pytest.mark.thorough), "1"])
 def test_statistics_of_an_earlier_version_are_judged_anew(tmp_path, version):
     folder = make_run(tmp_path / "run")
     write_report(folder)

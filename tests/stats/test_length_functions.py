@@ -170,6 +170,7 @@ def test_what_length_does_in_a_shape_of_the_span_changes_nothing_that_is_adjuste
     assert adjusted(moved) == pytest.approx(before, rel=1e-8, abs=1e-10, nan_ok=True)
 
 
+@pytest.mark.thorough
 @settings(max_examples=3, deadline=None)
 @given(seeds, st.integers(60, 150))
 def test_rows_names_units_and_signs_do_not_matter(seed, pairs):
