@@ -342,3 +342,14 @@ def test_clusters_of_the_run_that_link_nearly_everything_are_said_where_texts_wo
     assert study.closed_names == ("no", "yes")
     assert any("Closed answers ('no', 'yes') link no pairs and have effects of their own." in n for n in study.notes)
     assert len(set(build_study(table, pairs, cluster_by="both").groups)) == 40
+
+
+def test_of_many_columns_with_few_values_the_first_make_scopes_and_the_others_are_named(monkeypatch):
+    columns = {f"c{number}": ["x", "y"] * 30 for number in range(13)}
+    table = one_metric(range(60), [0] * 60, **columns)
+    study = build_study(table, by=["c12"])
+    made = list(dict.fromkeys(scope.column for scope in study.scopes if scope.column))
+    assert made == ["c12", *(f"c{number}" for number in range(10))]
+    assert "2 more such columns make none (c10, c11): name them with --by." in study.notes
+    monkeypatch.setattr("bluffscope.stats.scopes.MOST_ROWS", 130)
+    assert {scope.column for scope in build_study(table).scopes} == {"", "c0", "c1"}

@@ -106,7 +106,7 @@ def detect_in(
     Raises:
         InputError: residuals or features that cannot be read.
     """
-    study = build_study(table, pairs, by, by_order=by_order)
+    study = build_study(table, pairs, by, by_order=by_order, carried=False)
     views = Views(study.pairs) if run is None else Views.of_run(run, table, study.pairs)
     return detect(study, views, resampling or Resampling())
 

@@ -100,7 +100,7 @@ def _opened(run: Run, chosen: pl.Series) -> tuple[Study, Views]:
     """The chosen pairs as one scope, and what the run has kept of them."""
     table = run.metrics.filter(chosen)
     pairs = run.pairs if (run.path / "pairs.parquet").exists() else None
-    study = build_study(table, pairs)
+    study = build_study(table, pairs, carried=False)
     views = Views.of_run(run, table, study.pairs)
     return replace(study, scopes=(Scope(POOLED, np.arange(table.height)),)), views
 

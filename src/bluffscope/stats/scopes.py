@@ -17,6 +17,10 @@ MOST_VALUES: Final = 50
 """A column with more values than this makes no scopes."""
 MOST_CARRIED: Final = 6
 """Values up to which a column that the data carried along makes scopes without being asked for."""
+MOST_COLUMNS: Final = 10
+"""Columns that make scopes without being asked for."""
+MOST_ROWS: Final = 600_000
+"""Rows that all of them together may take: each column looks at the whole table once more."""
 FEWEST_CARRIED: Final = 10
 """Pairs that at least two of its values must have."""
 _NOT_CARRIED: Final = {"pair_id", "id", "index", "group", "domain", "complexity", "prompt", "fact", "hallucination"}
@@ -107,6 +111,10 @@ def carried_columns(table: pl.DataFrame, measured: Collection[str], by: Sequence
         and 2 <= column.n_unique() <= MOST_CARRIED
         and (column.value_counts()["count"] >= FEWEST_CARRIED).sum() > 1
     ]
+    most = max(1, min(MOST_COLUMNS, MOST_ROWS // table.height))
     if names:
-        notes.append(f"Columns with 2 to {MOST_CARRIED} values are scopes too: {', '.join(names)}.")
-    return names
+        notes.append(f"Columns with 2 to {MOST_CARRIED} values are scopes too: {', '.join(names[:most])}.")
+    if len(names) > most:
+        more = ", ".join(names[most : most + 6]) + (", ..." if len(names) > most + 6 else "")
+        notes.append(f"{len(names) - most} more such columns make none ({more}): name them with --by.")
+    return names[:most]
