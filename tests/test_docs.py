@@ -68,15 +68,15 @@ def test_the_simulations_on_the_page_are_those_that_were_stored_and_within_their
     assert made.PICTURE.stat().st_size > 10_000
 
 
-def test_the_simulation_of_verdicts_runs(capsys, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    monkeypatch.setattr(sys, "argv", ["simulate_verdicts.py", "--share", "0.004", "--only", "closed answers, d_z"])
-    made = tool("simulate_verdicts")
-    monkeypatch.setitem(sys.modules, "simulate_verdicts", made)  # dataclasses of forked workers look it up
-    assert made.main() == 0
-    shown = capsys.readouterr().out
-    assert "| yes is always right | 0.0 | 100.0 |" in shown
-    assert "4 cells, 0 outside their bound" in shown
+@pytest.mark.process
+def test_the_simulation_of_verdicts_runs():
+    command = [sys.executable, str(ROOT / "tools" / "simulate_verdicts.py"), "--workers", "1", "--share", "0.004"]
+    done = subprocess.run(
+        [*command, "--only", "closed answers, d_z"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "| yes is always right | 0.0 | 100.0 |" in done.stdout
+    assert "4 cells, 0 outside their bound" in done.stdout
 
 
 def leftovers(text: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import sys
 import zlib
@@ -324,7 +325,8 @@ def run(share: float, workers: int, only: str) -> list[Result]:
         for start in range(0, most, 50)
     ]
     totals = np.zeros((len(every), 3))
-    with ProcessPoolExecutor(workers) as pool:
+    # Not by fork: polars has threads.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         jobs = [(places, pool.submit(counted, places, tables)) for places, tables in tasks]
         for places, job in jobs:
             totals[places] += job.result()

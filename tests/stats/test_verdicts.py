@@ -91,7 +91,7 @@ def test_the_first_bar_that_holds_is_named():
 
 
 def by_design(row: dict[str, float]) -> str:
-    """DESIGN's order, from the columns of a row and nothing else."""
+    """The order of the rules, from the columns of a row and nothing else."""
     if row["q"] is None:
         return "inconclusive"
     if row["equivalence_q"] < 0.05:
