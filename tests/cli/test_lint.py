@@ -52,6 +52,7 @@ def test_json_on_standard_output_is_nothing_but_json_and_the_file_holds_the_same
     assert {scope["scope"] for scope in content["scopes"]} == {"pooled", "clean", "longer", "denying"}
 
 
+@pytest.mark.thorough
 def test_a_models_tokens_are_looked_at_when_it_is_named(call, tiny_model, tmp_path):
     rows = clean_pairs(25)
     rows[7] |= {"fact": "so.", "hallucination": "thus."}

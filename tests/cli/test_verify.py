@@ -374,6 +374,7 @@ def test_pairs_that_one_strategy_or_none_could_measure_are_named(told):
     assert "Nothing was compared in float64: no pair could be measured." in nothing.out
 
 
+@pytest.mark.thorough
 def test_a_strategy_that_is_compared_with_itself_proves_nothing(call, flags, monkeypatch):
     run = STRATEGIES.run
 

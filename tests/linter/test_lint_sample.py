@@ -55,6 +55,7 @@ def test_what_is_found_between_pairs_is_found_in_the_sample_as_in_the_whole(sour
     assert {(finding.pairs, finding.rows) for finding in some.of("contradiction")} <= named
 
 
+@pytest.mark.thorough
 def test_a_run_lints_a_sample_of_a_large_input_and_the_report_says_so(
     tiny_model, tiny_saes, source, tmp_path, monkeypatch
 ):

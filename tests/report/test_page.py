@@ -68,6 +68,7 @@ def page_of(folder: Path) -> Parsed:
     return Parsed(write_report(folder).path.read_bytes())
 
 
+@pytest.mark.thorough
 def test_the_page_opens_with_the_negative_answer_where_there_is_no_other(tmp_path):
     page = page_of(make_run(tmp_path / "run"))
     opening = page.text.index("Does anything separate fact from hallucination?")
