@@ -117,6 +117,19 @@ def test_labels_are_read_as_they_are_written_and_texts_without_a_value_are_left_
     assert unknown["reason"] == "lengths unknown, so that length cannot be ruled out"
 
 
+def test_a_metric_that_length_explains_whole_is_not_judged():
+    table = texts(5).with_columns(l3_gini=3.0 * pl.col("text_tokens"))
+    found = row(table)
+    assert (found["verdict"], found["reason"]) == ("inconclusive", "length explains every difference")
+    assert (found["q"], found["adj_p"]) == (None, None)
+
+
+def test_texts_without_a_completion_share_no_answer():
+    table = texts(6)
+    some = pl.Series([None] * 150 + [f"answer {place}" for place in range(150)], dtype=pl.String)
+    assert row(table.with_columns(completion=some)) == row(table)
+
+
 @pytest.mark.parametrize(
     ("table", "options", "said"),
     [

@@ -13,7 +13,7 @@ from bluffscope.stats.auroc import areas, paired_share
 from bluffscope.stats.effects import dz, hedges_factor, minimum_detectable_dz, varies
 from bluffscope.stats.held_constant import Held, estimated, fit, hold_constant, too_wide
 from bluffscope.stats.heldout import heldout_gain
-from bluffscope.stats.linear_model import Estimate, design, span
+from bluffscope.stats.linear_model import Design, Estimate, design, span
 from bluffscope.stats.resampling import sign_flip_p, units
 from bluffscope.stats.scopes import Scope
 from bluffscope.stats.signed_rank import wilcoxon
@@ -147,27 +147,44 @@ def _measured(
 
 
 def _adjusted(block: Block, held: Held, raw: Estimate) -> tuple[dict[str, np.ndarray], list[str | None]]:
-    metrics = block.fact.shape[1]
     fitted = fit(np.ones(len(block.rows)), held, block.groups)
     if isinstance(fitted, str):
-        return {}, [fitted] * metrics
-    free = fitted.estimate(block.differences)
-    wide = too_wide(free, raw)
-    adjusted = free.where(~wide)
-    why = [_no_effect(held, bool(wide[place]), free, raw, place) for place in range(metrics)]
-    found = {"adj_mean_diff": adjusted.effect, "adj_dz": adjusted.standardised, "adj_p": adjusted.p}
+        return {}, [fitted] * block.fact.shape[1]
+    adjusted, found, why = beside_raw(fitted, block.differences, raw, held)
+    found["adj_dz"] = adjusted.standardised
     found["adj_lo"], found["adj_hi"] = adjusted.interval()
-    found["skew_p"] = np.maximum(raw.skew_p, adjusted.skew_p)
-    found["equivalence_p"] = np.maximum(raw.equivalence_p(EQUIVALENT_DZ), adjusted.equivalence_p(EQUIVALENT_DZ))
-    found["length_df"] = np.full(metrics, float(held.length_df))
-    found["completion_df"] = np.full(metrics, float(held.completion_df))
     return found, why
 
 
-def _no_effect(held: Held, wide: bool, adjusted: Estimate, raw: Estimate, place: int) -> str | None:  # noqa: FBT001
+def beside_raw(
+    fitted: Design, values: np.ndarray, raw: Estimate, held: Held
+) -> tuple[Estimate, dict[str, np.ndarray], list[str | None]]:
+    """The adjusted effect, the columns that it makes with the raw one, and why each metric has none.
+
+    Args:
+        fitted: the design that holds constant what is held.
+        values: (row, metric) finite.
+        raw: the effect where nothing is held.
+        held: what is held constant.
+    """
+    free = fitted.estimate(values)
+    wide = too_wide(free, raw)
+    adjusted = free.where(~wide)
+    found = {
+        "adj_mean_diff": adjusted.effect,
+        "adj_p": adjusted.p,
+        "skew_p": np.maximum(raw.skew_p, adjusted.skew_p),
+        "equivalence_p": np.maximum(raw.equivalence_p(EQUIVALENT_DZ), adjusted.equivalence_p(EQUIVALENT_DZ)),
+        "length_df": np.full(len(wide), float(held.length_df)),
+        "completion_df": np.full(len(wide), float(held.completion_df)),
+    }
+    return adjusted, found, [_no_effect(held, free, raw, place) for place in range(len(wide))]
+
+
+def _no_effect(held: Held, adjusted: Estimate, raw: Estimate, place: int) -> str | None:
     if not np.isfinite(raw.error[place]):
         return NO_VARIANCE_BETWEEN
-    if wide:
+    if too_wide(adjusted, raw)[place]:
         times = adjusted.error[place] / raw.error[place]
         return f"not adjustable for {held.what}: the standard error would be {times:.0f} times the raw one"
     if not np.isfinite(adjusted.error[place]):

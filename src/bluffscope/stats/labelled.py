@@ -18,15 +18,15 @@ from bluffscope.host.exclusive import exclusive
 from bluffscope.metrics import declared
 from bluffscope.pairs.groups import CLOSED_PAIRS, CLOSED_SHARE, normalised
 from bluffscope.stats.auroc import areas
-from bluffscope.stats.cells import CORRECTED
+from bluffscope.stats.cells import CORRECTED, beside_raw
 from bluffscope.stats.effects import NO_SPREAD, hedges_factor, minimum_detectable_g
-from bluffscope.stats.held_constant import Held, estimated, fit, too_wide
+from bluffscope.stats.held_constant import Held, estimated, fit
 from bluffscope.stats.length_functions import length_basis
 from bluffscope.stats.linear_model import span
 from bluffscope.stats.multiplicity import Family, by_family
 from bluffscope.stats.scopes import Scope, carried_columns, find_scopes
 from bluffscope.stats.study import alike, cluster_numbers, is_number, label_numbers, numbered
-from bluffscope.stats.verdicts import EQUIVALENT_DZ, Evidence, barring, judge
+from bluffscope.stats.verdicts import Evidence, barring, judge
 from bluffscope.table.metric_pairs import not_interpretable
 
 FEWEST_OF_A_LABEL: Final = 10
@@ -108,7 +108,7 @@ class _Texts:
         self.clusters = cluster_numbers(table[cluster_by] if cluster_by in table.columns else nothing)
         self.domains = label_numbers(table["domain"] if "domain" in table.columns else nothing)
         self.completions = (
-            label_numbers(table["completion"].cast(pl.String).map_elements(normalised, pl.String))
+            cluster_numbers(table["completion"].cast(pl.String).map_elements(normalised, pl.String))
             if ("completion" in table.columns)
             else np.arange(table.height)
         )
@@ -153,19 +153,13 @@ class _Texts:
         fitted = fit(target, held, clusters)
         if isinstance(fitted, str):
             return found, held, [fitted] * metrics
-        adjusted = fitted.estimate(values)
-        wide = too_wide(adjusted, raw)
-        adjusted = adjusted.where(~wide)
-        found |= {"adj_mean_diff": adjusted.effect, "adj_g": factor * adjusted.standardised, "adj_p": adjusted.p}
+        adjusted, columns, barred = beside_raw(fitted, values, raw, held)
+        found |= columns | {"adj_g": factor * adjusted.standardised}
         found["adj_lo"], found["adj_hi"] = factor * adjusted.interval()
-        found["skew_p"] = np.maximum(raw.skew_p, adjusted.skew_p)
-        found["equivalence_p"] = np.maximum(raw.equivalence_p(EQUIVALENT_DZ), adjusted.equivalence_p(EQUIVALENT_DZ))
-        for name, freedom in (("length_df", held.length_df), ("completion_df", held.completion_df)):
-            found[name] = np.full(metrics, float(freedom))
         spread = values.std(axis=0) > NO_SPREAD * np.abs(values).max(axis=0)
         why = [
-            barring(len(rows), sizes["clusters"], varies=bool(varying), not_interpretable="", barred=_wide(held, apart))
-            for varying, apart in zip(spread, wide, strict=True)
+            barring(len(rows), sizes["clusters"], varies=bool(varying), not_interpretable="", barred=no_effect)
+            for varying, no_effect in zip(spread, barred, strict=True)
         ]
         return found, held, why
 
@@ -224,10 +218,6 @@ def _lengths(table: pl.DataFrame) -> np.ndarray:
 
 def _few(number: int) -> str:
     return f"only {number} texts of a label, fewer than {FEWEST_OF_A_LABEL}"
-
-
-def _wide(held: Held, wide: bool) -> str | None:  # noqa: FBT001
-    return f"not adjustable for {held.what}: it leaves too little of the label to measure by" if wide else None
 
 
 def _tests(part: dict[str, Any], columns: Sequence[str]) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
+from bluffscope.pairs.links import POOLED
 
-POOLED: Final = "pooled"
 MOST_VALUES: Final = 50
 """A column with more values than this makes no scopes."""
 MOST_CARRIED: Final = 6
