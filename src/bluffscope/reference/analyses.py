@@ -333,7 +333,9 @@ def logprob(subject: Subject) -> Row:
         if not np.isfinite(total):
             raise PairError(f"pair {subject.pair.id}: the log-probability of the {view} completion is not finite")
         sums[view], means[view] = total, total / text.tokens
-    return _compared("logprob", sums) | _compared("logprob_per_token", means)
+    fact, hall = sums["fact"], sums["hall"]
+    knows = None if fact is None or hall is None else fact > hall
+    return _compared("logprob", sums) | _compared("logprob_per_token", means) | {"knows": knows}
 
 
 def _compared(name: str, values: Mapping[View, float | None]) -> Row:

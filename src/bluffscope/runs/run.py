@@ -29,7 +29,7 @@ from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pipeline.build import ColumnsOf
 from bluffscope.pipeline.worker import Loaded
 from bluffscope.records import Shard
-from bluffscope.runs.hints import slow_hints
+from bluffscope.runs.hints import noise_hints, slow_hints
 from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
 from bluffscope.runs.log import RunLog, logging_to
 from bluffscope.runs.options import check_out, check_values, homes_expanded, replayable
@@ -234,6 +234,7 @@ def _finish(
                 metadata = table_metadata(config, session.identity)
                 merged = merge(folder, count, session.loaded.columns, metadata, config.output.keep_residuals, check)
                 _log_quarantine(folder)
+    hints += noise_hints(config, Run(folder.path).metrics)
     with stopwatch.stage("health"):
         health = _health(session, folder, merged)
     sessions = session.among(merged.sessions)
