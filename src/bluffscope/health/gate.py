@@ -144,7 +144,7 @@ def _check_texts(subject: Subject, sample: Sample, saelens: bool) -> Iterator[Ch
     yield from check_tokens(subject, tokenized, plain)
     company = None if subject.worker is None else Company.of(subject.worker, _tokenized(subject, sample.company))
     yield from check_reading(subject, [pair for pair in tokenized if pair.item.index in compared], plain, company)
-    other = list(plain_forwards(subject, texts, bos=not plain[0].bos))
+    other = list(plain_forwards(subject, texts, bos=not plain[0].bos)) if subject.coders else []
     yield from check_fit(subject, plain, other if other and other[0].bos != plain[0].bos else [], saelens)
 
 

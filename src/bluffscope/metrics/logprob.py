@@ -51,5 +51,6 @@ ANALYSIS = Analysis(
             label="Log-probability per token",
         ),
     ),
+    needs_sae=False,
     note=_NOTE,
 )
