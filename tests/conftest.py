@@ -92,7 +92,10 @@ PROCESS = (
     *("report/test_browser", "runs/test_ray_run", "test_docs", "test_notebooks"),
 )
 """Files whose tests start other processes, clusters or a browser, or do what takes as long."""
-THOROUGH = ("contract/test_real_models", "health/test_planted_faults", "model/test_families", "stats/test_simulations")
+THOROUGH = (
+    *("contract/test_real_models", "contract/test_without_saes", "health/test_planted_faults"),
+    *("model/test_families", "stats/test_simulations"),
+)
 """Files that try more of what others try."""
 
 

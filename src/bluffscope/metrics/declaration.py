@@ -112,6 +112,8 @@ class Analysis:
     per_layer: bool = False
     """Whether it measures every layer and view (`l{layer}_{view}_{metric}`) rather than comparing the completions of a
     pair (`{metric}_{fact|hall|diff}`)."""
+    needs_sae: bool = True
+    """Whether it looks at SAE features: such an analysis is left out where a run has no SAEs."""
     head: str = ""
     """What docs/columns.md says above its metrics."""
     note: str = ""

@@ -77,5 +77,6 @@ ANALYSIS = Analysis(
             kind="bool",
         ),
     ),
+    needs_sae=False,
     note=_NOTE,
 )
