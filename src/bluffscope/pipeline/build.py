@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Final
 
 import torch
 
@@ -22,6 +24,7 @@ from bluffscope.model.quantize import check_quantize
 from bluffscope.model.sublayers import placed
 from bluffscope.pipeline.baseline import BaselineWorker
 from bluffscope.pipeline.batch_size import batch_limits, loaded_shape, run_footprint, sized
+from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.memory import Footprint
 from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.shard import ShardWorker
@@ -29,6 +32,7 @@ from bluffscope.pipeline.worker import Loaded, Parts, RunWorker
 from bluffscope.reference.analyses import ANALYSES as REFERENCE
 from bluffscope.reference.analyses import Counts, ReferenceOptions
 from bluffscope.sae import Coder, find_saes, load_coders
+from bluffscope.sae.given import coders_given
 from bluffscope.table.schema import Column
 
 logger = logging.getLogger(__name__)
@@ -42,12 +46,18 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+NOTHING: Final = Given()
+"""Everything is loaded by name."""
 OF_THE_REFERENCE = ("sequential", "separate")
 """Strategies that measure with `bluffscope.reference.analyses`, which takes one text at a time."""
 
 
 def build_worker(
-    config: RunConfig, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
+    config: RunConfig,
+    analyses: Sequence[Analysis],
+    columns_of: ColumnsOf,
+    stopwatch: Stopwatch,
+    given: Given = NOTHING,
 ) -> RunWorker:
     """Load everything that a shard needs.
 
@@ -56,6 +66,7 @@ def build_worker(
         analyses: what is measured.
         columns_of: the table's columns, once the layers are known.
         stopwatch: records the time of every stage.
+        given: model and SAEs that are in memory already.
 
     Returns:
         The worker; its `loaded.config` has everything frozen in that was left open.
@@ -63,7 +74,7 @@ def build_worker(
     Raises:
         InputError: model, SAEs and layers that cannot be loaded or do not fit each other.
     """
-    options = config.model
+    options = given.agreed(config.model)
     device = choose_device(options.device)
     name = "float32" if options.dtype == "auto" else options.dtype
     if name == "float64" and device.type == "mps":
@@ -72,37 +83,46 @@ def build_worker(
     if options.quantize != "none" and config.engine.strategy in OF_THE_REFERENCE:
         raise InputError(f"--quantize {options.quantize}: not with --strategy {config.engine.strategy}; use packed")
     config = replace(config, model=replace(options, device=device.type, dtype=name))
-    parts = load_parts(config, check=columns_of)
+    parts = load_parts(config, columns_of, given)
     config = replace(config, model=replace(config.model, layers=tuple(parts.coders)))
-    return assemble(config, parts, analyses, columns_of, stopwatch)
+    return assemble(config, parts, analyses, columns_of, stopwatch, given)
 
 
-def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
+def load_parts(config: RunConfig, check: ColumnsOf | None = None, given: Given = NOTHING) -> Parts:
     """Load the SAEs, and the model as far as they need it; all of it for the reference's strategies and `logprob`.
 
     Args:
         config: options with preset, device and dtype resolved.
         check: called with the layers before anything large is loaded; may refuse them.
+        given: model and SAEs that are in memory already; the others are loaded by their names.
 
     Raises:
         InputError: model and SAEs that cannot be loaded or do not fit each other.
     """
     options = config.model
     assert options.model is not None and options.sae is not None  # presets.resolve sees to it
-    dtype = _DTYPES[options.dtype]
+    # SAEs and metrics never go below float32
+    dtype = torch.promote_types(_DTYPES[options.dtype], torch.float32)
     model_name, sae_name = model_place(options.model), sae_place(options.sae)
     whole = config.engine.strategy in OF_THE_REFERENCE or config.measure.logprob
-    with hub_or_cache([model_name, sae_name.partition(":")[0]]):
-        check_model(model_name, options.revision)  # plain mistakes are reported before gigabytes of SAEs are loaded
-        source = find_saes(sae_name, options.layers)
-        if check is not None:
-            check(source.layers)
-        # SAEs and metrics never go below float32
-        coders = load_coders(source, device=options.device, dtype=torch.promote_types(dtype, torch.float32))
-        points = hook_points(source.name, coders)
+    away = ([] if given.model else [model_name]) + ([] if given.saes else [sae_name.partition(":")[0]])
+    with hub_or_cache(away):
+        if given.model is None:
+            check_model(model_name, options.revision)  # plain mistakes are reported before gigabytes of SAEs are loaded
+        device = options.device if given.model is None else str(given.model.device)
+        if given.saes is None:
+            source = find_saes(sae_name, options.layers)
+            if check is not None:
+                check(source.layers)
+            coders = load_coders(source, device=device, dtype=dtype)
+        else:
+            coders = coders_given(given.saes, options.layers, device=device, dtype=dtype)
+            if check is not None:
+                check(tuple(coders))
+        points = hook_points(sae_name, coders)
         blocks = None if whole else 1 + max(point.block for point in points.values())
-        model = _load_model(options, blocks, head=whole)
-    return Parts(model, coders, source.name)
+        model = _load_model(options, blocks, head=whole, given=given)
+    return Parts(model, coders, sae_name)
 
 
 def load_whole(config: RunConfig) -> LanguageModel:
@@ -119,7 +139,9 @@ def load_whole(config: RunConfig) -> LanguageModel:
         return _load_model(config.model, None, head=True)
 
 
-def _load_model(options: ModelOptions, blocks: int | None, *, head: bool) -> LanguageModel:
+def _load_model(options: ModelOptions, blocks: int | None, *, head: bool, given: Given = NOTHING) -> LanguageModel:
+    if given.model is not None:
+        return given.model.load(blocks, head=head)
     assert options.model is not None  # presets.resolve sees to it
     model = load_model(
         model_place(options.model),
@@ -135,11 +157,17 @@ def _load_model(options: ModelOptions, blocks: int | None, *, head: bool) -> Lan
 
 
 def assemble(
-    config: RunConfig, parts: Parts, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
+    config: RunConfig,
+    parts: Parts,
+    analyses: Sequence[Analysis],
+    columns_of: ColumnsOf,
+    stopwatch: Stopwatch,
+    given: Given = NOTHING,
 ) -> RunWorker:
     """A worker of these parts; see `build_worker`."""
     if config.engine.strategy in OF_THE_REFERENCE:
-        return _baseline(config, parts, analyses, columns_of, stopwatch)
+        load = partial(load_parts, config, given=given)
+        return _baseline(config, parts, load, analyses, columns_of, stopwatch)
     return assemble_batched(config, parts, analyses, columns_of, stopwatch)
 
 
@@ -168,7 +196,12 @@ def assemble_batched(
 
 
 def _baseline(
-    config: RunConfig, parts: Parts, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
+    config: RunConfig,
+    parts: Parts,
+    load: Callable[[], Parts],
+    analyses: Sequence[Analysis],
+    columns_of: ColumnsOf,
+    stopwatch: Stopwatch,
 ) -> BaselineWorker:
     """The worker of the reference's strategies."""
     _points(parts)
@@ -179,7 +212,7 @@ def _baseline(
     measure, loaded = config.measure, _loaded(config, parts, columns_of, config.engine.strategy, None)
     return BaselineWorker(
         loaded=loaded,
-        load=lambda: load_parts(config),
+        load=load,
         held=[parts],
         separate=config.engine.strategy == "separate",
         analyses=[analysis.name for analysis in analyses],

@@ -66,7 +66,7 @@ class Run:
         return self._scan("features.parquet")
 
     @property
-    def residuals(self) -> pl.LazyFrame:
+    def kept_residuals(self) -> pl.LazyFrame:
         """pair_id, view, layer, token, values: only in runs with ``--keep-residuals``."""
         return self._scan("residuals.parquet")
 
