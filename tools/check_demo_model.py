@@ -204,14 +204,18 @@ class Coding(NamedTuple):
     l0: float
     l0_sd: float
     explained: float
+    dead: int
+    """Features that none of the activations switches on."""
 
 
 @torch.inference_mode()
 def coding(sae: Any, x: torch.Tensor) -> Coding:
     """Mean and spread of L0 and explained variance on activations of shape (row, d_model)."""
     features = sae.encode(x)
-    l0 = (features > 0).sum(-1).float()
-    return Coding(l0.mean().item(), l0.std().item(), explained_variance(x, sae.decode(features)))
+    on = features > 0
+    l0 = on.sum(-1).float()
+    explained = explained_variance(x, sae.decode(features))
+    return Coding(l0.mean().item(), l0.std().item(), explained, int((~on.any(0)).sum()))
 
 
 def held_out_texts(pairs: list[dict[str, Any]]) -> list[str]:

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,23 @@ def batches(rows: torch.Tensor, seed: int, steps: int, name: str) -> Iterator[to
                 print(f"{name}: step {done}/{steps}  {time.time() - started:.0f} s", flush=True)
 
 
-def train_sae(rows: torch.Tensor, layer: int, seed: int, steps: int, name: str = MODEL_NAME) -> Any:
-    """Train one SAE of the model `name` on activations of shape (row, d_model)."""
+@dataclass(frozen=True)
+class Kind:
+    """What the SAEs of a model are, whatever their layer; their metadata say all of it."""
+
+    model_name: str
+    d_sae: int
+    k: float
+    """Mean active features."""
+    context: int
+    """Tokens of a text at most, BOS included."""
+    prepend_bos: bool = True
+    corpus: str | None = None
+    """Name, version and licence of the texts."""
+
+
+def train_sae(rows: torch.Tensor, kind: Kind, layer: int, seed: int, steps: int) -> Any:
+    """Train one SAE on activations of shape (row, d_model)."""
     from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, LoggingConfig, SAETrainer
     from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.sae import SAEMetadata
@@ -67,17 +83,18 @@ def train_sae(rows: torch.Tensor, layer: int, seed: int, steps: int, name: str =
     torch.manual_seed(seed + layer)
     d_model = rows.shape[1]
     metadata = SAEMetadata(
-        model_name=name,
+        model_name=kind.model_name,
         hook_name=f"blocks.{layer}.hook_resid_post",
-        prepend_bos=True,
-        context_size=CONTEXT,
+        prepend_bos=kind.prepend_bos,
+        context_size=kind.context,
         exclude_special_tokens=True,
+        **({} if kind.corpus is None else {"dataset_path": kind.corpus}),
     )
     sae = BatchTopKTrainingSAE(
         BatchTopKTrainingSAEConfig(
             d_in=d_model,
-            d_sae=FEATURES_PER_DIMENSION * d_model,
-            k=MEAN_L0,
+            d_sae=kind.d_sae,
+            k=kind.k,
             normalize_activations="expected_average_only_in",  # SAELens folds the factor into the weights at the end
             apply_b_dec_to_input=False,
             metadata=metadata,
@@ -117,7 +134,10 @@ def save_sae(sae: Any, folder: Path, held_out: torch.Tensor) -> None:
     cfg["device"], cfg["dtype"] = "cpu", "float32"  # how it is used; the file's own tensors are float16
     cfg["metadata"] |= {"l0": round(seen.l0, 3), "explained_variance": round(seen.explained, 5)}
     cfg_path.write_text(json.dumps(cfg, indent=1) + "\n", encoding="utf-8")
-    figures = f"mean L0 {seen.l0:.1f} (sd {seen.l0_sd:.1f}), explained variance {seen.explained:.4f}"
+    figures = (
+        f"mean L0 {seen.l0:.1f} (sd {seen.l0_sd:.1f}), explained variance {seen.explained:.4f}, "
+        f"{seen.dead} of {sae.cfg.d_sae} features never active"
+    )
     print(f"{folder.name}: {figures}", flush=True)
 
 
@@ -125,7 +145,9 @@ def train_and_save(folder: Path, rows_file: Path, layer: int, seed: int, steps: 
     """Train the SAE of one layer in a process of its own, on one thread, from activations in a file."""
     torch.set_num_threads(1)
     data = torch.load(rows_file, mmap=True)
-    save_sae(train_sae(data["train"], layer, seed, steps), folder, data["held_out"])
+    d_sae = FEATURES_PER_DIMENSION * data["train"].shape[1]
+    kind = Kind(MODEL_NAME, d_sae, MEAN_L0, CONTEXT)
+    save_sae(train_sae(data["train"], kind, layer, seed, steps), folder, data["held_out"])
 
 
 def run(

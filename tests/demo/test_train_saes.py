@@ -1,7 +1,8 @@
-"""The tool that trains SAEs of any small model: on a real pretrained one, and the analysis with what it gives."""
+"""The tool that trains SAEs on texts: of a real pretrained model, and the analysis with what it gives."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
 from bluffscope.cli.main import main
@@ -29,18 +32,37 @@ pytestmark = pytest.mark.skipif(not STORIES.is_dir(), reason="no TinyStories-656
 
 
 @pytest.fixture(scope="module")
-def saes(tmp_path_factory):
-    """SAEs of both layers after a fifth of the tool's own steps on a tenth of its stories."""
-    folder = tmp_path_factory.mktemp("story-saes")
-    tool = [ROOT / "tools" / "train_saes.py", STORIES, "--layers", *LAYERS, "--out", folder]
-    process = subprocess.run(
-        [sys.executable, *map(str, tool), "--stories", "200", "--steps", "200"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+def texts(tmp_path_factory):
+    """Stories that the model writes."""
+    torch.manual_seed(0)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(STORIES), AutoTokenizer.from_pretrained(STORIES)
+    prompt = torch.full((200, 1), tokenizer.bos_token_id)
+    alike = {"attention_mask": torch.ones_like(prompt), "pad_token_id": tokenizer.eos_token_id, "do_sample": True}
+    ids = model.generate(prompt, max_new_tokens=95, eos_token_id=None, **alike)
+    file = tmp_path_factory.mktemp("texts") / "stories.jsonl"
+    stories = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    file.write_text("".join(json.dumps({"text": story}) + "\n" for story in stories))
+    return file
+
+
+def train(texts, folder, *more):
+    tool = [ROOT / "tools" / "train_saes.py", "--model", STORIES, "--texts", texts, "--layers", *LAYERS, "--out", folder]
+    options = ["--width", "2048", "--k", "30", "--steps", "200", "--corpus", "stories, invented", *more]
+    process = subprocess.run([sys.executable, *map(str, [*tool, *options])], capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stderr[-2000:]
-    assert re.findall(r"^layer_\d: mean L0", process.stdout, re.MULTILINE) == ["layer_0: mean L0", "layer_1: mean L0"]
+    return process.stdout
+
+
+@pytest.fixture(scope="module")
+def saes(texts, tmp_path_factory):
+    """SAEs of both layers after a fifth of the tool's own steps."""
+    folder = tmp_path_factory.mktemp("story-saes")
+    said = train(texts, folder)
+    figures = r"^(layer_\d): mean L0 \S+ \(sd \S+\), explained variance (0\.\d+), \d+ of 2048 features never active$"
+    found = dict(re.findall(figures, said, re.MULTILINE))
+    assert {name: float(value) for name, value in found.items()} == {
+        f"layer_{layer}": pytest.approx(metadata(folder, layer)["explained_variance"], abs=1e-4) for layer in LAYERS
+    }
     return folder
 
 
@@ -54,6 +76,7 @@ def test_the_saes_explain_stories_that_they_were_not_trained_on(saes, layer):
     assert (cfg["architecture"], cfg["d_in"], cfg["d_sae"]) == ("jumprelu", 128, 2048)
     found = metadata(saes, layer)
     assert (found["model_name"], found["hook_name"]) == (STORIES.name, f"blocks.{layer}.hook_resid_post")
+    assert (found["prepend_bos"], found["dataset_path"]) == (True, "stories, invented")
     assert 10 < found["l0"] < 90
     assert found["explained_variance"] > 0.6
 
@@ -77,3 +100,21 @@ def test_a_real_model_is_analysed_with_its_own_saes(saes, tmp_path):
     assert (manifest["health"]["status"], manifest["health"]["findings"]) == ("healthy", [])
     identity = manifest["saes"]
     assert [identity[str(layer)]["published_l0"] for layer in LAYERS] == [metadata(saes, k)["l0"] for k in LAYERS]
+
+
+def test_texts_are_read_without_bos_where_that_is_asked_for(texts, tmp_path):
+    train(texts, tmp_path, "--no-bos", "--tokens", "2000", "--steps", "2", "--width", "64")
+    assert [metadata(tmp_path, layer)["prepend_bos"] for layer in LAYERS] == [False, False]
+
+
+def test_texts_are_lines_paragraphs_or_records(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    read_texts = importlib.import_module("train_saes").read_texts
+    lines, paragraphs, records = (tmp_path / name for name in ("lines.txt", "paragraphs.txt", "records.jsonl"))
+    lines.write_text("One  text.\n\n\n")
+    assert read_texts(lines) == ["One text."]
+    lines.write_text("One text.\nAnother.\n")
+    paragraphs.write_text("One\ntext.\n \nAnother.\n")
+    records.write_text('{"text": "One\\ntext."}\n\n{"text": "Another."}\n')
+    for file in (lines, paragraphs, records):
+        assert read_texts(file) == ["One text.", "Another."]
