@@ -112,10 +112,10 @@ def _work(arguments: list[str], folder: Path, fault: Fault | None, said: Path) -
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115 - until the end
-    import bluffscope.api
+    import bluffscope.api.closing
     from bluffscope.cli.main import main
 
-    bluffscope.api._report = lambda *_: None  # page and figures take seconds
+    bluffscope.api.closing._report = lambda *_: None  # page and figures take seconds
     with Injector(folder, fault).installed():
         code = main([*arguments, "--allow-unsound"])  # random SAEs explain nothing, and the health gate says so
     sys.stdout.flush()

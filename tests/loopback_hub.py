@@ -206,9 +206,9 @@ def use_here(hub: LoopbackHub, cache: Path, patch: pytest.MonkeyPatch) -> None:
 
 # Every command in one process: imports take seconds, and the hub's address is read at import.
 SCRIPT = """
-import contextlib, io, json, sys, urllib.request, bluffscope.api
+import contextlib, io, json, sys, urllib.request, bluffscope.api.closing
 from bluffscope.cli.main import main
-bluffscope.api._report = lambda *_: None
+bluffscope.api.closing._report = lambda *_: None
 for arguments in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = main(arguments)

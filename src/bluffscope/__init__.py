@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bluffscope.api import analyze
+    from bluffscope.api.calls import analyze, run
+    from bluffscope.api.opened import Run, read_run
     from bluffscope.compare.precision import Fidelity, measure_fidelity
     from bluffscope.config import RunConfig
     from bluffscope.errors import BluffscopeError, InputError, RunFolderError
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from bluffscope.metrics import ANALYSES, Analysis, Column, Measurement
     from bluffscope.metrics.own import UserAnalysis, per_read
     from bluffscope.runs.run import RunResult
-    from bluffscope.table.reader import read_run
 
 __version__ = "0.1.0"
 
@@ -30,15 +30,17 @@ _HOMES = {
     "InputError": "bluffscope.errors",
     "LintReport": "bluffscope.linter",
     "Measurement": "bluffscope.metrics",
+    "Run": "bluffscope.api.opened",
     "RunConfig": "bluffscope.config",
     "RunFolderError": "bluffscope.errors",
     "RunResult": "bluffscope.runs.run",
     "UserAnalysis": "bluffscope.metrics.own",
-    "analyze": "bluffscope.api",
+    "analyze": "bluffscope.api.calls",
     "measure_fidelity": "bluffscope.compare.precision",
     "lint": "bluffscope.linter.library",
     "per_read": "bluffscope.metrics.own",
-    "read_run": "bluffscope.table.reader",
+    "read_run": "bluffscope.api.opened",
+    "run": "bluffscope.api.calls",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "InputError",
     "LintReport",
     "Measurement",
+    "Run",
     "RunConfig",
     "RunFolderError",
     "RunResult",
@@ -61,6 +64,7 @@ __all__ = [
     "measure_fidelity",
     "per_read",
     "read_run",
+    "run",
 ]
 
 

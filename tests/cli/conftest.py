@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import bluffscope.api
+import bluffscope.api.closing
 from bluffscope.cli.main import main
 
 
@@ -25,7 +25,7 @@ class Outcome:
 def undrawn(request, monkeypatch):
     """Statistics, page and figures take seconds; tests that need them ask for `drawn`."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(bluffscope.api, "_report", lambda *_: None)
+        monkeypatch.setattr(bluffscope.api.closing, "_report", lambda *_: None)
 
 
 @pytest.fixture

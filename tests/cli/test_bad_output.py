@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import bluffscope.api
+import bluffscope.api.closing
 import bluffscope.runs.options
 
 

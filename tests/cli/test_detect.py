@@ -132,7 +132,7 @@ def test_detectors_of_metrics_and_of_residuals_score_facts_as_the_run_does(call,
         ]
         matrix = run.metrics.head(20).select(pl.col(columns).cast(pl.Float64).fill_null(np.nan)).to_numpy()
     else:
-        facts = run.residuals.filter(pl.col("view") == "fact").collect()
+        facts = run.kept_residuals.filter(pl.col("view") == "fact").collect()
         matrix = np.hstack([np.array(facts.filter(layer=layer)["values"].to_list())[:20] for layer in kept.keys.layers])
     expected = kept.calibration.probabilities(kept.linear.scores(matrix))
     lines = [

@@ -22,9 +22,9 @@ SHARD = "model-00002-of-00005.safetensors"
 
 # The hub's constants are read at import, so the runs have a process of their own; each has a file out of the way.
 SCRIPT = """
-import contextlib, io, json, pathlib, sys, bluffscope.api
+import contextlib, io, json, pathlib, sys, bluffscope.api.closing
 from bluffscope.cli.main import main
-bluffscope.api._report = lambda *_: None
+bluffscope.api.closing._report = lambda *_: None
 for file, name, arguments in json.loads(sys.argv[1]):
     away = pathlib.Path(file).rename(pathlib.Path(file).with_name(name)) if file else None
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:

@@ -27,9 +27,9 @@ CENTRES = "centred" in {field.name for field in fields(HookPoint)}
 
 # The hub's constants are read at import, so the runs have a process of their own.
 SCRIPT = """
-import contextlib, io, json, sys, bluffscope.api
+import contextlib, io, json, sys, bluffscope.api.closing
 from bluffscope.cli.main import main
-bluffscope.api._report = lambda *_: None
+bluffscope.api.closing._report = lambda *_: None
 for arguments in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = main(arguments)

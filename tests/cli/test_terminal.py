@@ -140,9 +140,9 @@ def test_ctrl_c_ends_a_run_with_one_line_and_code_130(command, start, tmp_path):
 
 def test_nothing_but_progress_is_on_stderr_whatever_the_architecture(tmp_path, tiny_saes, pairs_file):
     script = (
-        "import json, sys, bluffscope.api\n"
+        "import json, sys, bluffscope.api.closing\n"
         "from bluffscope.cli.main import main\n"
-        "bluffscope.api._report = lambda *_: None\n"
+        "bluffscope.api.closing._report = lambda *_: None\n"
         "sys.exit(sum(main(arguments) for arguments in json.loads(sys.argv[1])))\n"
     )
     runs = [

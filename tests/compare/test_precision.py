@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import bluffscope
+import bluffscope.api.closing
 import bluffscope.runs.run
 import tiny
 from bluffscope.api import config_from, run
@@ -261,7 +262,7 @@ def test_a_comparison_that_fails_leaves_the_run_complete_and_says_so(options, tm
     def gone(*arguments, **more):
         raise InputError("--model x: it needs more memory than is available; give a smaller model")
 
-    monkeypatch.setattr(bluffscope.api, "measure_fidelity", gone)
+    monkeypatch.setattr(bluffscope.api.closing, "measure_fidelity", gone)
     config = config_from(**options, dtype="bfloat16", fidelity=2, out=tmp_path / "run")
     with pytest.raises(InputError, match=r"^the run is complete in .*run, but not its fidelity: --model x: it needs"):
         run(config, draw=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-import bluffscope.api
+import bluffscope.api.closing
 import bluffscope.pipeline.build
 import crashing
 from bluffscope.cli.main import main
@@ -42,7 +42,7 @@ class Outcome:
 @pytest.fixture
 def call(capsys, monkeypatch) -> Callable[..., Outcome]:
     """The command in this process, without its report; model and SAEs are read once for all calls of a test."""
-    monkeypatch.setattr(bluffscope.api, "_report", lambda *_: None)
+    monkeypatch.setattr(bluffscope.api.closing, "_report", lambda *_: None)
     load, kept = bluffscope.pipeline.build.load_parts, {}
 
     def load_once(config, check=None):

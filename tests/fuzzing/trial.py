@@ -78,10 +78,10 @@ def _work(words: list[str], place: Path, said: Path, peak: Path) -> None:
     os.dup2(nowhere, 1)
     os.dup2(descriptor, 2)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115 - until the end
-    import bluffscope.api
+    import bluffscope.api.closing
     from bluffscope.cli.main import main
 
-    bluffscope.api._report = lambda *_: None  # page and figures take seconds
+    bluffscope.api.closing._report = lambda *_: None  # page and figures take seconds
     held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     try:
         if words[0] != "report":  # the JavaScript engine that draws it reserves addresses, which are no memory

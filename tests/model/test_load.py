@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import tiny
 from bluffscope.errors import InputError
 from bluffscope.model.folder import MOST_LAYERS, check_folder
-from bluffscope.model.load import _truncate, choose_device, load_model
+from bluffscope.model.load import choose_device, load_model, truncate
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[1, 70, 80, 90, 100, 110, 75, 85]])
@@ -223,6 +223,6 @@ def test_weights_used_as_they_are_stored_stay_in_their_file_for_all_processes_to
 @pytest.mark.parametrize("family", ["jamba", "recurrent_gemma", "gemma3_text"])
 def test_a_configuration_that_derives_its_kinds_of_layers_is_truncated_too(family):
     config = AutoConfig.for_model(family, num_hidden_layers=6)
-    _truncate(config, 2)
+    truncate(config, 2)
     assert config.num_hidden_layers == 2
     assert len(config.layer_types) == 2

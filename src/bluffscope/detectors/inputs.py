@@ -41,7 +41,7 @@ class Views:
     @classmethod
     def of_run(cls, run: Run, table: pl.DataFrame, pairs: pl.DataFrame | None) -> Views:
         """What a run's folder has of the rows of its table."""
-        residuals = run.residuals if (run.path / "residuals.parquet").exists() else None
+        residuals = run.kept_residuals if (run.path / "residuals.parquet").exists() else None
         features = run.features if run.has_features else None
         return cls(pairs, table["pair_id"], residuals, features)
 

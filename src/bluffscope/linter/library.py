@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,16 @@ from bluffscope.host.exclusive import exclusive
 from bluffscope.linter import LintReport, lint_source
 from bluffscope.linter.profile import Tokenize
 from bluffscope.pairs import open_source
-from bluffscope.pairs.given import write_pairs
+from bluffscope.pairs.given import Pairs, write_pairs
 
 
-def lint(data: str | Path | Iterable[Mapping[str, Any]] = "bluff200", **options: Any) -> LintReport:
+def lint(data: Pairs = "bluff200", **options: Any) -> LintReport:
     """Find what is wrong or doubtful with pairs: repeats, contradictions, and cues that need no knowledge.
 
     Neither torch nor transformers is imported unless a model is named.
 
     Args:
-        data: a path, "bluff200", or the pairs themselves as mappings, as for `bluffscope.analyze`.
+        data: a path, "bluff200", or the pairs themselves, as for `bluffscope.analyze`.
         **options: any option of `bluffscope lint` about data or tokens by its name with underscores: ``columns``,
             ``domain_from``, ``join``, ``limit``, ``cluster_by``, ``preset``, ``model``, ``revision``.
 

@@ -115,7 +115,7 @@ def load_model(
         InputError: one line that says what is missing and what to do.
     """
     location = check_folder(name)
-    with _library_silence():
+    with library_silence():
         # seconds-slow: only when a model is loaded
         from transformers import AutoModel, AutoModelForCausalLM
 
@@ -129,7 +129,7 @@ def load_model(
             )
         if quantize != "none" and getattr(config, "quantization_config", None):
             raise InputError(f"--quantize {quantize}: {name} is quantised already; leave it out")
-        _truncate(config, blocks)
+        truncate(config, blocks)
         more = loading_options(quantize, device, dtype, head=head)
         if renamed := renamed_weights(config, head=head):
             more["key_mapping"] = renamed
@@ -148,7 +148,7 @@ def load_model(
             network.to(device)
             forget_lengths(network)
     check_keys(name, config, info, blocks)
-    _check_vocabulary(name, tokenizer, network)
+    check_vocabulary(name, tokenizer, network)
     return LanguageModel(
         name=name,
         network=network,
@@ -193,7 +193,7 @@ def load_tokenizer(name: str, revision: str | None, *, weights: bool = True) -> 
     """
     name = model_place(name)
     location = check_folder(name, weights=weights)
-    with hub_or_cache([name]), _library_silence():
+    with hub_or_cache([name]), library_silence():
         config = _load_config(name, location, revision)
         return ModelTokenizer(_load_tokenizer(name, location, revision), _context(config))
 
@@ -213,7 +213,7 @@ def check_model(name: str, revision: str | None, *, weights: bool = True) -> Pre
         InputError: as `load_model`, as far as folder and config.json can tell.
     """
     location = check_folder(name, weights=weights)
-    with _library_silence():
+    with library_silence():
         return _load_config(name, location, revision)
 
 
@@ -223,6 +223,16 @@ def _load_config(name: str, location: str, revision: str | None) -> PretrainedCo
     with model_errors(name, "config.json"):
         config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
         config = language_config(name, config)
+    check_causal(name, config)
+    return config
+
+
+def check_causal(name: str, config: PretrainedConfig) -> None:
+    """Refuse the configuration of what is no decoder-only transformer.
+
+    Raises:
+        InputError: it is none, or lacks what every transformer has.
+    """
     if getattr(config, "is_encoder_decoder", False) or not getattr(config, "num_hidden_layers", None):
         raise InputError(
             f"--model {name}: {config.model_type} is not a causal language model; give a decoder-only model"
@@ -233,7 +243,6 @@ def _load_config(name: str, location: str, revision: str | None) -> PretrainedCo
             raise InputError(f"--model {name}: {config.model_type} has no {key}; give a transformer with attention")
         if not isinstance(value, int) or value < 1:
             raise InputError(f"--model {name}: config.json says {key} is {str(value)[:40]}; copy it again")
-    return config
 
 
 def _load_tokenizer(name: str, location: str, revision: str | None) -> PreTrainedTokenizerBase:
@@ -243,14 +252,19 @@ def _load_tokenizer(name: str, location: str, revision: str | None) -> PreTraine
     with model_errors(name, "tokenizer", revision):
         check_tokenizer(name, location, revision)
         tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
-        check_converted(name, tokenizer)
-        ids: Any = tokenizer("A text.", add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        tokenizer.decode(ids)
-        _ = tokenizer.all_special_ids, tokenizer.get_vocab()
+        try_tokenizer(name, tokenizer)
     return tokenizer
 
 
-def _truncate(config: PretrainedConfig, blocks: int) -> None:
+def try_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Use a tokenizer as a run does; whatever it raises is its own."""
+    check_converted(name, tokenizer)
+    ids: Any = tokenizer("A text.", add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    tokenizer.decode(ids)
+    _ = tokenizer.all_special_ids, tokenizer.get_vocab()
+
+
+def truncate(config: PretrainedConfig, blocks: int) -> None:
     """Have the configuration describe the first blocks only."""
     for name in ("layer_types", "mlp_layer_types"):
         field = type(config).attribute_map.get(name, name)
@@ -277,7 +291,7 @@ def _refuse_larger_than_files(name: str, auto: Any, location: str, config: Pretr
 def _load_network(
     auto: Any, location: str, revision: str | None, config: PretrainedConfig, dtype: torch.dtype, **more: Any
 ) -> Any:
-    """Load with SDPA attention where the model has it: Gemma 2 caps its scores and has eager only."""
+    """Load with SDPA attention where the model has it (Gemma 2 caps its scores and has eager only)."""
     options = {
         "revision": revision,
         "config": config,
@@ -287,8 +301,7 @@ def _load_network(
         "output_loading_info": True,
         **more,
     }
-    capped = getattr(config, "attn_logit_softcapping", None) is not None
-    for attention in ("eager",) if capped else ("sdpa", "eager"):
+    for attention in attentions(config):
         try:
             return auto.from_pretrained(location, attn_implementation=attention, **options)
         except ValueError as error:
@@ -297,7 +310,12 @@ def _load_network(
     raise AssertionError("unreachable")
 
 
-def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, network: nn.Module) -> None:
+def attentions(config: PretrainedConfig) -> tuple[str, ...]:
+    """The implementations that take our masks, in the order in which they are tried."""
+    return ("eager",) if getattr(config, "attn_logit_softcapping", None) is not None else ("sdpa", "eager")
+
+
+def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, network: nn.Module) -> None:
     """Refuse a tokenizer whose ids the model does not embed; special tokens but BOS are never fed."""
     rows = network.get_input_embeddings().weight.shape[0]  # pyright: ignore
     special = {token for token in tokenizer.all_special_ids if token != tokenizer.bos_token_id}  # pyright: ignore
@@ -312,7 +330,7 @@ def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, network: nn
 
 
 @contextlib.contextmanager
-def _library_silence() -> Generator[None, None, None]:
+def library_silence() -> Generator[None, None, None]:
     """Mute transformers' warnings, load report and bars; what matters in them is checked by `check_keys`.
 
     Downloads keep their bars, which huggingface_hub shows on terminals alone.

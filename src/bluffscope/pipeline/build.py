@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Final
 
 import torch
 
 from bluffscope.config import NO_SAE, ModelOptions, RunConfig
 from bluffscope.config.demo import model_place, sae_place
+from bluffscope.config.layers import numbered
 from bluffscope.errors import InputError
 from bluffscope.host.hub import hub_or_cache
 from bluffscope.host.stopwatch import Stopwatch
@@ -22,6 +25,7 @@ from bluffscope.model.quantize import check_quantize
 from bluffscope.model.sublayers import placed
 from bluffscope.pipeline.baseline import BaselineWorker
 from bluffscope.pipeline.batch_size import bare_layers, batch_limits, loaded_shape, run_footprint, sized
+from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.memory import Footprint
 from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.shard import ShardWorker
@@ -29,6 +33,7 @@ from bluffscope.pipeline.worker import Loaded, Parts, RunWorker
 from bluffscope.reference.analyses import ANALYSES as REFERENCE
 from bluffscope.reference.analyses import Counts, ReferenceOptions
 from bluffscope.sae import Coder, SaeSource, find_saes, load_coders
+from bluffscope.sae.given import coders_given
 from bluffscope.table.schema import Column
 
 logger = logging.getLogger(__name__)
@@ -42,12 +47,18 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+NOTHING: Final = Given()
+"""Everything is loaded by name."""
 OF_THE_REFERENCE = ("sequential", "separate")
 """Strategies that measure with `bluffscope.reference.analyses`, which takes one text at a time."""
 
 
 def build_worker(
-    config: RunConfig, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
+    config: RunConfig,
+    analyses: Sequence[Analysis],
+    columns_of: ColumnsOf,
+    stopwatch: Stopwatch,
+    given: Given = NOTHING,
 ) -> RunWorker:
     """Load everything that a shard needs.
 
@@ -56,6 +67,7 @@ def build_worker(
         analyses: what is measured.
         columns_of: the table's columns, once the layers are known.
         stopwatch: records the time of every stage.
+        given: model and SAEs that are in memory already.
 
     Returns:
         The worker; its `loaded.config` has everything frozen in that was left open.
@@ -63,7 +75,7 @@ def build_worker(
     Raises:
         InputError: model, SAEs and layers that cannot be loaded or do not fit each other.
     """
-    options = config.model
+    options = given.agreed(config.model)
     device = choose_device(options.device)
     name = "float32" if options.dtype == "auto" else options.dtype
     if name == "float64" and device.type == "mps":
@@ -72,39 +84,52 @@ def build_worker(
     if options.quantize != "none" and config.engine.strategy in OF_THE_REFERENCE:
         raise InputError(f"--quantize {options.quantize}: not with --strategy {config.engine.strategy}; use packed")
     config = replace(config, model=replace(options, device=device.type, dtype=name))
-    parts = load_parts(config, check=columns_of)
+    parts = load_parts(config, columns_of, given)
     config = replace(config, model=replace(config.model, layers=parts.layers))
-    return assemble(config, parts, analyses, columns_of, stopwatch)
+    return assemble(config, parts, analyses, columns_of, stopwatch, given)
 
 
-def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
+def load_parts(config: RunConfig, check: ColumnsOf | None = None, given: Given = NOTHING) -> Parts:
     """Load the SAEs, and the model as far as they need it; all of it for the reference's strategies and `logprob`.
 
     Args:
         config: options with preset, device and dtype resolved.
         check: called with the layers before anything large is loaded; may refuse them.
+        given: model and SAEs that are in memory already; the others are loaded by their names.
 
     Raises:
         InputError: model and SAEs that cannot be loaded or do not fit each other.
     """
     options = config.model
     assert options.model is not None and options.sae is not None  # presets.resolve sees to it
-    dtype = _DTYPES[options.dtype]
+    # SAEs and metrics never go below float32
+    dtype = torch.promote_types(_DTYPES[options.dtype], torch.float32)
     model_name, sae_name = model_place(options.model), sae_place(options.sae)
     whole = config.engine.strategy in OF_THE_REFERENCE or config.measure.logprob
-    with hub_or_cache([model_name, *([sae_name.partition(":")[0]] if options.has_saes else [])]):
-        # plain mistakes are reported before gigabytes of SAEs are loaded
-        depth = int(check_model(model_name, options.revision).num_hidden_layers)
+    saes_by_name = options.has_saes and given.saes is None
+    away = ([] if given.model else [model_name]) + ([sae_name.partition(":")[0]] if saes_by_name else [])
+    with hub_or_cache(away):
+        if given.model is None:
+            # plain mistakes are reported before gigabytes of SAEs are loaded
+            depth = int(check_model(model_name, options.revision).num_hidden_layers)
+            device = options.device
+        else:
+            depth, device = given.model.depth, str(given.model.device)
         bare = () if options.has_saes else bare_layers(options, depth)
-        source = find_saes(sae_name, options.layers, depth) if options.has_saes else SaeSource(NO_SAE, {})
-        if check is not None:
-            check((*source.layers, *bare))
-        # SAEs and metrics never go below float32
-        coders = load_coders(source, device=options.device, dtype=torch.promote_types(dtype, torch.float32))
-        points = hook_points(source.name, coders, bare)
+        if given.saes is not None:
+            layers = numbered(options.layers, depth, model_name, given.saes)
+            coders = coders_given(given.saes, layers, device=device, dtype=dtype)
+            if check is not None:
+                check(tuple(coders))
+        else:
+            source = find_saes(sae_name, options.layers, depth) if options.has_saes else SaeSource(NO_SAE, {})
+            if check is not None:
+                check((*source.layers, *bare))
+            coders = load_coders(source, device=device, dtype=dtype)
+        points = hook_points(sae_name, coders, bare)
         blocks = None if whole else 1 + max(point.block for point in points.values())
-        model = _load_model(options, blocks, head=whole)
-    return Parts(model, coders, source.name, bare)
+        model = _load_model(options, blocks, head=whole, given=given)
+    return Parts(model, coders, sae_name, bare)
 
 
 def load_whole(config: RunConfig) -> LanguageModel:
@@ -121,7 +146,9 @@ def load_whole(config: RunConfig) -> LanguageModel:
         return _load_model(config.model, None, head=True)
 
 
-def _load_model(options: ModelOptions, blocks: int | None, *, head: bool) -> LanguageModel:
+def _load_model(options: ModelOptions, blocks: int | None, *, head: bool, given: Given = NOTHING) -> LanguageModel:
+    if given.model is not None:
+        return given.model.load(blocks, head=head)
     assert options.model is not None  # presets.resolve sees to it
     model = load_model(
         model_place(options.model),
@@ -137,11 +164,17 @@ def _load_model(options: ModelOptions, blocks: int | None, *, head: bool) -> Lan
 
 
 def assemble(
-    config: RunConfig, parts: Parts, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
+    config: RunConfig,
+    parts: Parts,
+    analyses: Sequence[Analysis],
+    columns_of: ColumnsOf,
+    stopwatch: Stopwatch,
+    given: Given = NOTHING,
 ) -> RunWorker:
     """A worker of these parts; see `build_worker`."""
     if config.engine.strategy in OF_THE_REFERENCE:
-        return _baseline(config, parts, analyses, columns_of, stopwatch)
+        load = partial(load_parts, config, given=given)
+        return _baseline(config, parts, load, analyses, columns_of, stopwatch)
     return assemble_batched(config, parts, analyses, columns_of, stopwatch)
 
 
@@ -172,7 +205,12 @@ def assemble_batched(
 
 
 def _baseline(
-    config: RunConfig, parts: Parts, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
+    config: RunConfig,
+    parts: Parts,
+    load: Callable[[], Parts],
+    analyses: Sequence[Analysis],
+    columns_of: ColumnsOf,
+    stopwatch: Stopwatch,
 ) -> BaselineWorker:
     """The worker of the reference's strategies."""
     _points(parts)
@@ -183,7 +221,7 @@ def _baseline(
     measure, loaded = config.measure, _loaded(config, parts, columns_of, config.engine.strategy, None)
     return BaselineWorker(
         loaded=loaded,
-        load=lambda: load_parts(config),
+        load=load,
         held=[parts],
         separate=config.engine.strategy == "separate",
         analyses=[analysis.name for analysis in analyses],

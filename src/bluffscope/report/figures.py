@@ -44,8 +44,7 @@ def write_figures(drawn: dict[str, Spec | None], folder: Path) -> list[Path]:
     # What a run or its statistics no longer hold must not be shown by an earlier figure.
     remove(folder / f"{name}.{kind}" for name in drawn if drawn[name] is None for kind in ("png", "svg"))
     for name, spec in ((name, spec) for name, spec in drawn.items() if spec is not None):
-        # No base URL is allowed: whatever a text holds, nothing is fetched.
-        svg = vlc.vegalite_to_svg(figure(spec), vl_version=VEGA_LITE, allowed_base_urls=[])
+        svg = drawn_svg(spec)
         png = vlc.svg_to_png(svg, scale=2 if name == "dashboard" else 3)
         for path, content in ((folder / f"{name}.png", png), (folder / f"{name}.svg", svg.encode("utf-8"))):
             write_bytes(path, content)
@@ -53,21 +52,31 @@ def write_figures(drawn: dict[str, Spec | None], folder: Path) -> list[Path]:
     return written
 
 
+def drawn_svg(spec: Spec) -> str:
+    """A figure as SVG, drawn without a browser.
+
+    Raises:
+        InputError: the package that draws is not installed.
+    """
+    # No base URL is allowed: whatever a text holds, nothing is fetched.
+    return vl_convert("figures").vegalite_to_svg(figure(spec), vl_version=VEGA_LITE, allowed_base_urls=[])
+
+
 def figures(contents: Contents) -> dict[str, Spec | None]:
     """All figures by name, with their numbers in them; None for what the run has no numbers for."""
     named = replace(
         contents,
-        metrics=_labelled(contents.metrics, ("domain",)),
-        stats=_labelled(contents.stats, ("scope",)),
-        ladder=_labelled(contents.ladder, ("scope",)),
-        detectors=_labelled(contents.detectors, ("scope", "detector")),
-        transfer=_labelled(contents.transfer, ("train", "test", "detector")),
+        metrics=labelled(contents.metrics, ("domain",)),
+        stats=labelled(contents.stats, ("scope",)),
+        ladder=labelled(contents.ladder, ("scope",)),
+        detectors=labelled(contents.detectors, ("scope", "detector")),
+        transfer=labelled(contents.transfer, ("train", "test", "detector")),
     )
     model = contents.manifest.get("model", {}).get("name") or "model"
     layers = " ".join(map(str, contents.config.get("model", {}).get("layers", ())))
     return {
         "dashboard": None if contents.metrics.is_empty() else dashboard(contents.metrics, f"{model}, layers {layers}"),
-        "effects": _effects(named),
+        "effects": effects_figure(named.stats),
         "heatmaps": _heat_maps(named),
         "scatters": _scatters(named),
         "stability": _stability(named),
@@ -80,7 +89,7 @@ def figures(contents: Contents) -> dict[str, Spec | None]:
 Table = TypeVar("Table", pl.DataFrame, pl.DataFrame | None)
 
 
-def _labelled(table: Table, columns: tuple[str, ...], width: int = 20) -> Table:
+def labelled(table: Table, columns: tuple[str, ...], width: int = 20) -> Table:
     """The table with names that an image can hold: a control character in one would end the process that draws it."""
     for column in columns:
         if table is not None and column in table.columns:
@@ -98,12 +107,17 @@ def _largest(rows: pl.DataFrame | None) -> pl.DataFrame:
     return rows.sort(pl.col("dz").abs(), descending=True, maintain_order=True)
 
 
-def _effects(contents: Contents) -> Spec | None:
-    rows = _largest(contents.stats)
+def effects_figure(stats: pl.DataFrame | None) -> Spec | None:
+    """d_z of the metrics with the largest effects over all pairs; None where there are none.
+
+    Args:
+        stats: stats.parquet.
+    """
+    rows = _largest(stats)
     if rows.is_empty():
         return None
     more = f"; the {MOST_EFFECTS} largest of {rows.height}" if rows.height > MOST_EFFECTS else ""
-    shown = _labelled(rows.head(MOST_EFFECTS), ("metric",), 34)
+    shown = labelled(rows.head(MOST_EFFECTS), ("metric",), 34)
     return panel(charts.forest(), shown, f"Effect sizes over all pairs, 95 % intervals{more}", 560)
 
 
@@ -126,14 +140,21 @@ def _scatters(contents: Contents) -> Spec | None:
     names = list(columns) if contents.stats is None else _largest(contents.stats)["metric"].to_list()
     shown = [name for name in names if name in columns][:MOST_METRICS]
     values = {name: pair_values(contents.metrics, columns[name]) for name in shown}
-    parts = [_scatter(name, both) for name, both in values.items() if not both.is_empty()]
+    parts = [scatter_figure(name, both) for name, both in values.items() if not both.is_empty()]
     return _titled(parts, "Fact against hallucination, one point a pair")
 
 
-def _scatter(name: str, both: pl.DataFrame) -> Spec:
+def scatter_figure(name: str, both: pl.DataFrame, size: float = 260) -> Spec:
+    """One metric of the fact against that of the hallucination.
+
+    Args:
+        name: of the metric.
+        both: `bluffscope.report.panels.pair_values` of it, with rows.
+        size: width and height in pixels.
+    """
     drawn = sample(both)
     title = name if drawn.height == both.height else f"{name} ({drawn.height:,} of {both.height:,} pairs)"
-    return scatter_panel(drawn, charts.domain_keys("domain", both["domain"].n_unique()), title, 260)
+    return scatter_panel(drawn, charts.domain_keys("domain", both["domain"].n_unique()), title, size)
 
 
 def _stability(contents: Contents) -> Spec | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import jinja2
+import polars as pl
 
 from bluffscope.detectors.evaluate import detect_in, quick_to_detect
 from bluffscope.errors import BluffscopeError, InputError
@@ -19,7 +20,7 @@ from bluffscope.report.contents import RunTables, read_contents, read_tables
 from bluffscope.report.page import render_page
 from bluffscope.report.result_files import current_statistics, write_stats
 from bluffscope.report.sections import answer
-from bluffscope.stats import analyse_table
+from bluffscope.stats import StatsResult, analyse_table
 from bluffscope.stats.analysis import noted
 from bluffscope.stats.sampling import drawn_from
 from bluffscope.table.atomic import TABLE_ERRORS, write_bytes
@@ -90,23 +91,36 @@ def write_report(
     return Report(page, tuple(written), answer(contents).sentence, total())
 
 
+def statistics_of(tables: RunTables) -> StatsResult:
+    """Verdicts on a run's metrics, as `bluffscope stats` gives them; withheld where the health gate failed.
+
+    Raises:
+        InputError: the table has nothing to test.
+    """
+    health = read_health(checked(tables.run.manifest, MANIFEST, tables.path / "manifest.json"))
+    result = analyse_table(tables.metrics, _texts_of(tables), withheld=health.withheld)
+    return noted(result, drawn_from(tables.metrics.height, tables.total))
+
+
+def _texts_of(tables: RunTables) -> pl.DataFrame:
+    """The pairs without their domains: the table's own are those of its rows, whatever pairs.parquet says."""
+    return tables.pairs.drop("domain", strict=False)
+
+
 def _write_statistics(tables: RunTables, tell: Callable[[str], None]) -> None:
     """All of `bluffscope stats`; where the table has nothing to test, a warning."""
     run, metrics = tables.run, tables.metrics
     health = read_health(checked(run.manifest, MANIFEST, run.path / "manifest.json"))
-    # The table's own domains are those of its rows, whatever pairs.parquet says.
-    pairs = tables.pairs.drop("domain", strict=False)
     try:
         tell("Report: testing effects")
-        result = analyse_table(metrics, pairs, withheld=health.withheld)
+        result = statistics_of(tables)
         tell("Report: fitting detectors")
-        detection = detect_in(metrics, pairs, run) if quick_to_detect(metrics) else None
+        detection = detect_in(metrics, _texts_of(tables), run) if quick_to_detect(metrics) else None
     except InputError as error:
         _log.warning("no statistics: %s", error)
         return
     source = {"table": "metrics.parquet", "pairs_from": None, "by": [], "health": health.failures}
-    result = noted(result, drawn_from(metrics.height, tables.total))
     write_stats(result, run.path, source | {"allowed_unsound": health.allowed}, detection)
 
 
-__all__ = ["REPORT_ERRORS", "Report", "write_report"]
+__all__ = ["REPORT_ERRORS", "Report", "statistics_of", "write_report"]

@@ -30,7 +30,7 @@ BY_IDENTITY: Final = frozenset({"preset", "model", "revision", "sae", "data", "a
 """Options that name what is compared by its content: it may lie elsewhere now."""
 LATER: Final = {"cluster_by": "both"}
 """Options that older runs lack, at the value they had: the digest leaves them out, so that such runs can be resumed."""
-_WHEREABOUTS: Final = frozenset({"name", "folder", "file"})
+_WHEREABOUTS: Final = frozenset({"name", "folder", "file", "in_memory"})
 """Of a model's or SAE's identity: where it lay."""
 
 

@@ -127,8 +127,16 @@ def read_previous(path: Path) -> Previous:
     return Previous(folder, saved_options(path), identity, finished)
 
 
-def resume_command(path: Path, config: RunConfig) -> str:
-    """What to type to go on with a run; a named Ray cluster and code are asked for again, so they are in there."""
+def resume_command(path: Path, config: RunConfig, *, in_memory: bool = False) -> str:
+    """What to type to go on with a run; a named Ray cluster and code are asked for again, so they are in there.
+
+    Args:
+        path: the run's folder.
+        config: its options.
+        in_memory: whether its model or SAEs were objects: then it is a call, with the same ones.
+    """
+    if in_memory:
+        return f"bluffscope.analyze(PAIRS, model=MODEL, tokenizer=TOKENIZER, sae=SAES, resume={str(path)!r})"
     words = ["bluffscope", "analyze", "--resume", str(path)]
     if config.engine.address not in (None, "auto"):
         words += ["--address", config.engine.address]
@@ -138,9 +146,9 @@ def resume_command(path: Path, config: RunConfig) -> str:
 
 
 @contextmanager
-def resumable(folder: RunFolder, config: RunConfig) -> Generator[None, None, None]:
+def resumable(folder: RunFolder, config: RunConfig, *, in_memory: bool = False) -> Generator[None, None, None]:
     """Within the block, whatever ends the run names the command that resumes it."""
-    again = resume_command(folder.path, config)
+    again = resume_command(folder.path, config, in_memory=in_memory)
     try:
         yield
     except (RunFolderError, WorkerLostError) as error:
@@ -190,6 +198,34 @@ def refuse_changed_options(previous: Previous, config: RunConfig) -> None:
         if len(config.model.measured_layers) < len(config.model.layers):  # slices are compared once the model is known
             del given["layers"]
         _refuse(previous.folder.path, _changed(result_options(previous.config), given))
+
+
+def objects_of(model: Mapping[str, Any], saes: Mapping[Any, Mapping[str, Any]]) -> list[str]:
+    """What of a run was an object in memory, by the identities of its model and SAEs: "model", "SAEs"."""
+    held = any(identity.get("in_memory") for identity in saes.values())
+    return [*(["model"] if model.get("in_memory") else []), *(["SAEs"] if held else [])]
+
+
+def refuse_missing_objects(previous: Previous, *, model: bool, saes: bool) -> None:
+    """Refuse to look for a model or SAEs by name that were objects in memory.
+
+    Args:
+        previous: the run to go on with.
+        model: whether a model in memory is given again.
+        saes: whether SAEs are.
+
+    Raises:
+        InputError: which are not, and the call that gives them.
+    """
+    known = previous.identity or {}
+    again = {"model": model, "SAEs": saes}
+    lacking = [what for what in objects_of(known.get("model", {}), known.get("saes", {})) if not again[what]]
+    if lacking and previous.config is not None:
+        call = resume_command(previous.folder.path, previous.config, in_memory=True)
+        what = " and ".join(lacking)
+        raise InputError(
+            f"--resume {previous.folder.path}: its {what} lay in memory; give the same again, in Python: {call}"
+        )
 
 
 def refuse_changed_identity(previous: Previous, identity: Identity) -> None:

@@ -26,7 +26,8 @@ from bluffscope.linter import GroupSample, lint_source
 from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
 from bluffscope.metrics.own import UserAnalysis
 from bluffscope.pairs import Scan, Source, open_source
-from bluffscope.pipeline.build import ColumnsOf
+from bluffscope.pipeline.build import NOTHING, ColumnsOf
+from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.worker import Loaded
 from bluffscope.records import Shard
 from bluffscope.runs.hints import noise_hints, slow_hints
@@ -38,9 +39,11 @@ from bluffscope.runs.resume import (
     completed,
     look_for_run,
     merged_before,
+    objects_of,
     read_previous,
     refuse_changed_identity,
     refuse_changed_options,
+    refuse_missing_objects,
     resumable,
     resume_command,
     write_identity,
@@ -117,17 +120,19 @@ def run(
     *,
     analyses: tuple[Analysis, ...] = ANALYSES,
     added: tuple[UserAnalysis, ...] = (),
+    given: Given = NOTHING,
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Measure the pairs that the options name and write the run's folder; or go on with a run, see ``output.resume``.
 
-    The model is held by nothing once it returns.
+    What was loaded is held by nothing once it returns.
 
     Args:
         config: all options; whatever is left open is filled in from the preset, the model and the device.
         analyses: which of the five analyses run.
         added: analyses of the user's own.
+        given: model and SAEs that are in memory already, whatever the options name; they are left as they are.
         progress: shows how many pairs are done.
         tell: called with what the run is doing, in a few words.
 
@@ -141,6 +146,7 @@ def run(
     clock = Clock()
     clock.stopwatch.entered = None if tell is None else lambda stage: tell(_DOING.get(stage, "Measuring"))
     check_values(config)
+    given.check(config)
     if left_out := [name for name in config.measure.analysis if name not in {item.source for item in added}]:
         raise InputError(f"--analysis {left_out[0]}: options alone run no code; load it and give it in `added`")
     if config.measure.logprob and LOGPROB not in analyses:
@@ -156,6 +162,7 @@ def run(
                 assert previous.finished is not None and previous.finished.manifest is not None
                 merged = completed(previous)
                 return RunResult(previous.folder.path, merged, previous.finished.manifest, untouched=True)
+            refuse_missing_objects(previous, model=given.model is not None, saes=given.saes is not None)
         check_engine(config.engine)
         with clock.stopwatch.stage("data"):
             source = open_source(config.data)
@@ -164,14 +171,14 @@ def run(
         analyses = _possible(config, analyses, added)
         everything = (*analyses, *(Analysis(item.title, item) for item in added))
         columns_of = _columns(config, scan, analyses, added)
-        crew = held.enter_context(crew_of(config, everything, columns_of, clock.stopwatch))
+        crew = held.enter_context(crew_of(config, everything, columns_of, clock.stopwatch, given))
         config = crew.loaded.config
         with clock.stopwatch.stage("lint"):
             lint = _lint(config, source, crew.loaded)
         session = Session(clock, config, source, scan, crew, identity_of(config, crew.loaded, scan))
         with clock.stopwatch.stage("write"):
             folder = _folder(session, previous, held, log)
-        with resumable(folder, config):
+        with resumable(folder, config, in_memory=bool(given)):
             return _finish(session, folder, previous, lint, progress or _Silent())
 
 
@@ -288,7 +295,9 @@ def _health(session: Session, folder: RunFolder, merged: MergeResult) -> Health:
 def _measure(session: Session, folder: RunFolder, resumed: bool, progress: Progress, check: Check) -> None:
     """Run and commit every shard that is not committed yet."""
     stopwatch, scan, limit = session.clock.stopwatch, session.scan, session.config.engine.max_quarantine
-    journal, again = Journal(folder, session.identity.digest()), resume_command(folder.path, session.config)
+    journal, identity = Journal(folder, session.identity.digest()), session.identity
+    objects = bool(objects_of(identity.model, identity.saes))
+    again = resume_command(folder.path, session.config, in_memory=objects)
     with stopwatch.stage("data"):
         journal.recover(session.shards())
     for fault in journal.dropped:

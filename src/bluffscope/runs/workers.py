@@ -25,7 +25,8 @@ from bluffscope.host.stopwatch import Stopwatch, Tally
 from bluffscope.metrics import Analysis
 from bluffscope.metrics.own import UserAnalysis
 from bluffscope.pipeline.batch_size import ROW_TOKENS, SHARE, plan_run, predicted_peak, run_footprint, sized
-from bluffscope.pipeline.build import OF_THE_REFERENCE, ColumnsOf, build_worker
+from bluffscope.pipeline.build import NOTHING, OF_THE_REFERENCE, ColumnsOf, build_worker
+from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.memory import Shape
 from bluffscope.pipeline.worker import Loaded, RunWorker
 from bluffscope.records import Shard
@@ -124,7 +125,11 @@ def check_engine(options: EngineOptions) -> None:
 
 @contextmanager
 def crew_of(
-    config: RunConfig, analyses: Sequence[Analysis], columns_of: ColumnsOf, stopwatch: Stopwatch
+    config: RunConfig,
+    analyses: Sequence[Analysis],
+    columns_of: ColumnsOf,
+    stopwatch: Stopwatch,
+    given: Given = NOTHING,
 ) -> Generator[Crew, None, None]:
     """The workers of a run, loaded; those in other processes are gone when the block is left.
 
@@ -133,6 +138,7 @@ def crew_of(
         analyses: what is measured.
         columns_of: the table's columns, once the layers are known; for Ray it has to be picklable.
         stopwatch: counts the time of every stage.
+        given: model and SAEs that are in memory already; not with Ray.
 
     Raises:
         InputError: model, SAEs, layers or machines that cannot be had or do not fit each other.
@@ -141,7 +147,7 @@ def crew_of(
     if options.engine == "local":
         _warn_of_rays_own(options)
         with stopwatch.stage("load"):
-            worker = build_worker(config, analyses, columns_of, stopwatch)
+            worker = build_worker(config, analyses, columns_of, stopwatch, given)
         yield _here(worker)
         return
     with ExitStack() as stack:

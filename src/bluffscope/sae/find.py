@@ -19,6 +19,8 @@ from bluffscope.host.hub import leaves
 logger = logging.getLogger(__name__)
 
 SAELENS_FILES = ("cfg.json", "sae_weights.safetensors")
+IN_MEMORY = "<in memory>"
+"""Stands for the name of SAEs that were objects, not files."""
 CANONICAL_L0 = 100
 """Gemma Scope calls the SAE with the mean L0 nearest to this the canonical one of its width."""
 _LAYER_FOLDER = re.compile(r"layer_([0-9]{1,4})")
@@ -57,6 +59,8 @@ def find_saes(spec: str, asked: Sequence[int | LayerSlice], blocks: int = 0) -> 
     Raises:
         InputError: nothing of that name, no SAE for a layer, or several that fit.
     """
+    if spec == IN_MEMORY:
+        raise InputError("--sae: the SAEs were objects in memory; give the folder or release that has the same")
     path = Path(spec).expanduser()
     if path.is_dir():
         return _find_in_folder(spec, path, asked, blocks)
@@ -74,6 +78,25 @@ def find_saes(spec: str, asked: Sequence[int | LayerSlice], blocks: int = 0) -> 
     ids = {layer: _release_id(release, template, layer) for layer in layers}
     entry = registry().get(release)
     return SaeSource(spec, ids, release, release if entry is None else entry.repo_id, revision or None)
+
+
+def find_sae(place: Path, where: str) -> Path:
+    """One layer's SAE as `SaeSource.places` has it, from its folder or params.npz.
+
+    Args:
+        place: the folder (SAELens or Gemma Scope layout) or file.
+        where: put in front of messages.
+
+    Raises:
+        InputError: there is none.
+    """
+    if place.name == "params.npz" and place.is_file():
+        return place
+    if not place.is_dir():
+        raise InputError(f"{where}: {place}: no such folder; give an SAE's folder, or an SAE of SAELens")
+    if (found := _sae_in(place)) is None:
+        raise InputError(f"{where}: {place.parent}: {_what_is_wrong(place)}")
+    return found
 
 
 def pinned(spec: str, commit: str) -> str:

@@ -71,7 +71,7 @@ class Run:
         return bool(self.manifest.get("saes")) and (self.path / "features.parquet").exists()
 
     @property
-    def residuals(self) -> pl.LazyFrame:
+    def kept_residuals(self) -> pl.LazyFrame:
         """pair_id, view, layer, token, values: only in runs with ``--keep-residuals``."""
         return self._scan("residuals.parquet")
 

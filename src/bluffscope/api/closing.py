@@ -1,25 +1,22 @@
-"""The library call: options by the names of the command line's flags, the result table back."""
+"""A run from its options to its report: measured, compared with float32 where that is asked for, and closed."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from bluffscope.compare.precision import Fidelity, check_fidelity, measure_fidelity
-from bluffscope.config import RunConfig, with_values
+from bluffscope.config import RunConfig
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
-from bluffscope.host.float64_guard import own_settings
 from bluffscope.metrics import ANALYSES, Analysis
-from bluffscope.metrics.own import UserAnalysis, load_analyses
-from bluffscope.pairs.given import write_pairs
+from bluffscope.metrics.own import UserAnalysis
+from bluffscope.pipeline.build import NOTHING
+from bluffscope.pipeline.given import Given
 from bluffscope.runs.run import Progress, RunResult
 from bluffscope.runs.run import run as measure
 from bluffscope.table.reader import Run
@@ -28,49 +25,6 @@ if TYPE_CHECKING:
     from bluffscope.report.write import Report
 
 _log = logging.getLogger(__name__)
-
-
-@exclusive()
-@own_settings()
-def analyze(
-    data: str | Path | Iterable[Mapping[str, Any]] = "bluff200",
-    *,
-    analyses: Iterable[Analysis] = ANALYSES,
-    added: Iterable[UserAnalysis] = (),
-    out: str | Path | None = None,
-    **options: Any,
-) -> pl.DataFrame:
-    """Run the analyses and give the result table, one row a pair in input order.
-
-    Args:
-        data: a path, "bluff200", or the pairs themselves as mappings with prompt, fact, hallucination
-            and, if you have them, id, domain, complexity and further columns.
-        analyses: which of the five analyses run (`bluffscope.metrics.ANALYSES`).
-        added: analyses of your own, made by `bluffscope.per_read` or from a function of a `Measurement` and the
-            columns it returns.
-        out: folder for the run's files; without it nothing is kept but the table.
-        **options: any option of `bluffscope analyze` by its name with underscores: ``model``,
-            ``sae``, ``layers``, ``batch_size``, ``noise_sweep``, ...
-
-    Returns:
-        The table that the run's metrics.parquet holds; quarantined pairs are not in it.
-
-    Raises:
-        InputError: options or data that cannot be used, in one line.
-        TypeError: an option that does not exist.
-
-    Example:
-        >>> import bluffscope
-        >>> table = bluffscope.analyze(limit=4)
-        >>> table["l2_fact_l0_norm"].len()
-        4
-    """
-    with tempfile.TemporaryDirectory(prefix="bluffscope-") as scratch:
-        if not isinstance(data, str | Path):
-            data = write_pairs(data, Path(scratch) / "pairs.jsonl")
-        config = config_from(data=str(data), out=out if out is not None else Path(scratch) / "run", **options)
-        named = load_analyses(config.measure.analysis)
-        return measure(config, analyses=tuple(analyses), added=(*added, *named)).metrics()
 
 
 @dataclass(frozen=True)
@@ -89,6 +43,7 @@ def run(
     *,
     analyses: tuple[Analysis, ...] = ANALYSES,
     added: tuple[UserAnalysis, ...] = (),
+    given: Given = NOTHING,
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
     draw: bool = True,
@@ -96,9 +51,10 @@ def run(
     """Measure, compare with float32 where the options ask for it, and close the run with its statistics and report.
 
     Args:
-        config: as for `bluffscope.runs.run.run`, which does the measuring; so are `analyses`, `added` and `progress`.
+        config: as for `bluffscope.runs.run.run`, which does the measuring; so are all others but `draw`.
         analyses: which of the five analyses run.
         added: analyses of the user's own.
+        given: model and SAEs that are in memory already.
         progress: called with the number of pairs just done.
         tell: called with each step as it begins.
         draw: whether statistics and report.html are made (it takes seconds).
@@ -111,7 +67,7 @@ def run(
     started = time.perf_counter()
     tell = tell or (lambda _: None)
     check_fidelity(config)
-    measured = measure(config, analyses=analyses, added=added, progress=progress, tell=tell)
+    measured = measure(config, analyses=analyses, added=added, given=given, progress=progress, tell=tell)
     result = CompletedRun(**vars(measured))
     if config.output.fidelity and "fidelity" not in result.manifest:
         tell("Fidelity: measuring in float32")
@@ -139,23 +95,4 @@ def _report(path: Path, figures: bool, tell: Callable[[str], None], started: flo
         return None
 
 
-def config_from(**options: Any) -> RunConfig:
-    """A `RunConfig` from options by name, whichever part they belong to.
-
-    Raises:
-        TypeError: an option that does not exist.
-        InputError: a value of the wrong type.
-    """
-    parts: dict[str, Any] = {}
-    defaults = RunConfig()
-    for part in fields(RunConfig):
-        group = getattr(defaults, part.name)
-        names = {field.name for field in fields(group)}
-        chosen = {name: options.pop(name) for name in list(options) if name in names}
-        parts[part.name] = with_values(group, chosen)
-    if options:
-        raise TypeError(f"unknown option {next(iter(options))!r}: expected a flag of `bluffscope analyze`")
-    return RunConfig(**parts)
-
-
-__all__ = ["CompletedRun", "analyze", "config_from", "run"]
+__all__ = ["CompletedRun", "run"]

@@ -1,0 +1,81 @@
+"""A run in a few lines of HTML, for a notebook of any theme: its colours are those of the text around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any, Final
+
+import polars as pl
+
+from bluffscope.host.terminal import count
+from bluffscope.report.labels import clean, effect, listed
+from bluffscope.report.summary import POOLED, summarize
+from bluffscope.table.metric_pairs import interpretable
+from bluffscope.table.reader import Run
+
+SHOWN: Final = 5
+"""Effects."""
+_LINE: Final = "border-top:1px solid color-mix(in srgb,currentColor 25%,transparent)"
+_CELL: Final = f"padding:.15em .8em .15em 0;text-align:left;background:none;{_LINE}"
+
+
+def run_html(run: Run, stats: pl.DataFrame | None) -> str:
+    """What ran, whether it is sound, and the metrics with the largest effects over all pairs.
+
+    Args:
+        run: a finished one.
+        stats: its verdicts; None where none were made yet.
+    """
+    head = f'<p style="margin:.2em 0"><b>{_text(run.path.name)}</b> {" · ".join(map(_text, _what(run.manifest)))}</p>'
+    lines = [head, f'<p style="margin:.2em 0">{_text(_sound(run.manifest))}</p>', *_effects(run, stats)]
+    return f'<div style="font-family:sans-serif;font-size:.92em">{"".join(lines)}</div>'
+
+
+def _what(manifest: dict[str, Any]) -> Iterable[str]:
+    counts: dict[str, Any] = manifest.get("counts") or {}
+    layers = ", ".join(manifest.get("saes") or ())
+    yield str((manifest.get("model") or {}).get("name"))
+    if layers:
+        yield f"layers {layers}"
+    yield f"{count(counts.get('measured', 0))} of {(manifest.get('data') or {}).get('name')}"
+    if quarantined := counts.get("quarantined"):
+        yield f"{quarantined} in quarantine"
+    yield f"{manifest.get('dtype')} on {manifest.get('device')}"
+
+
+def _sound(manifest: dict[str, Any]) -> str:
+    """The health gate in a line."""
+    health: dict[str, Any] = manifest.get("health") or {}
+    found = [item for item in health.get("findings") or () if item.get("severity") in ("error", "warning")]
+    named = f": {listed((str(item.get('message', '')).rstrip('.') for item in found), 2)}" if found else ""
+    return f"Health: {health.get('status') or 'not checked'}{named}"
+
+
+def _effects(run: Run, stats: pl.DataFrame | None) -> Iterable[str]:
+    """The table of effects."""
+    tested = stats is not None
+    rows = summarize(run.metrics).filter("pooled") if stats is None else stats.filter(scope=POOLED)
+    rows = rows.filter(interpretable()).drop_nulls("dz").sort(pl.col("dz").abs(), descending=True, maintain_order=True)
+    if rows.is_empty():
+        yield "<p>No metric has an effect size.</p>"
+        return
+    heads = ["metric", "n", "d_z", *(["d_z at equal lengths", "q", "verdict"] if tested else [])]
+    yield f'<table style="border-collapse:collapse;margin:.4em 0"><tr>{_cells(heads, "th")}</tr>'
+    for row in rows.head(SHOWN).iter_rows(named=True):
+        cells = [clean(row["metric"], 60), str(row["n"]), effect(row["dz"])]
+        if tested:
+            cells += [effect(row["adj_dz"]), "-" if row["q"] is None else f"{row['q']:.2g}", row["verdict"]]
+        yield f"<tr>{_cells(cells, 'td')}</tr>"
+    yield "</table>"
+    what = "largest effects over all pairs, hallucination - fact"
+    note = f"The {what}; run.stats has all." if tested else f"The {what}, not tested yet: run.stats does that."
+    yield f'<p style="margin:.2em 0;opacity:.75">{_text(note)}</p>'
+
+
+def _cells(texts: Iterable[str], tag: str) -> str:
+    return "".join(f'<{tag} style="{_CELL}">{_text(text)}</{tag}>' for text in texts)
+
+
+def _text(text: str) -> str:
+    return escape(clean(text, 300))
