@@ -13,6 +13,8 @@ from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.records import VIEWS, Pair, Tokenized, View
 from bluffscope.records import Sequence as TokenSequence
 
+MOST_PAIRS: Final = 16
+"""Pairs of the longest text's forward that go through the model again with it."""
 MOST_TEXTS: Final = 4
 """Texts compared in addition to the eight spread over the run: each takes one more plain forward pass."""
 
@@ -43,6 +45,10 @@ class Company:
         known = {length_class(len(text.ids)) for _, text in chosen}
         chosen[2:2] = [item for name, item in sorted(classes.items()) if name not in known]
         texts = {(text.item, text.view): (pair, text) for pair, text in chosen[:MOST_TEXTS]}.values()
+        needed = {pair.item.index for pair, _ in texts}
+        with_them = [pair for pair in batch if pair.item.index in needed]
+        with_them += [pair for pair in batch if pair.item.index not in needed]
+        batch = with_them[:MOST_PAIRS]
         within = {pair.item.index for pair in batch}
         others = {pair.item.index: pair for pair, _ in texts if pair.item.index not in within}
         compared: tuple[tuple[Pair, View], ...] = tuple((pair.item, VIEWS[text.view]) for pair, text in texts)

@@ -1,33 +1,35 @@
-"""Does the SAE fit what it reads? Explained variance there, at every other site that is loaded, and without BOS."""
+"""Does the SAE fit what it reads? Explained variance there, at every other site that is loaded, and without BOS.
+
+Real models have sink tokens: the first of a text, and a few others, whose residuals are 10 to 200 times as long as the
+rest and hold no text. One of them decides any variance taken over tokens. So the first token and sinks are left out,
+on both sides of a comparison, and the tokens that remain weigh alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from bluffscope.health.check import Check, Severity, declared, found, graded, judged
-from bluffscope.health.loaded_model import AFTER_NORM, Plain, Subject, site_of
+from bluffscope.health.check import Check, Severity, declared, found, graded
+from bluffscope.health.loaded_model import AFTER_NORM, Activations, Subject, site_of
 from bluffscope.model.hooks import HookPoint
 from bluffscope.sae import Coder
 from bluffscope.sae.load import as_saelens, is_saelens
 
 FEWEST_TOKENS: Final = 20
 """Fewer say little about a variance: then nothing is concluded from it."""
-MOST_TOKENS: Final = 256
-"""Tokens that an SAE is tried on at its own site."""
 MOST_TRIED: Final = 48
-"""Tokens that it is tried on at each of the others."""
-
-
-class Fit(NamedTuple):
-    """How well an SAE reconstructs some activations."""
-
-    explained: float
-    """1 - sum ||x - y||^2 / sum ||x - mean(x)||^2; NaN where nothing varies."""
-    tokens: int
+"""Tokens that an SAE is tried on at each site but its own; at the best of them it is tried on all."""
+SINK: Final = 5.0
+"""A residual longer than so many times the median is a sink's."""
+CHANCE: Final = 0.001
+"""An SAE is at fault only where chance alone shows as much this rarely: ten pairs at least are needed."""
 
 
 def explained_variance(
@@ -38,78 +40,186 @@ def explained_variance(
     The mean is that of each dimension over the tokens. Not the mean of per-dimension or per-token ratios, which weigh
     dimensions without variance as much as those with all of it. x = [[2,0],[0,4]], y = [[2,1],[0,3]] gives 0.8.
     """
-    x, y = x.double(), y.double()
-    return 1 - (x - y).square().sum() / (x - x.mean(dim=0)).square().sum()
+    missed, total = _squares(x, y, torch.ones(len(x), device=x.device))
+    return 1 - missed.sum() / total.sum()
+
+
+def _squares(
+    x: Float[torch.Tensor, "token d_model"],
+    y: Float[torch.Tensor, "token d_model"],
+    weight: Float[torch.Tensor, " token"],
+) -> tuple[Float[torch.Tensor, " token"], Float[torch.Tensor, " token"]]:
+    """||x - y||^2 and ||x - mean||^2 of every token, weighted, in float64; the mean is weighted as well."""
+    x, y, weight = x.double(), y.double(), weight.double()
+    mean = weight @ x / weight.sum()
+    return weight * (x - y).square().sum(dim=1), weight * (x - mean).square().sum(dim=1)
+
+
+class Sums(NamedTuple):
+    """Squares over the tokens of each pair's texts, each token's divided by ||x||^2."""
+
+    missed: Float[torch.Tensor, " pair"]
+    """||x - y||^2."""
+    total: Float[torch.Tensor, " pair"]
+    """||x - mean||^2, of the mean of all tokens, weighted alike."""
+
+    @property
+    def unexplained(self) -> float:
+        """Share of the variance."""
+        return float(self.missed.sum() / self.total.sum())
+
+    @property
+    def of_pairs(self) -> Float[torch.Tensor, " pair"]:
+        """Share of each pair's variance that is unexplained, as a logarithm."""
+        return (self.missed.clamp_min(1e-30) / self.total).log()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How an SAE reconstructs some activations, token by token; without tokens where they are not finite."""
+
+    x: Float[torch.Tensor, "token d_model"]
+    y: Float[torch.Tensor, "token d_model"]
+    """The reconstructions."""
+    pair: torch.Tensor
+    """(token,) number of the pair that each token belongs to."""
+
+    @cached_property
+    def plain(self) -> Bool[torch.Tensor, " token"]:
+        """Tokens that are no sinks."""
+        norms = self.x.norm(dim=1)
+        return norms <= SINK * norms.median()
+
+    def sums(self, kept: Bool[torch.Tensor, " token"]) -> Sums:
+        """Over the tokens that are kept."""
+        x, y, pair = self.x[kept], self.y[kept], self.pair[kept]
+        weight = 1 / x.double().square().sum(dim=1).clamp_min(1e-30)
+        none = torch.zeros(int(self.pair.max()) + 1, dtype=torch.float64, device=x.device)
+        missed, total = (none.index_add(0, pair, square) for square in _squares(x, y, weight))
+        there = total > 0  # pairs that have tokens
+        return Sums(missed[there], total[there])
+
+    @property
+    def tokens(self) -> int:
+        """Those that count."""
+        return int(self.plain.sum())
+
+    @cached_property
+    def explained(self) -> float:
+        """Explained variance over tokens that are no sinks, each weighing alike; NaN where nothing varies."""
+        return 1 - self.sums(self.plain).unexplained if self.tokens > 1 else float("nan")
+
+    @property
+    def enough(self) -> bool:
+        """Whether it says anything."""
+        return self.tokens >= FEWEST_TOKENS and self.explained == self.explained
+
+
+class Comparison(NamedTuple):
+    """How much an SAE misses there, as a share of what it misses here, over tokens that are sinks in neither."""
+
+    ratio: float
+    there: float
+    """Explained variance."""
+    here: float
+    """Explained variance."""
+    logs: Float[torch.Tensor, " pair"]
+    """The logarithm of each pair's own ratio."""
+
+    @classmethod
+    def of(cls, there: Fit, here: Fit) -> Comparison:
+        """Of two fits to the same tokens."""
+        kept = there.plain & here.plain
+        ours, theirs = here.sums(kept), there.sums(kept)
+        there_is, here_is = theirs.unexplained, ours.unexplained
+        return cls(there_is / here_is, 1 - there_is, 1 - here_is, theirs.of_pairs - ours.of_pairs)
+
+    def severity(self, title: str) -> Severity:
+        """How bad it is; an error takes clear evidence that it is bad at all, a warning that there is a difference."""
+        limits = declared()[title]
+        if self.there < declared()["explained variance"]["warning"]:
+            return "ok"  # next to nothing is explained there either
+        if self.ratio < limits["error"] and _below(self.logs, limits["warning"]):
+            return "error"
+        return "warning" if self.ratio < limits["warning"] and _below(self.logs, 1) else "ok"
+
+
+def _below(logs: Float[torch.Tensor, " pair"], limit: float) -> bool:
+    """Whether ratios are clearly below a limit: by their signed ranks, which no single pair decides."""
+    from scipy.stats import wilcoxon
+
+    if not len(logs):
+        return False
+    found: Any = wilcoxon((logs - math.log(limit)).cpu().numpy(), zero_method="zsplit", alternative="less")
+    return bool(found.pvalue < CHANCE)
 
 
 def check_fit(
-    subject: Subject, plain: Sequence[Plain], other_bos: Sequence[Plain], saelens: bool = False
+    subject: Subject, given: Activations, other_bos: Activations | None, saelens: bool = False
 ) -> Iterator[Check]:
     """Explained variance of every SAE, and whether it fits another site or another BOS better.
 
     Args:
         subject: the SAEs.
-        plain: texts as they should be fed.
-        other_bos: the same with a BOS where there should be none, or the other way round; may be empty.
+        given: activations of texts as they should be fed.
+        other_bos: of the same tokens with a BOS where there should be none, or the other way round; None where the
+            tokenizer has none.
         saelens: whether features are compared with SAELens's in any case, which takes seconds to import.
     """
     for layer, coder in subject.coders.items():
-        here = _fit_at(subject, layer, plain, MOST_TOKENS)
-        if not _enough(here):
+        point = subject.points[layer]
+        here = fit(coder, given, site_of(point), point)
+        if not here.enough:
             yield found("explained variance: too little text", "note", f"{here.tokens} tokens, too few", layer=layer)
             continue
-        published = coder.identity.get("trained_on", {}).get("model_name") or "no model"
-        seen = f"{here.explained:.2f} over {here.tokens} tokens"
-        names = {"model": published, "hook_name": coder.hook_name}
-        yield judged("explained variance", here.explained, seen, layer=layer, **names)
-        yield _check_sites(subject, layer, plain)
-        if other_bos:
-            yield _check_bos(layer, here, _fit_at(subject, layer, other_bos, MOST_TOKENS), bos=plain[0].bos)
-        point = subject.points[layer]
-        yield _check_encoding(coder, _stacked(plain, site_of(point), point, MOST_TRIED), saelens)
+        yield _check_explained(layer, coder, here)
+        yield _check_sites(layer, coder, point, given, here)
+        if other_bos is not None:
+            yield _check_bos(layer, fit(coder, other_bos, site_of(point), point), here, bos=given.bos)
+        yield _check_encoding(coder, given.at(site_of(point), point)[:MOST_TRIED], saelens)
 
 
 @torch.inference_mode()
-def fit(coder: Coder, states: Float[torch.Tensor, "token d_model"]) -> Fit:
-    """How well an SAE reconstructs these activations."""
-    if len(states) == 0 or not bool(states.isfinite().all()):
-        return Fit(float("nan"), 0)
-    x = states.to(coder.decoder)
-    _, reconstruction = coder.encode_decode(x)
-    return Fit(float(explained_variance(x, reconstruction)) if len(x) > 1 else float("nan"), len(x))
+def fit(coder: Coder, activations: Activations, site: str, point: HookPoint, every: int = 1) -> Fit:
+    """How well an SAE reconstructs the activations at a site.
+
+    Args:
+        coder: the SAE.
+        activations: of some texts.
+        site: by its name in `Activations.sites`.
+        point: what the SAE reads there.
+        every: take one of so many tokens.
+    """
+    x, pair = activations.at(site, point)[::every], activations.pair[::every]
+    if len(x) == 0 or not bool(x.isfinite().all()):
+        x, pair = x[:0], pair[:0]  # nothing can be said
+    x = x.to(coder.decoder)
+    return Fit(x, coder.encode_decode(x)[1] if len(x) else x, pair.to(x.device))
 
 
-def _enough(found: Fit) -> bool:
-    return found.tokens >= FEWEST_TOKENS and found.explained == found.explained
+def _check_explained(layer: int, coder: Coder, here: Fit) -> Check:
+    """The explained variance; an error takes clear evidence that it is less than expected."""
+    title = "explained variance"
+    severity = graded(title, here.explained)
+    enough = 1 - declared()[title]["warning"]  # may be left unexplained
+    if severity == "error" and not _below(-here.sums(here.plain).of_pairs, 1 / enough):
+        severity = "warning"
+    published = coder.identity.get("trained_on", {}).get("model_name") or "no model"
+    words = {"model": published, "hook_name": coder.hook_name}
+    return found(title, severity, f"{here.explained:.2f} over {here.tokens} tokens", layer=layer, **words)
 
 
-def _stacked(plain: Sequence[Plain], site: str, point: HookPoint, most: int) -> torch.Tensor:
-    """The activations of all tokens but BOS at a site, evenly thinned out to at most so many."""
-    states = torch.cat([one.at(site, point)[int(one.bos) :] for one in plain])  # (token, d_model)
-    if len(states) <= most:
-        return states
-    return states[torch.linspace(0, len(states) - 1, most).long().to(states.device)]
-
-
-def _fit_at(subject: Subject, layer: int, plain: Sequence[Plain], most: int, site: str | None = None) -> Fit:
-    """A layer's SAE at a site, its own by default."""
-    point = subject.points[layer]
-    return fit(subject.coders[layer], _stacked(plain, site or site_of(point), point, most))
-
-
-def _check_sites(subject: Subject, layer: int, plain: Sequence[Plain]) -> Check:
+def _check_sites(layer: int, coder: Coder, point: HookPoint, given: Activations, here: Fit) -> Check:
     """Tries the SAE wherever the same kind of activation stands."""
-    point = subject.points[layer]
-    own = site_of(point)
-    sites = _rivals(point, plain[0].sites)
-    tried = {site: _fit_at(subject, layer, plain, MOST_TRIED, site) for site in sites}
-    here = tried.pop(own)
-    rivals = {site: fits for site, fits in tried.items() if _enough(fits)}
+    own, every = site_of(point), max(1, len(given.pair) // MOST_TRIED)
+    tried = {site: fit(coder, given, site, point, every) for site in _rivals(point, given.sites) if site != own}
+    rivals = {site: fits.explained for site, fits in tried.items() if fits.enough}
     if not rivals:
         return found("hook point", "note", "nowhere else to try it", layer=layer, own=_name(own, point))
-    best = max(rivals, key=lambda site: rivals[site].explained)
-    severity = _better(rivals[best], here)
-    seen = f"{rivals[best].explained:.2f} at {best}, {here.explained:.2f} here"
+    best = max(rivals, key=lambda site: rivals[site])
+    compared = Comparison.of(fit(coder, given, best, point), here)
+    severity = compared.severity("hook point")
+    seen = f"{compared.there:.2f} at {best}, {compared.here:.2f} here"
     seen = f"next best {seen}" if severity == "ok" else f"explained variance {seen}"
     words = {"own": _name(own, point), "there": _described(best), "here": _described(own)}
     return found("hook point", severity, seen, layer=layer, **words)
@@ -120,13 +230,6 @@ def _rivals(point: HookPoint, sites: Mapping[str, torch.Tensor]) -> list[str]:
     own = site_of(point)
     kinds = ("hook_resid_post", "hook_resid_pre", point.point)
     return [site for site in sites if site in (own, AFTER_NORM) or site.endswith(kinds)]
-
-
-def _better(there: Fit, here: Fit) -> Severity:
-    """How much it matters what is explained there; "ok" if it is next to nothing, or not clearly more than here."""
-    if there.explained < declared()["explained variance"]["warning"]:
-        return "ok"
-    return graded("hook point", (1 - there.explained) / (1 - here.explained))
 
 
 def _name(site: str, point: HookPoint) -> str:
@@ -142,11 +245,16 @@ def _described(site: str) -> str:
     return site
 
 
-def _check_bos(layer: int, here: Fit, there: Fit, *, bos: bool) -> Check:
-    """The SAE's fit to the same texts with (without) the BOS that is not (is) fed."""
+def _check_bos(layer: int, there: Fit, here: Fit, *, bos: bool) -> Check:
+    """The SAE's fit to the same tokens with (without) the BOS that is not (is) fed."""
+    title = "BOS as in training"
     fed, otherwise = ("with a BOS", "without BOS") if bos else ("without BOS", "with a BOS")
-    seen = f"explained variance {here.explained:.2f} {fed}, {there.explained:.2f} {otherwise}"
-    return found("BOS as in training", _better(there, here), seen, layer=layer, fed=fed, otherwise=otherwise)
+    if not there.enough:
+        seen = f"activations {otherwise} are not finite"
+        return found(title, "note", seen, layer=layer, fed=fed, otherwise=otherwise)
+    compared = Comparison.of(there, here)
+    seen = f"explained variance {compared.here:.3f} {fed}, {compared.there:.3f} {otherwise}"
+    return found(title, compared.severity(title), seen, layer=layer, fed=fed, otherwise=otherwise)
 
 
 def _check_encoding(coder: Coder, states: torch.Tensor, saelens: bool) -> Check:

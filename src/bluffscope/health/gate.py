@@ -13,7 +13,16 @@ from bluffscope.config import ModelOptions
 from bluffscope.health.check import Check, Health, Severity, found
 from bluffscope.health.company import Company
 from bluffscope.health.fit import check_fit
-from bluffscope.health.loaded_model import TEXTS, Subject, Traits, chosen_texts, plain_forwards
+from bluffscope.health.loaded_model import (
+    FITTED,
+    TEXTS,
+    Activations,
+    Subject,
+    Traits,
+    chosen_texts,
+    fitted_texts,
+    plain_forwards,
+)
 from bluffscope.health.reading import check_reading, check_tokens
 from bluffscope.health.setup import check_setup
 from bluffscope.health.table import check_table
@@ -22,8 +31,8 @@ from bluffscope.pairs import Source
 from bluffscope.pipeline.worker import RunWorker
 from bluffscope.records import Pair, Tokenized, spread
 
-CANDIDATES = 3 * TEXTS
-"""Pairs that are tokenised to choose from; all of them are read in the run's own layout."""
+CANDIDATES = max(3 * TEXTS, FITTED)
+"""Pairs that are tokenised to choose from."""
 COMPANY = 1024
 """Most pairs that are tokenised to find those that shared the forward of the longest text."""
 
@@ -144,8 +153,11 @@ def _check_texts(subject: Subject, sample: Sample, saelens: bool) -> Iterator[Ch
     yield from check_tokens(subject, tokenized, plain)
     company = None if subject.worker is None else Company.of(subject.worker, _tokenized(subject, sample.company))
     yield from check_reading(subject, [pair for pair in tokenized if pair.item.index in compared], plain, company)
-    other = list(plain_forwards(subject, texts, bos=not plain[0].bos))
-    yield from check_fit(subject, plain, other if other and other[0].bos != plain[0].bos else [], saelens)
+    own, bos = plain[0].bos, subject.tokenizer.bos_token_id
+    fitted = fitted_texts(tokenized, bos)
+    given = Activations.of(subject, fitted, bos=own)
+    other = None if bos is None else Activations.of(subject, fitted, bos=not own)
+    yield from check_fit(subject, given, other, saelens)
 
 
 def _tokenized(subject: Subject, pairs: Sequence[Pair]) -> list[Tokenized[Pair]]:

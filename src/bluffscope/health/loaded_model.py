@@ -14,16 +14,25 @@ from bluffscope.errors import PairError
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model import HookPoint, LanguageModel
 from bluffscope.model.hooks import RESIDUAL, final_norm, ignores_mean
+from bluffscope.model.lengths import LengthClasses
 from bluffscope.model.sublayers import find_sublayers
 from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.pipeline.worker import RunWorker
-from bluffscope.records import Pair, Tokenized, View, spread
+from bluffscope.records import VIEWS, Pair, Tokenized, View, spread
 from bluffscope.reference.model import ReferenceOptions, tokenise
 from bluffscope.sae import Coder
 
 TEXTS: Final = 8
 """Texts that go through the model once more, each alone, as plainly as transformers can."""
+FITTED: Final = 32
+"""Texts that SAEs are tried on."""
+MOST_FITTED: Final = 2048
+"""Tokens of such texts in all, unless one text has more."""
+TOGETHER: Final = 16
+"""Of such texts, in a forward pass."""
+OF_A_TEXT: Final = 16
+"""Most tokens of such a text that SAEs are tried on."""
 MOST_TOKENS: Final = 512
 """Of such a text; longer ones are left out unless there are no others."""
 AFTER_NORM: Final = "the hidden state after the final norm"
@@ -144,8 +153,54 @@ class Plain:
 
     def at(self, site: str, point: HookPoint) -> Float[torch.Tensor, "token d_model"]:
         """The activations of all tokens at a site, centred where the hook point is."""
-        states = self.sites[site]
-        return states - states.mean(dim=-1, keepdim=True) if point.centred else states
+        return _centred(self.sites[site], point)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Some tokens of texts that went through the model plainly: none is the first of its text, with or without BOS."""
+
+    bos: bool
+    """Whether a BOS was put in front."""
+    pair: torch.Tensor
+    """(token,) number of the pair that each belongs to."""
+    sites: Mapping[str, Float[torch.Tensor, "token d_model"]]
+    """As in `Plain.sites`."""
+
+    def at(self, site: str, point: HookPoint) -> Float[torch.Tensor, "token d_model"]:
+        """The activations at a site, centred where the hook point is."""
+        return _centred(self.sites[site], point)
+
+    @classmethod
+    def of(cls, subject: Subject, texts: Sequence[tuple[int, Sequence[int]]], *, bos: bool) -> Activations:
+        """Those of texts, a few in a forward pass, padded on the right.
+
+        Args:
+            subject: the model.
+            texts: each one's pair, and its ids without BOS.
+            bos: whether a BOS is put in front.
+        """
+        start = [subject.tokenizer.bos_token_id] if bos else []
+        class_of = LengthClasses.of(subject.model.config).of_length
+        batches: dict[tuple[int, int], list[tuple[int, Sequence[int]]]] = {}
+        for number, (pair, ids) in enumerate(sorted(texts, key=lambda text: len(text[1]))):
+            together = class_of(len(start) + len(ids)), number // TOGETHER
+            batches.setdefault(together, []).append((pair, [*start, *ids]))
+        numbers: list[int] = []
+        parts: dict[str, list[torch.Tensor]] = {}
+        for batch in batches.values():
+            places = [[len(start) + 1 + at for at in spread(len(ids) - len(start) - 1, OF_A_TEXT)] for _, ids in batch]
+            rows = torch.tensor([row for row, there in enumerate(places) for _ in there])
+            columns = torch.tensor([place for there in places for place in there])
+            for name, states in _sites(subject, [ids for _, ids in batch], everywhere=True).items():
+                parts.setdefault(name, []).append(states[rows.to(states.device), columns.to(states.device)])
+            numbers += [pair for (pair, _), there in zip(batch, places, strict=True) for _ in there]
+        sites = {name: torch.cat(states) for name, states in parts.items()}
+        return cls(bos, torch.tensor(numbers, dtype=torch.long), sites)
+
+
+def _centred(states: torch.Tensor, point: HookPoint) -> torch.Tensor:
+    return states - states.mean(dim=-1, keepdim=True) if point.centred else states
 
 
 def site_of(point: HookPoint) -> str:
@@ -174,20 +229,25 @@ def plain_forwards(
             text = tokenise(pair, tokenizer, options)[view]
         except PairError:
             continue
-        sites = _sites(subject, text.ids, everywhere=everywhere)
+        sites = {name: states[0] for name, states in _sites(subject, [text.ids], everywhere=everywhere).items()}
         yield Plain(pair, view, tuple(text.ids), tuple(text.reads), begins, sites)
 
 
 @torch.inference_mode()
-def _sites(subject: Subject, ids: Sequence[int], *, everywhere: bool) -> dict[str, torch.Tensor]:
-    """The residual stream of one text at every site, or only at the hook points that the SAEs name."""
-    model = subject.model
-    body, inputs = _body(model), torch.tensor([ids], device=model.device)
+def _sites(
+    subject: Subject, texts: Sequence[Sequence[int]], *, everywhere: bool
+) -> dict[str, Float[torch.Tensor, "text token d_model"]]:
+    """The residual stream of texts, padded on the right, at every site or only where the SAEs say they belong."""
+    model, longest = subject.model, max(map(len, texts))
+    pad = texts[0][0]  # never attended to: any id will do
+    body = _body(model)
+    inputs = torch.tensor([[*ids, *[pad] * (longest - len(ids))] for ids in texts], device=model.device)
+    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in texts], device=model.device)
     sites: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Callable[[torch.Tensor], None]:
         def receive(activations: torch.Tensor) -> None:
-            sites[name] = activations[0].clone()  # a block may add in place
+            sites[name] = activations.clone()  # a block may add in place
 
         return receive
 
@@ -198,7 +258,6 @@ def _sites(subject: Subject, ids: Sequence[int], *, everywhere: bool) -> dict[st
         handles.append(_watch_end(model, keep(last)))
     try:
         with computing_in(model.dtype):
-            mask = torch.ones_like(inputs)
             output = body(input_ids=inputs, attention_mask=mask, use_cache=False, output_hidden_states=everywhere)
     finally:
         for handle in handles:
@@ -207,9 +266,9 @@ def _sites(subject: Subject, ids: Sequence[int], *, everywhere: bool) -> dict[st
         return sites
     # hidden_states[k] is before block k; the last entry is behind the final norm.
     states = output.hidden_states
-    between = {f"blocks.{block - 1}.hook_resid_post": states[block][0] for block in range(1, len(model.blocks))}
-    ends = {last: sites.pop(last), AFTER_NORM: states[-1][0]}
-    return {"blocks.0.hook_resid_pre": states[0][0], **between, **ends, **sites}
+    between = {f"blocks.{block - 1}.hook_resid_post": states[block] for block in range(1, len(model.blocks))}
+    ends = {last: sites.pop(last), AFTER_NORM: states[-1]}
+    return {"blocks.0.hook_resid_pre": states[0], **between, **ends, **sites}
 
 
 def _watch_end(model: LanguageModel, receive: Callable[[torch.Tensor], None]) -> torch.utils.hooks.RemovableHandle:
@@ -230,3 +289,22 @@ def chosen_texts(tokenized: Sequence[Tokenized[Pair]]) -> list[tuple[Pair, View]
         (pair, views[(number + turn) % 2]) for turn in (0, 1) for number, pair in enumerate(chosen)
     ]
     return texts[:TEXTS]
+
+
+def fitted_texts(tokenized: Sequence[Tokenized[Pair]], bos: int | None) -> list[tuple[int, tuple[int, ...]]]:
+    """Texts that SAEs are tried on: each one's pair and its ids without BOS.
+
+    One view of each pair, facts and hallucinations in turn; both where there are few pairs.
+    """
+    chosen: list[tuple[int, tuple[int, ...]]] = []
+    tokens = 0
+    for turn in (0, 1):
+        for number, pair in enumerate(tokenized):
+            view = ("fact", "hall")[(number + turn) % 2]
+            ids = next(tuple(text.ids) for text in pair.sequences if VIEWS[text.view] == view)
+            ids = ids[1:] if ids[0] == bos else ids
+            tokens += len(ids)
+            if len(chosen) == FITTED or (chosen and tokens > MOST_FITTED):
+                return chosen
+            chosen.append((number, ids))
+    return chosen
