@@ -135,8 +135,8 @@ def test_a_run_takes_a_gguf_file_for_a_model(models, tiny_saes, pairs_file, tmp_
     rows = {}
     for place in (models["llama"], file_of(models, "llama")):
         out = tmp_path / place.name
-        given = ["--model", place, "--sae", tiny_saes, "--data", pairs_file, "--layers", 1, "--allow-unsound", "--out", out]
-        assert main(["analyze", *map(str, given)]) == 0
+        given = ["--model", place, "--sae", tiny_saes, "--data", pairs_file, "--layers", 1, "--out", out]
+        assert main(["analyze", *map(str, given), "--allow-unsound"]) == 0
         rows[place.name] = json.loads((out / "manifest.json").read_text())
     assert rows["tiny.gguf"]["model"]["files"]["tiny.gguf"]["sha256"] == sha256_of(file_of(models, "llama"))
     assert rows["tiny.gguf"]["model"]["weights"] == rows["llama"]["model"]["weights"]
