@@ -7,7 +7,7 @@ import torch
 
 from bluffscope.config import MeasureOptions
 from bluffscope.metrics import Measurement
-from bluffscope.records import Features, LayerState
+from bluffscope.records import Encoded, Features, LayerState
 
 
 def sparse(dense) -> Features:
@@ -30,9 +30,8 @@ def state(layer, features, residual=None, reconstruction=None, decoder=None) -> 
             return torch.randn(rows, 4, generator=generator, dtype=torch.float64)
         return torch.as_tensor(np.asarray(value), dtype=torch.float64)
 
-    return LayerState(
-        layer, given(residual, reads), features, given(reconstruction, reads), given(decoder, features.d_sae)
-    )
+    residual = given(residual, reads)
+    return LayerState(layer, residual, Encoded(features, given(reconstruction, reads), given(decoder, features.d_sae)))
 
 
 def measurement(*states: LayerState, reads=None, encode=None, **options) -> Measurement:

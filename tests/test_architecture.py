@@ -22,7 +22,7 @@ DECLARED = GROUND | {"metrics"}
 STAGES = {"pairs", "model", "sae", "metrics", "table"}
 MAY_IMPORT = {
     "errors": set(),
-    "records": set(),
+    "records": {"errors"},
     "config": {"errors"},
     "host": {"errors", "records"},
     "metrics": GROUND,

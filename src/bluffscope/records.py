@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVa
 
 import numpy as np
 
+from bluffscope.errors import InputError
+
 if TYPE_CHECKING:
     import torch
     from jaxtyping import Float, Int
@@ -329,12 +331,43 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True)
+class Encoded:
+    """What a layer's SAE makes of the reads of a batch."""
+
+    features: Features
+    reconstruction: Float[torch.Tensor, "read d_model"]
+    decoder: Float[torch.Tensor, "d_sae d_model"]
+    """W_dec: the positions r_i of the geometry."""
+
+
+@dataclass(frozen=True, slots=True)
 class LayerState:
     """All that the analyses may know of one layer at the reads of a batch."""
 
     layer: int
     residual: Float[torch.Tensor, "read d_model"]
-    features: Features
-    reconstruction: Float[torch.Tensor, "read d_model"]
-    decoder: Float[torch.Tensor, "d_sae d_model"]
-    """W_dec: the positions r_i of the geometry."""
+    encoded: Encoded | None = None
+    """None where the layer has no SAE; then what follows from it is refused."""
+
+    @property
+    def features(self) -> Features:
+        """SAE features of every read."""
+        return self._through_sae().features
+
+    @property
+    def reconstruction(self) -> Float[torch.Tensor, "read d_model"]:
+        """What the SAE makes of the features."""
+        return self._through_sae().reconstruction
+
+    @property
+    def decoder(self) -> Float[torch.Tensor, "d_sae d_model"]:
+        """W_dec: the positions r_i of the geometry."""
+        return self._through_sae().decoder
+
+    def _through_sae(self) -> Encoded:
+        if self.encoded is None:
+            raise InputError(
+                f"layer {self.layer} is measured without an SAE, so it has no features; give SAEs with --sae, or leave "
+                "out the analysis that asks for them"
+            )
+        return self.encoded

@@ -140,7 +140,7 @@ def test_log_probabilities_are_verified_where_they_are_asked_for(call, flags, mo
     agreed(plain, "float64", "float32", pairs=5)
     agreed(with_them, "float64", "float32", pairs=5)
     columns = [int(re.search(AGREE.format("float64"), outcome.out)[2]) for outcome in (plain, with_them)]
-    assert columns[1] - columns[0] == 6
+    assert columns[1] - columns[0] == 7
     assert "logprob_per_token" in with_them.out
     assert "logprob" not in plain.out
     right = tries._targets

@@ -45,7 +45,8 @@ def test_every_architecture_gives_the_reference_s_log_probabilities(any_model, t
     table = measuring.measure(worker, pairs)
     oracle = measuring.load_oracle(any_model, tiny_saes, dtype=dtype)
     expected = oracle.rows(pairs, **asked)
-    assert set(COLUMNS) <= set(expected[0])
+    assert {*COLUMNS, "knows"} <= set(expected[0])
+    assert set(table["knows"].drop_nulls()) == {True, False}
     result = assert_same(table, expected, dtype, draws=1)
     assert result.largest["logprob"].ratio < (1e-3 if dtype == "float64" else 1)
     if dtype == "float64":
@@ -56,6 +57,7 @@ def test_every_architecture_gives_the_reference_s_log_probabilities(any_model, t
                 assert row[f"logprob_{view}"] == pytest.approx(total, rel=1e-5)
                 assert row[f"logprob_per_token_{view}"] == pytest.approx(total / tokens, rel=1e-5)
                 assert row[f"{view}_tokens"] == tokens
+            assert row["knows"] is (row["logprob_fact"] > row["logprob_hall"])
 
 
 @pytest.mark.thorough
@@ -147,6 +149,7 @@ def test_a_completion_that_nothing_precedes_has_none(tmp_path, tiny_model, tiny_
     asked = {"logprob": True, "noise_draws": 1, "join": ""}
     expected = measuring.load_oracle(tiny_model, saes).rows(pairs, prepend_bos=False, **asked)
     assert (expected[0]["logprob_fact"], expected[0]["logprob_per_token_diff"]) == (None, None)
+    assert expected[0]["knows"] is None
     assert all(row[name] is not None for row, name in [(expected[0], "logprob_hall"), (expected[1], "logprob_fact")])
     for strategy in ("packed", "batched"):
         worker = measuring.make_worker(tiny_model, saes, strategy=strategy, **asked)
@@ -170,7 +173,7 @@ def test_they_are_columns_of_their_own_only_when_asked_for(tiny_model, tiny_saes
     options = {"model": tiny_model, "sae": tiny_saes, "noise_draws": 1}
     plain = bluffscope.analyze(tiny.PAIRS, **options)
     table = bluffscope.analyze(tiny.PAIRS, logprob=True, out=tmp_path / "run", **options)
-    assert [name for name in table.columns if name not in plain.columns] == COLUMNS
+    assert [name for name in table.columns if name not in plain.columns] == [*COLUMNS, "knows"]
     shared = [name for name in plain.columns if plain[name].dtype == pl.Float64]
     for name in shared:  # the extra layers and the head change nothing
         assert table[name].to_list() == pytest.approx(plain[name].to_list(), rel=1e-12, nan_ok=True)

@@ -46,20 +46,9 @@ def texts(tmp_path_factory):
 
 
 def train(texts, folder, *more):
-    given = [
-        "--model",
-        STORIES,
-        "--texts",
-        texts,
-        "--layers",
-        *LAYERS,
-        "--out",
-        folder,
-        "--corpus",
-        "stories, invented",
-    ]
-    size = ["--width", "2048", "--k", "30", "--steps", "200", "--corpus", "stories, invented"]
-    command = [sys.executable, ROOT / "tools" / "train_saes.py", *given, *size, *more]
+    tool, files = ROOT / "tools" / "train_saes.py", ["--model", STORIES, "--texts", texts, "--out", folder]
+    what = ["--layers", *LAYERS, "--width", "2048", "--k", "30", "--steps", "200", "--corpus", "stories, invented"]
+    command = [sys.executable, tool, *files, *what, *more]
     process = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stderr[-2000:]
     return process.stdout

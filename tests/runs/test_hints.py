@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
 import torch
 
-from bluffscope.config import EngineOptions, ModelOptions, RunConfig
-from bluffscope.runs.hints import SLOW_SECONDS, slow_hints
+from bluffscope.config import EngineOptions, MeasureOptions, ModelOptions, RunConfig
+from bluffscope.runs.hints import SLOW_SECONDS, STABLE, noise_hints, slow_hints
 
 DONE = {"forwards": 100, "tokens": 3000}
 SLOW = 2 * SLOW_SECONDS
@@ -53,3 +54,13 @@ def test_a_gpu_that_was_left_idle_is_named(monkeypatch):
 def test_the_old_patterns_are_named(strategy):
     (hint,) = slow_hints(config(strategy=strategy), SLOW, (), {"forwards": 13})
     assert f"--strategy {strategy} measures one text at a time" in hint
+
+
+def test_noise_too_small_for_the_residuals_is_named_with_what_to_do():
+    stable = pl.DataFrame({"stability_fact": [0.98, None], "stability_hall": [0.99, 0.97]})
+    (hint,) = noise_hints(config(), stable)
+    assert hint.startswith("stability is 0.98 on average: noise of 0.1 is small") and "--noise-mode relative" in hint
+    assert noise_hints(replace(config(), measure=MeasureOptions(noise_mode="relative")), stable) == []
+    assert noise_hints(config(), stable.with_columns(pl.all() + STABLE - 1)) == []
+    assert noise_hints(config(), stable.select(pl.all() * float("nan")).fill_nan(None)) == []
+    assert noise_hints(config(), pl.DataFrame({"pair_id": ["a"]})) == []

@@ -353,3 +353,21 @@ def test_of_many_columns_with_few_values_the_first_make_scopes_and_the_others_ar
     assert "2 more such columns make none (c10, c11): name them with --by." in study.notes
     monkeypatch.setattr("bluffscope.stats.scopes.MOST_ROWS", 130)
     assert {scope.column for scope in build_study(table).scopes} == {"", "c0", "c1"}
+
+
+def test_pairs_chosen_by_their_log_probability_say_nothing_of_it():
+    table = one_metric(noise(80), noise(80, 1)).with_columns(
+        knows=pl.Series([True, False] * 40),
+        fact_tokens=pl.Series([2, 3, 4, 5] * 20),
+        hall_tokens=pl.Series([2, 3, 4, 5, 3] * 16),
+        logprob_fact=pl.Series([-1.0, -3.0] * 40) + 0.1 * pl.Series(noise(80, 2)),
+        logprob_hall=pl.Series([-3.0, -1.0] * 40) + 0.1 * pl.Series(noise(80, 3)),
+    )
+    rows = analyse_table(table).rows
+    chosen = rows.filter(pl.col("scope").str.starts_with("knows="), metric="logprob")
+    assert chosen["verdict"].to_list() == ["inconclusive"] * 2
+    assert chosen["reason"].str.contains("chosen by their log-probability").all()
+    assert chosen["q"].null_count() == 2  # in no family
+    others = rows.filter(pl.col("scope").str.starts_with("knows="), pl.col("metric") != "logprob")
+    assert others["q"].null_count() == 0
+    assert rows.filter(scope="pooled", metric="logprob")["q"].null_count() == 0

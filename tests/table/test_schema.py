@@ -109,7 +109,8 @@ def test_log_probabilities_are_columns_only_when_asked_for():
     plain, asked = table_columns([0], [0.1]), table_columns([0], [0.1], analyses=[*ANALYSES, LOGPROB])
     added = [column for column in asked if column not in plain]
     parts = ("fact", "hall", "diff")
-    assert [column.name for column in added] == [f"{m}_{p}" for m in ("logprob", "logprob_per_token") for p in parts]
+    compared = [f"{m}_{p}" for m in ("logprob", "logprob_per_token") for p in parts]
+    assert [column.name for column in added] == [*compared, "knows"]
     assert {column.section for column in added} == {"logprob"}
     assert [(column.low, column.high) for column in added[:3]] == [(None, 0), (None, 0), (None, None)]
 

@@ -99,6 +99,7 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
 
 def _print(result: CompletedRun, seconds: float) -> None:
     """The summary, the answer, where the time went, what was left out, and where the results are."""
+    from bluffscope.metrics import ANALYSES
     from bluffscope.report import render_fidelity, render_summary
     from bluffscope.report.timings import read_timings
     from bluffscope.stats.sampling import drawn_from, read_metrics
@@ -117,6 +118,9 @@ def _print(result: CompletedRun, seconds: float) -> None:
     if result.report is not None:
         console.print(Text(f"\n{result.report.sentence}\n", style="bold"))
     manifest, merged = result.manifest, result.merged
+    if not manifest["saes"]:
+        names = ", ".join(analysis.title.lower() for analysis in ANALYSES if analysis.needs_sae)
+        console.say(f"Without SAEs: left out are {names}, features and what follows from them")
     timings = read_timings(manifest, None if result.report is None else result.report.seconds)
     taken = seconds if result.report is None else result.report.seconds  # as the page says it
     rate = "" if timings.rate is None else f" ({timings.rate:.0f} pairs/sec once loaded)"

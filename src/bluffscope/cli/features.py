@@ -88,6 +88,8 @@ class Features(Command):
         if self.out is not None:
             check_export(self.out)
         run = read_run(self.run)
+        if not run.manifest.get("saes"):
+            raise InputError(f"{self.run}: measured without SAEs, so it has no features; analyze with --sae")
         conditions = [*(f"domain={name}" for name in self.domain), *self.where]
         pairs = self._pairs(run, conditions)
         with table_errors(run.path / "features.parquet"):

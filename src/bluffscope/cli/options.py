@@ -17,9 +17,10 @@ from tyro import _errors as failures  # no public module yet, hence the narrow r
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, StructConstructorSpec, StructFieldSpec
 
 from bluffscope.config import RunConfig, from_words, refuse_endless
+from bluffscope.config.layers import LayerSlice
 from bluffscope.errors import InputError
 
-_METAVARS = {int: "INT", float: "FLOAT", Path: "PATH"}
+_METAVARS = {int: "INT", float: "FLOAT", Path: "PATH", LayerSlice: "START:STOP:STEP|all"}
 _MARKERS = (
     tyro.conf.OmitArgPrefixes,
     tyro.conf.OmitSubcommandPrefixes,

@@ -9,6 +9,7 @@ from rich.table import Table
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import output_console
 from bluffscope.cli.options import Command
+from bluffscope.config import NO_SAE
 from bluffscope.config.presets import PRESETS, Preset
 from bluffscope.host.terminal import table
 from bluffscope.pipeline.memory import Footprint, Shape
@@ -34,8 +35,8 @@ class Presets(Command):
             "",
             "Memory: of a run on a CPU in float32 / bfloat16, up to the last block that is read, no LM head.",
             "Layers: at 20, 46 and 77 % of the model's depth; --layers takes others that the release has.",
-            f"Gated: {', '.join(gated)}. Accept the licence on the model's page,",
-            "then set HF_TOKEN to a token of yours, or run `hf auth login`. The SAEs are open.",
+            f"Gated: {', '.join(gated)}. Accept the licence",
+            "on the model's page, then set HF_TOKEN to a token of yours, or run `hf auth login`. The SAEs are open.",
         )
         return exit_codes.DONE
 
@@ -48,10 +49,10 @@ def sizes_table() -> Table:
     rows = [
         (
             name,
-            " ".join(map(str, preset.layers)),
+            " ".join(map(str, preset.layers)) or "all",
             str(preset.architecture.num_hidden_layers),
             str(preset.architecture.hidden_size),
-            str(preset.d_sae),
+            str(preset.d_sae or "-"),
             _count(preset.architecture.parameters),
             " / ".join(f"{needed_bytes(preset, size) / 1e9:.1f} GB" for size in (4, 2)),
         )
@@ -65,7 +66,7 @@ def names_table() -> Table:
     rows: list[tuple[str, str]] = []
     for name, preset in PRESETS.items():
         terms = f"{preset.licence}: https://huggingface.co/{preset.model}" if preset.licence else ""
-        sae = preset.sae if preset.sae != preset.model else ""
+        sae = {preset.model: "", NO_SAE: "no SAEs"}.get(preset.sae, preset.sae)
         rows.append((name, "\n".join(filter(None, (preset.model, sae, preset.note, terms)))))
     return table(["\npreset", "\nmodel, SAEs, what they are, licence"], rows, left=range(2), gap=2)
 

@@ -182,7 +182,7 @@ def compare_runs(run: Run, reference: Run, config: RunConfig, pair_ids: Collecti
 
 def _with_differences(metrics: pl.DataFrame, config: RunConfig) -> pl.DataFrame:
     """The table with hallucination - fact of the per-layer metrics, which it leaves to its reader."""
-    names = (f"l{layer}_{{}}_{metric.name}" for layer in config.model.layers for metric in _LAYER_NUMBERS)
+    names = (f"l{layer}_{{}}_{metric.name}" for layer in config.model.measured_layers for metric in _LAYER_NUMBERS)
     return metrics.with_columns(
         (pl.col(name.format("hall")) - pl.col(name.format("fact"))).alias(name.format("diff"))
         for name in names
@@ -194,7 +194,7 @@ _LAYER_NUMBERS: Final = tuple(metric for metric in LAYER_METRICS if metric.kind 
 
 
 def _all_cells(config: RunConfig) -> Iterator[Cells]:
-    for layer in config.model.layers:
+    for layer in config.model.measured_layers:
         for metric in LAYER_METRICS:
             yield metric.name, layer, "text", metric.kind, [f"l{layer}_{view}_{metric.name}" for view in VIEWS]
             if metric.kind == "float":

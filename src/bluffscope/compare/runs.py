@@ -131,7 +131,7 @@ def _compare(first: Run, other: Run, by: Sequence[str], most: int) -> tuple[RunP
     matched = _matched(first, other, by, most)
     same_model = _same_model(first.manifest, other.manifest)
     configs = [run_config(run.config, str(run.path / "config.yaml")) for run in (first, other)]
-    layers = match_layers(configs[0].model.layers, configs[1].model.layers, same_model=same_model)
+    layers = match_layers(configs[0].model.measured_layers, configs[1].model.measured_layers, same_model=same_model)
     studies = [build_study(table, matched.pairs, by) for table in matched.tables]
     columns, unmatched = _same_metrics(matched.tables, studies, layers)
     if not columns:

@@ -11,11 +11,14 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from bluffscope.config.layers import LayerSlice
 from bluffscope.errors import InputError
 
 Options = TypeVar("Options")
 Position = Literal["last", "first-completion", "divergence", "completion-mean"]
 """Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
+NO_SAE = "none"
+"""What stands for SAEs where a model is measured without any."""
 MOST_WHOLE = 2**31 - 1
 """The largest whole number that an option takes, but for those named here."""
 MOST: Mapping[str, int] = {
@@ -61,15 +64,26 @@ class ModelOptions:
     revision: str | None = None
     """Branch, tag or commit of the model on the Hub."""
     sae: str | None = None
-    """SAEs: a SAELens release (RELEASE, or RELEASE:ID with {layer} in ID) or a folder with layer_K/ in it."""
-    layers: tuple[int, ...] = ()
-    """Layers to measure (default: the preset's, or all in the SAE folder)."""
+    """SAEs: a SAELens release (RELEASE, or RELEASE:ID with {layer} in ID), a folder with layer_K/ in it, or none."""
+    layers: tuple[int | LayerSlice, ...] = ()
+    """Layers to measure: numbers, slices as in Python (4:20:2), or all (default: the preset's, all in the SAE folder,
+    or all of the model with --sae none)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device for the model; auto prefers CUDA, then MPS, then the CPU."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     """Precision of the model; auto is float32. SAEs and metrics always use float32 or higher."""
     quantize: Literal["none", "int8", "int4"] = "none"
     """Quantize the model's linear layers to 8 or 4 bits (extra `quant`; int4 requires CUDA)."""
+
+    @property
+    def has_saes(self) -> bool:
+        """Whether anything is read through SAEs."""
+        return self.sae != NO_SAE
+
+    @property
+    def measured_layers(self) -> tuple[int, ...]:
+        """The layers of a run whose model is known: then they are all numbers."""
+        return tuple(layer for layer in self.layers if not isinstance(layer, LayerSlice))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,6 +328,8 @@ def _converted(value: Any, hint: Any, plain: Callable[[Any, Any], Any]) -> Any:
                 return _converted(value, choice, plain)
         raise TypeError
     if kind is tuple:
+        if isinstance(value, str) and LayerSlice in get_args(get_args(hint)[0]):
+            value = [value]  # layers="all"
         if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
             raise TypeError
         return tuple(_converted(item, get_args(hint)[0], plain) for item in value)
@@ -344,6 +360,8 @@ def _from_value(value: Any, kind: Any) -> Any:
     # No path or name holds a NUL: the system calls would fail on it.
     elif kind in (str, Path) and isinstance(value, (str, PathLike)) and "\0" not in str(value):
         return kind(value)
+    elif kind is LayerSlice and isinstance(value, str):
+        return _from_word(value, kind)
     raise TypeError
 
 
@@ -352,8 +370,9 @@ def _described(hint: Any) -> str:
     if kind in (Union, UnionType):
         return " or ".join(_described(choice) for choice in get_args(hint))
     if kind is tuple:
-        plural = {int: "whole numbers", float: "numbers", str: "texts"}
-        return f"a list of {plural[get_args(hint)[0]]}"
+        plural = {int: "whole numbers", float: "numbers", str: "texts", LayerSlice: "slices (all, START:STOP:STEP)"}
+        (item, *_) = get_args(hint)
+        return f"a list of {' or '.join(plural[kind] for kind in get_args(item) or (item,))}"
     if kind is Literal:
         return " or ".join(get_args(hint))
     names = {NoneType: "null", bool: "true or false", int: "a whole number", float: "a number", str: "text"}

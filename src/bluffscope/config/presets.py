@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from bluffscope.config import ModelOptions
+from bluffscope.config import NO_SAE, ModelOptions
+from bluffscope.config.layers import LayerSlice
 from bluffscope.errors import InputError
 
 DEMO_NAME: Final = "bluffscope-demo"
@@ -42,8 +43,9 @@ class Preset:
 
     model: str
     sae: str
+    """As --sae has it; "none" for a model without SAEs."""
     layers: tuple[int, ...]
-    """At 20, 46 and 77 % of the model's depth (`DEPTHS`)."""
+    """At 20, 46 and 77 % of the model's depth (`DEPTHS`); empty for all, where there are no SAEs."""
     note: str
     architecture: Architecture
     d_sae: int
@@ -129,7 +131,7 @@ PRESETS: Final[dict[str, Preset]] = {
     ),
     "smollm2-135m": Preset(
         model="HuggingFaceTB/SmolLM2-135M-Instruct",
-        sae="none",
+        sae=NO_SAE,
         layers=(6, 14, 23),
         note="SmolLM2 135M, small enough for any machine; examples/smollm2-135m-saes has SAEs of these layers",
         architecture=_SIZES["smollm2-135m"],
@@ -138,7 +140,7 @@ PRESETS: Final[dict[str, Preset]] = {
     ),
     "gemma-3-270m": Preset(
         model="google/gemma-3-270m",
-        sae="none",
+        sae=NO_SAE,
         layers=(4, 8, 14),
         note="Gemma 3 270M",
         architecture=_SIZES["gemma-3-270m"],
@@ -182,13 +184,16 @@ def resolve(options: ModelOptions) -> ModelOptions:
         name = next(
             (name for name, preset in PRESETS.items() if options.model in (preset.model, *preset.aliases)), None
         )
-    elif name is None and options.sae is None:
+    elif name is None and options.sae in (None, NO_SAE):
         name = "demo"
     if name is None:
         if options.model is None:
             raise InputError("--sae without --model: name the model that the SAEs were trained on")
         if options.sae is None:
-            raise InputError(f"--model {options.model}: give its SAEs with --sae (a SAELens release or a folder)")
+            raise InputError(
+                f"--model {options.model}: give its SAEs with --sae (a SAELens release or a folder), or measure "
+                "without any: --sae none"
+            )
         return _checked(options)
     preset = PRESETS[name]
     release, colon, template = preset.sae.partition(":")
@@ -207,6 +212,6 @@ def resolve(options: ModelOptions) -> ModelOptions:
 def _checked(options: ModelOptions) -> ModelOptions:
     if duplicates := [layer for layer in options.layers if options.layers.count(layer) > 1]:
         raise InputError(f"--layers: {duplicates[0]} is given twice; name each layer once")
-    if negative := [layer for layer in options.layers if layer < 0]:
+    if negative := [layer for layer in options.measured_layers if layer < 0]:
         raise InputError(f"--layers {negative[0]}: layers are counted from 0")
-    return options
+    return options if options.layers or options.has_saes else replace(options, layers=(LayerSlice("all"),))

@@ -133,7 +133,7 @@ def open_scorer(
         output=OutputOptions(keep_residuals=on == "residual"),
     )
     analyses: tuple[Analysis, ...] = ANALYSES if on == "metrics" else ()
-    _refuse_versions(detector, _columns(config, stored.model.layers, ANALYSES))
+    _refuse_versions(detector, _columns(config, stored.model.measured_layers, ANALYSES))
     parts = load_parts(config)
     cure = "say where those are with --model, --revision and --sae"
     refuse_others(detector.about, parts, f"the detector {detector.path}", cure)

@@ -15,7 +15,7 @@ from bluffscope.health.gate import CANDIDATES, Sample, examine, inspect, sampled
 from bluffscope.host.exclusive import exclusive
 from bluffscope.host.machine import free_memory
 from bluffscope.host.stopwatch import Stopwatch
-from bluffscope.metrics import ANALYSES
+from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.model import LanguageModel
 from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pipeline.batch_size import SHARE, batch_tokens, plan_run, run_footprint
@@ -48,12 +48,14 @@ def diagnose(config: RunConfig) -> Health:
     # A shard of their own: its rows are counted from its first pair's index.
     chosen = _with_longest(sampled(source.pairs(), scan.count, PAIRS), source)
     pairs = tuple(replace(pair, index=place) for place, pair in enumerate(chosen))
-    worker = build_worker(config, _SENSITIVITY, _columns_of(scan), Stopwatch())
+    sensitivity = _SENSITIVITY if config.model.has_saes else ()
+    worker = build_worker(config, sensitivity, _columns_of(scan, sensitivity), Stopwatch())
     frame = worker.run(Shard(0, pairs, tuple(pair.id for pair in pairs)))
     config = worker.loaded.config
     whole = load_whole(config) if _whole_fits(config) else None
     health = _examined(worker, pairs, frame, whole)
-    seen = "too large to load next to the run's model: only its loaded blocks were compared, and SAEs tried there"
+    seen = "too large to load next to the run's model: only its loaded blocks were compared"
+    seen += ", and SAEs tried there" if config.model.has_saes else ""
     if whole is not None:
         seen = f"{type(whole.network).__name__}, {whole.full_layers} layers, on {source.name}"
     check = found("whole model", "note" if whole is None else "ok", seen)
@@ -66,9 +68,9 @@ def _with_longest(pairs: Sequence[Pair], source: Source) -> list[Pair]:
     return sorted({pair.index: pair for pair in (*pairs, longest)}.values(), key=lambda pair: pair.index)
 
 
-def _columns_of(scan: Scan) -> ColumnsOf:
+def _columns_of(scan: Scan, analyses: Sequence[Analysis]) -> ColumnsOf:
     carried: list[tuple[str, Any]] = [(column.name, column.kind) for column in scan.carried]
-    return lambda layers: table_columns(layers, (), carried, [analysis.name for analysis in _SENSITIVITY], [])
+    return lambda layers: table_columns(layers, (), carried, [analysis.name for analysis in analyses], [])
 
 
 def _whole_fits(config: RunConfig) -> bool:

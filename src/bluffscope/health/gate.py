@@ -153,6 +153,8 @@ def _check_texts(subject: Subject, sample: Sample, saelens: bool) -> Iterator[Ch
     yield from check_tokens(subject, tokenized, plain)
     company = None if subject.worker is None else Company.of(subject.worker, _tokenized(subject, sample.company))
     yield from check_reading(subject, [pair for pair in tokenized if pair.item.index in compared], plain, company)
+    if not subject.coders:
+        return
     own, bos = plain[0].bos, subject.tokenizer.bos_token_id
     fitted = fitted_texts(tokenized, bos)
     given = Activations.of(subject, fitted, bos=own)

@@ -70,7 +70,7 @@ class Subject:
         model, coders = parts.model if whole is None else whole, parts.coders
         body = _body(model)
         centred = ignores_mean(body)
-        points = {
+        points = {layer: HookPoint(layer, "hook_resid_post") for layer in parts.bare} | {
             layer: HookPoint.parse(coder.hook_name, centred=coder.centred and centred)
             for layer, coder in coders.items()
         }
@@ -79,7 +79,7 @@ class Subject:
             coders=coders,
             points=points,
             sublayers=_sublayers(points, body, model.blocks),
-            options=ReferenceOptions(layers=tuple(coders), join=texts.join, position=texts.position),
+            options=ReferenceOptions(layers=parts.layers, join=texts.join, position=texts.position),
             texts=texts,
             worker=worker.in_batches,
         )
@@ -91,7 +91,9 @@ class Subject:
 
     @property
     def asks_for_bos(self) -> bool:
-        """Whether the SAEs were trained on texts with a BOS in front, as far as they say."""
+        """Whether the SAEs were trained on texts with a BOS in front, as far as they say; without SAEs, always."""
+        if not self.coders:
+            return self.tokenizer.bos_token_id is not None
         return any(coder.prepend_bos for coder in self.coders.values())
 
 

@@ -125,7 +125,7 @@ def _read(
     worker: ShardWorker, batches: Iterable[Sequence[Tokenized[Pair]]], *, packed: bool
 ) -> dict[int, dict[Key, torch.Tensor]]:
     """What the run reads of every text, by layer, in these batches."""
-    read: dict[int, dict[Key, torch.Tensor]] = {layer: {} for layer in worker.coders}
+    read: dict[int, dict[Key, torch.Tensor]] = {layer: {} for layer in worker.reader.points}
     for pairs in batches:
         batch = worker.lay_out(pairs, packed=packed)
         residuals = worker.reader.read(batch).residuals

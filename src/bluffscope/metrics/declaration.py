@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from bluffscope.metrics.measurement import Measurement
 
 Kind = Literal["str", "int", "float", "bool", "category"]
-Values = np.ndarray | list[str | None]
-"""One value a pair: float64 with NaN where undefined, or text with None."""
+Values = np.ndarray | list[str | None] | list[bool | None]
+"""One value a pair: float64 with NaN where undefined, or text or truth with None."""
 AnalysisFunction = Callable[["Measurement"], dict[str, Values]]
 """Returns the columns of an analysis for a batch: name to one value a pair."""
 
@@ -107,9 +107,13 @@ class Analysis:
     """Heading of its metrics in reports and in docs/columns.md."""
     metrics: tuple[Metric, ...] = ()
     """What it measures, in the order of the table's columns."""
+    of_pair: tuple[Metric, ...] = ()
+    """What it says of a pair as a whole, in a column each, of the metric's own name; after `metrics`."""
     per_layer: bool = False
     """Whether it measures every layer and view (`l{layer}_{view}_{metric}`) rather than comparing the completions of a
     pair (`{metric}_{fact|hall|diff}`)."""
+    needs_sae: bool = True
+    """Whether it looks at SAE features: such an analysis is left out where a run has no SAEs."""
     head: str = ""
     """What docs/columns.md says above its metrics."""
     note: str = ""
@@ -118,7 +122,9 @@ class Analysis:
     def columns(self, layers: Sequence[int], arrangement: Arrangement = PAIRS) -> tuple[Column, ...]:
         """Its columns: by layer, view and metric where it measures layers, else by metric and part."""
         if not self.per_layer:
-            return self._compared(self.metrics, arrangement)
+            whole = self.of_pair if arrangement is PAIRS else ()
+            of_pair = (metric.column(metric.name, "", self.name) for metric in whole)
+            return (*self._compared(self.metrics, arrangement), *of_pair)
         return tuple(
             metric.column(arrangement.at_layer(layer, view, metric.name), view, self.name)
             for layer in layers

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Final
 
-from bluffscope.metrics.declaration import Analysis, Metric, Values
+import numpy as np
+from jaxtyping import Float
+
+from bluffscope.metrics.declaration import PAIRS, Analysis, Metric, Values
 from bluffscope.metrics.measurement import Measurement
 
 
@@ -20,13 +23,26 @@ def logprob(measurement: Measurement) -> dict[str, Values]:
     sums, counts = measurement.totals(item, view, values)
     sums = np.where(counts > 0, sums, np.nan)
     compared = measurement.arrangement.compared
-    return {**compared("logprob", sums), **compared("logprob_per_token", sums / np.maximum(counts, 1))}
+    found: dict[str, Values] = {**compared("logprob", sums)}
+    found |= compared("logprob_per_token", sums / np.maximum(counts, 1))
+    if measurement.arrangement is PAIRS:
+        found[KNOWS] = _knows(sums)
+    return found
 
 
+def _knows(sums: Float[np.ndarray, "pair view"]) -> list[bool | None]:
+    """Whether the fact is the more probable; None where either has no log-probability."""
+    fact, hall = sums[:, PAIRS.views.index("fact")], sums[:, PAIRS.views.index("hall")]
+    return [None if np.isnan(one + other) else bool(one > other) for one, other in zip(fact, hall, strict=True)]
+
+
+KNOWS: Final = "knows"
+"""Column that says whether the model knows a pair's fact."""
 _LIKELY = "Log-probability of {view} given the prompt"
 _NOTE = """In runs with `--logprob` only. A completion's tokens are those of its whole text beyond the longest token
 prefix it shares with the prompt (`fact_tokens`, `hall_tokens`); null where the first of them is the first of the text,
-which nothing predicts.
+which nothing predicts. `knows` is what this model knows; a column that the data carries, such as the bundled pairs'
+`known`, says what some other model does.
 """
 
 ANALYSIS = Analysis(
@@ -51,5 +67,16 @@ ANALYSIS = Analysis(
             label="Log-probability per token",
         ),
     ),
+    of_pair=(
+        Metric(
+            KNOWS,
+            "",
+            None,
+            None,
+            "Whether the model gives the fact a higher log-probability than the hallucination",
+            kind="bool",
+        ),
+    ),
+    needs_sae=False,
     note=_NOTE,
 )

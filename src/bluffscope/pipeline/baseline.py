@@ -84,7 +84,7 @@ class BaselineWorker(RunWorker):
             model = parts.model
             subject = reference.prepare(pair, model.network, model.tokenizer, saes, self.options, self.counts)
             row = reference.token_columns(subject)
-            if reference.ANALYSES.keys() - {"logprob"} <= set(names):
+            if set(names) >= reference.OF_SAES:
                 row |= reference.all_analyses(subject)
             else:
                 for name in names:
@@ -97,7 +97,9 @@ class BaselineWorker(RunWorker):
 
     def _keep(self, rows: ShardRows, subject: Subject) -> None:
         """The features (and the residuals, where asked for) of every layer and view, read now where no analysis did."""
-        for layer in self.options.layers:
+        if not subject.saes:
+            self._keep_bare(rows, subject)
+        for layer in subject.saes:
             for number, view in enumerate(VIEWS):
                 reading = subject.readings.get((layer, view)) or subject.read(view, [layer])[layer]
                 index = np.full(len(reading.a), subject.pair.index)
@@ -108,3 +110,11 @@ class BaselineWorker(RunWorker):
                 if self.loaded.config.output.keep_residuals:
                     token = np.array(subject.texts[view].reads)
                     rows.add_residuals(index, views, layer, token, reading.x.cpu().float().numpy())
+
+    def _keep_bare(self, rows: ShardRows, subject: Subject) -> None:
+        """The residuals of layers without SAEs, where they are asked for."""
+        for number, view in enumerate(VIEWS if self.loaded.config.output.keep_residuals else ()):
+            token = np.array(subject.texts[view].reads)
+            index, views = np.full(len(token), subject.pair.index), np.full(len(token), number)
+            for layer, residual in subject.residuals(view, self.options.layers).items():
+                rows.add_residuals(index, views, layer, token, residual[token].cpu().float().numpy())

@@ -11,6 +11,7 @@ import torch
 
 from bluffscope.config import EngineOptions, MeasureOptions, ModelOptions
 from bluffscope.config.demo import model_place, sae_place
+from bluffscope.config.layers import numbered
 from bluffscope.config.presets import resolve
 from bluffscope.errors import InputError
 from bluffscope.host.hub import hub_or_cache
@@ -41,14 +42,17 @@ def run_footprint(shape: Shape, device: str, measure: MeasureOptions) -> Footpri
     return Footprint(shape, cast("Device", device), reads)
 
 
-def loaded_shape(model: LanguageModel, coders: Iterable[Coder], quantize: str, *, head: bool = False) -> Shape:
-    """The shape of a run whose model and SAEs are loaded."""
+def loaded_shape(
+    model: LanguageModel, coders: Iterable[Coder], quantize: str, *, bare: int = 0, head: bool = False
+) -> Shape:
+    """The shape of a run whose model and SAEs are loaded; `bare` layers have none."""
+    saes = [(coder.d_in, coder.d_sae, coder.identity.get("published_l0")) for coder in coders]
     shape = Shape.of(
         model.config,
         blocks=len(model.blocks),
         number_bytes=model.dtype.itemsize,
         stored_bytes=model.stored_dtype.itemsize if model.stored_dtype is not None else None,
-        saes=[(coder.d_in, coder.d_sae, coder.identity.get("published_l0")) for coder in coders],
+        saes=[*saes, *[(model.d_model, 0, None)] * bare],
         quantize=quantize,
         head=head,
     )
@@ -69,7 +73,8 @@ class Planned:
 
     def __str__(self) -> str:
         shape = self.shape
-        return f"{self.name}, {shape.blocks} blocks and {len(shape.saes)} SAEs on {self.device} in {self.dtype}"
+        saes = sum(sae.d_sae > 0 for sae in shape.saes)
+        return f"{self.name}, {shape.blocks} blocks and {saes or 'no'} SAEs on {self.device} in {self.dtype}"
 
 
 def plan_run(options: ModelOptions, *, whole: bool = False, weights: bool = True) -> Planned:
@@ -88,26 +93,45 @@ def plan_run(options: ModelOptions, *, whole: bool = False, weights: bool = True
     device = choose_device(options.device).type
     dtype = "float32" if options.dtype == "auto" else options.dtype
     model_name, sae_name = model_place(options.model), sae_place(options.sae)
-    with hub_or_cache([model_name, sae_name.partition(":")[0]]):
+    with hub_or_cache([model_name, *([sae_name.partition(":")[0]] if options.has_saes else [])]):
         config = check_model(model_name, options.revision, weights=weights)
-        saes = read_sae_configs(find_saes(sae_name, options.layers))
+        depth = int(config.num_hidden_layers)
+        bare = () if options.has_saes else bare_layers(options, depth)
+        saes = read_sae_configs(find_saes(sae_name, options.layers, depth)) if options.has_saes else {}
     for layer, sae in saes.items():
         if sae.d_in != config.hidden_size:
             raise InputError(
                 f"--sae {sae_name}, layer {layer}: it reads {sae.d_in} dimensions, but the residual stream of "
                 f"{options.model} has {config.hidden_size}; give SAEs that were trained on this model"
             )
-    blocks = 1 + max(HookPoint.parse(sae.hook_name).block for sae in saes.values())
+    blocks = 1 + max((*bare, *(HookPoint.parse(sae.hook_name).block for sae in saes.values())))
     shape = Shape.of(
         config,
-        blocks=int(config.num_hidden_layers) if whole else min(blocks, int(config.num_hidden_layers)),
+        blocks=depth if whole else min(blocks, depth),
         number_bytes=getattr(torch, dtype).itemsize,
         stored_bytes=config.dtype.itemsize if isinstance(config.dtype, torch.dtype) else None,
-        saes=[(sae.d_in, sae.d_sae, sae.l0) for sae in saes.values()],
+        saes=[
+            *((sae.d_in, sae.d_sae, sae.l0) for sae in saes.values()),
+            *((config.hidden_size, 0, None) for _ in bare),
+        ],
         quantize=options.quantize,
         head=whole,
     )
     return Planned(options.model, device, dtype, shape, LengthClasses.of(config))
+
+
+def bare_layers(options: ModelOptions, depth: int) -> tuple[int, ...]:
+    """The layers of a model of so many that are measured without SAEs.
+
+    Raises:
+        InputError: the model has no such layer, or one is given twice.
+    """
+    layers = numbered(options.layers, depth, str(options.model))
+    if beyond := [layer for layer in layers if layer >= depth]:
+        raise InputError(
+            f"--layers {beyond[0]}: {options.model} has {depth} layers, 0 to {depth - 1}; choose among them"
+        )
+    return layers
 
 
 def batch_tokens(found: Footprint, device: str, rows: int, budget: int) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
-from bluffscope.config import ModelOptions, RunConfig
+from bluffscope.config import NO_SAE, ModelOptions, RunConfig
 from bluffscope.config.demo import model_place, sae_place
 from bluffscope.errors import InputError
 from bluffscope.host.hub import hub_or_cache
@@ -21,14 +21,14 @@ from bluffscope.model.load import check_model, choose_device
 from bluffscope.model.quantize import check_quantize
 from bluffscope.model.sublayers import placed
 from bluffscope.pipeline.baseline import BaselineWorker
-from bluffscope.pipeline.batch_size import batch_limits, loaded_shape, run_footprint, sized
+from bluffscope.pipeline.batch_size import bare_layers, batch_limits, loaded_shape, run_footprint, sized
 from bluffscope.pipeline.memory import Footprint
 from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.pipeline.worker import Loaded, Parts, RunWorker
 from bluffscope.reference.analyses import ANALYSES as REFERENCE
 from bluffscope.reference.analyses import Counts, ReferenceOptions
-from bluffscope.sae import Coder, find_saes, load_coders
+from bluffscope.sae import Coder, SaeSource, find_saes, load_coders
 from bluffscope.table.schema import Column
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def build_worker(
         raise InputError(f"--quantize {options.quantize}: not with --strategy {config.engine.strategy}; use packed")
     config = replace(config, model=replace(options, device=device.type, dtype=name))
     parts = load_parts(config, check=columns_of)
-    config = replace(config, model=replace(config.model, layers=tuple(parts.coders)))
+    config = replace(config, model=replace(config.model, layers=parts.layers))
     return assemble(config, parts, analyses, columns_of, stopwatch)
 
 
@@ -92,17 +92,19 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None) -> Parts:
     dtype = _DTYPES[options.dtype]
     model_name, sae_name = model_place(options.model), sae_place(options.sae)
     whole = config.engine.strategy in OF_THE_REFERENCE or config.measure.logprob
-    with hub_or_cache([model_name, sae_name.partition(":")[0]]):
-        check_model(model_name, options.revision)  # plain mistakes are reported before gigabytes of SAEs are loaded
-        source = find_saes(sae_name, options.layers)
+    with hub_or_cache([model_name, *([sae_name.partition(":")[0]] if options.has_saes else [])]):
+        # plain mistakes are reported before gigabytes of SAEs are loaded
+        depth = int(check_model(model_name, options.revision).num_hidden_layers)
+        bare = () if options.has_saes else bare_layers(options, depth)
+        source = find_saes(sae_name, options.layers, depth) if options.has_saes else SaeSource(NO_SAE, {})
         if check is not None:
-            check(source.layers)
+            check((*source.layers, *bare))
         # SAEs and metrics never go below float32
         coders = load_coders(source, device=options.device, dtype=torch.promote_types(dtype, torch.float32))
-        points = hook_points(source.name, coders)
+        points = hook_points(source.name, coders, bare)
         blocks = None if whole else 1 + max(point.block for point in points.values())
         model = _load_model(options, blocks, head=whole)
-    return Parts(model, coders, source.name)
+    return Parts(model, coders, source.name, bare)
 
 
 def load_whole(config: RunConfig) -> LanguageModel:
@@ -150,7 +152,9 @@ def assemble_batched(
     model, coders = parts.model, parts.coders
     points = _points(parts)
     device = model.device.type
-    sizes = loaded_shape(model, coders.values(), config.model.quantize, head=config.measure.logprob)
+    sizes = loaded_shape(
+        model, coders.values(), config.model.quantize, bare=len(parts.bare), head=config.measure.logprob
+    )
     found = run_footprint(sizes, device, config.measure)
     config = replace(config, engine=sized(config.engine, device, found))
     packs = config.engine.strategy == "packed"
@@ -184,7 +188,7 @@ def _baseline(
         separate=config.engine.strategy == "separate",
         analyses=[analysis.name for analysis in analyses],
         options=ReferenceOptions(
-            layers=tuple(parts.coders),
+            layers=parts.layers,
             join=config.data.join,
             position=measure.position,
             noise_std=measure.noise_std,
@@ -212,21 +216,21 @@ def _loaded(
         context=model.context,
         logprob=config.measure.logprob,
     )
-    columns = tuple(columns_of(tuple(coders)))
+    columns = tuple(columns_of(parts.layers))
     return Loaded(config, tokenizer, columns, model.identity, parts.sae_identities, strategy, footprint)
 
 
 def _points(parts: Parts) -> dict[int, HookPoint]:
     """Where each SAE reads; refuses SAEs that do not fit the model."""
     model, coders = parts.model, parts.coders
-    points = centred_points(hook_points(parts.sae, coders), coders, model)
+    points = centred_points(hook_points(parts.sae, coders, parts.bare), coders, model)
     _check_fit(model, parts.sae, coders, points)
     return placed(points, model.name, model.network, model.blocks)
 
 
-def hook_points(sae: str, coders: Mapping[int, Coder]) -> dict[int, HookPoint]:
-    """The hook point of each layer's SAE; refuses those that are not read, saying whose they are."""
-    points: dict[int, HookPoint] = {}
+def hook_points(sae: str, coders: Mapping[int, Coder], bare: Iterable[int] = ()) -> dict[int, HookPoint]:
+    """The hook point of each layer's SAE, refusing those that are not read; without one, what the block gives."""
+    points = {layer: HookPoint(layer, "hook_resid_post") for layer in bare}
     for layer, coder in coders.items():
         try:
             points[layer] = HookPoint.parse(coder.hook_name)
@@ -243,7 +247,10 @@ def centred_points(
     TransformerLens centres models with LayerNorm only: elsewhere the mean matters, and the option does nothing.
     """
     applies = ignores_mean(model.network)
-    return {layer: replace(point, centred=coders[layer].centred and applies) for layer, point in points.items()}
+    return {
+        layer: replace(point, centred=layer in coders and coders[layer].centred and applies)
+        for layer, point in points.items()
+    }
 
 
 def _check_fit(model: LanguageModel, sae: str, coders: Mapping[int, Coder], points: Mapping[int, HookPoint]) -> None:
@@ -261,6 +268,8 @@ def _check_fit(model: LanguageModel, sae: str, coders: Mapping[int, Coder], poin
 def _bos(model: LanguageModel, coders: Mapping[int, Coder]) -> int | None:
     """The BOS to feed: the tokenizer's, where the SAEs were trained with one."""
     asked = {coder.prepend_bos for coder in coders.values()}
+    if not coders:  # nothing was trained without one
+        return None if model.tokenizer.bos_token_id is None else int(model.tokenizer.bos_token_id)  # pyright: ignore[reportArgumentType]
     if len(asked) > 1:
         raise InputError("--sae: some of the SAEs were trained with a BOS and some without; give layers that agree")
     bos = model.tokenizer.bos_token_id

@@ -53,9 +53,10 @@ _LEARNED_POSITIONS: Final = ("gpt2", "opt", "gpt_neo")
 
 @dataclass(frozen=True, kw_only=True)
 class SaeShape:
-    """One SAE as far as memory is concerned."""
+    """One SAE as far as memory is concerned; or a layer without one, whose residuals are read all the same."""
 
     d_sae: int
+    """0 without an SAE."""
     d_in: int
     number_bytes: int = 4
     l0: float = 100
@@ -64,7 +65,7 @@ class SaeShape:
     @property
     def weights(self) -> int:
         """Bytes of W_enc, W_dec and its vectors."""
-        return self.number_bytes * (2 * self.d_sae * self.d_in + 2 * self.d_sae + self.d_in)
+        return self.number_bytes * (2 * self.d_sae * self.d_in + 2 * self.d_sae + self.d_in) if self.d_sae else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +141,9 @@ class Shape:
             head_dim=_first(config, d_model // heads, "head_dim"),
             vocabulary=int(config.vocab_size),
             saes=tuple(
-                SaeShape(d_in=d_in, d_sae=d_sae, number_bytes=precision, **({"l0": l0} if l0 else {}))
+                SaeShape(
+                    d_in=d_in, d_sae=d_sae, number_bytes=precision, **({"l0": l0} if l0 else {} if d_sae else {"l0": 0})
+                )
                 for d_in, d_sae, l0 in saes
             ),
             number_bytes=number_bytes,
@@ -159,11 +162,12 @@ class Shape:
     def of_preset(cls, preset: Preset, number_bytes: int) -> Shape:
         """The shape of a preset's run: nothing is downloaded for it."""
         architecture = preset.architecture
+        layers = preset.layers or range(architecture.num_hidden_layers)
         return cls.of(
             architecture,
-            blocks=1 + max(preset.layers),
+            blocks=1 + max(layers),
             number_bytes=number_bytes,
-            saes=[(architecture.hidden_size, preset.d_sae, l0) for l0 in preset.l0],
+            saes=[(architecture.hidden_size, preset.d_sae, l0) for l0 in preset.l0 or [None] * len(layers)],
             stored_bytes=architecture.stored_bytes,
         )
 
@@ -311,7 +315,7 @@ class Footprint:
         encoding = _DENSE_COPIES * coder * min(DENSE_CELLS, reads * widest)
         # Of stacked decoder rows: as gathered; then in float64, and once more on the way to their products.
         stacked = coder + 2 * double
-        most_active = max((sae.l0 for sae in shape.saes), default=0)
+        most_active = max((sae.l0 for sae in shape.saes), default=0)  # 0 without SAEs, as the widest is
         shapes = min(stacked * BLOCK_CELLS, reads * int(stacked * shape.d_model * most_active))
         return reads * read + max(encoding, shapes)
 

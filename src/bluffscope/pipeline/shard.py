@@ -11,6 +11,7 @@ from itertools import count, islice
 
 import torch
 
+from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import own_settings
 from bluffscope.metrics import Analysis, Measurement
 from bluffscope.metrics.geometry import Geometry, measure_geometry
@@ -22,6 +23,7 @@ from bluffscope.records import (
     PAIRS,
     Activations,
     Arrangement,
+    Encoded,
     Features,
     Item,
     LayerState,
@@ -82,7 +84,8 @@ class ShardWorker(RunWorker):
     @property
     def parts(self) -> Parts:
         """The model and SAEs."""
-        return Parts(self.reader.model, self.coders, self.sae)
+        bare = tuple(layer for layer in self.reader.points if layer not in self.coders)
+        return Parts(self.reader.model, self.coders, self.sae, bare)
 
     @property
     def in_batches(self) -> ShardWorker:
@@ -191,13 +194,15 @@ class ShardWorker(RunWorker):
 
     @torch.inference_mode()
     def _encode(self, layer: int, residual: torch.Tensor) -> LayerState:
-        coder = self.coders[layer]
-        residual = residual.to(coder.decoder.dtype)  # never below float32
-        features, reconstruction = coder.encode_decode(residual)
-        return LayerState(layer, residual, features, reconstruction, coder.decoder)
+        residual = residual.to(torch.promote_types(residual.dtype, torch.float32))  # as SAEs are loaded
+        coder = self.coders.get(layer)
+        encoded = None if coder is None else Encoded(*coder.encode_decode(residual), coder.decoder)
+        return LayerState(layer, residual, encoded)
 
     @torch.inference_mode()
     def _encode_only(self, layer: int, residual: torch.Tensor) -> Features:
+        if layer not in self.coders:
+            raise InputError(f"layer {layer} is measured without an SAE: nothing can be encoded there; see --sae")
         with self.stopwatch.stage("sae"):
             return self.coders[layer].encode(residual)
 

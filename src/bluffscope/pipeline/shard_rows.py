@@ -76,14 +76,16 @@ class ShardRows:
         index = np.array([found.item.index for found in items])[batch.read_item]  # (read,)
         depth = batch.position_ids[batch.read_row, batch.read_slot]  # (read,) position in the text
         for layer, state in states.items():
-            self.add_reads(
-                index,
-                batch.read_view,
-                layer,
-                state.features.counts.cpu().numpy(),
-                state.features.indices.cpu().numpy(),
-                state.features.values.cpu().double().numpy(),
-            )
+            if state.encoded is not None:
+                features = state.encoded.features
+                self.add_reads(
+                    index,
+                    batch.read_view,
+                    layer,
+                    features.counts.cpu().numpy(),
+                    features.indices.cpu().numpy(),
+                    features.values.cpu().double().numpy(),
+                )
             if self._keep_residuals:
                 self.add_residuals(index, batch.read_view, layer, depth, state.residual.cpu().float().numpy())
 

@@ -35,6 +35,13 @@ class Parts:
     coders: Mapping[int, Coder]
     sae: str
     """The SAEs' name, for messages."""
+    bare: tuple[int, ...] = ()
+    """Layers that are measured without an SAE."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """All that are measured."""
+        return (*self.coders, *self.bare)
 
     @property
     def sae_identities(self) -> dict[int, dict[str, Any]]:

@@ -74,14 +74,9 @@ class Subject:
     def read(self, view: View, layers: Iterable[int]) -> dict[int, Reading]:
         """One forward of one text; its residuals at these layers, encoded and decoded."""
         readings: dict[int, Reading] = {}
-        names = {k: self.saes[k].cfg.metadata.get("hook_name") or f"blocks.{k}.hook_resid_post" for k in layers}
-        for layer, residual in forward(self.model, self.texts[view], names, self.counts).items():
-            if not bool(torch.isfinite(residual).all()):
-                raise PairError(f"pair {self.pair.id}: the {view} text's activation at layer {layer} is not finite")
+        for layer, residual in self.residuals(view, layers).items():
             sae = self.saes[layer]
-            if _centres(self.model, sae):
-                residual = residual - residual.mean(dim=1, keepdim=True)
-            x = residual.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
+            x = residual[self.texts[view].reads].to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
             with torch.no_grad(), self.counts.stopwatch.stage("sae"):
                 a = sae.encode(x)
                 y = sae.decode(a)  # follows its own encode: normalising SAEs keep the scale in between
@@ -89,6 +84,24 @@ class Subject:
             readings[layer] = Reading(x=x, a=a.double().cpu().numpy(), y=y.double().cpu().numpy())
             self.readings[layer, view] = readings[layer]
         return readings
+
+    def residuals(self, view: View, layers: Iterable[int]) -> dict[int, torch.Tensor]:
+        """One forward of one text; (token, d_model) at the hook point of each layer, without an SAE behind its block.
+
+        Raises:
+            PairError: they are not finite where the text is read.
+        """
+        names = {k: self._sae_says(k, "hook_name") or f"blocks.{k}.hook_resid_post" for k in layers}
+        found = forward(self.model, self.texts[view], names, self.counts)
+        for layer, residual in found.items():
+            if not bool(torch.isfinite(residual[self.texts[view].reads]).all()):
+                raise PairError(f"pair {self.pair.id}: the {view} text's activation at layer {layer} is not finite")
+            if layer in self.saes and _centres(self.model, self.saes[layer]):
+                found[layer] = residual - residual.mean(dim=1, keepdim=True)
+        return found
+
+    def _sae_says(self, layer: int, name: str) -> Any:
+        return self.saes[layer].cfg.metadata.get(name) if layer in self.saes else None
 
     def geometry(self, layer: int, view: View, reading: Reading) -> list[Geometry]:
         """Geometry at each read of a layer and view, decomposed the first time it is asked for."""
@@ -148,6 +161,7 @@ def analyse_pair(
         model: A full causal language model with its LM head, in evaluation mode.
         tokenizer: Its tokenizer.
         saes: A sae_lens SAE for each layer of `options.layers`, in float32 or float64; its own hook point is read.
+            Or none at all, for the analyses that need none.
         options: What is measured.
         counts: Added to, where given.
 
@@ -170,7 +184,7 @@ def token_columns(subject: Subject) -> Row:
 
 
 def all_analyses(subject: Subject) -> Row:
-    """All analyses in one pass: 13 forwards for three layers (see the head of this file); 15 with `logprob`."""
+    """All analyses of SAEs in one pass: 13 forwards for three layers (see the head of this file); 15 with `logprob`."""
     prompt: Readings = {"prompt": subject.read("prompt", subject.options.layers)}
     row = layer_sensitivity(subject, prompt) | semantic_misalignment(subject, prompt)
     once: Readings = {view: subject.read(view, [subject.options.layers[0]]) for view in COMPLETIONS}
@@ -193,7 +207,7 @@ def prepare(
     if not options.layers or len(set(options.layers)) < len(options.layers):
         raise InputError(f"layers {options.layers}: expected one or more distinct layers; name each once")
     config: Any = cast(Any, model.config).get_text_config()
-    for layer in options.layers:
+    for layer in options.layers if saes else ():
         if layer not in saes:
             raise InputError(f"layer {layer}: no SAE was given for it (there are {sorted(saes)}); add one")
         width = saes[layer].W_dec.shape[1]
@@ -333,7 +347,9 @@ def logprob(subject: Subject) -> Row:
         if not np.isfinite(total):
             raise PairError(f"pair {subject.pair.id}: the log-probability of the {view} completion is not finite")
         sums[view], means[view] = total, total / text.tokens
-    return _compared("logprob", sums) | _compared("logprob_per_token", means)
+    fact, hall = sums["fact"], sums["hall"]
+    knows = None if fact is None or hall is None else fact > hall
+    return _compared("logprob", sums) | _compared("logprob_per_token", means) | {"knows": knows}
 
 
 def _compared(name: str, values: Mapping[View, float | None]) -> Row:
@@ -352,5 +368,7 @@ ANALYSES: Final[dict[str, Callable[[Subject], Row]]] = {
     "logprob": logprob,
 }
 """The analyses by the names of the engine's; the last one runs only where it is asked for."""
+OF_SAES: Final = ANALYSES.keys() - {"logprob"}
+"""Those that need SAEs: `all_analyses` makes them together."""
 _SHARING: Final = (layer_sensitivity, semantic_misalignment, stability, entropy)
 """Those that use each other's readings in `all_analyses`."""

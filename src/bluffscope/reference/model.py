@@ -152,7 +152,7 @@ def _reads(position: Position, own: range, ids: list[int], others: list[int]) ->
 def forward(
     model: torch.nn.Module, text: Text, hook_names: Mapping[int, str], counts: Counts
 ) -> dict[int, torch.Tensor]:
-    """One full forward of one unpadded text; by layer the (read, d_model) activation at its hook point."""
+    """One full forward of one unpadded text; by layer the (token, d_model) activation at its hook point."""
     points = {layer: _point(hook_name) for layer, hook_name in hook_names.items()}
     wanted = {(number, point) for number, point in points.values()}
     added = {number for number, point in wanted if not point.startswith("resid")}
@@ -171,7 +171,7 @@ def forward(
             handle.remove()
     for number in added:
         _check_sum(number, *(states[number, point] for point in _POINTS))
-    return {layer: states[place][text.reads] for layer, place in points.items()}
+    return {layer: states[place] for layer, place in points.items()}
 
 
 def _check_sum(number: int, *states: torch.Tensor) -> None:

@@ -155,7 +155,7 @@ def read_contents(source: str | Path | RunTables) -> Contents:
     tables = source if isinstance(source, RunTables) else read_tables(source)
     run, metrics, pairs, total = tables.run, tables.metrics, tables.pairs, tables.total
     features, features_from = None, None
-    if (run.path / "features.parquet").exists() and not metrics.is_empty():
+    if run.has_features and not metrics.is_empty():
         with table_errors(run.path / "pairs.parquet"):
             drawn = pairs.filter(draw_groups(pairs["group"], FEATURE_PAIRS))
         with table_errors(run.path / "features.parquet"):

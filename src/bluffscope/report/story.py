@@ -72,7 +72,7 @@ def strongest_features(contents: Contents) -> dict[str, Any]:
     """
     run = contents.run
     count = contents.pairs.height
-    if not (run.path / "features.parquet").exists() or not count:
+    if not run.has_features or not count:
         return {"layers": [], "most": 0, "pairs": []}
     with table_errors(run.path / "features.parquet"):
         unique = run.features.select(pl.col("layer").unique(maintain_order=True))

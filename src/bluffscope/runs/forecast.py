@@ -236,7 +236,7 @@ def _count(shards: Iterator[Shard], pairs: int, shape: Shape, config: RunConfig,
     tokens, slots, cells, reads, targets, forwards = (float(total) * share for total in totals)
     measure, first = config.measure, shape.saes[0]
     # The first layer's fact and hallucination are encoded once more for each draw of noise.
-    noisy = measure.noise_draws * (1 + len(measure.noise_sweep)) * reads * 2 / 3
+    noisy = measure.noise_draws * (1 + len(measure.noise_sweep)) * reads * 2 / 3 if first.d_sae else 0.0
     active = [min(sae.l0, sae.d_sae) for sae in shape.saes]  # of every read: what is published
     head = targets * 2 * shape.d_model * shape.vocabulary if shape.head else 0.0
     return Work(
@@ -279,7 +279,7 @@ def _seconds(
     shared = {
         "forward": (work.products + work.attention) / rates[0],
         "SAE": work.encode / rates[1],
-        "geometry, noise": work.reads * len(shape.saes) * geometry + work.noise / NOISE_A_SECOND,
+        "geometry, noise": work.reads * _encoding(shape) * geometry + work.noise / NOISE_A_SECOND,
         "tokenise": work.tokenising,
         "rows, shards": work.pairs * PAIR_SECONDS + work.features * FEATURE_SECONDS,
     }
@@ -296,7 +296,7 @@ def _product_rates(shape: Shape, dtype: torch.dtype) -> tuple[float, float]:
     first, found = shape.saes[0], list[float]()
     exact = torch.promote_types(dtype, torch.float32)
     for rows, columns, kind in ((shape.d_model, shape.d_mlp, dtype), (first.d_in, first.d_sae, exact)):
-        columns = min(columns, max(64, _WIDEST // rows))
+        columns = min(columns or shape.d_mlp, max(64, _WIDEST // rows))  # without an SAE nothing has its width
         found.append(2.0 * ROWS * rows * columns / product_seconds(rows, columns, kind))
     return found[0], found[1]
 
@@ -305,7 +305,7 @@ def _geometry_seconds(shape: Shape) -> float:
     """Seconds of one read, the mean over the layers, with as many active features as are published."""
     generator = torch.Generator().manual_seed(0)
     taken = 0.0
-    for sae in shape.saes:
+    for sae in (sae for sae in shape.saes if sae.d_sae):
         active = max(1, min(round(sae.l0), sae.d_sae))
         rows = min(sae.d_sae, max(active, 2048))
         indices = torch.cat([torch.randperm(rows, generator=generator)[:active].sort().values for _ in range(_READS)])
@@ -313,4 +313,9 @@ def _geometry_seconds(shape: Shape) -> float:
         features = Features(indptr=torch.arange(_READS + 1) * active, indices=indices, values=values, d_sae=rows)
         decoder = torch.randn(rows, sae.d_in, generator=generator)
         taken += best_seconds(lambda features=features, decoder=decoder: measure_geometry(features, decoder))
-    return taken / _READS / len(shape.saes)
+    return taken / _READS / max(1, _encoding(shape))
+
+
+def _encoding(shape: Shape) -> int:
+    """Layers that have an SAE."""
+    return sum(sae.d_sae > 0 for sae in shape.saes)

@@ -1,10 +1,11 @@
-"""Why a run was slower than it need be, where that can be seen."""
+"""What a run could do better: why it was slow, and what its options cannot show."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import polars as pl
 import torch
 
 from bluffscope.config import RunConfig
@@ -13,6 +14,8 @@ from bluffscope.pipeline.memory import pairs
 
 SLOW_SECONDS: Final = 10.0
 """Of measuring: a shorter run is not worth a hint."""
+STABLE: Final = 0.96
+"""A mean stability above this says nothing of the texts: the noise is too small."""
 _FEW: Final = 0.25
 """Share of a full batch's tokens below which a forward is small."""
 
@@ -47,3 +50,18 @@ def slow_hints(config: RunConfig, seconds: float, marks: Sequence[str], computed
             most = pairs(full, computed["tokens"] / (computed["forwards"] * engine.batch_size))
             found.append(f"{engine.batch_size} pairs per forward pass are few: --batch-size auto uses about {most}")
     return found
+
+
+def noise_hints(config: RunConfig, metrics: pl.DataFrame) -> list[str]:
+    """A line where noise in activation units is so small beside the residuals that every text is stable."""
+    columns = [name for name in ("stability_fact", "stability_hall") if name in metrics.columns]
+    measure = config.measure
+    if measure.noise_mode == "relative" or not columns:
+        return []
+    mean = pl.concat([metrics[name].alias("stability") for name in columns]).mean()
+    if not isinstance(mean, float) or mean < STABLE:
+        return []
+    return [
+        f"stability is {mean:.2f} on average: noise of {measure.noise_std:g} is small beside these residuals; "
+        "--noise-mode relative scales it to their size"
+    ]

@@ -187,6 +187,8 @@ def refuse_changed_options(previous: Previous, config: RunConfig) -> None:
             raise no_options(previous.folder.path)
     else:
         given = {name: value for name, value in result_options(config).items() if value not in _OPEN or name == "join"}
+        if len(config.model.measured_layers) < len(config.model.layers):  # slices are compared once the model is known
+            del given["layers"]
         _refuse(previous.folder.path, _changed(result_options(previous.config), given))
 
 

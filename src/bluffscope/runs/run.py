@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import polars as pl
 
-from bluffscope.config import RunConfig
+from bluffscope.config import NO_SAE, RunConfig
 from bluffscope.config.presets import resolve
 from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
 from bluffscope.health import Health, Inspection, Sample, examine, inspect
@@ -29,7 +29,7 @@ from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pipeline.build import ColumnsOf
 from bluffscope.pipeline.worker import Loaded
 from bluffscope.records import Shard
-from bluffscope.runs.hints import slow_hints
+from bluffscope.runs.hints import noise_hints, slow_hints
 from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
 from bluffscope.runs.log import RunLog, logging_to
 from bluffscope.runs.options import check_out, check_values, homes_expanded, replayable
@@ -101,7 +101,7 @@ class RunResult:
 
 
 _DOING: Final = {
-    "load": "Loading the model and its SAEs",
+    "load": "Loading the model",
     "data": "Reading the pairs",
     "lint": "Linting the pairs",
     "write": "Writing tables",
@@ -161,6 +161,7 @@ def run(
             source = open_source(config.data)
             scan = source.scan()
         config = replace(config, data=replace(config.data, data=source.location), model=resolve(config.model))
+        analyses = _possible(config, analyses, added)
         everything = (*analyses, *(Analysis(item.title, item) for item in added))
         columns_of = _columns(config, scan, analyses, added)
         crew = held.enter_context(crew_of(config, everything, columns_of, clock.stopwatch))
@@ -172,6 +173,25 @@ def run(
             folder = _folder(session, previous, held, log)
         with resumable(folder, config):
             return _finish(session, folder, previous, lint, progress or _Silent())
+
+
+def _possible(
+    config: RunConfig, analyses: tuple[Analysis, ...], added: tuple[UserAnalysis, ...]
+) -> tuple[Analysis, ...]:
+    """The analyses that a run with these options can make: without SAEs, those that need none.
+
+    Raises:
+        InputError: one that was chosen cannot be made, or nothing is left to measure.
+    """
+    if config.model.has_saes:
+        return analyses
+    needing = [analysis for analysis in analyses if analysis.needs_sae]
+    if needing and not set(ANALYSES) <= set(analyses):
+        raise InputError(f"--sae {NO_SAE}: {needing[0].title} needs SAEs; give some, or leave this analysis out")
+    left = tuple(analysis for analysis in analyses if not analysis.needs_sae)
+    if not (left or added or config.output.keep_residuals):
+        raise InputError(f"--sae {NO_SAE}: nothing is left to measure; add --logprob, --keep-residuals or --analysis")
+    return left
 
 
 def _continued(config: RunConfig, held: ExitStack, log: RunLog) -> Previous:
@@ -234,6 +254,7 @@ def _finish(
                 metadata = table_metadata(config, session.identity)
                 merged = merge(folder, count, session.loaded.columns, metadata, config.output.keep_residuals, check)
                 _log_quarantine(folder)
+    hints += noise_hints(config, Run(folder.path).metrics)
     with stopwatch.stage("health"):
         health = _health(session, folder, merged)
     sessions = session.among(merged.sessions)

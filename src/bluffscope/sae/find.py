@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bluffscope.config.layers import LayerSlice, numbered
 from bluffscope.errors import InputError
 from bluffscope.host.hub import leaves
 
@@ -44,24 +45,26 @@ class SaeSource:
         return tuple(self.places)
 
 
-def find_saes(spec: str, layers: tuple[int, ...]) -> SaeSource:
+def find_saes(spec: str, asked: Sequence[int | LayerSlice], blocks: int = 0) -> SaeSource:
     """Find one SAE for every layer.
 
     Args:
         spec: a folder with `layer_K/` in it (SAELens or Gemma Scope layout), a SAELens release, or
             `RELEASE:ID` where ID holds `{layer}`; `RELEASE@REVISION` is another than the branch main.
-        layers: the layers wanted; empty takes all that a folder has.
+        asked: the layers wanted; a slice takes those that a folder has; empty takes all that it has.
+        blocks: layers of the model, which slices are of.
 
     Raises:
         InputError: nothing of that name, no SAE for a layer, or several that fit.
     """
     path = Path(spec).expanduser()
     if path.is_dir():
-        return _find_in_folder(spec, path, layers)
+        return _find_in_folder(spec, path, asked, blocks)
     if spec.startswith((".", "/", "~")):
         raise InputError(f"--sae {spec}: no such folder; give a folder that holds layer_K/ or a SAELens release")
-    if not layers:
+    if not asked:
         raise InputError(f"--sae {spec}: say which layers, as --layers 5 12 20")
+    layers = numbered(asked, blocks, "the model")
     release, _, template = spec.partition(":")
     release, _, revision = release.partition("@")
     if not release:
@@ -123,7 +126,7 @@ def registry() -> dict[str, Release]:
     }
 
 
-def _find_in_folder(spec: str, path: Path, layers: tuple[int, ...]) -> SaeSource:
+def _find_in_folder(spec: str, path: Path, asked: Sequence[int | LayerSlice], blocks: int) -> SaeSource:
     places: dict[int, Path] = {}
     unusable: dict[int, str] = {}
     for child in sorted(path.iterdir()):
@@ -133,6 +136,7 @@ def _find_in_folder(spec: str, path: Path, layers: tuple[int, ...]) -> SaeSource
             places[int(match[1])] = found
         else:
             unusable[int(match[1])] = _what_is_wrong(child)
+    layers = numbered(asked, blocks, f"the model that have an SAE in {spec}", {**places, **unusable})
     for layer in layers or sorted(unusable):
         if layer in unusable and (layers or not places):
             raise InputError(f"--sae {spec}: {unusable[layer]}")

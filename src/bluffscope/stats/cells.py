@@ -15,7 +15,7 @@ from bluffscope.stats.held_constant import Held, estimated, fit, hold_constant, 
 from bluffscope.stats.heldout import heldout_gain
 from bluffscope.stats.linear_model import Design, Estimate, design, span
 from bluffscope.stats.resampling import sign_flip_p, units
-from bluffscope.stats.scopes import Scope
+from bluffscope.stats.scopes import Scope, chosen_by
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import Block, Study, numbered
 from bluffscope.stats.verdicts import EQUIVALENT_DZ, MIN_PAIRS, NO_VARIANCE_BETWEEN, barring
@@ -107,7 +107,7 @@ def measure_scope(study: Study, scope: Scope, resampling: Resampling) -> ScopeCe
         pairs, clusters = len(block.rows), _number(block.groups)
         for place, metric in enumerate(block.metrics.tolist()):
             name, words[metric] = study.metrics[metric], held.what
-            doubt = not_interpretable(name)
+            doubt = not_interpretable(name) or chosen_by(scope, name)
             varying = bool(spread[place])
             barred[metric] = barring(pairs, clusters, varies=varying, not_interpretable=doubt, barred=why[place])
     return ScopeCells(scope, values, barred, words)

@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
+from bluffscope.metrics import LOGPROB
+from bluffscope.metrics.logprob import KNOWS
 from bluffscope.pairs.links import POOLED
 
 MOST_VALUES: Final = 50
@@ -23,6 +25,8 @@ MOST_ROWS: Final = 600_000
 """Rows that all of them together may take: each column looks at the whole table once more."""
 FEWEST_CARRIED: Final = 10
 """Pairs that at least two of its values must have."""
+_CHOOSING: Final = {metric.name for metric in LOGPROB.metrics} | {"rank"}
+"""Metrics, of the logit lens too, that differ within a value of `knows` because that is how it is made."""
 _NOT_CARRIED: Final = {"pair_id", "id", "index", "group", "domain", "complexity", "prompt", "fact", "hallucination"}
 MEASURED_NAME: Final = re.compile(r"_tokens$|_token$|_fact$|_hall$|_diff$|^l\d+_")
 """Columns that a run measured."""
@@ -91,6 +95,12 @@ def _scopes_of(column: pl.Series, prefix: str) -> list[Scope]:
         same = column.is_null() if value is None else column.eq(value).fill_null(value=False)
         found.append(Scope(name, np.flatnonzero(same.to_numpy()), column.name))
     return found
+
+
+def chosen_by(scope: Scope, metric: str) -> str:
+    """Why a scope says nothing of a metric, because its pairs were chosen by that metric; else empty."""
+    own = scope.column == KNOWS and re.sub(r"^l\d+_(lens_)?", "", metric) in _CHOOSING
+    return f"the pairs of {scope.name} are chosen by their log-probability" if own else ""
 
 
 def carried_columns(table: pl.DataFrame, measured: Collection[str], by: Sequence[str], notes: list[str]) -> list[str]:

@@ -66,6 +66,11 @@ class Run:
         return self._scan("features.parquet")
 
     @property
+    def has_features(self) -> bool:
+        """Whether it was measured through SAEs, and its features are there."""
+        return bool(self.manifest.get("saes")) and (self.path / "features.parquet").exists()
+
+    @property
     def residuals(self) -> pl.LazyFrame:
         """pair_id, view, layer, token, values: only in runs with ``--keep-residuals``."""
         return self._scan("residuals.parquet")
