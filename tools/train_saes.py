@@ -33,7 +33,7 @@ SINK = 10
 
 
 def read_texts(path: Path) -> list[str]:
-    """The texts of a .jsonl file with a field `text`, or of a text file: its paragraphs, or its lines if it has none."""
+    """The texts of a .jsonl file with a field `text`; the paragraphs of a text file, or its lines if it has none."""
     content = path.read_text(encoding="utf-8")
     if path.suffix == ".jsonl":
         texts = [json.loads(line)["text"] for line in content.splitlines() if line.strip()]

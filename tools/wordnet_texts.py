@@ -40,7 +40,8 @@ def texts(lines: Iterator[str]) -> Iterator[str]:
         words = [word.partition("(")[0].replace("_", " ") for word in fields[4 : 4 + 2 * int(fields[3], 16) : 2]][:2]
         definition, *examples = gloss.strip().split('; "')
         examples = [example.strip('"; ') for example in examples]
-        sentences = [f"{', '.join(words)}: {definition.strip('; ')}", *(text[:1].upper() + text[1:] for text in examples)]
+        defined = f"{', '.join(words)}: {definition.strip('; ')}"
+        sentences = [defined, *(example[:1].upper() + example[1:] for example in examples)]
         yield " ".join(sentence if sentence.endswith((".", "!", "?")) else f"{sentence}." for sentence in sentences)
 
 

@@ -19,7 +19,8 @@ from bluffscope.config.presets import PRESETS
 from bluffscope.model import HookPoint
 from bluffscope.sae.find import registry
 
-NAMES = [name for name in PRESETS if name != "demo"]
+NAMES = [name for name, preset in PRESETS.items() if preset.sae not in ("none", preset.model)]
+"""Those whose SAEs are a release on the hub."""
 LIMIT = 3
 VIEWS = ("prompt", "fact", "hall")
 CENTRES = "centred" in {field.name for field in fields(HookPoint)}

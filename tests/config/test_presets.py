@@ -47,6 +47,9 @@ def chosen(**options):
             {"model": "google/gemma-2-2b", "sae": f"{SCOPE}@v1"},
             ("google/gemma-2-2b", SCOPE_16K.replace(":", "@v1:", 1), (5, 12, 20)),
         ),
+        ({"preset": "smollm2-135m"}, ("HuggingFaceTB/SmolLM2-135M-Instruct", "none", (6, 14, 23))),
+        ({"model": "google/gemma-3-270m"}, ("google/gemma-3-270m", "none", (4, 8, 14))),
+        ({"preset": "smollm2-135m", "sae": "saes"}, ("HuggingFaceTB/SmolLM2-135M-Instruct", "saes", ())),
         ({"model": "gpt2"}, ("gpt2", PRESETS["gpt2-small"].sae, PRESETS["gpt2-small"].layers)),
     ],
     ids=str,
@@ -88,7 +91,7 @@ def test_the_demo_comes_first_and_gemma_2_2b_keeps_its_layers():
     assert PRESETS["gemma-2-2b"].layers == (5, 12, 20)
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "demo"])
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.sae not in ("none", preset.model)])
 def test_saelens_s_registry_has_the_preset_s_saes(name):
     preset = PRESETS[name]
     release, _, template = preset.sae.partition(":")
@@ -119,6 +122,24 @@ def test_saelens_s_registry_has_the_preset_s_saes(name):
 
 CONFIGS = {
     "demo": lambda: AutoConfig.from_pretrained(model_dir()),
+    "smollm2-135m": lambda: LlamaConfig(
+        hidden_size=576,
+        intermediate_size=1536,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        num_hidden_layers=30,
+        vocab_size=49152,
+        tie_word_embeddings=True,
+    ),
+    "gemma-3-270m": lambda: Gemma3TextConfig(
+        hidden_size=640,
+        intermediate_size=2048,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        num_hidden_layers=18,
+        vocab_size=262144,
+        sliding_window=512,
+    ),
     "gemma-2-2b": Gemma2Config,
     "gemma-2-9b": lambda: Gemma2Config(
         hidden_size=3584, intermediate_size=14336, num_attention_heads=16, num_key_value_heads=8, num_hidden_layers=42

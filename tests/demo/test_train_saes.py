@@ -46,21 +46,10 @@ def texts(tmp_path_factory):
 
 
 def train(texts, folder, *more):
-    tool = [
-        ROOT / "tools" / "train_saes.py",
-        "--model",
-        STORIES,
-        "--texts",
-        texts,
-        "--layers",
-        *LAYERS,
-        "--out",
-        folder,
-    ]
-    options = ["--width", "2048", "--k", "30", "--steps", "200", "--corpus", "stories, invented", *more]
-    process = subprocess.run(
-        [sys.executable, *map(str, [*tool, *options])], capture_output=True, text=True, timeout=240
-    )
+    tool, files = ROOT / "tools" / "train_saes.py", ["--model", STORIES, "--texts", texts, "--out", folder]
+    what = ["--layers", *LAYERS, "--width", "2048", "--k", "30", "--steps", "200", "--corpus", "stories, invented"]
+    command = [sys.executable, tool, *files, *what, *more]
+    process = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stderr[-2000:]
     return process.stdout
 

@@ -35,8 +35,8 @@ class Presets(Command):
             "",
             "Memory: of a run on a CPU in float32 / bfloat16, up to the last block that is read, no LM head.",
             "Layers: at 20, 46 and 77 % of the model's depth; --layers takes others that the release has.",
-            f"Gated: {', '.join(gated)}. Accept the licence on the model's page,",
-            "then set HF_TOKEN to a token of yours, or run `hf auth login`. The SAEs are open.",
+            f"Gated: {', '.join(gated)}. Accept the licence",
+            "on the model's page, then set HF_TOKEN to a token of yours, or run `hf auth login`. The SAEs are open.",
         )
         return exit_codes.DONE
 

@@ -60,7 +60,7 @@ class ModelOptions:
     preset: str | None = None
     """Model, SAEs and layers by one name, such as gemma-2-2b; see bluffscope presets (default: demo)."""
     model: str | None = None
-    """Causal language model: a Hugging Face id or a folder (default: the preset's)."""
+    """Causal language model: a Hugging Face id, a folder or a GGUF file (default: the preset's)."""
     revision: str | None = None
     """Branch, tag or commit of the model on the Hub."""
     sae: str | None = None

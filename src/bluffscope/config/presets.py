@@ -64,9 +64,12 @@ DEPTHS: Final = (0.20, 0.46, 0.77)
 _GEMMA_2: Final[dict[str, Any]] = {"attn_logit_softcapping": 50.0, "sliding_window": 4096, "layer_types": True}
 _DEMO: Final[dict[str, Any]] = _GEMMA_2 | {"sliding_window": 128}
 _GEMMA_3: Final[dict[str, Any]] = {"sliding_window": 1024, "layer_types": True}
+_SHORT: Final[dict[str, Any]] = _GEMMA_3 | {"sliding_window": 512}
 _SIZES: Final = {
     # type, layers, width, MLP width, heads, key and value heads, head width, vocabulary, parameters, stored bytes, tied
     "demo": Architecture("gemma2", 10, 128, 256, 4, 2, 32, 2560, 1_807_488, 2, True, **_DEMO),
+    "smollm2-135m": Architecture("llama", 30, 576, 1536, 9, 3, 64, 49_152, 134_515_008, 2, True),
+    "gemma-3-270m": Architecture("gemma3_text", 18, 640, 2048, 4, 1, 256, 262_144, 268_098_176, 2, True, **_SHORT),
     "gemma-2-2b": Architecture("gemma2", 26, 2304, 9216, 8, 4, 256, 256_000, 2_614_341_888, 4, True, **_GEMMA_2),
     "gemma-2-9b": Architecture("gemma2", 42, 3584, 14_336, 16, 8, 256, 256_000, 9_241_705_984, 4, True, **_GEMMA_2),
     "gemma-3-4b": Architecture("gemma3_text", 34, 2560, 10_240, 8, 4, 256, 262_208, 3_880_263_168, 2, True, **_GEMMA_3),
@@ -125,6 +128,25 @@ PRESETS: Final[dict[str, Preset]] = {
         l0=(50, 50, 50),
         licence="Llama 3.1 Community License",
         aliases=("meta-llama/Meta-Llama-3.1-8B",),
+    ),
+    "smollm2-135m": Preset(
+        model="HuggingFaceTB/SmolLM2-135M-Instruct",
+        sae=NO_SAE,
+        layers=(6, 14, 23),
+        note="SmolLM2 135M, small enough for any machine; examples/smollm2-135m-saes has SAEs of these layers",
+        architecture=_SIZES["smollm2-135m"],
+        d_sae=0,
+        l0=(),
+    ),
+    "gemma-3-270m": Preset(
+        model="google/gemma-3-270m",
+        sae=NO_SAE,
+        layers=(4, 8, 14),
+        note="Gemma 3 270M",
+        architecture=_SIZES["gemma-3-270m"],
+        d_sae=0,
+        l0=(),
+        licence=_GEMMA_LICENCE,
     ),
     "gpt2-small": Preset(
         model="openai-community/gpt2",

@@ -43,7 +43,7 @@ def hub_or_cache(names: Iterable[str]) -> Generator[None, None, None]:
     """Read files from the local cache alone while the hub does not answer, and mute the hub library's messages.
 
     Args:
-        names: the models and SAEs to be loaded; the hub is not asked where all of them are folders.
+        names: the models and SAEs to be loaded; the hub is not asked where all of them are folders or files.
     """
     from huggingface_hub import constants  # a fifth of a second: only when something is loaded
     from huggingface_hub.utils import logging as hub_logging
@@ -51,7 +51,7 @@ def hub_or_cache(names: Iterable[str]) -> Generator[None, None, None]:
     verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()
     offline = constants.HF_HUB_OFFLINE
-    away = [name for name in names if not Path(name).expanduser().is_dir()]
+    away = [name for name in names if not Path(name).expanduser().exists()]
     silent = bool(away) and not offline and not _answers(constants.ENDPOINT)
     token = _silent.set(silent)
     try:

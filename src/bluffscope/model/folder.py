@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 from bluffscope.errors import InputError
 from bluffscope.host.quiet import check_docstrings
+from bluffscope.model.gguf import SUFFIX, converted, is_gguf
 
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """One of them is enough."""
@@ -20,7 +21,7 @@ def check_folder(name: str, *, weights: bool = True) -> str:
     """Refuse a folder without the files needed, before any seconds-slow import.
 
     Args:
-        name: hub id, or a folder in Hugging Face layout.
+        name: hub id, a folder in Hugging Face layout, or a GGUF file, which is converted.
         weights: whether it must have them.
 
     Returns:
@@ -35,9 +36,13 @@ def check_folder(name: str, *, weights: bool = True) -> str:
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise InputError(f"--model {name}: no such folder; give a folder in Hugging Face layout or a hub id")
         return name
+    if is_gguf(name):
+        return str(converted(name))
     if not path.is_dir():
         raise InputError(f"--model {name}: a file; give the folder that holds config.json")
     if not (path / "config.json").is_file():
+        if files := sorted(path.glob(f"*{SUFFIX}")):
+            raise InputError(f"--model {name}: no config.json in this folder, but a GGUF file: give --model {files[0]}")
         raise InputError(f"--model {name}: no config.json in this folder; give a folder in Hugging Face layout")
     _check_config(name, path / "config.json")
     if weights and not any(path.glob("*.safetensors")):

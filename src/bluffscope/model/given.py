@@ -24,11 +24,11 @@ from bluffscope.model.load import (
     attentions,
     check_causal,
     check_vocabulary,
-    library_silence,
     truncate,
     try_tokenizer,
 )
 from bluffscope.model.rotary import forget_lengths
+from bluffscope.model.silence import library_silence
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

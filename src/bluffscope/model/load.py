@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,15 +15,16 @@ from bluffscope.config.demo import model_place
 from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import own_settings
 from bluffscope.host.hub import cached_commit, cached_snapshot, hub_or_cache
-from bluffscope.host.quiet import libraries_quiet
 from bluffscope.host.weights_digest import file_hashes, weights_digest
 from bluffscope.model.checkpoint import check_keys, kept_as_head, language_config, renamed_weights, weight_files
 from bluffscope.model.failures import model_errors
 from bluffscope.model.folder import check_folder
+from bluffscope.model.gguf import gguf_files, is_gguf
 from bluffscope.model.hooks import find_blocks
 from bluffscope.model.names import check_weight_names
 from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
 from bluffscope.model.rotary import forget_lengths
+from bluffscope.model.silence import library_silence
 from bluffscope.model.tokenizer_limits import check_converted, check_tokenizer
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def load_model(
     """Load the first `blocks` blocks of a causal language model and its tokenizer.
 
     Args:
-        name: hub id, or a folder in Hugging Face layout.
+        name: hub id, a folder in Hugging Face layout, or a GGUF file.
         revision: branch, tag or commit on the hub.
         blocks: blocks needed, counted from the first; None for all.
         device: where to put it.
@@ -167,7 +166,9 @@ def load_model(
             "layers_loaded": blocks,
             "d_model": int(config.hidden_size),
             "weights": weights_digest(network.state_dict().items()),
-            "files": file_hashes(weight_files(cached_snapshot(name, revision) or Path(location))),
+            "files": gguf_files(name)
+            if is_gguf(name)
+            else file_hashes(weight_files(cached_snapshot(name, revision) or Path(location))),
         },
     )
 
@@ -184,7 +185,7 @@ def load_tokenizer(name: str, revision: str | None, *, weights: bool = True) -> 
     """Load a causal language model's tokenizer and no weights.
 
     Args:
-        name: hub id, a folder in Hugging Face layout, or the embedded model's name.
+        name: hub id, a folder in Hugging Face layout, a GGUF file, or the embedded model's name.
         revision: branch, tag or commit on the hub.
         weights: whether a folder must have them too.
 
@@ -202,7 +203,7 @@ def check_model(name: str, revision: str | None, *, weights: bool = True) -> Pre
     """Refuse what is plainly no causal language model, or may not be downloaded, before gigabytes are loaded.
 
     Args:
-        name: hub id, or a folder in Hugging Face layout.
+        name: hub id, a folder in Hugging Face layout, or a GGUF file.
         revision: branch, tag or commit on the hub.
         weights: whether a folder must have them too.
 
@@ -318,7 +319,8 @@ def attentions(config: PretrainedConfig) -> tuple[str, ...]:
 def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, network: nn.Module) -> None:
     """Refuse a tokenizer whose ids the model does not embed; special tokens but BOS are never fed."""
     rows = network.get_input_embeddings().weight.shape[0]  # pyright: ignore
-    special = {token for token in tokenizer.all_special_ids if token != tokenizer.bos_token_id}  # pyright: ignore
+    added = {token for token, what in tokenizer.added_tokens_decoder.items() if what.special}
+    special = {*tokenizer.all_special_ids, *added} - {tokenizer.bos_token_id}  # pyright: ignore
     ids = [token for token in tokenizer.get_vocab().values() if token not in special]
     if not ids:
         raise InputError(f"--model {name}: its tokenizer has no vocabulary; copy the model's tokenizer.json there")
@@ -327,31 +329,3 @@ def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, network: nn.
             f"--model {name}: its tokenizer has ids up to {max(ids)} but the model embeds {rows}; "
             "the tokenizer belongs to another model"
         )
-
-
-@contextlib.contextmanager
-def library_silence() -> Generator[None, None, None]:
-    """Mute transformers' warnings, load report and bars; what matters in them is checked by `check_keys`.
-
-    Downloads keep their bars, which huggingface_hub shows on terminals alone.
-    """
-    with libraries_quiet():
-        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-        from transformers.utils import logging as hf_logging
-
-    level = hf_logging.get_verbosity()
-    bars = hf_logging.is_progress_bar_enabled()
-    downloads = not are_progress_bars_disabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    if downloads:
-        enable_progress_bars()
-    try:
-        with libraries_quiet():
-            yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()
-        if not downloads:  # the line before switches both on
-            disable_progress_bars()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 from bluffscope.errors import InputError, RunFolderError
+from bluffscope.host.cache import cache_folder
 from bluffscope.table.atomic import write_bytes
 
 VEGA_LITE: Final = "6.1"
@@ -56,13 +56,12 @@ def javascript() -> str:
 
 def _path() -> Path | None:
     """Where the script is kept; None where there is no place for it."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
+    folder = cache_folder()
     try:
-        home = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
         release = version(_PACKAGE)
-    except (RuntimeError, PackageNotFoundError):
+    except PackageNotFoundError:
         return None
-    return home / "bluffscope" / f"vega-lite-{VEGA_LITE}-{release}.js"
+    return None if folder is None else folder / f"vega-lite-{VEGA_LITE}-{release}.js"
 
 
 def _kept(path: Path) -> str | None:

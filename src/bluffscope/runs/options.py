@@ -65,7 +65,7 @@ def check_values(config: RunConfig) -> None:
 def replayable(config: RunConfig, revision: str | None, saes: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     """The options as config.yaml holds them: complete, free of what belongs to this run's folder alone.
 
-    Folders are absolute; a model and SAEs of the hub stay at the commits that were used.
+    Folders and files are absolute; a model and SAEs of the hub stay at the commits that were used.
 
     Args:
         config: the options of the run.
@@ -87,4 +87,4 @@ def replayable(config: RunConfig, revision: str | None, saes: Mapping[int, Mappi
 
 
 def _absolute(name: str | None) -> str | None:
-    return str(Path(name).resolve()) if name is not None and Path(name).is_dir() else name
+    return str(Path(name).resolve()) if name is not None and Path(name).exists() else name
