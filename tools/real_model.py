@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from bluffscope.errors import InputError
 from bluffscope.host.cache import cache_folder
 from bluffscope.host.weights_digest import sha256_of
@@ -137,6 +139,15 @@ def steps(model: Published, name: str) -> Iterator[Step]:
     yield Step("doctor, without SAEs", bluffscope("doctor", *given))
     yield Step("analyze, without SAEs", bluffscope("analyze", *given, "--logprob", "--out", out))
     yield Step("report, without SAEs", bluffscope("report", out))
+    yield Step("what the model knows", lambda: preferences(out))
+
+
+def preferences(run: Path) -> None:
+    """Print in how many pairs the model gives the fact the higher log-probability."""
+    table = pl.read_parquet(run / "metrics.parquet", columns=["domain", "knows"])
+    print(f"The fact is the more probable in {table['knows'].mean():.1%} of {len(table)} pairs")
+    for domain, share in table.group_by("domain", maintain_order=True).agg(pl.col("knows").mean()).iter_rows():
+        print(f"  {domain:12}{share:6.1%}")
 
 
 def main() -> None:

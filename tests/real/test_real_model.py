@@ -78,27 +78,24 @@ def by_hand(published, run):
     oracle, found = ByHand(converted(str(published[0]))), {}
     for pair in pl.read_parquet(run / "pairs.parquet").gather_every(EVERY).to_dicts():
         prompt = pair["prompt"]
-        for view, text in zip(
-            VIEWS, (prompt, *(f"{prompt} {pair[k]}" for k in ("fact", "hallucination"))), strict=True
-        ):
+        texts = (prompt, f"{prompt} {pair['fact']}", f"{prompt} {pair['hallucination']}")
+        for view, text in zip(VIEWS, texts, strict=True):
             residuals, scores = oracle.read(text)
             found[pair["pair_id"], view] = residuals, float(scores[len(oracle.ids(prompt)) - 1 :].sum())
     return found
 
 
 def test_the_model_prefers_the_fact_in_the_share_of_pairs_that_its_weights_say(pairs):
-    wins = pairs.select("domain", win=pl.col("fact_logprob") > pl.col("hall_logprob"))
+    wins = pairs.select("domain", win=pl.col("logprob_fact") > pl.col("logprob_hall"))
     assert wins["win"].mean() == 0.715
+    assert wins["win"].to_list() == pairs["knows"].to_list()
     share = dict(wins.group_by("domain").agg(pl.col("win").mean()).iter_rows())
     assert share == {"entity": 0.78, "temporal": 0.80, "logical": 0.60, "adversarial": 0.68}
 
 
 def test_a_sound_set_up_is_called_healthy(run):
     health = json.loads((run / "manifest.json").read_text())["health"]
-    assert (health["status"], [finding for finding in health["findings"] if finding["severity"] == "error"]) == (
-        "healthy",
-        [],
-    )
+    assert (health["status"], health["findings"]) == ("healthy", [])
 
 
 def test_log_probabilities_are_those_of_plain_transformers(pairs, by_hand):
@@ -106,7 +103,7 @@ def test_log_probabilities_are_those_of_plain_transformers(pairs, by_hand):
     rows = {row["pair_id"]: row for row in pairs.to_dicts()}
     for (pair, view), (_, expected) in by_hand.items():
         if view != "prompt":
-            assert rows[pair][f"{view}_logprob"] == pytest.approx(expected, rel=CLOSE), (pair, view)
+            assert rows[pair][f"logprob_{view}"] == pytest.approx(expected, rel=CLOSE), (pair, view)
 
 
 def test_residuals_are_those_of_plain_transformers(run, by_hand):
@@ -122,10 +119,9 @@ def test_residuals_are_those_of_plain_transformers(run, by_hand):
 def test_features_are_those_of_saelens_but_for_some_at_the_threshold(run, by_hand, published, layer):
     sae = SAE.load_from_disk(published[1] / f"layer_{layer}", dtype="float64")
     table = pl.read_parquet(run / "features.parquet").filter(layer=layer)
-    active = dict(
-        table.group_by("pair_id", "view").agg("feature").select(pl.struct("pair_id", "view"), "feature").iter_rows()
-    )
-    ours = {(key["pair_id"], key["view"]): set(features) for key, features in active.items()}
+    ours: dict[tuple[str, str], set[int]] = {}
+    for pair, view, feature in table.select("pair_id", "view", "feature").iter_rows():
+        ours.setdefault((pair, view), set()).add(feature)
     for key, (residuals, _) in by_hand.items():
         x = torch.from_numpy(residuals[layer])
         with torch.no_grad():
