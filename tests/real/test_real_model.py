@@ -63,25 +63,28 @@ class ByHand:
     def ids(self, text: str) -> list[int]:
         return [1, *self.tokenizer(text, add_special_tokens=False)["input_ids"]]
 
-    def read(self, text: str) -> tuple[dict[int, np.ndarray], torch.Tensor]:
-        """The residuals after the layers at the last token, and the log-probability of each token but BOS."""
+    def read(self, text: str) -> tuple[dict[int, np.ndarray], torch.Tensor, torch.Tensor]:
+        """The residuals after the layers at the last token; of each token but BOS log-probability and largest logit."""
         ids = torch.tensor([self.ids(text)])
         with torch.inference_mode():
             found = self.model(ids, output_hidden_states=True)
-        scores = found.logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
-        return {layer: found.hidden_states[layer + 1][0, -1].numpy() for layer in LAYERS}, scores
+        logits = found.logits[0, :-1]
+        scores = logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        residuals = {layer: found.hidden_states[layer + 1][0, -1].numpy() for layer in LAYERS}
+        return residuals, scores, logits.abs().amax(-1)
 
 
 @pytest.fixture(scope="module")
 def by_hand(published, run):
-    """Residuals and completion log-probability by (pair, view), of every fourth pair."""
+    """Residuals, the completion's log-probability and its scale by (pair, view), of every fourth pair."""
     oracle, found = ByHand(converted(str(published[0]))), {}
     for pair in pl.read_parquet(run / "pairs.parquet").gather_every(EVERY).to_dicts():
         prompt = pair["prompt"]
         texts = (prompt, f"{prompt} {pair['fact']}", f"{prompt} {pair['hallucination']}")
         for view, text in zip(VIEWS, texts, strict=True):
-            residuals, scores = oracle.read(text)
-            found[pair["pair_id"], view] = residuals, float(scores[len(oracle.ids(prompt)) - 1 :].sum())
+            residuals, *by_token = oracle.read(text)
+            completion = slice(len(oracle.ids(prompt)) - 1, None)
+            found[pair["pair_id"], view] = residuals, *(float(values[completion].sum()) for values in by_token)
     return found
 
 
@@ -101,15 +104,15 @@ def test_a_sound_set_up_is_called_healthy(run):
 def test_log_probabilities_are_those_of_plain_transformers(pairs, by_hand):
     assert len(by_hand) == 3 * len(pairs) // EVERY
     rows = {row["pair_id"]: row for row in pairs.to_dicts()}
-    for (pair, view), (_, expected) in by_hand.items():
+    for (pair, view), (_, expected, largest) in by_hand.items():
         if view != "prompt":
-            assert rows[pair][f"logprob_{view}"] == pytest.approx(expected, rel=CLOSE), (pair, view)
+            assert rows[pair][f"logprob_{view}"] == pytest.approx(expected, abs=CLOSE * largest), (pair, view)
 
 
 def test_residuals_are_those_of_plain_transformers(run, by_hand):
     table = pl.read_parquet(run / "residuals.parquet")
     ours = {(row["pair_id"], row["view"], row["layer"]): np.array(row["values"]) for row in table.to_dicts()}
-    for (pair, view), (residuals, _) in by_hand.items():
+    for (pair, view), (residuals, *_) in by_hand.items():
         for layer, expected in residuals.items():
             apart = np.linalg.norm(ours[pair, view, layer] - expected)
             assert apart < CLOSE * np.linalg.norm(expected), (pair, view, layer)
@@ -122,7 +125,7 @@ def test_features_are_those_of_saelens_but_for_some_at_the_threshold(run, by_han
     ours: dict[tuple[str, str], set[int]] = {}
     for pair, view, feature in table.select("pair_id", "view", "feature").iter_rows():
         ours.setdefault((pair, view), set()).add(feature)
-    for key, (residuals, _) in by_hand.items():
+    for key, (residuals, *_) in by_hand.items():
         x = torch.from_numpy(residuals[layer])
         with torch.no_grad():
             theirs = sae.encode(x[None])[0]

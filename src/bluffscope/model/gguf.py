@@ -106,7 +106,8 @@ def _convert(name: str, file: Path, folder: Path) -> None:
     if claimed > parameters + _FEW:
         raise ValueError(f"it claims {claimed:,} parameters and holds {parameters:,}")
     with replaced(modeling_gguf_pytorch_utils, tqdm=lambda tensors, **_: tensors):
-        network, info = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, output_loading_info=True)
+    network, info = loaded
     if missing := sorted(map(str, info["missing_keys"])):
         whole = "give the file that holds the whole model"
         raise InputError(f"--model {name}: {len(missing)} weights are missing, first {missing[0]}; {whole}")
