@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 import compare
 import families
 import measuring
 import tiny
 from bluffscope.errors import InputError
-from bluffscope.model import HookPoint, LanguageModel, ResidualReader
+from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_model
+from bluffscope.model.given import GivenModel
 from bluffscope.model.sublayers import find_sublayers, placed
 from bluffscope.pipeline.plan import pack, pad
 from bluffscope.records import Sequence
@@ -220,3 +222,31 @@ if __name__ == "__main__":  # PYTHONPATH=tests python tests/model/test_families.
         f"{sum(bool(one.refused) for one in found.values())} refused, "
         f"{sum(bool(one.unbuilt) for one in found.values())} not built\n"
     )
+
+
+def test_every_family_in_memory_is_read_as_from_its_folder_bit_for_bit_and_left_as_it_is(tmp_path):
+    """Families whose saved weights are not read back at all are no matter of memory."""
+    compared, differing = 0, {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in families.NAMES:
+            try:
+                families.build(name).network.save_pretrained(tmp_path / name)
+                tiny.save_tokenizer(tmp_path / name)
+                options = {"revision": None, "device": torch.device("cpu"), "dtype": torch.float32}
+                named = load_model(str(tmp_path / name), blocks=2, **options)
+                model = AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype=torch.float32)
+            except Exception:  # noqa: BLE001, S112 (as above)
+                continue
+            ids = torch.tensor([texts()[0].ids])
+            with torch.no_grad():
+                before = model(ids, use_cache=False).logits
+                ours = GivenModel.of(model, named.tokenizer).load(2, head=False)
+                same = torch.equal(ours.network(ids, use_cache=False)[0], named.network(ids, use_cache=False)[0])
+                same &= ours.identity["weights"] == named.identity["weights"]
+                same &= torch.equal(model(ids, use_cache=False).logits, before)
+            compared += 1
+            if not same:
+                differing[name] = ours.identity["architecture"]
+    assert differing == {}
+    assert compared >= 45

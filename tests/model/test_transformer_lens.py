@@ -77,3 +77,16 @@ def test_every_residual_of_a_packed_text_equals_that_of_transformer_lens(folders
             theirs = lens[f"{name}/{way}/{layer}"]
             apart = np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1)  # (token,)
             assert apart.max() < 1e-5, f"{way}, layer {layer}, token {apart.argmax()}: {apart.max():.2g}"
+
+
+def test_the_model_that_a_bridge_wraps_is_measured_as_its_folder_is(folders):
+    script = Path(__file__).with_name("bridges.py")
+    names = [str(folders[name]) for name in ("gemma2", "qwen3", "gpt_neox", "gpt2")]
+    done = subprocess.run(
+        [sys.executable, str(script), *names],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

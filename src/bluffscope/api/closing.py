@@ -66,6 +66,7 @@ def run(
     """
     started = time.perf_counter()
     tell = tell or (lambda _: None)
+    given.check(config)
     check_fidelity(config)
     measured = measure(config, analyses=analyses, added=added, given=given, progress=progress, tell=tell)
     result = CompletedRun(**vars(measured))

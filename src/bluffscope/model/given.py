@@ -209,8 +209,8 @@ def _not_a_model(model: Any) -> str:
             "it was made of, or TransformerBridge.boot_transformers(NAME)"
         )
     return (
-        f"a {type(model).__name__} is no model of transformers; give a causal language model (a PreTrainedModel), or "
-        "its name or folder"
+        f"expected a model of transformers, got {type(model).__name__}; give a causal language model (a "
+        "PreTrainedModel), or its name or folder"
     )
 
 

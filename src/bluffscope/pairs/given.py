@@ -64,8 +64,9 @@ def _rows(pairs: Any) -> Iterator[Mapping[str, Any]]:
     elif hasattr(pairs, "columns") and hasattr(pairs, "notna"):  # pandas; NaN, NaT and NA are its nulls
         names = list(pairs.columns)
         rows = pairs.astype(object).where(pairs.notna(), None).to_dict("records")
-    elif hasattr(pairs, "column_names"):  # datasets
-        names, rows = list(pairs.column_names or ()), iter(pairs)
+    elif hasattr(pairs, "column_names"):  # datasets and Arrow
+        names = list(pairs.column_names or ())
+        rows = pairs.to_pylist() if hasattr(pairs, "to_pylist") else iter(pairs)
     else:
         yield from pairs
         return

@@ -48,7 +48,7 @@ def _coder(sae: Any, layer: int, device: str, dtype: torch.dtype) -> Coder:
             f"{where}: a {type(sae).__name__} is in training; give what its save_inference_model(DIR) wrote"
         )
     if not kinds & {"SAE", "PlainSae"}:
-        raise InputError(f"{where}: a {type(sae).__name__} is no SAE; give an SAE of SAELens, or its folder")
+        raise InputError(f"{where}: expected an SAE of SAELens or its folder, got {type(sae).__name__}")
     with sae_errors(where, ""):
         held = _held(sae, device, dtype)
     if held is not None:
