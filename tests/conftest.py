@@ -94,7 +94,12 @@ PROCESS = (
 )
 """Files whose tests start other processes, clusters or a browser, or do what takes as long."""
 THOROUGH = (
-    *("contract/test_real_models", "contract/test_without_saes", "health/test_planted_faults"),
+    *(
+        "contract/test_real_models",
+        "contract/test_trajectory",
+        "contract/test_without_saes",
+        "health/test_planted_faults",
+    ),
     *("model/test_families", "stats/test_simulations"),
 )
 """Files that try more of what others try."""

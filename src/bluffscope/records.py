@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -301,6 +301,27 @@ class PackedBatch:
         return int(self.row_lengths.sum())
 
 
+class LensReading(NamedTuple):
+    """What a layer predicts through the logit lens at the positions of the batch's targets."""
+
+    logprob: Float[torch.Tensor, " target"]
+    """Log-probability of the token that follows, in nats."""
+    entropy: Float[torch.Tensor, " target"]
+    """Of the prediction, in nats."""
+    js: Float[torch.Tensor, " target"]
+    """Jensen-Shannon divergence to the model's own prediction, in bits."""
+    rank: Float[torch.Tensor, " target"]
+    """Rank of the token that follows, 1 for the most likely."""
+
+    @classmethod
+    def joined(cls, parts: list[LensReading], order: Int[torch.Tensor, " target"] | None = None) -> LensReading:
+        """Readings of some positions after the other, in another order where one is given."""
+        import torch  # only where there are tensors already
+
+        whole = [torch.cat(values) for values in zip(*parts, strict=True)]
+        return cls(*(whole if order is None else [values[order] for values in whole]))
+
+
 @dataclass(frozen=True, slots=True)
 class Activations:
     """Residuals at the read positions, for each layer asked for; log-probabilities where they are asked for."""
@@ -309,6 +330,8 @@ class Activations:
     """By layer."""
     logprobs: Float[torch.Tensor, " target"] | None = None
     """Of the batch's targets, in nats, in float32 or better."""
+    lens: Mapping[int, LensReading] | None = None
+    """By layer, where the logit lens is asked for and there are targets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from bluffscope.cli.health import headline, print_health
 from bluffscope.cli.named_file import check_file, write_json
 from bluffscope.cli.options import RunCommand
 from bluffscope.config import MeasureOptions, RunConfig
+from bluffscope.config.presets import resolved
 from bluffscope.host.terminal import table
 from bluffscope.pipeline.memory import GEMMA_2_2B, TOKENS_A_PAIR, Device, Shape, pairs
 
@@ -117,7 +118,8 @@ def _plan(config: RunConfig) -> Iterator[str]:
         run_footprint,
     )
 
-    planned = plan_run(config.model, whole=config.measure.logprob)
+    config = resolved(config)
+    planned = plan_run(config.model, whole=config.measure.needs_head)
     found = run_footprint(planned.shape, planned.device, config.measure)
     rows = config.engine.row_tokens or ROW_TOKENS
     free = free_memory(planned.device)

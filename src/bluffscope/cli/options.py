@@ -16,7 +16,7 @@ import tyro
 from tyro import _errors as failures  # no public module yet, hence the narrow range of versions: docs/dependencies.md
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, StructConstructorSpec, StructFieldSpec
 
-from bluffscope.config import RunConfig, from_words, refuse_endless
+from bluffscope.config import MeasureOptions, RunConfig, Switch, from_words, refuse_endless
 from bluffscope.config.layers import LayerSlice
 from bluffscope.errors import InputError
 
@@ -92,6 +92,7 @@ def parse(
         InputError: a flag is wrong, or the file given with --config cannot be used.
         SystemExit: 0, for --help and completion scripts.
     """
+    arguments = list(_switched(arguments))
     flags = [argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")]
     if repeated := next((flag for flag in flags if flags.count(flag) > 1), None):
         raise InputError(f"{repeated}: given twice; give it once, followed by all its values")
@@ -105,6 +106,19 @@ def parse(
         if saved is not None:
             command = parsing(base.starting_from(saved))
     return command
+
+
+def _switched(arguments: Sequence[str]) -> Iterator[str]:
+    """The words with `--name on` for a switch that stands alone, and `--name off` for `--no-name`."""
+    hints = get_type_hints(MeasureOptions)
+    switches = {f"--{name}" for name, hint in hints.items() if hint == Switch}
+    for word, following in zip(arguments, (*arguments[1:], ""), strict=True):
+        if word in switches and following not in get_args(Switch):
+            yield from (word, "on")
+        elif word.startswith("--no-") and f"--{word[5:]}" in switches:
+            yield from (f"--{word[5:]}", "off")
+        else:
+            yield word
 
 
 def _parsed(

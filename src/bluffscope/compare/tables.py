@@ -321,7 +321,8 @@ class _Judge:
         source = f"{metric}_fact" if view == "diff" else column
         typical = np.abs(_numbers(self.expected[source])) if source in self.columns else np.array([np.nan])
         median = 0.0 if np.isnan(typical).all() else float(np.nanmedian(typical))
-        return np.maximum(1e-4 * (np.nan_to_num(magnitude) + median), 1e-12)
+        # Tokens of nearly the same probability change places with the last bit.
+        return np.maximum(1e-4 * (np.nan_to_num(magnitude) + median), 1.0 if metric == "lens_rank" else 1e-12)
 
     def _gap(self, column: str) -> np.ndarray:
         """The smallest (l1 - l2) / l1 of the axes that an angle column depends on."""

@@ -11,6 +11,7 @@ from bluffscope.config.options import Options as Options
 from bluffscope.config.options import OutputOptions as OutputOptions
 from bluffscope.config.options import Position as Position
 from bluffscope.config.options import RunConfig as RunConfig
+from bluffscope.config.options import Switch as Switch
 from bluffscope.config.options import TokenizerOptions as TokenizerOptions
 from bluffscope.config.options import from_words as from_words
 from bluffscope.config.options import refuse_endless as refuse_endless

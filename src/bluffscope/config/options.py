@@ -15,6 +15,8 @@ from bluffscope.config.layers import LayerSlice
 from bluffscope.errors import InputError
 
 Options = TypeVar("Options")
+Switch = Literal["auto", "on", "off"]
+"""Of an option that is on or off by what else is chosen; true and false stand for on and off."""
 Position = Literal["last", "first-completion", "divergence", "completion-mean"]
 """Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
 NO_SAE = "none"
@@ -103,10 +105,18 @@ class MeasureOptions:
     """Additional noise levels, each with its own stability columns (a dose-response curve)."""
     logprob: bool = False
     """Also measure the log-probability of each completion; loads all layers and the LM head."""
+    trajectory: Switch = "auto"
+    """Also measure what each layer predicts through the logit lens; loads all layers and the LM head. auto is on with
+    --sae none; the flag alone means on, --no-trajectory off."""
     analysis: tuple[str, ...] = ()
     """Also measure your own analyses, FILE.py:NAME each; the files are Python and are run."""
     seed: int = 0
     """Seed for the noise."""
+
+    @property
+    def needs_head(self) -> bool:
+        """Whether all of the model is needed, LM head included; of a run's options once they are resolved."""
+        return self.logprob or self.trajectory == "on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,6 +344,8 @@ def _converted(value: Any, hint: Any, plain: Callable[[Any, Any], Any]) -> Any:
             raise TypeError
         return tuple(_converted(item, get_args(hint)[0], plain) for item in value)
     if kind is Literal:
+        if isinstance(value, bool) and {"on", "off"} <= {*get_args(hint)}:
+            value = "on" if value else "off"
         if not isinstance(value, str) or value not in get_args(hint):
             raise TypeError
         return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from bluffscope.config import NO_SAE, ModelOptions
+from bluffscope.config import NO_SAE, ModelOptions, RunConfig
 from bluffscope.config.layers import LayerSlice
 from bluffscope.errors import InputError
 
@@ -207,6 +207,18 @@ def resolve(options: ModelOptions) -> ModelOptions:
             layers=options.layers or (preset.layers if own_sae else ()),
         )
     )
+
+
+def resolved(config: RunConfig) -> RunConfig:
+    """A run's options with its model filled in, as `resolve` does, and what is on or off by what the model has.
+
+    Raises:
+        InputError: as `resolve`.
+    """
+    model, measure = resolve(config.model), config.measure
+    if measure.trajectory == "auto":
+        measure = replace(measure, trajectory="off" if model.has_saes else "on")
+    return replace(config, model=model, measure=measure)
 
 
 def _checked(options: ModelOptions) -> ModelOptions:

@@ -204,7 +204,7 @@ def _residuals(views: Views, rows: np.ndarray) -> tuple[np.ndarray, Keys] | str:
 def _features(views: Views, rows: np.ndarray) -> tuple[Any, Keys] | str:
     """CSR (text, every layer's features that are active in some text)."""
     if views.features is None or views.ids is None:
-        return "no SAE features: only the folder of a run with SAEs has them"
+        return "no SAE features: only a run's folder has them"
     frame = _of_texts(views.features, views.ids, rows)
     if frame.is_empty():
         return "features.parquet holds none of the table's pairs"

@@ -15,7 +15,7 @@ from bluffscope.detectors.files import Detector
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.host.stopwatch import Stopwatch
-from bluffscope.metrics import ANALYSES, Analysis
+from bluffscope.metrics import ANALYSES, TRAJECTORY, Analysis
 from bluffscope.model.load import choose_device
 from bluffscope.pipeline.build import assemble_batched, load_parts
 from bluffscope.pipeline.reload import refuse_others
@@ -132,17 +132,28 @@ def open_scorer(
         engine=EngineOptions(shard_pairs=TEXTS_AT_ONCE),
         output=OutputOptions(keep_residuals=on == "residual"),
     )
-    analyses: tuple[Analysis, ...] = ANALYSES if on == "metrics" else ()
-    _refuse_versions(detector, _columns(config, stored.model.measured_layers, ANALYSES))
+    analyses: tuple[Analysis, ...] = ()
+    if on == "metrics":
+        analyses = tuple(item for item in (*ANALYSES, TRAJECTORY) if _measured(item, stored))
+    _refuse_versions(detector, _columns(config, stored.model.measured_layers, (*ANALYSES, TRAJECTORY)))
     parts = load_parts(config)
     cure = "say where those are with --model, --revision and --sae"
     refuse_others(detector.about, parts, f"the detector {detector.path}", cure)
-    if config.measure.logprob:  # loaded whole, so that its hash is that of the training; the head has done its part
+    if (
+        config.measure.needs_head and TRAJECTORY not in analyses
+    ):  # loaded whole, so that its hash is that of the training; the head has done its part
         body: Any = parts.model.network.base_model
         parts = replace(parts, model=replace(parts.model, network=body))
-        config = replace(config, measure=replace(config.measure, logprob=False))
+        config = replace(config, measure=replace(config.measure, logprob=False, trajectory="off"))
     worker = assemble_batched(config, parts, analyses, lambda layers: _columns(config, layers, analyses), Stopwatch())
     return Scorer(detector, worker, config.data.join)
+
+
+def _measured(analysis: Analysis, config: RunConfig) -> bool:
+    """Whether the training's run has made an analysis."""
+    if analysis is TRAJECTORY:
+        return config.measure.trajectory == "on"
+    return config.model.has_saes or not analysis.needs_sae
 
 
 def _columns(config: RunConfig, layers: tuple[int, ...], analyses: Sequence[Analysis]) -> Sequence[Column]:

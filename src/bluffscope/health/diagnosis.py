@@ -9,7 +9,7 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.config import OutputOptions, RunConfig
-from bluffscope.config.presets import resolve
+from bluffscope.config.presets import resolved
 from bluffscope.health.check import Health, found
 from bluffscope.health.gate import CANDIDATES, Sample, examine, inspect, sampled
 from bluffscope.host.exclusive import exclusive
@@ -42,7 +42,7 @@ def diagnose(config: RunConfig) -> Health:
     Raises:
         InputError: model, SAEs or data that cannot be loaded or do not fit each other at all.
     """
-    config = replace(config, model=resolve(config.model), output=OutputOptions())
+    config = resolved(replace(config, output=OutputOptions()))
     source = open_source(config.data)
     scan = source.scan()
     # A shard of their own: its rows are counted from its first pair's index.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from bluffscope.metrics import consistency, entropy, logprob, misalignment, sensitivity, stability
+from bluffscope.metrics import consistency, entropy, logprob, misalignment, sensitivity, stability, trajectory
 from bluffscope.metrics.declaration import Analysis, AnalysisFunction, Column, Metric
 from bluffscope.metrics.measurement import Measurement
 
@@ -22,17 +22,23 @@ ANALYSES: tuple[Analysis, ...] = (
 """The built-in analyses, in the order of docs/definitions.md and of the table's columns. A new one is a file here, its
 line in this list, and its twin in `bluffscope.reference.analyses`."""
 
+TRAJECTORY: Analysis = trajectory.ANALYSIS
+"""Runs with ``--trajectory``, and by default where there are no SAEs: it needs the whole model and its LM head."""
+
 LOGPROB: Analysis = logprob.ANALYSIS
 """Runs with ``--logprob`` as well: it needs the whole model and its LM head."""
 
-METRICS: tuple[Metric, ...] = tuple(metric for analysis in (*ANALYSES, LOGPROB) for metric in analysis.metrics)
-"""Every metric of the built-in analyses, in the table's order, and the log-probabilities."""
+ON_REQUEST: tuple[Analysis, ...] = (TRAJECTORY, LOGPROB)
+"""Analyses that run where options ask for them; their columns stand behind all others."""
+
+METRICS: tuple[Metric, ...] = tuple(metric for analysis in (*ANALYSES, *ON_REQUEST) for metric in analysis.metrics)
+"""Every metric of the built-in analyses, in the table's order, and of those on request."""
 
 
 LAYER_METRICS: tuple[Metric, ...] = tuple(
-    metric for analysis in ANALYSES if analysis.per_layer for metric in analysis.metrics
+    metric for analysis in (*ANALYSES, *ON_REQUEST) if analysis.per_layer for metric in analysis.metrics
 )
-"""Those that are measured at every layer, in each of the three views."""
+"""Those that are measured at every layer, in each view or in the completions."""
 
 
 class Declared(NamedTuple):
@@ -47,7 +53,7 @@ class Declared(NamedTuple):
 def declared(name: str) -> Declared | None:
     """The declaration of a built-in metric, one of a noise sweep too, by its name without layer and view."""
     swept = _SWEPT.fullmatch(name)
-    for analysis in (*ANALYSES, LOGPROB):
+    for analysis in (*ANALYSES, *ON_REQUEST):
         for metric in analysis.metrics:
             if metric.name == name:
                 return Declared(analysis, metric)
@@ -65,6 +71,8 @@ __all__ = [
     "LAYER_METRICS",
     "LOGPROB",
     "METRICS",
+    "ON_REQUEST",
+    "TRAJECTORY",
     "Analysis",
     "AnalysisFunction",
     "Column",

@@ -76,6 +76,8 @@ class Metric:
     version: int = 1
     not_interpretable: str = ""
     """Why it is shown but neither tested together with others nor counted; empty for all that are."""
+    of_completions: bool = False
+    """Whether a per-layer metric has columns for completions only, and none for the prompt."""
     swept: bool = False
     """Whether --noise-sweep measures it again at each noise level s, as `{name}_s{s}`."""
 
@@ -130,6 +132,7 @@ class Analysis:
             for layer in layers
             for view in arrangement.views
             for metric in self.metrics
+            if view in arrangement.completions or not metric.of_completions
         )
 
     def swept_columns(self, sweep: Iterable[float], arrangement: Arrangement = PAIRS) -> tuple[Column, ...]:

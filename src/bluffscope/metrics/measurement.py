@@ -13,7 +13,7 @@ from jaxtyping import Float
 from bluffscope.config import MeasureOptions
 from bluffscope.errors import InputError
 from bluffscope.metrics.declaration import Values
-from bluffscope.records import PAIRS, Arrangement, Features, LayerState, Targets
+from bluffscope.records import PAIRS, Arrangement, Features, LayerState, LensReading, Targets
 
 if TYPE_CHECKING:
     import torch
@@ -52,9 +52,11 @@ class Measurement:
     decompose: Callable[[Features, torch.Tensor], Geometry] = _decomposed
     """How the geometry of features over a decoder is computed."""
     targets: Targets | None = None
-    """The completion tokens of the batch, with ``logprob`` only."""
+    """The completion tokens of the batch, with ``logprob`` or ``trajectory`` only."""
     logprobs: np.ndarray | None = None
     """(target,) float64: log-probability of each of them, in nats."""
+    lens: Mapping[int, LensReading] | None = None
+    """What each layer predicts of them through the logit lens, with ``trajectory`` only."""
     arrangement: Arrangement = PAIRS
     """Which texts an item has."""
     _geometry: dict[int, Geometry] = field(default_factory=dict)

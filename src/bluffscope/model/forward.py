@@ -13,12 +13,14 @@ import torch
 from bluffscope.errors import InputError
 from bluffscope.host.buffers import Buffers
 from bluffscope.host.float64_guard import computing_in
+from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.model.head import Head
 from bluffscope.model.hooks import HookPoint
 from bluffscope.model.lengths import LengthClasses
+from bluffscope.model.lens import Lens
 from bluffscope.model.load import LanguageModel
 from bluffscope.model.masks import MaskStyle, attention_masks
-from bluffscope.records import Activations, PackedBatch, Targets
+from bluffscope.records import Activations, LensReading, PackedBatch, Targets
 
 logger = logging.getLogger(__name__)
 
@@ -44,21 +46,27 @@ class ResidualReader:
     """Where the masks live, from batch to batch."""
     head: Head | None = None
     """The whole model's LM head, if log-probabilities are requested."""
+    lens: Lens | None = None
+    """What turns residuals into predictions, if each layer's are requested; it has the head too."""
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    """Records the time of the lens."""
 
     @classmethod
-    def create(cls, model: LanguageModel, points: Mapping[int, HookPoint], head: Head | None = None) -> ResidualReader:
+    def create(
+        cls, model: LanguageModel, points: Mapping[int, HookPoint], head: Head | None = None, **further: Any
+    ) -> ResidualReader:
         """Find out how the model takes custom masks and positions, by trying two short texts packed and apart."""
         several_kinds = bool(getattr(model.config, "layer_types", None))
         styles: tuple[MaskStyle, ...] = ("by-kind", "single") if several_kinds else ("single",)
         for style in styles:
-            reader = cls(model, points, style, head=head)
+            reader = cls(model, points, style, head=head, **further)
             if reader._packs_exactly():
                 return reader
         logger.warning(
             "%s ignores custom attention masks or positions: each text gets a row of its own (slower, same numbers)",
             model.name,
         )
-        return cls(model, points, None, head=head)
+        return cls(model, points, None, head=head, **further)
 
     @property
     def packs(self) -> bool:
@@ -83,16 +91,25 @@ class ResidualReader:
         if batch.targets is None:
             return Activations(residuals)
         order = _on(self.model.device, _merged([np.isin(batch.targets.row, rows) for rows in forwards]))
-        return Activations(residuals, torch.cat([part.logprobs for part in parts if part.logprobs is not None])[order])
+        logprobs = torch.cat([part.logprobs for part in parts if part.logprobs is not None])[order]
+        lenses = [part.lens for part in parts if part.lens is not None]
+        if not lenses:
+            return Activations(residuals, logprobs)
+        joined = {layer: LensReading.joined([lens[layer] for lens in lenses], order) for layer in self.points}
+        return Activations(residuals, logprobs, joined)
 
     def _forward(self, batch: PackedBatch) -> Activations:
         device = self.model.device
         rows, slots = _on(device, batch.read_row), _on(device, batch.read_slot)
         gathered: dict[int, torch.Tensor] = {}
+        predicting: dict[int, torch.Tensor] = {}
+        targets = _targets_on(device, batch.targets)
 
         def receiver(layer: int):
             def receive(activations: torch.Tensor) -> None:
                 gathered[layer] = activations[rows, slots]  # (read, d_model)
+                if self.lens is not None and targets is not None:
+                    predicting[layer] = activations[targets[0], targets[1]]  # (target, d_model)
 
             return receive
 
@@ -101,11 +118,20 @@ class ResidualReader:
             with computing_in(self.model.dtype):
                 body = self.model.network if self.head is None else self.head.body
                 hidden = body(**self._inputs(batch), use_cache=False)[0]  # (row, token, d_model), after the final norm
-                logprobs = None if self.head is None else _logprobs(self.head, hidden, batch.targets)
         finally:
             for handle in handles:
                 handle.remove()
-        return Activations({layer: gathered[layer] for layer in self.points}, logprobs)
+        residuals = {layer: gathered[layer] for layer in self.points}
+        if self.head is None or targets is None:
+            return Activations(residuals)
+        row, slot, token = targets
+        final = hidden[row, slot]  # (target, d_model)
+        if self.lens is None:
+            with computing_in(self.model.dtype):
+                return Activations(residuals, self.head.logprobs(final, token))
+        with self.stopwatch.stage("lens"), computing_in(self.model.dtype):
+            lens, logprobs = self.lens.read({layer: predicting[layer] for layer in self.points}, final, token)
+        return Activations(residuals, logprobs, lens)
 
     def _inputs(self, batch: PackedBatch) -> dict[str, Any]:
         device = self.model.device
@@ -157,12 +183,9 @@ def _merged(chosen: Sequence[np.ndarray]) -> np.ndarray:
     return np.argsort(np.concatenate([np.flatnonzero(part) for part in chosen]))
 
 
-def _logprobs(head: Head, hidden: torch.Tensor, targets: Targets | None) -> torch.Tensor | None:
-    """(target,) log-probability of each completion token, at the node before it."""
-    if targets is None:
-        return None
-    rows, slots, tokens = (_on(hidden.device, part) for part in (targets.row, targets.slot, targets.token))
-    return head.logprobs(hidden[rows, slots], tokens)
+def _targets_on(device: torch.device, targets: Targets | None) -> tuple[torch.Tensor, ...] | None:
+    """Row and slot of the node before each completion token, and the token's id: (target,) each."""
+    return None if targets is None else tuple(_on(device, part) for part in (targets.row, targets.slot, targets.token))
 
 
 def _on(device: torch.device, array: np.ndarray) -> torch.Tensor:

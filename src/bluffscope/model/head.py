@@ -17,7 +17,7 @@ SLICE_BYTES: Final = 200 << 20
 """Most bytes that logits, their copies and converted weights take at once; the vocabulary comes in slices."""
 _COPIES: Final = 3
 """Of a slice's logits: themselves, and the copies that capping and the sum of exponentials need."""
-_CHECK_TOLERANCE: Final = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.02, torch.float16: 0.01}
+CHECK_TOLERANCE: Final = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.02, torch.float16: 0.01}
 """Relative difference from the model's own logits; in half precision these are rounded themselves."""
 _CHECK_TOKENS: Final = 8
 
@@ -35,17 +35,18 @@ class Head:
     """c of cap(z) = c tanh(z / c), the final soft-capping (Gemma 2); None if the model has none."""
 
     @classmethod
-    def create(cls, model: LanguageModel) -> Head:
+    def create(cls, model: LanguageModel, flag: str = "--logprob") -> Head:
         """Take a whole model apart, and see on a short text that the parts give the model's own logits.
 
         Args:
             model: loaded with all its blocks and its head.
+            flag: what asks for it, for messages.
 
         Raises:
             InputError: its base model and head cannot be told apart, or it does more with its logits than is known.
         """
         network: Any = model.network
-        who = f"--logprob: {model.name} ({type(network).__name__})"
+        who = f"{flag}: {model.name} ({type(network).__name__})"
         linear = network.get_output_embeddings()
         body = network.base_model
         if body is network or not isinstance(linear, nn.Linear):
@@ -84,6 +85,16 @@ class Head:
             chosen = torch.where(inside, found, chosen)
         return chosen - total
 
+    def logits(self, hidden: Float[torch.Tensor, "target d_model"]) -> Float[torch.Tensor, "target vocabulary"]:
+        """Logits over the whole vocabulary, in the dtype of `hidden`; weights of another are converted in slices."""
+        if self.weight.dtype == hidden.dtype:
+            return self._logits(hidden, slice(None))
+        found = hidden.new_empty((len(hidden), len(self.weight)))
+        width = max(1, SLICE_BYTES // (hidden.itemsize * hidden.shape[1]))
+        for start in range(0, len(self.weight), width):
+            found[:, start : start + width] = self._logits(hidden, slice(start, start + width))
+        return found
+
     def _logits(self, hidden: torch.Tensor, of: slice) -> torch.Tensor:
         """(target, slice) logits in the dtype of `hidden`; the model's own rounds them to half precision."""
         bias = None if self.bias is None else self.bias[of].to(hidden.dtype)
@@ -104,4 +115,4 @@ class Head:
             if found.shape != expected.shape:
                 return False
             difference = (found - expected.to(precise)).norm()
-        return bool(difference <= _CHECK_TOLERANCE[model.dtype] * found.norm())
+        return bool(difference <= CHECK_TOLERANCE[model.dtype] * found.norm())

@@ -39,7 +39,7 @@ def run_footprint(shape: Shape, device: str, measure: MeasureOptions) -> Footpri
     """The memory model of a run with these options."""
     # Where completions are read as a whole, about every other token belongs to one.
     reads = 0.5 if measure.position == "completion-mean" else READS_A_TOKEN
-    return Footprint(shape, cast("Device", device), reads)
+    return Footprint(replace(shape, lens=measure.trajectory == "on"), cast("Device", device), reads)
 
 
 def loaded_shape(

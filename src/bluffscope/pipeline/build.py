@@ -10,7 +10,7 @@ from typing import Final
 
 import torch
 
-from bluffscope.config import NO_SAE, ModelOptions, RunConfig
+from bluffscope.config import NO_SAE, MeasureOptions, ModelOptions, RunConfig
 from bluffscope.config.demo import model_place, sae_place
 from bluffscope.config.layers import numbered
 from bluffscope.errors import InputError
@@ -20,6 +20,7 @@ from bluffscope.metrics import Analysis
 from bluffscope.model import Head, HookPoint, LanguageModel, ResidualReader, load_model
 from bluffscope.model.hooks import ignores_mean
 from bluffscope.model.lengths import LengthClasses
+from bluffscope.model.lens import Lens
 from bluffscope.model.load import check_model, choose_device
 from bluffscope.model.quantize import check_quantize
 from bluffscope.model.sublayers import placed
@@ -90,7 +91,7 @@ def build_worker(
 
 
 def load_parts(config: RunConfig, check: ColumnsOf | None = None, given: Given = NOTHING) -> Parts:
-    """Load the SAEs, and the model as far as they need it; all of it for the reference's strategies and `logprob`.
+    """Load the SAEs, and the model as far as they need it; all of it for the reference's strategies and the LM head.
 
     Args:
         config: options with preset, device and dtype resolved.
@@ -105,7 +106,7 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None, given: Given =
     # SAEs and metrics never go below float32
     dtype = torch.promote_types(_DTYPES[options.dtype], torch.float32)
     model_name, sae_name = model_place(options.model), sae_place(options.sae)
-    whole = config.engine.strategy in OF_THE_REFERENCE or config.measure.logprob
+    whole = config.engine.strategy in OF_THE_REFERENCE or config.measure.needs_head
     saes_by_name = options.has_saes and given.saes is None
     away = ([] if given.model else [model_name]) + ([sae_name.partition(":")[0]] if saes_by_name else [])
     with hub_or_cache(away):
@@ -186,13 +187,14 @@ def assemble_batched(
     points = _points(parts)
     device = model.device.type
     sizes = loaded_shape(
-        model, coders.values(), config.model.quantize, bare=len(parts.bare), head=config.measure.logprob
+        model, coders.values(), config.model.quantize, bare=len(parts.bare), head=config.measure.needs_head
     )
     found = run_footprint(sizes, device, config.measure)
     config = replace(config, engine=sized(config.engine, device, found))
     packs = config.engine.strategy == "packed"
-    head = Head.create(model) if config.measure.logprob else None
-    reader = ResidualReader.create(model, points, head) if packs else ResidualReader(model, points, None, head=head)
+    head, lens = _heads(model, points, config.measure)
+    further = {"head": head, "lens": lens, "stopwatch": stopwatch}
+    reader = (ResidualReader.create if packs else partial(ResidualReader, style=None))(model, points, **further)
     return ShardWorker(
         loaded=_loaded(config, parts, columns_of, "packed" if reader.packs else "batched", found),
         reader=reader,
@@ -202,6 +204,17 @@ def assemble_batched(
         limits=batch_limits(config.engine, sizes, LengthClasses.of(model.config)),
         stopwatch=stopwatch,
     )
+
+
+def _heads(
+    model: LanguageModel, points: Mapping[int, HookPoint], measure: MeasureOptions
+) -> tuple[Head | None, Lens | None]:
+    """The LM head and the logit lens, where they are asked for."""
+    if not measure.needs_head:
+        return None, None
+    asked = measure.trajectory == "on"
+    head = Head.create(model, "--trajectory" if asked else "--logprob")
+    return head, Lens.create(model, head, points) if asked else None
 
 
 def _baseline(
@@ -236,6 +249,7 @@ def _baseline(
             seed=measure.seed,
             prepend_bos=loaded.tokenizer.bos is not None,
             logprob=measure.logprob,
+            trajectory=measure.trajectory == "on",
         ),
         counts=Counts(stopwatch=stopwatch),
         stopwatch=stopwatch,
@@ -252,7 +266,7 @@ def _loaded(
         position=config.measure.position,
         join=config.data.join,
         context=model.context,
-        logprob=config.measure.logprob,
+        logprob=config.measure.needs_head,
     )
     columns = tuple(columns_of(parts.layers))
     return Loaded(config, tokenizer, columns, model.identity, parts.sae_identities, strategy, footprint)

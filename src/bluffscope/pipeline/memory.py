@@ -23,6 +23,8 @@ BLOCK_CELLS: Final = 1 << 20
 """Cells of the stacked matrices of the geometry held at once (as `bluffscope.metrics.geometry` bounds it)."""
 HEAD_BLOCK: Final = 200 << 20
 """Bytes of the logits of a slice of the vocabulary (as `bluffscope.model.head` bounds it)."""
+LENS_BLOCK: Final[dict[str, int]] = {"cpu": 200 << 20, "mps": 400 << 20, "cuda": 1 << 30}
+"""Bytes of the logits of a block of positions (as `bluffscope.model.lens` bounds it)."""
 TOKENS_A_PAIR: Final = 16
 """Distinct tokens a pair, its three views together, where the texts are not known: short questions and answers."""
 READS_A_TOKEN: Final = 3 / TOKENS_A_PAIR
@@ -99,6 +101,8 @@ class Shape:
     """Kinds of attention mask: 2 with sliding windows."""
     head: bool = False
     """Whether the LM head is loaded, for log-probabilities."""
+    lens: bool = False
+    """Whether it is applied at every measured layer."""
     tied: bool = False
     """Whether the head has the weights of the embeddings."""
     counted: int | None = None
@@ -302,7 +306,11 @@ class Footprint:
         if not shape.head:
             return batch
         # of every token in the model's dtype; of the completions', at most as many, once more in float32
-        return max(batch, tokens * shape.d_model * (2 * number + max(4, number)) + HEAD_BLOCK)
+        head = tokens * shape.d_model * (2 * number + max(4, number)) + HEAD_BLOCK
+        if not shape.lens:
+            return max(batch, head)
+        kept = tokens * shape.d_model * number * len(shape.saes)  # the residuals that predict, layer by layer
+        return kept + max(batch, head + LENS_BLOCK[self.device])
 
     def _analysis(self, tokens: int) -> int:
         shape, reads = self.shape, ceil(tokens * self.reads_a_token)

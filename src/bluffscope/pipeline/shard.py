@@ -153,7 +153,8 @@ class ShardWorker(RunWorker):
             rows.quarantine(items[0].item.index, "the residual stream is not finite (overflow in this dtype?)")
             return True
         logprobs = activations.logprobs
-        if logprobs is not None and not bool(logprobs.isfinite().all()):
+        lens = () if activations.lens is None else (part for reading in activations.lens.values() for part in reading)
+        if logprobs is not None and not all(bool(part.isfinite().all()) for part in (logprobs, *lens)):
             if len(items) > 1:
                 return False
             rows.quarantine(items[0].item.index, "the log-probability is not finite (overflow in this dtype?)")
@@ -171,6 +172,7 @@ class ShardWorker(RunWorker):
             decompose=self.decompose,
             targets=batch.targets,
             logprobs=None if logprobs is None else logprobs.cpu().double().numpy(),
+            lens=activations.lens,
         )
         with self.stopwatch.stage("geometry"):
             columns = [analysis.function(measurement) for analysis in self.analyses]

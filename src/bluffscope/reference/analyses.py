@@ -27,6 +27,7 @@ from bluffscope.records import VIEWS, Pair, View
 from bluffscope.reference import geometry as maths
 from bluffscope.reference.geometry import Geometry, mean
 from bluffscope.reference.model import Counts, ReferenceOptions, Text, forward, logits, tokenise
+from bluffscope.reference.trajectory import at_reads, lens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -184,13 +185,16 @@ def token_columns(subject: Subject) -> Row:
 
 
 def all_analyses(subject: Subject) -> Row:
-    """All analyses of SAEs in one pass: 13 forwards for three layers (see the head of this file); 15 with `logprob`."""
+    """All analyses in one pass: 13 forwards for three layers (see the head of this file). Without SAEs, the others."""
+    asked = {trajectory: subject.options.trajectory, logprob: subject.options.logprob}
+    if not subject.saes:
+        return {name: value for analysis, on in asked.items() if on for name, value in analysis(subject).items()}
     prompt: Readings = {"prompt": subject.read("prompt", subject.options.layers)}
     row = layer_sensitivity(subject, prompt) | semantic_misalignment(subject, prompt)
     once: Readings = {view: subject.read(view, [subject.options.layers[0]]) for view in COMPLETIONS}
     row |= stability(subject, once) | entropy(subject, once)
     for analysis in ANALYSES.values():
-        if analysis not in _SHARING and (analysis is not logprob or subject.options.logprob):
+        if analysis not in _SHARING and asked.get(analysis, True):
             row |= analysis(subject)
     return row
 
@@ -359,16 +363,31 @@ def _compared(name: str, values: Mapping[View, float | None]) -> Row:
     return {f"{name}_fact": fact, f"{name}_hall": hall, f"{name}_diff": diff}
 
 
+def trajectory(subject: Subject) -> Row:
+    """Analysis 6, every layer: a forward of each view, one of each completion, and one of it from each layer."""
+    row: Row = {}
+    residuals = {view: subject.residuals(view, subject.options.layers) for view in VIEWS}
+    through = {view: lens(subject.model, subject.texts[view], residuals[view], subject.counts) for view in COMPLETIONS}
+    for layer in subject.options.layers:
+        reads = {view: residuals[view][layer][subject.texts[view].reads].double().cpu().numpy() for view in VIEWS}
+        for view, values in at_reads(reads, COMPLETIONS).items():
+            row |= {f"l{layer}_{view}_{name}": value for name, value in values.items()}
+        for view in COMPLETIONS:
+            row |= {f"l{layer}_{view}_{name}": value for name, value in through[view][layer].items()}
+    return row
+
+
 ANALYSES: Final[dict[str, Callable[[Subject], Row]]] = {
     "layer_sensitivity": layer_sensitivity,
     "semantic_misalignment": semantic_misalignment,
     "stability": stability,
     "entropy": entropy,
     "cross_layer": cross_layer,
+    "trajectory": trajectory,
     "logprob": logprob,
 }
-"""The analyses by the names of the engine's; the last one runs only where it is asked for."""
-OF_SAES: Final = ANALYSES.keys() - {"logprob"}
+"""The analyses by the names of the engine's; the last two run only where they are asked for."""
+OF_SAES: Final = ANALYSES.keys() - {"trajectory", "logprob"}
 """Those that need SAEs: `all_analyses` makes them together."""
 _SHARING: Final = (layer_sensitivity, semantic_misalignment, stability, entropy)
 """Those that use each other's readings in `all_analyses`."""

@@ -67,6 +67,8 @@ class ReferenceOptions:
     """Feed one BOS before the text, where the tokenizer has one."""
     logprob: bool = False
     """Also the log-probabilities of fact and hallucination: one more forward of each."""
+    trajectory: bool = False
+    """Also what each layer predicts of fact and hallucination: one more forward of each for every layer."""
 
 
 @dataclass
@@ -188,6 +190,19 @@ def _check_sum(number: int, *states: torch.Tensor) -> None:
 def logits(model: torch.nn.Module, text: Text, counts: Counts) -> torch.Tensor:
     """One full forward of one unpadded text: its logits (token, vocabulary) as the model itself gives them, float64."""
     return _run(model, text, counts).logits[0].cpu().double()
+
+
+def logits_from(model: torch.nn.Module, text: Text, states: torch.Tensor, counts: Counts) -> torch.Tensor:
+    """The logits (token, vocabulary), float64, that the model ends with where its last block gives these states."""
+
+    def put(_module: torch.nn.Module, _args: Any, output: Any) -> Any:
+        return states[None] if isinstance(output, torch.Tensor) else (states[None], *output[1:])
+
+    handle = _blocks(model)[-1].register_forward_hook(put)
+    try:
+        return logits(model, text, counts)
+    finally:
+        handle.remove()
 
 
 def _run(model: torch.nn.Module, text: Text, counts: Counts) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-_WORKING: Final = ("tokenise", "forward", "sae", "geometry")
+_WORKING: Final = ("tokenise", "forward", "lens", "sae", "geometry")
 """Stages that take longer with more pairs."""
 
 

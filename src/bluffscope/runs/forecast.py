@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from bluffscope.config import ForecastOptions, RunConfig
-from bluffscope.config.presets import resolve
+from bluffscope.config.presets import resolved
 from bluffscope.errors import InputError
 from bluffscope.host.machine import free_memory
 from bluffscope.host.stopwatch import Stopwatch, best_seconds
@@ -161,8 +161,8 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     source = open_source(config.data)
     scan = source.scan()
     reading = time.perf_counter() - started
-    config = replace(config, model=resolve(config.model))
-    planned = plan_run(config.model, whole=config.measure.logprob, weights=False)
+    config = resolved(config)
+    planned = plan_run(config.model, whole=config.measure.needs_head, weights=False)
     gpu = None if options.gpu_kind is None else GPUS[options.gpu_kind]
     device = planned.device if gpu is None else "cuda"
     footprint = run_footprint(planned.shape, device, config.measure)
@@ -238,7 +238,9 @@ def _count(shards: Iterator[Shard], pairs: int, shape: Shape, config: RunConfig,
     # The first layer's fact and hallucination are encoded once more for each draw of noise.
     noisy = measure.noise_draws * (1 + len(measure.noise_sweep)) * reads * 2 / 3 if first.d_sae else 0.0
     active = [min(sae.l0, sae.d_sae) for sae in shape.saes]  # of every read: what is published
-    head = targets * 2 * shape.d_model * shape.vocabulary if shape.head else 0.0
+    # The lens applies the head at each layer, and takes as long again for what it makes of the logits.
+    lenses = 1 + 2 * len(shape.saes) if measure.trajectory == "on" else 1
+    head = targets * 2 * shape.d_model * shape.vocabulary * lenses if shape.head else 0.0
     return Work(
         pairs=pairs,
         sampled=sampled,
@@ -267,7 +269,7 @@ def _tokenizer(config: RunConfig) -> TextTokenizer:
         position=config.measure.position,
         join=config.data.join,
         context=found.context,
-        logprob=config.measure.logprob,
+        logprob=config.measure.needs_head,
     )
 
 

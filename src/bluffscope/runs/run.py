@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import polars as pl
 
 from bluffscope.config import NO_SAE, RunConfig
-from bluffscope.config.presets import resolve
+from bluffscope.config.presets import resolved
 from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
 from bluffscope.health import Health, Inspection, Sample, examine, inspect
 from bluffscope.host.buffers import kept_heap
@@ -23,7 +23,7 @@ from bluffscope.host.float64_guard import own_settings
 from bluffscope.host.machine import Watch
 from bluffscope.host.signals import Check, stoppable
 from bluffscope.linter import GroupSample, lint_source
-from bluffscope.metrics import ANALYSES, LOGPROB, Analysis
+from bluffscope.metrics import ANALYSES, LOGPROB, TRAJECTORY, Analysis
 from bluffscope.metrics.own import UserAnalysis
 from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pipeline.build import NOTHING, ColumnsOf
@@ -149,8 +149,6 @@ def run(
     given.check(config)
     if left_out := [name for name in config.measure.analysis if name not in {item.source for item in added}]:
         raise InputError(f"--analysis {left_out[0]}: options alone run no code; load it and give it in `added`")
-    if config.measure.logprob and LOGPROB not in analyses:
-        analyses = (*analyses, LOGPROB)
     with ExitStack() as held:
         previous = None
         log = held.enter_context(logging_to(RunLog()))
@@ -167,7 +165,7 @@ def run(
         with clock.stopwatch.stage("data"):
             source = open_source(config.data)
             scan = source.scan()
-        config = replace(config, data=replace(config.data, data=source.location), model=resolve(config.model))
+        config = resolved(replace(config, data=replace(config.data, data=source.location)))
         analyses = _possible(config, analyses, added)
         everything = (*analyses, *(Analysis(item.title, item) for item in added))
         columns_of = _columns(config, scan, analyses, added)
@@ -185,11 +183,13 @@ def run(
 def _possible(
     config: RunConfig, analyses: tuple[Analysis, ...], added: tuple[UserAnalysis, ...]
 ) -> tuple[Analysis, ...]:
-    """The analyses that a run with these options can make: without SAEs, those that need none.
+    """The analyses that a run makes: those that its options ask for too, and without SAEs only those that need none.
 
     Raises:
         InputError: one that was chosen cannot be made, or nothing is left to measure.
     """
+    asked = {TRAJECTORY: config.measure.trajectory == "on", LOGPROB: config.measure.logprob}
+    analyses = (*analyses, *(analysis for analysis, on in asked.items() if on and analysis not in analyses))
     if config.model.has_saes:
         return analyses
     needing = [analysis for analysis in analyses if analysis.needs_sae]
@@ -197,7 +197,7 @@ def _possible(
         raise InputError(f"--sae {NO_SAE}: {needing[0].title} needs SAEs; give some, or leave this analysis out")
     left = tuple(analysis for analysis in analyses if not analysis.needs_sae)
     if not (left or added or config.output.keep_residuals):
-        raise InputError(f"--sae {NO_SAE}: nothing is left to measure; add --logprob, --keep-residuals or --analysis")
+        raise InputError(f"--sae {NO_SAE}: nothing is left to measure; add --trajectory, --logprob or --analysis")
     return left
 
 

@@ -174,7 +174,7 @@ def _warn_of_rays_own(options: EngineOptions) -> None:
 
 def _expected_shape(config: RunConfig) -> Shape:
     """The run's shape as configurations tell it: the driver loads no weights, and may have no GPU."""
-    return plan_run(replace(config.model, device="cpu"), whole=config.measure.logprob).shape
+    return plan_run(replace(config.model, device="cpu"), whole=config.measure.needs_head).shape
 
 
 def _placed(

@@ -18,7 +18,7 @@ PACKAGES: Final = (
 )
 """Packages whose versions can change a number; the last are of the extra ``quant``."""
 
-STAGES: Final = ("load", "data", "lint", "tokenise", "forward", "sae", "geometry", "write", "health")
+STAGES: Final = ("load", "data", "lint", "tokenise", "forward", "lens", "sae", "geometry", "write", "health")
 """The stages that timings are given for."""
 
 

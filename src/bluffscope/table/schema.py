@@ -22,7 +22,9 @@ ANALYSES: Final = tuple(analysis.name for analysis in metrics.ANALYSES)
 """Names of the built-in analyses, in the table's order."""
 
 LOGPROB: Final = metrics.LOGPROB.name
-"""Section of the log-probabilities, which are no analysis of the residual stream and are there only when asked for."""
+"""Section of the log-probabilities."""
+ON_REQUEST: Final = tuple(analysis.name for analysis in metrics.ON_REQUEST)
+"""Sections that are there only when asked for: the trajectory and the log-probabilities."""
 
 SHARD_COLUMNS: Final = ("_index", "_features", "_residuals", "_reason", "prompt", "fact", "hallucination")
 """Columns of a shard that are not columns of the table: no other column may have these names."""
@@ -58,7 +60,7 @@ PAIR_COLUMNS: Final = (
 def measured_columns(
     layers: Sequence[int], sweep: Sequence[float] = (), arrangement: Arrangement = PAIRS
 ) -> tuple[Column, ...]:
-    """Columns of all built-in metrics: by analysis, then those of the noise sweep, then the log-probabilities.
+    """Columns of all built-in metrics: by analysis, then those of the noise sweep, then those on request.
 
     Args:
         layers: layers measured, in the user's order.
@@ -68,7 +70,7 @@ def measured_columns(
     return (
         *(column for analysis in metrics.ANALYSES for column in analysis.columns(layers, arrangement)),
         *(column for analysis in metrics.ANALYSES for column in analysis.swept_columns(sweep, arrangement)),
-        *metrics.LOGPROB.columns(layers, arrangement),
+        *(column for analysis in metrics.ON_REQUEST for column in analysis.columns(layers, arrangement)),
     )
 
 
@@ -85,14 +87,14 @@ def table_columns(
         layers: layers measured, in the user's order.
         sweep: noise levels of ``--noise-sweep``.
         carried: (name, kind) of the source's further columns.
-        analyses: names of the analyses that ran, out of `ANALYSES` and `LOGPROB`; the columns of the others are left
+        analyses: names of the analyses that ran, out of `ANALYSES` and `ON_REQUEST`; the columns of the others are left
             out.
         added: columns of analyses that the user supplied.
 
     Raises:
         InputError: An unknown analysis, or a column name that would stand twice in the table.
     """
-    known = (*ANALYSES, LOGPROB)
+    known = (*ANALYSES, *ON_REQUEST)
     if unknown := [name for name in analyses if name not in known]:
         raise InputError(f"unknown analysis {unknown[0]!r}: expected some of {', '.join(known)}")
     measured = measured_columns(layers, sweep)
