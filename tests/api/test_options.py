@@ -14,6 +14,7 @@ import tiny
 from bluffscope.api.options import AnyPath, Options, config_from
 from bluffscope.config import RunConfig
 from bluffscope.config.layers import LayerSlice
+from bluffscope.config.options import Switch
 from bluffscope.errors import InputError
 
 OBJECTS = {"model", "sae", "tokenizer"}
@@ -26,6 +27,8 @@ def plain(hint):
         return plain(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
         parts = set(get_args(hint))
+        if Switch in parts:  # a bool stands for two of its values
+            return plain(Switch)
         if set(get_args(AnyPath)) <= parts:
             parts = parts - set(get_args(AnyPath)) | {Path}
         return frozenset(map(plain, parts))

@@ -48,7 +48,7 @@ class Options(ModelAndSaes):
     noise_draws: NotRequired[int]
     noise_sweep: NotRequired[Sequence[float]]
     logprob: NotRequired[bool]
-    trajectory: NotRequired[Switch]
+    trajectory: NotRequired[Switch | bool]
     analysis: NotRequired[Sequence[str]]
     seed: NotRequired[int]
     engine: NotRequired[Literal["local", "ray"]]

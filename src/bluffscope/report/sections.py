@@ -187,8 +187,12 @@ def feature_homes(contents: Contents) -> dict[str, str]:
 def repeat(contents: Contents) -> list[str]:
     """Commands that make the run, its statistics and this page again."""
     folder = shlex.quote(contents.path.name or ".")
+    manifest = contents.manifest
+    identities = [manifest.get("model", {}), *manifest.get("saes", {}).values()]
+    objects = any(identity.get("in_memory") for identity in identities)
+    again = "bluffscope.analyze(PAIRS, model=MODEL, tokenizer=TOKENIZER, sae=SAES)  # Python: they lay in memory"
     return [
-        f"bluffscope analyze --config {folder}/config.yaml",
+        again if objects else f"bluffscope analyze --config {folder}/config.yaml",
         statistics(contents, detectors=contents.detectors is not None),
         f"bluffscope report {folder}",
     ]
