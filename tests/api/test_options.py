@@ -13,6 +13,7 @@ import bluffscope
 import tiny
 from bluffscope.api.options import AnyPath, Options, config_from
 from bluffscope.config import RunConfig
+from bluffscope.config.layers import LayerSlice
 from bluffscope.errors import InputError
 
 OBJECTS = {"model", "sae", "tokenizer"}
@@ -28,6 +29,8 @@ def plain(hint):
         if set(get_args(AnyPath)) <= parts:
             parts = parts - set(get_args(AnyPath)) | {Path}
         return frozenset(map(plain, parts))
+    if hint is LayerSlice:
+        return str
     if get_origin(hint) is Literal:
         return frozenset(get_args(hint))
     if get_args(hint):

@@ -260,12 +260,11 @@ def test_a_run_of_objects_is_resumed_with_the_same_objects_and_no_others(tiny_mo
     model, tokenizer = loaded(tiny_model)
     saes = {layer: tiny_saes / f"layer_{layer}" for layer in (0, 1)}
     objects = {"model": model, "tokenizer": tokenizer, "sae": saes}
-    whole = bluffscope.analyze(tiny.PAIRS, **objects, seed=3)
+    options = {"seed": 3, "shard_pairs": 1, "batch_size": 1}
+    whole = bluffscope.analyze(tiny.PAIRS, **objects, **options)
     folder = tmp_path / "run"
     with pytest.raises(RunStopped) as stopped:
-        bluffscope.run(
-            tiny.PAIRS, **objects, seed=3, out=folder, shard_pairs=1, batch_size=1, progress=Ending(KeyboardInterrupt())
-        )
+        bluffscope.run(tiny.PAIRS, **objects, **options, out=folder, progress=Ending(KeyboardInterrupt()))
     assert stopped.value.signal_number == signal.SIGINT
     assert stopped.value.resume is not None
     assert stopped.value.resume.startswith("bluffscope.analyze(PAIRS, model=MODEL, tokenizer=TOKENIZER")

@@ -137,7 +137,7 @@ class Run(reader.Run):
         """
         from scipy.sparse import csr_array
 
-        if not (self.path / "features.parquet").exists():
+        if not self.has_features:
             raise InputError(f"{self.path}: the run has no features: it was measured without SAEs")
         rows = self._rows_of(self.features, "features", layer, view)
         width = int(self.manifest["saes"][str(layer)]["d_sae"])
@@ -146,7 +146,8 @@ class Run(reader.Run):
 
     def _rows_of(self, table: pl.LazyFrame, what: str, layer: int, view: View) -> pl.DataFrame:
         """A layer's and view's rows of a table, with the pair's place in `metrics` as `row`, in its order."""
-        layers = [int(name) for name in self.manifest.get("saes", {})]
+        measured = self.manifest.get("saes", {}) if what == "features" else self.config["model"]["layers"]
+        layers = [int(layer) for layer in measured]
         if layer not in layers or view not in _VIEWS:
             there = f"layers {', '.join(map(str, layers))} and views {', '.join(_VIEWS)}"
             raise InputError(f"{what}: the run has no layer {layer!r}, view {view!r}; it has {there}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from bluffscope.config import RunConfig, with_values
-from bluffscope.config.options import Position
+from bluffscope.config.options import Position, Switch
 from bluffscope.errors import InputError
 from bluffscope.pipeline.given import Given, named_and_given
 from bluffscope.runs.resume import saved_options
@@ -38,7 +38,7 @@ class Options(ModelAndSaes):
     cluster_by: NotRequired[str]
     preset: NotRequired[str | None]
     revision: NotRequired[str | None]
-    layers: NotRequired[Sequence[int]]
+    layers: NotRequired[Sequence[int | str]]
     device: NotRequired[Literal["auto", "cpu", "cuda", "mps"]]
     dtype: NotRequired[Literal["auto", "float32", "bfloat16", "float16", "float64"]]
     quantize: NotRequired[Literal["none", "int8", "int4"]]
@@ -48,6 +48,7 @@ class Options(ModelAndSaes):
     noise_draws: NotRequired[int]
     noise_sweep: NotRequired[Sequence[float]]
     logprob: NotRequired[bool]
+    trajectory: NotRequired[Switch]
     analysis: NotRequired[Sequence[str]]
     seed: NotRequired[int]
     engine: NotRequired[Literal["local", "ray"]]

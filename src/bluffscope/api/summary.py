@@ -27,14 +27,15 @@ def run_html(run: Run, stats: pl.DataFrame | None) -> str:
         run: a finished one.
         stats: its verdicts; None where none were made yet.
     """
-    head = f'<p style="margin:.2em 0"><b>{_text(run.path.name)}</b> {" · ".join(map(_text, _what(run.manifest)))}</p>'
+    head = f'<p style="margin:.2em 0"><b>{_text(run.path.name)}</b> {" · ".join(map(_text, _what(run)))}</p>'
     lines = [head, f'<p style="margin:.2em 0">{_text(_sound(run.manifest))}</p>', *_effects(run, stats)]
     return f'<div style="font-family:sans-serif;font-size:.92em">{"".join(lines)}</div>'
 
 
-def _what(manifest: dict[str, Any]) -> Iterable[str]:
+def _what(run: Run) -> Iterable[str]:
+    manifest = run.manifest
     counts: dict[str, Any] = manifest.get("counts") or {}
-    layers = ", ".join(manifest.get("saes") or ())
+    layers = ", ".join(map(str, (run.config.get("model") or {}).get("layers") or ()))
     yield str((manifest.get("model") or {}).get("name"))
     if layers:
         yield f"layers {layers}"

@@ -145,8 +145,7 @@ class GivenModel:
                 try_tokenizer(name, tokenizer)
             network = _as_needed(whole, head, name)
             config: PretrainedConfig = network.config
-            check_causal(name, config)
-            full_layers = int(config.num_hidden_layers)
+            full_layers = self.depth
             blocks = full_layers if blocks is None else blocks
             if blocks > full_layers:
                 raise InputError(
@@ -255,6 +254,8 @@ def _twin(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
 def _as_needed(whole: Any, head: bool, name: str) -> Any:
     """The causal language model, or its body where the LM head is not needed."""
     body = whole.base_model
+    if body is whole and whole.get_output_embeddings() is not None:
+        body = getattr(whole, "model", whole)  # Llama 4 calls its body otherwise than its prefix says
     if body.config.get_text_config() is not body.config:
         raise InputError(
             f"--model {name}: a model of several modalities ({body.config.model_type}); give its language model alone: "

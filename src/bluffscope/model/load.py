@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -272,6 +273,8 @@ def truncate(config: PretrainedConfig, blocks: int) -> None:
         derived = isinstance(getattr(type(config), field, None), property)  # from the number of blocks (Jamba)
         if (kinds := getattr(config, name, None)) and not derived:
             setattr(config, name, list(kinds)[:blocks])
+    if (scale := getattr(config, "scale_depth", None)) is not None:  # MiniCPM3 divides it by the root of the depth
+        config.scale_depth = scale * math.sqrt(blocks / config.num_hidden_layers)
     config.num_hidden_layers = blocks
 
 
