@@ -35,7 +35,8 @@ def test_the_code_uses_every_declared_check_and_no_other():
 def test_a_check_says_what_it_expects_and_where_it_can_fail_what_that_means(title):
     check = declared()[title]
     assert check["expected"]
-    assert check.keys() <= {"check", "expected", "means", "do", "warning", "error", "inclusive"}
+    assert check.keys() <= {"check", "expected", "means", "do", "warning", "error", "inclusive", "about"}
+    assert check.get("about", "SAEs") == "SAEs"
     assert ("warning" in check) == ("error" in check)
     assert "warning" not in check or check["means"]
     if title != "layer: unknown hook point":

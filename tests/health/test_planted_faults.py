@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -218,6 +219,17 @@ def test_a_topk_sae_loaded_as_relu(examined, topk_saes, tmp_path):
     for layer in (2, 5, 8):
         assert "loaded as standard" in found["architecture", layer]["seen"]
         assert "(published)" in found["L0", layer]["expected"]
+
+
+def test_an_sae_s_fault_leaves_what_needs_no_sae(tmp_path, saes):
+    with_cfg(saes / "layer_5", l0=1.0)
+    done = run(config_from(model=DEMO_NAME, sae=str(saes), limit=LIMIT, logprob=True, out=tmp_path / "run"))
+    assert {finding["about"] for finding in done.manifest["health"]["findings"]} == {"SAEs"}
+    verdicts = pl.read_parquet(done.path / "stats.parquet")["metric", "verdict"].unique()
+    kept = set(verdicts.filter(pl.col("verdict") != "withheld")["metric"])
+    assert kept == {"logprob", "logprob_per_token"}
+    page = (done.path / "report.html").read_text()
+    assert "Only what needs no SAE is judged" in page
 
 
 def test_a_topk_sae_loaded_as_relu_that_does_not_say_how_it_was_trained(examined, topk_saes):

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from bluffscope.errors import InputError
+from bluffscope.report.verdicts import headline
 from bluffscope.stats import STATS_SCHEMA, analyse_table
 from bluffscope.stats.study import build_study
 from studies import QUICK, one_metric
@@ -371,3 +372,15 @@ def test_pairs_chosen_by_their_log_probability_say_nothing_of_it():
     others = rows.filter(pl.col("scope").str.starts_with("knows="), pl.col("metric") != "logprob")
     assert others["q"].null_count() == 0
     assert rows.filter(scope="pooled", metric="logprob")["q"].null_count() == 0
+
+
+def test_an_unfit_sae_withholds_no_verdict_on_what_needs_none():
+    table = one_metric(noise(80), noise(80, 1), fact_tokens=[2, 3, 4, 5] * 20, hall_tokens=[2, 3, 4, 5, 3] * 16)
+    table = table.with_columns(
+        logprob_fact=pl.Series(noise(80, 2)), logprob_hall=pl.Series(noise(80, 3)) - 3, l4_fact_gini=pl.lit(0.1)
+    ).with_columns(l4_hall_gini=pl.col("l4_fact_gini") + 1)
+    assert set(analyse_table(table, withheld=["L0"]).rows["verdict"]) == {"withheld"}
+    rows = analyse_table(table, withheld=["L0"], of_saes=True).rows.filter(scope="pooled")
+    verdicts = dict(rows["metric", "verdict"].iter_rows())
+    assert (verdicts["logprob"], verdicts["l4_gini"]) == ("separates", "withheld")
+    assert headline(rows).startswith("Without 2 metrics of SAEs that failed the health gate: 1 of 1 metric separate")

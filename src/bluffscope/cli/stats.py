@@ -82,6 +82,7 @@ class Stats(Command):
                 control=self.control,
                 resampling=resampling,
                 withheld=withheld,
+                of_saes=health.of_saes,
             )
             detection = None
             if self.detectors:

@@ -28,6 +28,8 @@ class Check:
     """What it means for the numbers; only where something is wrong."""
     do: str = ""
     """What to do about it; the same."""
+    about: Literal["run", "SAEs"] = "run"
+    """Whether all that was measured is in doubt where it fails, or only what was measured through SAEs."""
 
     @property
     def title(self) -> str:
@@ -66,7 +68,8 @@ def found(title: str, severity: Severity | bool, seen: str, *, layer: int | None
     grade = severity if isinstance(severity, str) else "error" if severity else "ok"
     names = ("check", "expected", "means", "do") if grade in ("warning", "error") else ("check", "expected")
     texts = {name: str(declaration.get(name, "")).format(**given) for name in names}
-    return Check(layer=layer, severity=grade, seen=seen, **texts)
+    about: Any = declaration.get("about", "run")
+    return Check(layer=layer, severity=grade, seen=seen, about=about, **texts)
 
 
 def judged(title: str, value: float, seen: str, *, layer: int | None = None, **words: object) -> Check:

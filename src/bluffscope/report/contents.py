@@ -139,8 +139,10 @@ class Contents(RunTables):
     @property
     def withheld(self) -> bool:
         """Whether no verdict may be shown: the gate failed, or the statistics were made when it had."""
-        judged = self.stats is None or not (self.stats["verdict"] == "withheld").any()
-        return bool(self.health.withheld) or not judged
+        if self.stats is None or self.stats.is_empty():
+            return bool(self.health.withheld)
+        stopped = self.stats["verdict"] == "withheld"
+        return stopped.all() or (bool(self.health.withheld) and not (self.health.of_saes and stopped.any()))
 
 
 def read_contents(source: str | Path | RunTables) -> Contents:

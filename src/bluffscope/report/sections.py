@@ -93,6 +93,8 @@ def _banner(contents: Contents) -> str | None:
     if not failures:
         return None
     listed = "; ".join(failure.rstrip(".") for failure in failures)
+    if not contents.health.allowed:
+        return f"The health gate failed over the SAEs: {listed}. Only what needs no SAE is judged."
     return (
         f"The health gate failed: {listed}. The verdicts below are shown anyway (--allow-unsound); do not rely on them."
     )

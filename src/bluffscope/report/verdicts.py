@@ -58,9 +58,15 @@ def headline(rows: pl.DataFrame) -> str:
     Only metrics that were tested count, and the scopes, which share their pairs, are not added up.
     """
     rows = rows.filter(interpretable())
-    if (rows["verdict"] == "withheld").any():
+    withheld = rows["verdict"] == "withheld"
+    if withheld.all() and rows.height:
         return f"No verdict: the run failed its health gate ({_metrics(rows['metric'].n_unique())} described)."
-    return " ".join([_over_all_pairs(rows.filter(scope=POOLED)), *_by_scope(rows.filter(pl.col("scope") != POOLED))])
+    number = rows.filter(withheld)["metric"].n_unique()
+    rows = rows.filter(~withheld)
+    without = [f"Without {_metrics(number)} of SAEs that failed the health gate:"] if number else []
+    return " ".join(
+        [*without, _over_all_pairs(rows.filter(scope=POOLED)), *_by_scope(rows.filter(pl.col("scope") != POOLED))]
+    )
 
 
 def judged(rows: pl.DataFrame) -> pl.DataFrame:

@@ -98,7 +98,7 @@ def statistics_of(tables: RunTables) -> StatsResult:
         InputError: the table has nothing to test.
     """
     health = read_health(checked(tables.run.manifest, MANIFEST, tables.path / "manifest.json"))
-    result = analyse_table(tables.metrics, _texts_of(tables), withheld=health.withheld)
+    result = analyse_table(tables.metrics, _texts_of(tables), withheld=health.withheld, of_saes=health.of_saes)
     return noted(result, drawn_from(tables.metrics.height, tables.total))
 
 

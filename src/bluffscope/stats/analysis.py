@@ -18,6 +18,7 @@ from bluffscope.stats.ladder import confound_ladder
 from bluffscope.stats.multiplicity import Family, by_family
 from bluffscope.stats.study import Study, build_study
 from bluffscope.stats.verdicts import MEASURED_EVIDENCE, Evidence, judge
+from bluffscope.table.metric_pairs import needs_sae
 
 Control = Literal["none", "null", "planted"]
 
@@ -50,6 +51,7 @@ def analyse_table(
     control: Control = "none",
     resampling: Resampling | None = None,
     withheld: Sequence[str] = (),
+    of_saes: bool = False,
 ) -> StatsResult:
     """Test whether any metric of a table separates fact from hallucination (docs/statistics.md).
 
@@ -65,6 +67,7 @@ def analyse_table(
         resampling: seed, resamples and flips, in place of ``Resampling()``.
         withheld: why the numbers cannot be trusted (see `bluffscope.table.health.read_health`): every verdict is
             "withheld" then.
+        of_saes: withhold only those on metrics that are measured through SAEs.
 
     Raises:
         InputError: the table has no rows or no such columns, the pairs do not match it, a column is unknown.
@@ -80,7 +83,9 @@ def analyse_table(
     }
     if withheld:
         why = pl.lit("the run failed its health gate: " + "; ".join(withheld))
-        rows = rows.with_columns(verdict=pl.lit("withheld"), reason=why)
+        doubted = needs_sae() if of_saes else pl.lit(value=True)
+        said = {"verdict": pl.lit("withheld"), "reason": why}
+        rows = rows.with_columns(pl.when(doubted).then(text).otherwise(name).alias(name) for name, text in said.items())
     return StatsResult(rows, study.cross_tables, found, confound_ladder(study), about)
 
 

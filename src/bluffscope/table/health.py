@@ -21,6 +21,8 @@ class HealthFinding:
     """What it means for the numbers."""
     do: str = ""
     """What to do."""
+    about: str = ""
+    """"SAEs" where what needs no SAE is sound all the same."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class Health:
         return (errors or ("the health gate failed",)) if self.unsound else ()
 
     @property
+    def of_saes(self) -> bool:
+        """Whether the gate failed over SAEs alone, so that what needs none is sound."""
+        errors = [finding for finding in self.findings if finding.severity == "error"]
+        return bool(errors) and all(finding.about == "SAEs" for finding in errors)
+
+    @property
     def withheld(self) -> tuple[str, ...]:
         """`failures`, where they stop verdicts."""
         return () if self.allowed else self.failures
@@ -55,7 +63,7 @@ def read_health(manifest: Mapping[str, Any]) -> Health:
     """
     health: Mapping[str, Any] = manifest.get("health") or {}
     findings = [
-        HealthFinding(*(str(item.get(name) or "") for name in ("severity", "message", "means", "do")))
+        HealthFinding(*(str(item.get(name) or "") for name in ("severity", "message", "means", "do", "about")))
         for item in health.get("findings") or ()
     ]
     findings.sort(key=lambda finding: finding.severity != "error")

@@ -8,12 +8,15 @@ from typing import Final, NamedTuple
 
 import polars as pl
 
-from bluffscope.metrics import METRICS
+from bluffscope.metrics import ANALYSES, METRICS, ON_REQUEST
 
 LOOKED_FOR: Final = "l{layer}_fact_{metric} with l{layer}_hall_{metric}, or {metric}_fact with {metric}_hall"
 """The names that `metric_pairs` knows, for messages."""
 
 _DOUBTFUL: Final = {metric.name: metric.not_interpretable for metric in METRICS if metric.not_interpretable}
+_WITHOUT_SAES: Final = [
+    metric.name for analysis in (*ANALYSES, *ON_REQUEST) if not analysis.needs_sae for metric in analysis.metrics
+]
 _LAYER: Final = r"^l\d+_"
 _LAYER_COLUMN: Final = re.compile(r"l(\d+)_fact_(.+)")
 
@@ -52,6 +55,11 @@ def metric_pairs(columns: Sequence[str]) -> list[MetricPair]:
 def not_interpretable(name: str) -> str:
     """Why a metric (name without its view) is shown but neither tested together with others nor counted; else empty."""
     return _DOUBTFUL.get(re.sub(_LAYER, "", name), "")
+
+
+def needs_sae() -> pl.Expr:
+    """Whether the column ``metric`` names one that is measured through SAEs; of a user's own it is assumed."""
+    return ~pl.col("metric").str.replace(_LAYER, "").is_in(_WITHOUT_SAES)
 
 
 def interpretable() -> pl.Expr:
