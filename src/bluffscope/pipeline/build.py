@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -193,7 +193,7 @@ def assemble_batched(
     config = replace(config, engine=sized(config.engine, device, found))
     packs = config.engine.strategy == "packed"
     head, lens = _heads(model, points, config.measure)
-    further = {"head": head, "lens": lens, "stopwatch": stopwatch}
+    further: dict[str, Any] = {"head": head, "lens": lens, "stopwatch": stopwatch}
     reader = (ResidualReader.create if packs else partial(ResidualReader, style=None))(model, points, **further)
     return ShardWorker(
         loaded=_loaded(config, parts, columns_of, "packed" if reader.packs else "batched", found),

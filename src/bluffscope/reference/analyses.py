@@ -186,15 +186,15 @@ def token_columns(subject: Subject) -> Row:
 
 def all_analyses(subject: Subject) -> Row:
     """All analyses in one pass: 13 forwards for three layers (see the head of this file). Without SAEs, the others."""
-    asked = {trajectory: subject.options.trajectory, logprob: subject.options.logprob}
+    asked = {"trajectory": subject.options.trajectory, "logprob": subject.options.logprob}
     if not subject.saes:
-        return {name: value for analysis, on in asked.items() if on for name, value in analysis(subject).items()}
+        return {column: value for name, on in asked.items() if on for column, value in ANALYSES[name](subject).items()}
     prompt: Readings = {"prompt": subject.read("prompt", subject.options.layers)}
     row = layer_sensitivity(subject, prompt) | semantic_misalignment(subject, prompt)
     once: Readings = {view: subject.read(view, [subject.options.layers[0]]) for view in COMPLETIONS}
     row |= stability(subject, once) | entropy(subject, once)
-    for analysis in ANALYSES.values():
-        if analysis not in _SHARING and asked.get(analysis, True):
+    for name, analysis in ANALYSES.items():
+        if analysis not in _SHARING and asked.get(name, True):
             row |= analysis(subject)
     return row
 
@@ -369,7 +369,9 @@ def trajectory(subject: Subject) -> Row:
     residuals = {view: subject.residuals(view, subject.options.layers) for view in VIEWS}
     through = {view: lens(subject.model, subject.texts[view], residuals[view], subject.counts) for view in COMPLETIONS}
     for layer in subject.options.layers:
-        reads = {view: residuals[view][layer][subject.texts[view].reads].double().cpu().numpy() for view in VIEWS}
+        reads: dict[View, np.ndarray] = {
+            view: residuals[view][layer][subject.texts[view].reads].double().cpu().numpy() for view in VIEWS
+        }
         for view, values in at_reads(reads, COMPLETIONS).items():
             row |= {f"l{layer}_{view}_{name}": value for name, value in values.items()}
         for view in COMPLETIONS:
