@@ -240,7 +240,6 @@ def spread(model):
         (lambda _: nn.Linear(2, 2), {}, "expected a model of transformers, got Linear"),
         (lambda _: 3, {}, "expected a model of transformers, got int"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_measured_is_refused_in_one_line(tiny_model, tiny_saes, change, options, says):
     model, tokenizer = loaded(tiny_model)
