@@ -145,6 +145,30 @@ def dose() -> Spec:
     return _chart("Stability of the ten strongest features against the level of noise", [line, *layers], 240)
 
 
+def trajectory(low: float, high: float) -> Spec:
+    """Log-probability through the logit lens by layer. Rows: layer, view, mean, lo, hi.
+
+    Args:
+        low: smallest value of any chart beside this one.
+        high: largest value of any chart beside this one.
+    """
+    encoding = {
+        "x": _numbers("layer", "layer", tickMinStep=1, grid=False) | {"scale": {"zero": False, "nice": False}},
+        "color": _key("view", **_VIEW_COLOURS),
+    }
+    scale = {"domain": [low, high], "zero": False}
+    middle, lower = (_numbers(field, "nats a token", scale) for field in ("mean", "lo"))
+    ends = {"y": lower, "y2": {"field": "hi"}}
+    tips = _tips("layer", "view", "mean", "lo", "hi", "n")
+    point = {"type": "point", "filled": True, "size": 40, "opacity": 1}
+    layers = [
+        {"mark": {"type": "area", "opacity": 0.2}, "encoding": {**encoding, **ends}},
+        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {**encoding, "y": middle}},
+        {"mark": point, "encoding": {**encoding, "y": middle, "tooltip": tips}},
+    ]
+    return _chart("Log-probability of the completions through the logit lens, by layer", layers, 240)
+
+
 def spread(title: str, scopes: Sequence[str], *, first: bool, faint: bool) -> Spec:
     """Means of fact and hallucination by scope, with the middle half of the pairs. Rows: scope, view, mean, low, high.
 

@@ -11,6 +11,7 @@ import polars as pl
 
 from bluffscope.features.effects import FeatureStudy, feature_effects
 from bluffscope.metrics import declared
+from bluffscope.metrics.logprob import KNOWS
 from bluffscope.report.summary import numeric_pairs
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.stats.scopes import POOLED
@@ -31,6 +32,10 @@ class Definition(NamedTuple):
     doc: str
     """One sentence."""
     unit: str
+
+
+_KNOWLEDGE: Final = (KNOWS, "known")
+"""Columns that say whether a model knows a pair: this one, or another that the data were made with."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,40 @@ class Contents(RunTables):
             .drop_nulls("value")
             .group_by("scope", "s", "view", maintain_order=True)
             .agg(mean=mean, n=pl.len(), lo=mean - half, hi=mean + half)
+        )
+
+    @cached_property
+    def trajectory(self) -> pl.DataFrame:
+        """Mean log-probability of both completions through the logit lens, with 95 % intervals of the mean.
+
+        scope, layer, view, mean, lo, hi, n: over all pairs, then those that the model knows and does not, where a
+        column says so; no rows where fewer than two layers were measured.
+        """
+        by_layer = {pair.layer: pair for pair in self.measured if pair.metric == "lens_logprob"}
+        if len(by_layer) < 2:
+            return pl.DataFrame()
+        column = next((name for name in _KNOWLEDGE if name in self.metrics.columns), None)
+        scopes = {"all pairs": pl.lit(value=True)}
+        if column is not None:
+            scopes |= {f"{column}={str(value).lower()}": pl.col(column) == value for value in (True, False)}
+        parts = [
+            self.metrics.filter(chosen).select(
+                scope=pl.lit(name),
+                layer=pl.lit(layer),
+                fact=pl.col(pair.fact).cast(pl.Float64),
+                hallucination=pl.col(pair.hall).cast(pl.Float64),
+            )
+            for name, chosen in scopes.items()
+            for layer, pair in sorted(by_layer.items())
+        ]
+        mean, half = pl.col("value").mean(), 1.96 * pl.col("value").std() / pl.len().sqrt()
+        return (
+            pl.concat(parts)
+            .unpivot(["fact", "hallucination"], index=["scope", "layer"], variable_name="view")
+            .drop_nulls("value")
+            .group_by("scope", "layer", "view", maintain_order=True)
+            .agg(mean=mean, n=pl.len(), lo=mean - half, hi=mean + half)
+            .drop_nulls("lo")
         )
 
     def _domain(self) -> pl.Expr:

@@ -90,6 +90,7 @@ def page_data(contents: Contents) -> dict[str, Any]:
         "detectors": _rows(contents.detectors),
         "transfer": _rows(contents.transfer),
         "dose": _rows(contents.dose),
+        "trajectory": _rows(contents.trajectory),
         "config": charts.CONFIG,
         "named": charts.NAMED,
         "specs": {
@@ -97,12 +98,22 @@ def page_data(contents: Contents) -> dict[str, Any]:
             "heat": charts.heat_map(),
             "scatter": charts.scatter(charts.domain_keys("domain", domains)),
             "dose": charts.dose(),
+            "trajectory": _trajectory(contents.trajectory),
             "ladder": charts.ladder(),
             "auroc": charts.detectors("auroc"),
             "gain": charts.detectors("gain"),
             "transfer": charts.transfer(),
         },
     }
+
+
+def _trajectory(rows: pl.DataFrame) -> charts.Spec:
+    """The charts of the logit lens, all with the same scale."""
+    return (
+        charts.trajectory(0, 1)
+        if rows.is_empty()
+        else charts.trajectory(*rows.select(pl.min("lo"), pl.max("hi")).row(0))
+    )
 
 
 def _held(contents: Contents) -> Contents:

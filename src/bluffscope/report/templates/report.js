@@ -117,6 +117,16 @@
       say("dose-note", "Means with 95 % intervals of the mean.");
       return draw("dose", data.specs.dose, { rows });
     },
+    async trajectory() {
+      const home = byId("trajectory");
+      home.replaceChildren();
+      for (const scope of unique(data.trajectory.scope)) {
+        const rows = rowsOf(data.trajectory, (row) => row.scope === scope);
+        const chart = el("div", { class: "chart", role: "img", "aria-label": `Log-probability by layer, ${scope}` });
+        home.append(el("figure", {}, el("figcaption", {}, `${scope} (n = ${rows[0].n})`), chart));
+        await draw(chart, data.specs.trajectory, { rows });
+      }
+    },
     scatter() {
       const [name] = chosen("scatter");
       const metric = metricNamed.get(name);
