@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bluffscope.metrics import ANALYSES, LOGPROB, Column, Metric
+from bluffscope.metrics import ANALYSES, ON_REQUEST, Column, Metric
 from bluffscope.table.schema import PAIR_COLUMNS, SCHEMA_VERSION
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "columns.md"
@@ -70,7 +70,7 @@ def table(entries: Iterable[Column | Metric], first: str) -> str:
 def page() -> str:
     """The whole page."""
     parts = [INTRODUCTION, "## The pair\n", table(PAIR_COLUMNS, "Column")]
-    for analysis in (*ANALYSES, LOGPROB):
+    for analysis in (*ANALYSES, *ON_REQUEST):
         columns = "l{layer}_{view}_{metric}" if analysis.per_layer else "{metric}_{fact|hall|diff}"
         parts.append(f"## {analysis.title}: `{columns}`\n")
         whole = table(analysis.of_pair, "Column") if analysis.of_pair else ""

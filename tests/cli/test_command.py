@@ -113,7 +113,8 @@ def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder
     assert rate.startswith("Rate: ")
     assert rate.endswith(" samples/sec")
     assert outcome.out.startswith("Summary of 5 pairs")
-    total, stages, memory, lint, health, run, report = outcome.out.splitlines()[-7:]
+    total, stages, memory, lint, health, hint, run, report = outcome.out.splitlines()[-8:]
+    assert hint.startswith("Hint: stability is ")  # of random features
     assert lint == "Lint: 2 warnings (conflicting facts: 2 pairs; few clusters); see manifest.json"
     assert health.startswith("Health: UNSOUND: ") and health.endswith("verdicts are shown anyway (--allow-unsound)")
     assert total.startswith("Total time: ")

@@ -152,7 +152,8 @@ def test_analyze_withholds_verdicts_of_an_unsound_run_unless_allowed(tiny_flags,
     flags = [str(flag) for flag in tiny_flags]
     assert main(["analyze", *flags]) == 4
     said = capsys.readouterr().out
-    assert "error: explained variance, layer 0: " in said
+    assert "error: relative error, layer 3: " in said
+    assert "warning: explained variance, layer 0: " in said  # five pairs are no evidence
     assert "verdicts are withheld" in said
     health = json.loads((tmp_path / "run" / "manifest.json").read_text())["health"]
     assert (health["status"], health["allowed"]) == ("unsound", False)

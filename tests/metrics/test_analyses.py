@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bluffscope.host.noise import unit_noise
-from bluffscope.metrics import ANALYSES, LOGPROB
+from bluffscope.metrics import ANALYSES, ON_REQUEST
 from bluffscope.metrics import consistency as CONSISTENCY  # noqa: N812
 from bluffscope.metrics import stability as STABILITY  # noqa: N812
 from bluffscope.metrics.active import padded
@@ -263,5 +263,7 @@ def test_the_analyses_give_the_columns_that_the_schema_declares():
     measured = measurement(*states, noise_sweep=(0.5,), noise_draws=1)
     given_names = {name for analysis in ANALYSES for name in analysis.function(measured)}
     assert given_names == {
-        column.name for column in measured_columns((3, 1, 2), (0.5,)) if column.section != LOGPROB.name
+        column.name
+        for column in measured_columns((3, 1, 2), (0.5,))
+        if column.section not in {analysis.name for analysis in ON_REQUEST}
     }

@@ -10,7 +10,7 @@ import pytest
 
 import tiny
 from bluffscope.host.stopwatch import Stopwatch
-from bluffscope.metrics import ANALYSES, LOGPROB
+from bluffscope.metrics import ANALYSES, ON_REQUEST
 from bluffscope.metrics.declaration import Column
 from bluffscope.pipeline.build import build_worker
 from bluffscope.records import PAIRS, Arrangement, Shard, joined
@@ -56,10 +56,10 @@ def both_sides(pairs):
 @pytest.mark.parametrize("position", ["last", "completion-mean"])
 def test_single_texts_have_the_same_numbers_as_the_two_sides_of_a_pair(tiny_model, tiny_saes, strategy, position):
     pairs = as_pairs(tiny.PAIRS)
-    options = {"strategy": strategy, "position": position, "logprob": True, "dtype": "float64"}
+    options = {"strategy": strategy, "position": position, "logprob": True, "trajectory": "on", "dtype": "float64"}
     expected = measure(make_worker(tiny_model, tiny_saes, **options), pairs)
     config = options_of(tiny_model, tiny_saes, **options)
-    analyses = [analysis for analysis in (*ANALYSES, LOGPROB) if analysis.name != OF_THE_PROMPT]
+    analyses = [analysis for analysis in (*ANALYSES, *ON_REQUEST) if analysis.name != OF_THE_PROMPT]
     worker = build_worker(
         config,
         analyses,
@@ -75,14 +75,18 @@ def test_single_texts_have_the_same_numbers_as_the_two_sides_of_a_pair(tiny_mode
     assert found["text_id"].to_list() == [text.id for text in texts]
     compared = 0
     for column in measured_columns(LAYERS, arrangement=TEXTS):
+        if column.name.endswith("_prompt_cosine"):  # a single text has no prompt to compare with
+            assert found[column.name].null_count() == len(texts)
+            continue
         if column.section in (OF_THE_PROMPT, "stability"):  # noise follows from the name of the item and view
             continue
         for offset, side in enumerate(("fact", "hall")):
             layer, _, metric = column.name.partition("_")
-            name = f"{layer}_{side}_{metric}" if column.section == "layer_sensitivity" else f"{column.name}_{side}"
+            by_layer = column.section in ("layer_sensitivity", "trajectory")
+            name = f"{layer}_{side}_{metric}" if by_layer else f"{column.name}_{side}"
             assert_same(found[column.name].gather_every(2, offset), expected[name], name)
             compared += 1
-    assert compared == 2 * (10 * len(LAYERS) + 1 + 2 + 2)
+    assert compared == 2 * ((10 + 5) * len(LAYERS) + 1 + 2 + 2)
     assert found["stability"].null_count() < len(texts)
     for offset, side in enumerate(("fact", "hall")):
         assert found["text_tokens"].gather_every(2, offset).to_list() == expected[f"{side}_tokens"].to_list()

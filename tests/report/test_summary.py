@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from bluffscope.metrics import ANALYSES, LAYER_METRICS
+from bluffscope.metrics import ANALYSES
 from bluffscope.report import render_summary, shape_table, summarize
 from bluffscope.report.labels import (
     OTHER_GROUP,
@@ -169,6 +169,7 @@ def test_shape_classes_are_counted_by_layer_with_undefined_ones():
 
 def test_the_report_groups_metrics_by_the_analysis_that_declares_them():
     assert group_title("gini", 5) == "Layer sensitivity, layer 5"
+    assert group_title("lens_rank", 5) == "Trajectory, layer 5"
     for name, title in {
         "centroid_drift": "Semantic misalignment",
         "axis_twist": "Semantic misalignment",
@@ -177,6 +178,7 @@ def test_the_report_groups_metrics_by_the_analysis_that_declares_them():
         "entropy": "Entropy",
         "cross_layer_consistency": "Cross-layer",
         "cross_layer_alignment": "Cross-layer",
+        "lens_rank": OTHER_GROUP,  # the same
         "logprob": "Log-probability",
         "logprob_per_token": "Log-probability",
         "my_own": OTHER_GROUP,
@@ -186,8 +188,10 @@ def test_the_report_groups_metrics_by_the_analysis_that_declares_them():
         assert group_title(name, None) == title
     assert group_title("my_own", 5) == f"{OTHER_GROUP}, layer 5"
     names = [column.name for column in table_columns([0, 11], [0.3])]
-    of_pairs = [metric for analysis in ANALYSES if not analysis.per_layer for metric in analysis.metrics]
-    assert len(metric_pairs(names)) == 2 * len(LAYER_METRICS) + len(of_pairs) + 1
+    counts = {
+        per_layer: sum(len(a.metrics) for a in ANALYSES if a.per_layer is per_layer) for per_layer in (True, False)
+    }
+    assert len(metric_pairs(names)) == 2 * counts[True] + counts[False] + 1
 
 
 def test_the_terminal_summary_shows_every_metric_and_domain_in_100_columns():

@@ -83,6 +83,7 @@ def test_every_column_says_what_it_is():
         if column.low is not None and column.high is not None:
             assert column.low < column.high
     assert {metric.unit for metric in METRICS if metric.kind == "float"} == {
+        "bits",
         "degrees",
         "nats",
         "activation units",

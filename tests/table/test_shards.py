@@ -119,14 +119,16 @@ def test_residuals_are_kept_only_when_asked_for(tmp_path):
     folder = run_with(tmp_path / "run", [rows[:2], rows[2:]], residuals=True)
     merge(folder, 2, COLUMNS, {}, keep_residuals=True)
     run = read_run(folder.path)
-    assert run.residuals.collect().to_dicts() == [{"pair_id": r["pair_id"], **e} for r in rows for e in r["_residuals"]]
+    assert run.kept_residuals.collect().to_dicts() == [
+        {"pair_id": r["pair_id"], **e} for r in rows for e in r["_residuals"]
+    ]
     assert not (folder.path / "quarantine.parquet").exists()
     assert run.quarantine.is_empty() and run.quarantine.columns[-1] == "reason"
 
     folder = run_with(tmp_path / "without", [[row(0)]])
     merge(folder, 1, COLUMNS, {})
     with pytest.raises(InputError, match="residuals.parquet is missing"):
-        _ = read_run(folder.path).residuals
+        _ = read_run(folder.path).kept_residuals
 
 
 def test_a_run_whose_every_pair_is_quarantined_has_an_empty_table(tmp_path):

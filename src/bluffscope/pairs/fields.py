@@ -28,6 +28,7 @@ MOST_CARRIED: Final = 1000
 _RESULT_COLUMNS: Final = frozenset(
     {"pair_id", "index", "group", "view", "layer", "feature", "activation"}
     | {f"{view}_{column}" for view in VIEWS for column in ("tokens", "read_token")}
+    | {metric.name for metric in LOGPROB.of_pair}
 )
 _OPEN: Final = {*LOGPROB.metrics, *(metric for metric in METRICS if metric.swept)}
 _METRIC_NAMES: Final = "|".join(f"{re.escape(metric.name)}{'.*' if metric in _OPEN else ''}" for metric in METRICS)

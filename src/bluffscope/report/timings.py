@@ -28,7 +28,8 @@ def read_timings(manifest: Mapping[str, Any], total: float | None = None) -> Tim
     """
     taken: Mapping[str, float] = manifest.get("timings", {})
     measured = taken.get("total")
-    stages = {name: seconds for name, seconds in taken.items() if name != "total"}
+    # most runs have no lens
+    stages = {name: seconds for name, seconds in taken.items() if name != "total" and (seconds or name != "lens")}
     if fidelity := (manifest.get("fidelity") or {}).get("seconds"):
         stages["fidelity"] = fidelity
     if total is not None and measured is not None:
