@@ -298,6 +298,7 @@ def test_no_folder_or_file_has_a_name_that_says_nothing():
 
 NAMING_METRICS = {
     "report.dashboard",  # the panels that it shows
+    "report.contents",  # the picture of the logit lens
     "report.summary",  # cross tables of shape classes
     "compare.tables",  # tolerances that follow from how a metric is computed
     "compare.bench.parts",  # the reference's geometry

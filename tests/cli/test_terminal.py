@@ -110,7 +110,7 @@ def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(command, start, tmp_path)
     text = said.decode()
     bar, summary = text[: text.index("Summary of")], text[text.index("Summary of") :]
     # What takes less than a tenth of a second may not be drawn.
-    doing = ["Starting", "Loading the model and its SAEs", "samples/sec", "Report: "]
+    doing = ["Starting", "Loading the model", "samples/sec", "Report: "]
     assert sorted(map(bar.index, doing)) == list(map(bar.index, doing))
     assert "/400 samples | Rate: " in bar
     assert "\x1b[?25l" in bar  # the cursor is hidden while the bar moves,

@@ -153,7 +153,7 @@ def test_log_probabilities_are_verified_where_they_are_asked_for(call, flags, mo
     outcome = call("verify", *flags, "--logprob", "--dtype", "float64")
     assert outcome.code == 1
     assert "Strategies differ in float64: batched, packed from sequential" in outcome.out
-    assert re.search(r"packed: \d+ cells of 6 columns differ", outcome.out)
+    assert re.search(r"packed: \d+ cells of [67] columns differ", outcome.out)
 
 
 @pytest.mark.process

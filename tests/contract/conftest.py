@@ -45,7 +45,7 @@ def call(capsys, monkeypatch) -> Callable[..., Outcome]:
     monkeypatch.setattr(bluffscope.api.closing, "_report", lambda *_: None)
     load, kept = bluffscope.pipeline.build.load_parts, {}
 
-    def load_once(config, check=None):
+    def load_once(config, check=None, *given):
         names = (config.model.model, config.model.sae, config.model.layers, config.model.dtype)
         if names not in kept:
             kept[names] = load(config)

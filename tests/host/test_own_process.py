@@ -85,4 +85,4 @@ def test_the_command_sets_it_before_torch_is_loaded_and_the_library_never():
         return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, timeout=120, check=False).returncode
 
     assert code("from bluffscope.cli.main import main; main(['--version'])") == 1
-    assert code("import bluffscope.api") == 2
+    assert code("from bluffscope.api import run") == 2

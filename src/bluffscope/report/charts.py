@@ -158,13 +158,11 @@ def trajectory(low: float, high: float) -> Spec:
     }
     scale = {"domain": [low, high], "zero": False}
     middle, lower = (_numbers(field, "nats a token", scale) for field in ("mean", "lo"))
-    ends = {"y": lower, "y2": {"field": "hi"}}
-    tips = _tips("layer", "view", "mean", "lo", "hi", "n")
     point = {"type": "point", "filled": True, "size": 40, "opacity": 1}
     layers = [
-        {"mark": {"type": "area", "opacity": 0.2}, "encoding": {**encoding, **ends}},
+        {"mark": {"type": "area", "opacity": 0.2}, "encoding": {**encoding, "y": lower, "y2": {"field": "hi"}}},
         {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {**encoding, "y": middle}},
-        {"mark": point, "encoding": {**encoding, "y": middle, "tooltip": tips}},
+        {"mark": point, "encoding": {**encoding, "y": middle, "tooltip": _tips("layer", "view", "mean", "n")}},
     ]
     return _chart("Log-probability of the completions through the logit lens, by layer", layers, 240)
 
