@@ -51,7 +51,7 @@ class Found(dict[tuple[str, int | None], dict]):
     """Its warnings too: what is an error in the embedded model may cost a real one little."""
 
 
-@pytest.fixture(params=["demo", "smollm2-135m"])
+@pytest.fixture(params=["demo", pytest.param("smollm2-135m", marks=pytest.mark.soak)])
 def sound(request) -> Sound:
     """The embedded model, in which every layer is another, and a real one, in which neighbours are alike."""
     if request.param == "demo":
