@@ -72,7 +72,7 @@ def test_a_model_in_memory_gives_the_table_of_its_folder_bit_for_bit_and_is_unto
     assert tables[0].equals(by_name)
 
 
-@pytest.mark.parametrize("strategy", ["packed", "separate"])
+@pytest.mark.parametrize("strategy", ["packed", pytest.param("separate", marks=pytest.mark.thorough)])
 def test_log_probabilities_too_and_a_model_without_its_head_where_none_is_needed(tiny_model, tiny_saes, strategy):
     model, tokenizer = loaded(tiny_model)
     options = {"sae": tiny_saes, "logprob": True, "strategy": strategy, "layers": (0,), "noise_draws": 1}

@@ -139,9 +139,8 @@ def open_scorer(
     parts = load_parts(config)
     cure = "say where those are with --model, --revision and --sae"
     refuse_others(detector.about, parts, f"the detector {detector.path}", cure)
-    if (
-        config.measure.needs_head and TRAJECTORY not in analyses
-    ):  # loaded whole, so that its hash is that of the training; the head has done its part
+    # loaded whole, so that its hash is that of the training; the head has done its part
+    if config.measure.needs_head and TRAJECTORY not in analyses:
         body: Any = parts.model.network.base_model
         parts = replace(parts, model=replace(parts.model, network=body))
         config = replace(config, measure=replace(config.measure, logprob=False, trajectory="off"))

@@ -217,7 +217,11 @@ def _check_sites(layer: int, coder: Coder, point: HookPoint, given: Activations,
     if not rivals:
         return found("hook point", "note", "nowhere else to try it", layer=layer, own=_name(own, point))
     best = max(rivals, key=lambda site: rivals[site])
-    compared = Comparison.of(fit(coder, given, best, point), here)
+    there = fit(coder, given, best, point)
+    if not there.enough:
+        seen = f"activations at {best} are not finite"
+        return found("hook point", "note", seen, layer=layer, own=_name(own, point))
+    compared = Comparison.of(there, here)
     severity = compared.severity("hook point")
     seen = f"{compared.there:.2f} at {best}, {compared.here:.2f} here"
     seen = f"next best {seen}" if severity == "ok" else f"explained variance {seen}"

@@ -22,6 +22,7 @@ from bluffscope.model.hooks import find_blocks
 from bluffscope.model.load import (
     LanguageModel,
     attentions,
+    blocks_of,
     check_causal,
     check_vocabulary,
     truncate,
@@ -146,12 +147,7 @@ class GivenModel:
             network = _as_needed(whole, head, name)
             config: PretrainedConfig = network.config
             full_layers = self.depth
-            blocks = full_layers if blocks is None else blocks
-            if blocks > full_layers:
-                raise InputError(
-                    f"layer {blocks - 1}: {name} has {full_layers} layers, 0 to {full_layers - 1}; choose among them "
-                    "with --layers, or give SAEs that were trained on this model"
-                )
+            blocks = blocks_of(name, full_layers, blocks)
             _set_attention(network)
             _cut(network, full_layers, blocks)
             truncate(config, blocks)

@@ -95,7 +95,7 @@ class Lens:
         Args:
             states: the residual stream of each layer there.
             final: the model's own states there, behind its tail.
-            tokens: the token that follows each.
+            tokens: the token that follows each; at least one.
 
         Returns:
             The readings by layer, and the log-probabilities of the tokens as the model itself gives them, in nats.
@@ -115,7 +115,7 @@ class Lens:
                     parts[layer].append(_reading(logits, likely, tokens[block]))
                 else:
                     parts[layer].append(reading)
-        return {layer: LensReading.joined(found) for layer, found in parts.items()}, torch.cat([own[0][:0], *own])
+        return {layer: LensReading.joined(found) for layer, found in parts.items()}, torch.cat(own)
 
     @torch.inference_mode()
     def _watched(self, model: LanguageModel, final: HookPoint) -> tuple[list[nn.Module], torch.Tensor, torch.Tensor]:

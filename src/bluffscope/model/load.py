@@ -121,12 +121,7 @@ def load_model(
 
         config = _load_config(name, location, revision)
         full_layers, stored = int(config.num_hidden_layers), config.dtype
-        blocks = full_layers if blocks is None else blocks
-        if blocks > full_layers:
-            raise InputError(
-                f"layer {blocks - 1}: {name} has {full_layers} layers, 0 to {full_layers - 1}; choose among them with "
-                "--layers, or give SAEs that were trained on this model"
-            )
+        blocks = blocks_of(name, full_layers, blocks)
         if quantize != "none" and getattr(config, "quantization_config", None):
             raise InputError(f"--quantize {quantize}: {name} is quantised already; leave it out")
         truncate(config, blocks)
@@ -227,6 +222,20 @@ def _load_config(name: str, location: str, revision: str | None) -> PretrainedCo
         config = language_config(name, config)
     check_causal(name, config)
     return config
+
+
+def blocks_of(name: str, depth: int, asked: int | None) -> int:
+    """How many blocks of a model are loaded: as many as are asked for, or all of them.
+
+    Raises:
+        InputError: it has fewer.
+    """
+    if asked is not None and asked > depth:
+        raise InputError(
+            f"layer {asked - 1}: {name} has {depth} layers, 0 to {depth - 1}; choose among them with --layers, or give "
+            "SAEs that were trained on this model"
+        )
+    return depth if asked is None else asked
 
 
 def check_causal(name: str, config: PretrainedConfig) -> None:

@@ -126,13 +126,7 @@ class Contents(RunTables):
         )
         whole = texts.with_columns(scope=pl.lit(POOLED))
         both = pl.concat([whole, texts]) if texts["scope"].n_unique() > 1 else whole
-        mean, half = pl.col("value").mean(), 1.96 * pl.col("value").std() / pl.len().sqrt()
-        return (
-            both.unpivot(["fact", "hallucination"], index=["scope", "s"], variable_name="view")
-            .drop_nulls("value")
-            .group_by("scope", "s", "view", maintain_order=True)
-            .agg(mean=mean, n=pl.len(), lo=mean - half, hi=mean + half)
-        )
+        return _means(both, "s")
 
     @cached_property
     def trajectory(self) -> pl.DataFrame:
@@ -158,15 +152,7 @@ class Contents(RunTables):
             for name, chosen in scopes.items()
             for layer, pair in sorted(by_layer.items())
         ]
-        mean, half = pl.col("value").mean(), 1.96 * pl.col("value").std() / pl.len().sqrt()
-        return (
-            pl.concat(parts)
-            .unpivot(["fact", "hallucination"], index=["scope", "layer"], variable_name="view")
-            .drop_nulls("value")
-            .group_by("scope", "layer", "view", maintain_order=True)
-            .agg(mean=mean, n=pl.len(), lo=mean - half, hi=mean + half)
-            .drop_nulls("lo")
-        )
+        return _means(pl.concat(parts), "layer").drop_nulls("lo")
 
     def _domain(self) -> pl.Expr:
         """Each pair's domain, called as the statistics call it."""
@@ -182,6 +168,22 @@ class Contents(RunTables):
             return bool(self.health.withheld)
         stopped = self.stats["verdict"] == "withheld"
         return stopped.all() or (bool(self.health.withheld) and not (self.health.of_saes and stopped.any()))
+
+
+def _means(texts: pl.DataFrame, along: str) -> pl.DataFrame:
+    """scope, `along`, view, mean, n, lo, hi: means of both texts' values with their 95 % intervals.
+
+    Args:
+        texts: scope, `along`, fact, hallucination.
+        along: the column that is drawn along the axis.
+    """
+    mean, half = pl.col("value").mean(), 1.96 * pl.col("value").std() / pl.len().sqrt()
+    return (
+        texts.unpivot(["fact", "hallucination"], index=["scope", along], variable_name="view")
+        .drop_nulls("value")
+        .group_by("scope", along, "view", maintain_order=True)
+        .agg(mean=mean, n=pl.len(), lo=mean - half, hi=mean + half)
+    )
 
 
 def read_contents(source: str | Path | RunTables) -> Contents:

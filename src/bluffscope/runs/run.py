@@ -261,9 +261,10 @@ def _finish(
                 metadata = table_metadata(config, session.identity)
                 merged = merge(folder, count, session.loaded.columns, metadata, config.output.keep_residuals, check)
                 _log_quarantine(folder)
-    hints += noise_hints(config, Run(folder.path).metrics)
+    measured = Run(folder.path)
+    hints += noise_hints(config, measured.metrics)
     with stopwatch.stage("health"):
-        health = _health(session, folder, merged)
+        health = _health(session, measured, merged)
     sessions = session.among(merged.sessions)
     manifest = run_manifest(config, session.source, session.scan, session.crew, merged, sessions, lint)
     manifest = folder.write_manifest({**manifest, "hints": hints, "health": health.entry()})
@@ -271,9 +272,9 @@ def _finish(
     return RunResult(folder.path, merged, manifest)
 
 
-def _health(session: Session, folder: RunFolder, merged: MergeResult) -> Health:
+def _health(session: Session, run: Run, merged: MergeResult) -> Health:
     """The health gate, on the finished tables and on a few texts read again where the model is."""
-    run, loaded, engine = Run(folder.path), session.loaded, session.config.engine
+    loaded, engine = session.loaded, session.config.engine
     try:
         inspection = session.crew.ask(
             partial(inspect, sample=Sample.of_run(session.source, run.metrics, engine.shard_pairs))
