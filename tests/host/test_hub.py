@@ -11,7 +11,7 @@ import httpx
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import logging as hub_logging
-from huggingface_hub.utils import tqdm
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, tqdm
 
 import hub_cache
 from bluffscope.host import hub
@@ -112,6 +112,17 @@ def test_failures_that_are_not_the_hub_s_are_not_blamed_on_it():
     assert hub.refusal(error, "org/model") is None
 
 
+@pytest.fixture
+def bars_shown():
+    """Bars of downloads, whatever the process was set to."""
+    hidden = are_progress_bars_disabled()
+    enable_progress_bars()
+    yield
+    if hidden:
+        disable_progress_bars()
+
+
+@pytest.mark.usefixtures("bars_shown")
 def test_how_far_a_download_is_gets_reported_in_place_of_a_bar(capsys):
     told = []
     bar = {"total": 4_000_000, "unit": "B", "unit_scale": True, "desc": "w.bin", "disable": False, "mininterval": 0}
