@@ -15,7 +15,8 @@ import tiny
 from bluffscope.api import run
 from bluffscope.cli.dry_run import duration
 from bluffscope.config import DataOptions, EngineOptions, ForecastOptions, MeasureOptions, ModelOptions, RunConfig
-from bluffscope.runs.forecast import GPUS, forecast
+from bluffscope.runs.forecast import forecast
+from bluffscope.runs.gpus import GPUS
 
 
 @pytest.fixture

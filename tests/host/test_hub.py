@@ -10,8 +10,8 @@ import threading
 import httpx
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, tqdm
+from huggingface_hub.utils import logging as hub_logging
 
 import hub_cache
 from bluffscope.host import hub

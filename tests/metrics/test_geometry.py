@@ -11,9 +11,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bluffscope.metrics import angles
+from bluffscope.metrics import angles, spectrum
 from bluffscope.metrics import geometry as fast
-from bluffscope.metrics.geometry import measure_geometry
+from bluffscope.metrics.geometry import Geometry
 from bluffscope.metrics.sensitivity import shape_class
 from bluffscope.records import Features
 from bluffscope.reference import geometry as slow
@@ -31,6 +31,11 @@ def features(reads, d_sae):
         values=torch.tensor([a for read in ordered for _, a in read], dtype=torch.float64),
         d_sae=d_sae,
     )
+
+
+def measure_geometry(features, decoder):
+    """What is measured, as arrays."""
+    return Geometry(*(part.numpy() for part in fast.measure_geometry(features, decoder)))
 
 
 def d_by_d(read, decoder):
@@ -120,10 +125,12 @@ READS = st.lists(st.dictionaries(st.integers(0, 11), MASSES, max_size=12), min_s
 
 
 @settings(deadline=None, max_examples=300)
-@given(dictionaries(), READS)
-def test_geometry_equals_the_eigendecomposition_of_the_d_by_d_matrix(decoder, reads):
+@given(dictionaries(), READS, st.sampled_from(["cpu", "cuda"]))
+def test_geometry_equals_the_eigendecomposition_of_the_d_by_d_matrix(decoder, reads, layout):
     assume(not any(borderline(read, decoder) for read in reads))
-    found = measure_geometry(features(reads, 12), torch.from_numpy(decoder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spectrum, "layout", lambda _: layout)
+        found = measure_geometry(features(reads, 12), torch.from_numpy(decoder))
     for at, read in enumerate(reads):
         check(read, decoder, found, at)
 
@@ -162,9 +169,12 @@ def mixed_reads(rng, count=70):
     ]
 
 
+@pytest.mark.parametrize("layout", ["cpu", "cuda"])
 @pytest.mark.parametrize("cells", [1, 2000, 1 << 22])
-def test_reads_of_mixed_sizes_do_not_touch_each_other(cells, monkeypatch):
-    monkeypatch.setattr(fast, "_BLOCK_CELLS", cells)
+def test_reads_of_mixed_sizes_do_not_touch_each_other(cells, layout, monkeypatch):
+    monkeypatch.setattr(spectrum, "layout", lambda _: layout)
+    monkeypatch.setitem(fast.STACKED_CELLS, layout, cells)
+    monkeypatch.setattr(fast, "GROUPED_CELLS", cells)
     rng = np.random.default_rng(0)
     reads, decoder = mixed_reads(rng), rng.normal(size=(120, 16))
     found = measure_geometry(features(reads, 120), torch.from_numpy(decoder))
@@ -176,19 +186,31 @@ def test_reads_of_mixed_sizes_do_not_touch_each_other(cells, monkeypatch):
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 9), st.sampled_from([1, 100, 1000, 10**6]))
-def test_blocks_hold_every_read_with_a_feature_once_and_only_like_sizes(counts, d_model, cells):
+@given(
+    st.lists(st.integers(0, 40), max_size=30),
+    st.integers(1, 9),
+    st.sampled_from([1, 100, 1000, 10**6]),
+    st.sampled_from(["cpu", "cuda"]),
+)
+def test_groups_hold_every_read_with_a_feature_once_and_fit_into_memory(counts, d_model, cells, layout):
     counts = np.array(counts, dtype=np.int64)
-    before, fast._BLOCK_CELLS = fast._BLOCK_CELLS, cells
-    try:
-        blocks = list(fast._blocks(counts, d_model))
-    finally:
-        fast._BLOCK_CELLS = before
-    assert sorted(read for block in blocks for read in block.tolist()) == np.flatnonzero(counts).tolist()
-    for block in blocks:
-        assert counts[block].max() <= 1.25 * counts[block].min() + 4
-        assert len(block) == 1 or len(block) * counts[block].max() * d_model <= cells
-    assert all(counts[one].max() <= counts[other].min() for one, other in pairwise(blocks))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fast.STACKED_CELLS, layout, cells)
+        patch.setattr(fast, "GROUPED_CELLS", cells)
+        groups = list(fast._groups(counts, d_model, layout))
+        stacks = [[*fast._stacks(group, int(counts[group].max()) * d_model, layout)] for group in groups]
+    assert sorted(read for group in groups for read in group.tolist()) == np.flatnonzero(counts).tolist()
+    for group, parts in zip(groups, stacks, strict=True):
+        assert np.concatenate(parts).tolist() == group.tolist()
+        for part in parts:
+            assert len(part) == 1 or len(part) * counts[group].max() * d_model <= cells
+        assert counts[group].min() > 1 or counts[group].max() == 1  # one feature has no shape
+        if layout == "cpu":
+            assert len(parts) == 1
+            assert counts[group].max() <= 1.25 * counts[group].min() + 4
+        else:
+            assert len(group) == 1 or len(group) * min(d_model, counts[group].max()) ** 2 <= cells
+    assert all(counts[one].max() <= counts[other].min() for one, other in pairwise(groups))
 
 
 def test_masses_scale_out_and_the_order_of_features_means_nothing():
@@ -225,14 +247,15 @@ def test_angles_and_cosines_are_the_reference_s_and_keep_their_ranges(left, righ
         (angles.line_angle, slow.line_angle, 0, 90),
         (angles.cosine, slow.cosine, -1, 1),
     ):
-        got, expected = float(ours(left[None], right[None])[0]), theirs(left, right)
+        one, other = (torch.from_numpy(side)[None] for side in (left, right))
+        got, expected = float(ours(one, other)[0]), theirs(left, right)
         assert got == pytest.approx(math.nan if expected is None else expected, abs=1e-9, nan_ok=True)
         assert math.isnan(got) or low <= got <= high + 1e-9
-        assert got == pytest.approx(float(ours(right[None], left[None])[0]), abs=1e-9, nan_ok=True)
+        assert got == pytest.approx(float(ours(other, one)[0]), abs=1e-9, nan_ok=True)
 
 
 def test_angles_stay_exact_where_an_arccos_would_say_zero():
-    u, v = np.array([[1.0, 0.0]]), np.array([[1.0, 1e-10]])
+    u, v = torch.tensor([[[1.0, 0.0]], [[1.0, 1e-10]]], dtype=torch.float64)
     assert angles.angle(u, v)[0] == pytest.approx(math.degrees(1e-10), rel=1e-6)
     assert angles.line_angle(u, -v)[0] == pytest.approx(math.degrees(1e-10), rel=1e-6)
     assert angles.angle(u, u)[0] == 0
@@ -245,10 +268,12 @@ def test_shape_classes_are_the_reference_s(elongation, sphericity):
     assert shape_class(elongation, sphericity) == slow.shape_class(*arguments)
 
 
-def test_a_matrix_that_cannot_be_decomposed_is_undefined_and_its_neighbours_are_not():
+@pytest.mark.parametrize("layout", ["cpu", "cuda"])
+def test_a_matrix_that_cannot_be_decomposed_is_undefined_and_its_neighbours_are_not(layout, monkeypatch):
     """Decoders of an SAE with weights at the end of the range: LAPACK does not converge."""
+    monkeypatch.setattr(spectrum, "layout", lambda _: layout)
     good = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))
-    values, top = fast._eigenvalues_and_top(torch.stack([good, torch.full_like(good, torch.nan), good]))
+    values, top = spectrum.eigenvalues_and_top(torch.stack([good, torch.full_like(good, torch.nan), good]))
     assert values[1].isnan().all() and top[1].isnan().all()
     for place in (0, 2):
         torch.testing.assert_close(values[place], torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))

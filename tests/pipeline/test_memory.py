@@ -43,7 +43,8 @@ def test_the_weights_of_an_sae_are_predicted_to_the_byte():
 
 def test_bounds_are_those_of_the_code_that_they_describe():
     assert memory.DENSE_CELLS == coder._DENSE_CELLS
-    assert memory.BLOCK_CELLS == geometry._BLOCK_CELLS
+    assert {**geometry.STACKED_CELLS, "mps": geometry.STACKED_CELLS["cpu"]} == memory.STACKED_CELLS
+    assert memory.GROUPED_CELLS == geometry.GROUPED_CELLS
     assert memory.HEAD_BLOCK == head.SLICE_BYTES
 
 

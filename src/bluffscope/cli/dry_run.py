@@ -63,13 +63,13 @@ def _table(found: Forecast) -> Table:
 
 def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
     from bluffscope.linter.clusters import cluster_findings
-    from bluffscope.runs.forecast import REACHED
+    from bluffscope.runs.gpus import CORES_A_GPU, REACHED
 
     yield "Measured here: matrix products, geometry, tokenising and reading. Not included: linter and report."
     if found.there:
         yield (
             f"Assumed of {found.there.name}: {REACHED['gpu']:.0%} of its published peak for {found.planned.dtype}, "
-            "and a processor like this one for each."
+            f"geometry by arithmetic, and {CORES_A_GPU} cores like one of this processor's for each."
         )
         if found.planned.dtype == "float32":
             yield "float32 does not use the tensor cores; --dtype bfloat16 does."

@@ -6,6 +6,8 @@ A definition rather than a computation, so the engine and the reference implemen
 from __future__ import annotations
 
 import hashlib
+import threading
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,5 +23,20 @@ def unit_noise(seed: int, pair_id: str, view: View, layer: int, draw: int, *, to
     """
     name = f"{seed}\x1f{pair_id}\x1f{view}\x1f{layer}\x1f{draw}".encode()
     digest = hashlib.blake2b(name, digest_size=16).digest()
-    key = np.frombuffer(digest, dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).standard_normal((tokens, d_model))
+    bits = _philox()
+    # One that was just made with this key; making it takes as long as drawing a thousand numbers.
+    fresh: Any = _FRESH | {"state": {"counter": _START, "key": np.frombuffer(digest, dtype=np.uint64)}}
+    bits.state = fresh
+    return np.random.Generator(bits).standard_normal((tokens, d_model))
+
+
+_START: Final = np.zeros(4, np.uint64)
+_FRESH: Final = {"bit_generator": "Philox", "buffer": _START, "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
+_of_thread = threading.local()
+
+
+def _philox() -> np.random.Philox:
+    """This thread's bit generator."""
+    if not hasattr(_of_thread, "bits"):
+        _of_thread.bits = np.random.Philox()
+    return _of_thread.bits

@@ -65,16 +65,21 @@ def padded(features: Features) -> tuple[torch.Tensor, torch.Tensor]:
 
     Equal activations keep the order of their indices; slots beyond a read's own features hold 0 and -1.
     """
+    values, order = rectangle(features, features.values.double(), 0).sort(dim=1, descending=True, stable=True)
+    return values, rectangle(features, features.indices, -1).gather(1, order)
+
+
+def rectangle(features: Features, values: Float[torch.Tensor, " active"], empty: float) -> torch.Tensor:
+    """What belongs to each active feature as a rectangle (read, active), in the order of the indices.
+
+    Args:
+        features: of the reads.
+        values: one for each active feature.
+        empty: what fills the slots beyond a read's own features.
+    """
     counts = features.counts
-    width = int(counts.max()) if len(counts) else 0
-    shape = (len(counts), width)
-    row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    column = torch.arange(len(features.indices), device=counts.device) - features.indptr[:-1][row]
-    # MPS has no float64; the rectangles are small, so they go to the CPU, where metrics are computed
-    values = torch.zeros(shape, dtype=torch.float64)
-    indices = torch.full(shape, -1, dtype=torch.int64)
-    row, column = row.cpu(), column.cpu()
-    values[row, column] = features.values.cpu().double()
-    indices[row, column] = features.indices.cpu()
-    values, order = values.sort(dim=1, descending=True, stable=True)
-    return values, indices.gather(1, order)
+    row = torch.repeat_interleave(counts)
+    column = torch.arange(len(row), device=row.device) - features.indptr[:-1][row]
+    filled = values.new_full((len(counts), int(counts.max()) if len(counts) else 0), empty)
+    filled[row, column] = values
+    return filled

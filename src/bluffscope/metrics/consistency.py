@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from bluffscope.metrics.angles import cosine
 from bluffscope.metrics.declaration import Analysis, Metric, Values
-from bluffscope.metrics.measurement import Measurement
+from bluffscope.metrics.measurement import AtReads, Measurement
 from bluffscope.records import Features
+
+if TYPE_CHECKING:
+    import torch
 
 
 def compared_layers(layers: tuple[int, ...]) -> tuple[int, int] | None:
@@ -26,33 +32,33 @@ def cross_layer(measurement: Measurement) -> dict[str, Values]:
     Two dictionaries share no index, so `cross_layer_consistency` is kept only for comparison with
     earlier work; reconstructions share the residual basis, so `cross_layer_alignment` has a meaning.
     """
-    consistency = np.full(len(measurement.read_view), np.nan)
-    alignment = consistency.copy()
+    undefined = np.full(len(measurement.read_view), np.nan)
+    consistency: AtReads = undefined
+    alignment: AtReads = undefined
     if layers := compared_layers(measurement.layers):
         middle, last = (measurement.states[layer] for layer in layers)
         if middle.features.d_sae == last.features.d_sae:
             consistency = _feature_cosine(middle.features, last.features)
         if middle.reconstruction.shape == last.reconstruction.shape:
-            alignment = cosine(middle.reconstruction.cpu().double().numpy(), last.reconstruction.cpu().double().numpy())
+            alignment = cosine(middle.reconstruction.double(), last.reconstruction.double())
     return measurement.fact_hall_diff("cross_layer_consistency", consistency) | measurement.fact_hall_diff(
         "cross_layer_alignment", alignment
     )
 
 
-def _feature_cosine(left: Features, right: Features) -> np.ndarray:
+def _feature_cosine(left: Features, right: Features) -> torch.Tensor:
     """Cosine of two sparse vectors for every read; NaN where either has no active feature."""
-    reads = len(left.counts)
-    keys, values, norms = [], [], []
-    for features in (left, right):
-        row = np.repeat(np.arange(reads), features.counts.cpu().numpy())
-        value = features.values.cpu().double().numpy()
-        keys.append(row * features.d_sae + features.indices.cpu().numpy())
-        values.append(value)
-        norms.append(np.sqrt(np.bincount(row, weights=value**2, minlength=reads)))
-    _, at_left, at_right = np.intersect1d(*keys, assume_unique=True, return_indices=True)
-    dot = np.bincount(keys[0][at_left] // left.d_sae, weights=values[0][at_left] * values[1][at_right], minlength=reads)
-    product = norms[0] * norms[1]
-    return np.divide(dot, product, out=np.full(reads, np.nan), where=product > 0)
+    import torch  # seconds that reading a declaration should not take
+
+    from bluffscope.metrics.active import rectangle
+
+    # one ascending number for each read and feature
+    here, there = (torch.repeat_interleave(of.counts) * of.d_sae + of.indices for of in (left, right))
+    place = torch.searchsorted(there, here).clamp_max(len(there) - 1)
+    values, others = left.values.double(), right.values.double()
+    common = (values * others[place]).where(there[place] == here, 0) if len(there) else torch.zeros_like(values)
+    lengths = rectangle(left, values, 0).norm(dim=1) * rectangle(right, others, 0).norm(dim=1)
+    return (rectangle(left, common, 0).sum(1) / lengths).where(lengths > 0, math.nan)
 
 
 _NOTE = """**`cross_layer_consistency` is not interpretable**: it compares two dictionaries index by index, and

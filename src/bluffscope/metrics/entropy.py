@@ -20,7 +20,7 @@ def entropy(measurement: Measurement) -> dict[str, Values]:
     values = values[:, :TOP]
     share = values / values.sum(1, keepdim=True)  # 0/0 where nothing is active: NaN, as it should be
     entropies = -share.xlogy(share).sum(1)
-    return measurement.fact_hall_diff("entropy", entropies.where(features.counts.cpu() > 0, math.nan).numpy())
+    return measurement.fact_hall_diff("entropy", entropies.where(features.counts > 0, math.nan))
 
 
 ANALYSIS = Analysis(

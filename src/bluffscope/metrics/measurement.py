@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from bluffscope.metrics.active import ActiveFeatures
     from bluffscope.metrics.geometry import Geometry
+
+
+AtReads: TypeAlias = "np.ndarray | torch.Tensor"
+"""(read,) float64 values, one for each read, wherever they were computed."""
 
 
 def _decomposed(features: Features, decoder: torch.Tensor) -> Geometry:
@@ -83,7 +87,7 @@ class Measurement:
         return self.states[layer]
 
     def geometry(self, layer: int) -> Geometry:
-        """Geometry of the active decoder directions of every read, computed once."""
+        """Geometry of the active decoder directions of every read, computed once, where the model runs."""
         if layer not in self._geometry:
             state = self._state(layer)
             self._geometry[layer] = self.decompose(state.features, state.decoder)
@@ -107,9 +111,10 @@ class Measurement:
         of_item[self.read_item[prompts]] = prompts
         return of_item[self.read_item]
 
-    def by_view(self, values: Float[np.ndarray, " read"]) -> Float[np.ndarray, "item view"]:
+    def by_view(self, values: AtReads) -> Float[np.ndarray, "item view"]:
         """Mean over the reads of each item and view at which the value is defined; NaN where it is at none."""
-        sums, counts = self.totals(self.read_item, self.read_view, values)
+        at_reads = values if isinstance(values, np.ndarray) else values.cpu().numpy()
+        sums, counts = self.totals(self.read_item, self.read_view, at_reads)
         with np.errstate(invalid="ignore"):
             return sums / counts
 
@@ -123,6 +128,6 @@ class Measurement:
         sums = np.bincount(cell, weights=values[defined], minlength=cells)
         return sums.reshape(-1, views), np.bincount(cell, minlength=cells).reshape(-1, views)
 
-    def fact_hall_diff(self, name: str, values: Float[np.ndarray, " read"]) -> dict[str, Values]:
+    def fact_hall_diff(self, name: str, values: AtReads) -> dict[str, Values]:
         """The three columns `{name}_{fact|hall|diff}` of a metric known at every read; diff is hall - fact."""
         return {**self.arrangement.compared(name, self.by_view(values))}

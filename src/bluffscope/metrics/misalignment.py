@@ -9,8 +9,10 @@ from bluffscope.metrics.measurement import Measurement
 
 def semantic_misalignment(measurement: Measurement) -> dict[str, Values]:
     """Centroid drift (0-180 degrees) and axis twist (0-90 degrees) against the prompt, at the first layer."""
+    import torch  # seconds that reading a declaration should not take
+
     geometry = measurement.geometry(measurement.layers[0])
-    prompt = measurement.prompt_read
+    prompt = torch.from_numpy(measurement.prompt_read).to(geometry.centroid.device)
     drift = angle(geometry.centroid, geometry.centroid[prompt])
     twist = line_angle(geometry.axis, geometry.axis[prompt])
     return measurement.fact_hall_diff("centroid_drift", drift) | measurement.fact_hall_diff("axis_twist", twist)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bluffscope.metrics.declaration import Analysis, Metric, Values
 from bluffscope.metrics.measurement import Measurement
 from bluffscope.records import Features, LayerState
+
+if TYPE_CHECKING:
+    import torch
 
 
 def layer_sensitivity(measurement: Measurement) -> dict[str, Values]:
@@ -19,7 +23,7 @@ def layer_sensitivity(measurement: Measurement) -> dict[str, Values]:
         geometry = measurement.geometry(layer)
         absolute, relative = _errors(state)
         metrics = {
-            "l0_norm": state.features.counts.cpu().double().numpy(),
+            "l0_norm": state.features.counts.double(),
             "reconstruction_error": absolute,
             "relative_error": relative,
             "gini": gini(state.features),
@@ -42,15 +46,14 @@ def layer_sensitivity(measurement: Measurement) -> dict[str, Values]:
     return columns
 
 
-def _errors(state: LayerState) -> tuple[np.ndarray, np.ndarray]:
+def _errors(state: LayerState) -> tuple[torch.Tensor, torch.Tensor]:
     """||x - y|| and ||x - y||^2 / ||x||^2 (NaN for a zero residual)."""
-    x = state.residual.cpu().double().numpy()
-    error = np.linalg.norm(x - state.reconstruction.cpu().double().numpy(), axis=1)
-    square = (x**2).sum(1)
-    return error, np.divide(error**2, square, out=np.full_like(error, np.nan), where=square > 0)
+    x = state.residual.double()
+    error, square = (x - state.reconstruction.double()).norm(dim=1), x.square().sum(1)
+    return error, (error.square() / square).where(square > 0, math.nan)
 
 
-def gini(features: Features) -> np.ndarray:
+def gini(features: Features) -> torch.Tensor:
     """Gini coefficient of the active magnitudes, 0 (all equal) to 1 - 1/n; NaN where none is active.
 
     Sorted ascending v_1..v_n: 2 sum(i v_i) / (n sum v) - (n + 1) / n.
@@ -58,12 +61,12 @@ def gini(features: Features) -> np.ndarray:
     from bluffscope.metrics.active import padded  # torch: seconds that reading a declaration should not take
 
     values, _ = padded(features)  # (read, active), strongest first, then zeros
-    n = features.counts.cpu().double()
+    n = features.counts.double()
     # ascending rank of each slot; the zeros behind add nothing
-    rank = n[:, None] - n.new_tensor(range(values.shape[1]))
+    rank = n[:, None] - n.new_ones(values.shape[1]).cumsum(0) + 1
     total = values.sum(1)
     result = 2 * (rank * values).sum(1) / (n * total) - (n + 1) / n
-    return result.where(n > 0, math.nan).numpy()
+    return result.where(n > 0, math.nan)
 
 
 def shape_class(elongation: float, sphericity: float) -> str | None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +14,7 @@ import numpy as np
 from bluffscope.host.noise import unit_noise
 from bluffscope.metrics.declaration import Analysis, Metric, Values
 from bluffscope.metrics.measurement import Measurement
-from bluffscope.records import Features
+from bluffscope.records import Features, View
 
 if TYPE_CHECKING:
     import torch
@@ -30,38 +34,50 @@ def stability(measurement: Measurement) -> dict[str, Values]:
     layer = measurement.layers[0]
     state = measurement.states[layer]
     reads = np.flatnonzero(np.isin(measurement.read_view, measurement.arrangement.completed))
-    residual = state.residual[torch.from_numpy(reads).to(state.residual.device)]
-    clean = _top(state.features)[torch.from_numpy(reads)]
-    rms = residual.double().cpu().square().mean(1, keepdim=True).sqrt().numpy()  # (read, 1)
+    device = state.residual.device
+    chosen = torch.from_numpy(reads).to(device)
+    residual, clean = state.residual[chosen], _top(state.features)[chosen]
+    rms = residual.double().square().mean(1, keepdim=True).sqrt()  # (read, 1)
     strengths = {"stability": options.noise_std} | {f"stability_s{s:g}": s for s in options.noise_sweep}
     overlaps: dict[str, list[torch.Tensor]] = {name: [] for name in strengths}
     noise = np.empty(residual.shape)  # of one draw at a time
-    for draw in range(options.noise_draws):
-        _draw(measurement, layer, reads, draw, noise)
-        for name, strength in strengths.items():
-            scale = strength * rms if options.noise_mode == "relative" else strength
-            noisy = residual + torch.from_numpy(scale * noise).to(residual)
-            overlaps[name].append(_overlap(clean, _top(measurement.encode(layer, noisy))))
+    texts = _texts(measurement, reads)
+    with ThreadPoolExecutor(threads := torch.get_num_threads()) as pool:  # NumPy draws without holding the interpreter
+        for draw in range(options.noise_draws):
+            fill = partial(_fill, noise, measurement, layer, draw)
+            deque(pool.map(fill, (texts[start::threads] for start in range(threads))), maxlen=0)
+            unit = torch.from_numpy(noise).to(device)
+            for name, strength in strengths.items():
+                scale = strength * rms if options.noise_mode == "relative" else strength
+                noisy = residual + (scale * unit).to(residual.dtype)
+                overlaps[name].append(_overlap(clean, _top(measurement.encode(layer, noisy))))
     columns: dict[str, Values] = {}
     for name, of_draws in overlaps.items():
         values = np.full(len(measurement.read_view), np.nan)
-        values[reads] = torch.stack(of_draws).nanmean(0).numpy()  # (draw, read) to (read,)
+        values[reads] = torch.stack(of_draws).nanmean(0).cpu().numpy()  # (draw, read) to (read,)
         columns |= measurement.fact_hall_diff(name, values)
     return columns
 
 
-def _draw(measurement: Measurement, layer: int, reads: np.ndarray, draw: int, noise: np.ndarray) -> None:
-    """Fill noise (read, d_model): a function of (seed, item id, view, layer, draw) only."""
+def _texts(measurement: Measurement, reads: np.ndarray) -> list[tuple[slice, str, View]]:
+    """The reads of each item's view, which draw their noise together: where they are among `reads`, and whose."""
     views = measurement.arrangement.views
-    key = measurement.read_item[reads] * len(views) + measurement.read_view[reads]
-    starts: list[int] = np.flatnonzero(np.diff(key, prepend=-1)).tolist()
-    for start, stop in zip(starts, [*starts[1:], len(reads)], strict=True):
-        item_id = measurement.item_ids[int(measurement.read_item[reads[start]])]
-        view = views[measurement.read_view[reads[start]]]
-        tokens, d_model = stop - start, noise.shape[1]
-        noise[start:stop] = unit_noise(
-            measurement.options.seed, item_id, view, layer, draw, tokens=tokens, d_model=d_model
-        )
+    item, view = measurement.read_item[reads], measurement.read_view[reads]
+    starts: list[int] = np.flatnonzero(np.diff(item * len(views) + view, prepend=-1)).tolist()
+    return [
+        (slice(start, stop), measurement.item_ids[int(item[start])], views[view[start]])
+        for start, stop in zip(starts, [*starts[1:], len(reads)], strict=True)
+    ]
+
+
+def _fill(
+    noise: np.ndarray, measurement: Measurement, layer: int, draw: int, texts: Sequence[tuple[slice, str, View]]
+) -> None:
+    """Fill noise (read, d_model) of some texts: a function of (seed, item id, view, layer, draw) only."""
+    seed, d_model = measurement.options.seed, noise.shape[1]
+    for place, item_id, view in texts:
+        tokens = place.stop - place.start
+        noise[place] = unit_noise(seed, item_id, view, layer, draw, tokens=tokens, d_model=d_model)
 
 
 def _top(features: Features) -> torch.Tensor:

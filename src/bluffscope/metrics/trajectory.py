@@ -14,13 +14,16 @@ def trajectory(measurement: Measurement) -> dict[str, Values]:
 
     NaN where a completion has no token that follows another, and where there is no prompt to compare with.
     """
+    import torch  # seconds that reading a declaration should not take
+
     arrangement, columns = measurement.arrangement, dict[str, Values]()
+    prompts = torch.from_numpy(measurement.prompt_read) if "prompt" in arrangement.views else None
     for layer, state in measurement.states.items():
-        residual = state.residual.cpu().double().numpy()
-        metrics = {"residual_norm": measurement.by_view(np.linalg.norm(residual, axis=1))}
+        residual = state.residual.double()
+        metrics = {"residual_norm": measurement.by_view(residual.norm(dim=1))}
         metrics["prompt_cosine"] = np.full_like(metrics["residual_norm"], np.nan)
-        if "prompt" in arrangement.views:
-            metrics["prompt_cosine"] = measurement.by_view(cosine(residual, residual[measurement.prompt_read]))
+        if prompts is not None:
+            metrics["prompt_cosine"] = measurement.by_view(cosine(residual, residual[prompts.to(residual.device)]))
         metrics |= _through_lens(measurement, layer)
         for metric in ANALYSIS.metrics:
             for view in arrangement.completions if metric.of_completions else arrangement.views:

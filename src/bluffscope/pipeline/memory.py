@@ -19,8 +19,11 @@ Device = Literal["cpu", "mps", "cuda"]
 
 DENSE_CELLS: Final = 1 << 24
 """Cells of the dense feature matrix held at once (as `bluffscope.sae.coder` bounds it)."""
-BLOCK_CELLS: Final = 1 << 20
-"""Cells of the stacked matrices of the geometry held at once (as `bluffscope.metrics.geometry` bounds it)."""
+STACKED_CELLS: Final[dict[str, int]] = {"cpu": 1 << 20, "mps": 1 << 20, "cuda": 1 << 25}
+"""Cells of the stacked matrices of the geometry held at once (as `bluffscope.metrics.geometry` bounds them; MPS, which
+has no float64, leaves metrics to the CPU)."""
+GROUPED_CELLS: Final = 1 << 25
+"""Cells of the matrices that are decomposed together on CUDA (the same)."""
 HEAD_BLOCK: Final = 200 << 20
 """Bytes of the logits of a slice of the vocabulary (as `bluffscope.model.head` bounds it)."""
 LENS_BLOCK: Final[dict[str, int]] = {"cpu": 200 << 20, "mps": 400 << 20, "cuda": 1 << 30}
@@ -197,6 +200,11 @@ class Shape:
         return self.heads * (4 * self.head_dim + CELL_FLOPS) / (2 * self.block_weights)
 
     @property
+    def encoding(self) -> int:
+        """Layers that have an SAE."""
+        return sum(sae.d_sae > 0 for sae in self.saes)
+
+    @property
     def _embeddings(self) -> int:
         heads = self.vocabulary if self.head and not self.tied else 0
         return (self.vocabulary + self.positions + heads) * self.d_model
@@ -215,7 +223,7 @@ class Footprint:
     shape: Shape
     """Of the model and its SAEs."""
     device: Device = "cpu"
-    """Where they are. On CUDA the geometry's matrices and the noise stay in main memory, which is not counted."""
+    """Where they are; metrics are computed there too."""
     reads_a_token: float = READS_A_TOKEN
     """Reads for each distinct token; at most 1, where all tokens of a completion are read."""
 
@@ -315,7 +323,7 @@ class Footprint:
     def _analysis(self, tokens: int) -> int:
         shape, reads = self.shape, ceil(tokens * self.reads_a_token)
         coder = max([4, *(sae.number_bytes for sae in shape.saes)])
-        double = self._in_main_memory(8)
+        double = 8
         noise = 2 * double * (_VIEWS - 1) // _VIEWS  # one draw of fact and hall, unscaled and scaled
         # residual twice and reconstruction, centroid and axis, of each layer
         read = shape.d_model * (len(shape.saes) * (shape.number_bytes + 2 * coder + 2 * double) + noise)
@@ -324,7 +332,9 @@ class Footprint:
         # Of stacked decoder rows: as gathered; then in float64, and once more on the way to their products.
         stacked = coder + 2 * double
         most_active = max((sae.l0 for sae in shape.saes), default=0)  # 0 without SAEs, as the widest is
-        shapes = min(stacked * BLOCK_CELLS, reads * int(stacked * shape.d_model * most_active))
+        shapes = min(stacked * STACKED_CELLS[self.device], reads * int(stacked * shape.d_model * most_active))
+        if self.device == "cuda":  # the matrices as they are, shifted, factored, reduced, and a step of that
+            shapes += 5 * double * min(GROUPED_CELLS, int(reads * most_active**2))
         return reads * read + max(encoding, shapes)
 
 

@@ -197,16 +197,28 @@ class ShardWorker(RunWorker):
     @torch.inference_mode()
     def _encode(self, layer: int, residual: torch.Tensor) -> LayerState:
         residual = residual.to(torch.promote_types(residual.dtype, torch.float32))  # as SAEs are loaded
-        coder = self.coders.get(layer)
-        encoded = None if coder is None else Encoded(*coder.encode_decode(residual), coder.decoder)
-        return LayerState(layer, residual, encoded)
+        if (coder := self.coders.get(layer)) is None:
+            return LayerState(layer, _with_float64(residual))
+        features, reconstruction = coder.encode_decode(residual)
+        encoded = Encoded(_features_with_float64(features), _with_float64(reconstruction), coder.decoder)
+        return LayerState(layer, _with_float64(residual), encoded)
 
     @torch.inference_mode()
     def _encode_only(self, layer: int, residual: torch.Tensor) -> Features:
         if layer not in self.coders:
             raise InputError(f"layer {layer} is measured without an SAE: nothing can be encoded there; see --sae")
         with self.stopwatch.stage("sae"):
-            return self.coders[layer].encode(residual)
+            return _features_with_float64(self.coders[layer].encode(residual))
+
+
+def _with_float64(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor where metrics can be computed: in place, but for MPS, which has no float64."""
+    return tensor.cpu() if tensor.device.type == "mps" else tensor
+
+
+def _features_with_float64(features: Features) -> Features:
+    parts = (_with_float64(part) for part in (features.indptr, features.indices, features.values))
+    return Features(*parts, d_sae=features.d_sae)
 
 
 def lay_out(items: Sequence[Tokenized[Item]], limits: BatchLimits, *, packed: bool) -> PackedBatch:

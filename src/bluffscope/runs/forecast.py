@@ -26,6 +26,7 @@ from bluffscope.pipeline.memory import CELL_FLOPS, Shape
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, plan_batches
 from bluffscope.pipeline.shard import cut_shards, lay_out
 from bluffscope.records import Features, Shard, Tokenized
+from bluffscope.runs.gpus import CORES_A_GPU, GPUS, REACHED, geometry_seconds
 
 SAMPLE_PAIRS: Final = 2000
 """Pairs that are tokenised, in whole shards spread evenly over the input: neighbours share prefixes."""
@@ -34,46 +35,17 @@ ROWS: Final = 1024
 _WIDEST: Final = 32 << 20
 """Numbers of the largest matrix that is timed; wider ones run at no other rate."""
 _READS: Final = 48
-REACHED: Final = {"cpu": 0.85, "gpu": 0.4}
-"""Share of the matrix-product peak that a run reaches: measured on processors (docs/speed.md: 79 to 94 %), assumed of
-GPUs (what well-kept training and inference code reports)."""
 START_SECONDS: Final = 6.0
 """Imports and the first batch."""
 LOAD_BYTES_A_SECOND: Final = 1e9
-NOISE_A_SECOND: Final = 6e7
-"""Normal numbers, on the processor."""
+NOISE_A_SECOND: Final = 5e7
+"""Normal numbers, on one core of a processor, wherever the model is."""
 PAIR_SECONDS: Final = 1.2e-4
 """Of a pair's row, from arrays to the shard's file."""
 MERGE_SECONDS: Final = 1e-5
 """Of a pair when the shards are merged, its features apart."""
 FEATURE_SECONDS: Final = 2e-7
 """Of a row of features.parquet, when it is written and when it is merged."""
-
-
-class Gpu(NamedTuple):
-    """A kind of GPU: published dense peaks in floating-point operations a second, and memory in bytes."""
-
-    half: float
-    """bfloat16, without sparsity (float16 where there is no bfloat16)."""
-    single: float
-    """float32 outside the tensor cores, which is what exact float32 products run on."""
-    memory: float
-
-
-GPUS: Final[dict[str, Gpu]] = {
-    "b200": Gpu(2250e12, 75e12, 180e9),
-    "h200": Gpu(989e12, 67e12, 141e9),
-    "h100": Gpu(989e12, 67e12, 80e9),
-    "a100": Gpu(312e12, 19.5e12, 80e9),
-    "l40s": Gpu(362e12, 91.6e12, 48e9),
-    "l4": Gpu(121e12, 30.3e12, 24e9),
-    "a10g": Gpu(70e12, 31.2e12, 24e9),
-    "v100": Gpu(125e12, 15.7e12, 32e9),
-    "t4": Gpu(65e12, 8.1e12, 16e9),
-    "rtx4090": Gpu(165e12, 82.6e12, 24e9),
-    "rtx3090": Gpu(71e12, 35.6e12, 24e9),
-}
-"""By the name that --gpu-kind takes; from the makers' data sheets (SXM where there are two)."""
 
 
 @dataclass(frozen=True)
@@ -172,21 +144,25 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     sample = _spread(shards, ceil(scan.count / engine.shard_pairs), engine.shard_pairs)
     work = _count(sample, scan.count, planned.shape, config, batch_limits(engine, planned.shape, planned.lengths))
     dtype: torch.dtype = getattr(torch, planned.dtype)
-    geometry = _geometry_seconds(planned.shape)
 
-    def predicted(name: str, workers: int, rates: Sequence[float], where: str, memory: float) -> Prediction:
-        seconds = _seconds(work, planned.shape, rates, geometry, reading, workers)
+    def predicted(
+        name: str, workers: int, rates: Sequence[float], geometry: float, cores: int, where: str, memory: float
+    ) -> Prediction:
+        analyses = Analyses(geometry, cores * NOISE_A_SECOND)
+        seconds = _seconds(work, planned.shape, rates, analyses, reading, workers)
         peak = predicted_peak(engine, run_footprint(planned.shape, where, config.measure), scan.count)
         return Prediction(name, workers, seconds, peak or 0, memory)
 
     threads = torch.get_num_threads()
     name = f"this processor, {threads} thread{'' if threads == 1 else 's'}"
     rates = [rate * REACHED["cpu"] for rate in _product_rates(planned.shape, dtype)]
-    here = predicted(name, 1, rates, planned.device, free_memory(planned.device))
+    geometry = _geometry_seconds(planned.shape)
+    here = predicted(name, 1, rates, geometry, threads, planned.device, free_memory(planned.device))
     if gpu is None or options.gpu_kind is None:
         return Forecast(planned, work, here, None, scan.links)
     rates = [peak * REACHED["gpu"] for peak in (gpu.half if dtype.itemsize == 2 else gpu.single, gpu.single)]
-    there = predicted(options.gpu_kind, options.gpus, rates, device, gpu.memory)
+    geometry = geometry_seconds(gpu, planned.shape, ceil(work.reads / max(1, work.forwards)))
+    there = predicted(options.gpu_kind, options.gpus, rates, geometry, CORES_A_GPU, device, gpu.memory)
     return Forecast(planned, work, here, there, scan.links)
 
 
@@ -273,15 +249,24 @@ def _tokenizer(config: RunConfig) -> TextTokenizer:
     )
 
 
+class Analyses(NamedTuple):
+    """What the analyses take on a device."""
+
+    geometry: float
+    """Seconds of one read at one layer."""
+    noise: float
+    """Normal numbers a second."""
+
+
 def _seconds(
-    work: Work, shape: Shape, rates: Sequence[float], geometry: float, reading: float, workers: int
+    work: Work, shape: Shape, rates: Sequence[float], analyses: Analyses, reading: float, workers: int
 ) -> dict[str, float]:
-    """Seconds by stage; `rates` of the blocks and of the SAEs, `geometry` of one read at one layer."""
+    """Seconds by stage; `rates` of the blocks and of the SAEs."""
     loaded = shape.weights + sum(sae.weights for sae in shape.saes)
     shared = {
         "forward": (work.products + work.attention) / rates[0],
         "SAE": work.encode / rates[1],
-        "geometry, noise": work.reads * _encoding(shape) * geometry + work.noise / NOISE_A_SECOND,
+        "geometry, noise": work.reads * shape.encoding * analyses.geometry + work.noise / analyses.noise,
         "tokenise": work.tokenising,
         "rows, shards": work.pairs * PAIR_SECONDS + work.features * FEATURE_SECONDS,
     }
@@ -315,9 +300,4 @@ def _geometry_seconds(shape: Shape) -> float:
         features = Features(indptr=torch.arange(_READS + 1) * active, indices=indices, values=values, d_sae=rows)
         decoder = torch.randn(rows, sae.d_in, generator=generator)
         taken += best_seconds(lambda features=features, decoder=decoder: measure_geometry(features, decoder))
-    return taken / _READS / max(1, _encoding(shape))
-
-
-def _encoding(shape: Shape) -> int:
-    """Layers that have an SAE."""
-    return sum(sae.d_sae > 0 for sae in shape.saes)
+    return taken / _READS / max(1, shape.encoding)

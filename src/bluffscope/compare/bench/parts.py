@@ -62,9 +62,9 @@ def dense_geometry(features: Features, decoder: torch.Tensor) -> Geometry:
 
     nowhere = np.full(decoder.shape[1], np.nan)
 
-    def numbers(name: str) -> np.ndarray:
+    def numbers(name: str) -> torch.Tensor:
         nothing = nowhere if name in ("centroid", "axis") else np.nan
         found = (getattr(shape, "misalignment_angle" if name == "misalignment" else name) for shape in shapes)
-        return np.array([nothing if one is None else one for one in found])
+        return torch.from_numpy(np.array([nothing if one is None else one for one in found]))
 
     return Geometry(*map(numbers, Geometry._fields))
