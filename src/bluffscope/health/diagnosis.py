@@ -88,7 +88,7 @@ def _examined(worker: RunWorker, pairs: Sequence[Pair], frame: pl.DataFrame, who
     sample = Sample(sampled(pairs, len(pairs), CANDIDATES), pairs)
     return examine(
         worker.loaded.config.model,
-        inspect(worker, sample, whole, saelens=True),
+        inspect(worker, sample, whole, thorough=True),
         measured,
         features,
         dict(reasons.iter_rows()),

@@ -90,7 +90,7 @@ class Inspection:
 
 
 def inspect(
-    worker: RunWorker, sample: Sample, whole: LanguageModel | None = None, *, saelens: bool = False
+    worker: RunWorker, sample: Sample, whole: LanguageModel | None = None, *, thorough: bool = False
 ) -> Inspection:
     """Read a few texts again, in the process that measured.
 
@@ -99,13 +99,14 @@ def inspect(
         sample: some of the pairs.
         whole: the whole model, where it fits beside the run's: then the run's reading is held against it, and SAEs
             are tried at every layer. Else the blocks that the run loaded do.
-        saelens: whether SAELens is imported to compare features with its own.
+        thorough: whether SAELens is imported to compare features with its own, and texts are read in the layout too
+            that the run does not use.
     """
     subject = Subject.of(worker, whole)
     if subject is None:
         return Inspection((_unchecked("the model is not held any more; `bluffscope doctor` checks it"),))
     try:
-        checks = tuple(_check_texts(subject, sample, saelens))
+        checks = tuple(_check_texts(subject, sample, thorough))
     except (MemoryError, RuntimeError) as error:  # the run is complete: what was measured must not be lost over this
         said = " ".join(str(error).split())[:200]
         checks = (_unchecked(f"the model failed on them ({said})", "warning"),)
@@ -142,7 +143,7 @@ def examine(
     return Health((*setup, *reading, *table), allowed)
 
 
-def _check_texts(subject: Subject, sample: Sample, saelens: bool) -> Iterator[Check]:
+def _check_texts(subject: Subject, sample: Sample, thorough: bool) -> Iterator[Check]:
     tokenized = _tokenized(subject, sample.spread)
     texts = chosen_texts(tokenized)
     plain = list(plain_forwards(subject, texts))
@@ -152,14 +153,15 @@ def _check_texts(subject: Subject, sample: Sample, saelens: bool) -> Iterator[Ch
     compared = {one.pair.index for one in plain}
     yield from check_tokens(subject, tokenized, plain)
     company = None if subject.worker is None else Company.of(subject.worker, _tokenized(subject, sample.company))
-    yield from check_reading(subject, [pair for pair in tokenized if pair.item.index in compared], plain, company)
+    read = [pair for pair in tokenized if pair.item.index in compared]
+    yield from check_reading(subject, read, plain, company, both=thorough)
     if not subject.coders:
         return
     own, bos = plain[0].bos, subject.tokenizer.bos_token_id
-    fitted = fitted_texts(tokenized, bos)
-    given = Activations.of(subject, fitted, bos=own)
-    other = None if bos is None else Activations.of(subject, fitted, bos=not own)
-    yield from check_fit(subject, given, other, saelens)
+    fitted = fitted_texts(tokenized, bos, plain)
+    given = Activations.of(subject, fitted, bos=own, plain=plain)
+    other = None if bos is None else Activations.of(subject, fitted, bos=not own, everywhere=False)
+    yield from check_fit(subject, given, other, saelens=thorough)
 
 
 def _tokenized(subject: Subject, pairs: Sequence[Pair]) -> list[Tokenized[Pair]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
@@ -25,8 +26,8 @@ from bluffscope.sae import Coder
 
 TEXTS: Final = 8
 """Texts that go through the model once more, each alone, as plainly as transformers can."""
-FITTED: Final = 32
-"""Texts that SAEs are tried on."""
+FITTED: Final = 24
+"""Texts that SAEs are tried on; those that went through the model alone are among them."""
 MOST_FITTED: Final = 2048
 """Tokens of such texts in all, unless one text has more."""
 TOGETHER: Final = 16
@@ -174,29 +175,41 @@ class Activations:
         return _centred(self.sites[site], point)
 
     @classmethod
-    def of(cls, subject: Subject, texts: Sequence[tuple[int, Sequence[int]]], *, bos: bool) -> Activations:
+    def of(
+        cls,
+        subject: Subject,
+        texts: Sequence[tuple[int, Sequence[int]]],
+        *,
+        bos: bool,
+        plain: Sequence[Plain] = (),
+        everywhere: bool = True,
+    ) -> Activations:
         """Those of texts, a few in a forward pass, padded on the right.
 
         Args:
             subject: the model.
             texts: each one's pair, and its ids without BOS.
             bos: whether a BOS is put in front.
+            plain: texts that went through the model already, at all sites.
+            everywhere: whether all sites are kept, or only those that the SAEs read.
         """
         start = [subject.tokenizer.bos_token_id] if bos else []
+        found = {one.ids: one.sites for one in plain}
         class_of = LengthClasses.of(subject.model.config).of_length
-        batches: dict[tuple[int, int], list[tuple[int, Sequence[int]]]] = {}
-        for number, (pair, ids) in enumerate(sorted(texts, key=lambda text: len(text[1]))):
-            together = class_of(len(start) + len(ids)), number // TOGETHER
-            batches.setdefault(together, []).append((pair, [*start, *ids]))
+        batches: dict[tuple[int, int], list[tuple[int, ...]]] = {}
+        left = sorted({(*start, *ids) for _, ids in texts} - found.keys(), key=lambda ids: (len(ids), ids))
+        for number, ids in enumerate(left):
+            batches.setdefault((class_of(len(ids)), number // TOGETHER), []).append(ids)
+        for batch in batches.values():
+            sites = _sites(subject, batch, everywhere=everywhere)
+            found |= {ids: {name: states[row] for name, states in sites.items()} for row, ids in enumerate(batch)}
         numbers: list[int] = []
         parts: dict[str, list[torch.Tensor]] = {}
-        for batch in batches.values():
-            places = [[len(start) + 1 + at for at in spread(len(ids) - len(start) - 1, OF_A_TEXT)] for _, ids in batch]
-            rows = torch.tensor([row for row, there in enumerate(places) for _ in there])
-            columns = torch.tensor([place for there in places for place in there])
-            for name, states in _sites(subject, [ids for _, ids in batch], everywhere=True).items():
-                parts.setdefault(name, []).append(states[rows.to(states.device), columns.to(states.device)])
-            numbers += [pair for (pair, _), there in zip(batch, places, strict=True) for _ in there]
+        for pair, ids in texts:
+            places = torch.tensor([len(start) + 1 + at for at in spread(len(ids) - 1, OF_A_TEXT)], dtype=torch.long)
+            for name, states in found[*start, *ids].items():
+                parts.setdefault(name, []).append(states[places.to(states.device)])
+            numbers += [pair] * len(places)
         sites = {name: torch.cat(states) for name, states in parts.items()}
         return cls(bos, torch.tensor(numbers, dtype=torch.long), sites)
 
@@ -256,10 +269,14 @@ def _sites(
     last = f"blocks.{len(model.blocks) - 1}.hook_resid_post"
     points = subject.sublayers if everywhere else [replace(point, centred=False) for point in subject.points.values()]
     handles = [point.attach(model.blocks, keep(site_of(point))) for point in points]
-    if everywhere:
-        handles.append(_watch_end(model, keep(last)))
+    handles.append(
+        _watch_end(model, keep(last))
+        if everywhere
+        else model.blocks[max(point.block for point in points)].register_forward_hook(_stop)
+    )
+    output: Any = None
     try:
-        with computing_in(model.dtype):
+        with computing_in(model.dtype), contextlib.suppress(_Enough):
             output = body(input_ids=inputs, attention_mask=mask, use_cache=False, output_hidden_states=everywhere)
     finally:
         for handle in handles:
@@ -271,6 +288,14 @@ def _sites(
     between = {f"blocks.{block - 1}.hook_resid_post": states[block] for block in range(1, len(model.blocks))}
     ends = {last: sites.pop(last), AFTER_NORM: states[-1]}
     return {"blocks.0.hook_resid_pre": states[0], **between, **ends, **sites}
+
+
+class _Enough(Exception):  # noqa: N818 (no error)
+    """Ends a forward pass: nothing behind this block is asked for."""
+
+
+def _stop(*_: object) -> None:
+    raise _Enough
 
 
 def _watch_end(model: LanguageModel, receive: Callable[[torch.Tensor], None]) -> torch.utils.hooks.RemovableHandle:
@@ -293,16 +318,21 @@ def chosen_texts(tokenized: Sequence[Tokenized[Pair]]) -> list[tuple[Pair, View]
     return texts[:TEXTS]
 
 
-def fitted_texts(tokenized: Sequence[Tokenized[Pair]], bos: int | None) -> list[tuple[int, tuple[int, ...]]]:
+def fitted_texts(
+    tokenized: Sequence[Tokenized[Pair]], bos: int | None, plain: Sequence[Plain]
+) -> list[tuple[int, tuple[int, ...]]]:
     """Texts that SAEs are tried on: each one's pair and its ids without BOS.
 
-    One view of each pair, facts and hallucinations in turn; both where there are few pairs.
+    One view of each pair, facts and hallucinations in turn, and of a pair that went through the model already the same
+    as there; both where there are few pairs.
     """
     chosen: list[tuple[int, tuple[int, ...]]] = []
     tokens = 0
+    first: dict[int, View] = {one.pair.index: one.view for one in plain}
+    views: tuple[View, View] = ("fact", "hall")
     for turn in (0, 1):
         for number, pair in enumerate(tokenized):
-            view = ("fact", "hall")[(number + turn) % 2]
+            view = views[(views.index(first.get(pair.item.index, views[number % 2])) + turn) % 2]
             ids = next(tuple(text.ids) for text in pair.sequences if VIEWS[text.view] == view)
             ids = ids[1:] if ids[0] == bos else ids
             tokens += len(ids)

@@ -53,7 +53,12 @@ def _check_bos_fed(subject: Subject, bos: int | None, texts: Sequence[Sequence[i
 
 
 def check_reading(
-    subject: Subject, tokenized: Sequence[Tokenized[Pair]], plain: Sequence[Plain], company: Company | None
+    subject: Subject,
+    tokenized: Sequence[Tokenized[Pair]],
+    plain: Sequence[Plain],
+    company: Company | None,
+    *,
+    both: bool = False,
 ) -> Iterator[Check]:
     """Whatever layout the run uses: the same residuals as each text alone, at the hook point the SAE names.
 
@@ -62,6 +67,7 @@ def check_reading(
         tokenized: the pairs of `plain`.
         plain: texts alone.
         company: further pairs and texts of theirs: the longest and what shared its forward.
+        both: whether a run that packs is tried in padded batches as well.
     """
     if company is not None:
         done = {(one.pair.index, one.view) for one in plain}
@@ -74,7 +80,8 @@ def check_reading(
         reason = "not needed: this strategy runs one plain text at a time"
         yield found("packed = single: one text at a time", "note", reason)
         return
-    for packed in (True, False) if subject.worker.reader.packs else (False,):
+    packs = subject.worker.reader.packs
+    for packed in (packs, *([False] if packs and both else [])):
         yield from _check_layout(subject, subject.worker, tokenized, plain, company, packed=packed)
 
 
