@@ -111,14 +111,14 @@ def test_limits_swap_and_accelerators_of_the_machine_are_named():
         "Processor: A CPU",
         "Cores: 4 (8 logical) for this process, limited to the time of 1.5",
         "Memory: 8.0 GB, 1.0 GB available; 3.0 GB in swap; load 2.2",
-        "bfloat16 on the processor: fast (AVX512-BF16 or AMX)",
+        "bfloat16 on the processor: fast (AVX512-BF16, AMX or Arm's BF16)",
         "Accelerator: Made-up GPU, 16.0 GB, 10.0 GB free",
     ]
     bare = list(doctor._machine_lines(Machine("A CPU", 1, 1, None, 10**9, 10**9, 0, None, False, ())))
     assert bare[1:] == [
         "Cores: 1 (1 logical) for this process",
         "Memory: 1.0 GB, 1.0 GB available",
-        "bfloat16 on the processor: no faster",
+        "bfloat16 on the processor: emulated, slower than float32",
         "Accelerator: none",
     ]
 

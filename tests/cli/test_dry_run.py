@@ -15,6 +15,7 @@ import tiny
 from bluffscope.api import run
 from bluffscope.cli.dry_run import duration
 from bluffscope.config import DataOptions, EngineOptions, ForecastOptions, MeasureOptions, ModelOptions, RunConfig
+from bluffscope.host import machine
 from bluffscope.runs.forecast import forecast
 from bluffscope.runs.gpus import GPUS
 
@@ -48,6 +49,19 @@ def test_it_says_what_the_run_takes_and_writes_nothing(dry, tmp_path, monkeypatc
     ):
         assert part in said
     assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("dtype", "flags", "said"), [("bfloat16", "avx2", True), ("bfloat16", "avx512_bf16", False)])
+def test_run_and_dry_run_say_that_bfloat16_is_emulated(
+    call, dry, tiny_model, tiny_saes, pairs_file, tmp_path, monkeypatch, dtype, flags, said
+):
+    monkeypatch.setattr(machine, "_cpuinfo", lambda name: flags if name == "flags" else "")
+    line = "--dtype bfloat16: this processor has no bfloat16 arithmetic"
+    assert (line in dry("--device", "cpu", "--dtype", dtype)) == said
+    asked = ("--model", tiny_model, "--sae", tiny_saes, "--data", pairs_file, "--device", "cpu", "--dtype", dtype)
+    outcome = call("analyze", *asked, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome
+    assert [line in told for told in outcome.err.splitlines()].count(True) == said
 
 
 def test_it_says_that_there_are_too_few_clusters_and_which_answers_are_closed(call, tiny_model, tiny_saes, tmp_path):

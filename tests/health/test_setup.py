@@ -47,6 +47,27 @@ def test_another_model_s_name_is_held_against_an_sae_that_fits_poorly(trained, p
 
 
 @pytest.mark.parametrize(
+    ("given", "trained", "severity"),
+    [
+        ("/models/SmolLM2-135M-Instruct.Q4_1.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct", "ok"),
+        ("gemma-3-270m-it-Q4_K_M.gguf", "google/gemma-3-270m-it", "ok"),
+        ("Llama-3.1-8B.i1-IQ2_XXS.gguf", "meta-llama/Llama-3.1-8B", "ok"),
+        ("a/Qwen3-0.6B-BF16.GGUF", "Qwen/Qwen3-0.6B", "ok"),
+        ("SmolLM2-135M/model.gguf", "HuggingFaceTB/SmolLM2-135M", "ok"),
+        ("SmolLM2-135M/ggml-model-f16.gguf", "HuggingFaceTB/SmolLM2-135M", "ok"),
+        ("/here/SmolLM2-135M.F32.gguf", "/there/SmolLM2-135M.Q8_0.gguf", "ok"),  # trained on a file, too
+        ("models/smollm2-135m", "/there/SmolLM2-135M.Q8_0.gguf", "ok"),
+        ("SmolLM2-360M.Q4_1.gguf", "HuggingFaceTB/SmolLM2-135M", "warning"),
+        ("gemma-2-2b.Q4_K_M.gguf", "gpt2-small", "warning"),
+        ("model.gguf", "HuggingFaceTB/SmolLM2-135M", "warning"),
+    ],
+)
+def test_a_name_that_differs_by_owner_folder_or_file_is_the_same_model_s(given, trained, severity):
+    found = checks({"trained_on": {"model_name": trained}}, options={"model": given}, poor=(2,))
+    assert found["trained on this model"][0] == severity
+
+
+@pytest.mark.parametrize(
     ("trained", "loaded", "severity"),
     [("batchtopk", "jumprelu", "ok"), ("topk", "jumprelu", "error"), (None, "jumprelu", "ok")],
 )

@@ -38,6 +38,35 @@ def test_the_machine_is_read_as_the_system_shows_it():
     assert all(0 <= gpu.memory_free <= gpu.memory_total for gpu in read.accelerators)
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "native"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("flags\t\t: fpu avx2 avx512f\n", False),
+        ("Features\t: fp asimd sve i8mm bf16\n", True),
+        ("Features\t: fp asimd\n", False),
+        ("", None),
+    ],
+)
+def test_bfloat16_on_a_processor_without_it_is_said_with_what_to_do(tmp_path, monkeypatch, cpuinfo, native):
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert machine.native_bfloat16() is native
+    line = machine.emulated("bfloat16", "cpu")
+    assert (line is not None) == (native is False)
+    assert line is None or ("emulated" in line and "use --dtype float32" in line and "\n" not in line)
+    assert machine.emulated("float32", "cpu") is machine.emulated("bfloat16", "cuda") is None
+
+
+@pytest.mark.parametrize(("said", "native"), [("1", True), ("0", False), (None, None)])
+def test_macos_is_asked_for_bfloat16(monkeypatch, said, native):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(machine, "_sysctl", {"hw.optional.arm.FEAT_BF16": said}.__getitem__)
+    assert machine.native_bfloat16() is native
+
+
 def test_cores_are_those_that_the_process_may_run_on():
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})  # of this thread alone

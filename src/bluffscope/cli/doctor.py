@@ -88,6 +88,13 @@ _USABLE: Final[dict[Device, str]] = {
 }
 
 
+_BFLOAT16: Final = {
+    True: "fast (AVX512-BF16, AMX or Arm's BF16)",
+    False: "emulated, slower than float32",
+    None: "not known",
+}
+
+
 def _machine_lines(machine: Machine) -> Iterator[str]:
     from bluffscope.pipeline.batch_size import gigabytes
 
@@ -97,7 +104,7 @@ def _machine_lines(machine: Machine) -> Iterator[str]:
     load = "" if machine.load is None else f"; load {machine.load:.1f}"
     swap = f"; {gigabytes(machine.swap_used)} in swap" if machine.swap_used else ""
     yield f"Memory: {gigabytes(machine.memory_total)}, {gigabytes(machine.memory_available)} available{swap}{load}"
-    yield f"bfloat16 on the processor: {'fast (AVX512-BF16 or AMX)' if machine.fast_bfloat16 else 'no faster'}"
+    yield f"bfloat16 on the processor: {_BFLOAT16[machine.native_bfloat16]}"
     if not machine.accelerators:
         yield "Accelerator: none"
     for accelerator in machine.accelerators:

@@ -62,6 +62,7 @@ def _table(found: Forecast) -> Table:
 
 
 def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
+    from bluffscope.host.machine import emulated
     from bluffscope.linter.clusters import cluster_findings
     from bluffscope.runs.gpus import CORES_A_GPU, REACHED
 
@@ -73,6 +74,8 @@ def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
         )
         if found.planned.dtype == "float32":
             yield "float32 does not use the tensor cores; --dtype bfloat16 does."
+    if slow := emulated(found.planned.dtype, found.planned.device):
+        yield f"{slow}."
     if config.engine.batch_size != "auto":
         yield f"With --batch-size {config.engine.batch_size}, as asked."
     yield from (

@@ -12,6 +12,7 @@ from bluffscope.errors import InputError
 from bluffscope.health.check import Check, Severity, found
 from bluffscope.health.loaded_model import Traits
 from bluffscope.model import HookPoint
+from bluffscope.model.gguf import SUFFIX
 
 Saes = Mapping[int, Mapping[str, Any]]
 """Identity of each layer's SAE, as the manifest holds it."""
@@ -21,6 +22,8 @@ _LOADED_AS: Final[dict[str, tuple[str, ...]]] = {
     "batchtopk": ("batchtopk", "jumprelu", "topk"),
     "matryoshka_batchtopk": ("matryoshka_batchtopk", "batchtopk", "jumprelu", "topk"),
 }
+_ROUNDING = re.compile(r"([-._](i1|imat))?[-._](i?q\d\w*|tq\d\w*|mxfp4\w*|bf16|fp?16|fp?32)$", re.IGNORECASE)
+"""How names of GGUF files end: `SmolLM2-135M-Instruct.Q4_1.gguf`."""
 _CACHE_FOLDER = re.compile(r"models--[^/]+--([^/]+)/snapshots/")
 
 
@@ -72,9 +75,18 @@ def _check_name(options: ModelOptions, layer: int, sae: Mapping[str, Any], *, do
 
 
 def _model_name(name: str) -> str:
-    """The model's own name: without organisation, of a folder its last part or what the cache keeps there."""
+    """The model's own name: without organisation, of a folder its last part or what the cache keeps there.
+
+    Of a GGUF file its name, without the kind of rounding that ends it; of one that is just called model, its folder's.
+    """
     cached = _CACHE_FOLDER.search(f"{name}/")
-    return cached[1] if cached else name.rstrip("/").rpartition("/")[2]
+    if cached:
+        return cached[1]
+    folder, _, last = name.rstrip("/").rpartition("/")
+    if not last.lower().endswith(SUFFIX):
+        return last
+    own = _ROUNDING.sub("", last[: -len(SUFFIX)])
+    return _model_name(folder) if folder and own.lower() in ("model", "ggml-model") else own
 
 
 def _check_architecture(layer: int, sae: Mapping[str, Any]) -> Check:

@@ -17,8 +17,9 @@ import psutil
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
-_FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
-"""Flags of processors that multiply bfloat16 matrices faster than float32 ones (2.4 to 3.6 times, measured)."""
+_NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Flags of processors that multiply bfloat16 matrices themselves, x86's two and Arm's; the first does so 2.4 to 3.6
+times as fast as float32 (measured)."""
 
 OTHER_LOAD = 0.15
 """Cores that others may use on average before a stretch of work counts as disturbed."""
@@ -56,8 +57,8 @@ class Machine:
     swap_used: int
     load: float | None
     """Processes that ran or waited to run over the last minute, on average; None where the system does not say."""
-    fast_bfloat16: bool
-    """Whether bfloat16 matrix products are faster than float32 ones on the processor (AVX512-BF16 or AMX)."""
+    native_bfloat16: bool | None
+    """As `native_bfloat16`."""
     accelerators: tuple[Accelerator, ...]
 
 
@@ -73,8 +74,32 @@ def read_machine() -> Machine:
         memory_available=memory_available(),
         swap_used=int(psutil.swap_memory().used),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        fast_bfloat16=not _FAST_BFLOAT16.isdisjoint(_cpuinfo("flags").split()),
+        native_bfloat16=native_bfloat16(),
         accelerators=_accelerators(),
+    )
+
+
+def native_bfloat16() -> bool | None:
+    """Whether the processor multiplies bfloat16 matrices itself; None where the system does not say."""
+    if sys.platform == "darwin":
+        said = _sysctl("hw.optional.arm.FEAT_BF16")
+        return None if said is None else said == "1"
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()  # x86, Arm
+    return not _NATIVE_BFLOAT16.isdisjoint(flags) if flags else None
+
+
+def emulated(dtype: str, device: str) -> str | None:
+    """What to say of a run in a dtype that the processor has to emulate; None where it has not, or does not say.
+
+    Args:
+        dtype: of weights and activations.
+        device: "cpu", "mps" or "cuda".
+    """
+    if (dtype, device) != ("bfloat16", "cpu") or native_bfloat16() is not False:
+        return None
+    return (
+        "--dtype bfloat16: this processor has no bfloat16 arithmetic (AVX512-BF16, AMX or Arm's BF16), so it is "
+        "emulated: slower than float32; use --dtype float32 where it fits in memory"
     )
 
 
@@ -220,11 +245,17 @@ def _own_seconds() -> float:
 
 def _processor() -> str:
     """The processor's name, as the system reports it."""
-    if sys.platform == "darwin":
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    if sys.platform == "darwin" and (said := _sysctl("machdep.cpu.brand_string")):
+        return said
     return " ".join(_cpuinfo("model name").split()) or platform.processor() or platform.machine()
+
+
+def _sysctl(name: str) -> str | None:
+    """What macOS says of its machine; None where it does not."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        asked = ["sysctl", "-n", name]
+        return subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return None
 
 
 def _cpuinfo(name: str) -> str:

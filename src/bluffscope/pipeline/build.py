@@ -15,6 +15,7 @@ from bluffscope.config.demo import model_place, sae_place
 from bluffscope.config.layers import numbered
 from bluffscope.errors import InputError
 from bluffscope.host.hub import hub_or_cache
+from bluffscope.host.machine import emulated
 from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import Analysis
 from bluffscope.model import Head, HookPoint, LanguageModel, ResidualReader, load_model
@@ -81,6 +82,8 @@ def build_worker(
     name = "float32" if options.dtype == "auto" else options.dtype
     if name == "float64" and device.type == "mps":
         raise InputError("--dtype float64: MPS has none; use --device cpu")
+    if slow := emulated(name, device.type):
+        logger.warning("%s", slow)
     check_quantize(options.quantize, device, _DTYPES[name])
     if options.quantize != "none" and config.engine.strategy in OF_THE_REFERENCE:
         raise InputError(f"--quantize {options.quantize}: not with --strategy {config.engine.strategy}; use packed")
