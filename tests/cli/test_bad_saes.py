@@ -170,7 +170,7 @@ def test_a_folder_whose_number_no_layer_has_holds_no_sae(saes_refused, saes, num
     for layer in (0, 1):
         shutil.rmtree(saes / f"layer_{layer}")
     (saes / "layer_3").rename(saes / f"layer_{number}")
-    saes_refused(saes, "no SAE in this folder; expected layer_K/")
+    saes_refused(saes, f"no SAE in this folder; the names of layer_{number} give no layer: give one, as --sae FOLDER")
 
 
 def test_folders_without_saes_are_refused(saes_refused, tmp_path, saes, pairs_file):
@@ -178,7 +178,6 @@ def test_folders_without_saes_are_refused(saes_refused, tmp_path, saes, pairs_fi
     saes_refused(tmp_path / "empty", "no SAE in this folder; expected layer_K/ with cfg.json")
     (tmp_path / "empty" / "layer_3").mkdir()
     saes_refused(tmp_path / "empty", "layer_3 holds no SAE; expected cfg.json")
-    saes_refused(saes / "layer_0", "it is itself one layer's SAE: give the folder above it")
     saes_refused(pairs_file, "no such folder")
     saes_refused("./nowhere", "no such folder; give a folder that holds layer_K/ or a SAELens release")
 

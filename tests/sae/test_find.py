@@ -11,7 +11,8 @@ import pytest
 
 import tiny
 from bluffscope.errors import InputError
-from bluffscope.sae.find import CANONICAL_L0, find_saes, registry
+from bluffscope.sae.find import find_saes, registry
+from bluffscope.sae.layouts import CANONICAL_L0
 
 
 def scope(folder, *paths):

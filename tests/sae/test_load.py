@@ -11,7 +11,7 @@ from sae_lens import SAE
 
 import tiny
 from bluffscope.errors import InputError
-from bluffscope.sae import find_saes, load_coders
+from bluffscope.sae import find_saes, formats, load_coders
 from bluffscope.sae import load as loading
 
 X = torch.randn(7, tiny.D_MODEL, generator=torch.Generator().manual_seed(3))
@@ -123,7 +123,7 @@ def test_an_sae_that_memory_cannot_hold_is_said_to_be_so(tiny_saes, monkeypatch)
     def too_much(*arguments, **options):
         raise MemoryError
 
-    monkeypatch.setattr(loading, "read_plain", too_much)
+    monkeypatch.setattr(formats, "read_plain", too_much)
     with pytest.raises(InputError, match="layer 0: it needs more memory than is available; use a narrower"):
         coders(tiny_saes)
 
@@ -171,6 +171,6 @@ def test_a_file_that_cannot_be_read_is_named(tiny_saes, monkeypatch):
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied", "sae_weights.safetensors")
 
-    monkeypatch.setattr(loading, "read_plain", refuse)
+    monkeypatch.setattr(formats, "read_plain", refuse)
     with pytest.raises(InputError, match=r"layer 0: cannot be read \(.*Permission denied"):
         coders(tiny_saes)

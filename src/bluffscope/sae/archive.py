@@ -44,7 +44,16 @@ def archive_arrays(path: Path) -> dict[str, torch.Tensor]:
     return arrays
 
 
-def array_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def matrix_shape(path: Path) -> tuple[int, int]:
+    """d_in and d_sae of a params.npz, from the header of its W_enc; the array is not read."""
+    with zipfile.ZipFile(path) as archive:
+        shape, _ = _array_header(archive, "W_enc")
+    if len(shape) != 2:
+        raise ValueError(f"W_enc has shape {shape}; expected d_in x d_sae")
+    return shape
+
+
+def _array_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of an array in an npz, from its header: the array is not read."""
     with archive.open(f"{name}.npy") as file:
         reader = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
@@ -64,7 +73,7 @@ def _check_sizes(path: Path) -> None:
             size = archive.getinfo(f"{name}.npy").file_size
             if size > MOST_UNPACKED * packed + (1 << 20):
                 raise zipfile.BadZipFile(f"{name} would unpack to {size / 1e9:.1f} GB from {packed / 1e6:.1f} MB")
-            shape, dtype = array_header(archive, name)
+            shape, dtype = _array_header(archive, name)
             if dtype.hasobject or dtype.kind != "f" or len(shape) != (2 if name.startswith("W") else 1):
                 continue  # said of the array itself
             if min(shape) < 0 or math.prod(shape) * dtype.itemsize > size:

@@ -15,16 +15,12 @@ from typing import Any, NamedTuple
 from bluffscope.config.layers import LayerSlice, numbered
 from bluffscope.errors import InputError
 from bluffscope.host.hub import leaves
+from bluffscope.sae.layouts import chosen, expected, itself, sae_in, search, some, what_is_wrong
 
 logger = logging.getLogger(__name__)
 
-SAELENS_FILES = ("cfg.json", "sae_weights.safetensors")
 IN_MEMORY = "<in memory>"
 """Stands for the name of SAEs that were objects, not files."""
-CANONICAL_L0 = 100
-"""Gemma Scope calls the SAE with the mean L0 nearest to this the canonical one of its width."""
-_LAYER_FOLDER = re.compile(r"layer_([0-9]{1,4})")
-_GEMMA_FOLDER = re.compile(r"width_(\d+)([km])/average_l0_(\d+)/params\.npz")
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class SaeSource:
     name: str
     """The release or folder as the user gave it."""
     places: Mapping[int, Path | str]
-    """By layer, in the user's order: a SAELens folder, a Gemma Scope params.npz, or the id of one in the release."""
+    """By layer, in the user's order: an SAE's folder, a Gemma Scope params.npz, or the id of one in the release."""
     release: str = ""
     repository: str = ""
     """Where a release's weights lie on the hub."""
@@ -51,7 +47,7 @@ def find_saes(spec: str, asked: Sequence[int | LayerSlice], blocks: int = 0) -> 
     """Find one SAE for every layer.
 
     Args:
-        spec: a folder with `layer_K/` in it (SAELens or Gemma Scope layout), a SAELens release, or
+        spec: a folder in a layout of `bluffscope.sae.layouts`, or one layer's own; a SAELens release; or
             `RELEASE:ID` where ID holds `{layer}`; `RELEASE@REVISION` is another than the branch main.
         asked: the layers wanted; a slice takes those that a folder has; empty takes all that it has.
         blocks: layers of the model, which slices are of.
@@ -84,7 +80,7 @@ def find_sae(place: Path, where: str) -> Path:
     """One layer's SAE as `SaeSource.places` has it, from its folder or params.npz.
 
     Args:
-        place: the folder (SAELens or Gemma Scope layout) or file.
+        place: the folder, in any format of `bluffscope.sae.layouts`, or file.
         where: put in front of messages.
 
     Raises:
@@ -94,8 +90,8 @@ def find_sae(place: Path, where: str) -> Path:
         return place
     if not place.is_dir():
         raise InputError(f"{where}: {place}: no such folder; give an SAE's folder, or an SAE of SAELens")
-    if (found := _sae_in(place)) is None:
-        raise InputError(f"{where}: {place.parent}: {_what_is_wrong(place)}")
+    if (found := sae_in(place, where)) is None:
+        raise InputError(f"{where}: {place.parent}: {what_is_wrong(place)}")
     return found
 
 
@@ -150,69 +146,27 @@ def registry() -> dict[str, Release]:
 
 
 def _find_in_folder(spec: str, path: Path, asked: Sequence[int | LayerSlice], blocks: int) -> SaeSource:
-    places: dict[int, Path] = {}
-    unusable: dict[int, str] = {}
-    for child in sorted(path.iterdir()):
-        if not (match := _LAYER_FOLDER.fullmatch(child.name)) or not child.is_dir():
-            continue
-        if found := _sae_in(child):
-            places[int(match[1])] = found
-        else:
-            unusable[int(match[1])] = _what_is_wrong(child)
-    layers = numbered(asked, blocks, f"the model that have an SAE in {spec}", {**places, **unusable})
+    where = f"--sae {spec}"
+    found, unusable = search(path)
+    if not found and not unusable:
+        try:
+            alone = itself(path)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+        found = {alone[0].layer: alone} if alone else {}
+    layers = numbered(asked, blocks, f"the model that have an SAE in {spec}", {**found, **unusable})
     for layer in layers or sorted(unusable):
-        if layer in unusable and (layers or not places):
-            raise InputError(f"--sae {spec}: {unusable[layer]}")
-    if not places:
-        raise InputError(f"--sae {spec}: no SAE in this folder; {_expected(path)}")
-    if missing := [layer for layer in layers if layer not in places]:
-        there = " ".join(map(str, sorted(places)))
-        raise InputError(f"--sae {spec}: no SAE for layer {missing[0]}; the folder has layers {there}")
+        if layer in unusable and (layers or not found):
+            raise InputError(f"{where}: {unusable[layer]}")
+    if not found:
+        raise InputError(f"{where}: no SAE in this folder; {expected(path)}")
+    if missing := [layer for layer in layers if layer not in found]:
+        there = " ".join(map(str, sorted(found)))
+        raise InputError(f"{where}: no SAE for layer {missing[0]}; the folder has layers {there}")
     if not layers:
         for reason in unusable.values():
             logger.warning("--sae %s: left out: %s", spec, reason)
-    return SaeSource(spec, {layer: places[layer] for layer in layers or sorted(places)})
-
-
-def _expected(path: Path) -> str:
-    if (path / SAELENS_FILES[0]).is_file():
-        return "it is itself one layer's SAE: give the folder above it, and name this one layer_K"
-    return f"expected layer_K/ with {' + '.join(SAELENS_FILES)}, or layer_K/width_*/average_l0_*/params.npz"
-
-
-def _what_is_wrong(folder: Path) -> str:
-    """Why a layer's folder holds no SAE that can be loaded."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    if pickled := next((file for file in files if file.suffix in (".pt", ".bin", ".pkl", ".pth", ".ckpt")), None):
-        return (
-            f"{folder.name}/{pickled.relative_to(folder)} is a pickle, which can run code when opened and is refused; "
-            "convert it where you trust it: SAE.load_from_disk(FROM).save_model(DIR), of SAELens, writes safetensors"
-        )
-    absent = next(name for name in SAELENS_FILES if not (folder / name).is_file())
-    if any((folder / name).is_file() for name in SAELENS_FILES):
-        return f"{folder.name} has no {absent}; copy it there"
-    return f"{folder.name} holds no SAE; expected {' + '.join(SAELENS_FILES)}, or width_*/average_l0_*/params.npz in it"
-
-
-def _sae_in(folder: Path) -> Path | None:
-    """A layer's SAE: its folder itself, or the canonical one of a Gemma Scope layout."""
-    if all((folder / name).is_file() for name in SAELENS_FILES):
-        return folder
-    archives = folder.glob("width_*/average_l0_*/params.npz")
-    return min(filter(_width_and_l0, archives), key=_preference, default=None)
-
-
-def _width_and_l0(archive: Path) -> re.Match[str] | None:
-    """Both, from the path of an SAE in Gemma Scope's layout."""
-    return _GEMMA_FOLDER.search(archive.as_posix())
-
-
-def _preference(archive: Path) -> tuple[bool, int, int, Path]:
-    """Of a layer's SAEs, the least is taken: width 16k if it is there, else the smallest; then the canonical L0."""
-    match = _width_and_l0(archive)
-    assert match is not None
-    width = int(match[1]) * (1 if match[2] == "k" else 1000)
-    return width != 16, width, abs(int(match[3]) - CANONICAL_L0), archive
+    return SaeSource(spec, {layer: chosen(found[layer], where) for layer in layers or sorted(found)})
 
 
 def _release_id(release: str, template: str, layer: int) -> str:
@@ -231,19 +185,15 @@ def _release_id(release: str, template: str, layer: int) -> str:
         if wanted in ids:
             return wanted
         alike = difflib.get_close_matches(wanted, ids, n=3)
-        raise InputError(f"--sae {release}: it has no SAE {wanted}; there are {', '.join(alike) or _some(ids)}")
+        raise InputError(f"--sae {release}: it has no SAE {wanted}; there are {', '.join(alike) or some(ids)}")
     pattern = re.compile(rf"(?:^|[^0-9])(?:layer_|blocks\.|l|L)?{layer}(?:[^0-9]|$)")
     fitting = [name for name in ids if pattern.search(name.split("/")[0])]
     canonical = [name for name in fitting if name == f"layer_{layer}/width_16k/canonical"]
     if len(canonical or fitting) == 1:
         return (canonical or fitting)[0]
     if not fitting:
-        raise InputError(f"--sae {release}: no SAE for layer {layer}; its SAEs are {_some(ids)}")
+        raise InputError(f"--sae {release}: no SAE for layer {layer}; its SAEs are {some(ids)}")
     raise InputError(
-        f"--sae {release}: several SAEs for layer {layer}: {_some(fitting)}; name one as {release}:ID, "
+        f"--sae {release}: several SAEs for layer {layer}: {some(fitting)}; name one as {release}:ID, "
         "with {layer} in ID where the number goes"
     )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])}, ..., {names[-1]}"

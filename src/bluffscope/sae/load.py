@@ -21,10 +21,11 @@ from bluffscope.host.float64_guard import own_settings
 from bluffscope.host.hub import as_input_error, cached_commit, in_one_line, refusal
 from bluffscope.host.quiet import libraries_quiet, replaced
 from bluffscope.host.weights_digest import file_hashes, weights_digest
-from bluffscope.sae.archive import archive_arrays
 from bluffscope.sae.coder import AnySae, Coder
-from bluffscope.sae.find import SAELENS_FILES, SaeSource, registry
-from bluffscope.sae.plain import PlainConfig, PlainSae, known_config, read_plain
+from bluffscope.sae.find import SaeSource, registry
+from bluffscope.sae.formats import read_archive, read_sae
+from bluffscope.sae.layouts import FILES, weights_file
+from bluffscope.sae.plain import PlainSae, known_config, read_plain
 from bluffscope.sae.releases import release_files, saelens_at
 
 if TYPE_CHECKING:
@@ -78,33 +79,16 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
                         sae = _from_release(source.release, place, device, dtype)
                 origin = _registered(source, place)
                 files = release_files(source.repository, origin["path"], source.revision)
-            elif place.is_file():
-                sae, origin = _from_archive(place, layer, device, dtype), {"file": str(place)}
-                files = {place.name: place}
             else:
-                sae, origin = _from_folder(place, device, dtype), {"folder": str(place)}
-                files = {SAELENS_FILES[1]: place / SAELENS_FILES[1]}
+                sae = read_sae(place, layer, where, device, dtype)
+                origin = {"file" if place.is_file() else "folder": str(place)}
+                files = {weights_file(place).name: weights_file(place)}
             hashes = file_hashes(files)
         coder = as_coder(sae, layer, origin, where)
         with sae_errors(where, source.repository), torch.no_grad():  # some fail only when they are used
             sae.decode(sae.encode(torch.zeros(1, coder.d_in, dtype=dtype, device=device)))
         coders[layer] = replace(coder, identity={**coder.identity, "files": hashes})
     return coders
-
-
-def _from_folder(folder: Path, device: str, dtype: torch.dtype) -> AnySae:
-    said = json.loads((folder / SAELENS_FILES[0]).read_text(encoding="utf-8"))
-    if not isinstance(said, dict) or not isinstance(said.get("metadata", {}), dict):
-        raise ValueError("cfg.json or its metadata is not a JSON object")
-    if (sae := read_plain(said, folder / SAELENS_FILES[1], device, dtype)) is not None:
-        return sae
-    from sae_lens import SAE  # seconds-slow, as its other imports here
-    from sae_lens.registry import SAE_CLASS_REGISTRY
-
-    architecture = said.get("architecture", "standard")
-    if architecture not in SAE_CLASS_REGISTRY:
-        raise ValueError(f"unknown architecture {architecture!r}")
-    return SAE.load_from_disk(folder, device=device, dtype=str(dtype).removeprefix("torch."))
 
 
 def is_saelens(sae: AnySae) -> bool:
@@ -141,15 +125,16 @@ def _from_plain_release(source: SaeSource, sae_id: str, device: str, dtype: torc
 
     scope, layer = _GEMMA_SCOPE.fullmatch(source.repository), _SCOPE_LAYER.match(path)
     if conversion == "gemma_2" and scope and layer:
-        metadata = {"model_name": f"gemma-2-{scope[1]}{'-it' if scope[2] == 'it' else ''}", **pages}
-        return _from_archive(file("params.npz"), int(layer[1]), device, dtype, metadata)
+        model = f"gemma-2-{scope[1]}{'-it' if scope[2] == 'it' else ''}"
+        read = {"hook_name": f"blocks.{int(layer[1])}.hook_resid_post", "prepend_bos": True}
+        return read_archive(file("params.npz"), read | {"model_name": model, **pages}, device, dtype)
     if conversion:
         return None
-    said: Any = json.loads(file(SAELENS_FILES[0]).read_text(encoding="utf-8"))
+    said: Any = json.loads(file(FILES["SAELens"][0]).read_text(encoding="utf-8"))
     if not isinstance(said, dict) or known_config(said) is None:
         return None
     said["metadata"] |= pages
-    return read_plain(said, file(SAELENS_FILES[1]), device, dtype)
+    return read_plain(said, file(FILES["SAELens"][1]), device, dtype)
 
 
 def _from_release(release: str, sae_id: str, device: str, dtype: torch.dtype) -> SAE[Any]:
@@ -176,27 +161,6 @@ def no_pickle(where: str) -> Generator[None, None, None]:
 
     with replaced(torch, load=refuse):
         yield
-
-
-def _from_archive(
-    path: Path, layer: int, device: str, dtype: torch.dtype, metadata: Mapping[str, Any] | None = None
-) -> PlainSae:
-    """A Gemma Scope params.npz as a JumpReLU SAE."""
-    weights = {name: array.to(device=device, dtype=dtype) for name, array in archive_arrays(path).items()}
-    read = {"hook_name": f"blocks.{layer}.hook_resid_post", "prepend_bos": True}
-    return jumprelu(weights, read | dict(metadata or {"l0": float(path.parent.name.removeprefix("average_l0_"))}))
-
-
-def jumprelu(weights: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> PlainSae:
-    """A JumpReLU SAE around these tensors, which are not copied.
-
-    Args:
-        weights: W_enc, W_dec, b_enc, b_dec and threshold, on one device and of one dtype.
-        metadata: hook_name, prepend_bos, l0...
-    """
-    d_in, d_sae = weights["W_enc"].shape
-    cfg = PlainConfig(name="jumprelu", d_in=d_in, d_sae=d_sae, apply_b_dec_to_input=False, metadata=metadata)
-    return PlainSae(cfg, weights)
 
 
 def as_coder(sae: AnySae, layer: int, origin: Mapping[str, Any], where: str) -> Coder:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from bluffscope.errors import InputError
 from bluffscope.host.quiet import libraries_quiet
-from bluffscope.sae.archive import array_header
-from bluffscope.sae.find import SAELENS_FILES, SaeSource
+from bluffscope.sae.find import SaeSource
+from bluffscope.sae.formats import read_config
 from bluffscope.sae.load import no_pickle, registered_l0, sae_errors
 from bluffscope.sae.releases import saelens_at
 
@@ -37,14 +34,13 @@ def read_sae_configs(source: SaeSource) -> dict[int, SaeConfig]:
     """
     found: dict[int, SaeConfig] = {}
     for layer, place in source.places.items():
-        with libraries_quiet(), sae_errors(f"--sae {source.name}, layer {layer}", source.repository):
+        where = f"--sae {source.name}, layer {layer}"
+        with libraries_quiet(), sae_errors(where, source.repository):
             if isinstance(place, str):
                 with saelens_at(source.revision, download=False):
                     said = _of_release(source.release, place)
-            elif place.is_file():
-                said = _of_archive(place, layer)
             else:
-                said = json.loads((place / SAELENS_FILES[0]).read_text(encoding="utf-8"))
+                said = read_config(place, layer, where)
             found[layer] = _config(said, layer)
     return found
 
@@ -54,16 +50,6 @@ def _config(said: Mapping[str, Any], layer: int) -> SaeConfig:
     l0 = metadata.get("l0")
     hook_name = metadata.get("hook_name") or said.get("hook_name") or f"blocks.{layer}.hook_resid_post"
     return SaeConfig(int(said["d_in"]), int(said["d_sae"]), str(hook_name), None if l0 is None else float(l0))
-
-
-def _of_archive(path: Path, layer: int) -> dict[str, Any]:
-    """Of a Gemma Scope params.npz, from the header of its W_enc; the array is not read."""
-    with zipfile.ZipFile(path) as archive:
-        shape, _ = array_header(archive, "W_enc")
-    if len(shape) != 2:
-        raise ValueError(f"W_enc has shape {shape}; expected d_in x d_sae")
-    metadata = {"l0": float(path.parent.name.removeprefix("average_l0_"))}
-    return {"d_in": shape[0], "d_sae": shape[1], "hook_name": f"blocks.{layer}.hook_resid_post", "metadata": metadata}
 
 
 def _of_release(release: str, sae_id: str) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from bluffscope.host.weights_digest import weights_digest
 from bluffscope.model import LanguageModel, load_model
 from bluffscope.model.hooks import find_blocks
 from bluffscope.sae import Coder, find_saes, load_coders
-from bluffscope.sae.load import as_coder, jumprelu
+from bluffscope.sae.formats import jumprelu
+from bluffscope.sae.load import as_coder
 
 if TYPE_CHECKING:
     from transformers import Gemma2Config
