@@ -55,7 +55,7 @@ class Bench(Command):
     """Its layers (default: all that have SAEs; without SAEs, at a quarter, half and three quarters)."""
     pairs: int = 200
     """Pairs that are measured on it."""
-    sequential_pairs: int = 20
+    sequential_pairs: int = 10
     """Pairs of them, spread over their lengths, that the sequential pattern is measured on; its time is scaled."""
     repeats: int = 3
     """Times that all but the sequential pattern is measured; the median counts."""

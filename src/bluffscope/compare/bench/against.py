@@ -9,11 +9,11 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -46,8 +46,6 @@ from bluffscope.model.hooks import HookPoint
 from bluffscope.model.load import check_model
 from bluffscope.pairs import open_source
 from bluffscope.pipeline.build import build_worker, load_parts
-from bluffscope.pipeline.shard_rows import ShardRows
-from bluffscope.pipeline.worker import RunWorker
 from bluffscope.records import VIEWS, Shard
 from bluffscope.runs.run import possible
 from bluffscope.sae import Coder
@@ -61,6 +59,7 @@ CLOSE: Final = 1e-4
 """Largest relative difference of a residual between packed rows and padded batches in float32; a wrong mask, position
 or layer makes one near 1."""
 WARM_PAIRS: Final = 16
+Result = TypeVar("Result")
 Way = Literal["sequential", "packed", "careful"]
 
 
@@ -72,7 +71,7 @@ class Against:
     sae: str
     layers: tuple[int, ...] = ()
     pairs: int = 200
-    sequential_pairs: int = 20
+    sequential_pairs: int = 10
     """Pairs that the sequential pattern is measured on, spread over the lengths."""
     repeats: int = 3
     """Of all but the sequential pattern; the median counts."""
@@ -86,6 +85,8 @@ class Measured(NamedTuple):
     does: Literal["all analyses", "forward + encode"]
     pairs: int
     seconds: tuple[float, ...]
+    cpu_seconds: tuple[float, ...]
+    """Processor time of all threads, which other programs hardly change."""
     layers: tuple[int, ...]
     threads: int
     marks: tuple[str, ...]
@@ -103,11 +104,16 @@ class Measured(NamedTuple):
         """The median."""
         return statistics.median(self.seconds) / self.pairs
 
+    @property
+    def cpu_per_pair(self) -> float:
+        """The median."""
+        return statistics.median(self.cpu_seconds) / self.pairs
+
     def record(self) -> dict[str, Any]:
         """For bench.json."""
         left_out = ("metrics", "features", "residuals")
         plain = {name: value for name, value in self._asdict().items() if name not in left_out}
-        return {**plain, "seconds_per_pair": self.seconds_per_pair}
+        return {**plain, "seconds_per_pair": self.seconds_per_pair, "cpu_per_pair": self.cpu_per_pair}
 
 
 def measure(asked: Against) -> Iterator[Measured]:
@@ -165,20 +171,22 @@ def of_engine(config: RunConfig, repeats: int, analyses: bool) -> Iterator[Measu
     worker = build_worker(config, made, columns_of, Stopwatch())
     source = open_source(config.data)
     items, groups = tuple(source.pairs()), tuple(source.scan().groups)
+    shard = Shard(0, items, groups)
     slow = worker.in_batches is None
     warm = 1 if slow else WARM_PAIRS
     with kept_heap():
         worker.run(Shard(0, items[:warm], groups[:warm]))
         before = worker.computed().get("slots")
         with Watch() as watch:
-            done = [_timed(worker, Shard(0, items, groups)) for _ in range(repeats)]
-    tables = _tables(worker.tabulate(done[-1][1]), worker.columns)
+            done = [_timed(lambda: worker.measure(worker.prepare(shard), lambda _: None)) for _ in range(repeats)]
+    tables = _tables(worker.tabulate(done[-1].result), worker.columns)
     yield Measured(
         way="sequential" if slow else "packed",
         name="sequential pattern" if slow else "packed",
         does="all analyses" if analyses else "forward + encode",
         pairs=len(items),
-        seconds=tuple(seconds for seconds, _ in done),
+        seconds=tuple(each.seconds for each in done),
+        cpu_seconds=tuple(each.cpu for each in done),
         layers=worker.loaded.config.model.measured_layers,
         threads=torch.get_num_threads(),
         marks=watch.marks,
@@ -189,10 +197,16 @@ def of_engine(config: RunConfig, repeats: int, analyses: bool) -> Iterator[Measu
     )
 
 
-def _timed(worker: RunWorker, shard: Shard) -> tuple[float, ShardRows]:
-    started = time.perf_counter()
-    rows = worker.measure(worker.prepare(shard), lambda _: None)
-    return time.perf_counter() - started, rows
+class _Timed(NamedTuple, Generic[Result]):
+    seconds: float
+    cpu: float
+    result: Result
+
+
+def _timed(work: Callable[[], Result]) -> _Timed[Result]:
+    started, used = time.perf_counter(), time.process_time()
+    result = work()
+    return _Timed(time.perf_counter() - started, time.process_time() - used, result)
 
 
 def _tables(frame: pl.DataFrame, columns: Sequence[Any]) -> dict[str, pl.DataFrame]:
@@ -230,20 +244,22 @@ def of_careful(config: RunConfig, repeats: int, head: bool) -> Iterator[Measured
     texts = [pair.text(view, config.data.join) for pair in pairs for view in VIEWS]
     careful.read(model, tokenizer, saes, states, texts[: 3 * WARM_PAIRS], bos=bos)
     with Watch() as watch:
-        found = [careful.read(model, tokenizer, saes, states, texts, bos=bos) for _ in range(repeats)]
+        done = [_timed(lambda: careful.read(model, tokenizer, saes, states, texts, bos=bos)) for _ in range(repeats)]
+    found = done[-1].result
     yield Measured(
         way="careful",
         name="careful script" + ("" if head else ", no LM head"),
         does="forward + encode",
         pairs=len(pairs),
-        seconds=tuple(each.seconds for each in found),
+        seconds=tuple(each.seconds for each in done),
+        cpu_seconds=tuple(each.cpu for each in done),
         layers=tuple(states),
         threads=torch.get_num_threads(),
         marks=watch.marks,
-        tokens=found[-1].slots,
+        tokens=found.slots,
         metrics=None,
-        features=_sparse(found[-1].features, [pair.id for pair in pairs]),
-        residuals={layer: residual.numpy() for layer, residual in found[-1].residuals.items()},
+        features=_sparse(found.features, [pair.id for pair in pairs]),
+        residuals={layer: residual.numpy() for layer, residual in found.residuals.items()},
     )
 
 

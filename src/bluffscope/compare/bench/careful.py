@@ -5,7 +5,6 @@ It shares nothing with the engine that it is measured against: neither tokens, b
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,8 +20,6 @@ BATCH = 16
 class Found(NamedTuple):
     """Residuals and features of texts at their last token."""
 
-    seconds: float
-    """Of tokenising, forward and encode."""
     residuals: dict[int, Float[torch.Tensor, "text d_model"]]
     features: dict[int, Float[torch.Tensor, "text d_sae"]]
     slots: int
@@ -56,7 +53,6 @@ def read(
         texts: all of them.
         bos: whether the SAEs were trained on texts with a BOS in front.
     """
-    started = time.perf_counter()
     lead = [tokenizer.bos_token_id] if bos else []
     ids = [lead + text for text in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
@@ -77,4 +73,4 @@ def read(
                 features[layer].append(saes[layer].encode(residuals[layer][-1]))
     back = torch.tensor(order).argsort()
     at, active = ({layer: torch.cat(parts)[back] for layer, parts in found.items()} for found in (residuals, features))
-    return Found(time.perf_counter() - started, at, active, slots)
+    return Found(at, active, slots)

@@ -177,14 +177,17 @@ def against_table(records: Sequence[Record]) -> Table:
     order = {"sequential": 0, "careful": 1, "packed": 2}
     rows: list[dict[str, str]] = []
     for record in sorted(records, key=lambda record: (record["does"], order[record["way"]])):
-        ratio = record["seconds_per_pair"] / engine[record["does"]]["seconds_per_pair"]
+        mine = {name: record[name] / engine[record["does"]][name] for name in ("seconds_per_pair", "cpu_per_pair")}
+        ratios = {name: "" if record["way"] == "packed" else f"{ratio:.1f}x" for name, ratio in mine.items()}
         rows.append(
             {
                 "way": record["name"],
                 "does": record["does"],
                 "pairs": str(record["pairs"]),
                 f"s for {pairs}": f"{record['seconds_per_pair'] * pairs:.2f}",
-                "to packed": "" if record["way"] == "packed" else f"{ratio:.1f}x",
+                "to packed": ratios["seconds_per_pair"],
+                "CPU s": f"{record['cpu_per_pair'] * pairs:.2f}",
+                "to packed, CPU": ratios["cpu_per_pair"],
                 "marks": ", ".join(record["marks"]),
             }
         )
