@@ -83,7 +83,7 @@ def pairs_file(tmp_path: Path) -> Path:
 
 
 PROCESS = (
-    *("bench/test_field", "cli/test_experiments", "cli/test_fresh_machine", "cli/test_hub"),
+    *("bench/test_against", "bench/test_field", "cli/test_experiments", "cli/test_fresh_machine", "cli/test_hub"),
     *("cli/test_hub_cache", "cli/test_hub_data", "cli/test_presets_offline", "cli/test_stats_detectors"),
     *("cli/test_terminal", "cli/test_without_torch", "contract/test_corruption"),
     *("contract/test_crash", "contract/test_disk", "contract/test_fuzz", "contract/test_hostile_input"),

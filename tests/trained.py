@@ -52,14 +52,32 @@ def train_topk(x: torch.Tensor, *, d_sae: int = 96, k: int = K) -> dict[str, tor
     return {name: tensor.detach() for name, tensor in weights.items()}
 
 
-def save_topk(folder: Path, weights: dict[str, torch.Tensor], hook_name: str, model_name: str, *, k: int = K) -> Path:
-    """A TopK SAE in SAELens's layout."""
+def principal_components(x: torch.Tensor, n: int) -> dict[str, torch.Tensor]:
+    """A ReLU SAE of the first n principal components of these activations, each with both signs."""
+    mean = x.mean(dim=0)
+    components = torch.linalg.svd(x - mean, full_matrices=False).Vh[:n]
+    decoder = torch.cat([components, -components]).contiguous()
+    return {"W_enc": decoder.T.contiguous(), "b_enc": torch.zeros(2 * n), "W_dec": decoder, "b_dec": mean}
+
+
+def save_sae(
+    folder: Path,
+    weights: dict[str, torch.Tensor],
+    hook_name: str,
+    model_name: str,
+    *,
+    k: int | None = K,
+    prepend_bos: bool = True,
+) -> Path:
+    """A TopK SAE in SAELens's layout; without k, a ReLU one."""
     folder.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "sae_weights.safetensors")
     d_in, d_sae = weights["W_enc"].shape
+    architecture = "standard" if k is None else "topk"
+    of_topk = {} if k is None else {"k": k, "rescale_acts_by_decoder_norm": False}
     config = {
-        "architecture": "topk",
-        "k": k,
+        "architecture": architecture,
+        **of_topk,
         "d_in": d_in,
         "d_sae": d_sae,
         "dtype": "float32",
@@ -67,15 +85,13 @@ def save_topk(folder: Path, weights: dict[str, torch.Tensor], hook_name: str, mo
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "rescale_acts_by_decoder_norm": False,
         "metadata": {
             "sae_lens_version": "6.54.0",
             "model_name": model_name,
             "hook_name": hook_name,
-            "prepend_bos": True,
-            "training_architecture": "topk",
-            "training_architecture_details": {"k": k},
-            "l0": float(k),
+            "prepend_bos": prepend_bos,
+            "training_architecture": architecture,
+            **({} if k is None else {"training_architecture_details": {"k": k}, "l0": float(k)}),
         },
     }
     (folder / "cfg.json").write_text(json.dumps(config))
@@ -85,5 +101,5 @@ def save_topk(folder: Path, weights: dict[str, torch.Tensor], hook_name: str, mo
 def save_trained(folder: Path, model: Path, layers: tuple[int, ...]) -> Path:
     """SAEs of these layers, trained on the model."""
     for layer, x in residuals(model, layers).items():
-        save_topk(folder / f"layer_{layer}", train_topk(x), f"blocks.{layer}.hook_resid_post", model.name)
+        save_sae(folder / f"layer_{layer}", train_topk(x), f"blocks.{layer}.hook_resid_post", model.name)
     return folder

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # read when SAELens imports tqdm; the data source prints progress
 
@@ -72,12 +72,27 @@ class Kind:
     prepend_bos: bool = True
     corpus: str | None = None
     """Name, version and licence of the texts."""
+    architecture: Literal["batchtopk", "topk", "jumprelu"] = "batchtopk"
+    """Of the training; BatchTopK SAEs are JumpReLU on disk."""
+
+    def config(self, d_in: int, **shared: Any) -> Any:
+        """SAELens's training configuration."""
+        from sae_lens import BatchTopKTrainingSAEConfig, JumpReLUTrainingSAEConfig, TopKTrainingSAEConfig
+
+        shared |= {"d_in": d_in, "d_sae": self.d_sae}
+        if self.architecture == "jumprelu":  # as Gemma Scope 2: a penalty on the distance from the wanted L0
+            sparsity = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": self.k}
+            return JumpReLUTrainingSAEConfig(**shared, **sparsity)
+        if self.architecture == "topk":
+            return TopKTrainingSAEConfig(**shared, k=int(self.k))
+        return BatchTopKTrainingSAEConfig(**shared, k=self.k)
 
 
 def train_sae(rows: torch.Tensor, kind: Kind, layer: int, seed: int, steps: int) -> Any:
     """Train one SAE on activations of shape (row, d_model)."""
-    from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, LoggingConfig, SAETrainer
+    from sae_lens import LoggingConfig, SAETrainer
     from sae_lens.config import SAETrainerConfig
+    from sae_lens.registry import get_sae_training_class
     from sae_lens.saes.sae import SAEMetadata
 
     torch.manual_seed(seed + layer)
@@ -90,16 +105,13 @@ def train_sae(rows: torch.Tensor, kind: Kind, layer: int, seed: int, steps: int)
         exclude_special_tokens=True,
         **({} if kind.corpus is None else {"dataset_path": kind.corpus}),
     )
-    sae = BatchTopKTrainingSAE(
-        BatchTopKTrainingSAEConfig(
-            d_in=d_model,
-            d_sae=kind.d_sae,
-            k=kind.k,
-            normalize_activations="expected_average_only_in",  # SAELens folds the factor into the weights at the end
-            apply_b_dec_to_input=False,
-            metadata=metadata,
-        )
+    config = kind.config(
+        d_model,
+        normalize_activations="expected_average_only_in",  # SAELens folds the factor into the weights at the end
+        apply_b_dec_to_input=False,
+        metadata=metadata,
     )
+    sae: Any = get_sae_training_class(kind.architecture)[0](config)
     with torch.no_grad():
         # Start from the mean, in the units of training (mean norm sqrt(d_model)).
         sae.b_dec.copy_(rows.mean(0) * d_model**0.5 / rows.norm(dim=-1).mean())

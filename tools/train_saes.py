@@ -2,9 +2,10 @@
 
 `python tools/train_saes.py --model FOLDER --texts FILE --width 1024 --k 48 --layers 6 14 23 --out DIR` gives a folder
 for `bluffscope analyze --sae DIR`. The texts are read once, for all layers. BatchTopK in training, JumpReLU on disk, as
-SAELens saves it. Left out are what says nothing of a text: BOS, the first token, and tokens whose residual is a
-multiple of the usual length ("sinks", which would be all that an SAE learns). One text in ten is held out: the L0, the
-explained variance and the dead features that are printed, and kept in each SAE's metadata, are measured on those.
+SAELens saves it; `--architecture` takes others. Left out are what says nothing of a text: BOS, the first token, and
+tokens whose residual is a multiple of the usual length ("sinks", which would be all that an SAE learns). One text in
+ten is held out: the L0, the explained variance and the dead features that are printed, and kept in each SAE's metadata,
+are measured on those.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
 
 import torch
 
+from bluffscope.health.fit import SINK
 from bluffscope.model.hooks import HookPoint
 from bluffscope.model.load import LanguageModel, load_model
 from train_demo_saes import Kind, save_sae, train_sae
@@ -28,8 +30,6 @@ from train_demo_saes import Kind, save_sae, train_sae
 CONTEXT = 128
 """Tokens of a text, BOS included; what is longer is cut."""
 BATCH_TOKENS = 4096
-SINK = 10
-"""A token is a sink where the norm of its residual is this many times the median of the layer's."""
 
 
 def read_texts(path: Path) -> list[str]:
@@ -85,9 +85,9 @@ def residuals(model: LanguageModel, sequences: list[list[int]], layers: Sequence
 
 
 def without_sinks(rows: torch.Tensor, layer: int) -> torch.Tensor:
-    """The rows (row, d_model) whose norm is nothing out of the ordinary."""
+    """The rows (row, d_model) whose norm is nothing out of the ordinary; the health checks leave out the same."""
     norms = rows.norm(dim=-1)
-    usual = norms < SINK * norms.median()
+    usual = norms <= SINK * norms.median()
     print(f"layer {layer}: {len(rows)} tokens, median norm {norms.median():.0f}, {int((~usual).sum())} sinks left out")
     return rows[usual]
 
@@ -122,6 +122,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--width", type=int, default=1024, help="features")
     parser.add_argument("--k", type=float, default=48, help="features active at a time, on average")
+    parser.add_argument("--architecture", choices=get_args(get_type_hints(Kind)["architecture"]), default="batchtopk")
     parser.add_argument("--no-bos", action="store_true", help="read the texts without BOS")
     parser.add_argument("--tokens", type=int, default=70_000, help="read so many; the texts are taken in random order")
     parser.add_argument("--steps", type=int, default=1000, help="batches of 1024 tokens")
@@ -136,7 +137,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Command line."""
     args = arguments()
-    kind = Kind(args.name or Path(args.model).name, args.width, args.k, CONTEXT, not args.no_bos, args.corpus)
+    name = args.name or Path(args.model).name
+    kind = Kind(name, args.width, args.k, CONTEXT, not args.no_bos, args.corpus, args.architecture)
     found = activations(args)
     for layer in args.layers:
         train, held_out = (without_sinks(found[part][layer], layer) for part in ("train", "held_out"))

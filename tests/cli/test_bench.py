@@ -83,6 +83,9 @@ def test_every_strategy_has_its_place_on_the_ladder():
         (["--strategies", "paked"], "--strategies 'paked': no such step or strategy; did you mean 'packed'?"),
         (["--strategies", "tries"], "--strategies 'tries': no such step or strategy; did you mean 'token tries'?"),
         (["--batch-sizes", "0"], "--batch-sizes 0: give at least 1"),
+        (["--sae", "folder"], "--sae without --model: name the model to measure"),
+        (["--model", "m", "--repeats", "0"], "--repeats 0: give at least 1"),
+        (["--model", "m", "--strategies", "packed"], "--strategies: not with --model, which has a table of its own"),
         (["--shape", "huge"], "--shape: expected demo or mid or gemma-2-2b, got huge"),
     ],
 )

@@ -100,6 +100,22 @@ def test_any_number_of_workers_gives_the_tables_of_one_process_bit_for_bit(worke
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+def test_what_every_layer_predicts_is_the_same_on_ray_without_saes(tiny_model, pairs, tmp_path):
+    bare = {"model": tiny_model, "sae": "none", "layers": "all", "data": str(pairs), "shard_pairs": 4}
+    result = run(config_from(**bare, engine="ray", workers=2, out=tmp_path / "ray"), draw=False)
+    assert result.manifest["workers"]["number"] == 2
+    before = torch.get_num_threads()
+    torch.set_num_threads(result.manifest["workers"]["threads"])
+    here = run(config_from(**bare, out=tmp_path / "here"), draw=False)
+    torch.set_num_threads(before)
+    metrics = result.metrics()
+    assert {f"l{layer}_hall_lens_logprob" for layer in range(4)} <= set(metrics.columns)
+    assert metrics.height == NUMBER
+    assert metrics.equals(here.metrics())
+    same_tables(here.path, result.path)
+    assert checked(result) == checked(here)
+
+
 def fatal(measurement):
     """An analysis of the user's own: it ends its process at one pair."""
     if "p13" in measurement.pair_ids:

@@ -12,20 +12,29 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import output_console
 from bluffscope.cli.options import Command
+from bluffscope.config import NO_SAE
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
+    from bluffscope.compare.bench.against import Measured
     from bluffscope.compare.bench.jobs import Job
     from bluffscope.compare.bench.tables import Table
 
 PARTS: Final = ("ladder", "batch_sizes", "limit", "growth", "sharing")
 Part = Literal["ladder", "batch_sizes", "limit", "growth", "sharing"]
+WAYS: Final = (
+    "sequential pattern: one text at a time, for three layers with SAEs 13 full forwards a pair; scaled to all pairs",
+    "careful script: texts sorted by length, batches of 16, right-padded and masked, output_hidden_states, SAELens's "
+    "encode at the last token",
+)
+"""What the ways are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(Command):
     """Measure speed and memory of every step, from the naive pattern to the engine, each in its own process.
 
+    With --model it measures packed rows on that model instead, against the sequential pattern and a careful script.
     Ratios hold within one run; leave the machine otherwise idle (disturbed rows are marked).
     """
 
@@ -38,11 +47,28 @@ class Bench(Command):
     strategies: tuple[str, ...] = ()
     """Only these steps of the ladder (default: all). The strategies separate, sequential and batched are steps;
     packed is the step "async I/O"."""
+    model: str | None = None
+    """A model of your own (folder, Hugging Face id or GGUF file): it takes the place of shape and parts."""
+    sae: str | None = None
+    """Its SAEs, as in analyze (default: none)."""
+    layers: tuple[int, ...] = ()
+    """Its layers (default: all that have SAEs; without SAEs, at a quarter, half and three quarters)."""
+    pairs: int = 200
+    """Pairs that are measured on it."""
+    sequential_pairs: int = 10
+    """Pairs of them, spread over their lengths, that the sequential pattern is measured on; its time is scaled."""
+    repeats: int = 3
+    """Times that all but the sequential pattern is measured; the median counts."""
     out: Path | None = None
-    """Folder for bench.json and figures (default: bench-<shape>)."""
+    """Folder for bench.json and figures (default: bench-<shape or model>)."""
 
     def execute(self) -> int:
         """Measure the parts in order; what is measured is on disk before the next part starts."""
+        if self.model is not None:
+            return self._against()
+        given = {"--sae": self.sae, "--layers": self.layers}
+        if alone := next((flag for flag, value in given.items() if value), None):
+            raise InputError(f"{alone} without --model: name the model to measure")
         from bluffscope.compare.bench import jobs, tables
         from bluffscope.table.folder import write_json
 
@@ -58,11 +84,7 @@ class Bench(Command):
             raise InputError(f"--strategies {unknown[0]!r}: no such step or strategy; {hint}")
         if wrong := [size for size in self.batch_sizes if size < 1]:
             raise InputError(f"--batch-sizes {wrong[0]}: give at least 1")
-        folder = self.out or Path(f"bench-{self.shape}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--out {folder}: cannot be made ({error.strerror}); choose another folder") from error
+        folder = self._folder(self.shape)
         lists: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
 
         if {"ladder", "limit"} & set(self.parts):
@@ -87,6 +109,48 @@ class Bench(Command):
         figures = write_figures(lists, folder)
         output_console().say(*(f"Written: {path}" for path in (folder / "bench.json", *figures)))
         return exit_codes.DONE
+
+    def _folder(self, name: str) -> Path:
+        folder = self.out or Path(f"bench-{name}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {folder}: cannot be made ({error.strerror}); choose another folder") from error
+        return folder
+
+    def _against(self) -> int:
+        """Measure the model every way, and say whether the results agree; exit code 1 if they do not."""
+        from bluffscope.compare.bench import tables
+        from bluffscope.compare.bench.against import Against, measure, same_metrics, same_residuals
+        from bluffscope.table.folder import write_json
+
+        assert self.model is not None
+        if self.parts != PARTS or self.strategies or self.shape != "demo":
+            raise InputError("--shape, --parts and --strategies: not with --model, which has a table of its own")
+        for name in ("pairs", "sequential_pairs", "repeats"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: give at least 1")
+        folder = self._folder(Path(self.model).name)
+        asked = Against(
+            model=self.model,
+            sae=self.sae or NO_SAE,
+            layers=self.layers,
+            pairs=self.pairs,
+            sequential_pairs=self.sequential_pairs,
+            repeats=self.repeats,
+        )
+        found: list[Measured] = []
+        for measured in measure(asked):
+            found.append(measured)
+            sys.stderr.write(f"measured: {measured.name} ({measured.does}), {min(measured.seconds):.2f} s\n")
+            write_json(folder / "bench.json", {"against": [each.record() for each in found]})
+        table = tables.against_table([each.record() for each in found])
+        packed = {each.does: each for each in found if each.way == "packed"}
+        same = {"all analyses": same_metrics, "forward + encode": same_residuals}
+        agreements = {each.name: same[each.does](packed[each.does], each) for each in found if each.way != "packed"}
+        _print(table._replace(notes=[*WAYS, *(f"{name}: {found}" for name, found in agreements.items())]))
+        output_console().say(f"Written: {folder / 'bench.json'}")
+        return exit_codes.DONE if all(found.holds for found in agreements.values()) else exit_codes.FAILED
 
 
 def _measured(jobs: Iterable[Job]) -> Iterable[dict[str, Any]]:

@@ -166,7 +166,7 @@ def run(
             source = open_source(config.data)
             scan = source.scan()
         config = resolved(replace(config, data=replace(config.data, data=source.location)))
-        analyses = _possible(config, analyses, added)
+        analyses = possible(config, analyses, added)
         everything = (*analyses, *(Analysis(item.title, item) for item in added))
         columns_of = _columns(config, scan, analyses, added)
         crew = held.enter_context(crew_of(config, everything, columns_of, clock.stopwatch, given))
@@ -180,7 +180,7 @@ def run(
             return _finish(session, folder, previous, lint, progress or _Silent())
 
 
-def _possible(
+def possible(
     config: RunConfig, analyses: tuple[Analysis, ...], added: tuple[UserAnalysis, ...]
 ) -> tuple[Analysis, ...]:
     """The analyses that a run makes: those that its options ask for too, and without SAEs only those that need none.

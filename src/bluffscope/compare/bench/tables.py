@@ -164,3 +164,32 @@ def sharing_table(records: Sequence[Record]) -> Table:
 
 def _time(seconds: float) -> str:
     return f"{seconds:.3f}" if seconds >= 0.1 else f"{seconds:.5f}"
+
+
+def against_table(records: Sequence[Record]) -> Table:
+    """Each way's time for all pairs, beside the engine's time for the same work.
+
+    Args:
+        records: of the ways, the engine's too (`bluffscope.compare.bench.against.Measured.record`).
+    """
+    engine = {record["does"]: record for record in records if record["way"] == "packed"}
+    pairs = max(record["pairs"] for record in records)
+    order = {"sequential": 0, "careful": 1, "packed": 2}
+    rows: list[dict[str, str]] = []
+    for record in sorted(records, key=lambda record: (record["does"], order[record["way"]])):
+        mine = {name: record[name] / engine[record["does"]][name] for name in ("seconds_per_pair", "cpu_per_pair")}
+        ratios = {name: "" if record["way"] == "packed" else f"{ratio:.1f}x" for name, ratio in mine.items()}
+        rows.append(
+            {
+                "way": record["name"],
+                "does": record["does"],
+                "pairs": str(record["pairs"]),
+                f"s for {pairs}": f"{record['seconds_per_pair'] * pairs:.2f}",
+                "to packed": ratios["seconds_per_pair"],
+                "CPU s": f"{record['cpu_per_pair'] * pairs:.2f}",
+                "to packed, CPU": ratios["cpu_per_pair"],
+                "marks": ", ".join(record["marks"]),
+            }
+        )
+    layers = " ".join(map(str, records[0]["layers"]))
+    return Table(f"Against other ways: float32, layers {layers}, {records[0]['threads']} threads", rows)
