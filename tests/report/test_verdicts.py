@@ -50,6 +50,13 @@ def test_over_all_pairs_and_each_scope_are_counted_apart():
     )
 
 
+def test_what_is_measured_under_two_names_is_named_once():
+    frame = table()
+    twice = frame.with_columns(l9_fact_a="a_fact", l9_hall_a="a_hall").select("^l9.*$", *frame.columns)
+    assert "2 of 3 metrics separate" in said(twice)
+    assert "strongest over all pairs: a; " in said(twice)
+
+
 @pytest.mark.parametrize(
     ("frame", "why"),
     [

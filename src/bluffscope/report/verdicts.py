@@ -87,7 +87,10 @@ def _over_all_pairs(rows: pl.DataFrame) -> str:
     if found.is_empty():
         number = _metrics(tested.height)
         return f"Nothing separates fact from hallucination at equal lengths: {number} tested over all pairs{others}."
-    names = found.sort(pl.col("dz").abs(), descending=True, maintain_order=True)["metric"].to_list()
+    ordered = found.sort(pl.col("dz").abs(), descending=True, maintain_order=True)
+    # The last layer's lens is the log-probability itself: one thing is named once, by its plain name, which comes last.
+    named = ordered.unique(pl.col("dz").round_sig_figs(9), keep="last", maintain_order=True)
+    names = named["metric"].to_list()
     share, strongest = f"{found.height} of {_metrics(tested.height)}", listed(map(clean, names), 4)
     return f"{share} separate fact from hallucination at equal lengths; strongest over all pairs: {strongest}{others}."
 
