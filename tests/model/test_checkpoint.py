@@ -3,56 +3,133 @@
 from __future__ import annotations
 
 import json
-import re
+import shutil
 
 import pytest
 import torch
-from transformers import Gemma3Config, Gemma3TextConfig, LlamaConfig, LlavaConfig
+from safetensors.torch import load_file, save_file
+from transformers import CLIPConfig, Gemma3Config, Gemma4Config, LlamaConfig
 
+import families
+import tiny
 from bluffscope.errors import InputError
-from bluffscope.model.checkpoint import check_keys, language_config, renamed_weights, weight_files
+from bluffscope.model import load_model
+from bluffscope.model.checkpoint import check_keys, language_config, weight_files
 from bluffscope.model.names import INDEX, check_weight_names
+from bluffscope.pipeline.reload import weights_as_loaded
 
 
 def test_the_language_model_of_several_modalities_keeps_what_is_said_of_them_all():
     whole = Gemma3Config(text_config={"num_hidden_layers": 2}, dtype="bfloat16")
-    whole.quantization_config = {"quant_method": "torchao"}
     text = language_config("m", whole)
-    assert (text.model_type, text.num_hidden_layers) == ("gemma3_text", 2)
-    assert (text.dtype, text.quantization_config) == (torch.bfloat16, {"quant_method": "torchao"})
-    plain = LlamaConfig()
-    assert language_config("m", plain) is plain
-    with pytest.raises(InputError, match=r"^--model m: a model of several modalities \(llava\); give its text model"):
-        language_config("m", LlavaConfig())
+    assert (text.model_type, text.num_hidden_layers, text.dtype) == ("gemma3_text", 2, torch.bfloat16)
+    assert whole.get_text_config().dtype is None, "what transformers is given stays as it is"
+    assert language_config("m", LlamaConfig(vocab_size=7)).vocab_size == 7
+    with pytest.raises(
+        InputError, match=r"^--model m: a model of several modalities \(clip\) without a causal language"
+    ):
+        language_config("m", CLIPConfig())
 
 
-@pytest.mark.parametrize(("head", "name"), [(True, "model.layers.0"), (False, "layers.0")])
-def test_weights_are_found_under_the_names_of_either_publication(head, name):
-    renamed = renamed_weights(Gemma3TextConfig(), head=head)
-    for published in ("language_model.model.layers.0", "model.language_model.layers.0"):
-        found = published
-        for pattern, into in renamed.items():
-            found = re.sub(pattern, into, found)
-        assert found == name
-    assert renamed_weights(LlamaConfig(), head=head) == {}
+def test_what_differs_between_blocks_can_be_asked_for():
+    text = language_config("m", Gemma4Config())
+    assert (text.head_dim, text.num_key_value_heads) == (256, 4)
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory):
+    """Folders of one whole model: with names as published, and as transformers has them."""
+    whole = families.build_whole("llava").network
+    folders = {}
+    for original in (True, False):
+        folders[original] = tmp_path_factory.mktemp("llava")
+        whole.save_pretrained(folders[original], save_original_format=original)
+        tiny.save_tokenizer(folders[original])
+    return folders
+
+
+def changed(folder, tmp_path, change):
+    weights = load_file(folder / "model.safetensors")
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    change(weights)
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    return str(tmp_path)
+
+
+def load(folder, **options):
+    return load_model(folder, revision=None, device=torch.device("cpu"), dtype=torch.float32, **options)
 
 
 @pytest.mark.parametrize(
-    ("config", "info", "says"),
-    [
-        (LlamaConfig(), {"missing_keys": ["b", "a"]}, "2 weights are missing, first a: config.json and the weights do"),
-        (LlamaConfig(), {"unexpected_keys": ["model.layers.1.mlp.weight"]}, "weight model.layers.1.mlp.weight has no"),
-        (LlamaConfig(), {"unexpected_keys": ["model.layers.2.mlp.weight", "lm_head.weight"]}, None),
-        (LlamaConfig(), {"unexpected_keys": ["vision_tower.weight"]}, "weight vision_tower.weight has no place in the"),
-        (Gemma3TextConfig(), {"unexpected_keys": ["vision_tower.weight"]}, None),
-    ],
+    ("original", "begins"), [(True, "language_model.model.layers."), (False, "model.language_model.")]
 )
-def test_only_later_blocks_heads_and_other_modalities_may_be_left_out(config, info, says):
+def test_the_same_language_model_is_loaded_from_either_publication_and_nothing_else(llava, original, begins):
+    folder = llava[original]
+    assert any(name.startswith(begins) for name in load_file(folder / "model.safetensors"))
+    model = load(str(folder), blocks=2, head=True)
+    assert model.identity["architecture"] == "LlavaForConditionalGeneration"
+    assert (model.full_layers, len(model.blocks)) == (families.LAYERS, 2)
+    assert type(model.network.base_model).__name__ == "LlamaModel"
+    assert [name for name in model.network.state_dict() if "vision" in name or "projector" in name] == []
+    body = load(str(folder), blocks=2)
+    assert type(body.network).__name__ == "LlamaModel"
+    assert body.identity["weights"] == weights_as_loaded(model, body.identity)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda weights: weights.pop("language_model.model.norm.weight"),
+            "1 weights are missing, first model.language_",
+        ),
+        (
+            lambda weights: weights.update(other=torch.ones(1)),
+            "weight other has no place in the model: config.json and",
+        ),
+        (
+            lambda weights: weights.update({"language_model.model.layers.0.extra.weight": torch.ones(1)}),
+            "weight model.language_model.layers.0.extra.weight has no place in the model",
+        ),
+        (lambda weights: weights.update({"vision_tower.position_ids": torch.ones(1)}), None),
+        (lambda weights: weights.update({"language_model.model.layers.7.mlp.weight": torch.ones(1)}), None),
+    ],
+    ids=["missing", "unknown", "unknown in a block", "of the vision tower", "of a later block"],
+)
+def test_every_weight_of_a_multimodal_checkpoint_has_its_place(llava, tmp_path, change, says):
+    folder = changed(llava[True], tmp_path, change)
     if says is None:
-        check_keys("m", config, info, 2)
+        load(folder, blocks=2)
         return
     with pytest.raises(InputError) as refusal:
-        check_keys("m", config, info, 2)
+        load(folder, blocks=2)
+    assert says in str(refusal.value)
+
+
+def test_a_multimodal_model_that_claims_endless_blocks_is_refused_before_they_are_made(llava, tmp_path):
+    shutil.copytree(llava[True], tmp_path, dirs_exist_ok=True)
+    said = json.loads((tmp_path / "config.json").read_text())
+    said["text_config"]["num_hidden_layers"] = 10**6
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match="config.json says num_hidden_layers is 1000000; copy it again"):
+        load(str(tmp_path), blocks=2)
+
+
+@pytest.mark.parametrize(
+    ("info", "says"),
+    [
+        ({"missing_keys": ["b", "a"]}, "2 weights are missing, first a: config.json and the weights do"),
+        ({"unexpected_keys": ["model.layers.1.mlp.weight"]}, "weight model.layers.1.mlp.weight has no"),
+        ({"unexpected_keys": ["model.layers.2.mlp.weight", "lm_head.weight"]}, None),
+        ({"unexpected_keys": ["vision_tower.weight"]}, "weight vision_tower.weight has no place in the"),
+    ],
+)
+def test_only_later_blocks_and_heads_may_be_left_out(info, says):
+    if says is None:
+        check_keys("m", info, 2)
+        return
+    with pytest.raises(InputError) as refusal:
+        check_keys("m", info, 2)
     assert str(refusal.value).startswith(f"--model m: {says}")
 
 

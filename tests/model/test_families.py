@@ -3,156 +3,76 @@
 from __future__ import annotations
 
 import collections
-import logging
-import sys
+import importlib.util
 import warnings
-from dataclasses import dataclass, field
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, AutoTokenizer
 
 import compare
 import families
 import measuring
 import tiny
 from bluffscope.errors import InputError
-from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_model
+from bluffscope.model import HookPoint, load_model
 from bluffscope.model.given import GivenModel
-from bluffscope.model.sublayers import find_sublayers, placed
-from bluffscope.pipeline.plan import pack, pad
-from bluffscope.records import Sequence
-from bluffscope.reference.model import Counts, Text, forward
+from bluffscope.model.sublayers import placed
+from family_survey import Seen, Survey, survey, texts
 from random_pairs import random_pairs
 
-STATES_AFTER = {"mamba", "falcon_mamba", "rwkv"}
-"""Their `hidden_states` begin with the first block's output; everybody else's with the embedding."""
-MIXES_TOKENS_LATER = {"inkling_text", "inkling2_text"}
+MIXES_TOKENS_LATER = {"inkling_text", "inkling2_text", "inkling_mm_model", "inkling2"}
 """The MLP's output goes through a convolution over tokens."""
-SLOTS = {0: 0, 1: 1}
-
-
-@dataclass
-class Seen:
-    """What became of a family."""
-
-    unbuilt: str = ""
-    refused: str = ""
-    packs: bool = False
-    error: float = 0.0
-    """Largest relative difference of residuals from plain forwards."""
-    sum_error: float = 0.0
-    """Of resid_pre + attn_out + mlp_out from resid_post, where a block has them."""
-    complete: int = 0
-    """Blocks with both."""
-    attention_alone: bool = True
-    """Whether tokens meet each other in attn_out alone."""
-    reference: list[str] = field(default_factory=list)
-
-
-def texts() -> list[Sequence]:
-    """Views of two pairs with shared beginnings, all longer than the sliding window; every token is read."""
-    rng = np.random.default_rng(0)
-    stem = rng.integers(3, 300, 9).tolist()
-    made = [(*stem[: 4 + n], *rng.integers(3, 300, 8 + n).tolist()) for n in range(6)]
-    return [Sequence(n // 3, n % 3, ids, reads=tuple(range(len(ids)))) for n, ids in enumerate(made)]
-
-
-def apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return float(((ours - theirs).norm(dim=1) / theirs.norm(dim=1)).max())
-
-
-def plain(model: LanguageModel, layers: list[int]) -> torch.Tensor:
-    """(layer, token, d_model) hidden states of each text alone, as transformers runs it."""
-    found = []
-    for text in texts():
-        with torch.no_grad():
-            output = model.network(torch.tensor([text.ids]), use_cache=False, output_hidden_states=True)
-        states = output.hidden_states[model.name not in STATES_AFTER :]
-        found.append(torch.stack([states[layer][0] for layer in layers]))
-    return torch.cat(found, dim=1)
-
-
-def look(name: str) -> Seen:
-    try:
-        model = families.build(name)
-    except Exception as error:  # noqa: BLE001 (whatever keeps transformers from building one is the reason)
-        return Seen(unbuilt=" ".join(f"{type(error).__name__}: {error}".split())[:100])
-    layers = list(range(len(model.blocks) - 1))  # the last one's hidden state is after the final norm
-    try:
-        sublayers = find_sublayers(name, model.network, model.blocks, layers)
-    except InputError as error:
-        return Seen(refused=str(error))
-    seen = Seen()
-    reader = ResidualReader.create(model, {layer: HookPoint(layer, "hook_resid_post") for layer in layers})
-    seen.packs = reader.packs
-    batch = pack(texts(), SLOTS, 1000) if reader.packs else pad(texts(), SLOTS)
-    residuals = reader.read(batch).residuals
-    expected = plain(model, layers)
-    seen.error = max(apart(residuals[layer], expected[layer]) for layer in layers)
-    for layer, there in sublayers.items():
-        if len(there.points) == 2:
-            seen.complete += 1
-            points = dict(enumerate((HookPoint(layer, "hook_resid_pre"), *there.points.values())))
-            parts = ResidualReader(model, points, reader.style).read(batch).residuals
-            seen.sum_error = max(seen.sum_error, apart(sum(parts.values()), residuals[layer]))
-            seen.reference.append(by_reference(model, layer))
-    if len(sublayers[0].points) == 2:
-        met = {point: tokens_meet(model, sublayers[0].points[point]) for point in sublayers[0].points}
-        seen.attention_alone = met == {"hook_attn_out": False, "hook_mlp_out": True}
-    return seen
-
-
-def tokens_meet(model: LanguageModel, without: HookPoint) -> bool:
-    """Whether the first block's output at the last token depends on the first token, one of its sublayers removed."""
-    seen = []
-    hooks = [
-        without.alter(model.blocks, torch.zeros_like),
-        HookPoint(0, "hook_resid_post").attach(model.blocks, lambda states: seen.append(states[0, -1])),
-    ]
-    for first in (7, 8):
-        with torch.no_grad():
-            model.network(torch.tensor([[first, 9, 10, 11]]), use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    return not torch.allclose(*seen, rtol=1e-5, atol=1e-6)
-
-
-def by_reference(model: LanguageModel, layer: int) -> str:
-    """ "same" where the reference reads what the engine reads; else why it does not."""
-    names = {n: f"blocks.{layer}.{point}" for n, point in enumerate(("hook_attn_out", "hook_mlp_out"))}
-    points = {n: HookPoint.parse(name) for n, name in names.items()}
-    ids = texts()[0].ids
-    whole = Text(ids=list(ids), reads=list(range(len(ids))), tokens=len(ids), read_token="")
-    try:
-        theirs = forward(model.network, whole, names, Counts())
-    except InputError as error:
-        return str(error)
-    reader = ResidualReader(model, placed(points, model.name, model.network, model.blocks), None)
-    ours = reader.read(pad([Sequence(0, 0, ids, reads=tuple(range(len(ids))))], {0: 0})).residuals
-    return "same" if all(torch.allclose(ours[n], theirs[n], rtol=1e-5, atol=1e-6) for n in names) else "differs"
-
-
-def survey() -> dict[str, Seen]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of families in general
-        return {name: look(name) for name in families.NAMES}
+ASKED_FOR = (
+    *("qwen3_5", "qwen3_5_moe", "gemma3", "gemma4", "mistral3", "llama4", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+    *("llava", "llava_next", "llava_onevision", "idefics2", "idefics3", "smolvlm", "internvl"),
+    *("aya_vision", "glm4v", "kimi_k25"),
+)
+"""Of several modalities, those that people ask for."""
 
 
 @pytest.fixture(scope="module")
-def seen() -> dict[str, Seen]:
-    """All of them, looked at once."""
+def all_families() -> Survey:
+    """Looked at once."""
     return survey()
 
 
+@pytest.fixture(scope="module")
+def seen(all_families) -> dict[str, Seen]:
+    """Those of one modality."""
+    return all_families.text
+
+
 def forward_equal(seen: dict[str, Seen]) -> list[str]:
-    return [name for name, one in seen.items() if not one.unbuilt and not one.refused]
+    return [name for name, one in seen.items() if one.is_read]
 
 
 def test_every_family_that_can_be_built_reads_what_a_plain_forward_of_each_text_alone_gives(seen):
     assert {name: seen[name].error for name in forward_equal(seen) if not seen[name].error < 2e-5} == {}
-    assert len(forward_equal(seen)) >= 45
+    assert len(forward_equal(seen)) >= 110
+
+
+def test_the_language_model_of_every_multimodal_family_is_loaded_alone_and_equals_the_whole(all_families):
+    inside = all_families.inside
+    assert {name: inside[name].error for name in forward_equal(inside) if not inside[name].error < 2e-5} == {}
+    assert {name: one.unequal for name, one in inside.items() if one.unequal} == {}
+    assert {*ASKED_FOR} <= {*forward_equal(inside)}
+    assert len(forward_equal(inside)) >= 60
+    assert sum(inside[name].complete > 0 for name in forward_equal(inside)) >= 50
+    whole = [name for name in forward_equal(inside) if inside[name].complete]
+    assert {name: inside[name].sum_error for name in whole if not inside[name].sum_error < 1e-5} == {}
+    assert {name for name in whole if not inside[name].attention_alone} <= MIXES_TOKENS_LATER
+
+
+def test_the_page_of_families_is_current(all_families):
+    path = Path(__file__).resolve().parents[2] / "tools" / "make_family_docs.py"
+    spec = importlib.util.spec_from_file_location("make_family_docs", path)
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    current = made.written(all_families).splitlines()
+    assert made.TARGET.read_text(encoding="utf-8").splitlines() == current, "run tools/make_family_docs.py"
 
 
 def test_most_families_pack(seen):
@@ -207,21 +127,18 @@ def test_the_whole_analysis_of_such_points_equals_the_reference(name, tmp_path):
     compare.assert_same(table, expected, "float64", draws=2)
 
 
-if __name__ == "__main__":  # PYTHONPATH=tests python tests/model/test_families.py
-    logging.disable(logging.WARNING)
-    found = survey()
-    for name, one in found.items():
-        read = (
-            f"{'packed' if one.packs else 'padded'}, {one.complete} of {families.LAYERS - 1} blocks with both sublayers"
-        )
-        sys.stdout.write(f"{name:24} {one.unbuilt and 'not built: ' + one.unbuilt or one.refused or read}\n")
-    equal = [found[name] for name in forward_equal(found)]
-    sys.stdout.write(
-        f"{len(found)} families: {len(equal)} read, {sum(one.packs for one in equal)} of them packed, "
-        f"{sum(one.complete > 0 for one in equal)} with attention and MLP points; "
-        f"{sum(bool(one.refused) for one in found.values())} refused, "
-        f"{sum(bool(one.unbuilt) for one in found.values())} not built\n"
-    )
+@pytest.mark.parametrize("name", ["llava", "gemma4", "qwen2_5_vl", "idefics3"])
+def test_the_whole_analysis_inside_a_multimodal_checkpoint_equals_the_reference_on_the_whole_model(name, tmp_path):
+    families.build_whole(name).network.save_pretrained(tmp_path / "model")
+    tiny.save_tokenizer(tmp_path / "model")
+    saes = tiny.save_saes(tmp_path / "saes", (0, 1))
+    pairs = measuring.as_pairs(random_pairs(3, count=8))
+    table = measuring.measure(measuring.make_worker(tmp_path / "model", saes, noise_draws=2, logprob=True), pairs)
+    whole = AutoModelForMultimodalLM.from_pretrained(tmp_path / "model", dtype=torch.float64)
+    coders = measuring.load_oracle(tiny.save_model(tmp_path / "other", "llama"), saes, (0, 1)).saes
+    oracle = measuring.Oracle(whole.eval(), AutoTokenizer.from_pretrained(tmp_path / "model"), coders)
+    expected = oracle.rows(pairs, noise_draws=2, layers=(0, 1), logprob=True)
+    compare.assert_same(table, expected, "float64", draws=2)
 
 
 def test_every_family_in_memory_is_read_as_from_its_folder_bit_for_bit_and_left_as_it_is(tmp_path):

@@ -193,6 +193,25 @@ def cached_snapshot(name: str, revision: str | None = None, kind: Literal["model
     return repository / "snapshots" / commit
 
 
+def gone(place: Path, suffixes: Iterable[str] = ()) -> str | None:
+    """What is wrong with a folder or file in which a link leads to nothing, and what to do; None where none does.
+
+    The cache keeps files as blobs, and links to them under their names; a blob that is removed leaves its link behind.
+
+    Args:
+        place: a folder, looked through at all depths, or a file.
+        suffixes: of the files that matter; all where none is given.
+    """
+    files = [place, *(sorted(place.rglob("*")) if place.is_dir() else ())]
+    for file in files:
+        if file.is_symlink() and not file.exists() and (not suffixes or file.suffix in suffixes):
+            return (
+                f"{file.name} in {file.parent} is a link to a file that is gone ({os.readlink(file)}); remove the link "
+                "and download it again, or copy the file there"
+            )
+    return None
+
+
 def leaves(path: str) -> bool:
     """Whether a name inside a repository would lead out of it."""
     return path.startswith("/") or ".." in re.split(r"[/\\]", path) or (os.name == "nt" and ":" in path)

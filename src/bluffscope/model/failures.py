@@ -29,6 +29,8 @@ def _meaning(error: BaseException, name: str, what: str, revision: str | None) -
         return f"config.json is damaged ({in_one_line(error)}); copy it again"
     if isinstance(error, SafetensorError):
         return f"the weights are damaged ({in_one_line(error)}); copy them again"
+    if isinstance(error, ImportError):
+        return f"its architecture needs a package that is not installed ({in_one_line(error)})"
     if isinstance(error, MemoryError):
         return "it needs more memory than is available; give a smaller model"
     return refusal(error, name) or _reason(error, name, what, revision)

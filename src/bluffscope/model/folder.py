@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
 from bluffscope.errors import InputError
+from bluffscope.host.hub import cached_snapshot, gone
 from bluffscope.host.quiet import check_docstrings
 from bluffscope.model.gguf import SUFFIX, converted, is_gguf
 
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """One of them is enough."""
+_READ: Final = (".json", ".safetensors", ".model", ".txt", ".jinja")
+"""Suffixes of files that may be read of a model."""
 CONVERSION: Final = "AutoModelForCausalLM.from_pretrained(FROM).save_pretrained(DIR) writes safetensors"
+_DEPTHS: Final = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 MOST_LAYERS: Final = 10_000
 """More layers than any model has."""
 
@@ -38,6 +43,8 @@ def check_folder(name: str, *, weights: bool = True) -> str:
         return name
     if is_gguf(name):
         return str(converted(name))
+    if path.is_dir() and (said := gone(path, _READ)):
+        raise InputError(f"--model {name}: {said}")
     if not path.is_dir():
         raise InputError(f"--model {name}: a file; give the folder that holds config.json")
     if not (path / "config.json").is_file():
@@ -58,12 +65,38 @@ def check_folder(name: str, *, weights: bool = True) -> str:
     return str(path)
 
 
+def check_links(name: str, revision: str | None) -> None:
+    """Refuse a model in the cache, while nothing is downloaded, of whose files only the links are left.
+
+    Else transformers would take an optional file for never published, and a tokenizer for another.
+
+    Args:
+        name: hub id, folder or file.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        InputError: which file, and where.
+    """
+    from huggingface_hub import is_offline_mode  # a fifth of a second
+
+    folder = cached_snapshot(name, revision) if is_offline_mode() else None
+    if folder is not None and (said := gone(folder, _READ)):
+        raise InputError(f"--model {name}: {said}")
+
+
 def _check_config(name: str, file: Path) -> None:
     """Refuse a config.json that is none; one that claims a million layers would fill the memory when it is parsed."""
     content = read_object(name, file)
-    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
+    _check_depths(name, content, _DEPTHS)
+    for part in content.values():
+        if isinstance(part, dict):  # of several modalities; some of their parts have no layers
+            _check_depths(name, cast("dict[str, Any]", part), (*_DEPTHS, "depth"), least=0)
+
+
+def _check_depths(name: str, content: Mapping[str, Any], keys: Iterable[str], *, least: int = 1) -> None:
+    for key in keys:
         value = content.get(key)
-        if value is not None and not (isinstance(value, int) and 0 < value <= MOST_LAYERS):
+        if value is not None and not (isinstance(value, int) and least <= value <= MOST_LAYERS):
             raise InputError(f"--model {name}: config.json says {key} is {str(value)[:40]}; copy it again")
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import own_settings
 from bluffscope.host.weights_digest import weights_digest
+from bluffscope.model.checkpoint import readable
 from bluffscope.model.failures import model_errors
 from bluffscope.model.hooks import find_blocks
 from bluffscope.model.load import (
@@ -28,6 +29,7 @@ from bluffscope.model.load import (
     truncate,
     try_tokenizer,
 )
+from bluffscope.model.multimodal import taken_out
 from bluffscope.model.rotary import forget_lengths
 from bluffscope.model.silence import library_silence
 
@@ -122,7 +124,7 @@ class GivenModel:
         Raises:
             InputError: its configuration names none.
         """
-        config = self.network.config.get_text_config(decoder=True)
+        config = readable(self.network.config.get_text_config(decoder=True))
         check_causal(self.name, config)
         return int(config.num_hidden_layers)
 
@@ -150,9 +152,11 @@ class GivenModel:
             blocks = blocks_of(name, full_layers, blocks)
             _set_attention(network)
             _cut(network, full_layers, blocks)
-            truncate(config, blocks)
+            if not taken_out(config):
+                truncate(config, blocks)
             network.eval().requires_grad_(False)
             forget_lengths(network)
+        config = readable(config)
         check_vocabulary(name, tokenizer, network)
         return LanguageModel(
             name=name,

@@ -11,6 +11,7 @@ from torch import nn
 
 from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import computing_in
+from bluffscope.model.failures import model_errors
 from bluffscope.model.load import LanguageModel
 
 SLICE_BYTES: Final = 200 << 20
@@ -54,7 +55,9 @@ class Head:
         scale = getattr(model.config, "logit_scale", None) or 1 / (getattr(model.config, "logits_scaling", None) or 1)
         cap = getattr(model.config, "final_logit_softcapping", None)
         head = cls(body, linear.weight, linear.bias, float(scale), None if cap is None else float(cap))
-        if not head._gives_the_logits_of(model):
+        with model_errors(model.name, "model"):  # some write nothing without sound or a picture
+            same = head._gives_the_logits_of(model)
+        if not same:
             raise InputError(
                 f"{who} does more with its logits than scale and cap them, which is not supported; leave it out"
             )

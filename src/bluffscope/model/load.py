@@ -17,11 +17,12 @@ from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import own_settings
 from bluffscope.host.hub import cached_commit, cached_snapshot, hub_or_cache
 from bluffscope.host.weights_digest import file_hashes, weights_digest
-from bluffscope.model.checkpoint import check_keys, kept_as_head, language_config, renamed_weights, weight_files
+from bluffscope.model.checkpoint import check_keys, kept_as_head, language_config, weight_files
 from bluffscope.model.failures import model_errors
-from bluffscope.model.folder import check_folder
+from bluffscope.model.folder import check_folder, check_links
 from bluffscope.model.gguf import gguf_files, is_gguf
 from bluffscope.model.hooks import find_blocks
+from bluffscope.model.multimodal import Whole, taken_out
 from bluffscope.model.names import check_weight_names
 from bluffscope.model.quantize import Quantize, loading_options, quantize_to_int8
 from bluffscope.model.rotary import forget_lengths
@@ -116,33 +117,32 @@ def load_model(
     """
     location = check_folder(name)
     with library_silence():
-        # seconds-slow: only when a model is loaded
-        from transformers import AutoModel, AutoModelForCausalLM
-
-        config = _load_config(name, location, revision)
+        given, config = _load_configs(name, location, revision)
         full_layers, stored = int(config.num_hidden_layers), config.dtype
         blocks = blocks_of(name, full_layers, blocks)
-        if quantize != "none" and getattr(config, "quantization_config", None):
+        if quantize != "none" and getattr(given, "quantization_config", None):
             raise InputError(f"--quantize {quantize}: {name} is quantised already; leave it out")
-        truncate(config, blocks)
+        with model_errors(name, "model"):
+            whole = Whole.of(name, given) if taken_out(given) else None
+        if whole is None:
+            truncate(given, blocks)
         more = loading_options(quantize, device, dtype, head=head)
-        if renamed := renamed_weights(config, head=head):
-            more["key_mapping"] = renamed
         tokenizer = _load_tokenizer(name, location, revision)
         with model_errors(name, "model", revision):
-            check_weight_names(name, location, revision, config)
-            auto = AutoModelForCausalLM if head else AutoModel
-            _refuse_larger_than_files(name, auto, location, config)
-            network, info = _load_network(auto, location, revision, config, dtype, **more)
-            if embedding := kept_as_head(config, info):
-                more["key_mapping"] = {**renamed, r"^lm_head\.weight$": embedding}
-                network, info = _load_network(auto, location, revision, config, dtype, **more)
+            check_weight_names(name, location, revision, given)
+            auto = _loader(head) if whole is None else whole.loader(blocks, head=head)
+            _refuse_larger_than_files(name, auto, location, given)
+            loaded, info = _load_network(auto, location, revision, given, dtype, **more)
+            if embedding := kept_as_head(given, info):
+                more["key_mapping"] = {r"^(.*\.)?lm_head\.weight$": embedding}
+                loaded, info = _load_network(auto, location, revision, given, dtype, **more)
+            network = loaded if whole is None else whole.language_model(name, loaded, head=head)
             network.eval().requires_grad_(False)
             if quantize == "int8":
                 quantize_to_int8(network.base_model, device)  # the LM head, if any, keeps its dtype
             network.to(device)
             forget_lengths(network)
-    check_keys(name, config, info, blocks)
+    check_keys(name, info, blocks, whole)
     check_vocabulary(name, tokenizer, network)
     return LanguageModel(
         name=name,
@@ -191,7 +191,7 @@ def load_tokenizer(name: str, revision: str | None, *, weights: bool = True) -> 
     name = model_place(name)
     location = check_folder(name, weights=weights)
     with hub_or_cache([name]), library_silence():
-        config = _load_config(name, location, revision)
+        _, config = _load_configs(name, location, revision)
         return ModelTokenizer(_load_tokenizer(name, location, revision), _context(config))
 
 
@@ -211,17 +211,25 @@ def check_model(name: str, revision: str | None, *, weights: bool = True) -> Pre
     """
     location = check_folder(name, weights=weights)
     with library_silence():
-        return _load_config(name, location, revision)
+        return _load_configs(name, location, revision)[1]
 
 
-def _load_config(name: str, location: str, revision: str | None) -> PretrainedConfig:
+def _load_configs(name: str, location: str, revision: str | None) -> tuple[PretrainedConfig, PretrainedConfig]:
+    """The configuration for transformers, and that of the language model for us."""
     from transformers import AutoConfig
 
     with model_errors(name, "config.json"):
-        config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
-        config = language_config(name, config)
+        check_links(name, revision)
+        given = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
+        config = language_config(name, given)
     check_causal(name, config)
-    return config
+    return given, config
+
+
+def _loader(head: bool) -> Any:
+    from transformers import AutoModel, AutoModelForCausalLM  # seconds-slow
+
+    return AutoModelForCausalLM if head else AutoModel
 
 
 def blocks_of(name: str, depth: int, asked: int | None) -> int:
@@ -314,7 +322,7 @@ def _load_network(
         "output_loading_info": True,
         **more,
     }
-    for attention in attentions(config):
+    for attention in attentions(config.get_text_config()):
         try:
             return auto.from_pretrained(location, attn_implementation=attention, **options)
         except ValueError as error:

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 else:  # they are only handed through
     PreTrainedTokenizerBase = RemovableHandle = Any
 
-_BLOCK_LISTS = ("model.layers", "model.language_model.layers", "transformer.h", "gpt_neox.layers")
+_BLOCK_LISTS = (
+    *("model.layers", "transformer.h", "gpt_neox.layers"),
+    *("model.language_model.layers", "model.text_model.layers"),  # of several modalities
+)
 _POINTS = ("resid_pre", "attn_out", "mlp_out", "resid_post")
 _SUBLAYERS = (
     ("post_self_attn_layernorm", "post_mlp_layernorm"),  # GLM-4
