@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -50,6 +51,13 @@ def test_a_folder_without_tokenizer_config_or_weights_is_refused(model_refused, 
     model_refused("no config.json in this folder; give a folder in Hugging Face layout")
 
 
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_file_of_which_only_the_link_is_left_is_named_with_its_folder(model_refused, folder, file):
+    (folder / file).unlink()
+    (folder / file).symlink_to("../blobs/gone")
+    model_refused(f"{file} in {folder} is a link to a file that is gone (../blobs/gone); remove the link and download")
+
+
 def test_pickled_weights_are_refused_with_the_conversion(model_refused, folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     model_refused("pytorch_model.bin is a pickle, which can run code", "save_pretrained(DIR) writes safetensors")
@@ -88,12 +96,20 @@ def test_damaged_weights_are_refused(model_refused, folder, damage, says):
         ('{"model_type": "gemma2", "num_hidden_layers": 1000000000}', "num_hidden_layers is 1000000000"),
         ('{"model_type": "gemma2", "hidden_size": "wide"}', "config.json is damaged"),
         ('{"model_type": "t5"}', "t5 is not a causal language model"),
-        ('{"model_type": "llava"}', "several modalities"),
+        ('{"model_type": "clip"}', "a model of several modalities (clip) without a causal language model"),
+        ('{"model_type": "llava"}', "the weights have other shapes than config.json says"),
+        ('{"model_type": "llava", "text_config": {"num_hidden_layers": 1000000}}', "num_hidden_layers is 1000000"),
     ],
 )
 def test_a_config_that_is_none_is_refused(model_refused, folder, text, says):
     (folder / "config.json").write_text(text)
     model_refused(says)
+
+
+@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
+def test_an_architecture_whose_other_parts_need_a_package_is_refused_with_its_name(model_refused, folder):
+    (folder / "config.json").write_text('{"model_type": "fast_vlm"}')
+    model_refused("its architecture needs a package that is not installed (TimmWrapperModel requires")
 
 
 @pytest.mark.parametrize("claim", [{"intermediate_size": 40}, {"hidden_size": 10**9}, {"vocab_size": 10**12}], ids=str)

@@ -51,6 +51,14 @@ def test_a_layer_that_the_folder_lacks_is_refused(saes_refused, tiny_saes):
     saes_refused(tiny_saes, "no SAE for layer 2; the folder has layers 0 1 3", flags=("--layers", 2))
 
 
+@pytest.mark.parametrize("file", ["cfg.json", "sae_weights.safetensors"])
+def test_a_file_of_which_only_the_link_is_left_is_named_with_its_folder(saes_refused, saes, file):
+    (saes / "layer_0" / file).unlink()
+    (saes / "layer_0" / file).symlink_to("../blobs/gone")
+    says = f"{file} in {saes}/layer_0 is a link to a file that is gone (../blobs/gone); remove the link and download it"
+    saes_refused(saes, says, flags=("--layers", 0))
+
+
 @pytest.mark.parametrize("width", [24, 8])
 def test_saes_of_another_width_are_refused(saes_refused, tmp_path, width):
     saes = tiny.save_saes(tmp_path / "other", (0, 1), d_in=width)

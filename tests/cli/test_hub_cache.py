@@ -44,6 +44,7 @@ MISSING = {
     SHARD: (GEMMA_2_2B, f"--model {GEMMA_2_2B}: no such folder here, and"),
     ARCHIVE: (GEMMA_SCOPE_2B, "--sae gemma-scope-2b-pt-res-canonical:layer_{layer}/width_16k/canonical, layer 12:"),
 }
+DANGLING = ("config.json", "tokenizer.json", SHARD, ARCHIVE)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,9 @@ def outcomes(home, commits):
     one_layer = ["--preset", "gemma-2-2b", "--layers", "12"]
     for file, (repository, _) in MISSING.items():
         runs[file] = (str(hub_cache.snapshot(home, repository) / file), "away", one_layer)
+    for file in DANGLING:
+        link = hub_cache.snapshot(home, MISSING[file][0]) / file
+        runs[f"{file} dangling"] = (str(link.resolve()), "away", one_layer)
     runs["pickle"] = (f"{model}/model.safetensors.index.json", "pytorch_model.bin", one_layer)
     given = [
         (file, away, ["analyze", *flags, *data, "--allow-unsound", "--out", str(home.parent / name.replace("/", "-"))])
@@ -149,6 +153,18 @@ def test_a_file_that_the_cache_lacks_is_one_clear_line(outcomes, home, file):
     assert line.startswith(f"bluffscope analyze: {MISSING[file][1]}")
     assert line.endswith(PROBLEM)
     assert not (home.parent / file.replace("/", "-")).exists()
+
+
+@pytest.mark.parametrize("file", DANGLING)
+def test_a_link_in_the_cache_whose_blob_is_gone_is_named_with_its_folder(outcomes, home, file):
+    code, out, err, _ = outcomes[f"{file} dangling"]
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    repository, begins = MISSING[file]
+    link = hub_cache.snapshot(home, repository) / file
+    assert line.startswith(f"bluffscope analyze: {begins.removesuffix(' no such folder here, and')}")
+    assert f"{link.name} in {link.parent} is a link to a file that is gone (" in line
+    assert line.endswith("remove the link and download it again, or copy the file there")
 
 
 def test_a_cache_that_holds_the_weights_as_a_pickle_alone_is_refused_as_such(outcomes):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from bluffscope.errors import InputError
+from bluffscope.host.hub import gone
 
 Format = Literal["SAELens", "sparsify", "Gemma Scope", "Gemma Scope 2"]
 FILES: Final[dict[Format, tuple[str, ...]]] = {
@@ -162,6 +163,8 @@ def expected(path: Path) -> str:
 
 def what_is_wrong(folder: Path) -> str:
     """Why a layer's folder holds no SAE that can be loaded."""
+    if said := gone(folder):
+        return said
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     if pickled := next((file for file in files if file.suffix in _PICKLES), None):
         return (

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import own_settings
-from bluffscope.host.hub import as_input_error, cached_commit, in_one_line, refusal
+from bluffscope.host.hub import as_input_error, cached_commit, cached_snapshot, gone, in_one_line, refusal
 from bluffscope.host.quiet import libraries_quiet, replaced
 from bluffscope.host.weights_digest import file_hashes, weights_digest
 from bluffscope.sae.coder import AnySae, Coder
@@ -71,7 +71,7 @@ def load_coders(source: SaeSource, *, device: str, dtype: torch.dtype) -> dict[i
     coders: dict[int, Coder] = {}
     for layer, place in source.places.items():
         where = f"--sae {source.name}, layer {layer}"
-        with libraries_quiet(), sae_errors(where, source.repository):
+        with libraries_quiet(), sae_errors(where, source.repository, place_of(source, place)):
             if isinstance(place, str):
                 sae = _from_plain_release(source, place, device, dtype)
                 if sae is None:
@@ -260,10 +260,24 @@ def _registered(source: SaeSource, sae_id: str) -> dict[str, Any]:
         "release": source.release,
         "id": sae_id,
         "repository": source.repository,
-        "path": sae_id if entry is None else entry.saes_map[sae_id],
+        "path": _path_of(source, sae_id),
         "revision": cached_commit(source.repository, source.revision),
         "published_l0": None if entry is None else registered_l0(source.release, sae_id),
     }
+
+
+def _path_of(source: SaeSource, sae_id: str) -> str:
+    """The folder or file of a release's SAE in its repository."""
+    entry = registry().get(source.release)
+    return sae_id if entry is None else entry.saes_map[sae_id]
+
+
+def place_of(source: SaeSource, place: str | Path) -> Path | None:
+    """Folder or file of a layer's SAE: of a release, where the cache has it, if it has any of it."""
+    if isinstance(place, Path):
+        return place
+    snapshot = cached_snapshot(source.repository, source.revision)
+    return None if snapshot is None else snapshot / _path_of(source, place)
 
 
 def registered_l0(release: str, sae_id: str) -> float | None:
@@ -295,9 +309,9 @@ def _refuse_nonfinite(sae: AnySae, where: str) -> None:
             raise InputError(f"{where}: {name} holds values that are not finite; copy or save the SAE again")
 
 
-def sae_errors(where: str, repository: str) -> contextlib.AbstractContextManager[None]:
-    """`as_input_error` for the files of an SAE on disk or on the hub."""
-    return as_input_error(where, lambda error: _meaning(error, repository))
+def sae_errors(where: str, repository: str, place: Path | None = None) -> contextlib.AbstractContextManager[None]:
+    """`as_input_error` for the files of an SAE on disk or on the hub; `place` is where they should be, if known."""
+    return as_input_error(where, lambda error: (gone(place) if place else None) or _meaning(error, repository))
 
 
 def _meaning(error: BaseException, repository: str) -> str:

@@ -9,7 +9,7 @@ from bluffscope.errors import InputError
 from bluffscope.host.quiet import libraries_quiet
 from bluffscope.sae.find import SaeSource
 from bluffscope.sae.formats import read_config
-from bluffscope.sae.load import no_pickle, registered_l0, sae_errors
+from bluffscope.sae.load import no_pickle, place_of, registered_l0, sae_errors
 from bluffscope.sae.releases import saelens_at
 
 
@@ -35,7 +35,7 @@ def read_sae_configs(source: SaeSource) -> dict[int, SaeConfig]:
     found: dict[int, SaeConfig] = {}
     for layer, place in source.places.items():
         where = f"--sae {source.name}, layer {layer}"
-        with libraries_quiet(), sae_errors(where, source.repository):
+        with libraries_quiet(), sae_errors(where, source.repository, place_of(source, place)):
             if isinstance(place, str):
                 with saelens_at(source.revision, download=False):
                     said = _of_release(source.release, place)
