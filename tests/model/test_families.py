@@ -6,6 +6,7 @@ import collections
 import logging
 import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,7 @@ import tiny
 from bluffscope.errors import InputError
 from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_model
 from bluffscope.model.given import GivenModel
+from bluffscope.model.hooks import HOOK_Z
 from bluffscope.model.sublayers import find_sublayers, placed
 from bluffscope.pipeline.plan import pack, pad
 from bluffscope.records import Sequence
@@ -46,8 +48,10 @@ class Seen:
     """Of resid_pre + attn_out + mlp_out from resid_post, where a block has them."""
     complete: int = 0
     """Blocks with both."""
+    heads: int = 0
+    """Blocks with hook_z."""
     attention_alone: bool = True
-    """Whether tokens meet each other in attn_out alone."""
+    """Whether tokens meet each other in attn_out, and so in hook_z, alone."""
     reference: list[str] = field(default_factory=list)
 
 
@@ -92,15 +96,17 @@ def look(name: str) -> Seen:
     expected = plain(model, layers)
     seen.error = max(apart(residuals[layer], expected[layer]) for layer in layers)
     for layer, there in sublayers.items():
-        if len(there.points) == 2:
+        seen.heads += HOOK_Z in there.points
+        if "hook_attn_out" in there.points:
             seen.complete += 1
-            points = dict(enumerate((HookPoint(layer, "hook_resid_pre"), *there.points.values())))
+            added = (there.points[point] for point in ("hook_attn_out", "hook_mlp_out"))
+            points = dict(enumerate((HookPoint(layer, "hook_resid_pre"), *added)))
             parts = ResidualReader(model, points, reader.style).read(batch).residuals
             seen.sum_error = max(seen.sum_error, apart(sum(parts.values()), residuals[layer]))
-            seen.reference.append(by_reference(model, layer))
-    if len(sublayers[0].points) == 2:
-        met = {point: tokens_meet(model, sublayers[0].points[point]) for point in sublayers[0].points}
-        seen.attention_alone = met == {"hook_attn_out": False, "hook_mlp_out": True}
+            seen.reference.append(by_reference(model, layer, there.points))
+    if "hook_attn_out" in sublayers[0].points:
+        met = {point: tokens_meet(model, there) for point, there in sublayers[0].points.items()}
+        seen.attention_alone = met == {point: point == "hook_mlp_out" for point in met}
     return seen
 
 
@@ -119,9 +125,9 @@ def tokens_meet(model: LanguageModel, without: HookPoint) -> bool:
     return not torch.allclose(*seen, rtol=1e-5, atol=1e-6)
 
 
-def by_reference(model: LanguageModel, layer: int) -> str:
+def by_reference(model: LanguageModel, layer: int, there: Iterable[str]) -> str:
     """ "same" where the reference reads what the engine reads; else why it does not."""
-    names = {n: f"blocks.{layer}.{point}" for n, point in enumerate(("hook_attn_out", "hook_mlp_out"))}
+    names = {n: f"blocks.{layer}.{point}" for n, point in enumerate(there)}
     points = {n: HookPoint.parse(name) for n, name in names.items()}
     ids = texts()[0].ids
     whole = Text(ids=list(ids), reads=list(range(len(ids))), tokens=len(ids), read_token="")
@@ -164,6 +170,13 @@ def test_attention_and_mlp_points_are_what_is_added_to_the_residual_stream_in_ev
     assert {name: seen[name].sum_error for name in whole if not seen[name].sum_error < 1e-5} == {}
     assert {"bloom", "granite", "glm4", "gemma2", "olmo2", "gpt_neox", "falcon", "mpt", "hyperclovax"} <= set(whole)
     assert len(whole) >= 45
+
+
+def test_the_heads_outputs_are_found_in_most_families_that_have_attention(seen):
+    heads = {name for name in forward_equal(seen) if seen[name].heads == seen[name].complete > 0}
+    usual = {"llama", "gpt2", "gpt_neox", "gemma2", "gemma3_text", "qwen3", "bloom", "falcon", "granite", "opt", "phi"}
+    assert usual | {"mistral", "glm4", "olmo2", "deepseek_v3", "gpt_neo", "gptj"} <= heads
+    assert len(heads) >= 40
 
 
 def test_tokens_meet_in_the_attention_point_and_not_in_the_mlp_point(seen):
@@ -218,7 +231,8 @@ if __name__ == "__main__":  # PYTHONPATH=tests python tests/model/test_families.
     equal = [found[name] for name in forward_equal(found)]
     sys.stdout.write(
         f"{len(found)} families: {len(equal)} read, {sum(one.packs for one in equal)} of them packed, "
-        f"{sum(one.complete > 0 for one in equal)} with attention and MLP points; "
+        f"{sum(one.complete > 0 for one in equal)} with attention and MLP points, "
+        f"{sum(one.heads > 0 for one in equal)} of them with hook_z; "
         f"{sum(bool(one.refused) for one in found.values())} refused, "
         f"{sum(bool(one.unbuilt) for one in found.values())} not built\n"
     )
