@@ -27,7 +27,18 @@ ELSEWHERE = {
 """Pages of the site that are files elsewhere in the repository."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Start": ("index", "quick-start", "notebooks/*", "real-model", "data", "lint", "models", "glossary", "faq"),
+    "Start": (
+        "index",
+        "quick-start",
+        "notebooks/*",
+        "real-model",
+        "data",
+        "lint",
+        "models",
+        "sae-formats",
+        "glossary",
+        "faq",
+    ),
     "Measure": ("definitions", "columns", "run-folder", "health", "memory", "speed", "scale", "reliability", "ray"),
     "Results": ("statistics", "report", "compare", "features", "detect"),
     "Library": ("library", "own-analysis", "api"),
