@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ import families
 import tiny
 from bluffscope.errors import InputError
 from bluffscope.model import HookPoint, LanguageModel, ResidualReader, load_model
-from bluffscope.model.hooks import find_blocks
+from bluffscope.model.hooks import HOOK_Z, find_blocks
 from bluffscope.model.sublayers import find_sublayers, placed
 from bluffscope.pipeline.plan import pack, pad
 from bluffscope.records import Sequence
@@ -50,8 +50,10 @@ class Seen:
     """Of resid_pre + attn_out + mlp_out from resid_post, where a block has them."""
     complete: int = 0
     """Blocks with both."""
+    heads: int = 0
+    """Blocks with hook_z."""
     attention_alone: bool = True
-    """Whether tokens meet each other in attn_out alone."""
+    """Whether tokens meet each other in attn_out, and so in hook_z, alone."""
     reference: list[str] = field(default_factory=list)
     reasons: set[str] = field(default_factory=set)
     """Why blocks lack one of them."""
@@ -176,16 +178,19 @@ def read(model: LanguageModel, plain_states: Callable[[], torch.Tensor], whole: 
     expected = plain_states()
     seen.error = max(apart(residuals[layer], expected[layer]) for layer in layers)
     for layer, there in sublayers.items():
-        seen.reasons |= {there.reason} if len(there.points) < 2 else set()
-        if len(there.points) == 2:
+        both = {"hook_attn_out", "hook_mlp_out"} <= there.points.keys()
+        seen.reasons |= set() if both else {there.reason}
+        seen.heads += HOOK_Z in there.points
+        if both:
             seen.complete += 1
-            points = dict(enumerate((HookPoint(layer, "hook_resid_pre"), *there.points.values())))
+            added = (there.points[point] for point in ("hook_attn_out", "hook_mlp_out"))
+            points = dict(enumerate((HookPoint(layer, "hook_resid_pre"), *added)))
             parts = ResidualReader(model, points, reader.style).read(batch).residuals
             seen.sum_error = max(seen.sum_error, apart(sum(parts.values()), residuals[layer]))
-            seen.reference.append(by_reference(model, layer, model.network if whole is None else whole))
-    if len(sublayers[0].points) == 2:
-        met = {point: tokens_meet(model, sublayers[0].points[point]) for point in sublayers[0].points}
-        seen.attention_alone = met == {"hook_attn_out": False, "hook_mlp_out": True}
+            seen.reference.append(by_reference(model, layer, model.network if whole is None else whole, there.points))
+    if "hook_attn_out" in sublayers[0].points:
+        met = {point: tokens_meet(model, there) for point, there in sublayers[0].points.items()}
+        seen.attention_alone = met == {point: point == "hook_mlp_out" for point in met}
     return seen
 
 
@@ -208,9 +213,9 @@ def tokens_meet(model: LanguageModel, without: HookPoint) -> bool:
     return not torch.allclose(*seen, rtol=1e-5, atol=1e-6)
 
 
-def by_reference(model: LanguageModel, layer: int, network: Any) -> str:
+def by_reference(model: LanguageModel, layer: int, network: Any, there: Iterable[str]) -> str:
     """ "same" where the reference reads what the engine reads; else why it does not."""
-    names = {n: f"blocks.{layer}.{point}" for n, point in enumerate(("hook_attn_out", "hook_mlp_out"))}
+    names = {n: f"blocks.{layer}.{point}" for n, point in enumerate(there)}
     points = {n: HookPoint.parse(name) for n, name in names.items()}
     ids = texts()[0].ids
     whole = Text(ids=list(ids), reads=list(range(len(ids))), tokens=len(ids), read_token="")

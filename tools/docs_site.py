@@ -36,6 +36,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "lint",
         "models",
         "families",
+        "sae-formats",
         "glossary",
         "faq",
     ),

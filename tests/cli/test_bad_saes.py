@@ -65,7 +65,7 @@ def test_saes_of_another_width_are_refused(saes_refused, tmp_path, width):
     saes_refused(saes, f"layer 0: it reads {width} dimensions", "has 16; give SAEs that were trained on this model")
 
 
-@pytest.mark.parametrize("point", ["attn.hook_z", "mlp.hook_post", "ln2.hook_normalized", "hook_embed"])
+@pytest.mark.parametrize("point", ["attn.hook_q", "mlp.hook_post", "ln2.hook_normalized", "hook_embed"])
 def test_saes_of_a_hook_point_that_is_not_read_are_refused(saes_refused, tmp_path, point):
     saes = tiny.save_saes(tmp_path / "other", (0, 1), point=point)
     saes_refused(saes, "layer 0", f"blocks.0.{point}", "choose a residual-stream SAE")

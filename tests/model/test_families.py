@@ -86,6 +86,13 @@ def test_attention_and_mlp_points_are_what_is_added_to_the_residual_stream_in_ev
     assert len(whole) >= 45
 
 
+def test_the_heads_outputs_are_found_in_most_families_that_have_attention(seen):
+    heads = {name for name in forward_equal(seen) if seen[name].heads == seen[name].complete > 0}
+    usual = {"llama", "gpt2", "gpt_neox", "gemma2", "gemma3_text", "qwen3", "bloom", "falcon", "granite", "phi"}
+    assert usual | {"mistral", "glm4", "olmo2", "deepseek_v3", "gpt_neo", "gptj"} <= heads
+    assert len(heads) >= 40
+
+
 def test_tokens_meet_in_the_attention_point_and_not_in_the_mlp_point(seen):
     wrong = {name for name in forward_equal(seen) if not seen[name].attention_alone}
     assert wrong <= MIXES_TOKENS_LATER

@@ -483,7 +483,7 @@ def test_what_does_not_fit_together_is_refused_in_one_line(llama, tokenizer, sae
     for layers, message in (((), "one or more"), ((0, 0), "distinct"), ((2,), "layer 2: no SAE")):
         with pytest.raises(InputError, match=message):
             run(layers)
-    for hook_name, message in (("blocks.0.attn.hook_z", "not known"), ("blocks.4.hook_resid_post", "4 blocks")):
+    for hook_name, message in (("blocks.0.attn.hook_q", "not known"), ("blocks.4.hook_resid_post", "4 blocks")):
         with pytest.raises(InputError, match=message):
             run(given={0: make_sae(sae_lens, hook_name)})
     with pytest.raises(InputError, match="bfloat16"):

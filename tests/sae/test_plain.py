@@ -77,7 +77,7 @@ def test_fields_that_a_cfg_leaves_out_have_the_defaults_of_saelens(tmp_path):
         {"architecture": ...},
         {"scale_of_the_future": 2.0},
         {"k": 7},
-        {"reshape_activations": "hook_z"},
+        {"reshape_activations": "of the future"},
         {"normalize_activations": "of the future"},
         {"normalize_activations": None},
         {"apply_b_dec_to_input": "false"},

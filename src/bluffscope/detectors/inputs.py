@@ -73,19 +73,21 @@ class Keys:
         values = placed["activation"].cast(pl.Float64).to_numpy()
         return csr_matrix((values, places), shape=(texts, self.features.height))
 
-    def dense(self, frame: pl.DataFrame, texts: int, width: int = -1) -> tuple[np.ndarray, np.ndarray]:
-        """(text, all layers' d_model) float32 means over the tokens read, 0 without any; (layer, text) tokens read.
+    def dense(self, frame: pl.DataFrame, texts: int, columns: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """(text, all layers' widths) float32 means over the tokens read, 0 without any; (layer, text) tokens read.
 
         Args:
             frame: text, layer, values.
             texts: how many there are.
-            width: d_model, where a layer may have no rows.
+            columns: all layers' widths together, where the frame may be empty.
         """
+        if frame.is_empty():
+            return np.zeros((texts, columns), dtype=np.float32), np.zeros((len(self.layers), texts), dtype=np.int64)
         means: list[np.ndarray] = []
         times: list[np.ndarray] = []
         for layer in self.layers:
             part = frame.filter(pl.col("layer") == layer)
-            values = part["values"].explode().cast(pl.Float32).to_numpy().reshape(part.height, width)
+            values = part["values"].explode().cast(pl.Float32).to_numpy().reshape(part.height, -1)
             total = np.zeros((texts, values.shape[1]), dtype=np.float32)
             np.add.at(total, part["text"].to_numpy(), values)
             times.append(np.bincount(part["text"].to_numpy(), minlength=texts))

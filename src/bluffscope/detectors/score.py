@@ -88,7 +88,7 @@ class Scorer:
         long = long.join(asked, on=["text", "view"], how="inner")
         if keys.on == "sae":
             return keys.sparse(long, len(views))
-        return keys.dense(long, len(views), len(self.detector.linear.weights) // max(1, len(keys.layers)))[0]
+        return keys.dense(long, len(views), len(self.detector.linear.weights))[0]
 
 
 def _pair(number: int, text: Text) -> Pair:

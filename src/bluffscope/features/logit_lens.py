@@ -11,7 +11,7 @@ from torch import nn
 from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import own_settings
 from bluffscope.model import LanguageModel
-from bluffscope.model.hooks import final_norm
+from bluffscope.model.hooks import HOOK_Z, final_norm
 from bluffscope.pipeline.reload import load_whole
 from bluffscope.table.reader import Run
 
@@ -39,6 +39,8 @@ def promoted_tokens(
     parts, _ = load_whole(run, features, device)
     found: dict[tuple[int, int], list[str]] = {}
     for layer, chosen in features.items():
+        if parts.coders[layer].hook_name.endswith(HOOK_Z):
+            raise InputError(f"--tokens: the SAE of layer {layer} reads hook_z, no residual stream; leave --tokens out")
         directions = parts.coders[layer].decoder[torch.tensor(list(chosen), device=parts.model.device)]
         best = promotions(parts.model, directions).topk(count, dim=1).indices
         for feature, tokens in zip(chosen, best.tolist(), strict=True):

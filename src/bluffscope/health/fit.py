@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 
 from bluffscope.health.check import Check, Severity, declared, found, graded
 from bluffscope.health.loaded_model import AFTER_NORM, Activations, Subject, site_of
-from bluffscope.model.hooks import HookPoint
+from bluffscope.model.hooks import HOOK_Z, HookPoint
 from bluffscope.sae import Coder
 from bluffscope.sae.load import as_saelens, is_saelens
 
@@ -231,6 +231,8 @@ def _check_sites(layer: int, coder: Coder, point: HookPoint, given: Activations,
 
 def _rivals(point: HookPoint, sites: Mapping[str, torch.Tensor]) -> list[str]:
     """Sites where a hook point's SAE might belong: the residual stream, and its own kind in other blocks."""
+    if point.point == HOOK_Z:  # of a width of its own
+        return [site for site in sites if site.endswith(HOOK_Z)]
     own = site_of(point)
     kinds = ("hook_resid_post", "hook_resid_pre", point.point)
     return [site for site in sites if site in (own, AFTER_NORM) or site.endswith(kinds)]

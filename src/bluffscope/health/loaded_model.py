@@ -49,7 +49,8 @@ class Subject:
     points: Mapping[int, HookPoint]
     """Where each SAE says it belongs, whatever the run's reader hooks."""
     sublayers: Sequence[HookPoint]
-    """What attention or MLP of every block add to the residual stream, of the kind that an SAE reads."""
+    """What attention or MLP of every block add to the residual stream, or what the heads give, of the kind that an SAE
+    reads."""
     options: ReferenceOptions
     """How texts are put together and read, for the reference's own tokenising."""
     texts: TextTokenizer
@@ -75,11 +76,16 @@ class Subject:
             layer: HookPoint.parse(coder.hook_name, centred=coder.centred and centred)
             for layer, coder in coders.items()
         }
+        sublayers = _sublayers(points, body, model.blocks)
+        there = {(point.block, point.point): point for point in sublayers}
         return cls(
             model=model,
             coders=coders,
-            points=points,
-            sublayers=_sublayers(points, body, model.blocks),
+            points={
+                layer: there.get((point.block, point.point), point).centred_where(point.centred)
+                for layer, point in points.items()
+            },
+            sublayers=sublayers,
             options=ReferenceOptions(layers=parts.layers, join=texts.join, position=texts.position),
             texts=texts,
             worker=worker.in_batches,

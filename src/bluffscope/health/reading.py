@@ -159,6 +159,8 @@ def _whose(plain: Plain, states: torch.Tensor, point: HookPoint) -> str:
     best, where = float("inf"), ""
     for site in plain.sites:
         there = plain.at(site, point).double()
+        if there.shape[1] != len(last):  # hook_z and the residual stream
+            continue
         apart = (there - last).norm(dim=1) / there.norm(dim=1).clamp_min(1e-30)  # (token,)
         token = int(apart.argmin())
         if float(apart[token]) < best:

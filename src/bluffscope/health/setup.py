@@ -13,6 +13,7 @@ from bluffscope.health.check import Check, Severity, found
 from bluffscope.health.loaded_model import Traits
 from bluffscope.model import HookPoint
 from bluffscope.model.gguf import SUFFIX
+from bluffscope.model.hooks import HOOK_Z
 
 Saes = Mapping[int, Mapping[str, Any]]
 """Identity of each layer's SAE, as the manifest holds it."""
@@ -105,6 +106,8 @@ def _check_processing(
         done = "applied: the mean is taken off what is read"
         if traits is None:
             done = "applied where the model has LayerNorm"
+        elif str(sae.get("hook_name")).endswith(HOOK_Z):
+            done = "nothing to do: it leaves the heads' outputs as they are"
         elif layer not in traits.centred:
             done = "nothing to do: this model's norms are not LayerNorms, so TransformerLens leaves it unchanged"
         yield found("centred writing weights", "ok", done, layer=layer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import torch
@@ -12,11 +12,13 @@ from torch import nn
 
 from bluffscope.errors import InputError
 
-Point = Literal["hook_resid_pre", "hook_resid_post", "hook_mlp_out", "hook_attn_out"]
-_NAME = re.compile(r"blocks\.(\d+)\.(hook_resid_pre|hook_resid_post|hook_mlp_out|hook_attn_out)")
+Point = Literal["hook_resid_pre", "hook_resid_post", "hook_mlp_out", "hook_attn_out", "attn.hook_z"]
+_NAME = re.compile(r"blocks\.(\d+)\.(hook_resid_pre|hook_resid_post|hook_mlp_out|hook_attn_out|attn\.hook_z)")
 
 RESIDUAL: Final = ("hook_resid_pre", "hook_resid_post")
-"""Points that every block has; the others are what a sublayer adds, found by `model.sublayers`."""
+"""Points that every block has; the others are what a sublayer adds or projects, found by `model.sublayers`."""
+HOOK_Z: Final = "attn.hook_z"
+"""What the attention heads give, one after the other, before the output projection: no part of the residual stream."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,12 @@ class HookPoint:
     had been centred, which changes nothing else in a model with LayerNorm (TransformerLens's
     `center_writing_weights`)."""
     part: str = ""
-    """Path in the block of the module that returns a sublayer's part; "" until `sublayers.placed` has found it."""
+    """Path in the block of the module that returns a sublayer's part, or of the attention's output projection; ""
+    until `sublayers.placed` has found it."""
     scale: float = 1.0
     """What its output is multiplied by before it is added to the residual stream."""
+    width: int = 0
+    """Dimensions of what is read, where they are not those of the residual stream."""
 
     @classmethod
     def parse(cls, name: str, *, centred: bool = False) -> HookPoint:
@@ -43,15 +48,19 @@ class HookPoint:
             centred: the field of this name.
 
         Raises:
-            InputError: a hook point that is not read (hook_z, a transcoder's, an embedding's).
+            InputError: a hook point that is not read (a transcoder's, an embedding's).
         """
         match = _NAME.fullmatch(name)
         if not match:
             raise InputError(
                 f"SAE reads hook point {name!r}; this tool reads blocks.K.hook_resid_post, hook_resid_pre, "
-                "hook_mlp_out and hook_attn_out: choose a residual-stream SAE"
+                "hook_mlp_out, hook_attn_out and attn.hook_z: choose a residual-stream SAE"
             )
-        return cls(int(match[1]), match[2], centred)  # pyright: ignore[reportArgumentType]
+        return cls(int(match[1]), match[2]).centred_where(centred)  # pyright: ignore[reportArgumentType]
+
+    def centred_where(self, centred: bool) -> HookPoint:
+        """The point in a model whose writing weights were centred, or were not; the heads' outputs stay the same."""
+        return replace(self, centred=centred and self.point != HOOK_Z)
 
     def attach(
         self, blocks: nn.ModuleList, receive: Callable[[torch.Tensor], None]
@@ -64,8 +73,8 @@ class HookPoint:
                 activations = activations * self.scale
             receive(activations - activations.mean(dim=-1, keepdim=True) if self.centred else activations)
 
-        if self.point == "hook_resid_pre":
-            return block.register_forward_pre_hook(
+        if self._is_input:
+            return self._module(block).register_forward_pre_hook(
                 lambda _module, args, kwargs: hand(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
             )
         return self._module(block).register_forward_hook(lambda _module, _args, output: hand(_tensor(output)))
@@ -75,14 +84,14 @@ class HookPoint:
     ) -> torch.utils.hooks.RemovableHandle:
         """Have this point's (row, token, d_model) activations replaced by what `change` makes of them."""
         block = blocks[self.block]
-        if self.point == "hook_resid_pre":
+        if self._is_input:
 
             def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
                 if args:
                     return (change(args[0]), *args[1:]), kwargs
                 return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
 
-            return block.register_forward_pre_hook(before, with_kwargs=True)
+            return self._module(block).register_forward_pre_hook(before, with_kwargs=True)
 
         def after(_module: nn.Module, _args: Any, output: Any) -> Any:
             changed = change(_tensor(output) * self.scale) / self.scale if self.scale != 1 else change(_tensor(output))
@@ -90,8 +99,13 @@ class HookPoint:
 
         return self._module(block).register_forward_hook(after)
 
+    @property
+    def _is_input(self) -> bool:
+        """Whether it is what its module is given, not what it returns."""
+        return self.point in ("hook_resid_pre", HOOK_Z)
+
     def _module(self, block: nn.Module) -> nn.Module:
-        if self.point != "hook_resid_post" and not self.part:
+        if self.point not in RESIDUAL and not self.part:
             raise ValueError(f"{self.point} of block {self.block}: expected a point from model.sublayers.placed")
         return block.get_submodule(self.part)
 

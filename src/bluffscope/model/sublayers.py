@@ -2,13 +2,14 @@
 
 Families differ: a sublayer's output may contain the residual stream already (BLOOM), be multiplied before it is added
 (Granite), or pass a norm first (Gemma 2, GLM-4). So one short text goes through the model, and of each block those two
-modules are taken whose outputs, times one of the block's own factors, sum to the block's whole change.
+modules are taken whose outputs, times one of the block's own factors, sum to the block's whole change. The attention's
+output projection is the linear module that reads the width of all heads and whose output this is, or becomes in a norm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +20,7 @@ from bluffscope.errors import InputError
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model.failures import model_errors
 from bluffscope.model.forward import PARITY_TOLERANCE
-from bluffscope.model.hooks import RESIDUAL, HookPoint, Point
+from bluffscope.model.hooks import HOOK_Z, RESIDUAL, HookPoint, Point
 
 _TOKENS: Final = 8
 _ROUNDINGS: Final = 4
@@ -62,7 +63,7 @@ def placed(
                 f"--model {name}, layer {layer}: blocks.{point.block}.{point.point} cannot be read: {there.reason}; "
                 "choose SAEs that read the residual stream"
             )
-        found[layer] = replace(there.points[point.point], centred=point.centred)
+        found[layer] = there.points[point.point].centred_where(point.centred)
     return found
 
 
@@ -94,7 +95,8 @@ def find_sublayers(
         for handle in handles:
             handle.remove()
     _check_stream(name, blocks, traces, (2, _TOKENS, int(body.config.hidden_size)))
-    return {number: _sublayers(number, blocks[number], traces[number]) for number in asked}
+    widths = _head_widths(body.config)
+    return {number: _sublayers(number, blocks[number], traces[number], widths) for number in asked}
 
 
 @dataclass
@@ -106,6 +108,10 @@ class _Output:
     """When, as the number of calls begun before."""
     states: torch.Tensor
     """(row, token, d_model)"""
+    given: torch.Tensor | None
+    """(row, token, width) what it was given."""
+    linear: bool
+    """Whether it is one matrix, perhaps with a bias."""
 
 
 class _Sum(NamedTuple):
@@ -156,21 +162,42 @@ class _Trace:
         return begins
 
     def _ends(self, path: str) -> Any:
-        def ends(_module: nn.Module, _args: Any, output: Any) -> None:
+        def ends(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             states = _states(output)
             if states is not None and self.before is not None and states.shape == self.before.shape:
-                self.outputs.append(_Output(path, len(self.calls), states))
+                weight: Any = getattr(module, "weight", None)
+                linear = weight is not None and weight.ndim == 2 and not [*module.children()]
+                given = _states(args[0]) if args else None
+                self.outputs.append(_Output(path, len(self.calls), states, given, linear))
 
         return ends
 
     def candidates(self) -> list[_Output]:
         """One output for each value: the last module's that returned it. Modules called more than once are none."""
-        once = [output for output in self.outputs if self.calls.count(output.path) == 1]
+        once = self._once()
         return [
             output
             for number, output in enumerate(once)
             if not any(torch.equal(output.states, later.states) for later in once[number + 1 :])
         ]
+
+    def projection(self, part: _Output, widths: Collection[int]) -> _Output | None:
+        """The linear module whose output is a sublayer's part, or what the norms before the part were given."""
+        once, states = self._once(), part.states
+        for _ in range(len(once)):
+            same = [output for output in once if torch.equal(output.states, states)]
+            for output in same:
+                if output.linear and output.given is not None and output.given.shape[2] in widths:
+                    return output
+            before = [output.given for output in same if output.given is not None and not output.linear]
+            if not before or before[0].shape != states.shape:
+                break
+            states = before[0]
+        return None
+
+    def _once(self) -> list[_Output]:
+        """Outputs of modules that were called once."""
+        return [output for output in self.outputs if self.calls.count(output.path) == 1]
 
 
 def _states(output: Any) -> torch.Tensor | None:
@@ -196,7 +223,16 @@ def _check_stream(name: str, blocks: nn.ModuleList, traces: list[_Trace], shape:
         last = trace.after
 
 
-def _sublayers(number: int, block: nn.Module, trace: _Trace) -> Sublayers:
+def _head_widths(config: Any) -> set[int]:
+    """What the outputs of all heads together may be wide, by the model's configuration."""
+    heads = getattr(config, "num_attention_heads", None)
+    if not isinstance(heads, int) or heads < 1:
+        return set()
+    stated = (getattr(config, name, None) for name in ("head_dim", "v_head_dim"))
+    return {int(config.hidden_size) // heads * heads, *(heads * size for size in stated if isinstance(size, int))}
+
+
+def _sublayers(number: int, block: nn.Module, trace: _Trace, widths: Collection[int]) -> Sublayers:
     """The pair of modules that accounts for the block's change, told apart by when its attention was called."""
     assert trace.before is not None and trace.after is not None  # `_check_stream`
     before, after = trace.before.double(), trace.after.double()
@@ -219,6 +255,11 @@ def _sublayers(number: int, block: nn.Module, trace: _Trace) -> Sublayers:
         ahead = best.first.ended > trace.attention
         attention, mlp = (best.first, best.second) if ahead else (best.second, best.first)
     points: dict[Point, HookPoint] = {"hook_mlp_out": HookPoint(number, "hook_mlp_out", part=mlp.path, scale=scale)}
-    if attention is not None:
-        points["hook_attn_out"] = HookPoint(number, "hook_attn_out", part=attention.path, scale=scale)
-    return Sublayers(points, f"{who} {number} has no attention")
+    if attention is None:
+        return Sublayers(points, f"{who} {number} has no attention")
+    points["hook_attn_out"] = HookPoint(number, "hook_attn_out", part=attention.path, scale=scale)
+    if (projection := trace.projection(attention, widths)) is None:
+        return Sublayers(points, f"no module of {who} {number} projects what its heads give")
+    assert projection.given is not None
+    points[HOOK_Z] = HookPoint(number, HOOK_Z, part=projection.path, width=projection.given.shape[2])
+    return Sublayers(points)

@@ -17,6 +17,7 @@ from bluffscope.errors import InputError
 from bluffscope.host.hub import hub_or_cache
 from bluffscope.host.machine import free_memory
 from bluffscope.model import HookPoint, LanguageModel
+from bluffscope.model.hooks import HOOK_Z
 from bluffscope.model.lengths import LengthClasses
 from bluffscope.model.load import check_model, choose_device
 from bluffscope.pipeline.memory import READS_A_TOKEN, TOKENS_A_PAIR, Device, Footprint, Shape
@@ -99,7 +100,8 @@ def plan_run(options: ModelOptions, *, whole: bool = False, weights: bool = True
         bare = () if options.has_saes else bare_layers(options, depth)
         saes = read_sae_configs(find_saes(sae_name, options.layers, depth)) if options.has_saes else {}
     for layer, sae in saes.items():
-        if sae.d_in != config.hidden_size:
+        reads_stream = HookPoint.parse(sae.hook_name).point != HOOK_Z  # whose width only the model itself can tell
+        if reads_stream and sae.d_in != config.hidden_size:
             raise InputError(
                 f"--sae {sae_name}, layer {layer}: it reads {sae.d_in} dimensions, but the residual stream of "
                 f"{options.model} has {config.hidden_size}; give SAEs that were trained on this model"

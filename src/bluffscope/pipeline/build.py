@@ -279,8 +279,9 @@ def _points(parts: Parts) -> dict[int, HookPoint]:
     """Where each SAE reads; refuses SAEs that do not fit the model."""
     model, coders = parts.model, parts.coders
     points = centred_points(hook_points(parts.sae, coders, parts.bare), coders, model)
+    points = placed(points, model.name, model.network, model.blocks)
     _check_fit(model, parts.sae, coders, points)
-    return placed(points, model.name, model.network, model.blocks)
+    return points
 
 
 def hook_points(sae: str, coders: Mapping[int, Coder], bare: Iterable[int] = ()) -> dict[int, HookPoint]:
@@ -303,7 +304,7 @@ def centred_points(
     """
     applies = ignores_mean(model.network)
     return {
-        layer: replace(point, centred=layer in coders and coders[layer].centred and applies)
+        layer: point.centred_where(layer in coders and coders[layer].centred and applies)
         for layer, point in points.items()
     }
 
@@ -311,10 +312,12 @@ def centred_points(
 def _check_fit(model: LanguageModel, sae: str, coders: Mapping[int, Coder], points: Mapping[int, HookPoint]) -> None:
     """Refuse SAEs of another width; warn of one that reads another block than its folder says."""
     for layer, coder in coders.items():
-        if coder.d_in != model.d_model:
+        width, what = points[layer].width, f"{points[layer].point} of {model.name}"
+        if coder.d_in != (width or model.d_model):
+            what = what if width else f"the residual stream of {model.name}"
             raise InputError(
-                f"--sae {sae}, layer {layer}: it reads {coder.d_in} dimensions, but the residual stream of "
-                f"{model.name} has {model.d_model}; give SAEs that were trained on this model"
+                f"--sae {sae}, layer {layer}: it reads {coder.d_in} dimensions, but {what} has "
+                f"{width or model.d_model}; give SAEs that were trained on this model"
             )
         if points[layer].block != layer:
             logger.warning("the SAE given for layer %d reads %s", layer, coder.hook_name)

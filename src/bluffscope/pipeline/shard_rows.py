@@ -182,7 +182,8 @@ class _Entries:
             "layer": pa.array((cell % _LAYERS).astype(np.int32)),
         }
         for value, parts in self._values.items():
-            fields[value] = _arrow(np.concatenate(parts)[taken])
+            # matrices of several widths: hook_z may have its own
+            fields[value] = pa.concat_arrays([_arrow(part) for part in parts]).take(pa.array(taken))
         lengths = np.bincount(cell // _LAYERS // len(views), minlength=rows)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         entries = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))

@@ -26,7 +26,7 @@ from bluffscope.host.noise import unit_noise
 from bluffscope.records import VIEWS, Pair, View
 from bluffscope.reference import geometry as maths
 from bluffscope.reference.geometry import Geometry, mean
-from bluffscope.reference.model import Counts, ReferenceOptions, Text, forward, logits, tokenise
+from bluffscope.reference.model import Counts, ReferenceOptions, Text, forward, logits, tokenise, width_at
 from bluffscope.reference.trajectory import at_reads, lens
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Subject:
         for layer, residual in found.items():
             if not bool(torch.isfinite(residual[self.texts[view].reads]).all()):
                 raise PairError(f"pair {self.pair.id}: the {view} text's activation at layer {layer} is not finite")
-            if layer in self.saes and _centres(self.model, self.saes[layer]):
+            if layer in self.saes and not names[layer].endswith("z") and _centres(self.model, self.saes[layer]):
                 found[layer] = residual - residual.mean(dim=1, keepdim=True)
         return found
 
@@ -214,11 +214,9 @@ def prepare(
     for layer in options.layers if saes else ():
         if layer not in saes:
             raise InputError(f"layer {layer}: no SAE was given for it (there are {sorted(saes)}); add one")
-        width = saes[layer].W_dec.shape[1]
-        if width != config.hidden_size:
-            raise InputError(
-                f"SAE of layer {layer} is for width {width}, the model has {config.hidden_size}; use its own"
-            )
+        width, own = saes[layer].W_dec.shape[1], width_at(config, saes[layer].cfg.metadata.get("hook_name"))
+        if width != own:
+            raise InputError(f"SAE of layer {layer} is for width {width}, the model has {own}; use its own")
         if saes[layer].W_dec.dtype not in (torch.float32, torch.float64):
             raise InputError(f"SAE of layer {layer} is in {saes[layer].W_dec.dtype}; load it in float32 or float64")
     if model.training:

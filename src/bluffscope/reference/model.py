@@ -42,7 +42,12 @@ _SUBLAYERS = (
 """Modules that hold what attention and MLP add; a block's are the first two that it has."""
 _ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 0.02, torch.float16: 0.004}
 """Relative error of a sum of three."""
-_HOOK_NAME = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post|mlp_out|attn_out)")
+_PROJECTIONS = (
+    *("self_attn.o_proj", "attn.c_proj", "attention.dense", "self_attention.dense", "self_attn.dense"),
+    *("self_attn.out_proj", "attn.out_proj", "attention.out_proj", "attn.attention.out_proj"),
+)
+"""The modules that attention ends with; a block's is the first that it has."""
+_HOOK_NAME = re.compile(r"blocks\.(\d+)\.(?:hook_(resid_pre|resid_post|mlp_out|attn_out)|attn\.hook_(z))")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +165,7 @@ def forward(
     """One full forward of one unpadded text; by layer the (token, d_model) activation at its hook point."""
     points = {layer: _point(hook_name) for layer, hook_name in hook_names.items()}
     wanted = {(number, point) for number, point in points.values()}
-    added = {number for number, point in wanted if not point.startswith("resid")}
+    added = {number for number, point in wanted if point.endswith("_out")}
     states: dict[tuple[int, str], torch.Tensor] = {}  # (token, d_model) by block and point
 
     def catch(place: tuple[int, str], hidden: torch.Tensor) -> None:
@@ -217,17 +222,26 @@ def _run(model: torch.nn.Module, text: Text, counts: Counts) -> Any:
     return output
 
 
+def width_at(config: Any, hook_name: Any) -> int:
+    """Dimensions of the activation at a hook point: those of the residual stream, or of all heads together."""
+    if not str(hook_name).endswith("hook_z"):
+        return config.hidden_size
+    sizes = (getattr(config, name, None) for name in ("v_head_dim", "head_dim"))
+    size = next((size for size in sizes if size), config.hidden_size // config.num_attention_heads)
+    return config.num_attention_heads * size
+
+
 def _point(hook_name: str) -> tuple[int, str]:
     """Block and point of a TransformerLens name."""
     match = _HOOK_NAME.fullmatch(hook_name)
     if match is None:
-        known = "blocks.K.hook_resid_pre, hook_resid_post, hook_mlp_out or hook_attn_out"
+        known = "blocks.K.hook_resid_pre, hook_resid_post, hook_mlp_out, hook_attn_out or attn.hook_z"
         raise InputError(f"SAE hook point {hook_name!r} is not known; use an SAE trained at {known}")
-    return int(match[1]), match[2]
+    return int(match[1]), match[2] or match[3]
 
 
 def _hook(model: torch.nn.Module, number: int, point: str, store: Callable[[torch.Tensor], None]) -> RemovableHandle:
-    """Call `store` with the activation (batch, token, d_model) at a hook point.
+    """Call `store` with the activation (batch, token, d_model) at a hook point; of z, (batch, token, heads together).
 
     `mlp_out` and `attn_out` are what the sublayer adds to the residual stream: the output of the norm after it where
     there is one, times the block's multiplier.
@@ -252,6 +266,11 @@ def _hook(model: torch.nn.Module, number: int, point: str, store: Callable[[torc
     if point == "resid_post":
         return block.register_forward_hook(of_output)
     modules = dict(block.named_modules())
+    if point == "z":
+        projection = next((modules[name] for name in _PROJECTIONS if name in modules), None)
+        if projection is None:
+            raise InputError(f"the reference knows no hook_z of {type(block).__name__}; use --strategy packed")
+        return projection.register_forward_pre_hook(of_input, with_kwargs=True)
     pair = next((pair for pair in _SUBLAYERS if all(name in modules for name in pair)), None)
     if pair is None:
         raise InputError(f"the reference knows no {point} of {type(block).__name__}; use --strategy packed")

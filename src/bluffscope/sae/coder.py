@@ -92,7 +92,6 @@ class Coder:
         return (
             cfg.architecture() in _AFFINE_DECODERS
             and cfg.normalize_activations in ("none", "expected_average_only_in", None)
-            and cfg.reshape_activations == "none"
             and not getattr(cfg, "rescale_acts_by_decoder_norm", False)
         )
 

@@ -158,7 +158,7 @@ def expected(path: Path) -> str:
     for name in (path.name, *names):
         if kind := other_kind(name):
             return f"{name} is {kind}; give SAEs that read and reconstruct one place each"
-    return f"expected layer_K/ with {' + '.join(FILES['SAELens'])}, or another layout of docs/models.md"
+    return f"expected layer_K/ with {' + '.join(FILES['SAELens'])}, or another layout of docs/sae-formats.md"
 
 
 def what_is_wrong(folder: Path) -> str:

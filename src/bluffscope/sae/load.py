@@ -46,6 +46,8 @@ _HARMLESS = (
     *("cache_dir", "local_files_only", "token", "use_safetensors", "hf_model", "tokenizer"),
 )
 """Options of `from_pretrained` under which the SAE reads what it reads here as well."""
+_OF_HEADS = ("fold_value_biases", "refactor_factored_attn_matrices")
+"""Those of them that change what the heads give, though not what they add to the residual stream."""
 _GEMMA_SCOPE = re.compile(r"google/gemma-scope-(2b|9b|27b)-(pt|it)-res")
 _SCOPE_LAYER = re.compile(r"layer_(\d+)/")
 _UNSUITABLE = {
@@ -105,9 +107,17 @@ def as_saelens(sae: AnySae) -> Any:
     with tempfile.TemporaryDirectory(prefix="bluffscope-") as scratch:
         sae.save_model(Path(scratch))
         weights = sae.W_enc
-        return SAE.load_from_disk(
+        theirs = SAE.load_from_disk(
             Path(scratch), device=str(weights.device), dtype=str(weights.dtype).removeprefix("torch.")
         )
+    return _flat(theirs)
+
+
+def _flat(sae: AnySae) -> AnySae:
+    """An SAE that takes the outputs of attention heads one after the other, whatever it was saved for."""
+    if not isinstance(sae, PlainSae) and sae.cfg.reshape_activations == "hook_z":
+        sae.turn_off_forward_pass_hook_z_reshaping()
+    return sae
 
 
 def _from_plain_release(source: SaeSource, sae_id: str, device: str, dtype: torch.dtype) -> PlainSae | None:
@@ -175,7 +185,7 @@ def as_coder(sae: AnySae, layer: int, origin: Mapping[str, Any], where: str) -> 
     Raises:
         InputError: it cannot be used: no hook_name, a transcoder, features that can be negative, weights not finite.
     """
-    sae.eval().requires_grad_(False)
+    _flat(sae).eval().requires_grad_(False)
     metadata = sae.cfg.metadata
     hook_name = metadata.get("hook_name")
     if not isinstance(hook_name, str):
@@ -184,10 +194,12 @@ def as_coder(sae: AnySae, layer: int, origin: Mapping[str, Any], where: str) -> 
             f'such as "blocks.{layer}.hook_resid_post"'
         )
     _refuse_transcoder(sae, where)
+    if (head := metadata.get("hook_head_index")) is not None:
+        raise InputError(f"{where}: it reads head {head} alone; give SAEs of all heads' outputs, hook_z")
     if reason := _UNSUITABLE.get(sae.cfg.architecture()):
         raise InputError(f"{where}: architecture {sae.cfg.architecture()}: {reason}; give SAEs of another one")
     _refuse_nonfinite(sae, where)
-    asked = _processing(metadata.get("model_from_pretrained_kwargs"), where)
+    asked = _processing(metadata.get("model_from_pretrained_kwargs"), hook_name, where)
     identity = {
         **origin,
         "architecture": sae.cfg.architecture(),
@@ -215,7 +227,7 @@ def as_coder(sae: AnySae, layer: int, origin: Mapping[str, Any], where: str) -> 
     )
 
 
-def _processing(asked: Any, where: str) -> dict[str, Any]:
+def _processing(asked: Any, hook_name: str, where: str) -> dict[str, Any]:
     """How the model was processed that an SAE was trained on, as far as it changes what the SAE reads.
 
     Raises:
@@ -224,7 +236,8 @@ def _processing(asked: Any, where: str) -> dict[str, Any]:
     if asked is not None and not isinstance(asked, Mapping):
         raise InputError(f"{where}: model_from_pretrained_kwargs is not an object; copy or save the SAE again")
     chosen = {str(name): value for name, value in (asked or {}).items()}
-    effective = {name: value for name, value in chosen.items() if name not in _HARMLESS and value is not False}
+    harmless = set(_HARMLESS) - (set(_OF_HEADS) if hook_name.endswith("hook_z") else set())
+    effective = {name: value for name, value in chosen.items() if name not in harmless and value is not False}
     for name, value in effective.items():
         if name not in (CENTRED, REVISION):
             raise InputError(
@@ -296,7 +309,7 @@ def _refuse_transcoder(sae: AnySae, where: str) -> None:
     if elsewhere or "transcoder" in sae.cfg.architecture():
         raise InputError(
             f"{where}: a transcoder, which reconstructs {target or 'another hook point'} and not what it reads; "
-            "give SAEs of the residual stream, mlp_out or attn_out"
+            "give SAEs of the residual stream, mlp_out, attn_out or hook_z"
         )
 
 

@@ -25,6 +25,8 @@ _BIASES: Final[dict[str, tuple[str, ...]]] = {
     "gated": ("b_gate", "b_mag", "r_mag"),
 }
 """The tensors of length d_sae, by architecture. BatchTopK SAEs are saved as JumpReLU ones."""
+ARCHITECTURES: Final = tuple(_BIASES)
+"""Those that are read."""
 _NORMALISATIONS: Final = (
     "none",
     "expected_average_only_in",  # folded into the weights before they are saved
@@ -52,13 +54,10 @@ class PlainConfig:
     apply_b_dec_to_input: bool = True
     normalize_activations: str = "none"
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    reshape_activations: str = "none"
+    """SAELens takes the outputs of attention heads apart where this is hook_z; here they lie one after the other."""
     k: int = 100
     rescale_acts_by_decoder_norm: bool = False
-
-    @property
-    def reshape_activations(self) -> str:
-        """SAEs of attention heads, which are reshaped, are left to SAELens."""
-        return "none"
 
     def architecture(self) -> str:
         """A method, as in SAELens."""
@@ -193,12 +192,13 @@ def known_config(said: Mapping[str, Any]) -> PlainConfig | None:
         return None
     types = _OF_ALL | (_OF_TOPK if name == "topk" else {})
     options = {option: said[option] for option in types if option in said}
-    normalisation = said.get("normalize_activations", "none")
+    normalisation, reshaping = said.get("normalize_activations", "none"), said.get("reshape_activations", "none")
     known = (
         said.keys() <= types.keys() | _OTHERS | _IGNORED
         and {"d_in", "d_sae"} <= options.keys()
         and all(type(value) is types[option] and value >= 0 for option, value in options.items())
         and normalisation in _NORMALISATIONS
-        and said.get("reshape_activations", "none") == "none"
+        and reshaping in ("none", "hook_z")
     )
-    return PlainConfig(name=name, metadata=metadata, normalize_activations=normalisation, **options) if known else None
+    options |= {"normalize_activations": normalisation, "reshape_activations": reshaping}
+    return PlainConfig(name=name, metadata=metadata, **options) if known else None
