@@ -13,7 +13,7 @@ from own_saes import explained, trained, wordnet_texts
 from published import published_model
 
 LAYERS = (6, 14, 23)
-SOON = ("--layers", 14, "--width", 512, "--k", 24, "--tokens", 5000, "--steps", 100)
+SOON = ("--layers", 14, "--architecture", "topk", "--width", 512, "--k", 32, "--tokens", 6000, "--steps", 200)
 """Options with which an SAE takes half a minute."""
 
 
