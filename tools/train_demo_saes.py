@@ -72,17 +72,14 @@ class Kind:
     prepend_bos: bool = True
     corpus: str | None = None
     """Name, version and licence of the texts."""
-    architecture: Literal["batchtopk", "topk", "jumprelu"] = "batchtopk"
+    architecture: Literal["batchtopk", "topk"] = "batchtopk"
     """Of the training; BatchTopK SAEs are JumpReLU on disk."""
 
     def config(self, d_in: int, **shared: Any) -> Any:
         """SAELens's training configuration."""
-        from sae_lens import BatchTopKTrainingSAEConfig, JumpReLUTrainingSAEConfig, TopKTrainingSAEConfig
+        from sae_lens import BatchTopKTrainingSAEConfig, TopKTrainingSAEConfig
 
         shared |= {"d_in": d_in, "d_sae": self.d_sae}
-        if self.architecture == "jumprelu":  # as Gemma Scope 2: a penalty on the distance from the wanted L0
-            sparsity = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": self.k}
-            return JumpReLUTrainingSAEConfig(**shared, **sparsity)
         if self.architecture == "topk":
             return TopKTrainingSAEConfig(**shared, k=int(self.k))
         return BatchTopKTrainingSAEConfig(**shared, k=self.k)

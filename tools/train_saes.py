@@ -2,7 +2,7 @@
 
 `python tools/train_saes.py --model FOLDER --texts FILE --width 1024 --k 48 --layers 6 14 23 --out DIR` gives a folder
 for `bluffscope analyze --sae DIR`. The texts are read once, for all layers. BatchTopK in training, JumpReLU on disk, as
-SAELens saves it; `--architecture` takes others. Left out are what says nothing of a text: BOS, the first token, and
+SAELens saves it; or TopK. Left out are what says nothing of a text: BOS, the first token, and
 tokens whose residual is a multiple of the usual length ("sinks", which would be all that an SAE learns). One text in
 ten is held out: the L0, the explained variance and the dead features that are printed, and kept in each SAE's metadata,
 are measured on those.

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
 from bluffscope.cli.main import main
+from bluffscope.sae import find_saes, load_coders
 
 ROOT = Path(__file__).resolve().parents[2]
 STORIES = ROOT.parent / "shared" / "testdata" / "TinyStories-656K"
@@ -106,6 +107,13 @@ def test_a_real_model_is_analysed_with_its_own_saes(saes, tmp_path):
 def test_texts_are_read_without_bos_where_that_is_asked_for(texts, tmp_path):
     train(texts, tmp_path, "--no-bos", "--tokens", "2000", "--steps", "2", "--width", "64")
     assert [metadata(tmp_path, layer)["prepend_bos"] for layer in LAYERS] == [False, False]
+
+
+def test_topk_saes_are_trained_where_they_are_asked_for(texts, tmp_path):
+    train(texts, tmp_path, "--architecture", "topk", "--tokens", "2000", "--steps", "2", "--width", "64")
+    found = json.loads((tmp_path / "layer_1" / "cfg.json").read_text())
+    assert (found["architecture"], found["metadata"]["training_architecture"], found["k"]) == ("topk", "topk", 30)
+    assert load_coders(find_saes(str(tmp_path), LAYERS), device="cpu", dtype=torch.float32)[1].d_sae == 64
 
 
 def test_texts_are_lines_paragraphs_or_records(tmp_path, monkeypatch):

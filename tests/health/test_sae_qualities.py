@@ -13,7 +13,7 @@ from own_saes import explained, trained, wordnet_texts
 from published import published_model
 
 LAYERS = (6, 14, 23)
-SOON = ("--layers", 14, "--width", 512, "--k", 24, "--tokens", 5000, "--steps", 100)
+SOON = ("--layers", 14, "--architecture", "topk", "--k", 32, "--tokens", 20_000, "--steps", 300)
 """Options with which an SAE takes half a minute."""
 
 
@@ -57,13 +57,14 @@ def activations(tmp_path_factory) -> Path:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("bos", [True, False])
-@pytest.mark.parametrize("architecture", ["topk", "jumprelu"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
 @pytest.mark.parametrize(("quality", "k", "steps"), [(0.5, 8, 300), (0.7, 32, 300), (0.8, 96, 600)])
 def test_no_quality_is_a_fault(model, texts, activations, tmp_path, quality, k, steps, architecture, bos):
+    # BatchTopK is JumpReLU on disk; its threshold takes some hundred steps to settle
     options = ("--layers", *LAYERS, "--tokens", 20_000, "--architecture", architecture, "--k", k, "--steps", steps)
     alone = () if bos else ("--no-bos",)
     saes = trained(model, texts, *options, *alone, activations=activations / f"{bos}.pt")
     reached = explained(saes)
     assert reached.keys() == set(LAYERS)
-    assert all(abs(found - quality) < 0.12 for found in reached.values()), reached
+    assert all(abs(found - quality) < 0.15 for found in reached.values()), reached
     assert errors(model, saes, tmp_path / "run") == []
