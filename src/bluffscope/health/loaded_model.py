@@ -80,7 +80,7 @@ class Subject:
             coders=coders,
             points=points,
             sublayers=_sublayers(points, body, model.blocks),
-            options=ReferenceOptions(layers=parts.layers, join=texts.join, position=texts.position),
+            options=ReferenceOptions(layers=parts.layers, join=texts.join, position=texts.position, chat=texts.chat),
             texts=texts,
             worker=worker.in_batches,
         )
