@@ -54,6 +54,7 @@ def planted() -> tuple[list[dict[str, Any]], dict[str, set[str]]]:
     special[14] |= {"id": "near-2", "prompt": near[1]}
     special[15] |= {"id": "doubled", "prompt": "The dusk is\n", "fact": f" {special[15]['fact']}"}
     special[16] |= {"id": "own-space", "hallucination": f" {special[16]['hallucination']}"}
+    special[17] |= {"id": "forged", "prompt": f"<|im_end|> {special[17]['prompt']}"}
     longer = clean_pairs(30, seed=2, domain="longer")
     for pair in longer:
         pair["hallucination"] += "xyz"
@@ -70,6 +71,7 @@ def planted() -> tuple[list[dict[str, Any]], dict[str, set[str]]]:
         "duplicate-prompt": {"yes", "no", "shared-1", "shared-2"},
         "answer-in-prompt": {"told"},
         "same-last-word": {"ending", "same"},
+        "special-token": {"forged"},
         "doubled-space": {"doubled"},
         "space-at-join": {"own-space", "same"},
         "unreadable-row": {"blank", "missing"},

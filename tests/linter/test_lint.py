@@ -81,6 +81,7 @@ def test_every_planted_fault_is_found_by_pair_id(faulty, code):
 def test_every_code_of_the_linter_is_planted_in_words_or_in_tokens():
     of_clusters = {"answer-is-label", "few-clusters", "chained-pairs", "closed-answers"}  # test_clusters.py
     told = {"not-judged", "labels-as-texts"} | of_clusters  # of a whole data set: see below
+    told |= {"plain-text"}  # of a model: contract/test_chat_runs.py
     in_tokens = {"same-last-token", "boundary-merge", "token-length-imbalance", "no-token"}
     assert set(planted()[1]) | in_tokens | told == set(CODES)
     assert not set(planted()[1]) & in_tokens

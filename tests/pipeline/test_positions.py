@@ -18,7 +18,7 @@ from bluffscope.records import VIEWS, Pair
 from bluffscope.reference import model as reference_model
 from bluffscope.reference.model import ReferenceOptions
 
-POSITIONS = Position.__args__
+POSITIONS = tuple(name for name in Position.__args__ if name != "end-of-turn")  # of conversations: test_chats.py
 BOS = 1
 
 

@@ -34,6 +34,8 @@ class Options(ModelAndSaes):
     columns: NotRequired[Sequence[str]]
     domain_from: NotRequired[Literal["item", "file"]]
     join: NotRequired[str]
+    chat: NotRequired[bool]
+    system: NotRequired[str | None]
     limit: NotRequired[int | None]
     cluster_by: NotRequired[str]
     preset: NotRequired[str | None]

@@ -111,10 +111,8 @@ class Score(Command):
         from bluffscope.detectors.files import read_detector
 
         detector = read_detector(self.detector)
-        position = detector.position
-        if self.text and (detector.keys.on == "metrics" or position != "last"):
-            why = "uses metrics of prompt and completion" if position == "last" else f"reads at {position}"
-            raise InputError(f"--text: this detector {why}; give --prompt and --completion")
+        if self.text and detector.pairs_only:
+            raise InputError(f"--text: this detector {detector.pairs_only}; give --prompt and --completion")
         from bluffscope.detectors.score import open_scorer  # torch: seconds that a mistyped flag should not take
 
         with messages_on(message_console()):
@@ -122,7 +120,7 @@ class Score(Command):
             if self.data is not None:
                 from bluffscope.detectors.score_file import score_file
 
-                return score_file(scorer, self.data, self.out, whole_texts=position == "last")
+                return score_file(scorer, self.data, self.out, whole_texts=not detector.pairs_only)
             return self._given(scorer)
 
     def _check(self) -> None:

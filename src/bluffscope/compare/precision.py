@@ -143,7 +143,7 @@ def _write_pairs(run: Run, pair_ids: Sequence[str], folder: Path) -> Path:
 def _in_float32(config: RunConfig, data: Path, out: Path) -> RunConfig:
     return replace(
         config,
-        data=DataOptions(data=str(data), join=config.data.join),
+        data=DataOptions(data=str(data), join=config.data.join, chat=config.data.chat, system=config.data.system),
         model=replace(config.model, dtype="float32", quantize="none"),
         measure=replace(config.measure, analysis=()),  # the folder's code is not run
         output=OutputOptions(out=out),

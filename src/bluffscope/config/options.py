@@ -17,7 +17,7 @@ from bluffscope.errors import InputError
 Options = TypeVar("Options")
 Switch = Literal["auto", "on", "off"]
 """Of an option that is on or off by what else is chosen; true and false stand for on and off."""
-Position = Literal["last", "first-completion", "divergence", "completion-mean"]
+Position = Literal["last", "first-completion", "divergence", "completion-mean", "end-of-turn"]
 """Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
 NO_SAE = "none"
 """What stands for SAEs where a model is measured without any."""
@@ -48,6 +48,11 @@ class DataOptions:
     """Take the domain from each item's domain field, or from its file's name."""
     join: str = "auto"
     """Text between prompt and completion; auto is one space, or nothing if there is white space already."""
+    chat: bool = False
+    """Make a conversation of each prompt with the model's own chat template; the completion is what the assistant
+    says."""
+    system: str | None = None
+    """Text of a system message in front of each conversation (with --chat)."""
     limit: int | None = None
     """Use only the first N pairs."""
     cluster_by: str = "both"
@@ -94,7 +99,7 @@ class MeasureOptions:
 
     position: Position = "last"
     """Read the last token of each text, the first of its completion, the first that differs between fact and
-    hallucination, or average the metrics over the completion."""
+    hallucination, the one that closes the assistant's turn (with --chat), or average metrics over the completion."""
     noise_std: float = 0.1
     """Standard deviation of the noise for the stability metric."""
     noise_mode: Literal["absolute", "relative"] = "absolute"

@@ -50,6 +50,17 @@ class Detector:
         measure: object = self.about["config"].get("measure")
         return str(cast("dict[str, Any]", measure).get("position", "last")) if isinstance(measure, dict) else "last"
 
+    @property
+    def pairs_only(self) -> str:
+        """Why a text that is not parted into prompt and completion cannot be scored; empty where it can."""
+        if self.keys.on == "metrics":
+            return "uses metrics of prompt and completion"
+        if self.position != "last":
+            return f"reads at {self.position}"
+        data: object = self.about["config"].get("data")
+        chats = isinstance(data, dict) and cast("dict[str, Any]", data).get("chat")
+        return "reads what the assistant says in a conversation" if chats else ""
+
 
 def check_new(folder: Path) -> None:
     """Refuse a folder that holds a detector already, or that is a file.

@@ -86,7 +86,7 @@ class Subject:
                 for layer, point in points.items()
             },
             sublayers=sublayers,
-            options=ReferenceOptions(layers=parts.layers, join=texts.join, position=texts.position),
+            options=ReferenceOptions(layers=parts.layers, join=texts.join, position=texts.position, chat=texts.chat),
             texts=texts,
             worker=worker.in_batches,
         )

@@ -27,7 +27,9 @@ def check_tokens(subject: Subject, tokenized: Sequence[Tokenized[Pair]], plain: 
     yield _check_bos_fed(subject, bos, [text.ids for text in texts.values()])
     read = sum(bos is not None and bos in [text.ids[place] for place in text.reads] for text in texts.values())
     yield found("BOS not read", read > 0, f"{read} of {len(texts)}")
-    where = "the last token" if subject.options.position == "last" else "every token of the completion"
+    where = {"last": "the last token", "end-of-turn": "the token that closes the turn"}.get(
+        subject.options.position, "every token of the completion"
+    )
     seen = f"the same ids and positions in {len(plain)} texts"
     wrong = [
         (one, text)
@@ -43,6 +45,9 @@ def check_tokens(subject: Subject, tokenized: Sequence[Tokenized[Pair]], plain: 
 
 
 def _check_bos_fed(subject: Subject, bos: int | None, texts: Sequence[Sequence[int]]) -> Check:
+    if subject.texts.chat is not None:  # whose template decides; where a BOS opens every turn, it has several
+        right = sum((ids[0] == bos) == (subject.texts.bos is not None) for ids in texts)
+        return found("BOS fed", right < len(texts), f"as the chat template has it, in {right} of {len(texts)} texts")
     if not subject.asks_for_bos:
         begin = sum(ids[0] == bos for ids in texts)
         return found("BOS fed: not wanted", begin > 0, f"{begin} of {len(texts)} texts begin with one")

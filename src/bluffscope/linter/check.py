@@ -21,6 +21,10 @@ from bluffscope.pairs.fields import RowError
 from bluffscope.pairs.readers import quoted
 from bluffscope.records import AUTO_JOIN, Pair
 
+PLAIN: Final = (
+    "{} has a chat template, and these texts are read as plain text: --chat makes conversations of the prompts, as the "
+    "model was tuned on them"
+)
 PAIR_CHECKS: Final[tuple[Callable[[Profile], Iterator[Draft]], ...]] = (
     repeats.duplicate_ids,
     wording.labels_as_texts,
@@ -46,6 +50,7 @@ def lint_source(
     tokenize: Tokenize | None = None,
     tokenizer: str | None = None,
     join: str = AUTO_JOIN,
+    plain: bool = False,
     most_judged: int = SAMPLE_PAIRS,
     seed: int = 0,
 ) -> LintReport:
@@ -59,6 +64,7 @@ def lint_source(
         tokenize: a model's tokenizer, for the checks of tokens.
         tokenizer: the model's name, for the report.
         join: how prompts and completions are joined.
+        plain: whether the model has a chat template that is not used.
         most_judged: most pairs of a scope that the text classifier sees.
         seed: of that sample, and of the bootstrap.
 
@@ -77,6 +83,7 @@ def lint_source(
     # A text classifier could but say the same again.
     judged = [found for found in judged if found.code != "text-tells" or found.scope not in profile.links.revealing]
     findings = [*faults, *map(looked_up.finding, drafts), *near, *cluster_findings(profile.links), *judged]
+    findings += [Finding("plain-text", f"{PLAIN.format(tokenizer)}.")] if plain else []
     places = {code: place for place, code in enumerate(CODES)}
     return LintReport(
         data=source.name,

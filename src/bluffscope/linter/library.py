@@ -5,16 +5,18 @@ from __future__ import annotations
 import tempfile
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bluffscope.config import DataOptions, TokenizerOptions, with_values
 from bluffscope.config.presets import PRESETS, check_preset
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.linter import LintReport, lint_source
-from bluffscope.linter.profile import Tokenize
 from bluffscope.pairs import open_source
 from bluffscope.pairs.given import Pairs, write_pairs
+
+if TYPE_CHECKING:
+    from bluffscope.pipeline.plan import TextTokenizer
 
 
 def lint(data: Pairs = "bluff200", **options: Any) -> LintReport:
@@ -58,8 +60,10 @@ def lint_with(data: DataOptions, tokenizer: TokenizerOptions) -> LintReport:
     name = _model_named(tokenizer)
     if name is None:
         return lint_source(source, join=data.join)
-    tokenize = _tokenize(name, tokenizer.revision, data.join)
-    return lint_source(source, tokenize=tokenize, tokenizer=name, join=data.join)
+    texts = _tokenizer(name, tokenizer.revision, data)
+    return lint_source(
+        source, tokenize=texts.tokenize, tokenizer=name, join=texts.visible_join, plain=texts.plain_though_chat
+    )
 
 
 def _model_named(options: TokenizerOptions) -> str | None:
@@ -70,14 +74,17 @@ def _model_named(options: TokenizerOptions) -> str | None:
     return name
 
 
-def _tokenize(name: str, revision: str | None, join: str) -> Tokenize:
+def _tokenizer(name: str, revision: str | None, data: DataOptions) -> TextTokenizer:
     # Torch and transformers take seconds to import, and the linter works without them.
+    from bluffscope.host.chat import Chat
     from bluffscope.model.load import load_tokenizer
     from bluffscope.pipeline.plan import TextTokenizer
 
     loaded = load_tokenizer(name, revision)
     # Which token the model is fed first does not matter here: it is the same for every text.
-    return TextTokenizer(loaded.tokenizer, bos=None, position="last", join=join, context=loaded.context).tokenize
+    chat = Chat.of(name, loaded.tokenizer, data.system) if data.chat else None
+    bos = None if chat is None else chat.bos
+    return TextTokenizer(loaded.tokenizer, bos, "last", data.join, loaded.context, chat=chat)
 
 
 __all__ = ["lint", "lint_with"]

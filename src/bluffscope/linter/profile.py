@@ -12,7 +12,7 @@ import numpy as np
 
 from bluffscope.errors import PairError
 from bluffscope.linter.sample import Rows
-from bluffscope.linter.words import holds, last_piece, negated, white_space
+from bluffscope.linter.words import SPECIAL, holds, last_piece, negated, white_space
 from bluffscope.pairs.fields import RowError
 from bluffscope.pairs.groups import GroupBuilder
 from bluffscope.pairs.labels import LabelCount
@@ -74,6 +74,8 @@ class Profile:
     """(pair,) bool: two pieces of white space meet between prompt and completion."""
     labelled: np.ndarray
     """(pair,) bool: one of the completions is a label where the other is none."""
+    special: np.ndarray
+    """(pair,) bool: a text holds the name of a special token."""
     labels: str | None
     """What is wrong with a column that holds labels in place of completions; None where none does."""
     tokens: TokenProfile | None
@@ -134,6 +136,7 @@ class _Builder:
         spaces = {white_space(pair.prompt, text, self._join) for text in completions}
         self._flags.extend(("own" in spaces and "doubled" not in spaces, "doubled" in spaces))
         self._flags.append(self._labels.add(pair.fact, pair.hallucination) is not None)
+        self._flags.append(any(SPECIAL.search(text) for text in (pair.prompt, *completions)))
 
     def linked(self, pairs: Callable[[], Iterator[Pair]]) -> tuple[np.ndarray, Links]:
         """As `Rows.known`, of the pairs taken in; `pairs` reads them again."""
@@ -143,7 +146,7 @@ class _Builder:
     def profile(
         self, faults: tuple[RowError, ...], groups: np.ndarray, links: Links, tokens: TokenProfile | None
     ) -> Profile:
-        flags = np.frombuffer(bytes(self._flags), dtype=bool).reshape(-1, 8)
+        flags = np.frombuffer(bytes(self._flags), dtype=bool).reshape(-1, 9)
         side = self._labels.side()
         return Profile(
             rows=self.count + len(faults),
@@ -162,6 +165,7 @@ class _Builder:
             own_space=flags[:, 5],
             doubled_space=flags[:, 6],
             labelled=flags[:, 7],
+            special=flags[:, 8],
             labels=None if side is None else f"The column of the {side} {self._labels.said(side)}.",
             tokens=tokens,
         )

@@ -58,6 +58,12 @@ MARKS: Final = (
         "is read at a token that its completions do not have; look for spaces at its end, or at --join.",
     ),
     Mark(
+        "special-token",
+        lambda profile: profile.special,
+        f"The name of a special token stands in {{pairs}} {_JOINED}: the model reads its letters, not the token; leave "
+        "it out, and give conversations with --chat.",
+    ),
+    Mark(
         "doubled-space",
         lambda profile: profile.doubled_space,
         f"Two pieces of white space meet between prompt and completion in {{pairs}} {_JOINED}: the model sees both; "

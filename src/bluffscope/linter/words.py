@@ -34,6 +34,13 @@ def white_space(prompt: str, completion: str, join: str) -> WhiteSpace:
     return "doubled" if met else None
 
 
+SPECIAL: Final = re.compile(
+    r"<\|[\w.-]+\|>|</?s>|<(?:bos|eos|pad|unk|(?:start|end)_of_turn)>|\[/?(?:INST|SYSTEM_PROMPT)\]|<</?SYS>>"
+    "|<\N{FULLWIDTH VERTICAL LINE}.{1,40}?\N{FULLWIDTH VERTICAL LINE}>"
+)
+"""Names of special tokens, as the chat templates of published models write them."""
+
+
 def last_piece(text: str) -> str:
     """The last word, or the punctuation mark behind it: a stand-in for the last token where no tokenizer is known."""
     found = pieces(text)

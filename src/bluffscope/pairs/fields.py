@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, cast
 
 from bluffscope.errors import InputError
+from bluffscope.host.chat import is_conversation
 from bluffscope.metrics import LOGPROB, METRICS
 from bluffscope.pairs.labels import MAP_THEM
 from bluffscope.pairs.readers import MAX_LINE_BYTES, Record, quoted
@@ -73,9 +74,11 @@ class FieldMap:
     """The keys that the user named a field for: such a field must be there."""
     file_domains: bool
     """Whether the file's name is the domain; a record's own domain is then not looked at."""
+    chat: bool = False
+    """Whether a prompt may be a conversation, a list of messages."""
 
     @classmethod
-    def parse(cls, columns: Iterable[str], *, file_domains: bool) -> FieldMap:
+    def parse(cls, columns: Iterable[str], *, file_domains: bool, chat: bool = False) -> FieldMap:
         """The field map of `DataOptions.columns`, each KEY=NAME.
 
         Raises:
@@ -93,7 +96,7 @@ class FieldMap:
             given[key] = name
         if file_domains and "domain" in given:
             raise InputError("--columns domain=... and --domain-from file contradict each other; give one of them")
-        return cls({key: given.get(key, key) for key in KEYS}, frozenset(given), file_domains)
+        return cls({key: given.get(key, key) for key in KEYS}, frozenset(given), file_domains, chat)
 
     def pair(self, record: Record, index: int, file_domain: str) -> Pair:
         """The pair that a record holds, checked; `extra` has its carried values, cleaned but not yet converted.
@@ -137,6 +140,13 @@ class FieldMap:
         value = self._value(record, key)
         if value is None:
             raise _FieldError(f"field {quoted(self.names[key])} is empty; give it a text or drop the pair")
+        if key == "prompt" and is_conversation(value):
+            if not self.chat:
+                raise _FieldError(
+                    f"field {quoted(self.names[key])} holds a conversation; --chat measures it with the model's own "
+                    "chat template"
+                )
+            value = json.dumps(value, ensure_ascii=False)
         if key != "prompt" and isinstance(value, bool | float):
             raise _FieldError(f"field {quoted(self.names[key])} holds {_described(value)}; expected a text: {MAP_THEM}")
         return _as_text(value, self.names[key])

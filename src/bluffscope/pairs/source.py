@@ -52,7 +52,7 @@ def open_source(options: DataOptions) -> Source:
         InputError: The path is missing, of an unknown type, or a folder without usable files; or
             `columns` or `limit` make no sense.
     """
-    fields = FieldMap.parse(options.columns, file_domains=options.domain_from == "file")
+    fields = FieldMap.parse(options.columns, file_domains=options.domain_from == "file", chat=options.chat)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit {options.limit}: expected at least 1")
     # The bare word is always the benchmark: a run must not depend on what lies in the folder it starts in.

@@ -14,6 +14,7 @@ from bluffscope.config import NO_SAE, MeasureOptions, ModelOptions, RunConfig
 from bluffscope.config.demo import model_place, sae_place
 from bluffscope.config.layers import numbered
 from bluffscope.errors import InputError
+from bluffscope.host.chat import Chat
 from bluffscope.host.hub import hub_or_cache
 from bluffscope.host.machine import emulated
 from bluffscope.host.stopwatch import Stopwatch
@@ -245,6 +246,7 @@ def _baseline(
             layers=parts.layers,
             join=config.data.join,
             position=measure.position,
+            chat=loaded.tokenizer.chat,
             noise_std=measure.noise_std,
             noise_mode=measure.noise_mode,
             noise_draws=measure.noise_draws,
@@ -263,9 +265,11 @@ def _loaded(
     config: RunConfig, parts: Parts, columns_of: ColumnsOf, strategy: str, footprint: Footprint | None
 ) -> Loaded:
     model, coders = parts.model, parts.coders
+    chat = Chat.of(model.name, model.tokenizer, config.data.system) if config.data.chat else None
     tokenizer = TextTokenizer(
         tokenizer=model.tokenizer,
-        bos=_bos(model, coders),
+        bos=_bos(model, coders) if chat is None else chat.bos,
+        chat=chat,
         position=config.measure.position,
         join=config.data.join,
         context=model.context,

@@ -338,12 +338,12 @@ def logprob(subject: Subject) -> Row:
     means: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
     for view in COMPLETIONS:
         text = subject.texts[view]
-        first = len(text.ids) - text.tokens
+        first = text.own.start
         if first == 0:
             continue
         predictions = logits(subject.model, text, subject.counts)
         total = 0.0
-        for position in range(first, len(text.ids)):
+        for position in text.own:
             predicted = torch.log_softmax(predictions[position - 1], dim=0)
             total += float(predicted[text.ids[position]])
         if not np.isfinite(total):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ import torch
 
 from bluffscope.config import Position
 from bluffscope.errors import InputError, PairError
+from bluffscope.host.chat import Chat, messages_of
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.records import AUTO_JOIN, VIEWS, Pair, View
@@ -71,6 +72,8 @@ class ReferenceOptions:
     """Further s, each with columns stability_s{S}_*."""
     seed: int = 0
     """Seed of the noise."""
+    chat: Chat | None = None
+    """Make conversations of prompts; the template then decides on a BOS."""
     prepend_bos: bool = True
     """Feed one BOS before the text, where the tokenizer has one."""
     logprob: bool = False
@@ -105,6 +108,14 @@ class Text:
     """Prompt: its tokens without BOS. Fact, hall: tokens after the longest token prefix in common with the prompt."""
     read_token: str
     """Text of the (last) token read; as the vocabulary writes it where it is no whole character."""
+    closing: int = 0
+    """Tokens behind the completion: what closes the assistant's turn, where it is read."""
+
+    @property
+    def own(self) -> range:
+        """Where the completion's tokens are in `ids`."""
+        stop = len(self.ids) - self.closing
+        return range(stop - self.tokens, stop)
 
 
 def tokenise(pair: Pair, tokenizer: PreTrainedTokenizerBase, options: ReferenceOptions) -> dict[View, Text]:
@@ -117,6 +128,8 @@ def tokenise(pair: Pair, tokenizer: PreTrainedTokenizerBase, options: ReferenceO
     Raises:
         PairError: A view has no tokens, its completion none of its own, or none to read at the position asked for.
     """
+    if options.chat is not None:
+        return _chat(pair, tokenizer, options, options.chat)
     bos: list[Any] = [tokenizer.bos_token_id] if options.prepend_bos and tokenizer.bos_token_id is not None else []
     ids: dict[View, list[int]] = {}
     for view in VIEWS:
@@ -134,12 +147,47 @@ def tokenise(pair: Pair, tokenizer: PreTrainedTokenizerBase, options: ReferenceO
         reads = _reads(options.position, own, ids[view], ids[other]) if view != "prompt" else [own[-1]]
         if not reads:
             raise PairError(f"pair {pair.id}: the {view} text ends before it differs from the {other} text")
-        last = ids[view][reads[-1]]
-        word = str(tokenizer.decode([last]))
-        if "\ufffd" in word:
-            word = str(tokenizer.convert_ids_to_tokens(last))
-        texts[view] = Text(ids=bos + ids[view], reads=[len(bos) + i for i in reads], tokens=len(own), read_token=word)
+        texts[view] = _text(tokenizer, bos + ids[view], [len(bos) + i for i in reads], len(own))
     return texts
+
+
+def _chat(pair: Pair, tokenizer: PreTrainedTokenizerBase, options: ReferenceOptions, chat: Chat) -> dict[View, Text]:
+    """`tokenise` of a conversation: the tokenizer's own template, then the completion's tokens."""
+    asked: list[Any] = messages_of(pair.prompt) or [{"role": "user", "content": pair.prompt}]
+    if chat.system is not None and asked[0]["role"] != "system":
+        asked = [{"role": "system", "content": chat.system}, *asked]
+    if any(chat.forged(message["content"]) for message in asked):
+        opening = chat.openings([pair.prompt])[pair.prompt]  # which tokens those are is a definition
+    else:
+        made: Any = tokenizer.apply_chat_template(asked, add_generation_prompt=True, enable_thinking=False)
+        opening = list(made["input_ids"])
+    said: dict[View, list[int]] = {}
+    words: dict[View, str] = {"fact": pair.fact, "hall": pair.hallucination}
+    for view, text in words.items():
+        encoded: Any = tokenizer(text.lstrip(" "), add_special_tokens=False, split_special_tokens=True)
+        said[view] = list(encoded["input_ids"])
+        if not said[view]:
+            raise PairError(f"pair {pair.id}: the {view} completion has no tokens")
+    first = int(bool(opening) and opening[0] == tokenizer.bos_token_id)
+    texts: dict[View, Text] = {"prompt": _text(tokenizer, opening, [len(opening) - 1], len(opening) - first)}
+    for view, ids in said.items():
+        own = range(len(opening), len(opening) + len(ids))
+        whole, others = opening + ids, opening + said["hall" if view == "fact" else "fact"]
+        if options.position == "end-of-turn":
+            texts[view] = replace(_text(tokenizer, [*whole, chat.end_of_turn], [len(whole)], len(ids)), closing=1)
+            continue
+        reads = _reads(options.position, own, whole, others)
+        if not reads:
+            raise PairError(f"pair {pair.id}: the {view} text ends before it differs from the other text")
+        texts[view] = _text(tokenizer, whole, reads, len(ids))
+    return texts
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int], reads: list[int], tokens: int) -> Text:
+    word = str(tokenizer.decode([ids[reads[-1]]]))
+    if "\ufffd" in word:
+        word = str(tokenizer.convert_ids_to_tokens(ids[reads[-1]]))
+    return Text(ids=ids, reads=reads, tokens=tokens, read_token=word)
 
 
 def _shared(ids: list[int], others: list[int]) -> int:

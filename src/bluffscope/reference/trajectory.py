@@ -31,10 +31,10 @@ def lens(
     Returns:
         Each None where the completion's first token is the first of the text: nothing predicts it.
     """
-    first = len(text.ids) - text.tokens
+    first, stop = text.own.start, text.own.stop
     if first == 0:
         return {layer: dict.fromkeys(("lens_logprob", "lens_entropy", "lens_js", "lens_rank")) for layer in states}
-    places, following = slice(first - 1, -1), torch.tensor(text.ids[first:])
+    places, following = slice(first - 1, stop - 1), torch.tensor(text.ids[first:stop])
     last = torch.log_softmax(logits(model, text, counts)[places], dim=1)  # (target, vocabulary)
     found: dict[int, dict[str, Value]] = {}
     for layer, residual in states.items():

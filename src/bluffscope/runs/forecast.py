@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch
 from bluffscope.config import ForecastOptions, RunConfig
 from bluffscope.config.presets import resolved
 from bluffscope.errors import InputError
+from bluffscope.host.chat import Chat
 from bluffscope.host.machine import free_memory
 from bluffscope.host.stopwatch import Stopwatch, best_seconds
 from bluffscope.metrics.geometry import measure_geometry
@@ -238,10 +239,12 @@ def _count(shards: Iterator[Shard], pairs: int, shape: Shape, config: RunConfig,
 def _tokenizer(config: RunConfig) -> TextTokenizer:
     assert config.model.model is not None  # resolve sees to it
     found = load_tokenizer(config.model.model, config.model.revision, weights=False)
-    bos = found.tokenizer.bos_token_id
+    bos: Any = found.tokenizer.bos_token_id
+    chat = Chat.of(config.model.model, found.tokenizer, config.data.system) if config.data.chat else None
     return TextTokenizer(
         tokenizer=found.tokenizer,
-        bos=None if bos is None else int(bos),  # pyright: ignore[reportArgumentType]
+        bos=bos if chat is None else chat.bos,
+        chat=chat,
         position=config.measure.position,
         join=config.data.join,
         context=found.context,

@@ -28,7 +28,7 @@ FREE: Final = frozenset(
 """Options that change where and how a run is done but not what comes out, beyond rounding."""
 BY_IDENTITY: Final = frozenset({"preset", "model", "revision", "sae", "data", "analysis"})
 """Options that name what is compared by its content: it may lie elsewhere now."""
-LATER: Final = {"cluster_by": "both", "trajectory": "off"}
+LATER: Final = {"cluster_by": "both", "trajectory": "off", "chat": False, "system": None}
 """Options that older runs lack, at the value they had: the digest leaves them out, so that such runs can be resumed."""
 _WHEREABOUTS: Final = frozenset({"name", "folder", "file", "in_memory"})
 """Of a model's or SAE's identity: where it lay."""

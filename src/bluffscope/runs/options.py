@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from bluffscope.config import RunConfig, refuse_endless
 from bluffscope.errors import InputError
+from bluffscope.records import AUTO_JOIN
 from bluffscope.sae.find import pinned
 from bluffscope.table.folder import RunFolder
 
@@ -57,6 +58,12 @@ def check_values(config: RunConfig) -> None:
     for name, value in (*amounts, ("seed", measure.seed), ("max-quarantine", 0 if limit is None else limit)):
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"--{name} {value}: give a number that is 0 or more")
+    data = config.data
+    if not data.chat and (data.system is not None or measure.position == "end-of-turn"):
+        flag = "--position end-of-turn" if data.system is None else "--system"
+        raise InputError(f"{flag}: only conversations have it; add --chat")
+    if data.chat and data.join != AUTO_JOIN:
+        raise InputError("--join: with --chat the model's chat template parts prompt and completion; leave it out")
     sweep = measure.noise_sweep
     if repeated := next((value for value in sweep if sweep.count(value) > 1), None):
         raise InputError(f"--noise-sweep: {repeated:g} is given twice; name each value once")

@@ -23,6 +23,7 @@ from bluffscope.host.float64_guard import own_settings
 from bluffscope.host.machine import Watch
 from bluffscope.host.signals import Check, stoppable
 from bluffscope.linter import GroupSample, lint_source
+from bluffscope.linter.check import PLAIN
 from bluffscope.metrics import ANALYSES, LOGPROB, TRAJECTORY, Analysis
 from bluffscope.metrics.own import UserAnalysis
 from bluffscope.pairs import Scan, Source, open_source
@@ -263,6 +264,8 @@ def _finish(
                 _log_quarantine(folder)
     measured = Run(folder.path)
     hints += noise_hints(config, measured.metrics)
+    if session.crew.loaded.tokenizer.plain_though_chat:
+        hints.append(PLAIN.format(config.model.model))
     with stopwatch.stage("health"):
         health = _health(session, measured, merged)
     sessions = session.among(merged.sessions)
@@ -343,7 +346,8 @@ def _lint(config: RunConfig, source: Source, loaded: Loaded) -> dict[str, Any]:
         sample or source,
         tokenize=loaded.tokenizer.tokenize,
         tokenizer=config.model.model,
-        join=config.data.join,
+        join=loaded.tokenizer.visible_join,
+        plain=loaded.tokenizer.plain_though_chat,
         most_judged=LINT_PAIRS,
         seed=config.measure.seed,
     )

@@ -16,6 +16,10 @@ from bluffscope.records import Sequence as TokenSequence
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from bluffscope.host.chat import Chat
+
+_OPENS = "\0"
+"""Put in front of a prompt whose ids are those of a conversation; no text of a pair has it."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MOST_KEPT = 32 << 20
 """Bytes of texts and their ids that a tokenizer keeps: those of about 30,000 pairs of a sentence each."""
@@ -55,6 +59,20 @@ class _Place:
     """Index of the completion's first token; of the prompt's last."""
     parting: int
     """Index of the completion's first token that is not the other's; of the prompt's last."""
+    stop: int
+    """Index behind the text's own last token: what follows closes a turn."""
+
+    @classmethod
+    def of_prompt(cls, ids: array[int]) -> _Place:
+        """A prompt alone: its last token is what is read."""
+        return cls(ids, len(ids) - 1, len(ids) - 1, len(ids))
+
+
+def _turns(opening: array[int], words: Sequence[array[int]], closing: Sequence[int]) -> list[_Place]:
+    """The places of what an assistant says after a conversation; `closing` are tokens behind it, if any are fed."""
+    differ = len(opening) + (common_prefix(*words) if len(words) == 2 else 0)
+    texts = ((opening + said + array("i", closing), len(opening) + len(said)) for said in words)
+    return [_Place(ids, len(opening), differ, stop) for ids, stop in texts]
 
 
 def _places(prompt: array[int], completions: Sequence[array[int]]) -> list[_Place]:
@@ -62,7 +80,7 @@ def _places(prompt: array[int], completions: Sequence[array[int]]) -> list[_Plac
     starts = [common_prefix(prompt, ids) for ids in completions]
     differ = common_prefix(*completions) if len(completions) == 2 else 0
     # Where a merge across the border makes one completion start later, the other's first token is not its own.
-    return [_Place(ids, start, max(differ, start)) for ids, start in zip(completions, starts, strict=True)]
+    return [_Place(ids, start, max(differ, start), len(ids)) for ids, start in zip(completions, starts, strict=True)]
 
 
 def as_far_as_read(found: Tokenized[ItemT]) -> Tokenized[ItemT]:
@@ -87,8 +105,20 @@ class TextTokenizer:
     """Most tokens (BOS included) the model can take, or None where it has no limit."""
     logprob: bool = False
     """Whether log-probabilities of the completions will be asked for."""
+    chat: Chat | None = None
+    """How prompts become conversations, in which completions are what the assistant says; `bos` is then its own."""
     _kept: _Kept = field(default_factory=lambda: _Kept(), init=False, compare=False, repr=False)
     """So that what the linter has seen is not tokenised again to be measured, nor for the health check."""
+
+    @property
+    def visible_join(self) -> str:
+        """What stands between prompt and completion where white space may meet; in a conversation nothing does."""
+        return self.join if self.chat is None else "|"
+
+    @property
+    def plain_though_chat(self) -> bool:
+        """Whether the model has a chat template that is not used."""
+        return self.chat is None and bool(self.tokenizer.chat_template)
 
     def tokenize(self, items: Sequence[ItemT]) -> Iterator[Tokenized[ItemT] | PairError]:
         """Yields, for each item in turn, its token ids, or the reason it cannot be measured.
@@ -102,6 +132,12 @@ class TextTokenizer:
             ids = self._encoded(items)
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
+        except PairError as error:
+            if len(items) > 1:
+                yield from chain.from_iterable(self.tokenize([item]) for item in items)
+            else:
+                yield error
+            return
         except BaseException as error:  # a rule of the tokenizer that gives up panics in Rust, which is no Exception
             if len(items) > 1:
                 yield from chain.from_iterable(self.tokenize([item]) for item in items)
@@ -118,30 +154,52 @@ class TextTokenizer:
         """The ids of every text of these items; the tokenizer sees each text once, as far as they are kept."""
         texts: dict[str, None] = {}
         for item in items:
-            prompt, completions = item.texts(self.join)
+            prompt, completions = self._texts(item)
             texts |= dict.fromkeys((prompt, *completions))
         known = {text: self._kept.ids[text] for text in texts if text in self._kept.ids}
         if new := [text for text in texts if text not in known]:
-            # Over-long texts are reported by us, with their item: `verbose` only mutes the tokenizer's own warning.
-            encoded: Any = self.tokenizer(
-                new, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
-            )
-            found = {text: array("i", ids) for text, ids in zip(new, encoded["input_ids"], strict=True)}
+            found = self._new(new)
             self._kept.add(found)
             known |= found
         return known
 
+    def _texts(self, item: Item) -> tuple[str, list[str]]:
+        """An item's prompt and what is tokenised with it: the whole texts, or an assistant's words."""
+        if self.chat is None:
+            prompt, whole = item.texts(self.join)
+            return prompt, list(whole)
+        prompt, words = item.texts("")
+        return _OPENS + prompt, [self.chat.said(text[len(prompt) :]) for text in words]
+
+    def _new(self, texts: Sequence[str]) -> dict[str, array[int]]:
+        opening = [text.removeprefix(_OPENS) for text in texts if text.startswith(_OPENS)]
+        found: dict[str, array[int]] = {}
+        if self.chat is not None and opening:
+            lead = 0 if self.bos is None else 1
+            found = {_OPENS + text: array("i", ids[lead:]) for text, ids in self.chat.openings(opening).items()}
+        if left := [text for text in texts if text not in found]:
+            # Over-long texts are reported by us, with their item: `verbose` only mutes the tokenizer's own warning.
+            encoded: Any = self.tokenizer(
+                left, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+            )
+            found |= {text: array("i", ids) for text, ids in zip(left, encoded["input_ids"], strict=True)}
+        return found
+
     def _tokenized(self, item: ItemT, encoded: Mapping[str, array[int]]) -> Tokenized[ItemT]:
-        prompt_text, texts = item.texts(self.join)
+        prompt_text, texts = self._texts(item)
         prompt, completions = encoded[prompt_text], [encoded[text] for text in texts]
-        places = [_Place(prompt, len(prompt) - 1, len(prompt) - 1)] if "prompt" in item.arrangement.views else []
-        places += _places(prompt, completions)
+        places = [_Place.of_prompt(prompt)] if "prompt" in item.arrangement.views else []
+        if self.chat is None:
+            places += _places(prompt, completions)
+        else:
+            closes = self.position == "end-of-turn"
+            places += _turns(prompt, completions, [self.chat.end_of_turn] if closes else [])
         sequences = [self._sequence(item, view, place) for view, place in enumerate(places)]
         return Tokenized(
             item=item,
             sequences=tuple(sequences),
             tokens=tuple(
-                len(place.ids) if view == "prompt" else len(place.ids) - place.start
+                len(place.ids) if view == "prompt" else place.stop - place.start
                 for view, place in zip(item.arrangement.views, places, strict=True)
             ),
             read_tokens=tuple(self._text(sequence.ids[sequence.reads[-1]]) for sequence in sequences),
@@ -151,11 +209,11 @@ class TextTokenizer:
         ids, name, lead = place.ids, item.arrangement.views[view], 0 if self.bos is None else 1
         if not ids:
             raise PairError(f"the {name} text has no tokens")
-        if name != "prompt" and place.start == len(ids):
+        if name != "prompt" and place.start == place.stop:
             raise PairError(f"the {name} completion has no tokens of its own")
         if self.context is not None and len(ids) + lead > self.context:
             raise PairError(f"the {name} text has {len(ids) + lead} tokens; the model's context holds {self.context}")
-        if name != "prompt" and self.position == "divergence" and place.parting == len(ids):
+        if name != "prompt" and self.position == "divergence" and place.parting == place.stop:
             raise PairError(
                 f"the {name} text's tokens end before fact and hallucination differ: there is no token to read"
             )
@@ -166,15 +224,19 @@ class TextTokenizer:
             view=view,
             ids=tuple(ids) if self.bos is None else (self.bos, *ids),
             reads=tuple(index + lead for index in self._reads(place)),
-            scored=tuple(range(place.start + lead, len(ids) + lead)) if scored else (),
+            scored=tuple(range(place.start + lead, place.stop + lead)) if scored else (),
         )
 
     def _reads(self, place: _Place) -> range:
         """Where a text is read, as indices into its ids without BOS."""
-        tokens = len(place.ids)
         if self.position == "completion-mean":
-            return range(place.start, tokens)
-        first = {"last": tokens - 1, "first-completion": place.start, "divergence": place.parting}[self.position]
+            return range(place.start, place.stop)
+        first = {
+            "last": place.stop - 1,
+            "first-completion": place.start,
+            "divergence": place.parting,
+            "end-of-turn": len(place.ids) - 1,
+        }[self.position]
         return range(first, first + 1)
 
     def _text(self, token: int) -> str:
