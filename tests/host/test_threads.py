@@ -33,7 +33,7 @@ from bluffscope import InputError
 from bluffscope.features.effects import feature_effects
 from bluffscope.host.exclusive import exclusive
 from bluffscope.host.quiet import environment, libraries_quiet
-from bluffscope.pairs.readers import _next_row
+from bluffscope.pairs.delimited import _next_row
 from bluffscope.report.write import write_report
 from bluffscope.runs.log import RunLog, logging_to
 from bluffscope.stats import analyse_table

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
-from bluffscope.pairs import open_source, readers
+from bluffscope.pairs import open_source, text_files
 from bluffscope.table.schema import ANALYSES, LOGPROB, table_columns
 
 GOOD = {"id": "a", "prompt": "The capital of France is", "fact": "Paris", "hallucination": "Rome"}
@@ -62,12 +62,13 @@ CASES = {
     "empty CSV": ("d.csv", b"", ["empty"]),
     "header only": ("d.csv", HEADER, ["no pairs"]),
     "empty Parquet": ("d.parquet", b"", ["empty"]),
-    "unknown type": ("d.tsv", b"x", ["unknown file type '.tsv'", ".parquet"]),
+    "unknown type": ("d.txt", b"x", ["unknown file type '.txt'", ".parquet"]),
+    "compressed Parquet": ("d.parquet.gz", b"x", ["unknown file type '.gz'"]),
     "no type": ("data", b"x", ["unknown file type ''"]),
     # JSON
     "broken JSON": ("d.json", b'[\n{"id": "a",\n}]', ["line 3, column 1", "invalid JSON"]),
-    "JSONL as JSON": ("d.json", lines(GOOD, OTHER), ["line 2, column 1", ".jsonl"]),
-    "object of a list": ("d.json", json.dumps({"data": [GOOD]}).encode(), ["list of objects", "an object", "'data'"]),
+    "object of two lists": ("d.json", json.dumps({"a": [GOOD], "b": [OTHER]}).encode(), ["object", "of 'a', 'b'"]),
+    "object of a broken list": ("d.json", b'{"a": [{"prompt": 1},\n]}', ["line 2, column 1", "invalid JSON"]),
     "one object": ("d.json", json.dumps(GOOD).encode(), ["an object", "[ ]"]),
     "a number": ("d.json", b"3", ["expected a list of objects, got 3"]),
     "list of texts": ("d.json", b'["a"]', ["item 0", "a text"]),
@@ -90,10 +91,8 @@ CASES = {
     "blank fact": ("d.json", with_field(fact=" \t\n"), ["'fact' is empty"]),
     "null fact": ("d.json", with_field(fact=None), ["'fact' is empty"]),
     "NaN fact": ("d.json", with_field(fact=float("nan")), ["'fact' is empty"]),
-    "float fact": ("d.json", with_field(fact=3.5), ["'fact' holds '3.5' (float)", "expected a text"]),
-    "list fact": ("d.json", with_field(fact=["a"]), ["'fact' holds a list"]),
+    "list in a list": ("d.json", with_field(fact=[["a"]]), ["item 1 (pair 1, id 'b')", "'fact' holds a list"]),
     "object fact": ("d.json", with_field(fact={}), ["'fact' holds an object"]),
-    "true fact": ("d.json", with_field(fact=True), ["'fact' holds 'True' (bool)"]),
     "float id": ("d.json", with_field(id=1.5), ["item 1 (pair 1)", "'id' holds"]),
     "list domain": ("d.json", with_field(domain=["x"]), ["'domain' holds a list"]),
     "complexity 11": ("d.json", with_field(complexity=11), ["'complexity' is '11'", "1 to 10"]),
@@ -120,8 +119,9 @@ CASES = {
     "stray quote": ("d.csv", HEADER + b'a,p,"f"x,h\n', ["line 2", "invalid CSV"]),
     "bare CR": ("d.csv", HEADER + b"a,p\rf,h\n", ["line 2", "invalid CSV"]),
     "same header": ("d.csv", b"id,prompt,id\n1,2,3\n", ["line 1", "two columns", "'id'"]),
-    "nameless column": ("d.csv", b",prompt,fact,hallucination\n0,p,f,h\n", ["column 1 has no name"]),
-    "semicolons": ("d.csv", b"prompt;fact;hallucination\np;f;h\n", ["missing", "'prompt;fact;hallucination'"]),
+    "nameless column": ("d.csv", b"prompt,,fact,hallucination\np,0,f,h\n", ["column 2 has no name"]),
+    "colons": ("d.csv", b"prompt:fact:hallucination\np:f:h\n", ["missing", "'prompt:fact:hallucination'"]),
+    "semicolons": ("d.csv", b"prompt;fact;hallucination\np;f;h;x\n", ["4 fields between semicolons"]),
     "empty CSV cell": ("d.csv", HEADER + b"a,p,,h\n", ["line 2 (pair 0, id 'a')", "'fact' is empty"]),
     # Parquet
     "not Parquet": ("d.parquet", b"PAR1 and then nothing", ["d.parquet", "cannot be read as Parquet"]),
@@ -226,7 +226,7 @@ def test_an_empty_path_is_refused():
 def test_folders_without_usable_files_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "sub.json").mkdir()
-    assert "no .json, .jsonl, .ndjson, .csv or .parquet file in this folder" in refused(tmp_path)
+    assert "no .json, .jsonl, .ndjson, .csv, .tsv or .parquet file in this folder" in refused(tmp_path)
 
 
 def test_an_empty_file_in_a_folder_is_named(tmp_path):
@@ -276,14 +276,14 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 
 
 def test_a_json_list_too_large_to_hold_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "MAX_JSON_BYTES", 20)
+    monkeypatch.setattr(text_files, "MAX_WHOLE_BYTES", 20)
     (tmp_path / "d.json").write_text(json.dumps([GOOD]))
     assert "give it as JSONL" in refused(tmp_path / "d.json")
 
 
 @pytest.mark.parametrize("name", ["d.jsonl", "d.csv"])
 def test_a_line_too_long_to_hold_is_refused(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 64)
+    monkeypatch.setattr(text_files, "MAX_LINE_BYTES", 64)
     (tmp_path / name).write_bytes(HEADER + b"x" * 65)
     line = refused(tmp_path / name)
     assert "line 2: longer than" in line or "line 1, column 1: invalid JSON" in line

@@ -77,7 +77,7 @@ def test_only_what_is_named_is_downloaded_and_that_once(hub):
     ("address", "says"),
     [
         ("hf://datasets/pairs", "hf://datasets/pairs: expected hf://datasets/OWNER/NAME[@REVISION][/PATH]"),
-        (PAIRS, "its .json, .jsonl, .ndjson, .csv, .parquet files are in folders; give one of "),
+        (PAIRS, "its .json, .jsonl, .ndjson, .csv, .tsv, .parquet files are in folders; give one of "),
         (f"{PAIRS}/data/validation.jsonl", "file at data/validation.jsonl; give one of "),
         (f"{PAIRS}/*.csv", "file at *.csv; give one of "),
         (f"{PAIRS}@v9/data", "it has no such revision; give hf://datasets/org/pairs@REVISION a branch, tag or commit"),

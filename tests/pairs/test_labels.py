@@ -63,7 +63,7 @@ def test_truth_values_and_fractions_are_refused_with_the_same_advice(tmp_path, s
     if suffix == "parquet":
         path = tmp_path / "d.parquet"
         pl.DataFrame(data).write_parquet(path)
-    with pytest.raises(InputError, match="field 'hallucination' holds .*; expected a text: map a column of true"):
+    with pytest.raises(InputError, match="field 'hallucination' holds labels, .*; map a column of true"):
         open_source(DataOptions(data=str(path))).scan()
 
 

@@ -31,7 +31,10 @@ class ModelAndSaes(TypedDict):
 class Options(ModelAndSaes):
     """Every option of `bluffscope analyze` under the name of its flag; `bluffscope.config` says what each does."""
 
+    schema: NotRequired[str]
     columns: NotRequired[Sequence[str]]
+    prompt_template: NotRequired[str | None]
+    pairing: NotRequired[Literal["aligned", "all"]]
     domain_from: NotRequired[Literal["item", "file"]]
     join: NotRequired[str]
     chat: NotRequired[bool]

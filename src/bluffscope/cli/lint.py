@@ -32,8 +32,8 @@ _STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
 @dataclass(frozen=True, kw_only=True)
 class _Data(DataOptions):
     data: tyro.conf.Positional[str] = "bluff200"
-    """A .json, .jsonl, .csv or .parquet file, a folder of such files, a dataset on the Hugging Face Hub
-    (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or the bundled bluff200."""
+    """A .json, .jsonl, .csv, .tsv or .parquet file (text also as .gz or .zst), a folder of such files, a dataset on the
+    Hugging Face Hub (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or the bundled bluff200."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ COMMANDS = (
     "verify",
     "bench",
     "presets",
+    "schemas",
 )
 _DESCRIPTION = """See what happens inside a language model when a sentence is false.
 

@@ -39,11 +39,18 @@ class DataOptions:
     """Which pairs are read, and how."""
 
     data: str = "bluff200"
-    """A .json, .jsonl, .csv or .parquet file, a folder of such files, a dataset on the Hugging Face Hub
-    (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or the bundled bluff200."""
+    """A .json, .jsonl, .csv, .tsv or .parquet file (text also as .gz or .zst), a folder of such files, a dataset on the
+    Hugging Face Hub (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or the bundled bluff200."""
+    schema: str = "auto"
+    """Read a data set as it is published, such as truthfulqa; see bluffscope schemas. auto recognizes it by its fields
+    unless they are prompt, fact and hallucination or --columns names them."""
     columns: tuple[str, ...] = ()
-    """Map the data's field names, as KEY=NAME: prompt=question fact=best_answer hallucination=wrong; the
+    """Map the data's field names, as KEY=NAME: prompt=question fact=best_answer hallucination=answers.wrong[*]; the
     keys are id, domain, complexity, prompt, fact and hallucination."""
+    prompt_template: str | None = None
+    r"""Compose the prompt of fields: "{knowledge}\nQ: {question}\nA:"."""
+    pairing: Literal["aligned", "all"] = "aligned"
+    """Of lists of completions, pair the k-th with the k-th, the shorter side repeated, or all with all."""
     domain_from: Literal["item", "file"] = "item"
     """Take the domain from each item's domain field, or from its file's name."""
     join: str = "auto"

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
-
-_UNNAMED: Final = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
-"""What a pandas index that was written to a file without a name is called by those who read it."""
+from bluffscope.pairs.record import INDEX_LEFT_OUT, UNNAMED
 
 _log = logging.getLogger(__name__)
 
@@ -70,9 +67,9 @@ def _rows(pairs: Any) -> Iterator[Mapping[str, Any]]:
     else:
         yield from pairs
         return
-    dropped = [name for name in names if isinstance(name, str) and _UNNAMED.fullmatch(name)]
+    dropped = [name for name in names if isinstance(name, str) and UNNAMED.fullmatch(name)]
     if dropped:
-        _log.warning("a column without a name is left out: the index of a table that was read from a file")
+        _log.warning(INDEX_LEFT_OUT)
     for row in rows:
         yield {str(name): value for name, value in row.items() if name not in dropped}
 

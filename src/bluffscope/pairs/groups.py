@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
-from bluffscope.pairs.fields import said
+from bluffscope.pairs.carried import said
 from bluffscope.pairs.wordbag import folded
 from bluffscope.records import Pair
 

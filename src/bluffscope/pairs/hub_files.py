@@ -15,7 +15,7 @@ from typing import Final
 
 from bluffscope.errors import InputError
 from bluffscope.host.hub import DATASETS, cached_snapshot, hub_or_cache, not_cached, refusal
-from bluffscope.pairs.readers import READERS, shown
+from bluffscope.pairs.readers import READERS, format_of, shown
 
 _ADDRESS: Final = re.compile(r"(?P<name>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?")
 _FORM: Final = f"{DATASETS}OWNER/NAME[@REVISION][/PATH]"
@@ -85,7 +85,7 @@ def _listed(name: str, revision: str | None, *, offline: bool) -> tuple[str, lis
 
 def _chosen(address: str, path: str, there: Sequence[str]) -> list[str]:
     """The files that a path names, by name."""
-    usable = sorted(file for file in there if PurePosixPath(file).suffix.lower() in READERS)
+    usable = sorted(file for file in there if format_of(PurePosixPath(file)))
     if path in usable:
         return [path]
     if any(sign in path for sign in "*?["):

@@ -18,10 +18,11 @@ LABELS: Final = frozenset(
         *("neutral", "supported", "supports", "not supported", "unsupported", "refuted", "refutes", "not enough info"),
     }
 )
-"""What data sets call true and false, casefolded; numbers of one or two digits are labels, counts or scores as well."""
+"""What data sets call true and false, casefolded; numbers of one or two digits and fractions below 1 are labels, counts
+or scores as well."""
 LONGEST: Final = 24
 EXAMPLES: Final = 2
-_NUMBER: Final = re.compile(r"[-+]?[0-9]{1,2}(\.0*)?")
+_NUMBER: Final = re.compile(r"[-+]?[0-9]{1,2}(\.0*)?|0?\.[0-9]+")
 _NUMBERS: Final = frozenset(
     {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
     | {"none", "once", "twice"}

@@ -1,80 +1,77 @@
-"""Files to records, one reader a format: a record is what the file holds, before any field is looked at.
+"""Files to records, one reader a format.
 
 JSONL, CSV and Parquet stream; of a JSON list the text is held while it is read. Whatever bytes a file holds, a
-reader yields records or raises one `InputError`, and holds no more than the limits below allow.
+reader yields records or raises one `InputError`, and holds no more than its limits allow.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from threading import Lock
+from pathlib import Path, PurePath
 from typing import Any, Final, cast
 
 from bluffscope.errors import InputError
 from bluffscope.host.parquet_limits import LargeParquetError, rows_at_once
+from bluffscope.pairs.delimited import read_csv, read_tsv
+from bluffscope.pairs.record import (
+    INDEX_LEFT_OUT,
+    Record,
+    Tell,
+    check_names,
+    first_repeated,
+    listed,
+    quoted,
+    shown,
+)
+from bluffscope.pairs.text_files import BOM, MAX_LINE_BYTES, bare, open_bytes, text_lines, whole_text
 
-MAX_JSON_BYTES: Final = 200 * 1000**2
-"""Of a JSON list, whose text is held: up to four times as much in memory."""
-MAX_LINE_BYTES: Final = 16 * 1024**2
-"""Of a line: longer than any model's context by far, and parsed it stays below half a GB."""
 PARQUET_ROWS: Final = 512
 """Rows of a Parquet file that are held at a time; fewer where they may be long."""
 PARQUET_BUFFER_BYTES: Final = 64 * 1024
-_limit_raised: Final = Lock()
+_INDEX: Final = re.compile(r"__index_level_\d+__")
+"""A pandas index without a name, in Parquet."""
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
-BOM: Final = "\ufeff"
+MOST_OBJECT: Final = 50 * 1000**2
+"""Characters of a JSON object around a list, which is parsed as a whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One item of a file, as the file has it."""
-
-    file: str
-    """The file, as messages name it."""
-    unit: str
-    """What `number` counts: line (from 1), item or row (from 0)."""
-    number: int
-    fields: Mapping[str, Any]
-    textual: bool
-    """True where the format knows text only (CSV), so that numbers have to be recognised."""
-
-    @property
-    def place(self) -> str:
-        """The file and the line, item or row, for messages."""
-        return f"{self.file}: {self.unit} {self.number}"
+def format_of(path: PurePath) -> str | None:
+    """The suffix by which a file's reader is found in `READERS`, or None where nothing reads it."""
+    suffix = bare(path).suffix.lower()
+    known = suffix in READERS and (suffix != _PARQUET or path.suffix.lower() == _PARQUET)
+    return suffix if known else None
 
 
-def shown(name: str | Path) -> str:
-    """A file name that is safe in a one-line message."""
-    text = str(name)
-    return text if text.isprintable() else ascii(text)
+def stem(path: PurePath) -> str:
+    """A file's name without its suffixes."""
+    return bare(path).stem
 
 
-def quoted(value: object, longest: int = 60) -> str:
-    """A value in quotes, escaped to one line and cut to `longest` characters."""
-    text = value if isinstance(value, str) else str(value)
-    return repr(text if len(text) <= longest else text[: longest - 3] + "...")
+def suffixes() -> str:
+    """What a file's name may end with, for messages."""
+    *others, last = READERS
+    return f"{', '.join(others)} or {last}"
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: Path, tell: Tell) -> Iterator[Record]:
     """The records of one file, in order.
+
+    Args:
+        path: a file with a `format_of`.
+        tell: told what the reader left out or had to find out.
 
     Raises:
         InputError: The file cannot be read, is not what its suffix says, or holds no record.
     """
-    reader = READERS[path.suffix.lower()]
+    reader = READERS[bare(path).suffix.lower()]
     empty = True
     with _read_errors(path):
         if not path.stat().st_size:
             raise InputError(f"{shown(path)}: the file is empty; give a file with at least one pair")
-        for record in reader(path):
+        for record in reader(path, tell):
             empty = False
             yield record
     if empty:
@@ -92,22 +89,51 @@ def _read_errors(path: Path) -> Generator[None]:
         raise InputError(f"{shown(path)}: needs more memory than is available; give it as JSONL") from error
 
 
-def _read_json(path: Path) -> Iterator[Record]:
+def _read_json(path: Path, tell: Tell) -> Iterator[Record]:
     name = shown(path)
-    size = path.stat().st_size
-    if size > MAX_JSON_BYTES:
-        raise InputError(
-            f"{name}: {size / 1e6:.0f} MB is too large for a JSON list, which is read whole (at most "
-            f"{MAX_JSON_BYTES / 1e6:.0f} MB); give it as JSONL, one object a line"
-        )
-    text = _whole_text(path)
-    if not text.lstrip().startswith("["):
-        items = _parse_json(text, name)
-        raise InputError(f"{name}: expected a list of objects, got {_json_type(items)}{_list_hint(items)}")
-    for number, item in enumerate(_items(text, name)):
+    if _has_lines(path):
+        yield from _read_jsonl(path, tell)
+        return
+    text = whole_text(path)
+    items = _items(text, name) if text.lstrip().startswith("[") else _list_inside(text, name, tell)
+    for number, item in enumerate(items):
         if not isinstance(item, dict):
             raise InputError(f"{name}: item {number}: expected an object with a pair's fields, got {_json_type(item)}")
         yield Record(name, "item", number, cast("dict[str, Any]", item), textual=False)
+
+
+def _has_lines(path: Path) -> bool:
+    """Whether a .json file has an object on its first line and something on a later one."""
+    with open_bytes(path) as file:
+        first = file.readline(MAX_LINE_BYTES + 1)
+        while first.strip() == b"" and first:
+            first = file.readline(MAX_LINE_BYTES + 1)
+        if not first.removeprefix(BOM.encode()).lstrip().startswith(b"{"):
+            return False
+        try:
+            json.loads(first.removeprefix(BOM.encode()))
+        except (ValueError, RecursionError):
+            return False
+        while line := file.readline(MAX_LINE_BYTES):
+            if line.strip():
+                return True
+    return False
+
+
+def _list_inside(text: str, name: str, tell: Tell) -> list[object]:
+    """The one list of objects that a JSON object holds, as SQuAD's files do."""
+    if len(text) > MOST_OBJECT:
+        raise InputError(f"{name}: an object of {len(text):,} characters; save the list in it as the whole file")
+    whole = _parse_json(text, name)
+    values = cast("dict[str, object]", whole) if isinstance(whole, dict) else {}
+    lists = {key: cast("list[object]", value) for key, value in values.items() if isinstance(value, list)}
+    found = [key for key, items in lists.items() if items and all(isinstance(item, dict) for item in items)]
+    if len(found) == 1:
+        tell(f"{name}: read are the objects under {quoted(found[0])}")
+        return lists[found[0]]
+    hint = "; put it in [ ], or name a file of one object a line .jsonl" if isinstance(whole, dict) else ""
+    hint = f"; save the list under one of {listed(found)} as the whole file" if found else hint
+    raise InputError(f"{name}: expected a list of objects, got {_json_type(whole)}{hint}")
 
 
 def _items(text: str, name: str) -> Iterator[object]:
@@ -134,33 +160,9 @@ def _past_space(text: str, place: int) -> int:
     return place if found is None else found.end()
 
 
-def _whole_text(path: Path) -> str:
+def _read_jsonl(path: Path, _: Tell) -> Iterator[Record]:
     name = shown(path)
-    data = path.read_bytes()
-    if (zero := data.find(b"\0")) >= 0:
-        raise _nul(name, data.count(b"\n", 0, zero) + 1)
-    try:
-        text = data.decode("utf-8").removeprefix(BOM)
-    except UnicodeDecodeError as error:
-        raise _not_utf8(name, data.count(b"\n", 0, error.start) + 1, error.start) from error
-    if not text.strip():
-        raise InputError(f"{name}: the file is empty; give a list of objects")
-    return text
-
-
-def _list_hint(items: object) -> str:
-    if not isinstance(items, dict):
-        return ""
-    values = cast("dict[str, object]", items)
-    keys = [key for key, value in values.items() if isinstance(value, list)]
-    if len(keys) == 1:
-        return f"; save the list under {quoted(keys[0])} as the whole file"
-    return "; put it in [ ], or name a file of one object a line .jsonl"
-
-
-def _read_jsonl(path: Path) -> Iterator[Record]:
-    name = shown(path)
-    for number, line in enumerate(_text_lines(path), 1):
+    for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
         item = _parse_json(line, name, line=number)
@@ -201,12 +203,8 @@ class _RepeatedKeyError(Exception):
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     item = dict(pairs)
     if len(item) != len(pairs):
-        raise _RepeatedKeyError(quoted(_first_repeated([key for key, _ in pairs])))
+        raise _RepeatedKeyError(quoted(first_repeated([key for key, _ in pairs])))
     return item
-
-
-def _first_repeated(names: list[str]) -> str | None:
-    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _json_type(value: object) -> str:
@@ -219,85 +217,7 @@ def _json_type(value: object) -> str:
     return json.dumps(value)[:40]  # null, true, false or a number
 
 
-def _text_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends, no byte-order mark, none longer than `MAX_LINE_BYTES`."""
-    name = shown(path)
-    offset = 0
-    with path.open("rb") as file:
-        number = 0
-        while raw := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(raw) > MAX_LINE_BYTES:
-                raise InputError(
-                    f"{name}: line {number}: longer than {MAX_LINE_BYTES // 1024**2} MiB; give one pair a line"
-                )
-            if b"\0" in raw:
-                raise _nul(name, number)
-            try:
-                line = raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise _not_utf8(name, number, offset + error.start) from error
-            offset += len(raw)
-            yield line.removeprefix(BOM) if number == 1 else line
-
-
-def _not_utf8(name: str, line: int, offset: int) -> InputError:
-    return InputError(f"{name}: line {line}, byte offset {offset}: not UTF-8 text; save the file as UTF-8")
-
-
-def _nul(name: str, line: int) -> InputError:
-    return InputError(f"{name}: line {line}: a NUL byte; save the file as UTF-8 text (it may be UTF-16 or binary)")
-
-
-def _read_csv(path: Path) -> Iterator[Record]:
-    name = shown(path)
-    rows = csv.reader(_text_lines(path), strict=True)
-    header = _next_row(rows, name)
-    while header is not None and not header:
-        header = _next_row(rows, name)
-    if header is None:
-        return
-    _check_names(header, name, f"line {rows.line_num}: ")
-    while True:
-        line = rows.line_num + 1
-        row = _next_row(rows, name)
-        if row is None:
-            return
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise InputError(
-                f"{name}: line {line}: {len(row)} fields where the header has {len(header)}; "
-                "put texts that hold a comma, a quote or a line break in double quotes"
-            )
-        yield Record(name, "line", line, dict(zip(header, row, strict=True)), textual=True)
-
-
-def _next_row(rows: Any, name: str) -> list[str] | None:
-    """The next row of a csv.reader, or None at the end."""
-    line = rows.line_num + 1
-    # The limit is the process's: it is raised for this row only. Its default would refuse long prompts.
-    with _limit_raised:
-        before = csv.field_size_limit(MAX_LINE_BYTES)
-        try:
-            return next(rows, None)
-        except csv.Error as error:
-            reason = str(error).split(" - ")[0]
-            raise InputError(
-                f"{name}: line {line}: invalid CSV: {reason}; quote with double quotes, and write a quote inside as two"
-            ) from error
-        finally:
-            csv.field_size_limit(before)
-
-
-def _check_names(names: list[str], file: str, place: str = "") -> None:
-    if "" in names:
-        raise InputError(f"{file}: {place}column {names.index('') + 1} has no name; name it in the header or drop it")
-    if (repeated := _first_repeated(names)) is not None:
-        raise InputError(f"{file}: {place}two columns are named {quoted(repeated)}; rename one")
-
-
-def _read_parquet(path: Path) -> Iterator[Record]:
+def _read_parquet(path: Path, tell: Tell) -> Iterator[Record]:
     # pyarrow and not polars: it turns corrupt bytes into exceptions, where polars aborts the whole process, and
     # its memory stays flat inside a row group, of which polars decodes the whole. Imported here: it costs 0.4 s.
     import pyarrow as pa
@@ -307,10 +227,16 @@ def _read_parquet(path: Path) -> Iterator[Record]:
     number = 0
     try:
         with pq.ParquetFile(str(path), pre_buffer=False, buffer_size=PARQUET_BUFFER_BYTES) as file:
-            _check_names(list(file.schema_arrow.names), name)
+            names = list(file.schema_arrow.names)
+            indices = [column for column in names if _INDEX.fullmatch(column)]
+            check_names([column for column in names if column not in indices], name)
+            if indices:
+                tell(f"{name}: {INDEX_LEFT_OUT}")
             rows = rows_at_once(path, file.metadata, PARQUET_ROWS)
             for batch in file.iter_batches(batch_size=rows, use_threads=False):
                 for fields in batch.to_pylist():
+                    for column in indices:
+                        del fields[column]
                     yield Record(name, "row", number, fields, textual=False)
                     number += 1
     except UnicodeDecodeError as error:
@@ -326,11 +252,13 @@ def _read_parquet(path: Path) -> Iterator[Record]:
         ) from error
 
 
-READERS: Final[dict[str, Callable[[Path], Iterator[Record]]]] = {
+_PARQUET: Final = ".parquet"
+READERS: Final[dict[str, Callable[[Path, Tell], Iterator[Record]]]] = {
     ".json": _read_json,
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    _PARQUET: _read_parquet,
 }
-"""The reader of each file suffix."""
+"""The reader of each file suffix; all but Parquet's also read what is compressed."""

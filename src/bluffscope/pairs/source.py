@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -9,22 +10,27 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
-from bluffscope.pairs.fields import CarriedColumn, CarriedKinds, FieldMap, PairDigest, RowError, converted
+from bluffscope.pairs.carried import CarriedColumn, CarriedKinds, PairDigest, converted
+from bluffscope.pairs.fields import RowError
 from bluffscope.pairs.groups import GroupBuilder, Groups, hash64
 from bluffscope.pairs.hub_files import hub_files
 from bluffscope.pairs.labels import LabelCount
 from bluffscope.pairs.links import Links, find_links
-from bluffscope.pairs.readers import READERS, Record, quoted, read_records, shown
+from bluffscope.pairs.paths import FieldError
+from bluffscope.pairs.readers import format_of, read_records, stem, suffixes
+from bluffscope.pairs.record import Record, quoted, shown
+from bluffscope.pairs.shapes import Shape, Shapes
 from bluffscope.records import Pair
 
 BUNDLED: Final = "bluff200"
 LONGEST_NAME: Final = 60
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,20 +56,20 @@ def open_source(options: DataOptions) -> Source:
 
     Raises:
         InputError: The path is missing, of an unknown type, or a folder without usable files; or
-            `columns` or `limit` make no sense.
+            another option makes no sense.
     """
-    fields = FieldMap.parse(options.columns, file_domains=options.domain_from == "file", chat=options.chat)
+    shapes = Shapes(options)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit {options.limit}: expected at least 1")
     # The bare word is always the benchmark: a run must not depend on what lies in the folder it starts in.
     if options.data == BUNDLED:
         bundled = resources.files("bluffscope.pairs").joinpath("data", f"{BUNDLED}.jsonl")
-        return Source(BUNDLED, [Path(str(bundled))], fields, options, BUNDLED)
+        return Source(BUNDLED, [Path(str(bundled))], shapes, options, BUNDLED)
     if not options.data.strip():
-        raise InputError(f"--data is empty; give a {_suffixes()} file, a folder of such files, or {BUNDLED}")
+        raise InputError(f"--data is empty; give a {suffixes()} file, a folder of such files, or {BUNDLED}")
     if options.data.startswith("hf://"):
         found = hub_files(options.data)
-        return Source(_safe_name(found.name), found.files, fields, options, found.location, found.commit)
+        return Source(_safe_name(found.name), found.files, shapes, options, found.location, found.commit)
     path = Path(options.data)
     try:
         files = _files(path)
@@ -74,8 +80,8 @@ def open_source(options: DataOptions) -> Source:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{shown(path)}: cannot be read ({reason}); check the path and its permissions") from error
-    name = _safe_name(named.stem if path.suffix.lower() in READERS else named.name)
-    return Source(name, files, fields, options, str(path.resolve()))
+    name = _safe_name(stem(named) if format_of(path) else named.name)
+    return Source(name, files, shapes, options, str(path.resolve()))
 
 
 def _files(path: Path) -> list[Path]:
@@ -83,24 +89,19 @@ def _files(path: Path) -> list[Path]:
     if path.is_dir():
         inside = sorted((file for file in path.iterdir() if _usable(file)), key=lambda file: file.name)
         if not inside:
-            raise InputError(f"{shown(path)}: no {_suffixes()} file in this folder; give the folder that holds them")
+            raise InputError(f"{shown(path)}: no {suffixes()} file in this folder; give the folder that holds them")
         return inside
     if not path.exists():
-        raise InputError(f"{shown(path)}: no such file or folder; give a {_suffixes()} file, a folder, or {BUNDLED}")
-    if path.suffix.lower() not in READERS:
-        raise InputError(f"{shown(path)}: unknown file type {quoted(path.suffix)}; give a {_suffixes()} file")
+        raise InputError(f"{shown(path)}: no such file or folder; give a {suffixes()} file, a folder, or {BUNDLED}")
+    if format_of(path) is None:
+        raise InputError(f"{shown(path)}: unknown file type {quoted(path.suffix)}; give a {suffixes()} file")
     if not path.is_file():
         raise InputError(f"{shown(path)}: not a regular file (it is read twice); save the pairs to a file first")
     return [path]
 
 
 def _usable(file: Path) -> bool:
-    return file.suffix.lower() in READERS and not file.name.startswith(".") and file.is_file()
-
-
-def _suffixes() -> str:
-    *others, last = READERS
-    return f"{', '.join(others)} or {last}"
+    return format_of(file) is not None and not file.name.startswith(".") and file.is_file()
 
 
 def _safe_name(name: str) -> str:
@@ -123,7 +124,7 @@ class Source:
         self,
         name: str,
         files: list[Path],
-        fields: FieldMap,
+        shapes: Shapes,
         options: DataOptions,
         location: str,
         commit: str | None = None,
@@ -131,8 +132,10 @@ class Source:
         self.name = name
         self.location, self.commit, self.cluster_by = location, commit, options.cluster_by
         self._files = files
-        self._fields = fields
+        self._shapes, self._names = shapes, shapes.fields.names
         self._limit = options.limit
+        self._left_out: Counter[str] = Counter()
+        self._told: set[str] = set()
         self._found: Scan | None = None
         self._stamps: list[tuple[int, int]] = []
 
@@ -182,13 +185,15 @@ class Source:
         """
         self._stamps = self._stamps or self._stamp()
         self._refuse_change()
-        for index, (file, record) in enumerate(islice(self._records(), self._limit)):
-            try:
-                found = self._fields.pair(record, index, file.stem)
-            except RowError as error:
-                found = error
-            yield record.place, found
+        yield from ((record.place, found) for record, found in self._rows())
+        self._tell_left_out()
         self._refuse_change()
+
+    def reading(self) -> dict[str, Any]:
+        """For the manifest: the data sets that were recognised, and how often what was left out; empty for neither."""
+        layouts = self._shapes.layouts.values()
+        read = {"schema": [f"{layout.schema}: {layout.title}" for layout in layouts]} if layouts else {}
+        return read | ({"left_out": dict(self._left_out)} if self._left_out else {})
 
     def _scan(self) -> Scan:
         kinds, builder, digest = CarriedKinds(), GroupBuilder(self.cluster_by), PairDigest()
@@ -200,8 +205,9 @@ class Source:
             digest.add(pair)
             domains[pair.domain] += 1
             labels.add(pair.fact, pair.hallucination)
+        self._tell_left_out()
         if (side := labels.side()) is not None:
-            where, name = shown(self._files[0]), quoted(self._fields.names[side])
+            where, name = shown(self._files[0]), quoted(self._names[side])
             raise InputError(f"{where}: field {name} {labels.said(side)}")
         self._refuse_repeated_ids(builder.id_hashes)
         groups = builder.groups()
@@ -209,13 +215,56 @@ class Source:
         return Scan(domains.total(), groups, links, kinds.columns(), dict(domains), digest.hexdigest())
 
     def _checked(self) -> Iterator[tuple[Record, Pair]]:
-        for index, (file, record) in enumerate(islice(self._records(), self._limit)):
-            yield record, self._fields.pair(record, index, file.stem)
+        for record, found in self._rows():
+            if isinstance(found, RowError):
+                raise found
+            yield record, found
 
-    def _records(self) -> Iterator[tuple[Path, Record]]:
+    def _rows(self) -> Iterator[tuple[Record, Pair | RowError]]:
+        """Each pair, or why it is none, with its record; as many as the limit allows."""
+        left_out = self._left_out = Counter[str]()
+        any_row = False
+        for row in islice(self._all_rows(left_out), self._limit):
+            any_row = True
+            yield row
+        if not any_row:
+            raise InputError(f"{shown(self._files[0])}: no pair in it: {_counted(left_out)}")
+
+    def _all_rows(self, left_out: Counter[str]) -> Iterator[tuple[Record, Pair | RowError]]:
+        index = 0
+        for number, (file, shape, record) in enumerate(self._records()):
+            try:
+                made = shape.records(record, number, left_out)
+            except FieldError as error:
+                yield record, RowError.of(record, index, error)
+                index += 1
+                continue
+            for each in made:
+                try:
+                    found = shape.fields.pair(each, index, stem(file), number)
+                except RowError as error:
+                    found = error
+                yield each, found
+                index += 1
+
+    def _records(self) -> Iterator[tuple[Path, Shape, Record]]:
         for file in self._files:
-            for record in read_records(file):
-                yield file, record
+            shape = None
+            for record in read_records(file, self._tell):
+                if shape is None:
+                    shape = self._shapes.of(record, self._tell)
+                    self._names = shape.fields.names
+                yield file, shape, record
+
+    def _tell(self, line: str) -> None:
+        """Warn once of how the data is read, whatever the number of passes."""
+        if line not in self._told:
+            self._told.add(line)
+            _log.warning("%s", line)
+
+    def _tell_left_out(self) -> None:
+        if self._left_out:
+            self._tell(f"{shown(self._files[0])}: left out: {_counted(self._left_out)}")
 
     def _again(self) -> Iterator[Pair]:
         self._refuse_change()
@@ -256,6 +305,10 @@ class Source:
                 raise InputError(f"{shown(file)}: cannot be read ({reason}); check the path") from error
             stamps.append((status.st_size, status.st_mtime_ns))
         return stamps
+
+
+def _counted(reasons: Counter[str]) -> str:
+    return "; ".join(f"{number:,} x {reason}" for reason, number in reasons.most_common())
 
 
 def _with_kinds(pair: Pair, record: Record, scan: Scan) -> Pair:

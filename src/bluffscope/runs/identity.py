@@ -28,7 +28,10 @@ FREE: Final = frozenset(
 """Options that change where and how a run is done but not what comes out, beyond rounding."""
 BY_IDENTITY: Final = frozenset({"preset", "model", "revision", "sae", "data", "analysis"})
 """Options that name what is compared by its content: it may lie elsewhere now."""
-LATER: Final = {"cluster_by": "both", "trajectory": "off", "chat": False, "system": None}
+LATER: Final = {
+    **{"cluster_by": "both", "trajectory": "off", "chat": False, "system": None},
+    **{"schema": "auto", "prompt_template": None, "pairing": "aligned"},
+}
 """Options that older runs lack, at the value they had: the digest leaves them out, so that such runs can be resumed."""
 _WHEREABOUTS: Final = frozenset({"name", "folder", "file", "in_memory"})
 """Of a model's or SAE's identity: where it lay."""
@@ -134,6 +137,7 @@ def run_manifest(
             "digest": scan.digest,
             "domains": scan.domains,
             "cluster_by": source.cluster_by,
+            **source.reading(),
             **commit,
         },
         memory=crew.memory(scan.count),

@@ -1,0 +1,40 @@
+"""`bluffscope schemas`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bluffscope.cli import exit_codes
+from bluffscope.cli.console import output_console
+from bluffscope.cli.options import Command
+from bluffscope.host.terminal import table
+from bluffscope.pairs.schemas import KEYS_SHOWN, LAYOUTS, Layout, fields_taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schemas(Command):
+    """List the data sets that are read as they are published, and the fields by which each is recognized.
+
+    Any other data works with --columns KEY=NAME ...; its values may be paths, such as answers.wrong[*].
+    """
+
+    def execute(self) -> int:
+        """Print the data sets."""
+        console = output_console()
+        console.print(
+            table(["schema", "fields, what is read"], [_row(layout) for layout in LAYOUTS], left=range(2), gap=2)
+        )
+        console.say(
+            "",
+            "--schema NAME reads a data set; without it, one is recognized by these fields unless the data has the",
+            "fields prompt, fact and hallucination. Lists become pairs of the k-th with the k-th; see --pairing.",
+        )
+        return exit_codes.DONE
+
+
+COMMAND = Schemas
+
+
+def _row(layout: Layout) -> tuple[str, str]:
+    read = fields_taken(layout, KEYS_SHOWN) or f"not read: {layout.holds}, no pairs"
+    return layout.schema, f"{layout.title}: {', '.join(layout.needs)}\n  {read}"
