@@ -23,7 +23,7 @@ def run(tmp_path_factory) -> Path:
 
 
 COMMANDS = {
-    **{name: [name] for name in ("--version", "--help", "presets")},
+    **{name: [name] for name in ("--version", "--help", "presets", "schemas")},
     **{f"{name} --help": [name, "--help"] for name in ("analyze", "lint", "stats", "verify")},
     "lint": ["lint"],
     "lint as JSON": ["lint", "--format", "json"],

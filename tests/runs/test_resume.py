@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from dataclasses import replace
 
 import pytest
+import yaml
 
 import tiny
 from bluffscope.api import config_from
@@ -100,6 +102,20 @@ def same(folder, whole):
     for name in TABLES:
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
     assert not (folder / "shards").exists()
+
+
+def test_a_run_from_before_data_sets_had_names_goes_on_with_its_own_pairs(half, whole, resume):
+    later = {"schema", "prompt_template", "pairing"}
+    config = yaml.safe_load((half / "config.yaml").read_text())
+    config["data"] = {name: value for name, value in config["data"].items() if name not in later}
+    (half / "config.yaml").write_text(yaml.safe_dump(config))
+    file = half / "shards" / "run.json"
+    identity = json.loads(file.read_text())
+    assert later <= identity["options"].keys()
+    identity["options"] = {name: value for name, value in identity["options"].items() if name not in later}
+    file.write_text(json.dumps(identity))
+    resume(half)
+    same(half, whole)
 
 
 def test_a_stopped_run_says_how_to_go_on_and_goes_on_to_the_table_of_a_whole_one(stopped, half, whole, resume):

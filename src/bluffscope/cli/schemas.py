@@ -13,7 +13,7 @@ from bluffscope.pairs.schemas import KEYS_SHOWN, LAYOUTS, Layout, fields_taken
 
 @dataclass(frozen=True, kw_only=True)
 class Schemas(Command):
-    """List the data sets that are read as they are published, and the fields by which each is recognized.
+    """List the data sets that are recognised as they are published: their fields, and what is read from which.
 
     Any other data works with --columns KEY=NAME ...; its values may be paths, such as answers.wrong[*].
     """
@@ -26,7 +26,7 @@ class Schemas(Command):
         )
         console.say(
             "",
-            "--schema NAME reads a data set; without it, one is recognized by these fields unless the data has the",
+            "--schema NAME reads a data set; without it, one is recognised by these fields unless the data has the",
             "fields prompt, fact and hallucination. Lists become pairs of the k-th with the k-th; see --pairing.",
         )
         return exit_codes.DONE
@@ -36,5 +36,5 @@ COMMAND = Schemas
 
 
 def _row(layout: Layout) -> tuple[str, str]:
-    read = fields_taken(layout, KEYS_SHOWN) or f"not read: {layout.holds}, no pairs"
+    read = fields_taken(layout, KEYS_SHOWN) or f"not read yet: {layout.holds}, where pairs are needed"
     return layout.schema, f"{layout.title}: {', '.join(layout.needs)}\n  {read}"

@@ -42,8 +42,8 @@ class DataOptions:
     """A .json, .jsonl, .csv, .tsv or .parquet file (text also as .gz or .zst), a folder of such files, a dataset on the
     Hugging Face Hub (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or the bundled bluff200."""
     schema: str = "auto"
-    """Read a data set as it is published, such as truthfulqa; see bluffscope schemas. auto recognizes it by its fields
-    unless they are prompt, fact and hallucination or --columns names them."""
+    """Read a published data set, such as truthfulqa; see bluffscope schemas. auto recognises it by its fields unless
+    these are prompt, fact and hallucination or --columns names them."""
     columns: tuple[str, ...] = ()
     """Map the data's field names, as KEY=NAME: prompt=question fact=best_answer hallucination=answers.wrong[*]; the
     keys are id, domain, complexity, prompt, fact and hallucination."""

@@ -135,7 +135,7 @@ class Source:
         self._shapes, self._names = shapes, shapes.fields.names
         self._limit = options.limit
         self._left_out: Counter[str] = Counter()
-        self._told: set[str] = set()
+        self._notes: dict[str, bool] = {}
         self._found: Scan | None = None
         self._stamps: list[tuple[int, int]] = []
 
@@ -185,8 +185,12 @@ class Source:
         """
         self._stamps = self._stamps or self._stamp()
         self._refuse_change()
-        yield from ((record.place, found) for record, found in self._rows())
-        self._tell_left_out()
+        readable = False
+        for record, found in self._rows():
+            readable = readable or isinstance(found, Pair)
+            yield record.place, found
+        if readable:
+            self._warn()
         self._refuse_change()
 
     def reading(self) -> dict[str, Any]:
@@ -205,13 +209,13 @@ class Source:
             digest.add(pair)
             domains[pair.domain] += 1
             labels.add(pair.fact, pair.hallucination)
-        self._tell_left_out()
         if (side := labels.side()) is not None:
             where, name = shown(self._files[0]), quoted(self._names[side])
             raise InputError(f"{where}: field {name} {labels.said(side)}")
         self._refuse_repeated_ids(builder.id_hashes)
         groups = builder.groups()
         links = find_links(builder, groups.numbers(), self._again)
+        self._warn()
         return Scan(domains.total(), groups, links, kinds.columns(), dict(domains), digest.hexdigest())
 
     def _checked(self) -> Iterator[tuple[Record, Pair]]:
@@ -257,14 +261,16 @@ class Source:
                 yield file, shape, record
 
     def _tell(self, line: str) -> None:
-        """Warn once of how the data is read, whatever the number of passes."""
-        if line not in self._told:
-            self._told.add(line)
-            _log.warning("%s", line)
+        self._notes.setdefault(line, False)
 
-    def _tell_left_out(self) -> None:
+    def _warn(self) -> None:
+        """Warn once of how the data is read, whatever the number of passes; not where it is refused in one line."""
         if self._left_out:
             self._tell(f"{shown(self._files[0])}: left out: {_counted(self._left_out)}")
+        for line, said in self._notes.items():
+            if not said:
+                _log.warning("%s", line)
+        self._notes = dict.fromkeys(self._notes, True)
 
     def _again(self) -> Iterator[Pair]:
         self._refuse_change()
