@@ -238,3 +238,11 @@ def test_any_template_whatever_is_read_or_refused(text):
         assert str(error).isprintable()
     else:
         assert any(name for _, name in template.parts)
+
+
+def test_conversations_of_preferences_are_reached_by_paths_where_prompts_may_be_conversations(tmp_path):
+    turns = [{"role": role, "content": f"{role} says"} for role in ("system", "user", "assistant", "user")]
+    answers = {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    columns = ("prompt=prompt", "fact=chosen[-1].content", "hallucination=rejected[-1].content")
+    (pair,) = source(tmp_path, [{"prompt": turns, **answers}], columns=columns, chat=True).pairs()
+    assert (json.loads(pair.prompt), pair.fact, pair.hallucination) == (turns, "chosen", "rejected")

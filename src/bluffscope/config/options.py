@@ -39,14 +39,12 @@ class DataOptions:
     """Which pairs are read, and how."""
 
     data: str = "bluff200"
-    """A .json, .jsonl, .csv, .tsv or .parquet file (text also as .gz or .zst), a folder of such files, a dataset on the
-    Hugging Face Hub (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or the bundled bluff200."""
+    """A .json, .jsonl, .csv, .tsv or .parquet file (text also .gz or .zst), a folder of such, a dataset on the
+    Hub (hf://datasets/OWNER/NAME[@REVISION][/PATH]), or the bundled bluff200."""
     schema: str = "auto"
-    """Read a published data set, such as truthfulqa; see bluffscope schemas. auto recognises it by its fields unless
-    these are prompt, fact and hallucination or --columns names them."""
+    """Read a published data set by its name (see bluffscope schemas); auto recognises it by its fields."""
     columns: tuple[str, ...] = ()
-    """Map the data's field names, as KEY=NAME: prompt=question fact=best_answer hallucination=answers.wrong[*]; the
-    keys are id, domain, complexity, prompt, fact and hallucination."""
+    """Map fields, KEY=NAME (fact=answers[0]); keys are id, domain, complexity, prompt, fact and hallucination."""
     prompt_template: str | None = None
     r"""Compose the prompt of fields: "{knowledge}\nQ: {question}\nA:"."""
     pairing: Literal["aligned", "all"] = "aligned"
@@ -56,8 +54,7 @@ class DataOptions:
     join: str = "auto"
     """Text between prompt and completion; auto is one space, or nothing if there is white space already."""
     chat: bool = False
-    """Make a conversation of each prompt with the model's own chat template; the completion is what the assistant
-    says."""
+    """Make each prompt a conversation by the model's own chat template; the completion is what the assistant says."""
     system: str | None = None
     """Text of a system message in front of each conversation (with --chat)."""
     limit: int | None = None
