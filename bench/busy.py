@@ -63,16 +63,15 @@ def measured(case: Case, folder: Path, settled: bool) -> Iterator[dict[str, floa
 
 def save(folder: Path) -> None:
     """Write the random models, each into a folder of its name."""
-    from transformers.utils.logging import disable_progress_bar
-
     from bluffscope.compare.bench.shapes import SHAPES, Shape, save_shape
+    from bluffscope.model.silence import library_silence
 
     sizes = {"num_hidden_layers": 4, "hidden_size": 16, "intermediate_size": 32, "vocab_size": 2560}
     sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "query_pre_attn_scalar": 8}
-    disable_progress_bar()
     tiny = Shape(name="tiny", layers=(0, 1, 3), d_sae=48, sizes=sizes, thresholds=(0.5,) * 3)
-    save_shape(tiny, folder / "tiny")
-    save_shape(SHAPES["mid"], folder / "mid")
+    with library_silence():
+        save_shape(tiny, folder / "tiny")
+        save_shape(SHAPES["mid"], folder / "mid")
 
 
 @contextmanager

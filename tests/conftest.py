@@ -95,10 +95,14 @@ PROCESS = (
 """Files whose tests start other processes, clusters or a browser, or do what takes as long."""
 THOROUGH = (
     *(
+        "contract/test_chat_runs",
         "contract/test_real_models",
         "contract/test_trajectory",
         "contract/test_without_saes",
         "health/test_planted_faults",
+        "health/test_sae_qualities",
+        "health/test_stand_ins",
+        "model/test_hook_z",
     ),
     *("model/test_families", "stats/test_simulations"),
 )

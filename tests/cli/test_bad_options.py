@@ -56,7 +56,7 @@ from bluffscope.errors import InputError
         (["--device", "cuda"], "--device cuda: not available here; use --device cpu or auto"),
         (
             ["--position", "first"],
-            "--position: expected last or first-completion or divergence or completion-mean, got first",
+            "--position: expected last or first-completion or divergence or completion-mean or end-of-turn, got first",
         ),
         (["--modle", "x"], ("--modle: no such option", "did you mean --model?")),
         (["stray"], "stray: no such option"),

@@ -16,12 +16,12 @@ import torch
 
 import tiny
 from bluffscope.compare.tables import compare
+from bluffscope.metrics import spectrum
 from bluffscope.model import ResidualReader
 from bluffscope.pipeline.plan import tries
 from bluffscope.records import Activations
 
 STORIES = Path(__file__).resolve().parents[3] / "shared" / "testdata" / "TinyStories-656K"
-GEOMETRY = importlib.import_module("bluffscope.metrics.geometry")
 SENSITIVITY = importlib.import_module("bluffscope.metrics.sensitivity")
 STRATEGIES = importlib.import_module("bluffscope.compare.strategies")
 AGREE = r"All strategies agree in {}: ([\d,]+) cells of (\d+) columns in (\d+) pairs, "
@@ -244,25 +244,20 @@ def test_a_token_too_early_read_in_one_text(found, monkeypatch):
     found(but_agree=["batched", "separate"])
 
 
-def second_axis(weights, positions, centre, axes):
-    spread = weights.sqrt()[..., None] * (positions - centre[:, None])
-    return np.where(np.isnan(axes), np.nan, torch.linalg.svd(spread, full_matrices=False).Vh[:, 1].numpy())
+def second_axis(vectors):
+    return vectors[..., -2]
 
 
-def mirrored_axis(weights, positions, centre, axes):
-    return np.concatenate([-axes[:, :1], axes[:, 1:]], axis=1)
+def mirrored_axis(vectors):
+    return torch.cat([-vectors[:, :1, -1], vectors[:, 1:, -1]], dim=1)
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("wrong", [second_axis, mirrored_axis])
 def test_a_flipped_axis(found, monkeypatch, wrong):
-    spectrum = GEOMETRY._spectrum
-
-    def flipped(weights, positions, centre, counts):
-        numbers, axes = spectrum(weights, positions, centre, counts)
-        return numbers, wrong(weights, positions, centre, axes)
-
-    monkeypatch.setattr(GEOMETRY, "_spectrum", flipped)
+    right = spectrum.eigenvalues_and_top
+    flipped = lambda tensor: (right(tensor)[0], wrong(torch.linalg.eigh(tensor).eigenvectors))  # noqa: E731
+    monkeypatch.setattr(spectrum, "eigenvalues_and_top", flipped)
     outcome = found(but_agree=["separate"])
     assert "misalignment_angle" in outcome.out
     assert "batched: " in outcome.out
@@ -272,7 +267,7 @@ def test_a_flipped_axis(found, monkeypatch, wrong):
 @pytest.mark.thorough
 def test_the_cells_that_differ_are_named_worst_first_at_most_ten_of_a_strategy(found, monkeypatch):
     right = SENSITIVITY.gini
-    monkeypatch.setattr(SENSITIVITY, "gini", lambda features: right(features) + 2 / features.counts.cpu().numpy())
+    monkeypatch.setattr(SENSITIVITY, "gini", lambda features: right(features) + 2 / features.counts)
     outcome = found("--limit", "2", but_agree=["separate"])
     title = "packed: 18 cells of 9 columns differ by more than is allowed, the worst:"
     assert title in outcome.out

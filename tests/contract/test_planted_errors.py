@@ -21,6 +21,7 @@ from random_pairs import random_pairs
 PAIRS = measuring.as_pairs(random_pairs(41, count=12))
 STABILITY = importlib.import_module("bluffscope.metrics.stability")
 GEOMETRY = importlib.import_module("bluffscope.metrics.geometry")
+SPECTRUM = importlib.import_module("bluffscope.metrics.spectrum")
 SENSITIVITY = importlib.import_module("bluffscope.metrics.sensitivity")
 
 
@@ -155,12 +156,12 @@ def test_the_neighbouring_layer_is_read(verdict):
 
 def axes(monkeypatch, change):
     """Every principal axis (in the eigenbasis) is `change(values ascending, vectors)`."""
-    decompose = GEOMETRY._eigenvalues_and_top
+    decompose = SPECTRUM.eigenvalues_and_top
 
     def changed(tensor):
         return decompose(tensor)[0], change(*torch.linalg.eigh(tensor))
 
-    monkeypatch.setattr(GEOMETRY, "_eigenvalues_and_top", changed)
+    monkeypatch.setattr(SPECTRUM, "eigenvalues_and_top", changed)
 
 
 def test_the_second_axis_is_taken_for_the_first(verdict, monkeypatch):
@@ -181,12 +182,15 @@ def test_the_sign_of_an_axis_means_nothing(verdict, monkeypatch):
 
 
 def test_the_centroid_is_not_subtracted(verdict, monkeypatch):
-    spectrum = GEOMETRY._spectrum
+    cloud = GEOMETRY._cloud
 
-    def uncentred(weights, positions, centre, counts):
-        return spectrum(weights, positions, torch.zeros_like(centre), counts)
+    def uncentred(features, decoder, reads, width):
+        centre, spread = cloud(features, decoder, reads, width)
+        rows = [features.values[features.indptr[read] : features.indptr[read + 1]].double() for read in reads]
+        weights = torch.nn.utils.rnn.pad_sequence([row / row.sum() for row in rows], batch_first=True)
+        return centre, spread + weights.sqrt()[..., None] * centre[:, None]
 
-    monkeypatch.setattr(GEOMETRY, "_spectrum", uncentred)
+    monkeypatch.setattr(GEOMETRY, "_cloud", uncentred)
     assert not verdict().holds
 
 
@@ -216,7 +220,7 @@ def test_noise_of_the_wrong_layer(verdict, monkeypatch):
 
 def test_a_gini_off_by_one_rank(verdict, monkeypatch):
     right = SENSITIVITY.gini
-    monkeypatch.setattr(SENSITIVITY, "gini", lambda features: right(features) + 2 / features.counts.numpy())
+    monkeypatch.setattr(SENSITIVITY, "gini", lambda features: right(features) + 2 / features.counts)
     result = verdict()
     assert not result.holds
     assert result.worst.column.endswith("_gini")

@@ -72,7 +72,10 @@ def test_overflow_is_an_error_and_in_half_precision_coming_near_it_a_warning(dty
 
 def subject(*, bos=1, asks=True, position="last"):
     return SimpleNamespace(
-        options=SimpleNamespace(position=position), tokenizer=SimpleNamespace(bos_token_id=bos), asks_for_bos=asks
+        options=SimpleNamespace(position=position),
+        tokenizer=SimpleNamespace(bos_token_id=bos),
+        texts=SimpleNamespace(chat=None),
+        asks_for_bos=asks,
     )
 
 

@@ -185,6 +185,7 @@ def test_nothing_but_a_parquet_error_is_called_damage(tmp_path):
 
 WRITERS = {"write_text", "write_bytes", "write_parquet", "write_csv", "write_ipc", "sink_parquet", "savez", "savefig"}
 OTHERWISE = {
+    "compare/bench/against.py": "the data of some pairs, in a temporary folder",
     "compare/bench/texts.py": "the benchmark's own pairs, in a temporary folder",
     "compare/precision.py": "pairs to measure again, in a temporary folder",
     "pairs/given.py": "pairs in memory, in a temporary folder",

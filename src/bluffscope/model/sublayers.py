@@ -225,11 +225,15 @@ def _check_stream(name: str, blocks: nn.ModuleList, traces: list[_Trace], shape:
 
 def _head_widths(config: Any) -> set[int]:
     """What the outputs of all heads together may be wide, by the model's configuration."""
-    heads = getattr(config, "num_attention_heads", None)
-    if not isinstance(heads, int) or heads < 1:
-        return set()
-    stated = (getattr(config, name, None) for name in ("head_dim", "v_head_dim"))
-    return {int(config.hidden_size) // heads * heads, *(heads * size for size in stated if isinstance(size, int))}
+    varies = getattr(config, "is_heterogeneous", False)  # then each block has a configuration of its own
+    found: set[int] = set()
+    for one in [config.per_layer_config[block] for block in range(config.num_hidden_layers)] if varies else [config]:
+        heads = getattr(one, "num_attention_heads", None)
+        if isinstance(heads, int) and heads > 0:
+            stated = (getattr(one, name, None) for name in ("head_dim", "v_head_dim"))
+            found |= {int(config.hidden_size) // heads * heads}
+            found |= {heads * size for size in stated if isinstance(size, int)}
+    return found
 
 
 def _sublayers(number: int, block: nn.Module, trace: _Trace, widths: Collection[int]) -> Sublayers:
