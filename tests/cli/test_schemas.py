@@ -38,7 +38,7 @@ def test_a_published_data_set_is_measured_said_and_in_the_manifest(call, tiny_fl
     assert outcome.code == 0
     read, left, *_ = outcome.err.splitlines()
     assert read == (
-        f"warning: {data}: read as truthfulqa (TruthfulQA, generation): prompt from question, fact from "
+        f"note: {data}: read as truthfulqa (TruthfulQA, generation): prompt from question, fact from "
         "correct_answers[*], hallucination from incorrect_answers[*], domain from category"
     )
     assert left == f"warning: {data}: left out: 1 x no text in 'incorrect_answers[*]'"

@@ -195,7 +195,7 @@ def test_lines_and_an_object_of_one_list_are_read_under_json(tmp_path, expected,
 
 def test_which_list_of_an_object_was_read_is_said_and_lines_keep_their_numbers(tmp_path, caplog):
     opened(tmp_path / "d.json", json.dumps({"data": ROWS}).encode()).scan()
-    assert caplog.messages == [f"{tmp_path / 'd.json'}: read are the objects under 'data'"]
+    assert caplog.messages == [f"{tmp_path / 'd.json'}: read the objects under 'data'"]
     with pytest.raises(InputError, match=r"d.json: line 3 \(pair 2"):
         opened(tmp_path / "d.json", lines() + b'{"prompt": "p"}\n').scan()
     with pytest.raises(InputError, match="d.json: line 2, column 1: invalid JSON"):

@@ -62,7 +62,8 @@ class _MessageHandler(logging.Handler):
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = redacted(" ".join(f"{record.levelname.lower()}: {record.getMessage()}".split()))
+        called = getattr(record, "called", record.levelname.lower())  # a note says what was done, and warns of nothing
+        text = redacted(" ".join(f"{called}: {record.getMessage()}".split()))
         if self._once and text in self._said:
             return
         self._said.add(text)

@@ -129,7 +129,7 @@ def _list_inside(text: str, name: str, tell: Tell) -> list[object]:
     lists = {key: cast("list[object]", value) for key, value in values.items() if isinstance(value, list)}
     found = [key for key, items in lists.items() if items and all(isinstance(item, dict) for item in items)]
     if len(found) == 1:
-        tell(f"{name}: read are the objects under {quoted(found[0])}")
+        tell(f"{name}: read the objects under {quoted(found[0])}")
         return lists[found[0]]
     hint = "; put it in [ ], or name a file of one object a line .jsonl" if isinstance(whole, dict) else ""
     hint = f"; save the list under one of {listed(found)} as the whole file" if found else hint

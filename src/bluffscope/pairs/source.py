@@ -265,11 +265,13 @@ class Source:
 
     def _warn(self) -> None:
         """Warn once of how the data is read, whatever the number of passes; not where it is refused in one line."""
-        if self._left_out:
-            self._tell(f"{shown(self._files[0])}: left out: {_counted(self._left_out)}")
         for line, said in self._notes.items():
             if not said:
-                _log.warning("%s", line)
+                _log.warning("%s", line, extra={"called": "note"})
+        left_out = f"{shown(self._files[0])}: left out: {_counted(self._left_out)}" if self._left_out else ""
+        if left_out and left_out not in self._notes:
+            _log.warning("%s", left_out)
+            self._tell(left_out)
         self._notes = dict.fromkeys(self._notes, True)
 
     def _again(self) -> Iterator[Pair]:

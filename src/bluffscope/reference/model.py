@@ -274,6 +274,8 @@ def width_at(config: Any, hook_name: Any) -> int:
     """Dimensions of the activation at a hook point: those of the residual stream, or of all heads together."""
     if not str(hook_name).endswith("hook_z"):
         return config.hidden_size
+    if getattr(config, "is_heterogeneous", False):  # each block has a configuration of its own
+        config = config.per_layer_config[_point(hook_name)[0]]
     sizes = (getattr(config, name, None) for name in ("v_head_dim", "head_dim"))
     size = next((size for size in sizes if size), config.hidden_size // config.num_attention_heads)
     return config.num_attention_heads * size
