@@ -104,9 +104,12 @@ def test_a_folder_a_file_and_a_flat_data_set_are_read(outcomes, name, pairs):
     [
         (
             "in folders",
-            f"{PAIRS}: its .json, .jsonl, .ndjson, .csv, .parquet files are in folders; give one of d",
+            f"{PAIRS}: its .json, .jsonl, .ndjson, .csv, .tsv, .parquet files are in folders; give one of d",
         ),
-        ("no file", "no .json, .jsonl, .ndjson, .csv, .parquet file at data/validation.jsonl; give one of data/test-0"),
+        (
+            "no file",
+            "no .json, .jsonl, .ndjson, .csv, .tsv, .parquet file at data/validation.jsonl; give one of data/test-0",
+        ),
         ("no pattern", "file at *.csv; give one of data/test-0.jsonl, data/test-1.jsonl, data/train-0.jsonl, or a"),
         ("not pairs", "hf://datasets/org/pictures: this dataset has no file of the kinds that are read (.json, "),
         (

@@ -8,7 +8,6 @@ from bluffscope.cli import exit_codes
 from bluffscope.cli.console import output_console
 from bluffscope.cli.options import Command
 from bluffscope.host.terminal import table
-from bluffscope.pairs.schemas import KEYS_SHOWN, LAYOUTS, Layout, fields_taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +19,14 @@ class Schemas(Command):
 
     def execute(self) -> int:
         """Print the data sets."""
+        from bluffscope.pairs.schemas import KEYS_SHOWN, LAYOUTS, fields_taken  # polars: half a second of every --help
+
+        rows: list[tuple[str, str]] = []
+        for layout in LAYOUTS:
+            read = fields_taken(layout, KEYS_SHOWN) or f"not read yet: {layout.holds}, where pairs are needed"
+            rows.append((layout.schema, f"{layout.title}: {', '.join(layout.needs)}\n  {read}"))
         console = output_console()
-        console.print(
-            table(["schema", "fields, what is read"], [_row(layout) for layout in LAYOUTS], left=range(2), gap=2)
-        )
+        console.print(table(["schema", "fields, what is read"], rows, left=range(2), gap=2))
         console.say(
             "",
             "--schema NAME reads a data set; without it, one is recognised by these fields unless the data has the",
@@ -33,8 +36,3 @@ class Schemas(Command):
 
 
 COMMAND = Schemas
-
-
-def _row(layout: Layout) -> tuple[str, str]:
-    read = fields_taken(layout, KEYS_SHOWN) or f"not read yet: {layout.holds}, where pairs are needed"
-    return layout.schema, f"{layout.title}: {', '.join(layout.needs)}\n  {read}"
