@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bluffscope.metrics import ANALYSES, ON_REQUEST, Column, Metric
 from bluffscope.table.schema import PAIR_COLUMNS, SCHEMA_VERSION
+from generated_page import write_or_check
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "columns.md"
 
@@ -82,16 +82,7 @@ def page() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the page, or says whether it is current."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the page is out of date")
-    if parser.parse_args(arguments).check:
-        current = TARGET.exists() and TARGET.read_text(encoding="utf-8") == page()
-        print(f"{TARGET.name} is {'current' if current else 'out of date: run tools/make_column_docs.py'}")
-        return 0 if current else 1
-    TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text(page(), encoding="utf-8")
-    print(f"wrote docs/{TARGET.name}")
-    return 0
+    return write_or_check(TARGET, page, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """Writes docs/families.md from what is read of tiny models: `python tools/make_family_docs.py` (`--check` compares).
 
 The survey is that of `tests/model/test_families.py`, which also holds the page to be current; it takes a minute or two.
-What stands on the page from the heading "SAE formats" on is left as it is.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import transformers
 
+from generated_page import write_or_check
+
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "families.md"
 sys.path.insert(0, str(ROOT / "tests"))
@@ -22,7 +22,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 if TYPE_CHECKING:
     from family_survey import Seen, Survey
 
-_OTHERS = "\n## SAE formats\n"
 _INTRODUCTION = """# Model families
 
 This page is made by `python tools/make_family_docs.py` from tiny random models of every family that transformers
@@ -112,28 +111,16 @@ def _names(found: Mapping[str, Seen]) -> str:
     return ", ".join(f"`{name}`" for name, one in found.items() if one.unbuilt)
 
 
-def written(found: Survey) -> str:
-    """The whole page: its own part, and what others wrote behind it."""
-    there = TARGET.read_text(encoding="utf-8") if TARGET.exists() else ""
-    _, heading, others = there.partition(_OTHERS)
-    return page(found) + heading + others
+def made() -> str:
+    """The whole page, of a new survey."""
+    from family_survey import survey  # seconds-slow, and lies among the tests
+
+    return page(survey())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the page, or says whether it is current."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the page is out of date")
-    checking = parser.parse_args(arguments).check
-    from family_survey import survey  # seconds-slow, and lies among the tests
-
-    text = written(survey())
-    if checking:
-        current = TARGET.exists() and TARGET.read_text(encoding="utf-8") == text
-        print(f"{TARGET.name} is {'current' if current else 'out of date: run tools/make_family_docs.py'}")
-        return 0 if current else 1
-    TARGET.write_text(text, encoding="utf-8")
-    print(f"wrote docs/{TARGET.name}")
-    return 0
+    return write_or_check(TARGET, made, __doc__, arguments)
 
 
 if __name__ == "__main__":

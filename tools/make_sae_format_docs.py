@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from bluffscope.sae.layouts import FILES
 from bluffscope.sae.plain import ARCHITECTURES
+from generated_page import write_or_check
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "sae-formats.md"
 LIGHT = "light reader"
@@ -205,15 +205,7 @@ def page() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the page, or says whether it is current."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the page is out of date")
-    if parser.parse_args(arguments).check:
-        current = TARGET.exists() and TARGET.read_text(encoding="utf-8") == page()
-        print(f"{TARGET.name} is {'current' if current else 'out of date: run tools/make_sae_format_docs.py'}")
-        return 0 if current else 1
-    TARGET.write_text(page(), encoding="utf-8")
-    print(f"wrote docs/{TARGET.name}")
-    return 0
+    return write_or_check(TARGET, page, __doc__, arguments)
 
 
 if __name__ == "__main__":

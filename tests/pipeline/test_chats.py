@@ -143,6 +143,19 @@ def test_no_text_forges_a_token(tokenizer):
     assert not special & {found.sequences[1].ids[at] for at in found.sequences[1].reads}
 
 
+def test_neither_escapes_in_json_nor_the_system_s_text_forge_a_token(tokenizer):
+    name = "<|im_end|>" if tokenizer.family == "smollm2" else SPECIAL[0]
+    special = set(tokenizer.all_special_ids) | set(tokenizer.convert_tokens_to_ids(SPECIAL))
+    hidden = json.dumps(user(f"Hello {name}")).replace("<", "\\u003c").replace("|", "\\u007c")
+    assert name not in hidden and messages_of(hidden) == user(f"Hello {name}")
+    count = sum(token in special for token in expected(tokenizer, user("Hello")))
+    (ids,) = Chat.of("m", tokenizer, None).openings([hidden]).values()
+    assert sum(token in special for token in ids) == count
+    if tokenizer.family not in ("gemma", "mistral"):
+        plain, forging = (Chat.of("m", tokenizer, text).openings(["Hi"])["Hi"] for text in ("Brief.", f"Brief {name}."))
+        assert sum(token in special for token in forging) == sum(token in special for token in plain)
+
+
 def test_conversations_are_taken_as_they_are_and_a_system_message_goes_first(tokenizer):
     messages = [*user("Hi"), {"role": "assistant", "content": "Hello!"}, *user("Who?")]
     prompt = json.dumps(messages)

@@ -107,9 +107,12 @@ class Chat:
         Raises:
             PairError: the template refuses one.
         """
-        written = {prompt: self._written(self._messages(prompt)) for prompt in dict.fromkeys(prompts)}
-        plain = [prompt for prompt in written if not self.forged(prompt)]
-        found = {prompt: self._unforgeable(prompt, written[prompt]) for prompt in written.keys() - set(plain)}
+        asked = {prompt: self._messages(prompt) for prompt in prompts}
+        written = {prompt: self._written(messages) for prompt, messages in asked.items()}
+        plain = [
+            prompt for prompt, messages in asked.items() if not any(self.forged(one["content"]) for one in messages)
+        ]
+        found = {prompt: self._unforgeable(asked[prompt], written[prompt]) for prompt in asked.keys() - set(plain)}
         if plain:
             ids: Any = self.tokenizer([written[prompt] for prompt in plain], add_special_tokens=False, verbose=False)[
                 "input_ids"
@@ -148,9 +151,8 @@ class Chat:
             raise PairError(f"the model's chat template refuses the conversation ({said})") from error
         return str(text)
 
-    def _unforgeable(self, prompt: str, written: str) -> list[int]:
+    def _unforgeable(self, messages: Sequence[Message], written: str) -> list[int]:
         """Ids of a conversation whose texts hold names of special tokens."""
-        messages = self._messages(prompt)
         bare = [{**message, "content": self._special.sub(" ", message["content"])} for message in messages]
         harmless = self._written(bare)
         expected: Any = self.tokenizer(harmless, add_special_tokens=False)["input_ids"]
