@@ -19,11 +19,12 @@ class Schemas(Command):
 
     def execute(self) -> int:
         """Print the data sets."""
-        from bluffscope.pairs.schemas import KEYS_SHOWN, LAYOUTS, fields_taken  # polars: half a second of every --help
+        from bluffscope.pairs.layout import KEYS_SHOWN, fields_taken  # polars: half a second of every --help
+        from bluffscope.pairs.schemas import LAYOUTS  # polars
 
         rows: list[tuple[str, str]] = []
         for layout in LAYOUTS:
-            read = fields_taken(layout, KEYS_SHOWN) or f"not read yet: {layout.holds}, where pairs are needed"
+            read = fields_taken(layout, KEYS_SHOWN) or f"not read: {layout.holds}"
             rows.append((layout.schema, f"{layout.title}: {', '.join(layout.needs)}\n  {read}"))
         console = output_console()
         console.print(table(["schema", "fields, what is read"], rows, left=range(2), gap=2))

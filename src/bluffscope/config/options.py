@@ -44,7 +44,10 @@ class DataOptions:
     schema: str = "auto"
     """Read a published data set by its name (see bluffscope schemas); auto recognises it by its fields."""
     columns: tuple[str, ...] = ()
-    """Map fields, KEY=NAME (fact=answers[0]); keys are id, domain, complexity, prompt, fact and hallucination."""
+    """Map fields, KEY=NAME (fact=answers[0]): id, domain, complexity, prompt, fact, hallucination; of labelled texts
+    also completion, text, label, group and spans."""
+    labels: tuple[str, ...] = ()
+    """What a labelled text's label calls true and false: true=SUPPORTS false=REFUTES; others are left out."""
     prompt_template: str | None = None
     r"""Compose the prompt of fields: "{knowledge}\nQ: {question}\nA:"."""
     pairing: Literal["aligned", "all"] = "aligned"
@@ -52,7 +55,7 @@ class DataOptions:
     domain_from: Literal["item", "file"] = "item"
     """Take the domain from each item's domain field, or from its file's name."""
     join: str = "auto"
-    """Text between prompt and completion; auto is one space, or nothing if there is white space already."""
+    """Text between prompt and completion; auto is one space, or none if there is white space already."""
     chat: bool = False
     """Make each prompt a conversation by the model's own chat template; the completion is what the assistant says."""
     system: str | None = None

@@ -10,7 +10,7 @@ import torch
 
 from bluffscope.pipeline.plan import pad, plan_batches
 from bluffscope.pipeline.shard import ShardWorker
-from bluffscope.records import VIEWS, Pair, Tokenized, View
+from bluffscope.records import Item, Tokenized, View
 from bluffscope.records import Sequence as TokenSequence
 
 MOST_PAIRS: Final = 16
@@ -23,16 +23,16 @@ MOST_TEXTS: Final = 4
 class Company:
     """The longest text of some pairs, those that share a forward with it, and one of each class of length."""
 
-    batch: Sequence[Tokenized[Pair]]
+    batch: Sequence[Tokenized[Item]]
     """The pairs whose texts the planner puts together with the longest."""
-    others: Sequence[Tokenized[Pair]]
+    others: Sequence[Tokenized[Item]]
     """Pairs that stand for the other classes."""
-    texts: Sequence[tuple[Pair, View]]
+    texts: Sequence[tuple[Item, View]]
     """What is compared with plain forwards: the longest first, then the shortest of its batch."""
     longest: TokenSequence
 
     @classmethod
-    def of(cls, worker: ShardWorker, pairs: Sequence[Tokenized[Pair]]) -> Company | None:
+    def of(cls, worker: ShardWorker, pairs: Sequence[Tokenized[Item]]) -> Company | None:
         """Those of a shard; None where it is empty."""
         if not pairs:
             return None
@@ -51,7 +51,9 @@ class Company:
         batch = with_them[:MOST_PAIRS]
         within = {pair.item.index for pair in batch}
         others = {pair.item.index: pair for pair, _ in texts if pair.item.index not in within}
-        compared: tuple[tuple[Pair, View], ...] = tuple((pair.item, VIEWS[text.view]) for pair, text in texts)
+        compared: tuple[tuple[Item, View], ...] = tuple(
+            (pair.item, pair.item.arrangement.views[text.view]) for pair, text in texts
+        )
         return cls(batch, tuple(others.values()), compared, chosen[0][1])
 
     def changes(self, worker: ShardWorker, text: TokenSequence, layer: int, tolerance: float) -> bool:
@@ -66,5 +68,5 @@ class Company:
         return bool((difference.norm(dim=1) > tolerance * alone.norm(dim=1)).any())
 
 
-def _texts(pairs: Sequence[Tokenized[Pair]]) -> Iterator[tuple[Tokenized[Pair], TokenSequence]]:
+def _texts(pairs: Sequence[Tokenized[Item]]) -> Iterator[tuple[Tokenized[Item], TokenSequence]]:
     return ((pair, text) for pair in pairs for text in pair.sequences)

@@ -21,7 +21,7 @@ from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pipeline.batch_size import SHARE, batch_tokens, plan_run, run_footprint
 from bluffscope.pipeline.build import ColumnsOf, build_worker, load_whole
 from bluffscope.pipeline.worker import RunWorker
-from bluffscope.records import Pair, Shard
+from bluffscope.records import Item, LabelledText, Pair, Shard
 from bluffscope.table.schema import table_columns
 
 PAIRS: Final = 48
@@ -46,11 +46,11 @@ def diagnose(config: RunConfig) -> Health:
     source = open_source(config.data)
     scan = source.scan()
     # A shard of their own: its rows are counted from its first pair's index.
-    chosen = _with_longest(sampled(source.pairs(), scan.count, PAIRS), source)
+    chosen = _with_longest(sampled(source.items(), scan.count, PAIRS), source)
     pairs = tuple(replace(pair, index=place) for place, pair in enumerate(chosen))
     sensitivity = _SENSITIVITY if config.model.has_saes else ()
     worker = build_worker(config, sensitivity, _columns_of(scan, sensitivity), Stopwatch())
-    frame = worker.run(Shard(0, pairs, tuple(pair.id for pair in pairs)))
+    frame = worker.run(Shard(0, pairs, tuple(pair.id for pair in pairs), scan.arrangement))
     config = worker.loaded.config
     whole = load_whole(config) if _whole_fits(config) else None
     health = _examined(worker, pairs, frame, whole)
@@ -62,15 +62,17 @@ def diagnose(config: RunConfig) -> Health:
     return replace(health, checks=(*health.checks, check))
 
 
-def _with_longest(pairs: Sequence[Pair], source: Source) -> list[Pair]:
+def _with_longest(pairs: Sequence[Pair | LabelledText], source: Source) -> list[Pair | LabelledText]:
     """The pairs and, if it is not among them, the one of the most characters: long texts may change others."""
-    longest = max(source.pairs(), key=lambda pair: len(pair.prompt) + max(len(pair.fact), len(pair.hallucination)))
+    longest = max(source.items(), key=lambda item: max(map(len, item.texts("")[1])))
     return sorted({pair.index: pair for pair in (*pairs, longest)}.values(), key=lambda pair: pair.index)
 
 
 def _columns_of(scan: Scan, analyses: Sequence[Analysis]) -> ColumnsOf:
     carried: list[tuple[str, Any]] = [(column.name, column.kind) for column in scan.carried]
-    return lambda layers: table_columns(layers, (), carried, [analysis.name for analysis in analyses], [])
+    return lambda layers: table_columns(
+        layers, (), carried, [analysis.name for analysis in analyses], [], scan.arrangement
+    )
 
 
 def _whole_fits(config: RunConfig) -> bool:
@@ -80,9 +82,9 @@ def _whole_fits(config: RunConfig) -> bool:
     return batch_tokens(found, planned.device, 64, int(free_memory(planned.device) * SHARE)) > 0
 
 
-def _examined(worker: RunWorker, pairs: Sequence[Pair], frame: pl.DataFrame, whole: LanguageModel | None) -> Health:
+def _examined(worker: RunWorker, pairs: Sequence[Item], frame: pl.DataFrame, whole: LanguageModel | None) -> Health:
     measured = frame.filter(pl.col("_reason").is_null())
-    entries = measured.lazy().select("pair_id", entry="_features")
+    entries = measured.lazy().select(pairs[0].arrangement.key, entry="_features")
     features = entries.explode("entry", empty_as_null=False, keep_nulls=False).unnest("entry")
     reasons = frame["_reason"].drop_nulls().value_counts(sort=True)
     sample = Sample(sampled(pairs, len(pairs), CANDIDATES), pairs)

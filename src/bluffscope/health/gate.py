@@ -29,7 +29,7 @@ from bluffscope.health.table import check_table
 from bluffscope.model import LanguageModel
 from bluffscope.pairs import Source
 from bluffscope.pipeline.worker import RunWorker
-from bluffscope.records import Pair, Tokenized, spread
+from bluffscope.records import Item, ItemT, Tokenized, spread
 
 CANDIDATES = max(3 * TEXTS, FITTED)
 """Pairs that are tokenised to choose from."""
@@ -41,9 +41,9 @@ COMPANY = 1024
 class Sample:
     """Pairs of a run that are read again."""
 
-    spread: Sequence[Pair]
+    spread: Sequence[Item]
     """Evenly over the input."""
-    company: Sequence[Pair] = ()
+    company: Sequence[Item] = ()
     """The shard that the longest text was measured in; of a large one, that text's neighbours."""
 
     @classmethod
@@ -55,11 +55,13 @@ class Sample:
             metrics: its table.
             shard_pairs: pairs of a shard.
         """
-        tokens = pl.col("prompt_tokens") + pl.max_horizontal("fact_tokens", "hall_tokens")
-        longest = metrics.sort(tokens, descending=True)["pair_id"].head(1).to_list()
+        arrangement = source.scan().arrangement
+        tokens = pl.max_horizontal(f"{view}_tokens" for view in arrangement.completions)
+        tokens += pl.col("prompt_tokens") if "prompt" in arrangement.views else 0
+        longest = metrics.sort(tokens, descending=True)[arrangement.key].head(1).to_list()
         places = set(spread(source.scan().count, CANDIDATES))
-        chosen, company = list[Pair](), list[Pair]()
-        stream = enumerate(source.pairs())
+        chosen, company = list[Item](), list[Item]()
+        stream = enumerate(source.items())
         while shard := list(islice(stream, shard_pairs)):
             chosen += [pair for place, pair in shard if place in places]
             if (at := next((at for at, (_, pair) in enumerate(shard) if pair.id in longest), None)) is not None:
@@ -68,7 +70,7 @@ class Sample:
         return cls(chosen, company)
 
 
-def sampled(pairs: Iterable[Pair], count: int, wanted: int = CANDIDATES) -> list[Pair]:
+def sampled(pairs: Iterable[ItemT], count: int, wanted: int = CANDIDATES) -> list[ItemT]:
     """Pairs spread evenly over a stream of `count`."""
     places = set(spread(count, wanted))
     return [pair for place, pair in enumerate(islice(pairs, count)) if place in places]
@@ -164,7 +166,7 @@ def _check_texts(subject: Subject, sample: Sample, thorough: bool) -> Iterator[C
     yield from check_fit(subject, given, other, saelens=thorough)
 
 
-def _tokenized(subject: Subject, pairs: Sequence[Pair]) -> list[Tokenized[Pair]]:
+def _tokenized(subject: Subject, pairs: Sequence[Item]) -> list[Tokenized[Item]]:
     return [pair for pair in subject.texts.tokenize(list(pairs)) if isinstance(pair, Tokenized)]
 
 

@@ -20,7 +20,7 @@ from bluffscope.model.sublayers import find_sublayers
 from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.pipeline.worker import RunWorker
-from bluffscope.records import VIEWS, Pair, Tokenized, View, spread
+from bluffscope.records import Item, Tokenized, View, spread
 from bluffscope.reference.model import ReferenceOptions, tokenise
 from bluffscope.sae import Coder
 
@@ -147,7 +147,7 @@ def _sublayers(points: Mapping[int, HookPoint], network: nn.Module, blocks: nn.M
 class Plain:
     """One text alone through the model as transformers runs it, with the residual stream at every site."""
 
-    pair: Pair
+    pair: Item
     view: View
     ids: tuple[int, ...]
     """By the reference's tokenising, a BOS first where one belongs."""
@@ -232,7 +232,7 @@ def site_of(point: HookPoint) -> str:
 
 
 def plain_forwards(
-    subject: Subject, texts: Sequence[tuple[Pair, View]], *, bos: bool | None = None, everywhere: bool = True
+    subject: Subject, texts: Sequence[tuple[Item, View]], *, bos: bool | None = None, everywhere: bool = True
 ) -> Iterator[Plain]:
     """Each text alone, unpadded, no custom mask, no positions; those that cannot be tokenised are left out.
 
@@ -312,34 +312,37 @@ def _watch_end(model: LanguageModel, receive: Callable[[torch.Tensor], None]) ->
     return HookPoint(len(model.blocks) - 1, "hook_resid_post").attach(model.blocks, receive)
 
 
-def chosen_texts(tokenized: Sequence[Tokenized[Pair]]) -> list[tuple[Pair, View]]:
-    """The texts that go through the model alone: facts and hallucinations in turn, of as many pairs as there are."""
+def chosen_texts(tokenized: Sequence[Tokenized[Item]]) -> list[tuple[Item, View]]:
+    """The texts that go through the model alone: completions in turn, of as many items as there are."""
     short = [pair for pair in tokenized if max(len(view.ids) for view in pair.sequences) <= MOST_TOKENS]
     pairs = short or sorted(tokenized, key=lambda pair: max(len(view.ids) for view in pair.sequences))[:2]
     chosen = [pairs[place].item for place in spread(len(pairs), TEXTS)]
-    views: tuple[View, View] = ("fact", "hall")
-    texts: list[tuple[Pair, View]] = [
-        (pair, views[(number + turn) % 2]) for turn in (0, 1) for number, pair in enumerate(chosen)
+    turns = range(len(chosen[0].arrangement.completions) if chosen else 0)
+    texts: list[tuple[Item, View]] = [
+        (item, item.arrangement.completions[(number + turn) % len(turns)])
+        for turn in turns
+        for number, item in enumerate(chosen)
     ]
     return texts[:TEXTS]
 
 
 def fitted_texts(
-    tokenized: Sequence[Tokenized[Pair]], bos: int | None, plain: Sequence[Plain]
+    tokenized: Sequence[Tokenized[Item]], bos: int | None, plain: Sequence[Plain]
 ) -> list[tuple[int, tuple[int, ...]]]:
     """Texts that SAEs are tried on: each one's pair and its ids without BOS.
 
-    One view of each pair, facts and hallucinations in turn, and of a pair that went through the model already the same
-    as there; both where there are few pairs.
+    One completion of each item, those of a pair in turn, and of an item that went through the model already the same
+    as there; all where there are few items.
     """
     chosen: list[tuple[int, tuple[int, ...]]] = []
     tokens = 0
     first: dict[int, View] = {one.pair.index: one.view for one in plain}
-    views: tuple[View, View] = ("fact", "hall")
-    for turn in (0, 1):
-        for number, pair in enumerate(tokenized):
-            view = views[(views.index(first.get(pair.item.index, views[number % 2])) + turn) % 2]
-            ids = next(tuple(text.ids) for text in pair.sequences if VIEWS[text.view] == view)
+    views = tokenized[0].item.arrangement.completions if tokenized else ()
+    for turn in range(len(views)):
+        for number, found in enumerate(tokenized):
+            at = views.index(first.get(found.item.index, views[number % len(views)])) + turn
+            place = found.item.arrangement.views.index(views[at % len(views)])
+            ids = next(tuple(text.ids) for text in found.sequences if text.view == place)
             ids = ids[1:] if ids[0] == bos else ids
             tokens += len(ids)
             if len(chosen) == FITTED or (chosen and tokens > MOST_FITTED):

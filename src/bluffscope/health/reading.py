@@ -14,16 +14,16 @@ from bluffscope.model.forward import PARITY_TOLERANCE
 from bluffscope.model.hooks import HookPoint
 from bluffscope.pipeline.plan import plan_batches
 from bluffscope.pipeline.shard import ShardWorker
-from bluffscope.records import VIEWS, Pair, Tokenized, View
+from bluffscope.records import Item, Tokenized, View
 
 Key = tuple[int, View]
 """Index of a pair and view."""
 
 
-def check_tokens(subject: Subject, tokenized: Sequence[Tokenized[Pair]], plain: Sequence[Plain]) -> Iterator[Check]:
+def check_tokens(subject: Subject, tokenized: Sequence[Tokenized[Item]], plain: Sequence[Plain]) -> Iterator[Check]:
     """One BOS fed where it belongs, none read, and the last (or every completion) token read."""
     bos = subject.tokenizer.bos_token_id
-    texts = {(pair.item.index, VIEWS[s.view]): s for pair in tokenized for s in pair.sequences}
+    texts = {(pair.item.index, pair.item.arrangement.views[s.view]): s for pair in tokenized for s in pair.sequences}
     yield _check_bos_fed(subject, bos, [text.ids for text in texts.values()])
     read = sum(bos is not None and bos in [text.ids[place] for place in text.reads] for text in texts.values())
     yield found("BOS not read", read > 0, f"{read} of {len(texts)}")
@@ -59,7 +59,7 @@ def _check_bos_fed(subject: Subject, bos: int | None, texts: Sequence[Sequence[i
 
 def check_reading(
     subject: Subject,
-    tokenized: Sequence[Tokenized[Pair]],
+    tokenized: Sequence[Tokenized[Item]],
     plain: Sequence[Plain],
     company: Company | None,
     *,
@@ -93,7 +93,7 @@ def check_reading(
 def _check_layout(
     subject: Subject,
     worker: ShardWorker,
-    tokenized: Sequence[Tokenized[Pair]],
+    tokenized: Sequence[Tokenized[Item]],
     plain: Sequence[Plain],
     company: Company | None,
     *,
@@ -121,7 +121,7 @@ def _check_layout(
                 text
                 for pair in chain.from_iterable(batches)
                 for text in pair.sequences
-                if (text.item, VIEWS[text.view]) == (one.pair.index, one.view)
+                if (text.item, pair.item.arrangement.views[text.view]) == (one.pair.index, one.view)
             )
             if company is not None and company.changes(worker, text, layer, tolerance):
                 title = "packed = single: texts change each other"
@@ -134,7 +134,7 @@ def _check_layout(
 
 
 def _read(
-    worker: ShardWorker, batches: Iterable[Sequence[Tokenized[Pair]]], *, packed: bool
+    worker: ShardWorker, batches: Iterable[Sequence[Tokenized[Item]]], *, packed: bool
 ) -> dict[int, dict[Key, torch.Tensor]]:
     """What the run reads of every text, by layer, in these batches."""
     read: dict[int, dict[Key, torch.Tensor]] = {layer: {} for layer in worker.reader.points}
@@ -142,7 +142,7 @@ def _read(
         batch = worker.lay_out(pairs, packed=packed)
         residuals = worker.reader.read(batch).residuals
         for slot, pair in enumerate(pairs):
-            for number, view in enumerate(VIEWS):
+            for number, view in enumerate(pair.item.arrangement.views):
                 of_text = torch.from_numpy((batch.read_item == slot) & (batch.read_view == number))
                 for layer, states in residuals.items():
                     read[layer][pair.item.index, view] = states[of_text.to(states.device)]

@@ -43,10 +43,10 @@ def check_table(
         yield found("pairs measured", True, "none")
         return
     if bos is not None:
-        columns = [name for view in VIEWS if (name := f"{view}_read_token") in metrics.columns]
+        columns = [name for name in metrics.columns if name == "read_token" or name.endswith("_read_token")]
         at_bos = sum(int((metrics[name] == bos).sum()) for name in columns)
         yield found("read tokens", at_bos > 0, f"{at_bos} of {len(columns) * len(metrics)}", bos=bos)
-    constant = _always_on(features, 3 * len(metrics))
+    constant = _always_on(features, len(_texts(metrics)) * len(metrics))
     for layer, sae in saes.items():
         l0 = _of_texts(metrics, layer, "l0_norm")
         if l0 is None:
@@ -59,9 +59,16 @@ def check_table(
         yield _check_always_on(layer, constant.get(layer, 0), l0)
 
 
+def _texts(metrics: pl.DataFrame) -> list[str]:
+    """What stands before a metric's name in the columns of each text of an item: "fact_"; nothing for an only one."""
+    if "pair_id" in metrics.columns:
+        return [f"{view}_" for view in VIEWS]
+    return ["prompt_", ""] if "prompt_tokens" in metrics.columns else [""]
+
+
 def _of_texts(metrics: pl.DataFrame, layer: int, name: str) -> pl.Series | None:
     """A metric of all texts of all pairs; None where it was not measured."""
-    columns = [f"l{layer}_{view}_{name}" for view in VIEWS]
+    columns = [f"l{layer}_{view}{name}" for view in _texts(metrics)]
     if not set(columns) <= set(metrics.columns):
         return None
     return pl.concat([metrics[column].cast(pl.Float64).alias(name) for column in columns])

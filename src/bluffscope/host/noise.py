@@ -18,9 +18,14 @@ def unit_noise(seed: int, pair_id: str, view: View, layer: int, draw: int, *, to
     """Standard normal noise of one draw, shape (tokens, d_model), float64.
 
     It depends on (seed, pair id, view, layer, draw) only: never on batch, order, worker or resume.
+    A labelled text that is named after a side of a pair, ``7/fact`` or ``7/hall``, has that side's
+    noise: measured as texts of their own, the sides of a pair have the metrics that they have there.
     The generator is Philox, keyed with the BLAKE2b hash of those five. Where a view is read at
     several tokens, their rows are drawn in text order.
     """
+    of, _, side = pair_id.rpartition("/")
+    if view == "text" and of and side in ("fact", "hall"):
+        pair_id, view = of, side
     name = f"{seed}\x1f{pair_id}\x1f{view}\x1f{layer}\x1f{draw}".encode()
     digest = hashlib.blake2b(name, digest_size=16).digest()
     bits = _philox()

@@ -13,11 +13,11 @@ from bluffscope.linter.classifier import SAMPLE_PAIRS, classify, draw_sample
 from bluffscope.linter.clusters import cluster_findings
 from bluffscope.linter.draft import QUOTED_PAIRS, Draft, Excerpt, short
 from bluffscope.linter.findings import CODES, Finding, LintReport, ScopeMeasures
+from bluffscope.linter.labelled import lint_texts
 from bluffscope.linter.near import candidates, near_contradictions
 from bluffscope.linter.profile import Profile, Tokenize, take_profile
 from bluffscope.linter.sample import Rows
 from bluffscope.linter.words import last_piece
-from bluffscope.pairs.fields import RowError
 from bluffscope.pairs.readers import quoted
 from bluffscope.records import AUTO_JOIN, Pair
 
@@ -71,6 +71,8 @@ def lint_source(
     Raises:
         InputError: a file cannot be read, or not one of its rows is a pair.
     """
+    if source.labelled:
+        return lint_texts(source, tokenize=tokenize, tokenizer=tokenizer, plain=plain, seed=seed)
     profile = take_profile(source, tokenize, join)
     scopes = balance.measure(profile)
     drafts = [draft for check in PAIR_CHECKS for draft in check(profile)]
@@ -110,7 +112,7 @@ class _LookUp:
         sample, prompts = set(sampled.tolist()), set(compared.tolist())
         if not found | sample | prompts:
             return
-        pairs = ((place, row) for place, row in source.rows() if not isinstance(row, RowError))
+        pairs = ((place, row) for place, row in source.rows() if isinstance(row, Pair))
         for position, (place, pair) in enumerate(pairs):
             if position in found:
                 self._names[position] = pair.id, pair.index

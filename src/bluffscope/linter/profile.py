@@ -98,7 +98,7 @@ def take_profile(source: Rows, tokenize: Tokenize | None, join: str = AUTO_JOIN)
         for _, row in source.rows():
             if isinstance(row, RowError):
                 faults.append(row)
-            else:
+            elif isinstance(row, Pair):
                 yield row
 
     waiting = readable()
@@ -110,9 +110,7 @@ def take_profile(source: Rows, tokenize: Tokenize | None, join: str = AUTO_JOIN)
                 tokens.add(found)
     if not builder.count:
         raise faults[0]
-    groups, links = source.known() or builder.linked(
-        lambda: (row for _, row in source.rows() if not isinstance(row, RowError))
-    )
+    groups, links = source.known() or builder.linked(lambda: (row for _, row in source.rows() if isinstance(row, Pair)))
     return builder.profile(tuple(faults), groups, links, None if tokenize is None else tokens.profile())
 
 
@@ -128,7 +126,7 @@ class _Builder:
     def add(self, pair: Pair) -> None:
         completions = (pair.fact, pair.hallucination)
         self.count += 1
-        self._groups.add_pair(pair)
+        self._groups.add_item(pair)
         self._lengths.extend(map(len, completions))
         self._flags.extend(negated(text) for text in completions)
         self._flags.extend(holds(pair.prompt, text) for text in completions)

@@ -10,7 +10,7 @@ import numpy as np
 from bluffscope.pairs.fields import RowError
 from bluffscope.pairs.links import Links
 from bluffscope.pairs.source import Source
-from bluffscope.records import Pair
+from bluffscope.records import LabelledText, Pair
 from bluffscope.stats.sampling import whole_groups
 
 
@@ -25,8 +25,13 @@ class Rows(Protocol):
         """(pair,) number of each pair's group, and the links of the whole source, where a scan has found them."""
         ...
 
-    def rows(self) -> Iterator[tuple[str, Pair | RowError]]:
-        """Each record in input order: its place, and its pair or why it is none."""
+    @property
+    def labelled(self) -> bool:
+        """Whether it holds labelled texts rather than pairs."""
+        ...
+
+    def rows(self) -> Iterator[tuple[str, Pair | LabelledText | RowError]]:
+        """Each record in input order: its place, and its item or why it is none."""
         ...
 
 
@@ -53,7 +58,12 @@ class GroupSample:
         scan = self._source.scan()
         return scan.groups.numbers()[self._wanted], scan.links
 
-    def rows(self) -> Iterator[tuple[str, Pair | RowError]]:
+    @property
+    def labelled(self) -> bool:
+        """As `Source.labelled`."""
+        return self._source.labelled
+
+    def rows(self) -> Iterator[tuple[str, Pair | LabelledText | RowError]]:
         """As `Source.rows`, of the pairs drawn; their places in the input are as they are."""
         for wanted, found in zip(self._wanted.tolist(), self._source.rows(), strict=True):
             if wanted:

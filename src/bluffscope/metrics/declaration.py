@@ -116,6 +116,8 @@ class Analysis:
     pair (`{metric}_{fact|hall|diff}`)."""
     needs_sae: bool = True
     """Whether it looks at SAE features: such an analysis is left out where a run has no SAEs."""
+    needs_prompt: bool = False
+    """Whether it compares texts with their prompt: such an analysis is left out where texts have none."""
     head: str = ""
     """What docs/columns.md says above its metrics."""
     note: str = ""
@@ -124,7 +126,7 @@ class Analysis:
     def columns(self, layers: Sequence[int], arrangement: Arrangement = PAIRS) -> tuple[Column, ...]:
         """Its columns: by layer, view and metric where it measures layers, else by metric and part."""
         if not self.per_layer:
-            whole = self.of_pair if arrangement is PAIRS else ()
+            whole = self.of_pair if arrangement == PAIRS else ()
             of_pair = (metric.column(metric.name, "", self.name) for metric in whole)
             return (*self._compared(self.metrics, arrangement), *of_pair)
         return tuple(

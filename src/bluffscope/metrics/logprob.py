@@ -25,7 +25,7 @@ def logprob(measurement: Measurement) -> dict[str, Values]:
     compared = measurement.arrangement.compared
     found: dict[str, Values] = {**compared("logprob", sums)}
     found |= compared("logprob_per_token", sums / np.maximum(counts, 1))
-    if measurement.arrangement is PAIRS:
+    if measurement.arrangement == PAIRS:
         found[KNOWS] = _knows(sums)
     return found
 

@@ -22,6 +22,7 @@ ANALYSIS = Analysis(
     "semantic_misalignment",
     semantic_misalignment,
     title="Semantic misalignment",
+    needs_prompt=True,
     metrics=(
         Metric(
             "centroid_drift",

@@ -8,11 +8,11 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from bluffscope.errors import InputError
 from bluffscope.pairs.record import quoted
-from bluffscope.records import Pair
+from bluffscope.records import LabelledText, Pair
 
 Kind = Literal["str", "int", "float", "bool"]
 MOST_CARRIED: Final = 1000
@@ -93,9 +93,12 @@ def _kind_of_text(text: str) -> Kind:
     return "bool" if text in _BOOL_TEXT else "str"
 
 
-def converted(pair: Pair, columns: Iterable[CarriedColumn]) -> Pair:
-    """The pair with every carried column, in their order and of their type; None where it has no value."""
-    return replace(pair, extra={column.name: _as_kind(pair.extra.get(column.name), column.kind) for column in columns})
+ItemT = TypeVar("ItemT", bound=Pair | LabelledText)
+
+
+def converted(item: ItemT, columns: Iterable[CarriedColumn]) -> ItemT:
+    """The item with every carried column, in their order and of their type; None where it has no value."""
+    return replace(item, extra={column.name: _as_kind(item.extra.get(column.name), column.kind) for column in columns})
 
 
 def _as_kind(value: str | int | float | bool | None, kind: Kind) -> str | int | float | bool | None:
@@ -112,7 +115,7 @@ def _as_kind(value: str | int | float | bool | None, kind: Kind) -> str | int | 
 
 
 class PairDigest:
-    """BLAKE2b over pairs in order: equal for the same pairs whatever format they came in.
+    """BLAKE2b over pairs or labelled texts in order: equal for the same ones whatever format they came in.
 
     Carried values count by what they say (3, 3.0 and "3" are one), since CSV knows no types.
     """
@@ -120,12 +123,16 @@ class PairDigest:
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=32)
 
-    def add(self, pair: Pair) -> None:
-        """Take in the next pair as `FieldMap.pair` gives it."""
-        complexity = "" if pair.complexity is None else str(pair.complexity)
-        parts = [pair.id, pair.domain, complexity, pair.prompt, pair.fact, pair.hallucination]
-        for name in sorted(pair.extra):
-            text = said(pair.extra[name])
+    def add(self, item: Pair | LabelledText) -> None:
+        """Take in the next item as `FieldMap.item` gives it."""
+        if isinstance(item, LabelledText):
+            label = json.dumps(item.label)
+            parts = ["text", item.id, item.domain, label, item.group or "", item.prompt, item.completion]
+        else:
+            complexity = "" if item.complexity is None else str(item.complexity)
+            parts = [item.id, item.domain, complexity, item.prompt, item.fact, item.hallucination]
+        for name in sorted(item.extra):
+            text = said(item.extra[name])
             if text:
                 parts += [name, text]
         encoded = [part.encode() for part in parts]

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -18,24 +18,29 @@ from bluffscope.metrics import LOGPROB, METRICS
 from bluffscope.pairs.carried import FLOAT_TEXT, like_a_metric
 from bluffscope.pairs.paths import FieldError
 from bluffscope.pairs.record import Record, listed, quoted
+from bluffscope.pairs.spans import checked_spans
 from bluffscope.pairs.text_files import MAX_LINE_BYTES
-from bluffscope.records import VIEWS, Pair
+from bluffscope.records import VIEWS, LabelledText, Pair
 
 KEYS: Final = ("id", "domain", "complexity", "prompt", "fact", "hallucination")
 TEXTS: Final = ("prompt", "fact", "hallucination")
+LABELLED_KEYS: Final = ("id", "domain", "group", "prompt", "completion", "text", "label", "spans")
+"""Of a labelled text, which has a completion or is one text as a whole."""
 
 _RESULT_COLUMNS: Final = frozenset(
-    {"pair_id", "index", "group", "view", "layer", "feature", "activation"}
-    | {f"{view}_{column}" for view in VIEWS for column in ("tokens", "read_token")}
+    {"pair_id", "text_id", "index", "group", "view", "layer", "feature", "activation", "read_token"}
+    | {f"{view}_{column}" for view in (*VIEWS, "text") for column in ("tokens", "read_token")}
     | {metric.name for metric in LOGPROB.of_pair}
 )
 _OPEN: Final = {*LOGPROB.metrics, *(metric for metric in METRICS if metric.swept)}
 _METRIC_NAMES: Final = "|".join(f"{re.escape(metric.name)}{'.*' if metric in _OPEN else ''}" for metric in METRICS)
 _RESULT_PATTERN: Final = re.compile(rf"^l\d+_(prompt|fact|hall)_|^({_METRIC_NAMES})_(fact|hall|diff)$|^_", re.ASCII)
 
+_LABELLED_PATTERN: Final = re.compile(rf"^(l\d+_(prompt_)?)?({_METRIC_NAMES})$|^_", re.ASCII)
+
 
 class RowError(InputError):
-    """One record that is no pair: its place, what is wrong and what to do, in one line."""
+    """One record that is no pair (or labelled text): its place, what is wrong and what to do, in one line."""
 
     def __init__(self, message: str, index: int, pair_id: str | None) -> None:
         super().__init__(message)
@@ -45,18 +50,20 @@ class RowError(InputError):
         """The pair's id, or its position where the record gives none that can be read."""
 
     @classmethod
-    def of(cls, record: Record, index: int, error: FieldError, pair_id: str | None = None) -> RowError:
+    def of(
+        cls, record: Record, index: int, error: FieldError, item_id: str | None = None, kind: str = "pair"
+    ) -> RowError:
         """What is wrong with a record, with its place."""
-        known = "" if pair_id is None else f", id {quoted(pair_id)}"
-        return cls(f"{record.place} (pair {index}{known}): {error}", index, pair_id)
+        known = "" if item_id is None else f", id {quoted(item_id)}"
+        return cls(f"{record.place} ({kind} {index}{known}): {error}", index, item_id)
 
 
 @dataclass(frozen=True, slots=True)
 class FieldMap:
-    """Which field of a record gives each key of a pair."""
+    """Which field of a record gives each key of a pair, or of a labelled text."""
 
     names: Mapping[str, str]
-    """The field's name, by key of `KEYS`."""
+    """The field's name, by key of `KEYS` or `LABELLED_KEYS`."""
     mapped: frozenset[str]
     """The keys that the user named a field for: such a field must be there."""
     file_domains: bool
@@ -76,34 +83,60 @@ class FieldMap:
             key, equals, name = column.partition("=")
             if not equals or not name:
                 raise InputError(f"--columns {quoted(column)}: expected KEY=NAME, such as prompt=question")
-            if key not in KEYS:
-                raise InputError(f"--columns {quoted(column)}: unknown key {quoted(key)}; use one of {', '.join(KEYS)}")
+            if key not in (*KEYS, *LABELLED_KEYS):
+                known = ", ".join(dict.fromkeys((*KEYS, *LABELLED_KEYS)))
+                raise InputError(f"--columns {quoted(column)}: unknown key {quoted(key)}; use one of {known}")
             if key in given:
                 raise InputError(f"--columns {quoted(column)}: {key} is mapped twice; map it once")
             given[key] = name
         if file_domains and "domain" in given:
             raise InputError("--columns domain=... and --domain-from file contradict each other; give one of them")
-        return cls({key: given.get(key, key) for key in KEYS}, frozenset(given), file_domains, chat)
+        of_pair, of_text = given.keys() - set(LABELLED_KEYS), given.keys() - set(KEYS)
+        if of_pair and of_text:
+            raise InputError(
+                f"--columns {min(of_text)}=... and {min(of_pair)}=... contradict each other: a labelled text has no "
+                f"{min(of_pair)}; give one"
+            )
+        keys = LABELLED_KEYS if of_text else KEYS
+        return cls({key: given.get(key, key) for key in keys}, frozenset(given), file_domains, chat)
 
-    def pair(self, record: Record, index: int, file_domain: str, number: int) -> Pair:
-        """The pair that a record holds, checked; `extra` has its carried values, cleaned but not yet converted.
+    @property
+    def labelled(self) -> bool:
+        """Whether a record holds a labelled text rather than a pair."""
+        return "label" in self.names
+
+    @property
+    def kind(self) -> str:
+        """What a record holds, for messages."""
+        return "text" if self.labelled else "pair"
+
+    def of_labelled(self) -> FieldMap:
+        """The same for labelled texts."""
+        names = {key: self.names.get(key, key) for key in LABELLED_KEYS}
+        return replace(self, names=names, mapped=self.mapped & names.keys())
+
+    def item(self, record: Record, index: int, file_domain: str, number: int) -> Pair | LabelledText:
+        """The pair or labelled text of a record, checked; `extra` has its carried values, cleaned but not converted.
 
         Args:
-            record: of one pair.
-            index: its position among the pairs, from 0.
+            record: of one pair, or of one text whose label is true or false already.
+            index: its position among the pairs or texts, from 0.
             file_domain: the name of its file, without suffixes.
             number: its position among the records, from 0: the id of one that has none.
 
         Raises:
             RowError: A field is missing or of the wrong type, or a carried name belongs to the result.
         """
-        pair_id: str | None = None
+        item_id: str | None = None
         try:
-            pair_id = self._optional_text(record, "id")
+            item_id = self._optional_text(record, "id")
+            name, domain = str(number) if item_id is None else item_id, self._domain(record, file_domain)
+            if self.labelled:
+                return self._labelled(record, index, name, domain)
             return Pair(
                 index=index,
-                id=str(number) if pair_id is None else pair_id,
-                domain=self._domain(record, file_domain),
+                id=name,
+                domain=domain,
                 complexity=self._complexity(record),
                 prompt=self._text(record, "prompt"),
                 fact=self._text(record, "fact"),
@@ -111,13 +144,36 @@ class FieldMap:
                 extra=self._carried(record),
             )
         except FieldError as error:
-            raise RowError.of(record, index, error, pair_id) from error
+            raise RowError.of(record, index, error, item_id, self.kind) from error
+
+    def _labelled(self, record: Record, index: int, name: str, domain: str) -> LabelledText:
+        if self.names["text"] in record.fields:
+            prompt, completion = "", self._text(record, "text")
+        else:
+            prompt, completion = self._prompt(record), self._text(record, "completion")
+        spans = self._value(record, "spans")
+        of_text = {} if spans is None else {"spans": checked_spans(spans, completion, self.names["spans"])}
+        return LabelledText(
+            index=index,
+            id=name,
+            label=bool(record.fields[self.names["label"]]),
+            domain=domain,
+            group=self._optional_text(record, "group"),
+            prompt=prompt,
+            completion=completion,
+            extra=self._carried(record) | of_text,
+        )
+
+    def _prompt(self, record: Record) -> str:
+        """Of a labelled text: it need not have one."""
+        absent = self.names["prompt"] not in record.fields or self._value(record, "prompt") is None
+        return "" if absent else self._text(record, "prompt")
 
     def _value(self, record: Record, key: str) -> Any:
         """The field of a key; None where it is absent, null, not a number (NaN) or blank text."""
         name = self.names[key]
         if name not in record.fields:
-            if key in self.mapped or key in TEXTS:
+            if key in self.mapped or key in (*TEXTS, "completion"):
                 raise FieldError(
                     f"field {quoted(name)} is missing; the fields here are {listed(record.fields)}; "
                     f"name the right one with --columns {key}=NAME"
@@ -131,7 +187,7 @@ class FieldMap:
     def _text(self, record: Record, key: str) -> str:
         value = self._value(record, key)
         if value is None:
-            raise FieldError(f"field {quoted(self.names[key])} is empty; give it a text or drop the pair")
+            raise FieldError(f"field {quoted(self.names[key])} is empty; give it a text or drop the {self.kind}")
         if key == "prompt" and is_conversation(value):
             if not self.chat:
                 raise FieldError(
@@ -169,7 +225,7 @@ class FieldMap:
     def _carried(self, record: Record) -> dict[str, Any]:
         consumed = self.names.values()
         extra = {
-            name: _carried_value(value, _free_name(name))
+            name: _carried_value(value, _free_name(name, labelled=self.labelled))
             for name, value in record.fields.items()
             if name not in consumed
         }
@@ -209,9 +265,10 @@ def _sound(text: str, name: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _free_name(name: str) -> str:
+def _free_name(name: str, *, labelled: bool) -> str:
     _sound(name, name)
-    if name in _RESULT_COLUMNS or name in KEYS or _RESULT_PATTERN.search(name):
+    keys, pattern = (LABELLED_KEYS, _LABELLED_PATTERN) if labelled else (KEYS, _RESULT_PATTERN)
+    if name in _RESULT_COLUMNS or name in keys or pattern.search(name):
         raise FieldError(f"field {quoted(name)} has the name of a column of the results; rename or drop it")
     return name
 

@@ -14,7 +14,7 @@ import polars as pl
 from bluffscope.errors import InputError
 from bluffscope.pairs.carried import said
 from bluffscope.pairs.wordbag import folded
-from bluffscope.records import Pair
+from bluffscope.records import LabelledText, Pair
 
 CLOSED_PAIRS: Final = 10
 CLOSED_SHARE: Final = 0.05
@@ -108,15 +108,25 @@ class GroupBuilder:
         self._domains: dict[str, int] = {}
         self._domain = array("i")
         self._columns: dict[str, None] = {}
+        self.given = False
+        """Whether labelled texts have groups of their own, which are then what links them."""
 
-    def add_pair(self, pair: Pair) -> None:
-        """Take in the next pair of a source, its carried values as `FieldMap.pair` returns them."""
+    def add_item(self, item: Pair | LabelledText) -> None:
+        """Take in the next item of a source, its carried values as `FieldMap.item` returns them."""
+        labelled = isinstance(item, LabelledText)
+        if labelled:
+            own: dict[str, Any] = {"group": item.group}
+            texts = (item.prompt or None, item.completion, None)
+        else:
+            own, texts = {"complexity": item.complexity}, (item.prompt, item.fact, item.hallucination)
         value = None
         if self.by not in LINKS:
-            columns = {"domain": pair.domain, "complexity": pair.complexity, **pair.extra}
+            columns = {"domain": item.domain, **own, **item.extra}
             self._columns.update(dict.fromkeys(columns))
             value = said(columns.get(self.by)) or None
-        self.add(pair.id, pair.prompt, pair.fact, pair.hallucination, pair.domain, value)
+        elif self.by == "both" and labelled and item.group is not None:
+            value, self.given = item.group, True
+        self.add(item.id, *texts, item.domain, value, valued=labelled)
 
     def add(
         self,
@@ -126,13 +136,15 @@ class GroupBuilder:
         hallucination: str | None,
         domain: str = "all",
         value: str | None = None,
+        *,
+        valued: bool = False,
     ) -> None:
-        """Take in the next pair; its texts must be encodable as UTF-8, and None links nothing."""
+        """Take in the next pair (or text: a fact alone); texts must be encodable as UTF-8, and None links nothing."""
         self._ids.append(hash64(pair_id))
         for keys, text in ((self._prompts, prompt), (self._completions, fact), (self._completions, hallucination)):
             keys.append(self._key(None if text is None else normalised(text)))
         self._domain.append(self._domains.setdefault(domain, len(self._domains)))
-        if self.by not in LINKS:
+        if valued or self.by not in LINKS:
             self._values.append(self._key(value))
 
     def _key(self, text: str | None) -> int:
@@ -185,11 +197,11 @@ class GroupBuilder:
         ids = np.frombuffer(self._ids, dtype=np.uint64)
         pairs = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
         edges = [np.empty((2, 0), dtype=pairs.dtype)]
-        if self.by not in LINKS:
+        if self.given or self.by not in LINKS:
             edges.append(_neighbours(np.frombuffer(self._values, dtype=np.uint64), pairs))
-        if self.by in ("both", "prompt"):
+        if not self.given and self.by in ("both", "prompt"):
             edges.append(_neighbours(np.frombuffer(self._prompts, dtype=np.uint64), pairs))
-        if self.by in ("both", "completion"):
+        if not self.given and self.by in ("both", "completion"):
             completions = np.frombuffer(self._completions, dtype=np.uint64)
             linking = ~np.isin(completions, self.closed().keys if apart is None else [*self.closed().keys, *apart])
             edges.append(_neighbours(completions[linking], np.repeat(pairs, 2)[linking]))

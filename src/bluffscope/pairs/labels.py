@@ -29,7 +29,7 @@ _NUMBERS: Final = frozenset(
 )
 MAP_THEM: Final = (
     "map a column of true completions and one of false ones: --columns fact=NAME hallucination=NAME; "
-    "with one labelled answer a prompt there are no pairs"
+    "for one labelled answer a prompt, map --columns completion=NAME label=NAME (and --labels true=... false=...)"
 )
 """What to do about a column of labels."""
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from bluffscope.pairs.groups import GroupBuilder
-from bluffscope.records import Pair
+from bluffscope.records import LabelledText, Pair
 
 POOLED: Final = "pooled"
 FEWEST_CLUSTERS: Final = 10
@@ -60,24 +60,33 @@ class Links:
     chains: tuple[Chain, ...]
 
 
-def find_links(builder: GroupBuilder, groups: np.ndarray, pairs: Callable[[], Iterator[Pair]]) -> Links:
+def find_links(
+    builder: GroupBuilder,
+    groups: np.ndarray,
+    items: Callable[[], Iterator[Pair | LabelledText]],
+    labels: np.ndarray | None = None,
+) -> Links:
     """What is to be said of the pairs that a builder has taken in.
 
     Args:
         builder: their hashes and domains.
         groups: (pair,) number of each pair's group.
-        pairs: reads them again, for the texts that are named.
+        items: reads them again, for the texts that are named.
+        labels: (text,) whether each labelled text is true.
     """
     closed = builder.closed()
     numbers = closed.numbers(builder.completion_hashes)
     scopes = list(scopes_of(builder.domains, builder.domain))
     few = [Few(scope, len(np.unique(groups[rows])), len(rows)) for scope, rows in scopes]
     few = [found for found in few if found.clusters < FEWEST_CLUSTERS]
-    revealing = [scope for scope, rows in scopes if _gives_away(numbers[rows])]
+    if labels is None:
+        revealing = [scope for scope, rows in scopes if _gives_away(numbers[rows])]
+    else:
+        revealing = [scope for scope, rows in scopes if _labels_given_away(numbers[rows, 0], labels[rows])]
     chains = _chains(builder, groups, scopes) if builder.by in ("both", "completion") else []
     places = np.unique(numbers, return_index=True)[1][-len(closed.keys) :] if len(closed.keys) else []
     wanted = {int(place) for place in places} | {place for chain in chains for place in chain[3:]}
-    texts = _looked_up(pairs, wanted)
+    texts = _looked_up(items, wanted)
     answers = [(texts[int(place)][0], int(many)) for place, many in zip(places, closed.pairs, strict=True)]
     return Links(
         by=builder.by,
@@ -135,6 +144,18 @@ def _gives_away(numbers: np.ndarray) -> bool:
     return True
 
 
+def _labels_given_away(numbers: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether every text's completion is closed, and says by itself whether the text is true.
+
+    Args:
+        numbers: (text,) the closed completion that each is; -1 where it is open.
+        labels: (text,) whether it is true.
+    """
+    if (numbers < 0).any():
+        return False
+    return not set(numbers[labels].tolist()) & set(numbers[~labels].tolist())
+
+
 def _chains(
     builder: GroupBuilder, groups: np.ndarray, scopes: Sequence[tuple[str, np.ndarray]]
 ) -> list[tuple[str, int, int, int, int]]:
@@ -160,11 +181,12 @@ def _chains(
     return chains
 
 
-def _looked_up(pairs: Callable[[], Iterator[Pair]], places: set[int]) -> dict[int, tuple[str, str]]:
-    """Text and pair's id of each of these completions; a pair's fact is at twice its position, then comes the other."""
+def _looked_up(items: Callable[[], Iterator[Pair | LabelledText]], places: set[int]) -> dict[int, tuple[str, str]]:
+    """Text and item's id of each of these completions; an item's first is at twice its position, then the other."""
     found: dict[int, tuple[str, str]] = {}
-    for position, pair in zip(range(max(places, default=-1) // 2 + 1), pairs(), strict=False):
-        for side, text in enumerate((pair.fact, pair.hallucination)):
+    for position, item in zip(range(max(places, default=-1) // 2 + 1), items(), strict=False):
+        texts = (item.completion,) if isinstance(item, LabelledText) else (item.fact, item.hallucination)
+        for side, text in enumerate(texts):
             if 2 * position + side in places:
-                found[2 * position + side] = text, pair.id
+                found[2 * position + side] = text, item.id
     return found

@@ -6,52 +6,15 @@ put a `Layout` into `LAYOUTS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
 from bluffscope.errors import InputError
+from bluffscope.pairs.labelled_schemas import LABELLED_LAYOUTS
+from bluffscope.pairs.layout import GOLD, Fields, Layout, LeftOut, Values, named
 from bluffscope.pairs.record import listed, quoted
 
-Fields: TypeAlias = Mapping[str, Any]
-Values: TypeAlias = dict[str, Any]
-"""By key of a pair; fact and hallucination may be lists."""
 AUTO: Final = "auto"
-KEYS_SHOWN: Final = ("prompt", "fact", "hallucination", "domain", "id")
-"""What is told of where values come from, in this order."""
-_GOLD: Final = "questions with right answers only"
-_LABELLED: Final = "labelled texts"
-
-
-class LeftOut(Exception):  # noqa: N818 - no error
-    """A record from which no pair can be made, and why; it is counted."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One way in which a data set is laid out."""
-
-    schema: str
-    """The data set, as `--schema` names it."""
-    title: str
-    """What is meant, for people."""
-    needs: Mapping[str, type | None]
-    """The fields by which it is recognised, with the type of those that tell it from another layout."""
-    pairs: Callable[[Fields], Values] | None = None
-    """From a record's fields to the values of its pairs; None where there are none in it."""
-    took: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Where each value comes from, by key of a pair."""
-    used: Sequence[str] = ()
-    """Fields that are not carried through to the tables."""
-    holds: str = "pairs"
-    """What a record is."""
-
-    def fits(self, fields: Fields) -> bool:
-        """Whether a record has the fields."""
-        return all(
-            name in fields and (kind is None or fields[name] is None or isinstance(fields[name], kind))
-            for name, kind in self.needs.items()
-        )
 
 
 def layout_of(fields: Fields, schema: str = AUTO) -> Layout | None:
@@ -74,17 +37,14 @@ def check_schema(name: str) -> None:
         raise InputError(f"--schema {quoted(name)}: unknown; use {AUTO} or one of {', '.join(SCHEMAS)}")
 
 
-def not_pairs(layout: Layout) -> str:
-    """What to do with a source that holds no pairs: a sentence without its subject and full stop."""
-    if layout.holds == _GOLD:
+def not_read(layout: Layout) -> str:
+    """What to do with a source of which nothing is read: a sentence without its subject and full stop."""
+    if layout.holds == GOLD:
         return (
-            f"looks like {layout.title}: {_GOLD}, where pairs are needed; add a false answer to each record, then name "
-            "both: --columns prompt=NAME fact=NAME hallucination=NAME"
+            f"looks like {layout.title}: {GOLD}; add a false answer to each record, then name both: --columns "
+            "prompt=NAME fact=NAME hallucination=NAME"
         )
-    return (
-        f"looks like {layout.title}: {layout.holds}, where pairs are needed; put a true and a false text of the same "
-        "prompt into one record, then name both: --columns prompt=NAME fact=NAME hallucination=NAME"
-    )
+    return f"looks like {layout.title}: {layout.holds}; give the file of the texts, or the folder of both"
 
 
 def _truthfulqa_best(fields: Fields) -> Values:
@@ -128,12 +88,6 @@ def _truthfulqa_choice(fields: Fields) -> Values:
         "fact": [text for text, label in marked if label == 1],
         "hallucination": [text for text, label in marked if label == 0],
     }
-
-
-def _named(prompt: str, fact: str, hallucination: str, **more: str) -> Callable[[Fields], Values]:
-    """The values that stand in fields of their own."""
-    names = {"prompt": prompt, "fact": fact, "hallucination": hallucination, **more}
-    return lambda fields: {key: fields.get(name) for key, name in names.items()}
 
 
 def _counterfact(fields: Fields) -> Values:
@@ -210,6 +164,15 @@ def _turn(value: Any, role: str = "assistant") -> Any:
     return dict(messages)[role]
 
 
+def _boolq(fields: Fields) -> Values:
+    answer = fields["answer"]
+    if not isinstance(answer, bool):
+        raise LeftOut("no answer is given")
+    said = ("yes", "no") if answer else ("no", "yes")
+    question = f"{fields['passage']}\nQuestion: {fields['question']}?\nAnswer:"
+    return {"prompt": question, "fact": said[0], "hallucination": said[1]}
+
+
 _TRUTHFULQA = {"prompt": "Question", "domain": "Category"}
 _ANSWERS = ("Question", "Best Answer", "Best Incorrect Answer", "Correct Answers", "Incorrect Answers", "Category")
 _HALU = {"prompt": "question", "fact": "right_answer", "hallucination": "hallucinated_answer"}
@@ -256,12 +219,12 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
         "halueval",
         "HaluEval, question answering",
         dict.fromkeys(("question", "right_answer", "hallucinated_answer")),
-        _named(**_HALU),
+        named(**_HALU),
         _HALU,
         tuple(_HALU.values()),
     ),
     *(
-        Layout("halueval", f"HaluEval, {title}", dict.fromkeys(took.values()), _named(**took), took, (*took.values(),))
+        Layout("halueval", f"HaluEval, {title}", dict.fromkeys(took.values()), named(**took), took, (*took.values(),))
         for title, took in {
             "dialogue": {
                 **{"prompt": "dialogue_history", "fact": "right_response"},
@@ -293,7 +256,7 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
         "counterfact",
         "CounterFact, one prompt a row",
         dict.fromkeys(("prompt", "subject", "target_true", "target_false")),
-        _named("prompt", "target_true", "target_false", domain="relation_id"),
+        named(prompt="prompt", fact="target_true", hallucination="target_false", domain="relation_id"),
         {"prompt": "prompt", "fact": "target_true", "hallucination": "target_false", "domain": "relation_id"},
         ("prompt", "target_true", "target_false", "relation_id", "relation_prefix", "relation_suffix"),
     ),
@@ -353,30 +316,18 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
         {**_PREFERENCE, "prompt": "question"},
         ("question", "chosen", "rejected"),
     ),
-    *(
-        Layout(schema, title, dict.fromkeys(needs), holds=holds)
-        for schema, title, needs, holds in (
-            ("halueval", "HaluEval's answers to user queries", ("user_query", "chatgpt_response"), _LABELLED),
-            ("halueval", "HaluEval's samples of answers", ("question", "answer", "hallucination"), _LABELLED),
-            ("halueval", "HaluEval's samples of replies", ("dialogue_history", "response", "hallucination"), _LABELLED),
-            ("halueval", "HaluEval's samples of summaries", ("document", "summary", "hallucination"), _LABELLED),
-            ("popqa", "PopQA", ("question", "possible_answers"), _GOLD),
-            ("simpleqa", "SimpleQA", ("problem", "answer"), _GOLD),
-            ("fever", "FEVER", ("claim", "label"), _LABELLED),
-            ("ragtruth", "RAGTruth's responses", ("source_id", "response", "labels"), _LABELLED),
-            ("ragtruth", "RAGTruth's prompts", ("source_id", "source_info", "prompt"), "prompts of labelled texts"),
-            ("longfact", "LongFact with annotations", ("conversation", "annotations"), _LABELLED),
-            ("llmsknow", "LLMsKnow's answers", ("question", "model_answer", "automatic_correctness"), _LABELLED),
-            ("geometry-of-truth", "Geometry of Truth's statements", ("statement", "label"), _LABELLED),
-        )
+    Layout(
+        "boolq",
+        "BoolQ",
+        {"question": None, "passage": None, "answer": None},
+        _boolq,
+        {"prompt": "passage and question", "fact": "answer", "hallucination": "the other answer"},
+        ("question", "passage", "answer"),
     ),
-    Layout("triviaqa", "TriviaQA", {"question": None, "answer": dict}, holds=_GOLD),
-    Layout("boolq", "BoolQ", {"question": None, "passage": None, "answer": None}, holds=_LABELLED),
+    *LABELLED_LAYOUTS,
+    Layout("popqa", "PopQA", dict.fromkeys(("question", "possible_answers")), holds=GOLD),
+    Layout("simpleqa", "SimpleQA", dict.fromkeys(("problem", "answer")), holds=GOLD),
+    Layout("triviaqa", "TriviaQA", {"question": None, "answer": dict}, holds=GOLD),
 )
 """The first that fits a record is taken."""
 SCHEMAS: Final[tuple[str, ...]] = tuple(dict.fromkeys(layout.schema for layout in LAYOUTS))
-
-
-def fields_taken(layout: Layout, keys: Iterable[str]) -> str:
-    """Which value comes from where: `prompt from Question, fact from Best Answer`."""
-    return ", ".join(f"{key} from {layout.took[key]}" for key in keys if key in layout.took)

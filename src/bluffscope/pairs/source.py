@@ -1,4 +1,4 @@
-"""Where pairs come from: a file, a folder of files, a dataset of the hub, the benchmark; checked, then streamed."""
+"""Where pairs and labelled texts come from: files, a dataset of the hub, the benchmark; checked, then streamed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from bluffscope.pairs.paths import FieldError
 from bluffscope.pairs.readers import format_of, read_records, stem, suffixes
 from bluffscope.pairs.record import Record, quoted, shown
 from bluffscope.pairs.shapes import Shape, Shapes
-from bluffscope.records import Pair
+from bluffscope.records import PAIRS, PROMPTED, STATEMENTS, Arrangement, LabelledText, Pair
 
 BUNDLED: Final = "bluff200"
 LONGEST_NAME: Final = 60
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over all pairs found."""
+    """What one pass over all pairs or labelled texts found; where it says pairs, it means either."""
 
     count: int
     """Number of pairs, at least 1."""
@@ -49,6 +49,12 @@ class Scan:
     """Pairs of each domain, in first-seen order."""
     digest: str
     """64 hex digits: identity of the pairs in their order, whatever format they came in."""
+    arrangement: Arrangement = PAIRS
+    """What the items are: pairs, or labelled texts, all with a prompt or not."""
+    labels: tuple[int, int] = (0, 0)
+    """True and false texts."""
+    own_groups: bool = False
+    """Whether labelled texts have groups of their own: those are then the labels."""
 
 
 def open_source(options: DataOptions) -> Source:
@@ -109,7 +115,7 @@ def _safe_name(name: str) -> str:
 
 
 class Source:
-    """Pairs of a file, a folder or the benchmark: checked by `scan`, streamed by `pairs`."""
+    """Pairs or labelled texts of a file, a folder or the benchmark: checked by `scan`, streamed by `items`."""
 
     name: str
     """Short name for run folders: letters, digits, ".", "_" and "-" only."""
@@ -154,7 +160,25 @@ class Source:
         return self._found
 
     def pairs(self) -> Iterator[Pair]:
-        """The pairs in input order, index from 0, carried values of the types that `scan` found (it runs if need be).
+        """`items`, of a source of pairs.
+
+        Raises:
+            InputError: As `items`; or they are labelled texts.
+        """
+        for item in self.items():
+            if isinstance(item, LabelledText):
+                raise InputError(f"{shown(self._files[0])}: labelled texts, where pairs are needed")
+            yield item
+
+    def grouped(self) -> Iterator[tuple[Pair | LabelledText, str]]:
+        """`items`, each with the label of its group."""
+        scan = self.scan()
+        for item, label in zip(self.items(), scan.groups, strict=True):
+            own = item.group if scan.own_groups and isinstance(item, LabelledText) else None
+            yield item, label if own is None else own
+
+    def items(self) -> Iterator[Pair | LabelledText]:
+        """Items in input order, index from 0, carried values of the types that `scan` found (it runs if need be).
 
         Raises:
             InputError: As `scan`; or the files changed since.
@@ -162,11 +186,11 @@ class Source:
         scan = self.scan()
         self._refuse_change()
         count = 0
-        for record, pair in self._checked():
+        for record, item in self._checked():
             count += 1
             if count > scan.count:
                 raise self._changed()
-            yield _with_kinds(pair, record, scan)
+            yield _with_kinds(item, record, scan)
         if count != scan.count:
             raise self._changed()
         self._refuse_change()
@@ -175,10 +199,16 @@ class Source:
         """(pair,) number of each pair's group, and their links, where `scan` has found them."""
         return None if self._found is None else (self._found.groups.numbers(), self._found.links)
 
-    def rows(self) -> Iterator[tuple[str, Pair | RowError]]:
-        """Each record in input order: its place, and its pair or why it is none. For who wants every fault.
+    @property
+    def labelled(self) -> bool:
+        """Whether it holds labelled texts, as its options or its first record say."""
+        first = next(self._records(), None)
+        return first is not None and first[1].fields.labelled
 
-        Ids may repeat, and carried values are as `FieldMap.pair` returns them. Passes may be repeated.
+    def rows(self) -> Iterator[tuple[str, Pair | LabelledText | RowError]]:
+        """Each record in input order: its place, and its item or why it is none. For who wants every fault.
+
+        Ids may repeat, and carried values are as `FieldMap.item` returns them. Passes may be repeated.
 
         Raises:
             InputError: A file cannot be read as what its suffix says, or the files changed since the first pass.
@@ -187,7 +217,7 @@ class Source:
         self._refuse_change()
         readable = False
         for record, found in self._rows():
-            readable = readable or isinstance(found, Pair)
+            readable = readable or not isinstance(found, RowError)
             yield record.place, found
         if readable:
             self._warn()
@@ -202,61 +232,81 @@ class Source:
     def _scan(self) -> Scan:
         kinds, builder, digest = CarriedKinds(), GroupBuilder(self.cluster_by), PairDigest()
         domains: Counter[str] = Counter()
-        labels = LabelCount()
-        for record, pair in self._checked():
-            kinds.observe(pair.extra, textual=record.textual)
-            builder.add_pair(pair)
-            digest.add(pair)
-            domains[pair.domain] += 1
-            labels.add(pair.fact, pair.hallucination)
+        labels, truth, prompted = LabelCount(), bytearray(), True
+        for record, item in self._checked():
+            kinds.observe(item.extra, textual=record.textual)
+            builder.add_item(item)
+            digest.add(item)
+            domains[item.domain] += 1
+            if isinstance(item, LabelledText):
+                truth.append(item.label)
+                prompted = prompted and bool(item.prompt)
+            else:
+                labels.add(item.fact, item.hallucination)
+        if truth and labels.pairs:
+            raise InputError(f"{shown(self._files[0])}: pairs and labelled texts in one source; give them one by one")
         if (side := labels.side()) is not None:
             where, name = shown(self._files[0]), quoted(self._names[side])
             raise InputError(f"{where}: field {name} {labels.said(side)}")
         self._refuse_repeated_ids(builder.id_hashes)
         groups = builder.groups()
-        links = find_links(builder, groups.numbers(), self._again)
+        said = np.frombuffer(truth, dtype=bool) if truth else None
+        links = find_links(builder, groups.numbers(), self._again, said)
         self._warn()
-        return Scan(domains.total(), groups, links, kinds.columns(), dict(domains), digest.hexdigest())
+        return Scan(
+            count=domains.total(),
+            groups=groups,
+            links=links,
+            carried=kinds.columns(),
+            domains=dict(domains),
+            digest=digest.hexdigest(),
+            arrangement=PAIRS if said is None else PROMPTED if prompted else STATEMENTS,
+            labels=(0, 0) if said is None else (int(said.sum()), int((~said).sum())),
+            own_groups=builder.given,
+        )
 
-    def _checked(self) -> Iterator[tuple[Record, Pair]]:
+    def _checked(self) -> Iterator[tuple[Record, Pair | LabelledText]]:
         for record, found in self._rows():
             if isinstance(found, RowError):
                 raise found
             yield record, found
 
-    def _rows(self) -> Iterator[tuple[Record, Pair | RowError]]:
-        """Each pair, or why it is none, with its record; as many as the limit allows."""
+    def _rows(self) -> Iterator[tuple[Record, Pair | LabelledText | RowError]]:
+        """Each item, or why it is none, with its record; as many as the limit allows."""
         left_out = self._left_out = Counter[str]()
         any_row = False
         for row in islice(self._all_rows(left_out), self._limit):
             any_row = True
             yield row
         if not any_row:
-            raise InputError(f"{shown(self._files[0])}: no pair in it: {_counted(left_out)}")
+            raise InputError(f"{shown(self._files[0])}: nothing in it to measure: {_counted(left_out)}")
 
-    def _all_rows(self, left_out: Counter[str]) -> Iterator[tuple[Record, Pair | RowError]]:
+    def _all_rows(self, left_out: Counter[str]) -> Iterator[tuple[Record, Pair | LabelledText | RowError]]:
         index = 0
         for number, (file, shape, record) in enumerate(self._records()):
             try:
                 made = shape.records(record, number, left_out)
             except FieldError as error:
-                yield record, RowError.of(record, index, error)
+                yield record, RowError.of(record, index, error, kind=shape.fields.kind)
                 index += 1
                 continue
             for each in made:
                 try:
-                    found = shape.fields.pair(each, index, stem(file), number)
+                    found = shape.fields.item(each, index, stem(file), number)
                 except RowError as error:
                     found = error
                 yield each, found
                 index += 1
 
     def _records(self) -> Iterator[tuple[Path, Shape, Record]]:
+        alone = len(self._files) == 1
         for file in self._files:
             shape = None
             for record in read_records(file, self._tell):
                 if shape is None:
-                    shape = self._shapes.of(record, self._tell)
+                    shape = self._shapes.of(record, file, self._tell, alone=alone)
+                    if shape is None:
+                        break
                     self._names = shape.fields.names
                 yield file, shape, record
 
@@ -274,9 +324,9 @@ class Source:
             self._tell(left_out)
         self._notes = dict.fromkeys(self._notes, True)
 
-    def _again(self) -> Iterator[Pair]:
+    def _again(self) -> Iterator[Pair | LabelledText]:
         self._refuse_change()
-        yield from (pair for _, pair in self._checked())
+        yield from (item for _, item in self._checked())
         self._refuse_change()
 
     def _refuse_repeated_ids(self, hashes: np.ndarray) -> None:
@@ -286,14 +336,15 @@ class Source:
             return
         # Hashes may agree by chance: the files are read again and the ids themselves compared.
         seen: dict[str, str] = {}
-        for record, pair in self._checked():
-            if hash64(pair.id) in repeated:
-                if pair.id in seen:
+        for record, item in self._checked():
+            if hash64(item.id) in repeated:
+                kind = "text" if isinstance(item, LabelledText) else "pair"
+                if item.id in seen:
                     raise InputError(
-                        f"{record.place} (pair {pair.index}): id {quoted(pair.id)} is taken by {seen[pair.id]}; "
-                        "give each pair an id of its own (one without gets its row number)"
+                        f"{record.place} ({kind} {item.index}): id {quoted(item.id)} is taken by {seen[item.id]}; "
+                        f"give each {kind} an id of its own (one without gets its row number)"
                     )
-                seen[pair.id] = f"{record.place} (pair {pair.index})"
+                seen[item.id] = f"{record.place} ({kind} {item.index})"
 
     def _refuse_change(self) -> None:
         if self._stamp() != self._stamps:
@@ -319,8 +370,10 @@ def _counted(reasons: Counter[str]) -> str:
     return "; ".join(f"{number:,} x {reason}" for reason, number in reasons.most_common())
 
 
-def _with_kinds(pair: Pair, record: Record, scan: Scan) -> Pair:
+def _with_kinds(item: Pair | LabelledText, record: Record, scan: Scan) -> Pair | LabelledText:
+    if isinstance(item, LabelledText):
+        item = replace(item, arrangement=scan.arrangement)
     try:
-        return converted(pair, scan.carried)
+        return converted(item, scan.carried)
     except (ValueError, KeyError) as error:  # only where the file changed after the scan
         raise InputError(f"{record.place}: the data changed while it was in use; start again") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from bluffscope.errors import PairError
 from bluffscope.host.float64_guard import own_settings
 from bluffscope.pipeline.shard_rows import ShardRows
 from bluffscope.pipeline.worker import Advance, Parts, RunWorker
-from bluffscope.records import VIEWS, Pair, Shard
+from bluffscope.records import Item, Shard
 from bluffscope.reference import analyses as reference
 from bluffscope.reference.analyses import Counts, ReferenceOptions, Subject
 
@@ -60,7 +59,7 @@ class BaselineWorker(RunWorker):
         passes = [(name,) for name in self.analyses] if self.separate else [tuple(self.analyses)]
         for number, names in enumerate(passes):
             parts = self._parts()
-            for pair in cast(Sequence[Pair], prepared.items):
+            for pair in prepared.items:
                 self._measure_pair(rows, parts, pair, names, keep=number == 0)
                 if number == len(passes) - 1:
                     advance(1)
@@ -77,7 +76,7 @@ class BaselineWorker(RunWorker):
             gc.collect()  # the last one may hang in cycles: two would not fit into memory
             return self.load()
 
-    def _measure_pair(self, rows: ShardRows, parts: Parts, pair: Pair, names: Sequence[str], *, keep: bool) -> None:
+    def _measure_pair(self, rows: ShardRows, parts: Parts, pair: Item, names: Sequence[str], *, keep: bool) -> None:
         """Some analyses of a pair; with `keep`, its features go into the table too."""
         try:
             saes = {layer: coder.sae for layer, coder in parts.coders.items()}
@@ -100,9 +99,9 @@ class BaselineWorker(RunWorker):
         if not subject.saes:
             self._keep_bare(rows, subject)
         for layer in subject.saes:
-            for number, view in enumerate(VIEWS):
+            for number, view in enumerate(subject.views):
                 reading = subject.readings.get((layer, view)) or subject.read(view, [layer])[layer]
-                index = np.full(len(reading.a), subject.pair.index)
+                index = np.full(len(reading.a), subject.item.index)
                 views = np.full(len(reading.a), number)
                 active = reading.a > 0
                 counts, features = active.sum(1), np.nonzero(active)[1]
@@ -113,8 +112,8 @@ class BaselineWorker(RunWorker):
 
     def _keep_bare(self, rows: ShardRows, subject: Subject) -> None:
         """The residuals of layers without SAEs, where they are asked for."""
-        for number, view in enumerate(VIEWS if self.loaded.config.output.keep_residuals else ()):
+        for number, view in enumerate(subject.views if self.loaded.config.output.keep_residuals else ()):
             token = np.array(subject.texts[view].reads)
-            index, views = np.full(len(token), subject.pair.index), np.full(len(token), number)
+            index, views = np.full(len(token), subject.item.index), np.full(len(token), number)
             for layer, residual in subject.residuals(view, self.options.layers).items():
                 rows.add_residuals(index, views, layer, token, residual[token].cpu().float().numpy())

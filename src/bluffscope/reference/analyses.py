@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from bluffscope.errors import InputError, PairError
 from bluffscope.host.noise import unit_noise
-from bluffscope.records import VIEWS, Pair, View
+from bluffscope.records import Item, View
 from bluffscope.reference import geometry as maths
 from bluffscope.reference.geometry import Geometry, mean
 from bluffscope.reference.model import Counts, ReferenceOptions, Text, forward, logits, tokenise, width_at
@@ -38,7 +38,6 @@ SAE: TypeAlias = Any
 
 Row = dict[str, float | int | str | None]
 """Column name to value; None is undefined."""
-COMPLETIONS: tuple[View, View] = ("fact", "hall")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +58,9 @@ Readings = Mapping[View, Mapping[int, Reading]]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One pair and all that an analysis of it needs; made by `prepare`."""
+    """One pair or labelled text and all that an analysis of it needs; made by `prepare`."""
 
-    pair: Pair
+    item: Item
     texts: Mapping[View, Text]
     model: torch.nn.Module
     saes: Mapping[int, SAE]
@@ -71,6 +70,20 @@ class Subject:
     """Geometry of each layer and view that was decomposed already, one for each read."""
     readings: dict[tuple[int, View], Reading] = field(default_factory=dict)
     """The last reading of each layer and view: for the record, never used in place of another."""
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """All its texts: prompt, fact and hallucination of a pair."""
+        return self.item.arrangement.views
+
+    @property
+    def completions(self) -> tuple[View, ...]:
+        """All but the prompt."""
+        return self.item.arrangement.completions
+
+    def at(self, layer: int, view: View, values: Mapping[str, float | int | str | None]) -> Row:
+        """Values of one layer and view by the names of their columns."""
+        return {self.item.arrangement.at_layer(layer, view, name): value for name, value in values.items()}
 
     def read(self, view: View, layers: Iterable[int]) -> dict[int, Reading]:
         """One forward of one text; its residuals at these layers, encoded and decoded."""
@@ -96,7 +109,7 @@ class Subject:
         found = forward(self.model, self.texts[view], names, self.counts)
         for layer, residual in found.items():
             if not bool(torch.isfinite(residual[self.texts[view].reads]).all()):
-                raise PairError(f"pair {self.pair.id}: the {view} text's activation at layer {layer} is not finite")
+                raise PairError(f"pair {self.item.id}: the {view} text's activation at layer {layer} is not finite")
             if layer in self.saes and not names[layer].endswith("z") and _centres(self.model, self.saes[layer]):
                 found[layer] = residual - residual.mean(dim=1, keepdim=True)
         return found
@@ -136,7 +149,7 @@ def _centres(model: torch.nn.Module, sae: SAE) -> bool:
 
 
 def analyse(
-    pairs: Iterable[Pair],
+    pairs: Iterable[Item],
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     saes: Mapping[int, SAE],
@@ -148,7 +161,7 @@ def analyse(
 
 
 def analyse_pair(
-    pair: Pair,
+    pair: Item,
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     saes: Mapping[int, SAE],
@@ -175,13 +188,14 @@ def analyse_pair(
         PairError: This pair cannot be measured: no tokens, longer than the context, or a non-finite residual.
     """
     subject = prepare(pair, model, tokenizer, saes, options, counts)
-    return {"pair_id": pair.id, **token_columns(subject), **all_analyses(subject)}
+    return {pair.arrangement.key: pair.id, **token_columns(subject), **all_analyses(subject)}
 
 
 def token_columns(subject: Subject) -> Row:
     """Token counts and the tokens read."""
-    row: Row = {f"{view}_tokens": subject.texts[view].tokens for view in VIEWS}
-    return row | {f"{view}_read_token": subject.texts[view].read_token for view in VIEWS}
+    name, texts = subject.item.arrangement.of_view, subject.texts
+    row: Row = {f"{view}_tokens": texts[view].tokens for view in subject.views}
+    return row | {name(view, "read_token"): texts[view].read_token for view in subject.views}
 
 
 def all_analyses(subject: Subject) -> Row:
@@ -189,9 +203,13 @@ def all_analyses(subject: Subject) -> Row:
     asked = {"trajectory": subject.options.trajectory, "logprob": subject.options.logprob}
     if not subject.saes:
         return {column: value for name, on in asked.items() if on for column, value in ANALYSES[name](subject).items()}
-    prompt: Readings = {"prompt": subject.read("prompt", subject.options.layers)}
-    row = layer_sensitivity(subject, prompt) | semantic_misalignment(subject, prompt)
-    once: Readings = {view: subject.read(view, [subject.options.layers[0]]) for view in COMPLETIONS}
+    prompt: Readings = {}
+    if "prompt" in subject.views:
+        prompt = {"prompt": subject.read("prompt", subject.options.layers)}
+    row = layer_sensitivity(subject, prompt)
+    if prompt:
+        row |= semantic_misalignment(subject, prompt)
+    once: Readings = {view: subject.read(view, [subject.options.layers[0]]) for view in subject.completions}
     row |= stability(subject, once) | entropy(subject, once)
     for name, analysis in ANALYSES.items():
         if analysis not in _SHARING and asked.get(name, True):
@@ -200,7 +218,7 @@ def all_analyses(subject: Subject) -> Row:
 
 
 def prepare(
-    pair: Pair,
+    pair: Item,
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     saes: Mapping[int, SAE],
@@ -227,19 +245,19 @@ def prepare(
     if context is not None and longest > context:
         raise PairError(f"pair {pair.id}: {longest} tokens are more than the model's context of {context}")
     counts = Counts() if counts is None else counts
-    return Subject(pair=pair, texts=texts, model=model, saes=saes, options=options, counts=counts)
+    return Subject(item=pair, texts=texts, model=model, saes=saes, options=options, counts=counts)
 
 
 def layer_sensitivity(subject: Subject, prompt: Readings | None = None) -> Row:
     """Analysis 1, every layer and view: a forward for each; `prompt` readings of all layers spare the prompt's own."""
     row: Row = {}
     for layer in subject.options.layers:
-        for view in VIEWS:
+        for view in subject.views:
             given = None if prompt is None else prompt.get(view)
             reading = subject.read(view, [layer])[layer] if given is None else given[layer]
             shapes = subject.geometry(layer, view, reading)
             values = maths.layer_metrics(reading.x.double().cpu().numpy(), reading.y, reading.a, shapes)
-            row |= {f"l{layer}_{view}_{name}": value for name, value in values.items()}
+            row |= subject.at(layer, view, values)
     return row
 
 
@@ -252,7 +270,7 @@ def semantic_misalignment(subject: Subject, prompt: Readings | None = None) -> R
     row: Row = {}
     drift: dict[View, float | None] = {}
     twist: dict[View, float | None] = {}
-    for view in COMPLETIONS:
+    for view in subject.completions:
         reading = subject.read(view, [first])[first]
         centroids = [maths.centroid(*subject.active(first, a)) for a in reading.a]
         shapes = subject.geometry(first, view, reading)
@@ -265,12 +283,14 @@ def semantic_misalignment(subject: Subject, prompt: Readings | None = None) -> R
 def stability(subject: Subject, readings: Readings | None = None) -> Row:
     """Analysis 3, at the first layer, for `noise_std` and each s of the sweep; `readings` of fact and hall if made."""
     first = subject.options.layers[0]
-    readings = readings or {view: subject.read(view, [first]) for view in COMPLETIONS}
+    readings = readings or {view: subject.read(view, [first]) for view in subject.completions}
     names = {"stability": subject.options.noise_std}
     names |= {f"stability_s{s:g}": s for s in subject.options.noise_sweep}
     row: Row = {}
     for name, s in names.items():
-        row |= _compared(name, {view: _stability(subject, view, readings[view][first], s) for view in COMPLETIONS})
+        row |= _compared(
+            name, {view: _stability(subject, view, readings[view][first], s) for view in subject.completions}
+        )
     return row
 
 
@@ -287,7 +307,7 @@ def _stability(subject: Subject, view: View, reading: Reading, s: float) -> floa
     clean = [maths.top_features(a) for a in reading.a]
     similarities: list[list[float | None]] = [[] for _ in clean]
     for draw in range(options.noise_draws):
-        noise = unit_noise(options.seed, subject.pair.id, view, layer, draw, tokens=x.shape[0], d_model=x.shape[1])
+        noise = unit_noise(options.seed, subject.item.id, view, layer, draw, tokens=x.shape[0], d_model=x.shape[1])
         with torch.no_grad(), subject.counts.stopwatch.stage("sae"):
             noisy = sae.encode(reading.x + torch.from_numpy(scale * noise).to(reading.x)).double().cpu().numpy()
         subject.counts.encodes += 1
@@ -299,10 +319,13 @@ def _stability(subject: Subject, view: View, reading: Reading, s: float) -> floa
 def entropy(subject: Subject, readings: Readings | None = None) -> Row:
     """Analysis 4, at the first layer: entropy of the largest magnitudes; `readings` of fact and hall if made."""
     first = subject.options.layers[0]
-    readings = readings or {view: subject.read(view, [first]) for view in COMPLETIONS}
+    readings = readings or {view: subject.read(view, [first]) for view in subject.completions}
     return _compared(
         "entropy",
-        {view: mean(maths.magnitude_entropy(a[a > 0]) for a in readings[view][first].a) for view in COMPLETIONS},
+        {
+            view: mean(maths.magnitude_entropy(a[a > 0]) for a in readings[view][first].a)
+            for view in subject.completions
+        },
     )
 
 
@@ -313,12 +336,12 @@ def cross_layer(subject: Subject) -> Row:
     place. Consistency is None where the dictionaries have different widths.
     """
     layers = subject.options.layers
-    consistency: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
-    alignment: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
+    consistency: dict[View, float | None] = dict.fromkeys(subject.completions)
+    alignment: dict[View, float | None] = dict.fromkeys(subject.completions)
     if len(layers) > 1:
         middle, last = (layers[len(layers) // 2] if len(layers) > 2 else layers[0]), layers[-1]
         same_width = subject.saes[middle].W_dec.shape[0] == subject.saes[last].W_dec.shape[0]
-        for view in COMPLETIONS:
+        for view in subject.completions:
             readings = subject.read(view, [middle, last])
             here, there = readings[middle], readings[last]
             if same_width:
@@ -334,9 +357,9 @@ def logprob(subject: Subject) -> Row:
     A completion's tokens are those after the longest token prefix its text shares with the prompt. None where its first
     token is the first of the text: nothing predicts it.
     """
-    sums: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
-    means: dict[View, float | None] = dict.fromkeys(COMPLETIONS)
-    for view in COMPLETIONS:
+    sums: dict[View, float | None] = dict.fromkeys(subject.completions)
+    means: dict[View, float | None] = dict.fromkeys(subject.completions)
+    for view in subject.completions:
         text = subject.texts[view]
         first = text.own.start
         if first == 0:
@@ -347,15 +370,19 @@ def logprob(subject: Subject) -> Row:
             predicted = torch.log_softmax(predictions[position - 1], dim=0)
             total += float(predicted[text.ids[position]])
         if not np.isfinite(total):
-            raise PairError(f"pair {subject.pair.id}: the log-probability of the {view} completion is not finite")
+            raise PairError(f"pair {subject.item.id}: the log-probability of the {view} completion is not finite")
         sums[view], means[view] = total, total / text.tokens
+    row = _compared("logprob", sums) | _compared("logprob_per_token", means)
+    if len(sums) == 1:
+        return row
     fact, hall = sums["fact"], sums["hall"]
-    knows = None if fact is None or hall is None else fact > hall
-    return _compared("logprob", sums) | _compared("logprob_per_token", means) | {"knows": knows}
+    return row | {"knows": None if fact is None or hall is None else fact > hall}
 
 
 def _compared(name: str, values: Mapping[View, float | None]) -> Row:
-    """Columns of fact, hall and diff = hall - fact; diff is None where either is."""
+    """Columns of fact, hall and diff = hall - fact, None where either is; of an only completion its value."""
+    if len(values) == 1:
+        return {name: next(iter(values.values()))}
     fact, hall = values["fact"], values["hall"]
     diff = None if fact is None or hall is None else hall - fact
     return {f"{name}_fact": fact, f"{name}_hall": hall, f"{name}_diff": diff}
@@ -364,16 +391,18 @@ def _compared(name: str, values: Mapping[View, float | None]) -> Row:
 def trajectory(subject: Subject) -> Row:
     """Analysis 6, every layer: a forward of each view, one of each completion, and one of it from each layer."""
     row: Row = {}
-    residuals = {view: subject.residuals(view, subject.options.layers) for view in VIEWS}
-    through = {view: lens(subject.model, subject.texts[view], residuals[view], subject.counts) for view in COMPLETIONS}
+    residuals = {view: subject.residuals(view, subject.options.layers) for view in subject.views}
+    through = {
+        view: lens(subject.model, subject.texts[view], residuals[view], subject.counts) for view in subject.completions
+    }
     for layer in subject.options.layers:
         reads: dict[View, np.ndarray] = {
-            view: residuals[view][layer][subject.texts[view].reads].double().cpu().numpy() for view in VIEWS
+            view: residuals[view][layer][subject.texts[view].reads].double().cpu().numpy() for view in subject.views
         }
-        for view, values in at_reads(reads, COMPLETIONS).items():
-            row |= {f"l{layer}_{view}_{name}": value for name, value in values.items()}
-        for view in COMPLETIONS:
-            row |= {f"l{layer}_{view}_{name}": value for name, value in through[view][layer].items()}
+        for view, values in at_reads(reads, subject.completions).items():
+            row |= subject.at(layer, view, values)
+        for view in subject.completions:
+            row |= subject.at(layer, view, through[view][layer])
     return row
 
 

@@ -19,7 +19,7 @@ from bluffscope.errors import InputError, PairError
 from bluffscope.host.chat import Chat, messages_of
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.host.stopwatch import Stopwatch
-from bluffscope.records import AUTO_JOIN, VIEWS, Pair, View
+from bluffscope.records import AUTO_JOIN, Item, View
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -118,7 +118,7 @@ class Text:
         return range(stop - self.tokens, stop)
 
 
-def tokenise(pair: Pair, tokenizer: PreTrainedTokenizerBase, options: ReferenceOptions) -> dict[View, Text]:
+def tokenise(pair: Item, tokenizer: PreTrainedTokenizerBase, options: ReferenceOptions) -> dict[View, Text]:
     """Token ids and reads of the three views.
 
     The whole text of a view is tokenised at once, so tokens may merge across the border of prompt and completion, and
@@ -131,39 +131,48 @@ def tokenise(pair: Pair, tokenizer: PreTrainedTokenizerBase, options: ReferenceO
     if options.chat is not None:
         return _chat(pair, tokenizer, options, options.chat)
     bos: list[Any] = [tokenizer.bos_token_id] if options.prepend_bos and tokenizer.bos_token_id is not None else []
+    prompt, whole = pair.texts(options.join)
+    views = pair.arrangement.views
+    given: dict[View, str] = {"prompt": prompt, **dict(zip(pair.arrangement.completions, whole, strict=True))}
     ids: dict[View, list[int]] = {}
-    for view in VIEWS:
-        encoded: Any = tokenizer(pair.text(view, options.join), add_special_tokens=False, split_special_tokens=True)
+    for view, text in given.items():
+        encoded: Any = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         ids[view] = list(encoded["input_ids"])
-        if not ids[view]:
+        if not ids[view] and view in views:
             raise PairError(f"pair {pair.id}: the {view} text has no tokens")
     texts: dict[View, Text] = {}
-    for view in VIEWS:
-        other: View = "hall" if view == "fact" else "fact"
+    for view in views:
+        other = _other(view)
         shared = 0 if view == "prompt" else _shared(ids[view], ids["prompt"])
         if shared == len(ids[view]):
             raise PairError(f"pair {pair.id}: the {view} completion adds no token to the prompt")
         own = range(shared, len(ids[view]))
-        reads = _reads(options.position, own, ids[view], ids[other]) if view != "prompt" else [own[-1]]
+        reads = _reads(options.position, own, ids[view], ids.get(other, [])) if view != "prompt" else [own[-1]]
         if not reads:
             raise PairError(f"pair {pair.id}: the {view} text ends before it differs from the {other} text")
         texts[view] = _text(tokenizer, bos + ids[view], [len(bos) + i for i in reads], len(own))
     return texts
 
 
-def _chat(pair: Pair, tokenizer: PreTrainedTokenizerBase, options: ReferenceOptions, chat: Chat) -> dict[View, Text]:
+def _other(view: View) -> View:
+    """The other completion of a pair."""
+    return "hall" if view == "fact" else "fact"
+
+
+def _chat(pair: Item, tokenizer: PreTrainedTokenizerBase, options: ReferenceOptions, chat: Chat) -> dict[View, Text]:
     """`tokenise` of a conversation: the tokenizer's own template, then the completion's tokens."""
-    asked: list[Any] = messages_of(pair.prompt) or [{"role": "user", "content": pair.prompt}]
+    prompt, whole = pair.texts("")
+    asked: list[Any] = messages_of(prompt) or [{"role": "user", "content": prompt}]
     if chat.system is not None and asked[0]["role"] != "system":
         asked = [{"role": "system", "content": chat.system}, *asked]
     if any(chat.forged(message["content"]) for message in asked):
-        opening = chat.openings([pair.prompt])[pair.prompt]  # which tokens those are is a definition
+        opening = chat.openings([prompt])[prompt]  # which tokens those are is a definition
     else:
         made: Any = tokenizer.apply_chat_template(asked, add_generation_prompt=True, enable_thinking=False)
         opening = list(made["input_ids"])
     said: dict[View, list[int]] = {}
-    words: dict[View, str] = {"fact": pair.fact, "hall": pair.hallucination}
-    for view, text in words.items():
+    for view, joined in zip(pair.arrangement.completions, whole, strict=True):
+        text = joined[len(prompt) :]
         encoded: Any = tokenizer(text.lstrip(" "), add_special_tokens=False, split_special_tokens=True)
         said[view] = list(encoded["input_ids"])
         if not said[view]:
@@ -172,7 +181,7 @@ def _chat(pair: Pair, tokenizer: PreTrainedTokenizerBase, options: ReferenceOpti
     texts: dict[View, Text] = {"prompt": _text(tokenizer, opening, [len(opening) - 1], len(opening) - first)}
     for view, ids in said.items():
         own = range(len(opening), len(opening) + len(ids))
-        whole, others = opening + ids, opening + said["hall" if view == "fact" else "fact"]
+        whole, others = opening + ids, opening + said.get(_other(view), [])
         if options.position == "end-of-turn":
             texts[view] = replace(_text(tokenizer, [*whole, chat.end_of_turn], [len(whole)], len(ids)), closing=1)
             continue

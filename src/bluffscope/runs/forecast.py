@@ -141,7 +141,7 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     footprint = run_footprint(planned.shape, device, config.measure)
     engine = sized(config.engine, device, footprint, None if gpu is None else int(gpu.memory))
     config = replace(config, engine=engine)
-    shards = cut_shards(zip(source.pairs(), scan.groups, strict=True), engine.shard_pairs)
+    shards = cut_shards(source.grouped(), engine.shard_pairs, scan.arrangement)
     sample = _spread(shards, ceil(scan.count / engine.shard_pairs), engine.shard_pairs)
     work = _count(sample, scan.count, planned.shape, config, batch_limits(engine, planned.shape, planned.lengths))
     dtype: torch.dtype = getattr(torch, planned.dtype)

@@ -54,7 +54,7 @@ def slow_hints(config: RunConfig, seconds: float, marks: Sequence[str], computed
 
 def noise_hints(config: RunConfig, metrics: pl.DataFrame) -> list[str]:
     """A line where noise in activation units is so small beside the residuals that every text is stable."""
-    columns = [name for name in ("stability_fact", "stability_hall") if name in metrics.columns]
+    columns = [name for name in ("stability_fact", "stability_hall", "stability") if name in metrics.columns]
     measure = config.measure
     if measure.noise_mode == "relative" or not columns:
         return []

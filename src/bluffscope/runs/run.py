@@ -30,7 +30,7 @@ from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pipeline.build import NOTHING, ColumnsOf
 from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.worker import Loaded
-from bluffscope.records import Shard
+from bluffscope.records import PAIRS, Arrangement, Shard
 from bluffscope.runs.hints import noise_hints, slow_hints
 from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
 from bluffscope.runs.log import RunLog, logging_to
@@ -167,7 +167,7 @@ def run(
             source = open_source(config.data)
             scan = source.scan()
         config = resolved(replace(config, data=replace(config.data, data=source.location)))
-        analyses = possible(config, analyses, added)
+        analyses = possible(config, analyses, added, scan.arrangement)
         everything = (*analyses, *(Analysis(item.title, item) for item in added))
         columns_of = _columns(config, scan, analyses, added)
         crew = held.enter_context(crew_of(config, everything, columns_of, clock.stopwatch, given))
@@ -182,15 +182,24 @@ def run(
 
 
 def possible(
-    config: RunConfig, analyses: tuple[Analysis, ...], added: tuple[UserAnalysis, ...]
+    config: RunConfig,
+    analyses: tuple[Analysis, ...],
+    added: tuple[UserAnalysis, ...],
+    arrangement: Arrangement = PAIRS,
 ) -> tuple[Analysis, ...]:
-    """The analyses that a run makes: those that its options ask for too, and without SAEs only those that need none.
+    """The analyses that a run makes: those that its options ask for too, without SAEs only those that need none.
+
+    Of texts without prompts, nothing is compared with a prompt; and nothing is read where the texts of a pair part.
 
     Raises:
         InputError: one that was chosen cannot be made, or nothing is left to measure.
     """
     asked = {TRAJECTORY: config.measure.trajectory == "on", LOGPROB: config.measure.logprob}
     analyses = (*analyses, *(analysis for analysis, on in asked.items() if on and analysis not in analyses))
+    if arrangement != PAIRS and config.measure.position == "divergence":
+        raise InputError("--position divergence: labelled texts part from no other; use last or first-completion")
+    if "prompt" not in arrangement.views:
+        analyses = tuple(analysis for analysis in analyses if not analysis.needs_prompt)
     if config.model.has_saes:
         return analyses
     needing = [analysis for analysis in analyses if analysis.needs_sae]
@@ -260,7 +269,15 @@ def _finish(
             with stopwatch.stage("write"):
                 count = -(-session.scan.count // config.engine.shard_pairs)
                 metadata = table_metadata(config, session.identity)
-                merged = merge(folder, count, session.loaded.columns, metadata, config.output.keep_residuals, check)
+                merged = merge(
+                    folder,
+                    count,
+                    session.loaded.columns,
+                    metadata,
+                    config.output.keep_residuals,
+                    check,
+                    session.scan.arrangement,
+                )
                 _log_quarantine(folder)
     measured = Run(folder.path)
     hints += noise_hints(config, measured.metrics)
@@ -363,6 +380,7 @@ def _columns(
         added=added,
         sweep=config.measure.noise_sweep,
         carried=tuple((column.name, column.kind) for column in scan.carried),
+        arrangement=scan.arrangement,
         analyses=tuple(analysis.name for analysis in analyses),
     )
 
@@ -372,5 +390,6 @@ def _columns_at(layers: tuple[int, ...], *, added: tuple[UserAnalysis, ...], **o
 
 
 def _log_quarantine(folder: RunFolder) -> None:
-    for row in Run(folder.path).quarantine.iter_rows(named=True):
-        folder.log("error", row["reason"], [row["pair_id"]])
+    run = Run(folder.path)
+    for row in run.quarantine.iter_rows(named=True):
+        folder.log("error", row["reason"], [row[run.key]])

@@ -45,8 +45,7 @@ class Session:
 
     def shards(self) -> Iterator[Shard]:
         """All shards of the input."""
-        pairs = zip(self.source.pairs(), self.scan.groups, strict=True)
-        return cut_shards(pairs, self.config.engine.shard_pairs)
+        return cut_shards(self.source.grouped(), self.config.engine.shard_pairs, self.scan.arrangement)
 
     def said(self) -> dict[str, Any]:
         """What is known of it by now."""

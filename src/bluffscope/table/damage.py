@@ -65,16 +65,18 @@ ABOUT: Final[dict[str, Any]] = {
 }
 """The same of stats.json."""
 
-_KEYS: Final = {"pair_id": "text", "view": "text", "layer": "whole numbers"}
+_ID: Final = "pair_id or text_id"
+_KEYS: Final = {_ID: "text", "view": "text", "layer": "whole numbers"}
 TABLES: Final[dict[str, dict[str, str]]] = {
-    "metrics.parquet": {"pair_id": "text"},
+    "metrics.parquet": {_ID: "text"},
     "pairs.parquet": {"pair_id": "text", "prompt": "text", "fact": "text", "hallucination": "text"},
-    "quarantine.parquet": {"pair_id": "text", "reason": "text"},
+    "texts.parquet": {"text_id": "text", "prompt": "text", "completion": "text"},
+    "quarantine.parquet": {_ID: "text", "reason": "text"},
     "features.parquet": {**_KEYS, "feature": "whole numbers", "activation": "numbers"},
     "residuals.parquet": {**_KEYS, "token": "whole numbers", "values": "lists of numbers"},
 }
 """Columns that a run's tables are joined and computed by, and what they hold."""
-_PLAIN: Final = ("metrics.parquet", "pairs.parquet", "quarantine.parquet")
+_PLAIN: Final = ("metrics.parquet", "pairs.parquet", "texts.parquet", "quarantine.parquet")
 """Tables of numbers and text only."""
 
 
@@ -121,7 +123,7 @@ def check_columns(columns: Mapping[str, str], file: Path) -> None:
     if file.name in _PLAIN and (nested := [name for name, kind in columns.items() if "<" in kind]):
         raise InputError(f"{file} is damaged (column {nested[0][:60]!r} holds no plain values): run the analysis again")
     for name, kind in TABLES.get(file.name, {}).items():
-        found = columns.get(name, "nothing")
+        found = next((columns[one] for one in name.split(" or ") if one in columns), "nothing")
         outer, _, inner = found.partition("<")  # large_list<element: int32> holds no whole numbers, but lists of them
         plain = kind.removeprefix("lists of ")
         held = outer if plain == kind else inner if outer.endswith("list") else ""

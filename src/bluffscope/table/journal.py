@@ -92,7 +92,7 @@ class Journal:
             if shard.number in self._committed:
                 return
             identity = shard_identity(shard, self._run)
-            file = write_shard(self._folder.shards, shard.number, frame, identity, session)
+            file = write_shard(self._folder.shards, shard.number, frame, identity, session, shard.arrangement)
             self._count(file.number, frame["_reason"])
 
     def _take_in(self, file: ShardFile, shard: Shard) -> None:

@@ -21,17 +21,20 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from bluffscope.errors import RunFolderError
+from bluffscope.records import PAIRS, Arrangement
 from bluffscope.table.atomic import AtomicFile, sync_folder, unreadable, writing
 from bluffscope.table.checksums import TableFile, check_table, write_checksums
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.manifest import metric_versions
 from bluffscope.table.schema import SCHEMA_VERSION, Column
-from bluffscope.table.shards import SESSION, TEXTS, ShardFile, committed_shards, shard_schema
+from bluffscope.table.shards import SESSION, ShardFile, committed_shards, shard_schema
 
 GROUP_BYTES: Final = 32 << 20
 """Rows of a table are held until they take this much memory, and then written as one row group."""
 
 _AGAIN: Final = "run the analysis again"
+_ABOUT: Final = {"pair_id": ("domain", "complexity"), "text_id": ("label", "domain")}
+"""What the table of all texts says of an item before them, by the name of its key."""
 _MEASURED: Final = pl.col("_reason").is_null()
 
 
@@ -58,12 +61,13 @@ def merge(
     metadata: Mapping[str, str],
     keep_residuals: bool = False,
     check: Callable[[], None] = lambda: None,
+    arrangement: Arrangement = PAIRS,
 ) -> MergeResult:
     """Makes a run's tables out of its shards and checks them; the shards stay, see `remove_shards`.
 
     Writes metrics.parquet (the pairs that were measured, with `metadata` as key-value metadata of the file),
-    features.parquet, pairs.parquet (all pairs, those in quarantine too), residuals.parquet with
-    `keep_residuals`, quarantine.parquet where there is any, and checksums.txt.
+    features.parquet, pairs.parquet (all pairs, those in quarantine too; texts.parquet in a run over labelled texts),
+    residuals.parquet with `keep_residuals`, quarantine.parquet where there is any, and checksums.txt.
 
     Args:
         folder: the run's folder.
@@ -72,6 +76,7 @@ def merge(
         metadata: provenance. ``schema_version`` and ``metric_versions`` (JSON) are added to it.
         keep_residuals: the shards hold ``_residuals``, and residuals.parquet is wanted.
         check: called between shards; may raise to end the merge.
+        arrangement: of the items.
 
     Raises:
         DamagedShardError: A shard does not hold what was committed.
@@ -79,7 +84,7 @@ def merge(
             table cannot be written. The shards are left as they are.
     """
     files = _complete(folder, shard_count)
-    schema = shard_schema(columns, keep_residuals)
+    schema = shard_schema(columns, keep_residuals, arrangement)
     reasons: Counter[str] = Counter()
     sessions: dict[str, dict[str, Any]] = {}
     rows = 0
@@ -95,7 +100,7 @@ def merge(
             rows += len(frame)
             reasons.update(frame["_reason"].drop_nulls().to_list())
             _note_session(sessions, content, len(frame))
-            for name, part in _parts(frame, columns, keep_residuals).items():
+            for name, part in _parts(frame, columns, keep_residuals, arrangement).items():
                 if name not in tables:
                     tables[name] = _Table(folder, name, provenance if name == "metrics" else {}, held)
                 tables[name].add(part)
@@ -179,19 +184,22 @@ class _Table:
                 self._writer.write_table(table, row_group_size=table.num_rows)
 
 
-def _parts(frame: pl.DataFrame, columns: Sequence[Column], keep_residuals: bool) -> dict[str, pl.DataFrame]:
+def _parts(
+    frame: pl.DataFrame, columns: Sequence[Column], keep_residuals: bool, arrangement: Arrangement
+) -> dict[str, pl.DataFrame]:
     """Each table's part of a shard; of quarantine.parquet only where there is any."""
     measured, failed = frame.filter(_MEASURED), frame.filter(~_MEASURED)
+    key = arrangement.key
     carried = [column.name for column in columns if column.section == "carried"]
     parts = {
         "metrics": measured.select(column.name for column in columns),
-        "pairs": frame.select("pair_id", "domain", "complexity", *TEXTS, "group", *carried),
+        arrangement.table: frame.select(key, *_ABOUT[key], *arrangement.sources, "group", *carried),
     }
     for name in ("features", "residuals") if keep_residuals else ("features",):
-        entries = measured.select("pair_id", entry=f"_{name}").explode("entry", empty_as_null=False, keep_nulls=False)
+        entries = measured.select(key, entry=f"_{name}").explode("entry", empty_as_null=False, keep_nulls=False)
         parts[name] = entries.unnest("entry")
     if len(failed):
-        parts["quarantine"] = failed.select("pair_id", *TEXTS, reason="_reason")
+        parts["quarantine"] = failed.select(key, *arrangement.sources, reason="_reason")
     return parts
 
 

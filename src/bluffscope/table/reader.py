@@ -14,6 +14,7 @@ from bluffscope.config.yaml_file import read_yaml
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import refuse_after_fork
 from bluffscope.host.parquet_limits import LargeParquetError, check_whole
+from bluffscope.records import PAIRS, PROMPTED, STATEMENTS, Arrangement
 from bluffscope.table.atomic import TABLE_ERRORS, reason_of, table_errors, unreadable
 from bluffscope.table.damage import CONFIG, MANIFEST, as_mapping, check_columns, checked, read_json
 from bluffscope.table.links import refuse_links
@@ -30,8 +31,21 @@ class Run:
         refuse_links(self.path)
 
     @cached_property
+    def arrangement(self) -> Arrangement:
+        """What an item of the run is: `PAIRS`, or labelled texts with a prompt or without."""
+        names = self._scan("metrics.parquet").collect_schema().names()
+        if "text_id" not in names:
+            return PAIRS
+        return PROMPTED if "prompt_tokens" in names else STATEMENTS
+
+    @property
+    def key(self) -> str:
+        """The column that names an item in every table: pair_id, or text_id in a run over labelled texts."""
+        return self.arrangement.key
+
+    @cached_property
     def metrics(self) -> pl.DataFrame:
-        """One row for each pair that was measured, in input order (metrics.parquet)."""
+        """One row for each pair (or labelled text) that was measured, in input order (metrics.parquet)."""
         return self._read_unique("metrics.parquet")
 
     @cached_property
@@ -54,15 +68,25 @@ class Run:
         return self._read_unique("pairs.parquet")
 
     @cached_property
+    def texts(self) -> pl.DataFrame:
+        """Labelled texts, group and carried columns, quarantined ones too: join by ``text_id``."""
+        return self._read_unique("texts.parquet")
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """`pairs`, or `texts` in a run over labelled texts."""
+        return self.pairs if self.arrangement == PAIRS else self.texts
+
+    @cached_property
     def quarantine(self) -> pl.DataFrame:
         """Pairs that could not be processed, with reasons: no rows where all could."""
         if (self.path / "quarantine.parquet").exists():
             return self._read("quarantine.parquet")
-        return pl.DataFrame(schema=dict.fromkeys(("pair_id", "prompt", "fact", "hallucination", "reason"), pl.String))
+        return pl.DataFrame(schema=dict.fromkeys((self.key, *self.arrangement.sources, "reason"), pl.String))
 
     @property
     def features(self) -> pl.LazyFrame:
-        """pair_id, view, layer, feature, activation: many rows, so it is scanned, not read."""
+        """The item's `key`, view, layer, feature, activation: many rows, so it is scanned, not read."""
         return self._scan("features.parquet")
 
     @property
@@ -72,7 +96,7 @@ class Run:
 
     @property
     def kept_residuals(self) -> pl.LazyFrame:
-        """pair_id, view, layer, token, values: only in runs with ``--keep-residuals``."""
+        """The item's `key`, view, layer, token, values: only in runs with ``--keep-residuals``."""
         return self._scan("residuals.parquet")
 
     def table(self, name: str) -> pl.DataFrame | None:
@@ -111,10 +135,11 @@ class Run:
             return pl.read_parquet(path, glob=False, hive_partitioning=False)
 
     def _read_unique(self, name: str) -> pl.DataFrame:
-        """A table in which no pair may stand twice."""
+        """A table in which no item may stand twice."""
         found = self._read(name)
-        if found["pair_id"].is_duplicated().any():
-            raise InputError(f"{self.path / name} is damaged (it has a pair_id twice): run the analysis again")
+        key = "text_id" if "text_id" in found.columns else "pair_id"
+        if found[key].is_duplicated().any():
+            raise InputError(f"{self.path / name} is damaged (it has a {key} twice): run the analysis again")
         return found
 
     def _scan(self, name: str) -> pl.LazyFrame:

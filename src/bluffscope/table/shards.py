@@ -37,7 +37,6 @@ RESIDUALS_TYPE: Final = pl.List(
 )
 """Of ``_residuals``: one entry for each view, layer and token read."""
 
-TEXTS: Final = PAIRS.sources
 SESSION: Final = "bluffscope_session"
 """Key of a shard's metadata: what is known of the session that committed it, as JSON."""
 
@@ -113,7 +112,12 @@ def shard_identity(shard: Shard, run: str) -> str:
 
 
 def write_shard(
-    folder: Path, number: int, frame: pl.DataFrame, identity: str = "0" * 16, session: Mapping[str, Any] | None = None
+    folder: Path,
+    number: int,
+    frame: pl.DataFrame,
+    identity: str = "0" * 16,
+    session: Mapping[str, Any] | None = None,
+    arrangement: Arrangement = PAIRS,
 ) -> ShardFile:
     """Commits a shard with one atomic rename.
 
@@ -123,12 +127,14 @@ def write_shard(
         frame: its rows, of `shard_schema`.
         identity: see `shard_identity`.
         session: kept in the file's metadata, for the merge.
+        arrangement: of its items.
 
     Raises:
         RunFolderError: The file cannot be written.
         ValueError: Columns that every shard has are missing.
     """
-    missing = [name for name in ("_index", "pair_id", *TEXTS, "_features", "_reason") if name not in frame.columns]
+    needed = ("_index", arrangement.key, *arrangement.sources, "_features", "_reason")
+    missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise ValueError(f"a shard needs the columns {missing}: build its frame with shard_schema()")
     made = io.BytesIO()
