@@ -14,7 +14,8 @@ import bluffscope
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
 from bluffscope.pairs import open_source
-from bluffscope.pairs.schemas import LAYOUTS, SCHEMAS, layout_of
+from bluffscope.pairs.layout import GOLD, PAIRS
+from bluffscope.pairs.schemas import LAYOUTS, layout_of
 
 TRUTHFULQA = {
     "type": "Adversarial",
@@ -191,6 +192,12 @@ READ = {
         ("Which is food?", "things", {}),
         WRONG,
     ),
+    "BoolQ": (
+        "boolq",
+        {"question": "is ulmo deep", "answer": False, "passage": "Ulmo is flat."},
+        ("Ulmo is flat.\nQuestion: is ulmo deep?\nAnswer:", "all", {}),
+        [("0", "no", "yes")],
+    ),
     "preferences": ("dpo", {"prompt": "p", "chosen": "c", "rejected": "r"}, ("p", "all", {}), [("0", "c", "r")]),
     "preferences for questions": (
         "dpo",
@@ -218,30 +225,7 @@ REFUSED = {
     "popqa": [{"id": 1, "subj": "Ada", "prop": "job", "obj": "baker", "question": "q", "possible_answers": '["a"]'}],
     "simpleqa": [{"metadata": "{}", "problem": "q", "answer": "a"}],
     "triviaqa": [QUESTION | {"question_id": "t1", "answer": {"value": "a baker", "aliases": ["baker"]}}],
-    "geometry-of-truth": [{"statement": "Ulmo is a lake.", "label": 1}],
-    "fever": [{"id": 1, "label": "REFUTES", "claim": "Ulmo is dry.", "evidence": [[[1, 2, "Ulmo", 0]]]}],
-    "boolq": [{"question": "is ulmo deep", "answer": True, "passage": "Ulmo is deep."}],
-    "ragtruth": [
-        {"id": "0", "source_id": "1", "model": "m", "labels": [], "response": "Ulmo is deep."},
-        {
-            "source_id": "1",
-            "task_type": "Summary",
-            "source_info": "Ulmo is deep.",
-            "prompt": "Summarize: Ulmo.",
-        },
-    ],
-    "longfact": [
-        {"conversation": [{"role": "user", "content": "Ulmo?"}], "annotations": [{"span": "u", "label": "NA"}]}
-    ],
-    "llmsknow": [{"raw_question": "q", "question": "Q: q", "model_answer": "a", "automatic_correctness": 0}],
-    "halueval": [
-        {"ID": "1", "user_query": "q", "chatgpt_response": "a", "hallucination": "no"},
-        {"knowledge": "k", "question": "q", "answer": "a", "hallucination": "no"},
-        {"knowledge": "k", "dialogue_history": "d", "response": "a", "hallucination": "no"},
-        {"document": "d", "summary": "s", "hallucination": "no"},
-    ],
 }
-GOLD = {"popqa", "simpleqa", "triviaqa"}
 
 
 def written(path, records):
@@ -282,12 +266,11 @@ def test_a_data_set_is_recognised_and_read_alike_by_its_name(tmp_path, caplog, n
     assert len(opened.reading()["schema"]) == 1
 
 
-def test_every_layout_that_is_read_and_every_schema_that_is_not_has_a_record_here():
+def test_every_layout_of_pairs_and_every_schema_that_is_not_read_has_a_record_here():
     read = {layout_of(record).title for _, record, _, _ in READ.values()}
-    assert read == {layout.title for layout in LAYOUTS if layout.pairs is not None}
+    assert read == {layout.title for layout in LAYOUTS if layout.values is not None and layout.holds == PAIRS}
     refused = {layout_of(record).title for records in REFUSED.values() for record in records}
-    assert refused == {layout.title for layout in LAYOUTS if layout.pairs is None}
-    assert {schema for schema, *_ in READ.values()} | set(REFUSED) == set(SCHEMAS)
+    assert refused == {layout.title for layout in LAYOUTS if layout.holds == GOLD}
 
 
 @pytest.mark.parametrize("schema", REFUSED)
@@ -298,7 +281,7 @@ def test_data_without_pairs_is_answered_in_one_line_that_says_what_it_is(tmp_pat
                 source(tmp_path / "d.jsonl", [record], schema=chosen).scan()
             line = str(caught.value)
             assert line.isprintable()
-            assert ("questions with right answers only" if schema in GOLD else "labelled texts") in line
+            assert "questions with right answers only" in line
             assert "--columns prompt=NAME fact=NAME hallucination=NAME" in line
             with pytest.raises(InputError, match=re.escape(line)):
                 bluffscope.lint(tmp_path / "d.jsonl", schema=chosen)
@@ -347,7 +330,7 @@ def test_a_source_of_which_everything_is_left_out_says_why(tmp_path):
     record = {"prompt": turns, "chosen": [turns[1]], "rejected": [turns[1]]}
     system = record | {"prompt": [{"role": "system", "content": "s"}, turns[0]]}
     for call in (lambda path: open_source(DataOptions(data=str(path))).scan(), bluffscope.lint):
-        with pytest.raises(InputError, match="no pair in it: 1 x a conversation of more than one exchange, .*; 1 x a"):
+        with pytest.raises(InputError, match="nothing in it to measure: 1 x a conversation of more than one exchange, .*; 1 x a"):
             call(written(tmp_path / "d.jsonl", [record, system]))
 
 

@@ -24,13 +24,10 @@ NO_SAE = "none"
 MOST_WHOLE = 2**31 - 1
 """The largest whole number that an option takes, but for those named here."""
 MOST: Mapping[str, int] = {
-    "fidelity": 1_000_000,
-    "gpus": 1_000_000,
-    "layers": 10_000,
-    "noise_draws": 1_000,
+    **dict.fromkeys(("fidelity", "gpus"), 1_000_000),
+    **dict.fromkeys(("layers", "workers"), 10_000),
+    **dict.fromkeys(("noise_draws", "sets"), 1_000),
     "seed": 2**32 - 1,
-    "sets": 1_000,
-    "workers": 10_000,
 }
 
 

@@ -128,6 +128,7 @@ def check_columns(columns: Mapping[str, str], file: Path) -> None:
         plain = kind.removeprefix("lists of ")
         held = outer if plain == kind else inner if outer.endswith("list") else ""
         if not any(part in held for part in _ARROW[plain]):
+            name = name.partition(" or ")[0]
             raise InputError(f"{file} is damaged (column {name!r} holds {found}, not {kind}): run the analysis again")
 
 
