@@ -330,7 +330,9 @@ def test_a_source_of_which_everything_is_left_out_says_why(tmp_path):
     record = {"prompt": turns, "chosen": [turns[1]], "rejected": [turns[1]]}
     system = record | {"prompt": [{"role": "system", "content": "s"}, turns[0]]}
     for call in (lambda path: open_source(DataOptions(data=str(path))).scan(), bluffscope.lint):
-        with pytest.raises(InputError, match="nothing in it to measure: 1 x a conversation of more than one exchange, .*; 1 x a"):
+        with pytest.raises(
+            InputError, match="nothing in it to measure: 1 x a conversation of more than one exchange, .*; 1 x a"
+        ):
             call(written(tmp_path / "d.jsonl", [record, system]))
 
 

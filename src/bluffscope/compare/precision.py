@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from bluffscope.compare.tables import active_features, aligned
+from bluffscope.compare.tables import EVERY_VIEW, active_features, aligned, with_views
 from bluffscope.config import DataOptions, OutputOptions, RunConfig, run_config
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.metrics import ANALYSES, LAYER_METRICS, Analysis
-from bluffscope.records import VIEWS, spread
+from bluffscope.records import PAIRS, spread
 from bluffscope.table.atomic import atomic_write
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.reader import Run, read_run
@@ -116,7 +116,7 @@ def measure_fidelity(
     if (named := config.engine.address) not in (None, "auto", address):
         raise InputError(f"{path}: its options name a Ray cluster; if it is yours, give address={named!r}")
     check_fidelity(replace(config, output=replace(config.output, fidelity=pairs)))
-    measured = run.metrics["pair_id"]
+    measured = run.metrics[run.key]
     pair_ids = measured.gather(spread(len(measured), pairs)).to_list()
     if not pair_ids:
         raise InputError(f"{path}: no pair to compare; give at least 1, and a run that measured some")
@@ -133,10 +133,11 @@ def measure_fidelity(
 
 
 def _write_pairs(run: Run, pair_ids: Sequence[str], folder: Path) -> Path:
-    """The texts of some pairs as a file of pairs."""
-    path = folder / "pairs.parquet"
-    chosen = run.pairs.filter(pl.col("pair_id").is_in(list(pair_ids)))
-    chosen.select("domain", "complexity", "prompt", "fact", "hallucination", id="pair_id").write_parquet(path)
+    """Some pairs or labelled texts as a file of such."""
+    path = folder / "items.parquet"
+    chosen = run.items.filter(pl.col(run.key).is_in(list(pair_ids)))
+    about = ("domain", "complexity") if run.arrangement == PAIRS else ("domain", "label", "group")
+    chosen.select(*about, *run.arrangement.sources, id=run.key).write_parquet(path)
     return path
 
 
@@ -166,12 +167,13 @@ def compare_runs(run: Run, reference: Run, config: RunConfig, pair_ids: Collecti
     Raises:
         InputError: the runs have no pair in common.
     """
-    ids = reference.metrics.select("pair_id").join(run.metrics.select("pair_id"), on="pair_id", how="semi")
+    measured, expected = with_views(run.metrics), with_views(reference.metrics)
+    ids = expected.select("pair_id").join(measured.select("pair_id"), on="pair_id", how="semi")
     if pair_ids is not None:
         ids = ids.filter(pl.col("pair_id").is_in(list(pair_ids)))
     if ids.is_empty():
         raise InputError("fidelity: none of the pairs chosen could be measured in float32; choose more of them")
-    ours, theirs = (_with_differences(table, config) for table in aligned(ids, run.metrics, reference.metrics))
+    ours, theirs = (_with_differences(table, config) for table in aligned(ids, measured, expected))
     rows = [*_feature_rows(run, reference, ids)]
     for metric, layer, part, kind, names in _all_cells(config):
         if columns := [name for name in names if name in ours.columns and name in theirs.columns]:
@@ -196,12 +198,12 @@ _LAYER_NUMBERS: Final = tuple(metric for metric in LAYER_METRICS if metric.kind 
 def _all_cells(config: RunConfig) -> Iterator[Cells]:
     for layer in config.model.measured_layers:
         for metric in LAYER_METRICS:
-            yield metric.name, layer, "text", metric.kind, [f"l{layer}_{view}_{metric.name}" for view in VIEWS]
+            yield metric.name, layer, "text", metric.kind, [f"l{layer}_{view}_{metric.name}" for view in EVERY_VIEW]
             if metric.kind == "float":
                 yield metric.name, layer, "diff", metric.kind, [f"l{layer}_diff_{metric.name}"]
     for column in measured_columns((), config.measure.noise_sweep):
         if (name := column.name.removesuffix("_diff")) != column.name:
-            yield name, None, "text", column.kind, [f"{name}_fact", f"{name}_hall"]
+            yield name, None, "text", column.kind, [f"{name}_fact", f"{name}_hall", f"{name}_text"]
             yield name, None, "diff", column.kind, [column.name]
 
 
@@ -229,8 +231,8 @@ def _deviation(values: np.ndarray) -> float:
 
 def _feature_rows(run: Run, reference: Run, ids: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """For each layer: of the features active in float32 those still active, and of those active now the new ones."""
-    of_pairs = pl.col("pair_id").is_in(ids["pair_id"].to_list())
-    ours, theirs = (each.features.filter(of_pairs) for each in (run, reference))
+    of_items = pl.col(run.key).is_in(ids["pair_id"].to_list())
+    ours, theirs = (with_views(each.features.filter(of_items).collect()) for each in (run, reference))
     for layer, active, before, both in active_features(ours, theirs, by=["layer"]).iter_rows():
         yield {
             "metric": FEATURES,

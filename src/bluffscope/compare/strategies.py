@@ -12,7 +12,7 @@ from typing import Final, Literal
 import polars as pl
 import torch
 
-from bluffscope.compare.tables import Cell, Comparison, Flips, Precision, active_features, compare
+from bluffscope.compare.tables import Cell, Comparison, Flips, Precision, active_features, compare, with_views
 from bluffscope.config import ModelOptions, OutputOptions, RunConfig
 from bluffscope.errors import InputError
 from bluffscope.host.machine import memory_available
@@ -141,9 +141,9 @@ def _measure(config: RunConfig, strategy: Strategy) -> Measured:
             ran_as=str(result.manifest.get("strategy", strategy)),
             dtype=config.model.dtype,
             seconds=float(result.manifest["timings"]["total"]),
-            metrics=folder.metrics,
-            features=folder.features.collect(),
-            quarantined=dict(zip(quarantine["pair_id"], quarantine["reason"], strict=True)),
+            metrics=with_views(folder.metrics),
+            features=with_views(folder.features.collect()),
+            quarantined=dict(zip(quarantine[folder.key], quarantine["reason"], strict=True)),
         )
         del result, folder
     gc.collect()  # modules and hooks refer to each other: reference counts alone would keep the model

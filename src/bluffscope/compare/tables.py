@@ -22,8 +22,8 @@ import polars as pl
 
 from bluffscope.config import Position
 from bluffscope.errors import InputError
-from bluffscope.metrics import LOGPROB, METRICS
-from bluffscope.records import VIEWS
+from bluffscope.metrics import LOGPROB, METRICS, declared
+from bluffscope.records import VIEWS, View
 from bluffscope.reference.geometry import shape_class
 
 Precision = Literal["float64", "float32", "reduced"]
@@ -42,10 +42,12 @@ LOGPROBS: Final = tuple(metric.name for metric in LOGPROB.metrics)
 FLIPS: Final = 1e-3
 """Share of the active features that may flip."""
 _NAMES: Final = (
-    re.compile(r"l(?P<layer>\d+)_(?P<view>prompt|fact|hall)_(?P<metric>\w+)"),
-    re.compile(r"(?P<metric>[\w.+-]+)_(?P<view>fact|hall|diff)"),
+    re.compile(r"l(?P<layer>\d+)_(?P<view>prompt|fact|hall|text)_(?P<metric>\w+)"),
+    re.compile(r"(?P<metric>[\w.+-]+)_(?P<view>fact|hall|diff|text)"),
 )
+_OF_TEXT: Final = re.compile(r"(l\d+)_((?!prompt_)\w+|prompt_cosine)")
 _FEATURE: Final = ("pair_id", "view", "layer", "feature")
+EVERY_VIEW: Final[tuple[View, ...]] = (*VIEWS, "text")
 _LARGEST_STEP: Final = 2 / 11
 """What one swapped feature changes at most in a Jaccard similarity of two sets of ten: 1 - 9 / 11."""
 
@@ -116,7 +118,7 @@ class Name(NamedTuple):
     """Without layer, view and diff; a column that has none of them is its own."""
     layer: int | None = None
     view: str = ""
-    """ "prompt", "fact" or "hall"; "diff" for hallucination - fact; empty where the column belongs to no view."""
+    """ "prompt", "fact", "hall" or "text"; "diff" for hallucination - fact; empty for a column of no view."""
 
     @classmethod
     def of(cls, column: str) -> Name:
@@ -126,6 +128,22 @@ class Name(NamedTuple):
             return cls(column)
         found = match.groupdict()
         return cls(found["metric"], int(found["layer"]) if "layer" in found else None, found["view"])
+
+
+def with_views(table: pl.DataFrame) -> pl.DataFrame:
+    """A table of labelled texts with names as those of pairs, its view "text"; a table of pairs as it is.
+
+    `l5_gini` becomes `l5_text_gini`, `entropy` `entropy_text`, and `text_id` `pair_id`.
+    """
+    if "text_id" not in table.columns:
+        return table
+    names = {"text_id": "pair_id", "read_token": "text_read_token"}
+    for name in table.columns:
+        if match := _OF_TEXT.fullmatch(name):
+            names[name] = f"{match[1]}_text_{match[2]}"
+        elif declared(name) is not None:
+            names[name] = f"{name}_text"
+    return table.rename(names, strict=False)
 
 
 def aligned(pair_ids: pl.DataFrame, *tables: pl.DataFrame) -> list[pl.DataFrame]:
@@ -246,7 +264,7 @@ class _Judge:
     def _flipped(self) -> dict[tuple[int, str], np.ndarray]:
         """The pairs of which nothing can be told because other features are active, by layer and view; counts those."""
         flipped: dict[tuple[int, str], np.ndarray] = {}
-        for layer, view in product(self.layers, VIEWS):
+        for layer, view in product(self.layers, EVERY_VIEW):
             if (column := f"l{layer}_{view}_l0_norm") not in self.columns:
                 continue
             got, expected = _numbers(self.got[column]), _numbers(self.expected[column])

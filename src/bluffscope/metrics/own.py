@@ -18,7 +18,7 @@ import numpy as np
 from bluffscope.errors import InputError
 from bluffscope.metrics.declaration import AnalysisFunction, Column, Values
 from bluffscope.metrics.measurement import Measurement
-from bluffscope.records import VIEWS
+from bluffscope.records import PAIRS, VIEWS, Arrangement
 
 ReadFunction = Callable[[Measurement, int], Any]
 """Takes a batch's `Measurement` and a layer; returns (read,) numbers, NaN where undefined: an array or a tensor."""
@@ -49,13 +49,16 @@ class UserAnalysis:
         """What messages call it."""
         return self.name or getattr(self.function, "__name__", "added")
 
-    def declared(self, layers: tuple[int, ...]) -> tuple[Column, ...]:
-        """Its columns in a run over these layers.
+    def declared(self, layers: tuple[int, ...], arrangement: Arrangement = PAIRS) -> tuple[Column, ...]:
+        """Its columns in a run over these layers and texts.
 
         Raises:
             InputError: a column is of a layer that is not measured.
         """
-        columns = self.columns(layers) if callable(self.columns) else tuple(self.columns)
+        if isinstance(self.columns, _OfReads):
+            columns = self.columns(layers, arrangement)
+        else:
+            columns = self.columns(layers) if callable(self.columns) else tuple(self.columns)
         for column in columns:
             if (match := _OF_LAYER.fullmatch(column.name)) and int(match[1]) not in layers:
                 measured = " ".join(map(str, layers))
@@ -72,7 +75,7 @@ class UserAnalysis:
             InputError: they are not.
         """
         returned = self.function(measurement)
-        declared = {column.name: column for column in self.declared(measurement.layers)}
+        declared = {column.name: column for column in self.declared(measurement.layers, measurement.arrangement)}
         who = f"analysis {self.title!r}"
         if strange := [name for name in returned if name not in declared]:
             raise InputError(f"{who} returned the column {strange[0]!r}, which it did not declare")
@@ -156,16 +159,23 @@ def per_read(
     column = Column(name, "float", unit, low, high, doc.rstrip(".") + ".", version, label=label)
     chosen = None if layers is None else tuple(layers)
     return UserAnalysis(
-        function=partial(_of_reads, name, function, chosen), columns=partial(_layer_columns, column, chosen), name=name
+        function=partial(_of_reads, name, function, chosen), columns=_OfReads(column, chosen), name=name
     )
 
 
-def _layer_columns(column: Column, chosen: tuple[int, ...] | None, layers: tuple[int, ...]) -> tuple[Column, ...]:
-    return tuple(
-        replace(column, name=f"l{layer}_{view}_{column.name}")
-        for layer in (layers if chosen is None else chosen)
-        for view in VIEWS
-    )
+@dataclass(frozen=True)
+class _OfReads:
+    """The columns of a function of one layer's reads: one a layer and text."""
+
+    column: Column
+    chosen: tuple[int, ...] | None
+
+    def __call__(self, layers: tuple[int, ...], arrangement: Arrangement = PAIRS) -> tuple[Column, ...]:
+        return tuple(
+            replace(self.column, name=arrangement.at_layer(layer, view, self.column.name))
+            for layer in (layers if self.chosen is None else self.chosen)
+            for view in arrangement.views
+        )
 
 
 def _of_reads(

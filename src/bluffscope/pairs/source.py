@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -55,6 +55,13 @@ class Scan:
     """True and false texts."""
     own_groups: bool = False
     """Whether labelled texts have groups of their own: those are then the labels."""
+
+    @property
+    def paired_by(self) -> Literal["group", "prompt"] | None:
+        """What true and false texts have in common that make pairs; None for pairs, and where they have nothing."""
+        if self.arrangement == PAIRS:
+            return None
+        return "group" if self.own_groups else "prompt"
 
 
 def open_source(options: DataOptions) -> Source:

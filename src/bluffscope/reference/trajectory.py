@@ -54,8 +54,10 @@ def at_reads(residuals: Mapping[View, np.ndarray], completions: tuple[View, ...]
     found: dict[View, dict[str, Value]] = {
         view: {"residual_norm": mean(float(np.linalg.norm(x)) for x in reads)} for view, reads in residuals.items()
     }
+    prompt = residuals.get("prompt")
     for view in completions:
-        found[view]["prompt_cosine"] = mean(cosine(x, residuals["prompt"][0]) for x in residuals[view])
+        cosines = () if prompt is None else (cosine(x, prompt[0]) for x in residuals[view])
+        found[view]["prompt_cosine"] = mean(cosines)
     return found
 
 

@@ -277,6 +277,7 @@ def _finish(
                     config.output.keep_residuals,
                     check,
                     session.scan.arrangement,
+                    session.scan.paired_by,
                 )
                 _log_quarantine(folder)
     measured = Run(folder.path)
@@ -386,7 +387,8 @@ def _columns(
 
 
 def _columns_at(layers: tuple[int, ...], *, added: tuple[UserAnalysis, ...], **options: Any) -> tuple[Column, ...]:
-    return table_columns(layers, added=[column for item in added for column in item.declared(layers)], **options)
+    declared = [column for item in added for column in item.declared(layers, options["arrangement"])]
+    return table_columns(layers, added=declared, **options)
 
 
 def _log_quarantine(folder: RunFolder) -> None:

@@ -26,6 +26,7 @@ from bluffscope.table.atomic import AtomicFile, sync_folder, unreadable, writing
 from bluffscope.table.checksums import TableFile, check_table, write_checksums
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.manifest import metric_versions
+from bluffscope.table.paired import PairedBy, write_paired
 from bluffscope.table.schema import SCHEMA_VERSION, Column
 from bluffscope.table.shards import SESSION, ShardFile, committed_shards, shard_schema
 
@@ -62,6 +63,7 @@ def merge(
     keep_residuals: bool = False,
     check: Callable[[], None] = lambda: None,
     arrangement: Arrangement = PAIRS,
+    paired_by: PairedBy | None = None,
 ) -> MergeResult:
     """Makes a run's tables out of its shards and checks them; the shards stay, see `remove_shards`.
 
@@ -77,6 +79,7 @@ def merge(
         keep_residuals: the shards hold ``_residuals``, and residuals.parquet is wanted.
         check: called between shards; may raise to end the merge.
         arrangement: of the items.
+        paired_by: what labelled texts have in common that make pairs: then paired.parquet holds those, if any.
 
     Raises:
         DamagedShardError: A shard does not hold what was committed.
@@ -105,6 +108,7 @@ def merge(
                     tables[name] = _Table(folder, name, provenance if name == "metrics" else {}, held)
                 tables[name].add(part)
         written = {table.path.name: table.finish() for table in tables.values()}
+    written |= {} if paired_by is None else _paired(folder, columns, paired_by)
     if not reasons:
         with writing(folder.path):
             (folder.path / "quarantine.parquet").unlink(missing_ok=True)
@@ -114,6 +118,17 @@ def merge(
     quarantined = reasons.total()
     ordered = sorted(sessions.values(), key=lambda session: str(session.get("started")))
     return MergeResult(rows - quarantined, quarantined, dict(reasons.most_common()), written, ordered)
+
+
+def _paired(folder: RunFolder, columns: Sequence[Column], by: PairedBy) -> dict[str, TableFile]:
+    """paired.parquet, where labelled texts make pairs; an earlier one goes where they do not."""
+    path = folder.path / "paired.parquet"
+    with writing(path), AtomicFile(path.parent, path.name) as file:
+        if rows := write_paired(folder.path, file, columns, by):
+            file.commit()
+            return {path.name: TableFile(file.sha256, file.size, rows)}
+        path.unlink(missing_ok=True)
+    return {}
 
 
 def remove_shards(folder: RunFolder) -> None:
