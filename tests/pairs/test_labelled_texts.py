@@ -252,6 +252,14 @@ def test_pairs_and_labelled_texts_do_not_mix(tmp_path):
         open_source(DataOptions(data=str(tmp_path / "a.jsonl"), columns=("fact=a", "label=b")))
 
 
+@pytest.mark.parametrize("other", ["prompt", "completion"])
+def test_a_text_stands_alone(tmp_path, other):
+    with pytest.raises(InputError, match=f"fields 'text' and '{other}': a text stands alone"):
+        source(tmp_path / "d.jsonl", [{"text": "a b", other: "c", "label": 1}]).scan()
+    (text,) = source(tmp_path / "e.jsonl", [{"text": "a b", other: "", "label": 1}]).items()
+    assert (text.prompt, text.completion) == ("", "a b")
+
+
 def test_literal_fields_of_pairs_come_before_labels(tmp_path):
     record = {"prompt": "p", "fact": "f", "hallucination": "h", "label": "x"}
     opened = source(tmp_path / "d.jsonl", [record])

@@ -161,7 +161,8 @@ def test_what_cannot_be_measured_is_in_quarantine_with_its_texts(config):
 def test_doctor_and_dry_run_take_labelled_texts(config):
     made = config(sides())
     found = [check.title for check in diagnose(made).findings]
-    assert found == [check.title for check in diagnose(config(PAIRS, "pairs")).findings]
+    expected = [check.title for check in diagnose(config(PAIRS, "pairs")).findings]
+    assert set(found) == set(expected)
     made = RunConfig(data=made.data, model=made.model, measure=made.measure)
     assert forecast(made, ForecastOptions()).work.pairs == 2 * len(PAIRS)
 

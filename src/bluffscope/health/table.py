@@ -21,6 +21,8 @@ FEWEST_TEXTS: Final = 24
 NOT_FINITE: Final = re.compile(r"not finite")
 """In the reasons why pairs were quarantined."""
 
+_READ_TOKENS: Final = ("read_token", *(f"{view}_read_token" for view in VIEWS))
+
 Saes = Mapping[int, Mapping[str, Any]]
 
 
@@ -43,7 +45,7 @@ def check_table(
         yield found("pairs measured", True, "none")
         return
     if bos is not None:
-        columns = [name for name in metrics.columns if name == "read_token" or name.endswith("_read_token")]
+        columns = [name for name in _READ_TOKENS if name in metrics.columns]
         at_bos = sum(int((metrics[name] == bos).sum()) for name in columns)
         yield found("read tokens", at_bos > 0, f"{at_bos} of {len(columns) * len(metrics)}", bos=bos)
     constant = _always_on(features, len(_texts(metrics)) * len(metrics))

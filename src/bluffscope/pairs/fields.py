@@ -148,6 +148,12 @@ class FieldMap:
 
     def _labelled(self, record: Record, index: int, name: str, domain: str) -> LabelledText:
         if self.names["text"] in record.fields:
+            for key in ("prompt", "completion"):
+                if self.names[key] in record.fields and self._value(record, key) is not None:
+                    raise FieldError(
+                        f"fields {quoted(self.names['text'])} and {quoted(self.names[key])}: a text stands alone, or is "
+                        "a prompt with its completion; drop one of the two"
+                    )
             prompt, completion = "", self._text(record, "text")
         else:
             prompt, completion = self._prompt(record), self._text(record, "completion")
