@@ -135,3 +135,47 @@ def test_detectors_of_conversations_score_prompt_and_completion_only(chat_model,
     assert main(["detect", "score", str(kept), "--text", "Paris"]) == 2
     assert "reads what the assistant says in a conversation; give --prompt and --completion" in capsys.readouterr().err
     assert main(["detect", "score", str(kept), "--prompt", "The capital?", "--completion", "Paris"]) == 0
+
+
+@pytest.fixture(scope="module")
+def answers(chats, tmp_path_factory):
+    """Both sides of the conversations as labelled texts."""
+    rows = [
+        {"prompt": row["prompt"], "completion": row[side], "label": side == "fact", "id": f"{number}/{side[:4]}"}
+        for number, row in enumerate(map(json.loads, chats.read_text().splitlines()))
+        for side in ("fact", "hallucination")
+    ]
+    return tiny.write_pairs(tmp_path_factory.mktemp("answers") / "answers.jsonl", rows)
+
+
+def test_answers_with_labels_are_read_as_the_two_sides_of_a_pair(chat_model, tiny_saes, chats, answers, tmp_path):
+    more = {"position": "end-of-turn", "logprob": True}
+    pairs = bluffscope.analyze(**options(chat_model, tiny_saes, chats, **more))
+    texts = bluffscope.analyze(**options(chat_model, tiny_saes, answers, **more))
+    for offset, side in enumerate(("fact", "hall")):
+        for ours, theirs in (
+            ("logprob", f"logprob_{side}"),
+            ("l1_gini", f"l1_{side}_gini"),
+            ("entropy", f"entropy_{side}"),
+        ):
+            difference = texts[ours].gather_every(2, offset) - pairs[theirs]
+            assert difference.abs().max() == pytest.approx(0, abs=1e-9)
+    assert set(texts["read_token"]) == {"</turn>"}
+    assert all(phase.holds for phase in verify(config_from(**options(chat_model, tiny_saes, answers, **more))))
+
+
+def test_a_statement_is_no_conversation(chat_model, tiny_saes, tmp_path):
+    statements = tiny.write_pairs(tmp_path / "s.jsonl", [{"text": "Paris is in France.", "label": True}])
+    with pytest.raises(InputError, match="--chat: a text without a prompt is no conversation"):
+        bluffscope.analyze(**options(chat_model, tiny_saes, statements, cluster_by="both"))
+
+
+@pytest.mark.process
+@pytest.mark.filterwarnings("ignore::Warning:ray")
+def test_conversations_and_labelled_texts_are_measured_alike_on_ray(chat_model, tiny_saes, chats, answers):
+    pytest.importorskip("ray")
+    for data in (chats, answers):
+        given = options(chat_model, tiny_saes, data, logprob=True, shard_pairs=2, batch_size=2)
+        here = bluffscope.analyze(**given)
+        there = bluffscope.analyze(**given, engine="ray", workers=2)
+        assert there.equals(here)

@@ -20,8 +20,8 @@ from bluffscope.records import LensReading
 LENS_BYTES: Final = {"cpu": 200 << 20, "mps": 400 << 20, "cuda": 1 << 30}
 """Most bytes of the logits that are held at once, by device: positions come in blocks, each over the whole
 vocabulary."""
-_HELD: Final = 3
-"""Blocks of logits that are held: the model's own before and after their normalising, and the layer's."""
+_HELD: Final = 4
+"""Blocks of logits that are held: the model's own, its probabilities and their logarithms, and the layer's."""
 _CELLS: Final = {"cpu": 1 << 18, "mps": 1 << 22, "cuda": 1 << 23}
 """Logits that are turned into probabilities at a time; on a CPU few enough to stay in its caches."""
 _BITS: Final = 0.6931471805599453
@@ -106,8 +106,8 @@ class Lens:
         own: list[torch.Tensor] = []
         for start in range(0, len(tokens), rows):
             block = slice(start, start + rows)
-            likely = self.head.logits(final[block].to(precise)).log_softmax(1)  # (target, vocabulary)
-            reading = _reading(likely, None, tokens[block])
+            logits = self.head.logits(final[block].to(precise))  # (target, vocabulary)
+            reading, likely = _reading(logits, None, tokens[block]), _predictions(logits)
             own.append(reading.logprob)
             for layer, at_layer in states.items():
                 if layer != self.last:
@@ -150,32 +150,51 @@ class Lens:
         return tail, left[-1], ended
 
 
+@dataclass(frozen=True)
+class _Prediction:
+    """Probabilities over the vocabulary at some positions, as they are compared with those of other layers."""
+
+    share: Float[torch.Tensor, "target vocabulary"]
+    """Probabilities."""
+    log: Float[torch.Tensor, "target vocabulary"]
+    """Their logarithms."""
+
+    def rows(self, of: slice) -> _Prediction:
+        """At some of the positions."""
+        return _Prediction(self.share[of], self.log[of])
+
+
+def _predictions(logits: Float[torch.Tensor, "target vocabulary"]) -> _Prediction:
+    likely = logits.log_softmax(1)
+    return _Prediction(likely.exp(), likely)
+
+
 def _reading(
-    logits: Float[torch.Tensor, "target vocabulary"],
-    last: Float[torch.Tensor, "target vocabulary"] | None,
-    tokens: Int[torch.Tensor, " target"],
+    logits: Float[torch.Tensor, "target vocabulary"], last: _Prediction | None, tokens: Int[torch.Tensor, " target"]
 ) -> LensReading:
-    """What logits say of the tokens, a few positions at a time; `last` are the model's own log-probabilities."""
+    """What logits say of the tokens, a few positions at a time; `last` is the model's own prediction."""
     width = max(1, _CELLS[logits.device.type] // logits.shape[1])
     pieces = [slice(start, start + width) for start in range(0, len(tokens), width)]
     return LensReading.joined(
-        [_of_rows(logits[rows], None if last is None else last[rows], tokens[rows]) for rows in pieces]
+        [_of_rows(logits[rows], None if last is None else last.rows(rows), tokens[rows]) for rows in pieces]
     )
 
 
-def _of_rows(logits: torch.Tensor, last: torch.Tensor | None, tokens: torch.Tensor) -> LensReading:
+def _of_rows(logits: torch.Tensor, last: _Prediction | None, tokens: torch.Tensor) -> LensReading:
     chosen = logits.gather(1, tokens[:, None])  # (target, 1)
     rank = 1 + (logits > chosen).sum(1)
-    likely = logits if last is None else logits.log_softmax(1)
+    # One exponential an entry: probabilities, entropy and logarithms follow from e^(z - max) and its sum.
+    likely = logits - logits.amax(1, keepdim=True)
     share = likely.exp()
+    total = share.sum(1, keepdim=True)
+    share /= total
+    likely -= total.log()
     entropy = -(share * likely).sum(1)
     js = torch.zeros_like(entropy)
     if last is not None:
-        # With both = p + q and d = (p - q) / both it is the sum of both ((1 + d) ln(1 + d) + (1 - d) ln(1 - d)) / 4:
-        # no large numbers are subtracted where p and q hardly differ.
-        other = last.exp()
-        both = share + other
-        d = share.sub_(other).div_(both.clamp_min(torch.finfo(both.dtype).tiny))
-        terms = torch.special.xlog1py(1 + d, d).add_(torch.special.xlog1py(1 - d, -d))
-        js = terms.mul_(both).sum(1).div_(4 * _BITS).clamp_(0, 1)
+        # With m their mean it is the sum of (p (ln p - ln m) + q (ln q - ln m)) / 2: each logarithm is subtracted in its
+        # own place, so that little is lost where p and q hardly differ, and m is the only further one to take.
+        mean = (share + last.share).mul_(0.5).clamp_min_(torch.finfo(share.dtype).tiny).log_()
+        apart = (last.log - mean).mul_(last.share)
+        js = apart.addcmul_(share, likely - mean).sum(1).div_(2 * _BITS).clamp_(0, 1)
     return LensReading(likely.gather(1, tokens[:, None])[:, 0], entropy, js, rank.to(entropy.dtype))

@@ -198,6 +198,8 @@ def possible(
     analyses = (*analyses, *(analysis for analysis, on in asked.items() if on and analysis not in analyses))
     if arrangement != PAIRS and config.measure.position == "divergence":
         raise InputError("--position divergence: labelled texts part from no other; use last or first-completion")
+    if config.data.chat and "prompt" not in arrangement.views:
+        raise InputError("--chat: a text without a prompt is no conversation; give each text a prompt, or leave it out")
     if "prompt" not in arrangement.views:
         analyses = tuple(analysis for analysis in analyses if not analysis.needs_prompt)
     if config.model.has_saes:
