@@ -72,6 +72,10 @@ def test_a_wrong_option_is_named_with_what_it_takes(refused, tiny_flags, monkeyp
     refused("analyze", *tiny_flags, *flags, says=says)
 
 
+def test_an_argument_that_stands_alone_is_not_asked_for_as_an_option(refused):
+    refused("lint", "--data", "pairs.jsonl", says="--data: no such option: give the value alone, without a flag")
+
+
 def test_a_model_without_saes_and_saes_without_a_model_are_refused(refused, tiny_model, tiny_saes):
     refused("analyze", "--model", tiny_model, says=("give its SAEs with --sae",))
     refused("analyze", "--sae", tiny_saes, says=("--sae without --model",))

@@ -10,7 +10,7 @@ from functools import partial
 from inspect import cleandoc
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro import _errors as failures  # no public module yet, hence the narrow range of versions: docs/dependencies.md
@@ -238,6 +238,8 @@ def _complaint(kind: type[Command] | CommandGroup, words: Sequence[str], event: 
             return f"give {' or '.join(kind.commands)}"
         return f"unknown command {words[0]!r}{_meant(words[0], kind.commands)}"
     if unknown := getattr(event, "tokens", ()) or getattr(event, "unrecognized_tokens", ()):
+        if unknown[0] in _flags(kind, positional=True):
+            return f"{unknown[0]}: no such option: give the value alone, without a flag"
         return f"{unknown[0]}: no such option{_meant(unknown[0], _flags(kind))}"
     if isinstance(event, failures.MissingArgs):
         missing = (item.arg for item in event.missing_arguments)
@@ -259,11 +261,17 @@ def _why(argument: Any, given: str | None) -> str:
     return "cannot be used"
 
 
-def _flags(kind: Any) -> Iterator[str]:
-    """Names of all options of a command."""
+_POSITIONAL: Final = get_args(tyro.conf.Positional[str])[1]
+
+
+def _flags(kind: Any, *, positional: bool = False) -> Iterator[str]:
+    """Names of all options of a command; or those that its arguments without a flag would have."""
+    hints = get_type_hints(kind, include_extras=True)
     for item in fields(kind):
-        hint = get_type_hints(kind)[item.name]
-        yield from _flags(hint) if is_dataclass(hint) else (f"--{item.name.replace('_', '-')}",)
+        if is_dataclass(hint := hints[item.name]):
+            yield from _flags(hint, positional=positional)
+        elif positional == (_POSITIONAL in getattr(hint, "__metadata__", ())):
+            yield f"--{item.name.replace('_', '-')}"
 
 
 def _meant(word: str, known: Iterator[str] | Mapping[str, Any]) -> str:
