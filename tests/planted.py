@@ -86,3 +86,58 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
     """The rows as a JSONL file."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def clean_texts(count: int, seed: int = 0, *, prompts: bool = True, **more: Any) -> list[dict[str, Any]]:
+    """Labelled texts without a fault: both completions of each of the first `clean_pairs`, or as many statements."""
+    rows: list[dict[str, Any]] = []
+    for pair in clean_pairs(count, seed, **more):
+        for label, side in ((True, "fact"), (False, "hallucination")):
+            said = {"prompt": pair["prompt"], "completion": pair[side]}
+            text = said if prompts else {"text": f"{pair['prompt']} {pair[side]}"}
+            rows.append({"id": f"{pair['id']}/{label}", "label": label, **text, **more})
+    return rows
+
+
+def planted_texts() -> tuple[list[dict[str, Any]], dict[str, set[str]]]:
+    """Labelled texts, and for each code the ids that must be named (all of them and no others)."""
+    rows = clean_texts(30, domain="clean")
+    special = clean_texts(12, seed=1, domain="clean")
+    special[0]["id"] = special[1]["id"] = "twice"
+    special[2] |= {"id": "true", "prompt": "The capital of France is", "completion": "Paris"}
+    special[3] |= {"id": "false", "prompt": "the capital  of France is", "completion": "PARIS "}
+    special[4] |= {"id": "copy-1"}
+    special[6] |= special[4] | {"id": "copy-2"}
+    special[8] |= {"id": "blank", "completion": " "}
+    special[10] |= {"id": "70", "label": "perhaps"}  # a row without a label is named by its number
+    special[12] |= {"id": "near-1", "prompt": "Light in vacuum travels", "completion": "fast"}
+    special[15] |= {"id": "near-2", "prompt": "Light in a vacuum travels", "completion": "Fast"}
+    special[16] |= {"id": "doubled", "prompt": "The dusk is\n", "completion": f" {special[16]['completion']}"}
+    special[18] |= {"id": "own-space", "completion": f" {special[18]['completion']}"}
+    special[20] |= {"id": "forged", "prompt": f"<|im_end|> {special[20]['prompt']}"}
+    longer = clean_texts(30, seed=2, domain="longer")
+    for text in longer:
+        text["completion"] += "" if text["label"] else "xyz"
+    denying = clean_texts(40, seed=3, domain="denying")
+    for text in denying[:60]:
+        if not text["label"]:
+            text["completion"] = "not" + text["completion"][3:]
+    rare = [text for place, text in enumerate(clean_texts(70, seed=4, domain="rare")) if text["label"] or place < 24]
+    few = [text for place, text in enumerate(clean_texts(20, seed=5, domain="few")) if text["label"] or place < 4]
+    expected = {
+        "unreadable-row": {"blank", "70"},
+        "duplicate-id": {"twice"},
+        "contradiction": {"true", "false"},
+        "near-contradiction": {"near-1", "near-2"},
+        "duplicate-text": {"copy-1", "copy-2"},
+        "few-of-a-label": set[str](),
+        "label-imbalance": set[str](),
+        "domain-tells": set[str](),
+        "special-token": {"forged"},
+        "doubled-space": {"doubled"},
+        "space-at-join": {"own-space"},
+        "length-imbalance": {text["id"] for text in longer if not text["label"]},
+        "negation-imbalance": {text["id"] for text in denying[:60] if not text["label"]},
+        "text-tells": set[str](),
+    }
+    return [*rows, *special, *longer, *denying, *rare, *few], expected

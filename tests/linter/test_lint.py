@@ -83,7 +83,9 @@ def test_every_code_of_the_linter_is_planted_in_words_or_in_tokens():
     told = {"not-judged", "labels-as-texts"} | of_clusters  # of a whole data set: see below
     told |= {"plain-text"}  # of a model: contract/test_chat_runs.py
     in_tokens = {"same-last-token", "boundary-merge", "token-length-imbalance", "no-token"}
-    assert set(planted()[1]) | in_tokens | told == set(CODES)
+    of_texts = {"one-label", "few-of-a-label", "label-imbalance", "domain-tells", "one-label-prompts"}
+    of_texts |= {"duplicate-text", "prompt-tells"}  # labelled/test_texts.py
+    assert set(planted()[1]) | in_tokens | told | of_texts == set(CODES)
     assert not set(planted()[1]) & in_tokens
 
 

@@ -11,20 +11,17 @@ import numpy as np
 from bluffscope.linter import balance, repeats, wording
 from bluffscope.linter.classifier import SAMPLE_PAIRS, classify, draw_sample
 from bluffscope.linter.clusters import cluster_findings
-from bluffscope.linter.draft import QUOTED_PAIRS, Draft, Excerpt, short
-from bluffscope.linter.findings import CODES, Finding, LintReport, ScopeMeasures
-from bluffscope.linter.labelled import lint_texts
+from bluffscope.linter.draft import Draft, Excerpt, short
+from bluffscope.linter.findings import PLAIN, Finding, LintReport, ScopeMeasures, in_order
+from bluffscope.linter.labelled.check import lint_texts
+from bluffscope.linter.lookup import LookUp
 from bluffscope.linter.near import candidates, near_contradictions
-from bluffscope.linter.profile import Profile, Tokenize, take_profile
+from bluffscope.linter.profile import Profile, Tokenize, take_profile, unreadable
 from bluffscope.linter.sample import Rows
 from bluffscope.linter.words import last_piece
 from bluffscope.pairs.readers import quoted
 from bluffscope.records import AUTO_JOIN, Pair
 
-PLAIN: Final = (
-    "{} has a chat template, and these texts are read as plain text: --chat makes conversations of the prompts, as the "
-    "model was tuned on them"
-)
 PAIR_CHECKS: Final[tuple[Callable[[Profile], Iterator[Draft]], ...]] = (
     repeats.duplicate_ids,
     wording.labels_as_texts,
@@ -54,7 +51,7 @@ def lint_source(
     most_judged: int = SAMPLE_PAIRS,
     seed: int = 0,
 ) -> LintReport:
-    """Everything that is wrong or doubtful with the pairs of a source; docs/lint.md has each check.
+    """Everything that is wrong or doubtful with the pairs or labelled texts of a source; docs/lint.md has each check.
 
     The files are read twice. About 100 bytes a pair are held, the texts of the sample that the text classifier sees,
     and those of pairs whose prompts are compared.
@@ -72,25 +69,32 @@ def lint_source(
         InputError: a file cannot be read, or not one of its rows is a pair.
     """
     if source.labelled:
-        return lint_texts(source, tokenize=tokenize, tokenizer=tokenizer, plain=plain, seed=seed)
+        return lint_texts(
+            source,
+            tokenize=tokenize,
+            tokenizer=tokenizer,
+            join=join,
+            plain=plain,
+            most_judged=2 * most_judged,
+            seed=seed,
+        )
     profile = take_profile(source, tokenize, join)
     scopes = balance.measure(profile)
     drafts = [draft for check in PAIR_CHECKS for draft in check(profile)]
     drafts += [draft for check in SCOPE_CHECKS for draft in check(profile, scopes)]
     sample = draw_sample(profile, most_judged, seed)
-    looked_up = _LookUp(source, drafts, sample.positions(), candidates(profile))
-    scopes, judged = classify(profile, scopes, sample, looked_up.pairs, seed)
-    faults = [Finding("unreadable-row", f"{fault}.", (fault.pair_id,), (fault.index,)) for fault in profile.faults]
-    near = near_contradictions(profile, looked_up.compared)
+    compared = candidates(profile)
+    looked_up = _look_up(source, drafts, sample.positions(), compared)
+    scopes, judged = classify(profile, scopes, sample, looked_up.kept, seed)
+    near = near_contradictions(profile, {position: looked_up.kept[position] for position in compared.tolist()})
     # A text classifier could but say the same again.
     judged = [found for found in judged if found.code != "text-tells" or found.scope not in profile.links.revealing]
-    findings = [*faults, *map(looked_up.finding, drafts), *near, *cluster_findings(profile.links), *judged]
+    findings = [*map(looked_up.finding, drafts), *near, *cluster_findings(profile.links), *judged]
     findings += [Finding("plain-text", f"{PLAIN.format(tokenizer)}.")] if plain else []
-    places = {code: place for place, code in enumerate(CODES)}
     return LintReport(
         data=source.name,
         rows=profile.rows,
-        findings=tuple(sorted(findings, key=lambda finding: places[finding.code])),
+        findings=in_order([*unreadable(profile), *findings]),
         scopes=scopes,
         tokenizer=tokenizer,
         seed=seed,
@@ -98,35 +102,15 @@ def lint_source(
     )
 
 
-class _LookUp:
-    """Ids, rows and texts of the pairs that are named, sampled or compared, from a second pass over the source."""
+def _look_up(source: Rows, drafts: Sequence[Draft], sampled: np.ndarray, compared: np.ndarray) -> LookUp[Pair]:
+    with_prompts = set(compared.tolist())
 
-    def __init__(self, source: Rows, drafts: Sequence[Draft], sampled: np.ndarray, compared: np.ndarray) -> None:
-        self.pairs: dict[int, Pair] = {}
-        """Those sampled, without their prompts."""
-        self.compared: dict[int, Pair] = {}
-        self._names: dict[int, tuple[str, int]] = {}
-        self._excerpts: dict[int, Excerpt] = {}
-        found = {int(position) for draft in drafts for position in draft.positions}
-        excerpted = {int(position) for draft in drafts for position in draft.positions[:QUOTED_PAIRS]}
-        sample, prompts = set(sampled.tolist()), set(compared.tolist())
-        if not found | sample | prompts:
-            return
-        pairs = ((place, row) for place, row in source.rows() if isinstance(row, Pair))
-        for position, (place, pair) in enumerate(pairs):
-            if position in found:
-                self._names[position] = pair.id, pair.index
-            if position in sample:
-                self.pairs[position] = replace(pair, prompt="", extra={})
-            if position in prompts:
-                self.compared[position] = replace(pair, extra={})
-            if position in excerpted:
-                quotes = map(short, (pair.prompt, pair.fact, pair.hallucination, last_piece(pair.fact)))
-                self._excerpts[position] = Excerpt(quoted(pair.id), place, *quotes)
+    def bare(position: int, pair: Pair) -> Pair:
+        return replace(pair, extra={}, prompt=pair.prompt if position in with_prompts else "")
 
-    def finding(self, draft: Draft) -> Finding:
-        """The finding that a draft becomes."""
-        positions = draft.positions.tolist()
-        names = [self._names[position] for position in positions]
-        said = draft.say([self._excerpts[position] for position in positions[:QUOTED_PAIRS]])
-        return Finding(draft.code, said, tuple(id for id, _ in names), tuple(row for _, row in names), draft.scope)
+    return LookUp(source, Pair, drafts, kept=np.union1d(sampled, compared), bare=bare, excerpt=_excerpt)
+
+
+def _excerpt(place: str, pair: Pair) -> Excerpt:
+    quotes = map(short, (pair.prompt, pair.fact, pair.hallucination, last_piece(pair.fact)))
+    return Excerpt(quoted(pair.id), place, *quotes)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from scipy.stats import t as student
@@ -55,6 +55,11 @@ CUES: Final = 4
 RARE: Final = 0.005
 """Words in fewer texts than this share are no cues to name, whatever weight chance gave them."""
 
+NOT_JUDGED: Final = (
+    "Whether completion text alone gives the label away could not be judged for {}; at least "
+    f"{FEWEST_GROUPS} groups of pairs with different prompts and completions are needed."
+)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -65,13 +70,41 @@ class Sample:
     unjudged: Mapping[str, str]
     """Why a scope is not judged, by scope."""
 
+    @property
+    def domains(self) -> int:
+        """How many are judged."""
+        return len(self.scopes) - ("pooled" in self.scopes)
+
+    @property
+    def level(self) -> float:
+        """Confidence of each scope's interval."""
+        return 1 - (1 - CONFIDENCE) / max(1, len(self.scopes))
+
     def positions(self) -> np.ndarray:
         """Of all scopes, ascending."""
         return np.unique(np.concatenate([np.empty(0, np.int64), *self.scopes.values()]))
 
 
-def draw_sample(profile: Profile, most: int, seed: int) -> Sample:
-    """Choose the pairs of each scope: all, or whole groups at random up to the limits.
+class Sampled(Protocol):
+    """What a sample is drawn from: a profile."""
+
+    @property
+    def groups(self) -> np.ndarray:
+        """(item,) int64: number of each item's group."""
+        ...
+
+    @property
+    def characters(self) -> np.ndarray:
+        """(item,) int64: how much the classifier would read of it."""
+        ...
+
+    def scopes(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The positions of each scope's items."""
+        ...
+
+
+def draw_sample(profile: Sampled, most: int, seed: int, barred: Mapping[str, str] | None = None) -> Sample:
+    """Choose the pairs (or texts) of each scope: all, or whole groups at random up to the limits.
 
     Groups stay together, so that a counterbalanced set keeps its balance in the sample.
 
@@ -79,10 +112,12 @@ def draw_sample(profile: Profile, most: int, seed: int) -> Sample:
         profile: what is known of the pairs.
         most: most pairs of a scope.
         seed: of the choice.
+        barred: scopes that cannot be judged, and why.
     """
     scopes = list(profile.scopes())
     chosen: dict[str, np.ndarray] = {}
-    unjudged: dict[str, str] = {}
+    unjudged: dict[str, str] = dict(barred or {})
+    scopes = [scope for scope in scopes if scope[0] not in unjudged]
     left = most + ALL_DOMAINS * most
     shuffled = np.random.default_rng(seed).permutation(int(profile.groups.max()) + 1)
     for place in sorted(range(len(scopes)), key=lambda i: -len(scopes[i][1])):
@@ -92,7 +127,7 @@ def draw_sample(profile: Profile, most: int, seed: int) -> Sample:
             unjudged[scope] = f"{number} independent groups"
             continue
         order = positions[np.argsort(shuffled[groups], kind="stable")]
-        characters = np.cumsum(profile.lengths[order].sum(axis=1))
+        characters = np.cumsum(profile.characters[order])
         taken = order[: max(1, min(most, int(np.searchsorted(characters, SAMPLE_CHARACTERS, side="right"))))]
         if len(taken) > left or len(chosen) > MOST_DOMAINS or len(np.unique(profile.groups[taken])) < FEWEST_GROUPS:
             used_up = len(taken) > left or len(chosen) > MOST_DOMAINS
@@ -134,18 +169,31 @@ def judge(facts: Sequence[str], halls: Sequence[str], groups: np.ndarray, level:
     groups = numbered(groups)
     # Counting needs no labels and no other text, so it is done once; weights and idf are learnt inside each fold.
     counts, names = counted([*facts, *halls])
-    held_out = _Folds(counts, np.tile(groups, 2))
-    scores = held_out.scores(labels)
+    held_out = Folds(counts, np.tile(groups, 2))
+    scores = held_out.scores(labels).reshape(2, -1)
     clear = np.argsort(scores[0] - scores[1], kind="stable")[:TELLING_PAIRS]
-    fact_cues, hall_cues = _cues(counts, labels, names)
+    fact_cues, hall_cues = cues(counts, labels, names)
     whole = ordering(*scores).area
     lo, hi = ends(area_draws([scores], groups, RESAMPLES, np.random.default_rng(seed)), level)[:, 0].tolist()
-    lo, hi = max(0.0, whole - WIDENED * (whole - lo)), min(1.0, whole + WIDENED * (hi - whole))
-    p = _exchange_p(held_out, scores, groups, whole, seed) if whole >= 0.5 + MARGIN else None
+    lo, hi = widened(whole, lo, hi)
+    number = int(groups.max()) + 1
+
+    def exchanged_area(generator: np.random.Generator) -> float:
+        exchanged = generator.integers(2, size=number)[groups]  # (pair,)
+        refitted = number < REFITTED
+        fitted = held_out.scores(np.concatenate([exchanged, 1 - exchanged])).reshape(2, -1) if refitted else scores
+        return ordering(*np.where(exchanged, fitted[::-1], fitted)).area
+
+    p = exchange_p(exchanged_area, whole, number, seed) if whole >= 0.5 + MARGIN else None
     return Judgement(whole, lo, hi, p, np.sort(clear), fact_cues, hall_cues)
 
 
-class _Folds:
+def widened(whole: float, lo: float, hi: float) -> tuple[float, float]:
+    """The ends of an interval about an AUROC, `WIDENED`."""
+    return max(0.0, whole - WIDENED * (whole - lo)), min(1.0, whole + WIDENED * (hi - whole))
+
+
+class Folds:
     """The folds of cross-validation by group, their TF-IDF weights learnt: these need no labels."""
 
     def __init__(self, counts: Any, groups: np.ndarray) -> None:
@@ -157,34 +205,31 @@ class _Folds:
             self._folds.append((train, test, weights.transform(counts[train]), weights.transform(counts[test])))
 
     def scores(self, labels: np.ndarray) -> np.ndarray:
-        """(2, pair) float64: each text's score by the model that was fitted to the other folds, facts first."""
-        found = np.empty(len(labels))
+        """(text,) float64: each text's score by a model fitted to the other folds; 0 if those have one label only."""
+        found = np.zeros(len(labels))
         for train, test, known, held_out in self._folds:
-            found[test] = bag_classifier()[1].fit(known, labels[train]).decision_function(held_out)
-        return found.reshape(2, -1)
+            if len(np.unique(labels[train])) > 1:
+                found[test] = bag_classifier()[1].fit(known, labels[train]).decision_function(held_out)
+        return found
 
 
-def _exchange_p(held_out: _Folds, scores: np.ndarray, groups: np.ndarray, found: float, seed: int) -> float:
-    """How likely an AUROC as high as the one found is where whole groups exchange fact and hallucination at random.
+def exchange_p(exchanged_area: Callable[[np.random.Generator], float], found: float, groups: int, seed: int) -> float:
+    """How likely an AUROC as high as the one found is where whole groups exchange their labels at random.
 
     The tail of a t distribution with mean and spread of `EXCHANGES`. With few groups the classifier is fitted to each
     exchange; with many its scores stay as they are, and their spread is `WIDENED`.
 
     Args:
-        held_out: fits the classifier.
-        scores: (2, pair) held out.
-        groups: (pair,) numbered from 0 without gaps.
+        exchanged_area: the AUROC of one exchange; fitted to it below `REFITTED` groups.
         found: the AUROC.
+        groups: how many there are.
         seed: of the exchanges.
     """
-    number = int(groups.max()) + 1
-    refitted = number < REFITTED
+    refitted = groups < REFITTED
     generator = np.random.default_rng(seed)
     values: list[float] = []
     for times in range(1, EXCHANGES + 1):
-        exchanged = generator.integers(2, size=number)[groups]  # (pair,)
-        fitted = held_out.scores(np.concatenate([exchanged, 1 - exchanged])) if refitted else scores
-        values.append(ordering(*np.where(exchanged, fitted[::-1], fitted)).area)
+        values.append(exchanged_area(generator))
         if times in (LOOK, EXCHANGES):
             spread = float(np.std(values, ddof=1)) * (1 if refitted else WIDENED) * (1 + 1 / times) ** 0.5
             beyond = found - (float(np.mean(values)) if refitted else 0.5)
@@ -194,7 +239,7 @@ def _exchange_p(held_out: _Folds, scores: np.ndarray, groups: np.ndarray, found:
     raise AssertionError("the last exchange returns")
 
 
-def _cues(counts: Any, labels: np.ndarray, names: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def cues(counts: Any, labels: np.ndarray, names: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The features that speak loudest for a fact and for a hallucination, in a fit to all texts."""
     model = bag_classifier().fit(counts, labels)
     weighted = model[0].transform(counts)
@@ -223,8 +268,8 @@ def classify(
     Returns:
         The measures with AUROC and interval filled in, and the findings.
     """
-    level = 1 - (1 - CONFIDENCE) / max(1, len(sample.scopes))
-    domains = len(sample.scopes) - ("pooled" in sample.scopes)
+    level = sample.level
+    domains = sample.domains
     measured: list[ScopeMeasures] = []
     findings: list[Finding] = []
     for scope in scopes:
@@ -241,35 +286,40 @@ def classify(
                 auroc_p=found.p,
                 auroc_pairs=len(positions),
             )
-            allowed = FALSE_ALARMS / (1 if not domains else 2 if scope.scope == "pooled" else 2 * domains)
-            if found.p is not None and found.p <= allowed:
+            if found.p is not None and found.p <= allowed(scope.scope, domains):
                 ids, rows = zip(*((shown[place].id, shown[place].index) for place in found.telling), strict=True)
                 findings.append(Finding("text-tells", _told(found, scope), ids, rows, scope.scope))
         measured.append(scope)
-    return tuple(measured), [*findings, *_not_judged(sample)]
+    return tuple(measured), [*findings, *not_judged(sample.unjudged, NOT_JUDGED)]
+
+
+def allowed(scope: str, domains: int) -> float:
+    """The level of a scope's test."""
+    return FALSE_ALARMS / (1 if not domains else 2 if scope == "pooled" else 2 * domains)
 
 
 def _told(found: Judgement, scope: ScopeMeasures) -> str:
-    cues = " and ".join(
-        f"{', '.join(map(short, words))} for a {label}"
-        for words, label in ((found.hall_cues, "hallucination"), (found.fact_cues, "fact"))
-        if words
-    )
-    loudest = f"what speaks loudest: {cues}" if cues else "by many rare words"
     return (
         f"The text of a completion alone, without its prompt, tells hallucinations from facts{where(scope.scope)}: "
         f"AUROC {found.auroc:.2f}, interval {found.lo:.2f} to {found.hi:.2f}, {p_value(found.p or 0.0)}, "
-        f"{count(scope.auroc_pairs)}; {loudest}. "
+        f"{count(scope.auroc_pairs)}; {loudest(found, 'a hallucination', 'a fact')}. "
         f"Named are the {TELLING_PAIRS} pairs it is surest of."
     )
 
 
-def _not_judged(sample: Sample) -> Iterator[Finding]:
-    if sample.unjudged:
-        named = [f"{quoted(scope)} ({why})" for scope, why in sample.unjudged.items()]
+def loudest(found: Judgement, hall: str, fact: str) -> str:
+    """The words that the classifier goes by, as a part of a sentence, given what each label is called."""
+    said = " and ".join(
+        f"{', '.join(map(short, words))} for {label}"
+        for words, label in ((found.hall_cues, hall), (found.fact_cues, fact))
+        if words
+    )
+    return f"what speaks loudest: {said}" if said else "by many rare words"
+
+
+def not_judged(unjudged: Mapping[str, str], sentence: str) -> Iterator[Finding]:
+    """A finding that says which scopes are not judged, if there are any: a sentence with {} in their place."""
+    if unjudged:
+        named = [f"{quoted(scope)} ({why})" for scope, why in unjudged.items()]
         shown = ", ".join(named[:5]) + (f" and {len(named) - 5:,} more" if len(named) > 5 else "")
-        yield Finding(
-            "not-judged",
-            f"Whether completion text alone gives the label away could not be judged for {shown}; at least "
-            f"{FEWEST_GROUPS} groups of pairs with different prompts and completions are needed.",
-        )
+        yield Finding("not-judged", sentence.format(shown))

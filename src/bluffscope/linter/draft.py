@@ -27,19 +27,29 @@ class Excerpt(NamedTuple):
     """The piece that the fact ends with."""
 
 
+class TextExcerpt(NamedTuple):
+    """A labelled text as a sentence may quote it, as `Excerpt`."""
+
+    id: str
+    place: str
+    text: str
+    """Its prompt and completion, `'a' + 'b'`; or its only text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A finding whose pairs are known by position only."""
 
     code: str
     positions: np.ndarray
-    """(found,) int64, ascending."""
+    """(found,) int64, those first that the sentence quotes."""
     sentence: str
-    """A template: {0.id} is the id of the first pair, {1.fact} the fact of the second, {name} one of `details`."""
+    """A template: {0.id} is the id of the first pair, {1.fact} the fact of the second, {name} one of `details`; of
+    labelled texts see `TextExcerpt`."""
     details: Mapping[str, object] = field(default_factory=dict[str, object])
     scope: str | None = None
 
-    def say(self, found: Sequence[Excerpt]) -> str:
+    def say(self, found: Sequence[tuple[str, ...]]) -> str:
         """The sentence, given excerpts of the first `QUOTED_PAIRS` pairs."""
         return self.sentence.format(*found, **self.details)
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from bluffscope.host.terminal import count
 
 Severity = Literal["error", "warning", "info"]
+PLAIN: Final = (
+    "{} has a chat template, and these texts are read as plain text: --chat makes conversations of the prompts, as the "
+    "model was tuned on them"
+)
+"""What is said of a model that is given plain text."""
 SEVERITIES: Final[tuple[Severity, Severity, Severity]] = ("error", "warning", "info")
 
 CODES: Final[Mapping[str, Severity]] = {
     "unreadable-row": "error",
     "duplicate-id": "error",
     "labels-as-texts": "error",
+    "one-label": "error",
     "answer-is-label": "error",
     "contradiction": "error",
     "same-completions": "error",
@@ -22,8 +28,13 @@ CODES: Final[Mapping[str, Severity]] = {
     "near-contradiction": "warning",
     "conflicting-facts": "warning",
     "duplicate-pair": "warning",
+    "duplicate-text": "warning",
     "duplicate-prompt": "info",
     "few-clusters": "warning",
+    "few-of-a-label": "warning",
+    "label-imbalance": "warning",
+    "domain-tells": "warning",
+    "one-label-prompts": "warning",
     "chained-pairs": "warning",
     "closed-answers": "info",
     "answer-in-prompt": "warning",
@@ -38,6 +49,7 @@ CODES: Final[Mapping[str, Severity]] = {
     "token-length-imbalance": "warning",
     "negation-imbalance": "warning",
     "text-tells": "warning",
+    "prompt-tells": "warning",
     "not-judged": "info",
 }
 """Every finding there is, in the order of reports: an error makes the data wrong as it stands, a warning makes a
@@ -53,7 +65,7 @@ class Finding:
     message: str
     """One sentence for the user."""
     pairs: tuple[str, ...] = ()
-    """Ids of the pairs concerned, in input order; empty where a whole scope is meant."""
+    """Ids of the pairs or texts concerned, in input order; empty where a whole scope is meant."""
     rows: tuple[int, ...] = ()
     """Their positions in the input, from 0: what tells pairs apart whose ids are the same."""
     scope: str | None = None
@@ -63,6 +75,12 @@ class Finding:
     def severity(self) -> Severity:
         """What `CODES` says of its code."""
         return CODES[self.code]
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """In the order of `CODES`, within a code as they come."""
+    places = {code: place for place, code in enumerate(CODES)}
+    return tuple(sorted(findings, key=lambda finding: places[finding.code]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +119,53 @@ class ScopeMeasures:
     """Pairs that the text classifier saw: all, or a sample."""
 
 
+class Difference(NamedTuple):
+    """Of a length between true and false texts; None where it is undefined or was not tested."""
+
+    g: float | None = None
+    """Hedges' g: mean difference over the pooled standard deviation."""
+    auroc: float | None = None
+    """P(false longer than true) + P(as long) / 2."""
+    p: float | None = None
+    """t test of the ranks over groups, with the errors of the statistics (docs/statistics.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextMeasures:
+    """The balance of one domain of labelled texts, or of all texts; differences are false - true."""
+
+    scope: str
+    """The domain's name, or "pooled"."""
+    texts: int
+    true: int
+    false: int
+    groups: int
+    """Independent units: texts that share a prompt or an open completion count as one, or as their groups say."""
+    length: Difference
+    """Of the completions' characters."""
+    tokens: Difference
+    """Of their tokens; undefined where no model is given."""
+    negations_true: float
+    """Share of the true texts whose completion holds a negation; 0 where there is none."""
+    negations_false: float
+    negation_p: float | None
+    """t test over groups; None where it was not made."""
+    auroc: float | None = None
+    """How well the completions' text alone tells false from true (0.5: not at all); None if not judged."""
+    auroc_lo: float | None = None
+    """Lower end of its interval, which holds for all scopes together with 95 % confidence."""
+    auroc_hi: float | None = None
+    auroc_p: float | None = None
+    """Test by labels dealt out again to whole groups; None where the AUROC is too small to matter."""
+    auroc_texts: int = 0
+    """Texts that the text classifier saw: all, or a sample."""
+    prompt_auroc: float | None = None
+    """The same of the prompts' text alone; None also where there are none."""
+    prompt_auroc_lo: float | None = None
+    prompt_auroc_hi: float | None = None
+    prompt_auroc_p: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class LintReport:
     """All that the linter found in a dataset."""
@@ -111,14 +176,21 @@ class LintReport:
     """Records read."""
     findings: tuple[Finding, ...]
     """In the order of `CODES`, within a code in input order."""
-    scopes: tuple[ScopeMeasures, ...]
-    """Pooled first, then each domain in first-seen order."""
+    scopes: tuple[ScopeMeasures, ...] | tuple[TextMeasures, ...]
+    """Pooled first, then each domain in first-seen order; of pairs, or of labelled texts."""
     tokenizer: str | None = None
     """The model whose tokenizer was used as well."""
     seed: int = 0
     """Seed of the text classifier's sample and bootstrap."""
     cluster_by: str = "both"
     """What makes pairs one group: an option of the data."""
+    items: Literal["pairs", "texts"] = "pairs"
+    """What was linted."""
+
+    @property
+    def noun(self) -> str:
+        """One of the `items`, for messages."""
+        return self.items[:-1]
 
     @property
     def failed(self) -> bool:
@@ -130,7 +202,7 @@ class LintReport:
         return tuple(finding for finding in self.findings if finding.code == code)
 
     def codes(self, severity: Severity) -> dict[str, int]:
-        """The codes found at a severity, and how many different pairs each concerns (0: a whole scope)."""
+        """The codes found at a severity, and how many different pairs or texts each concerns (0: a whole scope)."""
         return {
             code: len({row for finding in found for row in finding.rows})
             for code, level in CODES.items()
@@ -143,7 +215,8 @@ class LintReport:
         for severity in ("error", "warning"):
             if codes := self.codes(severity):
                 named = [
-                    f"{code.replace('-', ' ')}{f': {count(pairs)}' if pairs else ''}" for code, pairs in codes.items()
+                    f"{code.replace('-', ' ')}{f': {count(number, self.noun)}' if number else ''}"
+                    for code, number in codes.items()
                 ]
                 parts.append(f"{count(len(codes), severity)} ({'; '.join(named)})")
         return ", ".join(parts) or None
@@ -176,4 +249,4 @@ class LintReport:
                 for finding in kept
             ],
             "scopes": [asdict(scope) for scope in self.scopes],
-        }
+        } | ({} if self.items == "pairs" else {"items": self.items})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from bluffscope.linter.findings import Finding
 from bluffscope.linter.profile import Profile
 from bluffscope.linter.words import negated, words
 from bluffscope.pairs.readers import quoted
-from bluffscope.records import Pair
+from bluffscope.records import LabelledText, Pair
 
 MOST: Final = 20_000
 """Pairs whose prompts are compared; of more, the first."""
@@ -34,14 +34,25 @@ _RANKED: Final = re.compile(r".*\d.*|.+est|first|second|third|fourth|fifth|most|
 """Words by which a prompt asks for something else, as a negation or a name does."""
 
 
-def candidates(profile: Profile) -> np.ndarray:
+class Claims(NamedTuple):
+    """What is said of prompts, as hashes: what `near_contradictions` needs of a profile."""
+
+    prompts: np.ndarray
+    """(item,) uint64."""
+    completions: np.ndarray
+    """(item, 2) uint64: what is true and what is false; of a labelled text, one of the two is a hash of its own."""
+
+
+def candidates(profile: Profile | Claims) -> np.ndarray:
     """(found,) positions of pairs that share a completion with another, true for one and false for the other."""
     true, false = profile.completions.T
     found = np.isin(true, false) | np.isin(false, true)
     return np.flatnonzero(found)[:MOST]
 
 
-def near_contradictions(profile: Profile, named: Mapping[int, Pair]) -> Iterator[Finding]:
+def near_contradictions(
+    profile: Profile | Claims, named: Mapping[int, Pair] | Mapping[int, LabelledText]
+) -> Iterator[Finding]:
     """A completion that is true for one prompt and false for another which has the same words but for one or two.
 
     Args:
@@ -72,7 +83,7 @@ def _content(prompt: str) -> list[str]:
     return found if len(found) <= LONGEST else []
 
 
-def _crossing(profile: Profile, one: int, other: int) -> int:
+def _crossing(profile: Profile | Claims, one: int, other: int) -> int:
     """1: one's fact is the other's hallucination; 2: the reverse; 0: neither, or the prompts are the same."""
     if profile.prompts[one] == profile.prompts[other]:
         return 0
@@ -99,13 +110,16 @@ def _nearly_the_same(fewer: list[str], more: list[str]) -> bool:
     )
 
 
-def _finding(one: Pair, other: Pair, true_first: bool) -> Finding:
-    claim = one.fact if true_first else one.hallucination
+def _finding(one: Pair | LabelledText, other: Pair | LabelledText, true_first: bool) -> Finding:
+    if isinstance(one, LabelledText):
+        noun, claim = "text", one.completion
+    else:
+        noun, claim = "pair", one.fact if true_first else one.hallucination
     said, there = ("true", "false") if true_first else ("false", "true")
     message = (
-        f"{short(claim)} is {said} in pair {quoted(one.id)} and {there} in pair {quoted(other.id)}, whose prompts are "
-        f"nearly the same: {short(one.prompt)} and {short(other.prompt)}; keep the pair that is right, or say in the "
-        "prompts what differs."
+        f"{short(claim)} is {said} in {noun} {quoted(one.id)} and {there} in {noun} {quoted(other.id)}, whose prompts "
+        f"are nearly the same: {short(one.prompt)} and {short(other.prompt)}; keep the {noun} that is right, or say in "
+        "the prompts what differs."
     )
     both = sorted((one, other), key=lambda pair: pair.index)
     return Finding("near-contradiction", message, tuple(pair.id for pair in both), tuple(pair.index for pair in both))

@@ -11,24 +11,28 @@ from collections.abc import Iterator
 import numpy as np
 
 from bluffscope.linter.draft import QUOTED_PAIRS, Draft
-from bluffscope.linter.profile import Profile
+from bluffscope.linter.profile import Known, Profile
 
 
-def duplicate_ids(profile: Profile) -> Iterator[Draft]:
-    """Ids that more than one pair has: results could not be traced back, so `analyze` refuses them."""
-    for positions in _repeated(profile.ids):
+def duplicate_ids(profile: Known) -> Iterator[Draft]:
+    """Ids that more than one pair or text has: results could not be traced back, so `analyze` refuses them."""
+    for positions in repeated(profile.ids):
         quoted = min(len(positions), QUOTED_PAIRS)
         places = "; ".join(f"{{{place}.place}}" for place in range(quoted))
         more = f" and {len(positions) - quoted} more" if len(positions) > quoted else ""
-        sentence = f"id {{0.id}} is used by {len(positions):,} pairs ({places}{more}); give each an id of its own."
+        sentence = (
+            f"id {{0.id}} is used by {len(positions):,} {profile.noun}s ({places}{more}); give each an id of its own."
+        )
         yield Draft("duplicate-id", positions, sentence)
 
 
 def contradictions(profile: Profile) -> Iterator[Draft]:
     """A completion that is the fact of one pair and the hallucination of another, for the same prompt."""
-    claims = _joined(np.tile(profile.prompts, 2), profile.completions.T.ravel())  # all that is true, then all false
+    claims = joined_hashes(
+        np.tile(profile.prompts, 2), profile.completions.T.ravel()
+    )  # all that is true, then all false
     total = len(profile.prompts)
-    for run in _repeated(claims):
+    for run in repeated(claims):
         true, false = run[run < total], run[run >= total] - total
         positions = np.union1d(true, false)
         # One pair alone: its fact and its hallucination are the same, which is another finding.
@@ -47,7 +51,7 @@ def contradictions(profile: Profile) -> Iterator[Draft]:
 def conflicting_facts(profile: Profile) -> Iterator[Draft]:
     """Prompts with several facts, none of which is a hallucination of theirs: that is a contradiction."""
     true, false = profile.completions.T
-    for positions in _repeated(profile.prompts):
+    for positions in repeated(profile.prompts):
         facts, firsts = np.unique(true[positions], return_index=True)
         if len(facts) > 1 and not np.isin(facts, false[positions]).any():
             sentence = (
@@ -59,7 +63,7 @@ def conflicting_facts(profile: Profile) -> Iterator[Draft]:
 
 def duplicate_pairs(profile: Profile) -> Iterator[Draft]:
     """Pairs that agree in prompt, fact and hallucination."""
-    for positions in _repeated(_whole(profile)):
+    for positions in repeated(_whole(profile)):
         sentence = (
             f"{len(positions):,} pairs are the same (prompt {{0.prompt}}, fact {{0.fact}}): they count as one piece of "
             "evidence; keep one."
@@ -70,7 +74,7 @@ def duplicate_pairs(profile: Profile) -> Iterator[Draft]:
 def duplicate_prompts(profile: Profile) -> Iterator[Draft]:
     """Prompts that several pairs share without being the same pair; they form one group."""
     whole = _whole(profile)
-    for positions in _repeated(profile.prompts):
+    for positions in repeated(profile.prompts):
         if len(np.unique(whole[positions])) > 1:
             one_group = len(np.unique(profile.groups[positions])) == 1
             so = (
@@ -84,15 +88,15 @@ def duplicate_prompts(profile: Profile) -> Iterator[Draft]:
 
 def _whole(profile: Profile) -> np.ndarray:
     """(pair,) uint64: hash of each pair's three texts."""
-    return _joined(_joined(profile.prompts, profile.completions[:, 0]), profile.completions[:, 1])
+    return joined_hashes(joined_hashes(profile.prompts, profile.completions[:, 0]), profile.completions[:, 1])
 
 
-def _joined(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def joined_hashes(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Hashes of ordered pairs of hashes: an odd multiplier (2^64 / golden ratio) keeps the two places apart."""
     return (left * np.uint64(0x9E3779B97F4A7C15)) ^ right
 
 
-def _repeated(keys: np.ndarray) -> list[np.ndarray]:
+def repeated(keys: np.ndarray) -> list[np.ndarray]:
     """The positions of each key that occurs more than once, by first position."""
     order = np.argsort(keys, kind="stable")
     runs = np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)

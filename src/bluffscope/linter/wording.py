@@ -9,7 +9,7 @@ import numpy as np
 
 from bluffscope.host.terminal import count
 from bluffscope.linter.draft import Draft, percent
-from bluffscope.linter.profile import Profile
+from bluffscope.linter.profile import Known, Profile
 
 
 class Mark(NamedTuple):
@@ -81,15 +81,19 @@ MARKS: Final = (
 def marked(profile: Profile) -> Iterator[Draft]:
     """A finding for each of `MARKS` that any pair has."""
     for mark in MARKS:
-        having = mark.has(profile)
-        if having is not None and having.any():
-            details = {"pairs": count(int(having.sum())), "share": percent(float(having.mean()))}
-            yield Draft(mark.code, np.flatnonzero(having), mark.sentence, details)
+        yield from with_mark(mark.code, mark.has(profile), mark.sentence, profile.noun)
 
 
-def without_tokens(profile: Profile) -> Iterator[Draft]:
-    """Pairs that the model cannot measure: `analyze` would quarantine them."""
-    sentence = "Pair {0.id} ({0.place}) cannot be measured with this model: {reason}."
+def with_mark(code: str, having: np.ndarray | None, sentence: str, noun: str) -> Iterator[Draft]:
+    """A finding for the (item,) pairs or texts that have something, if any has."""
+    if having is not None and having.any():
+        details = {f"{noun}s": count(int(having.sum()), noun), "share": percent(float(having.mean()))}
+        yield Draft(code, np.flatnonzero(having), sentence, details)
+
+
+def without_tokens(profile: Known) -> Iterator[Draft]:
+    """Pairs or texts that the model cannot measure: `analyze` would quarantine them."""
+    sentence = f"{profile.noun.capitalize()} {{0.id}} ({{0.place}}) cannot be measured with this model: {{reason}}."
     for position, reason in profile.tokens.refused.items() if profile.tokens is not None else ():
         yield Draft("no-token", np.array([position]), sentence, {"reason": reason})
 

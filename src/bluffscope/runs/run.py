@@ -23,7 +23,7 @@ from bluffscope.host.float64_guard import own_settings
 from bluffscope.host.machine import Watch
 from bluffscope.host.signals import Check, stoppable
 from bluffscope.linter import GroupSample, lint_source
-from bluffscope.linter.check import PLAIN
+from bluffscope.linter.findings import PLAIN
 from bluffscope.metrics import ANALYSES, LOGPROB, TRAJECTORY, Analysis
 from bluffscope.metrics.own import UserAnalysis
 from bluffscope.pairs import Scan, Source, open_source

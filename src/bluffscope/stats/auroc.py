@@ -67,14 +67,16 @@ def weighted_auroc(order: Ordering, weights: np.ndarray) -> np.ndarray:
 
 
 class Areas(NamedTuple):
-    """AUROC and its 95 % interval, (metric,) each."""
+    """AUROC and its interval, (metric,) each."""
 
     area: np.ndarray
     lo: np.ndarray
     hi: np.ndarray
 
 
-def areas(lower: np.ndarray, upper: np.ndarray, lower_groups: np.ndarray, upper_groups: np.ndarray) -> Areas:
+def areas(
+    lower: np.ndarray, upper: np.ndarray, lower_groups: np.ndarray, upper_groups: np.ndarray, level: float = LEVEL
+) -> Areas:
     """P(upper > lower) + P(upper = lower) / 2, with intervals over groups; these are NaN for fewer than 2 groups.
 
     The error comes from each group's share in the area (DeLong et al. 1988; Obuchowski 1997 for groups), the ends from
@@ -85,6 +87,7 @@ def areas(lower: np.ndarray, upper: np.ndarray, lower_groups: np.ndarray, upper_
         upper: (text, metric) finite, of the other: hallucinations.
         lower_groups: (text,) numbers from 0, the same in both classes, without gaps over both.
         upper_groups: the same of the other class.
+        level: confidence of the intervals.
     """
     number = int(max(lower_groups.max(initial=-1), upper_groups.max(initial=-1))) + 1
     found = [placements(*sides) for sides in zip(lower.T, upper.T, strict=True)]
@@ -102,8 +105,8 @@ def areas(lower: np.ndarray, upper: np.ndarray, lower_groups: np.ndarray, upper_
     error = np.sqrt(number / (number - 1) * (sums**2).sum(axis=0))
     inside = (area > 0) & (area < 1)
     kept = np.where(inside, area, 0.5)
-    reach = t.isf((1 - LEVEL) / 2, number - 1) * error / (kept * (1 - kept))
-    sure = ((1 - LEVEL) / 2) ** (1 / number)
+    reach = t.isf((1 - level) / 2, number - 1) * error / (kept * (1 - kept))
+    sure = ((1 - level) / 2) ** (1 / number)
     lo = np.where(inside, expit(logit(kept) - reach), np.where(area < 1, 0.0, sure))
     hi = np.where(inside, expit(logit(kept) + reach), np.where(area > 0, 1.0, 1 - sure))
     return Areas(area, lo, hi)

@@ -207,12 +207,13 @@ class TextTokenizer:
 
     def _sequence(self, item: Item, view: int, place: _Place) -> TokenSequence:
         ids, name, lead = place.ids, item.arrangement.views[view], 0 if self.bos is None else 1
+        of_view = "" if name == "text" else f"{name} "
         if not ids:
-            raise PairError(f"the {name} text has no tokens")
+            raise PairError(f"the {of_view}text has no tokens")
         if name != "prompt" and place.start == place.stop:
-            raise PairError(f"the {name} completion has no tokens of its own")
+            raise PairError(f"the {of_view}completion has no tokens of its own")
         if self.context is not None and len(ids) + lead > self.context:
-            raise PairError(f"the {name} text has {len(ids) + lead} tokens; the model's context holds {self.context}")
+            raise PairError(f"the {of_view}text has {len(ids) + lead} tokens; the model's context holds {self.context}")
         if name != "prompt" and self.position == "divergence" and place.parting == place.stop:
             raise PairError(
                 f"the {name} text's tokens end before fact and hallucination differ: there is no token to read"
