@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bluffscope.cli.named_file import write_json
-from planted import clean_pairs, planted, written
+from planted import clean_pairs, clean_texts, planted, planted_texts, written
 
 
 @pytest.fixture
@@ -156,6 +156,51 @@ def test_an_answer_that_is_always_right_fails_and_a_closed_set_does_not(call, tm
     content = json.loads(outcome.out)
     assert content["cluster_by"] == "both"
     assert [finding["code"] for finding in content["findings"]] == ["closed-answers"]
+
+
+# Labelled texts
+
+
+def test_labelled_texts_are_printed_as_texts_with_their_labels(call, tmp_path):
+    outcome = call("lint", written(tmp_path / "d.jsonl", clean_texts(60)))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines()[0] == "d: 120 texts (60 true, 60 false) in 60 groups: no finding"
+    assert "prompt AUROC  " not in outcome.out and "negation t/f" in outcome.out
+    outcome = call("lint", written(tmp_path / "faulty.jsonl", planted_texts()[0]))
+    assert outcome.code == 1
+    assert "pair" not in outcome.out
+    for code, ids in planted_texts()[1].items():
+        section = outcome.out.split(f": {code.replace('-', ' ')}\n")[1].split("\n\n")[0]
+        assert ("texts: " in section) == bool(ids or code == "text-tells"), code
+        if len(ids) < 10:
+            assert all(name in section for name in ids), section
+
+
+def test_one_label_fails_and_labels_that_are_none_are_refused_in_one_line(call, refused, tmp_path):
+    rows = clean_texts(30)
+    outcome = call("lint", written(tmp_path / "d.jsonl", rows[::2]), "--format", "json")
+    assert outcome.code == 1
+    content = json.loads(outcome.out)
+    assert (content["items"], content["findings"][0]["code"]) == ("texts", "one-label")
+    unknown = written(tmp_path / "unknown.jsonl", [row | {"label": "perhaps"} for row in rows])
+    refused("lint", unknown, says="expected true or false, 1 or 0")
+    refused("lint", unknown, "--labels", "true=yes", "false=no", says="nothing in it to measure: 60 x label 'perhaps'")
+    (tmp_path / "empty.jsonl").write_text("")
+    refused("lint", tmp_path / "empty.jsonl", says="empty.jsonl")
+
+
+def test_analyze_carries_the_findings_of_labelled_texts(call, tiny_flags, tmp_path):
+    rows = clean_texts(6)
+    rows[1] |= {"completion": rows[0]["completion"]}
+    flags = list(tiny_flags)
+    flags[flags.index("--data") + 1] = written(tmp_path / "d.jsonl", rows)
+    outcome = call("analyze", *flags)
+    assert outcome.code == 0, outcome.err
+    (line,) = [line for line in outcome.out.splitlines() if line.startswith("Lint: ")]
+    assert line.startswith("Lint: 1 error (contradiction: 2 texts), 2 warnings (few clusters; few of a label); see")
+    lint = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["lint"]
+    assert (lint["items"], lint["rows"]) == ("texts", 12)
+    assert lint["findings"][0]["pairs"] == [rows[0]["id"], rows[1]["id"]]
 
 
 def test_a_name_that_is_no_utf_8_and_a_number_that_is_none_make_valid_json(tmp_path):

@@ -135,7 +135,8 @@ def _print(result: CompletedRun, seconds: float) -> None:
         lines += [f"  {number} x {reason}" for reason, number in list(merged.reasons.items())[:5]]
     lint = manifest["lint"]
     if lint.get("headline"):
-        of = f" of {lint['rows']:,} pairs in whole groups drawn at random" if "rows_in_all" in lint else ""
+        some = f"{lint['rows']:,} {lint.get('items', 'pairs')}"
+        of = f" of {some} in whole groups drawn at random" if "rows_in_all" in lint else ""
         lines.append(f"Lint{of}: {lint['headline']}; see manifest.json")
     print_findings(console, manifest["health"])
     lines.append(headline(manifest["health"]))

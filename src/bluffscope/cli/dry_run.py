@@ -11,6 +11,7 @@ from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.config import ForecastOptions, RunConfig
 from bluffscope.host.terminal import table
+from bluffscope.records import PAIRS
 
 if TYPE_CHECKING:
     from bluffscope.runs.forecast import Forecast, Prediction
@@ -78,9 +79,9 @@ def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
         yield f"{slow}."
     if config.engine.batch_size != "auto":
         yield f"With --batch-size {config.engine.batch_size}, as asked."
-    yield from (
-        f"{found.code.replace('-', ' ').capitalize()}: {found.message}" for found in cluster_findings(found.links)
-    )
+    scan = found.scan
+    findings = cluster_findings(scan.links, "pair" if scan.arrangement == PAIRS else "text", own=scan.own_groups)
+    yield from (f"{item.code.replace('-', ' ').capitalize()}: {item.message}" for item in findings)
 
 
 def duration(seconds: float) -> str:

@@ -20,8 +20,7 @@ from bluffscope.host.machine import free_memory
 from bluffscope.host.stopwatch import Stopwatch, best_seconds
 from bluffscope.metrics.geometry import measure_geometry
 from bluffscope.model.load import load_tokenizer
-from bluffscope.pairs import open_source
-from bluffscope.pairs.links import Links
+from bluffscope.pairs import Scan, open_source
 from bluffscope.pipeline.batch_size import Planned, batch_limits, plan_run, predicted_peak, run_footprint, sized
 from bluffscope.pipeline.memory import CELL_FLOPS, Shape
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, plan_batches
@@ -119,8 +118,8 @@ class Forecast:
     here: Prediction
     there: Prediction | None
     """On the GPUs that were named."""
-    links: Links
-    """What links the pairs."""
+    scan: Scan
+    """What was found in the data."""
 
 
 def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
@@ -160,11 +159,11 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     geometry = _geometry_seconds(planned.shape)
     here = predicted(name, 1, rates, geometry, threads, planned.device, free_memory(planned.device))
     if gpu is None or options.gpu_kind is None:
-        return Forecast(planned, work, here, None, scan.links)
+        return Forecast(planned, work, here, None, scan)
     rates = [peak * REACHED["gpu"] for peak in (gpu.half if dtype.itemsize == 2 else gpu.single, gpu.single)]
     geometry = geometry_seconds(gpu, planned.shape, ceil(work.reads / max(1, work.forwards)))
     there = predicted(options.gpu_kind, options.gpus, rates, geometry, CORES_A_GPU, device, gpu.memory)
-    return Forecast(planned, work, here, there, scan.links)
+    return Forecast(planned, work, here, there, scan)
 
 
 def product_seconds(rows: int, columns: int, dtype: torch.dtype) -> float:
