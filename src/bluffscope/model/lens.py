@@ -192,8 +192,8 @@ def _of_rows(logits: torch.Tensor, last: _Prediction | None, tokens: torch.Tenso
     entropy = -(share * likely).sum(1)
     js = torch.zeros_like(entropy)
     if last is not None:
-        # With m their mean it is the sum of (p (ln p - ln m) + q (ln q - ln m)) / 2: each logarithm is subtracted in its
-        # own place, so that little is lost where p and q hardly differ, and m is the only further one to take.
+        # With m their mean it is the sum of (p (ln p - ln m) + q (ln q - ln m)) / 2: each logarithm is subtracted in
+        # its own place, so that little is lost where p and q hardly differ, and ln m is the only further one to take.
         mean = (share + last.share).mul_(0.5).clamp_min_(torch.finfo(share.dtype).tiny).log_()
         apart = (last.log - mean).mul_(last.share)
         js = apart.addcmul_(share, likely - mean).sum(1).div_(2 * _BITS).clamp_(0, 1)

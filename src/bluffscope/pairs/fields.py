@@ -151,8 +151,8 @@ class FieldMap:
             for key in ("prompt", "completion"):
                 if self.names[key] in record.fields and self._value(record, key) is not None:
                     raise FieldError(
-                        f"fields {quoted(self.names['text'])} and {quoted(self.names[key])}: a text stands alone, or is "
-                        "a prompt with its completion; drop one of the two"
+                        f"fields {quoted(self.names['text'])} and {quoted(self.names[key])}: a text stands alone, or "
+                        "is a prompt with its completion; drop one of the two"
                     )
             prompt, completion = "", self._text(record, "text")
         else:
