@@ -90,15 +90,17 @@ class Run(reader.Run):
             InputError: the run has no such metric, or nothing to draw.
         """
         from bluffscope.api.plot import effects_plot, metric_plot  # only now, as above
+        from bluffscope.report.sides import two_sided
 
         if metric is None:
             return effects_plot(self.stats)
         name = metric if layer is None else f"l{layer}_{metric}"
-        known = {pair.name: pair for pair in metric_pairs(self.metrics.columns)}
+        metrics = two_sided(self.metrics, self.measured)
+        known = {pair.name: pair for pair in metric_pairs(metrics.columns)}
         if name not in known:
             alike = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
             raise InputError(f"plot: the run has no metric {name!r}; there are {', '.join(alike or list(known)[:3])}")
-        return metric_plot(self.metrics, known[name])
+        return metric_plot(metrics, known[name])
 
     def residuals(self, layer: int, view: View) -> torch.Tensor:
         """The residual stream that a layer's SAE read, (pair, d_model), float32, pairs in the order of `metrics`.

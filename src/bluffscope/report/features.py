@@ -14,6 +14,7 @@ from bluffscope.features.effects import FOUND, FeatureStudy
 from bluffscope.features.ghosts import GHOST_FIRES
 from bluffscope.host.terminal import Row, count, interval, table
 from bluffscope.report.labels import clean, listed, number
+from bluffscope.report.sides import PAIRED, Words
 
 if TYPE_CHECKING:
     from bluffscope.features.ablation import Ablation
@@ -89,24 +90,25 @@ def _family(about: Mapping[str, Any]) -> str:
     return f"{fires}; q corrected over the {about['tests']:,} tests of all layers"
 
 
-def found_sentence(layer: Mapping[str, Any], groups: int) -> str:
+def found_sentence(layer: Mapping[str, Any], groups: int, words: Words = PAIRED) -> str:
     """How many of a layer's features differ, or why that cannot be judged."""
     if not layer["tested"]:
         return f"cannot be judged: no feature fires often enough to be tested ({layer['active']:,} fire at all)"
     if (least := 2.0 ** (1 - groups)) >= FOUND:
-        return f"cannot be judged: with {count(groups, 'group')} of pairs no p is below {least:g}"
+        return f"cannot be judged: with {count(groups, 'group')} of {words.items} no p is below {least:g}"
     if not layer["found"]:
-        return f"none of {layer['tested']:,} tested features differs between fact and hallucination (q < {FOUND})"
+        return f"none of {layer['tested']:,} tested features differs between {words.between} (q < {FOUND})"
     return f"{layer['found']:,} of {layer['tested']:,} tested features differ (q < {FOUND})"
 
 
-def ghost_sentence(layer: Mapping[str, Any]) -> str:
-    """How many features fire in hallucinations only, and how many would by chance."""
-    ghosts = layer["ghosts"]
-    found = f"{count(ghosts, 'ghost feature')} (in {GHOST_FIRES} or more hallucinations, in no fact)"
-    chance_alone = f"with labels flipped at random: {layer['ghosts_expected']:.1f} (97.5 %: {layer['ghosts_high']})"
+def ghost_sentence(layer: Mapping[str, Any], words: Words = PAIRED) -> str:
+    """How many features fire in texts of the false side only, and how many would by chance."""
+    ghosts, none = layer["ghosts"], "no fact" if words.paired else "no true text"
+    found = f"{count(ghosts, 'ghost feature')} (in {GHOST_FIRES} or more {words.halls}, in {none})"
+    labels = f"labels {'flipped' if words.paired else 'drawn'} at random"
+    chance_alone = f"with {labels}: {layer['ghosts_expected']:.1f} (97.5 %: {layer['ghosts_high']})"
     more = "more than chance" if ghosts > layer["ghosts_high"] else "no more than chance"
-    return f"{found}; {chance_alone}: {more}. {layer['only_in_facts']:,} fire in facts only."
+    return f"{found}; {chance_alone}: {more}. {layer['only_in_facts']:,} fire in {words.facts} only."
 
 
 def chance(value: float | None) -> str:

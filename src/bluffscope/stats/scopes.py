@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import polars as pl
@@ -30,6 +30,10 @@ _CHOOSING: Final = {metric.name for metric in LOGPROB.metrics} | {"rank"}
 _NOT_CARRIED: Final = {"pair_id", "id", "index", "group", "domain", "complexity", "prompt", "fact", "hallucination"}
 MEASURED_NAME: Final = re.compile(r"_tokens$|_token$|_fact$|_hall$|_diff$|^l\d+_")
 """Columns that a run measured."""
+
+
+Of = Literal["pairs", "texts"]
+"""What the rows of a table are: pairs, or labelled texts."""
 
 
 @dataclass(frozen=True)
