@@ -152,7 +152,7 @@ def trajectory(words: Words, low: float, high: float) -> Spec:
         },
     ]
     return chart(
-        f"Log-probability of the {'completions' if words.paired else 'texts'} through the logit lens, by layer",
+        "Log-probability of the completions through the logit lens, by layer",
         layers,
         240,
     )

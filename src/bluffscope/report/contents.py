@@ -12,6 +12,7 @@ import polars as pl
 from bluffscope.features.effects import FeatureStudy, feature_effects
 from bluffscope.metrics import declared
 from bluffscope.metrics.logprob import KNOWS
+from bluffscope.report.features import sided_study
 from bluffscope.report.sides import Words, numeric_pairs, sided_statistics, two_sided, words_of
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.stats.scopes import POOLED
@@ -214,7 +215,7 @@ def read_contents(source: str | Path | RunTables) -> Contents:
         with table_errors(run.path / f"{items}.parquet"):
             drawn = pairs.filter(draw_groups(pairs["group"], FEATURE_PAIRS))
         with table_errors(run.path / "features.parquet"):
-            features = feature_effects(run.features, drawn)
+            features = sided_study(feature_effects(run.features, drawn))
             features_from = drawn_from(drawn.height, total, of=items)
     about = checked(run.document("stats.json"), ABOUT, run.path / "stats.json")
     return Contents(

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from bluffscope import __version__
+from bluffscope.records import STATEMENTS
 from bluffscope.report import charts, sections
 from bluffscope.report.bundle import javascript
 from bluffscope.report.contents import Contents
@@ -49,6 +50,7 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
     text = environment.from_string(_asset("report.html.j2")).render(
         contents=contents,
         words=contents.words,
+        statements=contents.run.arrangement == STATEMENTS,
         labels=None if contents.words.paired else labels_of(contents.metrics),
         clean=clean,
         effect=effect,

@@ -68,8 +68,7 @@ def answer(contents: Contents) -> Answer:
     pooled = tested.filter(scope=POOLED)
     counts = {name: pooled.filter(verdict=name).height for name in NAMES} if pooled.height else {}
     kind = "some" if (tested["verdict"] == "separates").any() else "nothing" if tested.height else "none"
-    sentence = headline(rows, contents.words)
-    return Answer(sentence, kind, counts, _banner(contents), _alone(contents), _health(contents))
+    return Answer(headline(rows), kind, counts, _banner(contents), _alone(contents), _health(contents))
 
 
 def _health(contents: Contents) -> str | None:
@@ -185,7 +184,7 @@ def feature_tables(contents: Contents) -> list[Values]:
             **layer,
             "rows": part.head(FEATURES_SHOWN).to_dicts(),
             "page": pages.get(str(layer["layer"])),
-            "sentence": found_sentence(layer, study.about["groups"], contents.words),
+            "sentence": found_sentence(layer, study.about["groups"], contents.words, study.about.get("least_p")),
             "ghosts": ghost_sentence(layer, contents.words),
         }
         for layer in study.layers.iter_rows(named=True)

@@ -153,8 +153,13 @@ def _by_name(table: pl.DataFrame, name: str) -> bool:
 
 
 _RENAMED: Final = {
-    "mean_true": "mean_fact",
-    "mean_false": "mean_hall",
+    **{
+        f"{of}_{label}": f"{of}_{side}"
+        for of in ("mean", "share")
+        for label, side in (("true", "fact"), ("false", "hall"))
+    },
+    "top_texts": "top_pairs",
+    "only_in_true": "only_in_facts",
     **{f"g{end}": f"dz{end}" for end in ("", "_lo", "_hi")},
     "adj_g": "adj_dz",
     "planted_g": "planted_dz",
@@ -162,12 +167,12 @@ _RENAMED: Final = {
 
 
 def words_of_statistics(rows: pl.DataFrame) -> Words:
-    """How to speak of statistics as they were made."""
-    return LABELLED if "g" in rows.columns else PAIRED
+    """How to speak of statistics."""
+    return LABELLED if "n_true" in rows.columns else PAIRED
 
 
 def sided_statistics(rows: pl.DataFrame) -> pl.DataFrame:
-    """Statistics of labelled texts under the names of those of pairs: `dz` is the standardised difference, g here."""
+    """Statistics of labelled texts, or of their features, under the names of pairs: `dz`, say, is Hedges' g."""
     return rows.rename(_RENAMED, strict=False)
 
 

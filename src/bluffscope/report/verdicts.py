@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bluffscope.host.terminal import Folded, count, interval, table
 from bluffscope.report.labels import clean, distinct, doubts, effect, listed
-from bluffscope.report.sides import PAIRED, Words, sided_statistics, words_of_statistics
+from bluffscope.report.sides import Words, sided_statistics, words_of_statistics
 from bluffscope.stats import StatsResult
 from bluffscope.stats.scopes import POOLED
 from bluffscope.stats.verdicts import NAMES
@@ -42,28 +42,25 @@ def render_verdicts(result: StatsResult) -> Iterator[RenderableType]:
     """
     rows, words = sided_statistics(result.rows), words_of_statistics(result.rows)
     if not rows.is_empty():
-        yield Text(headline(rows, words), style="bold")
+        yield Text(headline(rows), style="bold")
         symbol = words.symbol
         cells = f"the verdict; {symbol} of {words.difference}, and {symbol} at equal lengths"
         yield Text(f"each cell: {cells}", style="dim")
         scopes = rows["scope"].unique(maintain_order=True).to_list()
         yield Folded(scopes, (NAME_WIDTH, CELL_WIDTH), partial(_grid, rows, distinct(scopes, CELL_WIDTH)))
         yield from _reasons(rows, words)
-    yield from (_cross_tables if words.paired else _label_tables)(result.cross_tables)
+    yield from (_cross_tables if words.paired else _label_tables)(result.cross_tables.filter(scope=POOLED))
     yield from _declared(result.about, words)
     if result.control is not None:
         yield from _control(sided_statistics(result.control), result.about["control"], words)
 
 
-def headline(rows: pl.DataFrame, words: Words = PAIRED) -> str:
+def headline(rows: pl.DataFrame) -> str:
     """The answer over all pairs (or texts) in a sentence, and how many metrics separate in each further scope.
 
     Only metrics that were tested count, and the scopes, which share their pairs, are not added up.
-
-    Args:
-        rows: statistics, see `sided_statistics`.
-        words: of the run.
     """
+    rows, words = sided_statistics(rows), words_of_statistics(rows)
     rows = rows.filter(interpretable())
     withheld = rows["verdict"] == "withheld"
     if withheld.all() and rows.height:
@@ -163,7 +160,7 @@ def _reasons(rows: pl.DataFrame, words: Words) -> Iterator[Text]:
 
 
 def _cross_tables(tables: pl.DataFrame) -> Iterator[Text]:
-    for (metric,), counts in tables.filter(scope="pooled").group_by("metric", maintain_order=True):
+    for (metric,), counts in tables.group_by("metric", maintain_order=True):
         moved = counts.filter(pl.col("fact").ne_missing(pl.col("hall"))).sort("n", descending=True)
         total, differ = int(counts["n"].sum()), int(moved["n"].sum())
         rows = moved.select("fact", "hall", "n").head(3).iter_rows()
@@ -173,10 +170,16 @@ def _cross_tables(tables: pl.DataFrame) -> Iterator[Text]:
 
 
 def _label_tables(tables: pl.DataFrame) -> Iterator[Text]:
-    for (metric,), counts in tables.filter(scope=POOLED).group_by("metric", maintain_order=True):
-        rows = counts.select("value", "true", "false").iter_rows()
-        classes = ", ".join(f"{clean(value or 'null')} {true} and {false}" for value, true, false in rows)
-        yield Text(f"{clean(str(metric))}, true and false texts of each class: {classes}")
+    for (metric,), counts in tables.group_by("metric", maintain_order=True):
+        yield Text(f"{clean(str(metric))}: {listed(_shares(counts), 4)}")
+
+
+def _shares(counts: pl.DataFrame) -> Iterator[str]:
+    """How many true and false texts are of each class, the most frequent first."""
+    totals = [max(1, int(counts[side].sum())) for side in ("true", "false")]
+    for row in counts.sort(pl.col("true") + pl.col("false"), descending=True, maintain_order=True).iter_rows():
+        shares = (f"{100 * number / total:.0f} %" for number, total in zip(row[-2:], totals, strict=True))
+        yield f"{clean(row[2] or 'null')} {' of true and '.join(shares)} of false texts"
 
 
 def _declared(about: dict[str, Any], words: Words) -> Iterator[Text]:

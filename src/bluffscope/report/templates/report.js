@@ -125,7 +125,8 @@
       for (const scope of unique(data.trajectory.scope)) {
         const rows = rowsOf(data.trajectory, (row) => row.scope === scope);
         const chart = el("div", { class: "chart", role: "img", "aria-label": `Log-probability by layer, ${scope}` });
-        home.append(el("figure", {}, el("figcaption", {}, `${scope} (n = ${rows[0].n})`), chart));
+        const n = paired ? rows[0].n : words.views.map((view) => (rows.find((row) => row.view === view) || { n: 0 }).n).join(" + ");
+        home.append(el("figure", {}, el("figcaption", {}, `${scope} (n = ${n})`), chart));
         await draw(chart, data.specs.trajectory, { rows });
       }
     },
@@ -142,8 +143,7 @@
         i, id: pairs.id[i], domain: pairs.domain[i] === null ? "null" : pairs.domain[i], prompt: short(pairs.prompt[i], 160), ...sides(i),
       }));
       const values = paired ? rows.flatMap((row) => [row.fact, row.hall]) : [];
-      const low = values.reduce((a, b) => Math.min(a, b), Infinity);
-      const high = values.reduce((a, b) => Math.max(a, b), -Infinity);
+      const [low, high] = [[Math.min, Infinity], [Math.max, -Infinity]].map(([pick, first]) => values.reduce((a, b) => pick(a, b), first));
       const ends = values.length ? [low, high].map((end) => ({ x: end, y: end })) : [];
       const which = some.length < usable.length ? `${some.length.toLocaleString("en")} of ${usable.length.toLocaleString("en")} ${words.items}, drawn at random. ` : "";
       say("scatter-note", usable.length ? `${which}${metric.doc}` : "No values in this run.");
@@ -234,6 +234,7 @@
     return el("ul", { class: "chips" }, ...(items.length ? items : [el("li", {}, "none active")]));
   }
   const sideOf = (i) => (pairs.label[i] ? 0 : 1);
+  const labelOf = (i) => [words.fact, words.hall][sideOf(i)];
   const valueOf = (metric, i) => (sideOf(i) ? metric.hall : metric.fact)[i];
   const carriedBy = (i) => Object.entries(pairs.carried).filter(([, values]) => !missing(values[i])).map(([name, values]) => `${name}: ${values[i]}`);
   const tokensOf = (i, name) => (pairs.tokens[name] ? pairs.tokens[name][i] : null);
@@ -259,10 +260,8 @@
   const prompted = (i) => passage("", "prompt", pairs.prompt[i], tokensOf(i, "prompt_read_token"), tokensOf(i, "prompt_tokens"));
   function openPair(i) {
     const of = (list) => new Set(list.filter((_, k) => k % 2 === 0));
-    const cells = (metric) => {
-      const [fact, hall] = [metric.fact[i], metric.hall[i]];
-      return [shown(fact), shown(hall), shown(missing(fact) || missing(hall) ? null : hall - fact, true)];
-    };
+    const diff = (metric) => (missing(metric.fact[i]) || missing(metric.hall[i]) ? null : metric.hall[i] - metric.fact[i]);
+    const cells = (metric) => [shown(metric.fact[i]), shown(metric.hall[i]), shown(diff(metric), true)];
     openItem(i, [prompted(i),
       passage("fact", "fact", pairs.fact[i], tokensOf(i, "fact_read_token"), tokensOf(i, "fact_tokens")),
       passage("hall", "hallucination", pairs.hallucination[i], tokensOf(i, "hall_read_token"), tokensOf(i, "hall_tokens"))],
@@ -272,20 +271,17 @@
   }
   // A text has no partner: its values stand beside those of the other texts of its domain.
   function openText(i) {
-    const others = [...Array(count).keys()].filter((k) => k !== i && pairs.domain[k] === pairs.domain[i]);
-    const sides = [0, 1].map((side) => others.filter((k) => sideOf(k) === side));
+    const others = [0, 1].map((side) => [...Array(count).keys()].filter((k) => k !== i && pairs.domain[k] === pairs.domain[i] && sideOf(k) === side));
     const cells = (metric) => {
       const own = valueOf(metric, i);
-      const known = sides.map((side) => side.map((k) => valueOf(metric, k)).filter((value) => !missing(value)));
+      const known = others.map((side) => side.map((k) => valueOf(metric, k)).filter((one) => !missing(one)));
       const means = known.map((values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null));
       const below = known.map((values) => (missing(own) || !values.length ? "-" : (100 * values.filter((value) => value < own).length / values.length).toFixed(0) + " %"));
       return [shown(own), shown(means[0]), shown(means[1]), below.join(" / ")];
     };
-    const view = words.views[sideOf(i)].replace(/s$/, "");
     const kind = ["fact", "hall"][sideOf(i)];
-    openItem(i, [pairs.prompt[i] ? prompted(i) : null,
-      passage(kind, view, pairs.completion[i], tokensOf(i, "read_token"), tokensOf(i, "text_tokens"))],
-    [el("p", { class: "faint" }, `Beside the ${sides[0].length} other true and ${sides[1].length} other false texts of its domain: their means, and how many of the true and of the false lie below it.`),
+    openItem(i, [pairs.prompt[i] ? prompted(i) : null, passage(kind, `${labelOf(i)} text`, pairs.completion[i], tokensOf(i, "read_token"), tokensOf(i, "text_tokens"))],
+    [el("p", { class: "faint" }, `Beside the ${others[0].length} other true and ${others[1].length} other false texts${unique(pairs.domain).length > 1 ? " of its domain" : ""}: their means, and how many of the true and of the false lie below it.`),
       valueTable(["value", "mean, true", "mean, false", "lie below"], cells)],
     "Index and activation.", (layer, story) => [chips(layer, story[sideOf(i)], new Set())]);
   }
@@ -298,10 +294,10 @@
     const metric = metricNamed.get(byId("pair-metric") ? byId("pair-metric").value : "");
     const diff = (i) => (missing(metric.fact[i]) || missing(metric.hall[i]) ? null : metric.hall[i] - metric.fact[i]);
     if (!paired) {
-      const completion = pairs.prompt.some(Boolean) ? "completion" : "text";
-      const list = [["id", (i) => pairs.id[i], ""], ["domain", (i) => pairs.domain[i], "text"], ["label", (i) => [words.fact, words.hall][sideOf(i)], "text"]];
-      if (completion === "completion") list.push(["prompt", (i) => pairs.prompt[i], "text"]);
-      list.push([completion, (i) => pairs.completion[i], "text"]);
+      const prompts = pairs.prompt.some(Boolean);
+      const list = [["id", (i) => pairs.id[i], ""], ["domain", (i) => pairs.domain[i], "text"], ["label", labelOf, "text"]];
+      if (prompts) list.push(["prompt", (i) => pairs.prompt[i], "text"]);
+      list.push([prompts ? "completion" : "text", (i) => pairs.completion[i], "text"]);
       if (pairs.tokens.text_tokens) list.push(["tokens", (i) => pairs.tokens.text_tokens[i], "number"]);
       if (metric) list.push(["value", (i) => valueOf(metric, i), "number"]);
       if (Object.keys(pairs.carried).length) list.push(["carried", (i) => carriedBy(i).join("; "), "text"]);
@@ -316,7 +312,7 @@
   }
   function search() {
     const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    searchable ??= pairs.id.map((id, i) => [id, pairs.domain[i], pairs.prompt[i], ...(paired ? [pairs.fact[i], pairs.hallucination[i]] : [[words.fact, words.hall][sideOf(i)], pairs.completion[i]]),
+    searchable ??= pairs.id.map((id, i) => [id, pairs.domain[i], pairs.prompt[i], ...(paired ? [pairs.fact[i], pairs.hallucination[i]] : [labelOf(i), pairs.completion[i]]),
       ...Object.values(pairs.carried).map((values) => values[i])].join("\n").toLowerCase());
     table.found = table.order.filter((i) => words.every((word) => searchable[i].includes(word)));
     table.page = 0;
