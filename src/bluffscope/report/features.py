@@ -49,7 +49,10 @@ def render_features(
     """
     study, about = sided_study(study), study.about
     words = words_of_study(about)
-    yield Text(f"{about[words.items]:,} {words.items} in {about['groups']:,} groups; {_family(about)}.")
+    number = (
+        f"{about['pairs']:,} pairs" if words.paired else f"{about['true']:,} true and {about['false']:,} false texts"
+    )
+    yield Text(f"{number} in {about['groups']:,} groups; {_family(about)}.")
     for layer in study.layers.iter_rows(named=True):
         rows = study.rows.filter(layer=layer["layer"])
         yield Text(
@@ -65,7 +68,7 @@ def render_features(
         if page := pages.get(layer["layer"]):
             yield Text(f"Pages: {page}/FEATURE")
     yield Text("")
-    spread = "the spread of the differences" if words.paired else "the pooled spread"
+    spread = "the spread of the differences" if words.paired else "the spread of either label's texts"
     yield Text(
         f"{words.fact}, {words.short}: share of the texts in which it fires; diff: mean of {words.difference}, "
         f"activations with their zeros; {words.symbol}: diff over {spread}; * a ghost.",
@@ -118,7 +121,8 @@ def found_sentence(layer: Mapping[str, Any], groups: int, words: Words = PAIRED,
     if not layer["tested"]:
         return f"cannot be judged: no feature fires often enough to be tested ({layer['active']:,} fire at all)"
     if (least := 2.0 ** (1 - groups) if least_p is None else least_p) >= FOUND:
-        return f"cannot be judged: with {count(groups, 'group')} of {words.items} no p is below {least:g}"
+        few = f"{count(groups, 'group')} of pairs" if words.paired else "labels in so few groups of texts"
+        return f"cannot be judged: with {few} no p is below {least:g}"
     if not layer["found"]:
         return f"none of {layer['tested']:,} tested features differs between {words.between} (q < {FOUND})"
     return f"{layer['found']:,} of {layer['tested']:,} tested features differ (q < {FOUND})"

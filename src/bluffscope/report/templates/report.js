@@ -281,7 +281,7 @@
     };
     const kind = ["fact", "hall"][sideOf(i)];
     openItem(i, [pairs.prompt[i] ? prompted(i) : null, passage(kind, `${labelOf(i)} text`, pairs.completion[i], tokensOf(i, "read_token"), tokensOf(i, "text_tokens"))],
-    [el("p", { class: "faint" }, `Beside the ${others[0].length} other true and ${others[1].length} other false texts${unique(pairs.domain).length > 1 ? " of its domain" : ""}: their means, and how many of the true and of the false lie below it.`),
+    [el("p", { class: "faint" }, `Beside the ${others[0].length} other true and ${others[1].length} other false texts${unique(pairs.domain).length > 1 ? " of its domain" : ""}: their means, and the shares of the true and of the false that lie below it.`),
       valueTable(["value", "mean, true", "mean, false", "lie below"], cells)],
     "Index and activation.", (layer, story) => [chips(layer, story[sideOf(i)], new Set())]);
   }
