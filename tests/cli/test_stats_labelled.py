@@ -111,6 +111,15 @@ def test_by_family_and_clusters_are_options_of_texts_too(call, run):
     assert set(reasons) == {"only 0 texts of a label, fewer than 10"}
 
 
+def test_pairs_of_a_labelled_run_have_statistics_elsewhere(call, run, tmp_path):
+    outcome = call("stats", run / "paired.parquet")
+    assert outcome.code == 2
+    assert "lies in a run over labelled texts, whose statistics these would replace: give --out" in outcome.err
+    assert call("stats", run / "paired.parquet", "--out", tmp_path / "pairs").code == 0
+    rows = pl.read_parquet(tmp_path / "pairs" / "stats.parquet").filter(metric="l2_sphericity", scope="pooled")
+    assert rows["verdict"].to_list() == ["separates"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

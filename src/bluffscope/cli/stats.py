@@ -68,6 +68,10 @@ class Stats(Command):
 
         table, pairs, folder, run = self._opened()
         labelled = _labelled(table, run)
+        if not labelled and self.out is None and (folder / "texts.parquet").exists():
+            raise InputError(
+                f"{self.table} lies in a run over labelled texts, whose statistics these would replace: give --out"
+            )
         note = None if run is None else drawn_from(table.height, run.rows, of="texts" if labelled else "pairs")
         health = read_health(run.manifest if run is not None and (run.path / "manifest.json").exists() else {})
         allowed = self.allow_unsound or health.allowed
