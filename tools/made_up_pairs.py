@@ -1,4 +1,4 @@
-"""Tables of pairs whose truth is known: what `simulate_verdicts.py` tries the statistics on."""
+"""Tables of pairs and of labelled texts whose truth is known: what `simulate_verdicts.py` tries the statistics on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import polars as pl
 
 from bluffscope.stats import Resampling
 from bluffscope.stats.analysis import judge_study
+from bluffscope.stats.labelled import judge_texts
 from bluffscope.stats.study import build_study
+from bluffscope.stats.text_study import build_text_study
 
 FAMILY = 20
 """Metrics of a table, independent of each other; their lengths and groups are the same."""
@@ -124,3 +126,52 @@ def slope(rng: np.random.Generator, *, pairs: int, by: float) -> Data:
     """Differences of slope x dL + noise of sd 1."""
     both = lengths(rng, pairs, 1)
     return Data(by * (both[:, 1] - both[:, 0])[:, None] + noise(rng, pairs)[:, :1], both)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One made-up table of labelled texts."""
+
+    values: np.ndarray
+    """(text, metric)"""
+    false: np.ndarray
+    lengths: np.ndarray
+    groups: np.ndarray | None = None
+
+    def rows(self) -> pl.DataFrame:
+        """The statistics of the metrics over all texts."""
+        table = {f"m{metric}": self.values[:, metric] for metric in range(self.values.shape[1])}
+        table |= {"label": ~self.false, "text_tokens": self.lengths}
+        if self.groups is not None:
+            table["group"] = self.groups
+        return judge_texts(build_text_study(pl.DataFrame(table), carried=False), "scope")[0]
+
+
+def _labelled(rng: np.random.Generator, texts: int, mean: float) -> tuple[np.ndarray, np.ndarray]:
+    """(text,) labels, half of them false, and lengths of 3 to 10, the false ones longer by a rounded normal."""
+    false = rng.permutation(np.arange(texts) % 2 == 0)
+    longer = np.where(false, rng.normal(mean, 2, texts).round(), 0).astype(int)
+    return false, np.maximum(1, rng.integers(3, 11, texts) + longer)
+
+
+def text_effect(rng: np.random.Generator, *, texts: int, g: float, mean: float, kind: str = "normal") -> Texts:
+    """The same effect everywhere, and lengths that do not matter."""
+    false, both = _labelled(rng, texts, mean)
+    spread = 1 + np.abs(both - 6)[:, None] / 2 if kind == "spread by length" else 1
+    return Texts(g * false[:, None] + noise(rng, texts, kind) * spread, false, both)
+
+
+def text_groups(rng: np.random.Generator, *, texts: int, mixed: bool, g: float = 0) -> Texts:
+    """Four texts of a group share half of their variance; all have one label, or two have each."""
+    groups = np.arange(texts) // 4
+    false = np.arange(texts) % 2 == 0 if mixed else rng.permutation(np.arange(texts // 4) % 2 == 0)[groups]
+    shared = noise(rng, texts // 4)[groups] + noise(rng, texts)
+    both = rng.integers(3, 11, texts // 4)[groups] + rng.integers(0, 3, texts) + false
+    return Texts(g * np.sqrt(2) * false[:, None] + shared, false, both, groups)
+
+
+def text_length(rng: np.random.Generator, *, texts: int, shape: str, mean: float, size: float) -> Texts:
+    """Length does everything: f(L) with `size` times the noise's sd."""
+    false, both = _labelled(rng, texts, mean)
+    acts = SHAPES[shape](both.astype(float))
+    return Texts(size * ((acts - acts.mean()) / acts.std())[:, None] + noise(rng, texts), false, both)

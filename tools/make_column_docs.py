@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bluffscope.metrics import ANALYSES, ON_REQUEST, Column, Metric
-from bluffscope.table.schema import PAIR_COLUMNS, SCHEMA_VERSION
+from bluffscope.stats import LABELLED_SCHEMA
+from bluffscope.table.schema import PAIR_COLUMNS, SCHEMA_VERSION, TEXT_COLUMNS
 from generated_page import write_or_check
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "columns.md"
@@ -46,6 +47,39 @@ FILES = (
     ),
 )
 
+OF_TEXTS = """A run over labelled texts has one row for each text that was measured, and no column of pairs:
+`l{layer}_{metric}` and `{metric}` hold the metrics of the text, `l{layer}_prompt_{metric}` those of its prompt. Of
+statements, which have no prompt, there are no columns of prompts, and none of the analyses that compare with one.
+"""
+
+TEXT_FILES = (
+    (
+        "texts.parquet",
+        "`text_id, label, domain, prompt, completion, group`, carried columns",
+        "all texts of the input, quarantined ones too",
+    ),
+    (
+        "features.parquet",
+        "`text_id, view, layer, feature, activation`; views `prompt`, `text`",
+        "one for each active SAE feature of each view and layer",
+    ),
+    (
+        "residuals.parquet",
+        "`text_id, view, layer, token, values`",
+        "one for each residual read; only with `--keep-residuals`",
+    ),
+    (
+        "quarantine.parquet",
+        "`text_id, prompt, completion, reason`",
+        "texts that could not be processed; no file where there are none",
+    ),
+    (
+        "stats.parquet",
+        f"`{', '.join(LABELLED_SCHEMA)}` ([statistics](statistics.md#labelled-texts))",
+        "one for each metric and scope",
+    ),
+)
+
 PROVENANCE = """The metadata of `metrics.parquet` holds the run's provenance as text, with `schema_version` and
 `metric_versions` (JSON) among its keys. A change to a metric's definition bumps that metric's version.
 """
@@ -67,6 +101,13 @@ def table(entries: Iterable[Column | Metric], first: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def listed(files: Iterable[tuple[str, str, str]]) -> str:
+    """A Markdown table of files."""
+    lines = ["| File | Columns | Rows |", "|---|---|---|"]
+    lines += [f"| `{name}` | {columns} | {rows} |" for name, columns, rows in files]
+    return "\n".join(lines) + "\n"
+
+
 def page() -> str:
     """The whole page."""
     parts = [INTRODUCTION, "## The pair\n", table(PAIR_COLUMNS, "Column")]
@@ -75,9 +116,9 @@ def page() -> str:
         parts.append(f"## {analysis.title}: `{columns}`\n")
         whole = table(analysis.of_pair, "Column") if analysis.of_pair else ""
         parts += [part for part in (analysis.head, table(analysis.metrics, "Metric"), whole, analysis.note) if part]
-    files = ["| File | Columns | Rows |", "|---|---|---|"]
-    files += [f"| `{name}` | {columns} | {rows} |" for name, columns, rows in FILES]
-    return "\n".join([*parts, "## The other tables of a run\n", "\n".join(files) + "\n", PROVENANCE])
+    parts += ["## The other tables of a run\n", listed(FILES), PROVENANCE]
+    parts += ["## Labelled texts\n", OF_TEXTS, table(TEXT_COLUMNS, "Column"), listed(TEXT_FILES)]
+    return "\n".join(parts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,11 +25,25 @@ import polars as pl
 from scipy.stats import binomtest
 
 from bluffscope.stats.multiplicity import benjamini_hochberg
-from made_up_pairs import SHAPES, Data, closed, clustered, effect, length_alone, mirrors, slope, unequal_spread
+from made_up_pairs import (
+    SHAPES,
+    Data,
+    Texts,
+    closed,
+    clustered,
+    effect,
+    length_alone,
+    mirrors,
+    slope,
+    text_effect,
+    text_groups,
+    text_length,
+    unequal_spread,
+)
 from write_simulations import tables
 
 STRICT = 0.001
-Make = Callable[[np.random.Generator], Data]
+Make = Callable[[np.random.Generator], Data | Texts]
 ROUGH = ("threshold", "1/L")
 
 
@@ -108,7 +122,8 @@ class Cell:
 
 def cells() -> list[Cell]:
     """All of them, in the order of the docs."""
-    return [*_nulls(), *_shapes(), *_slopes(), *_power(), *_answers(), *_skew(), *_large(), *_coverage(), *_bound()]
+    of_pairs = (_nulls(), _shapes(), _slopes(), _power(), _answers(), _skew(), _large(), _coverage(), _bound())
+    return [cell for part in (*of_pairs, _texts()) for cell in part]
 
 
 def _nulls() -> Iterable[Cell]:
@@ -256,6 +271,42 @@ def _bound() -> Iterable[Cell]:
         table = "an effect at the bound, d_z 0.2"
         yield Cell(table, f"n = {pairs}", "equivalence_p < .05", make, significant("equivalence_p"), 500, 0.06)
         yield Cell(table, f"n = {pairs}", "families with `equivalent`", make, any_verdict("equivalent"), 500, 0.05)
+
+
+def _texts() -> Iterable[Cell]:
+    for texts in (40, 200, 1000):
+        makes = {
+            kind: partial(text_effect, texts=texts, g=0.0, mean=0, kind=kind)
+            for kind in ("normal", "skew", "spread by length")
+        }
+        makes |= {
+            f"groups of 4, {name}": partial(text_groups, texts=texts, mixed=mixed)
+            for name, mixed in (("one label", False), ("both labels", True))
+        }
+        for row, make in makes.items():
+            column = f"n = {texts}"
+            for name in ("p", "adj_p"):
+                table = f"labelled texts, no effect: {name} < .05"
+                yield Cell(table, row, column, make, significant(name), most=0.06)
+            table = "labelled texts, no effect: families with `separates`"
+            yield Cell(table, row, column, make, any_verdict("separates"), most=0.05)
+    for row in SHAPES:
+        make = partial(text_length, texts=200, shape=row, mean=1, size=0.5)
+        table = "labelled texts, length alone, 0.5 sd, n = 200"
+        yield Cell(table, row, "adj_p < .05", make, significant("adj_p"), most=0.07)
+        yield Cell(table, row, "separates", make, verdict("separates"), most=0.01)
+    for g in (0.2, 0.5, 0.8):
+        for mean in (0, 1):
+            make = partial(text_effect, texts=200, g=g, mean=mean)
+            table, row = "labelled texts, power, n = 200", f"g {g}, false texts longer by {mean}"
+            yield Cell(table, row, "alone: separates", make, alone)
+            yield Cell(table, row, "of 20: separates", make, verdict("separates"))
+    for texts in (40, 200):
+        for g in (0.0, 0.5, 1.5):
+            make = partial(text_effect, texts=texts, g=g, mean=0)
+            for column, ends in (("g", "g"), ("adj_g", "adj")):
+                table, row = "labelled texts, coverage of 95 % intervals", f"n = {texts}, g {g}"
+                yield Cell(table, row, column, make, covers(ends, g), least=0.915)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ import pytest
 
 from bluffscope.errors import InputError
 from bluffscope.stats import LABELLED_SCHEMA, analyse_labelled
+from bluffscope.stats.label_controls import null_control, planted_control
 from bluffscope.stats.length_functions import length_basis
+from bluffscope.stats.text_study import build_text_study
 
 EXACT = {"rel": 1e-8, "abs": 1e-12}
 
@@ -25,7 +27,7 @@ def texts(seed: int = 0, number: int = 300, *, effect: float = 0.0, slope: float
 
 
 def row(table: pl.DataFrame, metric: str = "l3_gini", scope: str = "pooled", **options) -> dict[str, object]:
-    return analyse_labelled(table, **options).filter(metric=metric, scope=scope).row(0, named=True)
+    return analyse_labelled(table, **options).rows.filter(metric=metric, scope=scope).row(0, named=True)
 
 
 def test_raw_and_adjusted_effects_are_those_of_ordinary_least_squares_with_hc3_errors():
@@ -58,7 +60,7 @@ def test_g_is_the_difference_over_the_pooled_spread_made_unbiased():
 
 
 def test_an_effect_separates_and_length_of_any_smooth_shape_does_not():
-    rows = analyse_labelled(texts(number=600, effect=0.6, slope=0.05))
+    rows = analyse_labelled(texts(number=600, effect=0.6, slope=0.05)).rows
     assert rows.schema == LABELLED_SCHEMA
     assert rows["metric"].to_list() == ["l3_gini", "entropy"]
     assert rows["verdict"].to_list() == ["separates", "confounded"]
@@ -99,7 +101,7 @@ def test_answers_of_a_closed_set_have_levels_of_their_own():
 def test_domains_have_levels_of_their_own_and_are_scopes():
     table = texts(3, number=400, domain=["a", "b"] * 200, known=[True, True, False, False] * 100)
     shifted = table.with_columns(l3_gini=pl.col("l3_gini") + 9 * (pl.col("domain") == "b"))
-    rows = analyse_labelled(shifted)
+    rows = analyse_labelled(shifted).rows
     assert rows["scope"].unique(maintain_order=True).to_list() == ["a", "b", "pooled", "known=true", "known=false"]
     assert row(shifted)["adj_mean_diff"] == pytest.approx(row(table)["adj_mean_diff"], rel=1e-6)
 
@@ -127,7 +129,10 @@ def test_a_metric_that_length_explains_whole_is_not_judged():
 def test_texts_without_a_completion_share_no_answer():
     table = texts(6)
     some = pl.Series([None] * 150 + [f"answer {place}" for place in range(150)], dtype=pl.String)
-    assert row(table.with_columns(completion=some)) == row(table)
+    plain = row(table)
+    assert row(table.with_columns(completion=some)) == {
+        name: pytest.approx(value, rel=1e-6) if isinstance(value, float) else value for name, value in plain.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -138,7 +143,11 @@ def test_texts_without_a_completion_share_no_answer():
         (texts().with_columns(label=pl.lit("maybe")), {}, "label 'maybe': expected true or false, 1 or 0"),
         (texts().with_columns(label=pl.lit(None)), {}, "label None"),
         (texts().drop("l3_gini", "entropy"), {}, "no metric"),
-        (texts(), {"cluster_by": "mood"}, "--cluster-by mood: the table has no such column"),
+        (
+            texts(),
+            {"cluster_by": "mood"},
+            "--cluster-by mood: no such column; use both, prompt, completion or a column",
+        ),
         (texts(), {"by": ["mood"]}, "--by mood"),
     ],
     ids=["empty", "no label", "odd label", "null label", "no metric", "no cluster", "no scope"],
@@ -151,8 +160,108 @@ def test_what_cannot_be_tested_is_refused_in_one_line(table, options, said):
 
 @pytest.mark.parametrize("families", [25, pytest.param(400, marks=pytest.mark.soak)])
 def test_without_an_effect_one_text_label_in_twenty_is_significant(families):
-    rows = pl.concat(analyse_labelled(texts(seed, number=120)) for seed in range(100, 100 + 2 * families))
+    rows = pl.concat(analyse_labelled(texts(seed, number=120)).rows for seed in range(100, 100 + 2 * families))
     for name in ("p", "adj_p"):
         # More would come once in ten thousand times at 5 %.
         assert (rows[name] < 0.05).mean() < 0.05 + 3.8 * np.sqrt(0.05 * 0.95 / len(rows))
     assert (rows["verdict"] == "separates").mean() < 0.05
+
+
+def test_prompts_may_be_longer_before_false_texts():
+    rng = np.random.default_rng(7)
+    table = texts(7, number=400, effect=0.0)
+    prompts = 5 + rng.poisson(4, 400) + 4 * ~table["label"].to_numpy()
+    table = table.with_columns(prompt_tokens=prompts, l3_gini=pl.col("l3_gini") + 0.5 * pl.Series(prompts))
+    assert row(table)["verdict"] == "confounded"
+    assert row(table)["length_df"] == 8
+    assert row(table.drop("prompt_tokens"))["verdict"] == "separates"
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"domain": pl.when("label").then(pl.lit("a")).otherwise(pl.lit("b"))}, "the domain gives the label away"),
+        (
+            {"text_tokens": pl.when("label").then(5).otherwise(pl.int_range(20, 320))},
+            "not adjustable for length: fewer",
+        ),
+        ({"prompt_tokens": pl.when("label").then(5).otherwise(9)}, "not adjustable for the prompt's length: fewer"),
+        ({"l3_gini": pl.lit(2.5)}, "all values are equal (zero variance)"),
+    ],
+    ids=["domain", "length", "prompt", "constant"],
+)
+def test_what_true_and_false_texts_do_not_share_cannot_be_held_constant(columns, said):
+    found = row(texts(8, effect=1.0).with_columns(**columns))
+    assert (found["verdict"], found["q"]) == ("inconclusive", None)
+    assert found["reason"].startswith(said)
+
+
+def test_metrics_of_a_run_are_what_it_measured_of_the_texts():
+    table = texts(9).with_columns(
+        l3_prompt_gini=pl.col("entropy"), l3_prompt_cosine=pl.col("entropy"), score=pl.col("entropy")
+    )
+    by_name = ["l3_gini", "entropy", "l3_prompt_cosine", "score"]
+    assert analyse_labelled(table).rows["metric"].unique(maintain_order=True).to_list() == by_name
+    measured = ["l3_gini", "entropy", "l3_prompt_gini", "l3_prompt_cosine"]
+    assert (
+        analyse_labelled(table, measured=measured).rows["metric"].unique(maintain_order=True).to_list() == by_name[:3]
+    )
+
+
+def test_classes_are_counted_by_label_and_are_no_scopes():
+    table = texts(10, l3_shape_class=["Oblate", "Prolate", None] * 100)
+    result = analyse_labelled(table)
+    assert result.rows["scope"].unique().to_list() == ["pooled"]
+    counts = result.cross_tables.filter(metric="l3_shape_class")
+    assert counts["value"].to_list() == ["Oblate", "Prolate", None]
+    assert counts.select(pl.col("true").sum(), pl.col("false").sum()).row(0) == (
+        table["label"].sum(),
+        (~table["label"]).sum(),
+    )
+
+
+def test_texts_of_one_prompt_are_a_cluster_where_no_group_says_otherwise():
+    prompts = [f"question {place // 3}" for place in range(300)]
+    table = texts(11, completion=[f"answer {place}" for place in range(300)], prompt=prompts)
+    assert (row(table)["clusters"], row(table, cluster_by="completion")["clusters"]) == (100, 300)
+    parts = table.select("text_id", "label", "text_tokens", "l3_gini", "entropy"), table.drop("l3_gini", "entropy")
+    joined = analyse_labelled(parts[0].reverse(), parts[1])
+    assert joined.about["cluster_by"] == "both"
+    assert joined.rows.filter(metric="l3_gini")["p"][0] == pytest.approx(row(table)["p"], rel=1e-9)
+
+
+def test_verdicts_are_withheld_of_everything_or_of_saes_alone():
+    why = {"withheld": ["the model is broken"]}
+    result = analyse_labelled(texts(12, effect=1.0), **why)
+    assert set(result.rows["verdict"]) == {"withheld"}
+    table = texts(12, effect=1.0).rename({"entropy": "logprob"})
+    of_saes = analyse_labelled(table, of_saes=True, **why).rows
+    assert of_saes["verdict"].to_list() == ["withheld", "inconclusive"]
+
+
+def test_the_ladder_begins_with_the_raw_effect_and_goes_on_to_the_adjusted_one():
+    table = texts(13, number=400, effect=0.5, slope=0.01).with_columns(logprob=3 * pl.col("entropy"))
+    result = analyse_labelled(table)
+    stated = result.rows.filter(metric="l3_gini").row(0, named=True)
+    rungs = {(rung["rung"], rung["form"]): rung for rung in result.ladder.filter(metric="l3_gini").to_dicts()}
+    for key, g, p in ((("raw", "none"), "g", "p"), (("length", "spline"), "adj_g", "adj_p")):
+        assert (rungs[key]["g"], rungs[key]["p"]) == pytest.approx((stated[g], stated[p]), rel=1e-9)
+    assert rungs["length", "linear"]["g"] != pytest.approx(rungs["length", "spline"]["g"], rel=1e-6)
+    of_itself = result.ladder.filter(metric="entropy", rung="length_logprob")
+    assert set(of_itself["reason"]) == {"what is held constant explains every value"}
+    without = analyse_labelled(table.drop("logprob")).ladder.filter(rung="length_logprob")
+    assert without["g"].null_count() == without.height == 6
+
+
+def test_controls_find_little_where_labels_are_drawn_and_much_where_an_effect_is_planted():
+    rng = np.random.default_rng(14)
+    table = texts(14, number=120, effect=3.0, group=rng.permutation(np.arange(120) // 3))
+    study = build_text_study(table)
+    null = null_control(study, "scope", 0, draws=100)
+    assert null.select("family", "flipped", "draws").rows() == [("pooled", "text", 100), ("pooled", "group", 100)]
+    assert null["found"].max() < 12  # more would come once in five hundred times at 5 %
+    assert null_control(study, "scope", 0, draws=100).equals(null)
+    planted = planted_control(study, "scope", 0, draws=50).filter(metric="entropy").sort("planted_g")
+    assert planted["planted_g"].to_list() == [0.2, 0.5, 0.8]
+    assert planted["rate"].is_sorted()
+    assert planted["rate"][2] > 0.8

@@ -7,7 +7,7 @@ import webbrowser
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
     from bluffscope.api.plot import Plot
-
-_VIEWS: Final[tuple[View, ...]] = get_args(View)
 
 
 @dataclass(frozen=True)
@@ -90,24 +88,26 @@ class Run(reader.Run):
             InputError: the run has no such metric, or nothing to draw.
         """
         from bluffscope.api.plot import effects_plot, metric_plot  # only now, as above
+        from bluffscope.report.sides import two_sided
 
         if metric is None:
             return effects_plot(self.stats)
         name = metric if layer is None else f"l{layer}_{metric}"
-        known = {pair.name: pair for pair in metric_pairs(self.metrics.columns)}
+        metrics = two_sided(self.metrics, self.measured)
+        known = {pair.name: pair for pair in metric_pairs(metrics.columns)}
         if name not in known:
             alike = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
             raise InputError(f"plot: the run has no metric {name!r}; there are {', '.join(alike or list(known)[:3])}")
-        return metric_plot(self.metrics, known[name])
+        return metric_plot(metrics, known[name])
 
     def residuals(self, layer: int, view: View) -> torch.Tensor:
-        """The residual stream that a layer's SAE read, (pair, d_model), float32, pairs in the order of `metrics`.
+        """The residual stream that a layer's SAE read, (pair or text, d_model), float32, in the order of `metrics`.
 
         With ``position="completion-mean"``, the mean over the completion's tokens.
 
         Args:
             layer: a layer of the run.
-            view: "prompt", "fact" or "hall".
+            view: "prompt", "fact" or "hall"; "prompt" or "text" of labelled texts.
 
         Raises:
             InputError: the run kept none, or has no such layer or view.
@@ -124,13 +124,13 @@ class Run(reader.Run):
         return torch.from_numpy((sums / reads).astype(np.float32))
 
     def feature_matrix(self, layer: int, view: View) -> csr_array:
-        """The SAE's activations, sparse (pair, d_sae), pairs in the order of `metrics`.
+        """The SAE's activations, sparse (pair or text, d_sae), in the order of `metrics`.
 
         With ``position="completion-mean"``, their mean over the completion's tokens.
 
         Args:
             layer: a layer of the run.
-            view: "prompt", "fact" or "hall".
+            view: "prompt", "fact" or "hall"; "prompt" or "text" of labelled texts.
 
         Raises:
             InputError: the run has no features, or no such layer or view.
@@ -145,15 +145,16 @@ class Run(reader.Run):
         return csr_array(cells, shape=(self.rows, width))
 
     def _rows_of(self, table: pl.LazyFrame, what: str, layer: int, view: View) -> pl.DataFrame:
-        """A layer's and view's rows of a table, with the pair's place in `metrics` as `row`, in its order."""
+        """A layer's and view's rows of a table, with the item's place in `metrics` as `row`, in its order."""
         measured = self.manifest.get("saes", {}) if what == "features" else self.config["model"]["layers"]
         layers = [int(layer) for layer in measured]
-        if layer not in layers or view not in _VIEWS:
-            there = f"layers {', '.join(map(str, layers))} and views {', '.join(_VIEWS)}"
+        views = self.arrangement.views
+        if layer not in layers or view not in views:
+            there = f"layers {', '.join(map(str, layers))} and views {', '.join(views)}"
             raise InputError(f"{what}: the run has no layer {layer!r}, view {view!r}; it has {there}")
-        order = self._scan("metrics.parquet").select("pair_id").with_row_index("row")
+        order = self._scan("metrics.parquet").select(self.key).with_row_index("row")
         chosen = table.filter(pl.col("layer") == layer, pl.col("view") == view)
-        return order.join(chosen, on="pair_id", maintain_order="left_right").collect()
+        return order.join(chosen, on=self.key, maintain_order="left_right").collect()
 
     def _repr_html_(self) -> str:
         """What ran, whether it is sound, and the strongest effects, for a notebook."""

@@ -8,9 +8,10 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.errors import InputError
-from bluffscope.report.charts import Spec
 from bluffscope.report.figures import drawn_svg, effects_figure, labelled, scatter_figure
+from bluffscope.report.marks import Spec
 from bluffscope.report.panels import figure, pair_values
+from bluffscope.report.sides import sided_statistics, words_of, words_of_statistics
 from bluffscope.table.metric_pairs import MetricPair
 
 _SIZE: Final = 340
@@ -40,7 +41,7 @@ class Plot:
 
 
 def effects_plot(stats: pl.DataFrame) -> Plot:
-    """Effect sizes over all pairs, with intervals.
+    """Effect sizes over all pairs or texts, with intervals.
 
     Args:
         stats: a run's verdicts.
@@ -48,17 +49,18 @@ def effects_plot(stats: pl.DataFrame) -> Plot:
     Raises:
         InputError: none has an effect size.
     """
-    drawn = effects_figure(stats)
+    words = words_of_statistics(stats)
+    drawn = effects_figure(sided_statistics(stats), words)
     if drawn is None:
-        raise InputError("plot: no metric has an effect size over all pairs")
+        raise InputError(f"plot: no metric has an effect size over all {words.items}")
     return Plot(drawn)
 
 
 def metric_plot(metrics: pl.DataFrame, pair: MetricPair) -> Plot:
-    """A metric of the fact against that of the hallucination, one point a pair.
+    """A metric of the fact against that of the hallucination, one point a pair; or of true and of false texts.
 
     Args:
-        metrics: a run's result table.
+        metrics: a run's result table, in the columns of pairs.
         pair: the metric's columns.
 
     Raises:
@@ -66,7 +68,9 @@ def metric_plot(metrics: pl.DataFrame, pair: MetricPair) -> Plot:
     """
     if not (metrics[pair.fact].dtype.is_numeric() and metrics[pair.hall].dtype.is_numeric()):
         raise InputError(f"plot: {pair.name} is no number")
+    words = words_of(metrics)
     both = labelled(pair_values(metrics, pair), ("domain",))
     if both.is_empty():
-        raise InputError(f"plot: no pair has {pair.name} of both texts")
-    return Plot(scatter_figure(pair.name, both, _SIZE))
+        where = f"no pair has {pair.name} of both texts" if words.paired else f"no text has {pair.name}"
+        raise InputError(f"plot: {where}")
+    return Plot(scatter_figure(pair.name, both, _SIZE, words))

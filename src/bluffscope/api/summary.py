@@ -10,6 +10,7 @@ import polars as pl
 
 from bluffscope.host.terminal import count
 from bluffscope.report.labels import clean, effect, listed
+from bluffscope.report.sides import sided_statistics, words_of
 from bluffscope.report.summary import POOLED, summarize
 from bluffscope.table.metric_pairs import interpretable
 from bluffscope.table.reader import Run
@@ -39,7 +40,8 @@ def _what(run: Run) -> Iterable[str]:
     yield str((manifest.get("model") or {}).get("name"))
     if layers:
         yield f"layers {layers}"
-    yield f"{count(counts.get('measured', 0))} of {(manifest.get('data') or {}).get('name')}"
+    measured = count(counts.get("measured", 0), run.arrangement.table.removesuffix("s"))
+    yield f"{measured} of {(manifest.get('data') or {}).get('name')}"
     if quarantined := counts.get("quarantined"):
         yield f"{quarantined} in quarantine"
     yield f"{manifest.get('dtype')} on {manifest.get('device')}"
@@ -56,12 +58,14 @@ def _sound(manifest: dict[str, Any]) -> str:
 def _effects(run: Run, stats: pl.DataFrame | None) -> Iterable[str]:
     """The table of effects."""
     tested = stats is not None
-    rows = summarize(run.metrics).filter("pooled") if stats is None else stats.filter(scope=POOLED)
+    words = words_of(run.metrics)
+    rows = summarize(run.metrics, run.measured).filter("pooled") if stats is None else sided_statistics(stats)
+    rows = rows if stats is None else rows.filter(scope=POOLED)
     rows = rows.filter(interpretable()).drop_nulls("dz").sort(pl.col("dz").abs(), descending=True, maintain_order=True)
     if rows.is_empty():
         yield "<p>No metric has an effect size.</p>"
         return
-    heads = ["metric", "n", "d_z", *(["d_z at equal lengths", "q", "verdict"] if tested else [])]
+    heads = ["metric", "n", words.symbol, *([f"{words.symbol} at equal lengths", "q", "verdict"] if tested else [])]
     yield f'<table style="border-collapse:collapse;margin:.4em 0"><tr>{_cells(heads, "th")}</tr>'
     for row in rows.head(SHOWN).iter_rows(named=True):
         cells = [clean(row["metric"], 60), str(row["n"]), effect(row["dz"])]
@@ -69,7 +73,7 @@ def _effects(run: Run, stats: pl.DataFrame | None) -> Iterable[str]:
             cells += [effect(row["adj_dz"]), "-" if row["q"] is None else f"{row['q']:.2g}", row["verdict"]]
         yield f"<tr>{_cells(cells, 'td')}</tr>"
     yield "</table>"
-    what = "largest effects over all pairs, hallucination - fact"
+    what = f"largest effects over all {words.items}, {words.difference}"
     note = f"The {what}; run.stats has all." if tested else f"The {what}, not tested yet: run.stats does that."
     yield f'<p style="margin:.2em 0;opacity:.75">{_text(note)}</p>'
 

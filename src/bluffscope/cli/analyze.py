@@ -101,6 +101,7 @@ def _print(result: CompletedRun, seconds: float) -> None:
     """The summary, the answer, where the time went, what was left out, and where the results are."""
     from bluffscope.metrics import ANALYSES
     from bluffscope.report import render_fidelity, render_summary
+    from bluffscope.report.sides import words_of
     from bluffscope.report.timings import read_timings
     from bluffscope.stats.sampling import drawn_from, read_metrics
 
@@ -110,7 +111,7 @@ def _print(result: CompletedRun, seconds: float) -> None:
         console.say(f"Nothing to do: {result.path} is complete, and its {tables} tables match their checksums")
         return
     metrics, total = read_metrics(result.path)
-    console.print(render_summary(metrics))
+    console.print(render_summary(metrics, result.manifest["metric_versions"]))
     if note := drawn_from(metrics.height, total):
         console.say(note)
     if result.fidelity is not None:
@@ -121,22 +122,22 @@ def _print(result: CompletedRun, seconds: float) -> None:
     if not manifest["saes"]:
         names = ", ".join(analysis.title.lower() for analysis in ANALYSES if analysis.needs_sae)
         console.say(f"Without SAEs: left out are {names}, features and what follows from them")
+    items = words_of(metrics).items
     timings = read_timings(manifest, None if result.report is None else result.report.seconds)
     taken = seconds if result.report is None else result.report.seconds  # as the page says it
-    rate = "" if timings.rate is None else f" ({timings.rate:.0f} pairs/sec once loaded)"
+    rate = "" if timings.rate is None else f" ({timings.rate:.0f} {items}/sec once loaded)"
     stages = " | ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.stages.items())
     lines = [f"Total time: {taken:.1f} s{rate}", f"Seconds by stage: {stages}"]
     if manifest["workers"] is not None:
         lines.append(_workers_line(manifest["workers"]))
     lines.append(_memory_line(manifest["memory"]))
     if merged.quarantined:
-        pairs = merged.rows + merged.quarantined
-        lines.append(f"Quarantined: {merged.quarantined} of {pairs} pairs (quarantine.parquet):")
+        number = merged.rows + merged.quarantined
+        lines.append(f"Quarantined: {merged.quarantined} of {number} {items} (quarantine.parquet):")
         lines += [f"  {number} x {reason}" for reason, number in list(merged.reasons.items())[:5]]
     lint = manifest["lint"]
     if lint.get("headline"):
-        some = f"{lint['rows']:,} {lint.get('items', 'pairs')}"
-        of = f" of {some} in whole groups drawn at random" if "rows_in_all" in lint else ""
+        of = f" of {lint['rows']:,} {items} in whole groups drawn at random" if "rows_in_all" in lint else ""
         lines.append(f"Lint{of}: {lint['headline']}; see manifest.json")
     print_findings(console, manifest["health"])
     lines.append(headline(manifest["health"]))

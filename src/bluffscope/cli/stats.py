@@ -18,22 +18,23 @@ from bluffscope.errors import InputError
 if TYPE_CHECKING:
     import polars as pl
 
+    from bluffscope.stats import StatsResult
     from bluffscope.table.reader import Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stats(Command):
-    """Test whether any metric of a run, or of any other table, separates fact from hallucination."""
+    """Test whether any metric of a run, or of a table of pairs or labelled texts, separates true from false."""
 
     table: tyro.conf.Positional[Path]
-    """The folder of a run, or a .parquet or .csv table with fact and hallucination columns."""
+    """The folder of a run, or a .parquet or .csv table: with fact and hallucination columns, or with a column label."""
     pairs: str | None = None
     """The pairs that the table was measured from; they add what the table lacks: lengths (in characters), groups,
     domains and other columns."""
     columns: tuple[str, ...] = ()
     """Map field names of --pairs, as KEY=NAME; see bluffscope analyze."""
     cluster_by: str | None = None
-    """Cluster pairs by prompt, completion or both (needs their texts), or by a column (default: group, else both)."""
+    """Cluster by prompt, completion or both (needs the texts), or by a column (default: group, else both)."""
     by_order: bool = False
     """Match rows and --pairs by order, not by a column of ids."""
     by: tuple[str, ...] = ()
@@ -60,30 +61,25 @@ class Stats(Command):
         from bluffscope.report.detectors import render_detection
         from bluffscope.report.result_files import write_stats
         from bluffscope.report.verdicts import render_verdicts
-        from bluffscope.stats import Resampling, analyse_table
+        from bluffscope.stats import Resampling
         from bluffscope.stats.analysis import noted
         from bluffscope.stats.sampling import drawn_from
         from bluffscope.table.health import read_health
 
         table, pairs, folder, run = self._opened()
-        note = None if run is None else drawn_from(table.height, run.rows)
+        labelled = _labelled(table, run)
+        if not labelled and self.out is None and (folder / "texts.parquet").exists():
+            raise InputError(
+                f"{self.table} lies in a run over labelled texts, whose statistics these would replace: give --out"
+            )
+        note = None if run is None else drawn_from(table.height, run.rows, of="texts" if labelled else "pairs")
         health = read_health(run.manifest if run is not None and (run.path / "manifest.json").exists() else {})
         allowed = self.allow_unsound or health.allowed
         resampling = Resampling(seed=self.seed)
         withheld = () if allowed else health.failures
         try:
-            found = analyse_table(
-                table,
-                pairs,
-                by=self.by,
-                by_order=self.by_order,
-                cluster_by=self.cluster_by,
-                family=self.family,
-                control=self.control,
-                resampling=resampling,
-                withheld=withheld,
-                of_saes=health.of_saes,
-            )
+            gate: dict[str, Any] = {"withheld": withheld, "of_saes": health.of_saes}
+            found = self._of_texts(table, pairs, run, **gate) if labelled else self._of_pairs(table, pairs, **gate)
             detection = None
             if self.detectors:
                 detection = detect_in(table, pairs, run, by=self.by, by_order=self.by_order, resampling=resampling)
@@ -114,8 +110,42 @@ class Stats(Command):
             console.say(f"report.html is out of date; run `bluffscope report {run.path}`.")
         return exit_code(health, allowed=self.allow_unsound)
 
+    def _of_pairs(self, table: pl.DataFrame, pairs: pl.DataFrame | None, **gate: Any) -> StatsResult:
+        from bluffscope.stats import Resampling, analyse_table
+
+        return analyse_table(
+            table,
+            pairs,
+            by=self.by,
+            by_order=self.by_order,
+            cluster_by=self.cluster_by,
+            family=self.family,
+            control=self.control,
+            resampling=Resampling(seed=self.seed),
+            **gate,
+        )
+
+    def _of_texts(self, table: pl.DataFrame, texts: pl.DataFrame | None, run: Run | None, **gate: Any) -> StatsResult:
+        from bluffscope.stats import analyse_labelled
+
+        if self.pairs is not None:
+            raise InputError(
+                "--pairs is for tables of pairs; a table of labelled texts has completion, group and domain"
+            )
+        return analyse_labelled(
+            table,
+            texts,
+            by=self.by,
+            cluster_by=self.cluster_by,
+            family=self.family,
+            control=self.control,
+            seed=self.seed,
+            measured=None if run is None else run.measured,
+            **gate,
+        )
+
     def _opened(self) -> tuple[pl.DataFrame, pl.DataFrame | None, Path, Run | None]:
-        """The table, its pairs where they are known, the folder that results go to, and the run."""
+        """The table, its pairs or texts where they are known, the folder that results go to, and the run."""
         from bluffscope.stats.sampling import pairs_of, read_metrics
         from bluffscope.table.reader import read_run, read_table
 
@@ -129,9 +159,18 @@ class Stats(Command):
             return read_table(path), pairs, path.parent, None
         run = read_run(path)
         table, _ = read_metrics(path)
-        if pairs is None and (path / "pairs.parquet").exists():
+        if pairs is None and (path / f"{run.arrangement.table}.parquet").exists():
             pairs = pairs_of(path, table)
         return table, pairs, path, run
+
+
+def _labelled(table: pl.DataFrame, run: Run | None) -> bool:
+    """Whether it is a table of labelled texts."""
+    from bluffscope.table.metric_pairs import metric_pairs
+
+    if run is not None:
+        return "text_id" in table.columns
+    return "label" in table.columns and not metric_pairs(table.columns)
 
 
 def pairs_frame(data: str, columns: tuple[str, ...] = ()) -> pl.DataFrame:

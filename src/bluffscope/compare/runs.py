@@ -6,6 +6,7 @@ layers as `match_layers` says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
@@ -16,9 +17,11 @@ from scipy.stats import rankdata
 
 from bluffscope.compare.precision import FEATURES, compare_runs
 from bluffscope.compare.tables import aligned
+from bluffscope.compare.text_runs import TEXTS_JUDGED, judged_texts, text_changes
 from bluffscope.config import run_config
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
+from bluffscope.records import PAIRS
 from bluffscope.stats.analysis import analyse_table
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.effects import varies
@@ -27,6 +30,7 @@ from bluffscope.stats.multiplicity import benjamini_hochberg
 from bluffscope.stats.sampling import MOST_TESTED, draw_groups, drawn_from
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import Study, build_study, numbered
+from bluffscope.stats.text_study import TextStudy, build_text_study
 from bluffscope.stats.verdicts import MIN_PAIRS
 from bluffscope.table.metric_pairs import metric_pairs, not_interpretable
 from bluffscope.table.reader import Run
@@ -45,8 +49,12 @@ COMPARE_SCHEMA: Final = pl.Schema(
     | dict.fromkeys(("same_verdict", "same_sign", "agrees"), pl.Boolean())
 )
 """Columns of compare.parquet, one row a run, metric and scope; docs/compare.md says what each is."""
+LABELLED_COMPARE_SCHEMA: Final = pl.Schema(
+    {name.replace("dz", "g"): kind for name, kind in COMPARE_SCHEMA.items() if name != "p_wilcoxon"}
+)
+"""The same of runs over labelled texts: Hedges' g, and no signed ranks."""
 
-_TEXTS: Final = ("prompt", "fact", "hallucination")
+_KINDS: Final = {PAIRS.key: "pairs", "text_id": "labelled texts"}
 _NEEDS_NO_CHANCE: Final = Resampling(resamples=10, flips=9)
 """Verdicts rest on no bootstrap and no permutation."""
 
@@ -115,6 +123,10 @@ def compare_all(runs: Sequence[Run], by: Sequence[str] = (), *, most: int = MOST
     folders = [run.path.resolve() for run in runs]
     if repeated := next((run for place, run in enumerate(runs) if folders.index(folders[place]) < place), None):
         raise InputError(f"{repeated.path} is given twice: give different runs")
+    for run in runs[1:]:
+        if run.key != runs[0].key:
+            kinds = [f"{each.path} holds {_KINDS[each.key]}" for each in (runs[0], run)]
+            raise InputError(f"{' and '.join(kinds)}: compare runs over the same data")
     found = [_compare(runs[0], other, by, most) for other in runs[1:]]
     return RunComparison(str(runs[0].path), tuple(pair for pair, _ in found), pl.concat([rows for _, rows in found]))
 
@@ -132,13 +144,21 @@ def _compare(first: Run, other: Run, by: Sequence[str], most: int) -> tuple[RunP
     same_model = _same_model(first.manifest, other.manifest)
     configs = [run_config(run.config, str(run.path / "config.yaml")) for run in (first, other)]
     layers = match_layers(configs[0].model.measured_layers, configs[1].model.measured_layers, same_model=same_model)
-    studies = [build_study(table, matched.pairs, by) for table in matched.tables]
+    paired = first.key == PAIRS.key
+    studies = [
+        build_study(table, matched.pairs, by)
+        if paired
+        else build_text_study(table, matched.pairs, by, measured=run.measured)
+        for table, run in zip(matched.tables, (first, other), strict=True)
+    ]
     columns, unmatched = _same_metrics(matched.tables, studies, layers)
     if not columns:
         raise InputError(f"{first.path} and {other.path} have no metric in common: compare runs of the same analyses")
     rows = _rows(str(other.path), matched, studies, columns, by)
     fidelity = None
-    if shared := _same_saes(first.manifest, other.manifest, [a for a, b in layers if a == b]) if same_model else ():
+    if paired and (
+        shared := _same_saes(first.manifest, other.manifest, [a for a, b in layers if a == b]) if same_model else ()
+    ):
         config = replace(configs[0], model=replace(configs[0].model, layers=shared))
         fidelity = compare_runs(other, first, config, matched.tables[0]["pair_id"].to_list()).filter(
             pl.col("metric").ne(FEATURES) | pl.col("layer").is_in(shared)
@@ -159,67 +179,96 @@ def _compare(first: Run, other: Run, by: Sequence[str], most: int) -> tuple[RunP
 
 
 def _matched(first: Run, other: Run, by: Sequence[str], most: int) -> _Matched:
-    """The pairs that both measured, in the first run's order, with its domains and groups on both sides."""
-    ids = first.metrics.select("pair_id").join(other.metrics.select("pair_id"), on="pair_id", how="semi")
-    ours, theirs = (run.pairs.select("pair_id", *_TEXTS) for run in (first, other))
-    equal = ours.join(theirs, on=["pair_id", *_TEXTS], how="semi", nulls_equal=True)
-    same = ids.join(equal, on="pair_id", how="semi", maintain_order="left")
+    """The items that both measured, in the first run's order, with its domains and groups on both sides."""
+    key, item = first.key, first.key.removesuffix("_id")
+    texts = [key, *first.arrangement.sources, *([] if key == PAIRS.key else ["label"])]
+    ids = first.metrics.select(key).join(other.metrics.select(key), on=key, how="semi")
+    ours, theirs = (run.items.select(texts) for run in (first, other))
+    equal = ours.join(theirs, on=texts, how="semi", nulls_equal=True)
+    same = ids.join(equal, on=key, how="semi", maintain_order="left")
     if same.is_empty():
-        why = f"the {ids.height} ids in common have other texts" if ids.height else "no pair id is in both"
-        raise InputError(f"{first.path} and {other.path} share no pair ({why}): compare runs over the same data")
+        why = f"the {ids.height} ids in common have other texts" if ids.height else f"no {item} id is in both"
+        raise InputError(f"{first.path} and {other.path} share no {item} ({why}): compare runs over the same data")
     shared = same.height
     (of_first,) = aligned(same, first.metrics)
     same = same.filter(draw_groups(of_first["group"], most))
-    ours, theirs, pairs = aligned(same, first.metrics, other.metrics, first.pairs)
+    ours, theirs, pairs = aligned(same, first.metrics, other.metrics, first.items)
     named = [name for name in ("domain", "group", *by) if name in ours.columns]
     theirs = theirs.with_columns(ours[name] for name in dict.fromkeys(named))
-    return _Matched((ours, theirs), pairs, ids.height - shared, drawn_from(same.height, shared))
+    return _Matched(
+        (ours, theirs),
+        pairs,
+        ids.height - shared,
+        drawn_from(same.height, shared, of="pairs" if key == PAIRS.key else "texts"),
+    )
 
 
 def _same_metrics(
-    tables: Sequence[pl.DataFrame], studies: Sequence[Study], layers: Sequence[tuple[int, int]]
+    tables: Sequence[pl.DataFrame], studies: Sequence[Study | TextStudy], layers: Sequence[tuple[int, int]]
 ) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
     """Names of the metrics that are compared, and those that only one run has."""
-    own, theirs = (
-        {pair.name: pair for pair in metric_pairs(table.columns) if pair.name in study.metrics}
-        for table, study in zip(tables, studies, strict=True)
-    )
+    own, theirs = (_places(table, study) for table, study in zip(tables, studies, strict=True))
     of_layer = dict(layers)
     found: list[tuple[str, str]] = []
-    for name, pair in own.items():
+    for name, (layer, metric) in own.items():
         match = name
-        if pair.layer is not None:
-            match = f"l{of_layer[pair.layer]}_{pair.metric}" if pair.layer in of_layer else ""
+        if layer is not None:
+            match = f"l{of_layer[layer]}_{metric}" if layer in of_layer else ""
         if match in theirs:
             found.append((name, match))
     ours, others = {name for name, _ in found}, {name for _, name in found}
     return found, (*(name for name in own if name not in ours), *(name for name in theirs if name not in others))
 
 
+def _places(table: pl.DataFrame, study: Study | TextStudy) -> dict[str, tuple[int | None, str]]:
+    """Layer, if any, and name without it, of each metric by its name."""
+    if isinstance(study, Study):
+        return {pair.name: pair[1:3] for pair in metric_pairs(table.columns) if pair.name in study.metrics}
+    named = {name: re.fullmatch(r"l(\d+)_(.+)", name) for name in study.metrics}
+    return {name: (int(found[1]), found[2]) if found else (None, name) for name, found in named.items()}
+
+
 def _rows(
-    run: str, matched: _Matched, studies: Sequence[Study], columns: Sequence[tuple[str, str]], by: Sequence[str]
+    run: str,
+    matched: _Matched,
+    studies: Sequence[Study | TextStudy],
+    columns: Sequence[tuple[str, str]],
+    by: Sequence[str],
 ) -> pl.DataFrame:
+    """`COMPARE_SCHEMA` of every metric in every scope, or `LABELLED_COMPARE_SCHEMA`."""
     # One family on both sides: q of the same numbers must not differ because one run measured more.
-    tables = [_only(table, {names[side] for names in columns}) for side, table in enumerate(matched.tables)]
-    tested = [analyse_table(table, matched.pairs, by=by, resampling=_NEEDS_NO_CHANCE).rows for table in tables]
-    ours, theirs = (
-        (study.hall - study.fact)[:, [study.metrics.index(names[side]) for names in columns]]  # (pair, metric)
-        for side, study in enumerate(studies)
-    )
-    changes = [
-        {"run": run, "metric": name, "metric_other": match, "scope": scope.name, **_change(first, other, groups)}
-        for scope in studies[0].scopes
-        for groups in [studies[0].groups[scope.rows]]
-        for (name, match), first, other in zip(columns, ours[scope.rows].T, theirs[scope.rows].T, strict=True)
-    ]
-    found = pl.DataFrame(changes, schema={name: COMPARE_SCHEMA[name] for name in (*_NAMES, "n", *_CHANGE)})
+    names = [[both[side] for both in columns] for side in (0, 1)]
+    if texts := [study for study in studies if isinstance(study, TextStudy)]:
+        schema, judging, changes = LABELLED_COMPARE_SCHEMA, TEXTS_JUDGED, text_changes(texts, names)
+        tested = [judged_texts(*one, matched.pairs, by) for one in zip(matched.tables, names, strict=True)]
+    else:
+        schema, judging = COMPARE_SCHEMA, _JUDGED
+        changes = _pair_changes([study for study in studies if isinstance(study, Study)], names)
+        tables = [_only(*one) for one in zip(matched.tables, names, strict=True)]
+        tested = [analyse_table(table, matched.pairs, by=by, resampling=_NEEDS_NO_CHANCE).rows for table in tables]
+    kinds = {name: kind for name, kind in schema.items() if name in ("metric", "metric_other", "scope", *changes[0])}
+    found = pl.DataFrame(changes, schema=kinds).with_columns(run=pl.lit(run))
     counted = np.array([not not_interpretable(name) for name, _ in columns])
     p_values = found["p"].to_numpy().reshape(-1, len(columns))  # (scope, metric)
     found = found.with_columns(q=benjamini_hochberg(np.where(counted, p_values, np.nan)).ravel())
     for side, rows, metric in zip(("first", "other"), tested, ("metric", "metric_other"), strict=True):
-        judged = rows.select("scope", pl.col(*_JUDGED).name.suffix(f"_{side}"), pl.col("metric").alias(metric))
+        judged = rows.select("scope", pl.col(*judging).name.suffix(f"_{side}"), pl.col("metric").alias(metric))
         found = found.join(judged, on=[metric, "scope"], how="left", maintain_order="left")
-    return with_agreement(found).select(list(COMPARE_SCHEMA)).with_columns(pl.col(pl.Float64).fill_nan(None))
+    return with_agreement(found).select(list(schema)).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _pair_changes(studies: Sequence[Study], names: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """metric, metric_other, scope, n and `_CHANGE` of every metric in every scope."""
+    ours, theirs = (
+        (study.hall - study.fact)[:, [study.metrics.index(name) for name in names[side]]]  # (pair, metric)
+        for side, study in enumerate(studies)
+    )
+    return [
+        {"metric": name, "metric_other": match, "scope": scope.name, **_change(first, other, groups)}
+        for scope in studies[0].scopes
+        for groups in [studies[0].groups[scope.rows]]
+        for name, match, first, other in zip(*names, ours[scope.rows].T, theirs[scope.rows].T, strict=True)
+    ]
 
 
 def _only(table: pl.DataFrame, metrics: Collection[str]) -> pl.DataFrame:
@@ -334,4 +383,5 @@ def _version(run: Run, metric: str) -> int | None:
     """The version of a metric's definition in a run; None where its manifest has none."""
     versions: Mapping[str, int] = run.manifest.get("metric_versions", {})
     layer, _, name = metric.partition("_")
-    return versions.get(f"{metric}_fact", versions.get(f"{layer}_fact_{name}"))
+    columns = (metric, f"{metric}_fact", f"{layer}_fact_{name}")  # of texts, or of pairs
+    return next((versions[column] for column in columns if column in versions), None)

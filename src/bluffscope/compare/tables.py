@@ -147,8 +147,9 @@ def with_views(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def aligned(pair_ids: pl.DataFrame, *tables: pl.DataFrame) -> list[pl.DataFrame]:
-    """Each table's rows of the pairs in a column `pair_id`, in its order."""
-    return [pair_ids.join(table, on="pair_id", how="left", maintain_order="left") for table in tables]
+    """Each table's rows of the pairs (or texts) in the first column, `pair_id` (or `text_id`), in its order."""
+    key = pair_ids.columns[0]
+    return [pair_ids.join(table, on=key, how="left", maintain_order="left") for table in tables]
 
 
 def active_features(

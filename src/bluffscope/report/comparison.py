@@ -15,6 +15,7 @@ from bluffscope.compare.runs import RunComparison, RunPair
 from bluffscope.host.terminal import Cell, table
 from bluffscope.report.fidelity import fidelity_parts
 from bluffscope.report.labels import clean, listed, number
+from bluffscope.report.sides import LABELLED, PAIRED, Words
 from bluffscope.stats.scopes import POOLED
 from bluffscope.table.metric_pairs import interpretable
 
@@ -23,6 +24,10 @@ MOST_NAMES: Final = 12
 NAME_WIDTH: Final = 26
 _JUDGED: Final = ("dz_first", "dz_other", "adj_dz_first", "adj_dz_other")
 """Defined where an effect was tested in both runs."""
+_RENAMED: Final = {
+    f"{adjusted}g_{end}": f"{adjusted}dz_{end}" for adjusted in ("", "adj_") for end in ("first", "other", "change")
+}
+"""Columns of runs over labelled texts under the names of those over pairs."""
 _NO_MATTER: Final = ("engine", "output")
 """Parts of the options that change no number."""
 
@@ -30,22 +35,25 @@ _NO_MATTER: Final = ("engine", "output")
 @group()
 def render_comparison(result: RunComparison) -> Iterator[RenderableType]:
     """Each further run: its options, agreement, effects over all pairs, fidelity; to be printed by a rich console."""
+    words = LABELLED if "g_change" in result.rows.columns else PAIRED
+    compared = result.rows.rename(_RENAMED, strict=False)
     for other in result.others:
-        rows = result.rows.filter(run=other.run)
+        rows = compared.filter(run=other.run)
         judged = rows.drop_nulls(_JUDGED).filter(interpretable())
-        yield Text(f"{_name(other.run)} against {_name(result.first)}: {_shared(other)}", style="bold")
+        yield Text(f"{_name(other.run)} against {_name(result.first)}: {_shared(other, words)}", style="bold")
         yield from _about(other)
-        yield Text(_agreement(judged.filter(scope=POOLED)))
-        yield _effects(rows.filter(scope=POOLED))
+        yield Text(_agreement(judged.filter(scope=POOLED), words))
+        yield _effects(rows.filter(scope=POOLED), words)
         yield from _elsewhere(judged.filter(pl.col("scope") != POOLED))
         if other.fidelity is not None:
             title = "the same model and SAEs, this run's numbers against the first run's"
             yield from fidelity_parts(other.fidelity, title, "the first run", "between the runs")
         yield Text("")
+    of, symbol = words.difference, words.symbol
     yield Text(
-        "d_z: mean of hallucination - fact over its sd. change: mean change of hallucination - fact from the first "
-        "run to this one, in sd of the first run's. d_z of it, and q of the test over clusters that it is 0 "
-        "(Benjamini-Hochberg within a scope). r: correlation of the two over the pairs.",
+        f"{symbol}: mean of {of} over its sd. change: mean change of {of} from the first "
+        f"run to this one, in sd of the first run's. {symbol} of it, and q of the test over clusters that it is 0 "
+        f"(Benjamini-Hochberg within a scope). r: correlation of the two over the {words.items}.",
         style="dim",
     )
 
@@ -54,8 +62,10 @@ def _name(run: str) -> str:
     return clean(Path(run).name or run, 60)
 
 
-def _shared(other: RunPair) -> str:
-    text = f"{other.shared} shared pairs (of {other.pairs[0]} in the first run and {other.pairs[1]} in this one)"
+def _shared(other: RunPair, words: Words) -> str:
+    text = (
+        f"{other.shared} shared {words.items} (of {other.pairs[0]} in the first run and {other.pairs[1]} in this one)"
+    )
     if other.other_texts:
         text += f"; {other.other_texts} with the same id but other texts are left out"
     return text
@@ -85,10 +95,10 @@ def _value(value: Any) -> str:
     return "not set" if value is None else clean(repr(value) if isinstance(value, str) else str(value), 60)
 
 
-def _agreement(rows: pl.DataFrame) -> str:
-    """How many verdicts over all pairs agree, those that show an effect counted apart."""
+def _agreement(rows: pl.DataFrame, words: Words) -> str:
+    """How many verdicts over everything agree, those that show an effect counted apart."""
     if rows.is_empty():
-        return "Verdicts cannot be compared: over all pairs no metric could be judged in both runs."
+        return f"Verdicts cannot be compared: over all {words.items} no metric could be judged in both runs."
     first, other = (pl.col(name) == "separates" for name in ("verdict_first", "verdict_other"))
     counts = {
         "separate in both with the same sign": rows.filter(first, other, same_sign=True).height,
@@ -98,13 +108,14 @@ def _agreement(rows: pl.DataFrame) -> str:
     }
     found = ", ".join(f"{number} {name}" for name, number in counts.items())
     agree = rows.filter(agrees=True).height
-    return f"Verdicts agree in {agree} of {rows.height} metrics over all pairs: {found}."
+    return f"Verdicts agree in {agree} of {rows.height} metrics over all {words.items}: {found}."
 
 
-def _effects(rows: pl.DataFrame) -> Table:
+def _effects(rows: pl.DataFrame, words: Words) -> Table:
     heads = ["\n", "verdict\nfirst run", "\nthis run"]
-    heads += ["d_z\nfirst", "\nthis", "change\nin sd", "d_z\nof it", "\nq", "\nr"]
-    return table(heads, map(_effect, rows.to_dicts()), title="\nOver all pairs", left=range(3), widths={0: NAME_WIDTH})
+    heads += [f"{words.symbol}\nfirst", "\nthis", "change\nin sd", f"{words.symbol}\nof it", "\nq", "\nr"]
+    title = f"\nOver all {words.items}"
+    return table(heads, map(_effect, rows.to_dicts()), title=title, left=range(3), widths={0: NAME_WIDTH})
 
 
 def _effect(row: dict[str, Any]) -> list[Cell]:

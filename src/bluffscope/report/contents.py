@@ -12,7 +12,8 @@ import polars as pl
 from bluffscope.features.effects import FeatureStudy, feature_effects
 from bluffscope.metrics import declared
 from bluffscope.metrics.logprob import KNOWS
-from bluffscope.report.summary import numeric_pairs
+from bluffscope.report.features import sided_study
+from bluffscope.report.sides import Words, numeric_pairs, sided_statistics, two_sided, words_of
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.stats.scopes import POOLED
 from bluffscope.table.atomic import table_errors
@@ -46,9 +47,9 @@ class RunTables:
     metrics: pl.DataFrame
     """The result table; of a large one a sample (`total` says of how many)."""
     pairs: pl.DataFrame
-    """The texts, group and carried columns of the pairs of `metrics`, in its order."""
+    """The texts, group and carried columns of the items of `metrics`, in its order: pairs, or labelled texts."""
     total: int
-    """Pairs of the run's table, whether they were read or not."""
+    """Items of the run's table, whether they were read or not."""
 
     @property
     def path(self) -> Path:
@@ -69,7 +70,7 @@ def read_tables(path: str | Path) -> RunTables:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents(RunTables):
-    """A run as the report needs it."""
+    """A run as the report needs it; of labelled texts, metrics and statistics are in the columns of pairs."""
 
     measured: tuple[MetricPair, ...]
     """Numeric metrics of fact and hallucination, in the table's order."""
@@ -85,7 +86,12 @@ class Contents(RunTables):
     manifest: dict[str, Any]
     config: dict[str, Any]
     features_from: str | None = None
-    """A sentence on the pairs that the features were tested on, where not all."""
+    """A sentence on the items that the features were tested on, where not all."""
+
+    @property
+    def words(self) -> Words:
+        """How to speak of its items and sides."""
+        return words_of(self.metrics)
 
     @property
     def scopes(self) -> list[str]:
@@ -107,7 +113,7 @@ class Contents(RunTables):
 
     @cached_property
     def dose(self) -> pl.DataFrame:
-        """Mean stability of both texts at each level of noise and in each domain, with 95 % intervals of the mean.
+        """Mean stability of both sides at each level of noise and in each domain, with 95 % intervals of the mean.
 
         scope, s, view, mean, lo, hi, n; no rows where the run has no noise sweep.
         """
@@ -119,43 +125,45 @@ class Contents(RunTables):
             self.metrics.select(
                 scope=self._domain(),
                 s=pl.lit(level),
-                fact=pl.col(pair.fact).cast(pl.Float64),
-                hallucination=pl.col(pair.hall).cast(pl.Float64),
+                **self._sides(pair),
             )
             for pair, level in levels.items()
         )
         whole = texts.with_columns(scope=pl.lit(POOLED))
         both = pl.concat([whole, texts]) if texts["scope"].n_unique() > 1 else whole
-        return _means(both, "s")
+        return _means(both, "s", self.words)
 
     @cached_property
     def trajectory(self) -> pl.DataFrame:
-        """Mean log-probability of both completions through the logit lens, with 95 % intervals of the mean.
+        """Mean log-probability of both sides' completions through the logit lens, with 95 % intervals of the mean.
 
-        scope, layer, view, mean, lo, hi, n: over all pairs, then those that the model knows and does not, where a
+        scope, layer, view, mean, lo, hi, n: over all items, then those that the model knows and does not, where a
         column says so; no rows where fewer than two layers were measured.
         """
         by_layer = {pair.layer: pair for pair in self.measured if pair.metric == "lens_logprob"}
         if len(by_layer) < 2:
             return pl.DataFrame()
         column = next((name for name in _KNOWLEDGE if name in self.metrics.columns), None)
-        scopes = {"all pairs": pl.lit(value=True)}
+        scopes = {f"all {self.words.items}": pl.lit(value=True)}
         if column is not None:
             scopes |= {f"{column}={str(value).lower()}": pl.col(column) == value for value in (True, False)}
         parts = [
             self.metrics.filter(chosen).select(
                 scope=pl.lit(name),
                 layer=pl.lit(layer),
-                fact=pl.col(pair.fact).cast(pl.Float64),
-                hallucination=pl.col(pair.hall).cast(pl.Float64),
+                **self._sides(pair),
             )
             for name, chosen in scopes.items()
             for layer, pair in sorted(by_layer.items())
         ]
-        return _means(pl.concat(parts), "layer").drop_nulls("lo")
+        return _means(pl.concat(parts), "layer", self.words).drop_nulls("lo")
+
+    def _sides(self, pair: MetricPair) -> dict[str, pl.Expr]:
+        columns = (pair.fact, pair.hall)
+        return {view: pl.col(name).cast(pl.Float64) for view, name in zip(self.words.views, columns, strict=True)}
 
     def _domain(self) -> pl.Expr:
-        """Each pair's domain, called as the statistics call it."""
+        """Each item's domain, called as the statistics call it."""
         if "domain" not in self.metrics.columns:
             return pl.lit("all")
         name = pl.col("domain").cast(pl.String).fill_null("None")
@@ -170,16 +178,17 @@ class Contents(RunTables):
         return stopped.all() or (bool(self.health.withheld) and not (self.health.of_saes and stopped.any()))
 
 
-def _means(texts: pl.DataFrame, along: str) -> pl.DataFrame:
-    """scope, `along`, view, mean, n, lo, hi: means of both texts' values with their 95 % intervals.
+def _means(texts: pl.DataFrame, along: str, words: Words) -> pl.DataFrame:
+    """scope, `along`, view, mean, n, lo, hi: means of both sides' values with their 95 % intervals.
 
     Args:
-        texts: scope, `along`, fact, hallucination.
+        texts: scope, `along`, and a column for each view.
         along: the column that is drawn along the axis.
+        words: names of the views.
     """
     mean, half = pl.col("value").mean(), 1.96 * pl.col("value").std() / pl.len().sqrt()
     return (
-        texts.unpivot(["fact", "hallucination"], index=["scope", along], variable_name="view")
+        texts.unpivot(list(words.views), index=["scope", along], variable_name="view")
         .drop_nulls("value")
         .group_by("scope", along, "view", maintain_order=True)
         .agg(mean=mean, n=pl.len(), lo=mean - half, hi=mean + half)
@@ -196,26 +205,31 @@ def read_contents(source: str | Path | RunTables) -> Contents:
         InputError: no finished run, or a file of it is missing or damaged.
     """
     tables = source if isinstance(source, RunTables) else read_tables(source)
-    run, metrics, pairs, total = tables.run, tables.metrics, tables.pairs, tables.total
+    run, pairs, total = tables.run, tables.pairs, tables.total
+    manifest, stats = checked(run.manifest, MANIFEST, run.path / "manifest.json"), run.table("stats.parquet")
+    ladder = run.table("ladder.parquet")
+    metrics = two_sided(tables.metrics, run.measured)
+    items = words_of(metrics).items
     features, features_from = None, None
-    if run.has_features and not metrics.is_empty():
-        with table_errors(run.path / "pairs.parquet"):
+    if run.has_features and not metrics.is_empty() and words_of(metrics).paired:
+        with table_errors(run.path / f"{items}.parquet"):
             drawn = pairs.filter(draw_groups(pairs["group"], FEATURE_PAIRS))
         with table_errors(run.path / "features.parquet"):
-            features, features_from = feature_effects(run.features, drawn), drawn_from(drawn.height, total)
+            features = sided_study(feature_effects(run.features, drawn))
+            features_from = drawn_from(drawn.height, total, of=items)
     about = checked(run.document("stats.json"), ABOUT, run.path / "stats.json")
     return Contents(
         run=run,
         metrics=metrics,
         pairs=pairs,
         measured=tuple(numeric_pairs(metrics)),
-        stats=run.table("stats.parquet"),
+        stats=None if stats is None else sided_statistics(stats),
         about={key: value for key, value in about.items() if not key.endswith("rows")},
-        ladder=run.table("ladder.parquet"),
+        ladder=None if ladder is None else sided_statistics(ladder),
         detectors=run.table("detectors.parquet"),
         transfer=run.table("transfer.parquet"),
         features=features,
-        manifest=checked(run.manifest, MANIFEST, run.path / "manifest.json"),
+        manifest=manifest,
         config=checked(run.config, CONFIG, run.path / "config.yaml"),
         total=total,
         features_from=features_from,

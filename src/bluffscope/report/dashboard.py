@@ -11,9 +11,11 @@ import polars as pl
 from bluffscope.host.terminal import count
 from bluffscope.metrics import METRICS
 from bluffscope.report import charts
-from bluffscope.report.charts import Spec, named
+from bluffscope.report.charts import named
 from bluffscope.report.labels import clean, distinct, evenly, largest, number
-from bluffscope.report.panels import pair_values, panel, sample, scatter_panel, together
+from bluffscope.report.marks import Spec
+from bluffscope.report.panels import pair_values, panel, sample, scatter_panel, strip_panel, together
+from bluffscope.report.sides import Words, two_sided, words_of
 from bluffscope.report.summary import summarize
 from bluffscope.table.metric_pairs import metric_pairs, not_interpretable
 
@@ -25,8 +27,8 @@ _SPREAD_WIDTH: Final = 195
 
 _LABELS: Final = {metric.name: metric.label for metric in METRICS}
 _HEAT_MAPS: Final = {
-    "reconstruction_error": ("change from fact to hallucination in % of the fact's mean", "activation units"),
-    "sphericity": ("mean difference, hallucination - fact", "0 flat, 1 round"),
+    "reconstruction_error": ("change from {fact} to {hall} in % of the {mean}", "activation units"),
+    "sphericity": ("mean difference, {hall} - {fact}", "0 flat, 1 round"),
 }
 """What the change is, and the unit of the means of each metric that has one."""
 _IN_PERCENT: Final = "reconstruction_error"
@@ -50,6 +52,8 @@ class _Scopes:
     """Label of the pooled scope, or None where there is one domain only."""
     left_out: int
     """Domains that are not drawn."""
+    words: Words
+    """How to speak of the items."""
 
     @property
     def all(self) -> list[str]:
@@ -74,6 +78,7 @@ def dashboard(metrics: pl.DataFrame, title: str) -> Spec:
         metrics: a result table, see `bluffscope.report.summary.summarize`.
         title: headline of the figure.
     """
+    metrics = two_sided(metrics)
     if "domain" not in metrics.columns:
         metrics = metrics.with_columns(domain=pl.lit("all"))
     scopes, summary = _scopes(metrics), summarize(metrics)
@@ -92,7 +97,8 @@ def dashboard(metrics: pl.DataFrame, title: str) -> Spec:
     left = [together(row, len(row)) for row in rows if row]
     columns = [*([together(left, 1)] if left else []), *_effects(summary, scopes)]
     if not columns:
-        columns = [_nothing("Metrics", "none was measured in both texts of a pair")]
+        where = "in both texts of a pair" if scopes.words.paired else "in any text"
+        columns = [_nothing("Metrics", f"none was measured {where}")]
     return together(columns, 2, _headline(metrics.height, scopes, title))
 
 
@@ -100,11 +106,12 @@ def _nothing(title: str, subtitle: str, width: float = 320) -> Spec:
     return panel(charts.nothing(), [{"text": "no values in this run"}], title, width, [subtitle])
 
 
-def _headline(pairs: int, scopes: _Scopes, title: str) -> Spec:
+def _headline(items: int, scopes: _Scopes, title: str) -> Spec:
     domains = count(len(scopes.labels), "domain")
     if scopes.left_out:
         domains = f"the {len(scopes.labels)} largest domains ({scopes.left_out} more are counted in {scopes.pooled!r})"
-    subtitle = f"{count(pairs)}, {domains}; every difference is hallucination - fact"
+    words = scopes.words
+    subtitle = f"{words.count(items)}, {domains}; every difference is {words.difference}"
     return {"text": clean(title, 100), "subtitle": subtitle, "fontSize": 20, "subtitleFontSize": 13, "offset": 18}
 
 
@@ -113,11 +120,14 @@ def _scopes(metrics: pl.DataFrame) -> _Scopes:
     sizes = dict(metrics["domain"].drop_nulls().value_counts().iter_rows())
     # Ties keep the order of the table, so that the same table always makes the same figure.
     labels = distinct(largest({name: sizes[name] for name in order}, MOST_DOMAINS), 18, ["all domains"])
-    return _Scopes(labels, "all domains" if len(order) > 1 else None, len(order) - len(labels))
+    return _Scopes(labels, "all domains" if len(order) > 1 else None, len(order) - len(labels), words_of(metrics))
 
 
 def _heat_map(rows: pl.DataFrame, metric: str, scopes: _Scopes) -> Spec:
-    title, (subtitle, unit) = f"{_LABELS[metric]}, by layer and domain", _HEAT_MAPS[metric]
+    words, (subtitle, unit) = scopes.words, _HEAT_MAPS[metric]
+    title = f"{_LABELS[metric]}, by layer and domain"
+    mean = "fact's mean" if words.paired else "mean of true texts"
+    subtitle = subtitle.format(fact=words.fact, hall=words.hall, mean=mean)
     layers = evenly(rows["layer"].unique(maintain_order=True).to_list(), MOST_LAYERS)
     columns = len(scopes.all)
     wide, tall = max(42, min(86, 430 // max(columns, 1))), 42 if len(layers) <= 8 else 20
@@ -128,8 +138,8 @@ def _heat_map(rows: pl.DataFrame, metric: str, scopes: _Scopes) -> Spec:
     sizes = [abs(cell["change"]) for cell in cells if cell["change"] is not None]
     if not sizes:
         return _nothing(title, subtitle)
-    below = [f"below: means of fact → hallucination ({unit})"] if with_means else []
-    spec = charts.heat_map("change", max(sizes) or 1.0) | {"height": {"step": tall}}
+    below = [f"below: means of {words.fact} → {words.hall} ({unit})"] if with_means else []
+    spec = charts.heat_map(words, "change", max(sizes) or 1.0) | {"height": {"step": tall}}
     return panel(spec, cells, title, wide * columns, [subtitle, *below])
 
 
@@ -153,15 +163,17 @@ def cell_text(change: float | None, percent: bool) -> str:
 
 
 def _scatter(values: pl.DataFrame, metric: str, scopes: _Scopes) -> Spec:
-    labelled = scopes.drawn(values).drop("domain")
+    words, labelled = scopes.words, scopes.drawn(values).drop("domain")
     if labelled.is_empty():
-        return _nothing(_SCATTERS[metric], "fact against hallucination, a point a pair")
+        return _nothing(_SCATTERS[metric], f"{words.values.lower()}, {words.points.replace('one', 'a')}")
     labels = [named(label) for label in scopes.labels.values()]
     keys = charts.domain_keys("scope", len(labels), labels, columns=2 if max(map(len, labels)) > 12 else 4)
     drawn = sample(labelled)
-    subtitle = count(labelled.height) + (" of these domains" if labelled.height < values.height else "")
+    subtitle = words.count(labelled.height) + (" of these domains" if labelled.height < values.height else "")
     if drawn.height < labelled.height:
         subtitle = f"{drawn.height:,} of the {subtitle}, drawn at random"
+    if not words.paired:
+        return strip_panel(drawn.rename({"scope": "domain"}), _SCATTERS[metric], 300, [subtitle, words.points])
     lines = [subtitle, "above the diagonal: larger for the hallucination"]
     return scatter_panel(drawn, keys, _SCATTERS[metric], 300, lines)
 
@@ -175,8 +187,9 @@ def _spread(values: pl.DataFrame, metric: str, scopes: _Scopes, *, first: bool) 
     if scopes.pooled is not None:
         drawn = pl.concat([drawn, values.with_columns(scope=pl.lit(scopes.pooled))])
     rows = (
-        drawn.rename({"hall": "hallucination"})
-        .unpivot(["fact", "hallucination"], index="scope", variable_name="view")
+        drawn.rename(dict(zip(("fact", "hall"), scopes.words.views, strict=True)))
+        .unpivot(list(scopes.words.views), index="scope", variable_name="view")
+        .drop_nulls("value")
         .group_by("scope", "view", maintain_order=True)
         .agg(
             mean=pl.col("value").mean(),
@@ -185,7 +198,7 @@ def _spread(values: pl.DataFrame, metric: str, scopes: _Scopes, *, first: bool) 
         )
     )
     faint = bool(not_interpretable(metric))
-    spec = charts.spread(title, [named(label) for label in scopes.all], first=first, faint=faint)
+    spec = charts.spread(scopes.words, title, [named(label) for label in scopes.all], first=first, faint=faint)
     return panel(spec, rows, title, _SPREAD_WIDTH, [subtitle], "#666666" if faint else "#000000")
 
 
@@ -194,7 +207,8 @@ def _effects(summary: pl.DataFrame, scopes: _Scopes) -> list[Spec]:
     if summary.is_empty():
         return []
     rows = summary.filter(pl.col("dz").is_not_null())
-    subtitle = ["d_z = mean / sd of the paired differences, hallucination - fact"]
+    words = scopes.words
+    subtitle = [f"{words.effect}, {words.difference}"]
     if rows.is_empty():
         return [_nothing("Effect sizes", subtitle[0])]
     names: Sequence[str] = rows["metric"].unique(maintain_order=True).to_list()
@@ -207,5 +221,5 @@ def _effects(summary: pl.DataFrame, scopes: _Scopes) -> list[Spec]:
     points = scopes.drawn(rows.filter(pl.col("metric").is_in(names))).select(
         pl.col("metric").replace_strict(labels, return_dtype=pl.String), "scope", "dz"
     )
-    spec = charts.effects([named(label) for label in scopes.all], pooled=scopes.pooled is not None)
+    spec = charts.effects(words, [named(label) for label in scopes.all], pooled=scopes.pooled is not None)
     return [panel(spec, points, "Effect sizes by metric and domain", 310, subtitle)]

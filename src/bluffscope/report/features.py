@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -14,6 +15,7 @@ from bluffscope.features.effects import FOUND, FeatureStudy
 from bluffscope.features.ghosts import GHOST_FIRES
 from bluffscope.host.terminal import Row, count, interval, table
 from bluffscope.report.labels import clean, listed, number
+from bluffscope.report.sides import LABELLED, PAIRED, Words, sided_statistics
 
 if TYPE_CHECKING:
     from bluffscope.features.ablation import Ablation
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
 _GHOSTS_SHOWN: Final = 8
 _ABLATED_SHOWN: Final = 12
 _SIDES: Final = ("fact", "hall", "difference")
+
+
+def words_of_study(about: Mapping[str, Any]) -> Words:
+    """How to speak of a study of features."""
+    return LABELLED if LABELLED.items in about else PAIRED
+
+
+def sided_study(study: FeatureStudy) -> FeatureStudy:
+    """A study of labelled texts under the names of pairs."""
+    return replace(study, rows=sided_statistics(study.rows), layers=sided_statistics(study.layers))
 
 
 @group()
@@ -35,33 +47,41 @@ def render_features(
         pages: address of a layer's feature pages, by layer.
         promoted: tokens by layer and feature; empty where they were not asked for.
     """
-    about = study.about
-    yield Text(f"{about['pairs']:,} pairs in {about['groups']:,} groups; {_family(about)}.")
+    study, about = sided_study(study), study.about
+    words = words_of_study(about)
+    number = (
+        f"{about['pairs']:,} pairs" if words.paired else f"{about['true']:,} true and {about['false']:,} false texts"
+    )
+    yield Text(f"{number} in {about['groups']:,} groups; {_family(about)}.")
     for layer in study.layers.iter_rows(named=True):
         rows = study.rows.filter(layer=layer["layer"])
-        yield Text(f"\nLayer {layer['layer']}: {found_sentence(layer, about['groups'])}", style="bold")
+        yield Text(
+            f"\nLayer {layer['layer']}: {found_sentence(layer, about['groups'], words, about.get('least_p'))}",
+            style="bold",
+        )
         if not rows.is_empty():
             yield _table(rows.head(top), about, promoted)
-        yield Text(ghost_sentence(layer))
+        yield Text(ghost_sentence(layer, words))
         ghosts = study.ghosts.filter(layer=layer["layer"]).select("feature", "fires").iter_rows()
         if named := listed((f"{feature} ({fires})" for feature, fires in ghosts), _GHOSTS_SHOWN):
-            yield Text(f"Ghosts and the hallucinations that they fire in: {named}", style="dim")
+            yield Text(f"Ghosts and the {words.halls} that they fire in: {named}", style="dim")
         if page := pages.get(layer["layer"]):
             yield Text(f"Pages: {page}/FEATURE")
     yield Text("")
+    spread = "the spread of the differences" if words.paired else "the spread of either label's texts"
     yield Text(
-        "fact, halluc.: share of the texts in which it fires; diff: mean of hallucination - fact, activations with "
-        "their zeros; d_z: diff over the spread of the differences; * a ghost.",
+        f"{words.fact}, {words.short}: share of the texts in which it fires; diff: mean of {words.difference}, "
+        f"activations with their zeros; {words.symbol}: diff over {spread}; * a ghost.",
         style="dim",
     )
     yield from map(Text, about["notes"])
 
 
 def _table(rows: pl.DataFrame, about: Mapping[str, Any], promoted: Mapping[tuple[int, int], list[str]]) -> Table:
-    by = about["by"]
-    heads = ["feature", "fact", "halluc.", "diff", "d_z", "p", "q"]
+    by, words = about["by"], words_of_study(about)
+    heads = ["feature", words.fact, words.short, "diff", words.symbol, "p", "q"]
     heads += [] if by is None else [f"differs in ({clean(by, 12)})"]
-    heads.append("promotes" if promoted else "strongest pairs")
+    heads.append("promotes" if promoted else f"strongest {words.items}")
 
     def shown(row: dict[str, Any]) -> Row:
         cells = [f"{row['feature']}{'*' if row['ghost'] else ' '}"]
@@ -89,24 +109,33 @@ def _family(about: Mapping[str, Any]) -> str:
     return f"{fires}; q corrected over the {about['tests']:,} tests of all layers"
 
 
-def found_sentence(layer: Mapping[str, Any], groups: int) -> str:
-    """How many of a layer's features differ, or why that cannot be judged."""
+def found_sentence(layer: Mapping[str, Any], groups: int, words: Words = PAIRED, least_p: float | None = None) -> str:
+    """How many of a layer's features differ, or why that cannot be judged.
+
+    Args:
+        layer: its row of the study.
+        groups: of the items.
+        words: how to speak of them.
+        least_p: the smallest that p can be; by default that of sign flips of the groups.
+    """
     if not layer["tested"]:
         return f"cannot be judged: no feature fires often enough to be tested ({layer['active']:,} fire at all)"
-    if (least := 2.0 ** (1 - groups)) >= FOUND:
-        return f"cannot be judged: with {count(groups, 'group')} of pairs no p is below {least:g}"
+    if (least := 2.0 ** (1 - groups) if least_p is None else least_p) >= FOUND:
+        few = f"{count(groups, 'group')} of pairs" if words.paired else "labels in so few groups of texts"
+        return f"cannot be judged: with {few} no p is below {least:g}"
     if not layer["found"]:
-        return f"none of {layer['tested']:,} tested features differs between fact and hallucination (q < {FOUND})"
+        return f"none of {layer['tested']:,} tested features differs between {words.between} (q < {FOUND})"
     return f"{layer['found']:,} of {layer['tested']:,} tested features differ (q < {FOUND})"
 
 
-def ghost_sentence(layer: Mapping[str, Any]) -> str:
-    """How many features fire in hallucinations only, and how many would by chance."""
-    ghosts = layer["ghosts"]
-    found = f"{count(ghosts, 'ghost feature')} (in {GHOST_FIRES} or more hallucinations, in no fact)"
-    chance_alone = f"with labels flipped at random: {layer['ghosts_expected']:.1f} (97.5 %: {layer['ghosts_high']})"
+def ghost_sentence(layer: Mapping[str, Any], words: Words = PAIRED) -> str:
+    """How many features fire in texts of the false side only, and how many would by chance."""
+    ghosts, none = layer["ghosts"], "no fact" if words.paired else "no true text"
+    found = f"{count(ghosts, 'ghost feature')} (in {GHOST_FIRES} or more {words.halls}, in {none})"
+    labels = f"labels {'flipped' if words.paired else 'drawn'} at random"
+    chance_alone = f"with {labels}: {layer['ghosts_expected']:.1f} (97.5 %: {layer['ghosts_high']})"
     more = "more than chance" if ghosts > layer["ghosts_high"] else "no more than chance"
-    return f"{found}; {chance_alone}: {more}. {layer['only_in_facts']:,} fire in facts only."
+    return f"{found}; {chance_alone}: {more}. {layer['only_in_facts']:,} fire in {words.facts} only."
 
 
 def chance(value: float | None) -> str:

@@ -10,11 +10,12 @@ import polars as pl
 
 from bluffscope.report import charts
 from bluffscope.report.bundle import VEGA_LITE, vl_convert
-from bluffscope.report.charts import Spec
 from bluffscope.report.contents import Contents
 from bluffscope.report.dashboard import dashboard
 from bluffscope.report.labels import distinct
-from bluffscope.report.panels import figure, pair_values, panel, sample, scatter_panel, together
+from bluffscope.report.marks import Spec
+from bluffscope.report.panels import figure, pair_values, panel, sample, scatter_panel, strip_panel, together
+from bluffscope.report.sides import PAIRED, Words
 from bluffscope.stats.scopes import POOLED
 from bluffscope.table.atomic import make_folder, remove, write_bytes
 
@@ -22,7 +23,7 @@ MOST_EFFECTS: Final = 60
 """Metrics of the forest plot; of more the largest are drawn."""
 MOST_DOMAINS: Final = 10
 MOST_METRICS: Final = 6
-"""Most metrics with scatters and ladders: those with the largest effects over all pairs."""
+"""Most metrics with scatters and ladders: those with the largest effects over all items."""
 _COLUMNS: Final = 3
 
 
@@ -76,7 +77,7 @@ def figures(contents: Contents) -> dict[str, Spec | None]:
     layers = " ".join(map(str, contents.config.get("model", {}).get("layers", ())))
     return {
         "dashboard": None if contents.metrics.is_empty() else dashboard(contents.metrics, f"{model}, layers {layers}"),
-        "effects": effects_figure(named.stats),
+        "effects": effects_figure(named.stats, contents.words),
         "heatmaps": _heat_maps(named),
         "scatters": _scatters(named),
         "stability": _stability(named),
@@ -101,24 +102,25 @@ def labelled(table: Table, columns: tuple[str, ...], width: int = 20) -> Table:
 
 
 def _largest(rows: pl.DataFrame | None) -> pl.DataFrame:
-    """The rows over all pairs that have an effect size, the largest first."""
+    """The rows over all items that have an effect size, the largest first."""
     rows = pl.DataFrame(schema={"scope": pl.String, "dz": pl.Float64, "metric": pl.String}) if rows is None else rows
     rows = rows.filter(pl.col("dz").is_not_null(), scope=POOLED)
     return rows.sort(pl.col("dz").abs(), descending=True, maintain_order=True)
 
 
-def effects_figure(stats: pl.DataFrame | None) -> Spec | None:
-    """d_z of the metrics with the largest effects over all pairs; None where there are none.
+def effects_figure(stats: pl.DataFrame | None, words: Words = PAIRED) -> Spec | None:
+    """Effect sizes of the metrics with the largest over all items; None where there are none.
 
     Args:
-        stats: stats.parquet.
+        stats: stats.parquet, in the columns of pairs.
+        words: of the run.
     """
     rows = _largest(stats)
     if rows.is_empty():
         return None
     more = f"; the {MOST_EFFECTS} largest of {rows.height}" if rows.height > MOST_EFFECTS else ""
     shown = labelled(rows.head(MOST_EFFECTS), ("metric",), 34)
-    return panel(charts.forest(), shown, f"Effect sizes over all pairs, 95 % intervals{more}", 560)
+    return panel(charts.forest(words), shown, f"Effect sizes over all {words.items}, 95 % intervals{more}", 560)
 
 
 def _heat_maps(contents: Contents) -> Spec | None:
@@ -131,8 +133,10 @@ def _heat_maps(contents: Contents) -> Spec | None:
         layer=pl.col("metric").replace_strict({name: str(pair.layer) for name, pair in layered.items()}),
         base=pl.col("metric").replace_strict({name: pair.metric for name, pair in layered.items()}),
     ).filter(pl.col("dz").count().over("base") > 0)
-    title = "d_z by layer and domain: blue smaller, orange larger for the hallucination; ● separates"
-    return _each(rows, ["base"], charts.heat_map(), title, by_cell="scope")
+    words = contents.words
+    side = "the hallucination" if words.paired else words.halls
+    title = f"{words.symbol} by layer and domain: blue smaller, orange larger for {side}; ● separates"
+    return _each(rows, ["base"], charts.heat_map(words), title, by_cell="scope")
 
 
 def _scatters(contents: Contents) -> Spec | None:
@@ -140,20 +144,24 @@ def _scatters(contents: Contents) -> Spec | None:
     names = list(columns) if contents.stats is None else _largest(contents.stats)["metric"].to_list()
     shown = [name for name in names if name in columns][:MOST_METRICS]
     values = {name: pair_values(contents.metrics, columns[name]) for name in shown}
-    parts = [scatter_figure(name, both) for name, both in values.items() if not both.is_empty()]
-    return _titled(parts, "Fact against hallucination, one point a pair")
+    words = contents.words
+    parts = [scatter_figure(name, both, words=words) for name, both in values.items() if not both.is_empty()]
+    return _titled(parts, f"{words.values}, {words.points}")
 
 
-def scatter_figure(name: str, both: pl.DataFrame, size: float = 260) -> Spec:
-    """One metric of the fact against that of the hallucination.
+def scatter_figure(name: str, both: pl.DataFrame, size: float = 260, words: Words = PAIRED) -> Spec:
+    """One metric of the fact against that of the hallucination, or of true and of false texts by domain.
 
     Args:
         name: of the metric.
         both: `bluffscope.report.panels.pair_values` of it, with rows.
         size: width and height in pixels.
+        words: of the run.
     """
     drawn = sample(both)
-    title = name if drawn.height == both.height else f"{name} ({drawn.height:,} of {both.height:,} pairs)"
+    title = name if drawn.height == both.height else f"{name} ({drawn.height:,} of {both.height:,} {words.items})"
+    if not words.paired:
+        return strip_panel(drawn, title, size)
     return scatter_panel(drawn, charts.domain_keys("domain", both["domain"].n_unique()), title, size)
 
 
@@ -161,11 +169,11 @@ def _stability(contents: Contents) -> Spec | None:
     rows = contents.dose
     if rows.is_empty():
         return None
-    return panel(charts.dose(), rows.filter(scope=POOLED), "Stability by the level of noise", 420)
+    return panel(charts.dose(contents.words), rows.filter(scope=POOLED), "Stability by the level of noise", 420)
 
 
 def _ladder(contents: Contents) -> Spec | None:
-    """The ladders of the metrics with the largest raw effects over all pairs."""
+    """The ladders of the metrics with the largest raw effects over all items."""
     if contents.ladder is None:
         return None
     rows = contents.ladder.filter(pl.col("dz").is_not_null(), scope=POOLED)
@@ -173,7 +181,8 @@ def _ladder(contents: Contents) -> Spec | None:
     rows = rows.sort("size", descending=True, maintain_order=True).drop("size")
     names = rows["metric"].unique(maintain_order=True).head(MOST_METRICS)
     rows = rows.filter(pl.col("metric").is_in(names.implode()))
-    return _each(rows, ["metric"], charts.ladder(), "What each control leaves of an effect, over all pairs")
+    over = f"over all {contents.words.items}"
+    return _each(rows, ["metric"], charts.ladder(contents.words), f"What each control leaves of an effect, {over}")
 
 
 def _detectors(contents: Contents) -> Spec | None:
@@ -181,8 +190,11 @@ def _detectors(contents: Contents) -> Spec | None:
         return None
     rows = contents.detectors.filter(pl.col("auroc").is_not_null(), scope=POOLED)
     shown = {"AUROC": ("auroc", rows), "Gain": ("gain", rows.filter(pl.col("gain").is_not_null()))}
-    parts = [panel(charts.detectors(chart), part, title, 320) for title, (chart, part) in shown.items() if part.height]
-    return _titled(parts, "Detectors over all pairs, cross-validated by group")
+    words = contents.words
+    parts = [
+        panel(charts.detectors(words, chart), part, title, 320) for title, (chart, part) in shown.items() if part.height
+    ]
+    return _titled(parts, f"Detectors over all {words.items}, cross-validated by group")
 
 
 def _transfer(contents: Contents) -> Spec | None:
@@ -192,7 +204,7 @@ def _transfer(contents: Contents) -> Spec | None:
     title = "AUROC of detectors trained on one domain, tested on another"
     # Scopes of a further column are named COLUMN=VALUE: they make a matrix of their own.
     column = pl.col("train").str.extract("^([^=]*)=").alias("column")
-    return _each(rows, ["detector", column], charts.transfer(), title, by_cell="test")
+    return _each(rows, ["detector", column], charts.transfer(contents.words), title, by_cell="test")
 
 
 def _each(

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.resources import files
 from typing import Any, Final
 
@@ -15,12 +15,14 @@ import numpy as np
 import polars as pl
 
 from bluffscope import __version__
-from bluffscope.host.terminal import count
+from bluffscope.records import STATEMENTS
 from bluffscope.report import charts, sections
 from bluffscope.report.bundle import javascript
 from bluffscope.report.contents import Contents
 from bluffscope.report.labels import clean, effect, number
+from bluffscope.report.marks import Spec
 from bluffscope.report.panels import MOST_POINTS
+from bluffscope.report.sides import Words, labels_of
 from bluffscope.report.story import metric_columns, pair_columns, strongest_features
 from bluffscope.report.timings import read_timings
 from bluffscope.stats.sampling import SEED
@@ -28,7 +30,7 @@ from bluffscope.table.folder import plain
 from bluffscope.table.metric_pairs import not_interpretable
 
 MOST_PAIRS: Final = 10_000
-"""Pairs that the page holds with their texts and numbers; of more a sample is drawn, and the page says so."""
+"""Items that the page holds with their texts and numbers; of more a sample is drawn, and the page says so."""
 
 _ESCAPED: Final = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
@@ -47,8 +49,10 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
     data = _embedded(page_data(contents))
     text = environment.from_string(_asset("report.html.j2")).render(
         contents=contents,
+        words=contents.words,
+        statements=contents.run.arrangement == STATEMENTS,
+        labels=None if contents.words.paired else labels_of(contents.metrics),
         clean=clean,
-        count=count,
         effect=effect,
         number=number,
         filled=_filled,
@@ -74,8 +78,9 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
 
 
 def page_data(contents: Contents) -> dict[str, Any]:
-    """What the page's script shows: pairs, metrics, statistics and the charts' specifications."""
+    """What the page's script shows: items, metrics, statistics and the charts' specifications."""
     domains = contents.metrics["domain"].n_unique() if "domain" in contents.metrics.columns else 1
+    words = contents.words
     held = _held(contents)
     return {
         "pairs": pair_columns(held),
@@ -86,6 +91,7 @@ def page_data(contents: Contents) -> dict[str, Any]:
         "scopes": contents.scopes,
         "first": sections.strongest(contents),
         "mostPoints": MOST_POINTS,
+        "words": asdict(words) | {"items": words.items, "views": words.views, "paired": words.paired},
         "ladder": _rows(contents.ladder),
         "detectors": _rows(contents.detectors),
         "transfer": _rows(contents.transfer),
@@ -94,30 +100,30 @@ def page_data(contents: Contents) -> dict[str, Any]:
         "config": charts.CONFIG,
         "named": charts.NAMED,
         "specs": {
-            "forest": charts.forest(),
-            "heat": charts.heat_map(),
-            "scatter": charts.scatter(charts.domain_keys("domain", domains)),
-            "dose": charts.dose(),
-            "trajectory": _trajectory(contents.trajectory),
-            "ladder": charts.ladder(),
-            "auroc": charts.detectors("auroc"),
-            "gain": charts.detectors("gain"),
-            "transfer": charts.transfer(),
+            "forest": charts.forest(words),
+            "heat": charts.heat_map(words),
+            "scatter": charts.scatter(charts.domain_keys("domain", domains)) if words.paired else charts.strip(),
+            "dose": charts.dose(words),
+            "trajectory": _trajectory(contents.trajectory, words),
+            "ladder": charts.ladder(words),
+            "auroc": charts.detectors(words, "auroc"),
+            "gain": charts.detectors(words, "gain"),
+            "transfer": charts.transfer(words),
         },
     }
 
 
-def _trajectory(rows: pl.DataFrame) -> charts.Spec:
+def _trajectory(rows: pl.DataFrame, words: Words) -> Spec:
     """The charts of the logit lens, all with the same scale."""
     return (
-        charts.trajectory(0, 1)
+        charts.trajectory(words, 0, 1)
         if rows.is_empty()
-        else charts.trajectory(*rows.select(pl.min("lo"), pl.max("hi")).row(0))
+        else charts.trajectory(words, *rows.select(pl.min("lo"), pl.max("hi")).row(0))
     )
 
 
 def _held(contents: Contents) -> Contents:
-    """With no more pairs than a page can bear: a sample of single pairs, always the same, in their order."""
+    """With no more items than a page can bear: a sample of single ones, always the same, in their order."""
     rows = contents.metrics.height
     if rows <= MOST_PAIRS:
         return contents

@@ -9,12 +9,14 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from bluffscope.report.charts import CONFIG, NAMED, SCHEMA, Spec, named, scatter
+from bluffscope.report.charts import CONFIG, NAMED, named, scatter, strip
 from bluffscope.report.labels import clean
+from bluffscope.report.marks import SCHEMA, Spec
+from bluffscope.report.sides import LABELLED, words_of
 from bluffscope.table.metric_pairs import MetricPair
 
 MOST_POINTS: Final = 2000
-"""Most points of a scatter; of more pairs a sample is drawn, and its title says so."""
+"""Most points of a scatter; of more items a sample is drawn, and its title says so."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -48,10 +50,10 @@ def panel(
 
 
 def pair_values(metrics: pl.DataFrame, pair: MetricPair) -> pl.DataFrame:
-    """domain, fact and hall of the pairs in which a metric has both values."""
+    """domain, fact and hall of the pairs in which a metric has both values, or of texts that have a value."""
     domain = pl.col("domain").cast(pl.String) if "domain" in metrics.columns else pl.lit("all").alias("domain")
     both = metrics.select(domain, fact=pl.col(pair.fact).cast(pl.Float64), hall=pl.col(pair.hall).cast(pl.Float64))
-    return both.filter(pl.col("fact").is_finite() & pl.col("hall").is_finite())
+    return both.filter(words_of(metrics).used(pl.col("fact"), pl.col("hall")))
 
 
 def sample(values: pl.DataFrame) -> pl.DataFrame:
@@ -77,6 +79,23 @@ def scatter_panel(values: pl.DataFrame, keys: Spec, title: str, size: float, sub
     both = [*values["fact"], *values["hall"]]
     spec["layer"][0]["data"] = {"values": [{"x": end, "y": end} for end in (min(both), max(both))]}
     return {**spec, "height": size}
+
+
+def strip_panel(values: pl.DataFrame, title: str, size: float, subtitle: Sequence[str] = ()) -> Spec:
+    """Values of true and of false texts by domain.
+
+    Args:
+        values: domain, fact, hall; one of the two is null.
+        title: what was measured.
+        size: width in pixels.
+        subtitle: lines that say how it is read.
+    """
+    true, false = LABELLED.views
+    view = pl.when(pl.col("fact").is_not_null()).then(pl.lit(true)).otherwise(pl.lit(false))
+    rows = values.select("domain", value=pl.coalesce("fact", "hall"), view=view, i=pl.int_range(pl.len()))
+    spec = panel(strip(), rows, title, size, subtitle)
+    spec["layer"][0]["encoding"].pop("tooltip")
+    return spec
 
 
 def together(parts: Sequence[Spec], columns: int, title: Spec | None = None) -> Spec:

@@ -36,11 +36,13 @@ class Answer(NamedTuple):
     kind: Literal["some", "nothing", "none", "withheld"] = "none"
     """Whether anything separates; "none" where nothing was tested."""
     counts: Mapping[str, int] = {}
-    """Metrics tested over all pairs, by verdict."""
+    """Metrics tested over all items, by verdict."""
     banner: str | None = None
     """A warning above verdicts that should not be relied on."""
     alone: str | None = None
     """How well a detector judges single texts."""
+    health: str | None = None
+    """Whether the measurement is sound, in a line; of labelled runs."""
 
 
 class Doubt(NamedTuple):
@@ -49,15 +51,15 @@ class Doubt(NamedTuple):
     severity: str
     text: str
     pairs: Sequence[str] = ()
-    """Ids of pairs that show it."""
+    """Ids of items that show it."""
 
 
 def answer(contents: Contents) -> Answer:
-    """The sentence that the page opens with, and how many of the metrics tested over all pairs got which verdict."""
+    """The sentence that the page opens with, and how many of the metrics tested over all items got which verdict."""
     rows = contents.stats
     if rows is None or rows.is_empty():
         why = "there is no stats.parquet" if rows is None else "no metric is in the table"
-        return Answer(f"No effect was tested: {why}.", banner=_banner(contents))
+        return Answer(f"No effect was tested: {why}.", banner=_banner(contents), health=_health(contents))
     if contents.withheld:
         failures = list(contents.health.failures) or ["as its statistics say"]
         more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
@@ -66,7 +68,17 @@ def answer(contents: Contents) -> Answer:
     pooled = tested.filter(scope=POOLED)
     counts = {name: pooled.filter(verdict=name).height for name in NAMES} if pooled.height else {}
     kind = "some" if (tested["verdict"] == "separates").any() else "nothing" if tested.height else "none"
-    return Answer(headline(rows), kind, counts, _banner(contents), _alone(contents))
+    return Answer(headline(rows), kind, counts, _banner(contents), _alone(contents), _health(contents))
+
+
+def _health(contents: Contents) -> str | None:
+    if contents.words.paired or contents.health.failures:
+        return None
+    if not contents.health.ran:
+        return "Health was not checked."
+    warnings = sum(item.severity == "warning" for item in contents.health.findings)
+    seen = f", with {count(warnings, 'warning')} below" if warnings else ""
+    return f"The run passed its health gate{seen}."
 
 
 def _alone(contents: Contents) -> str | None:
@@ -101,7 +113,7 @@ def _banner(contents: Contents) -> str | None:
 
 
 def strongest(contents: Contents) -> str | None:
-    """Name of the metric with the largest effect at equal lengths (raw where there is none) over all pairs."""
+    """Name of the metric with the largest effect at equal lengths (raw where there is none) over all items."""
     names = [pair.name for pair in contents.measured if not not_interpretable(pair.name)]
     if contents.stats is None:
         return next(iter(names), None)
@@ -136,21 +148,21 @@ def doubts(contents: Contents) -> list[Doubt]:
 
 
 def _doubts(contents: Contents) -> Iterator[Doubt]:
-    manifest = contents.manifest
+    manifest, words = contents.manifest, contents.words
     for item in contents.health.findings:
         # A message of a run says it all.
         parts = [item.message, *(part for part in (item.means, item.do) if part.rstrip(".") not in item.message)]
         yield Doubt(item.severity, " ".join(f"{part.rstrip('.')}." for part in parts if part))
     lint = manifest.get("lint", {})
     if "rows_in_all" in lint:
-        text = f"Of {lint['rows_in_all']:,} pairs, {lint['rows']:,} were linted: whole groups drawn at random."
+        text = f"Of {lint['rows_in_all']:,} {words.items}, {lint['rows']:,} were linted: whole groups drawn at random."
         yield Doubt("info", f"{text} bluffscope lint takes all.")
     for item in lint.get("findings", ()):
         yield Doubt(item.get("severity", "info"), item.get("message", ""), item.get("pairs", [])[:12])
     quarantine = contents.run.quarantine
     for reason, times in quarantine["reason"].value_counts(sort=True).head(5).iter_rows():
-        ids = quarantine.filter(reason=reason)["pair_id"].head(12).to_list()
-        yield Doubt("warning", f"{count(times)} could not be measured and count nowhere: {reason}", ids)
+        ids = quarantine.filter(reason=reason)[words.key].head(12).to_list()
+        yield Doubt("warning", f"{words.count(times)} could not be measured and count nowhere: {reason}", ids)
     dtype, quantize = manifest.get("dtype"), manifest.get("quantize", "none")
     if dtype not in ("float32", "float64") or quantize != "none":
         weights = "" if quantize == "none" else f", {quantize} weights"
@@ -172,8 +184,8 @@ def feature_tables(contents: Contents) -> list[Values]:
             **layer,
             "rows": part.head(FEATURES_SHOWN).to_dicts(),
             "page": pages.get(str(layer["layer"])),
-            "sentence": found_sentence(layer, study.about["groups"]),
-            "ghosts": ghost_sentence(layer),
+            "sentence": found_sentence(layer, study.about["groups"], contents.words, study.about.get("least_p")),
+            "ghosts": ghost_sentence(layer, contents.words),
         }
         for layer in study.layers.iter_rows(named=True)
         if not (part := study.rows.filter(layer=layer["layer"])).is_empty()
@@ -192,7 +204,8 @@ def repeat(contents: Contents) -> list[str]:
     manifest = contents.manifest
     identities = [manifest.get("model", {}), *manifest.get("saes", {}).values()]
     objects = any(identity.get("in_memory") for identity in identities)
-    again = "bluffscope.analyze(PAIRS, model=MODEL, tokenizer=TOKENIZER, sae=SAES)  # Python: they lay in memory"
+    data = contents.words.items.upper()
+    again = f"bluffscope.analyze({data}, model=MODEL, tokenizer=TOKENIZER, sae=SAES)  # Python: they lay in memory"
     return [
         again if objects else f"bluffscope analyze --config {folder}/config.yaml",
         statistics(contents, detectors=contents.detectors is not None),

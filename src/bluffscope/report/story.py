@@ -1,14 +1,17 @@
-"""The pairs as the page's table and stories need them: columns of plain values, cut to a size a browser can bear."""
+"""Pairs or texts as the page's table and stories need them: columns of plain values, cut to what a browser can bear."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
+from bluffscope.records import PAIRS, PROMPTED
 from bluffscope.report.contents import Contents
+from bluffscope.report.sides import IS_FACT, Words
 from bluffscope.table.atomic import table_errors
 
 TEXT_BUDGET: Final = 6_000_000
@@ -20,28 +23,39 @@ FEATURE_BUDGET: Final = 300_000
 MOST_FEATURES: Final = 8
 """Strongest features of a text and layer in a story."""
 
-_TEXTS: Final = ("prompt", "fact", "hallucination")
 _TOKENS: Final = tuple(f"{view}_{what}" for view in ("prompt", "fact", "hall") for what in ("tokens", "read_token"))
-_OWN: Final = ("pair_id", "domain", "complexity", "group", *_TEXTS)
+_TEXT_TOKENS: Final = ("prompt_tokens", "prompt_read_token", "text_tokens", "read_token")
+_OWN: Final = ("domain", "complexity", "group")
+
+
+def _sources(words: Words) -> tuple[str, ...]:
+    """Columns of the texts themselves."""
+    return (PAIRS if words.paired else PROMPTED).sources
 
 
 def pair_columns(contents: Contents) -> dict[str, Any]:
-    """The pairs, column by column; ``cut`` is the length that texts were cut to, or None.
+    """The items, column by column; ``cut`` is the length that texts were cut to, or None.
+
+    A pair has its texts, a labelled text its prompt, completion and label (whether it is true).
 
     Numbers have four significant digits: the exact ones are in metrics.parquet.
     """
-    pairs, metrics = contents.pairs, contents.metrics
-    limit = _text_limit(pairs)
-    texts = {name: pairs[name].cast(pl.String) for name in _TEXTS}
+    pairs, metrics, words = contents.pairs, contents.metrics, contents.words
+    sources = _sources(words)
+    limit = _text_limit(pairs, sources)
+    texts = {name: pairs[name].cast(pl.String) for name in sources}
     longest = max((max(text.str.len_chars().fill_null(0).to_list(), default=0) for text in texts.values()), default=0)
-    carried = [name for name in pairs.columns if name not in _OWN and not pairs.schema[name].is_nested()]
+    own = {words.key, *_OWN, *sources, *(() if words.paired else ("label",))}
+    carried = [name for name in pairs.columns if name not in own and not pairs.schema[name].is_nested()]
+    tokens = _TOKENS if words.paired else _TEXT_TOKENS
     return {
-        "id": pairs["pair_id"].to_list(),
+        "id": pairs[words.key].to_list(),
+        **({} if words.paired else {"label": metrics[IS_FACT].to_list()}),
         "domain": pairs["domain"].cast(pl.String).to_list(),
         "complexity": pairs["complexity"].to_list() if "complexity" in pairs.columns else None,
         "group": pairs["group"].to_list(),
         **{name: text.str.head(limit).to_list() for name, text in texts.items()},
-        "tokens": {name: metrics[name].to_list() for name in _TOKENS if name in metrics.columns},
+        "tokens": {name: metrics[name].to_list() for name in tokens if name in metrics.columns},
         "carried": {name: pairs[name].cast(pl.String).str.head(limit).to_list() for name in carried},
         "cut": limit if longest > limit else None,
     }
@@ -65,10 +79,11 @@ def metric_columns(contents: Contents) -> list[dict[str, Any]]:
 
 
 def strongest_features(contents: Contents) -> dict[str, Any]:
-    """The strongest features of fact and hallucination, most active first.
+    """The strongest features of each text, most active first.
 
-    ``layers``, ``most`` (features a list holds at the most), and ``pairs``: for each pair and layer two lists
-    [feature, activation, feature, ...], of the fact and of the hallucination. No layers where the run has no features.
+    ``layers``, ``most`` (features a list holds at the most), and ``pairs``: for each item and layer two lists
+    [feature, activation, feature, ...], of the fact and of the hallucination; of a labelled text the list of its side.
+    No layers where the run has no features.
     """
     run = contents.run
     count = contents.pairs.height
@@ -79,21 +94,25 @@ def strongest_features(contents: Contents) -> dict[str, Any]:
         layers: list[int] = unique.collect()["layer"].to_list()
         most = max(1, min(MOST_FEATURES, FEATURE_BUDGET // (2 * max(1, len(layers)) * count)))
         top = _top(contents, most)
-    place = {name: index for index, name in enumerate(contents.pairs["pair_id"])}
+    words = contents.words
+    place = {name: index for index, name in enumerate(contents.pairs[words.key])}
+    false = [False] * count if words.paired else (~contents.metrics[IS_FACT]).to_list()
     stories: list[list[list[list[float]]]] = [[[[], []] for _ in layers] for _ in range(count)]
     for name, layer, view, features, activations in top.iter_rows():
         if name in place:
             flat = [value for entry in zip(features, activations, strict=True) for value in entry]
-            stories[place[name]][layers.index(layer)][view == "hall"] = flat
+            item = place[name]
+            stories[item][layers.index(layer)][view == "hall" or false[item]] = flat
     return {"layers": layers, "most": most, "pairs": stories}
 
 
 def _top(contents: Contents, most: int) -> pl.DataFrame:
-    """pair_id, layer, view, and lists of the strongest features and their activations."""
-    key = ["pair_id", "layer", "view"]
+    """The item's key, layer, view, and lists of the strongest features and their activations."""
+    name = contents.words.key
+    key = [name, "layer", "view"]
     return (
-        contents.run.features.filter(pl.col("view").is_in(["fact", "hall"]))
-        .join(contents.pairs.lazy().select("pair_id"), on="pair_id", how="semi", maintain_order="left")
+        contents.run.features.filter(pl.col("view") != "prompt")
+        .join(contents.pairs.lazy().select(name), on=name, how="semi", maintain_order="left")
         .sort("activation", "feature", descending=[True, False])
         .group_by(key, maintain_order=True)
         .head(most)
@@ -105,9 +124,9 @@ def _top(contents: Contents, most: int) -> pl.DataFrame:
     )
 
 
-def _text_limit(pairs: pl.DataFrame) -> int:
+def _text_limit(pairs: pl.DataFrame, sources: Sequence[str]) -> int:
     """Characters a text may have so that all of them fit: long texts are cut, never short ones to serve them."""
-    texts = pl.concat([pairs[name].cast(pl.String).str.len_chars().fill_null(0) for name in _TEXTS])
+    texts = pl.concat([pairs[name].cast(pl.String).str.len_chars().fill_null(0) for name in sources])
     lengths = texts.sort().to_numpy().astype(float)
     if lengths.clip(max=LONGEST_TEXT).sum() <= TEXT_BUDGET:
         return LONGEST_TEXT

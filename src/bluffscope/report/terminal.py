@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +14,8 @@ from rich.text import Text
 
 from bluffscope.host.terminal import Folded, table
 from bluffscope.report.labels import by_analysis, clean, distinct, doubts, effect, evenly, largest, number
-from bluffscope.report.summary import numeric_pairs, shape_table, summarize
+from bluffscope.report.sides import Words, labels_of, numeric_pairs, two_sided, words_of
+from bluffscope.report.summary import shape_table, summarize
 from bluffscope.table.metric_pairs import MetricPair, not_interpretable
 
 NAME_WIDTH: Final = 18
@@ -35,7 +36,7 @@ class _Scope(NamedTuple):
 
 
 @group()
-def render_summary(metrics: pl.DataFrame) -> Iterator[RenderableType]:
+def render_summary(metrics: pl.DataFrame, measured: Collection[str] = ()) -> Iterator[RenderableType]:
     """The summary of a result table: metrics by analysis, definitions, shape classes, to be printed by a rich console.
 
     It fits any width from 52 columns; 100 columns hold four domains and the pooled numbers side by side. A console
@@ -43,20 +44,24 @@ def render_summary(metrics: pl.DataFrame) -> Iterator[RenderableType]:
 
     Args:
         metrics: a result table, see `summarize`.
+        measured: the columns of metrics of a labelled table, where that is known.
     """
+    metrics, words = two_sided(metrics, measured), words_of(metrics)
     summary, shapes = summarize(metrics), shape_table(metrics)
     if summary.is_empty():
-        yield Text("No metric was measured in both texts of a pair: there is nothing to summarise.")
+        where = "in both texts of a pair" if words.paired else "in any text"
+        yield Text(f"No metric was measured {where}: there is nothing to summarise.")
         return
-    yield from _key(len(metrics))
+    yield from _key(metrics, words)
     shown, left_out = _scopes(summary)
     measured = summary["layer"].drop_nulls().unique(maintain_order=True).to_list()
     layers = evenly(measured, MOST_LAYERS)
     pairs = [pair for pair in numeric_pairs(metrics) if pair.layer is None or pair.layer in layers]
     yield Folded(shown, (NAME_WIDTH, CELL_WIDTH), partial(_tables, summary, pairs))
     if not shapes.is_empty():
-        yield Text("\nShape classes: fact in rows, hallucination in columns, pairs of all domains", style="bold")
-        yield Columns([_crosstab(shapes, layer) for layer in layers], padding=(0, 4))
+        sides = "fact in rows, hallucination in columns" if words.paired else "labels in rows, classes in columns"
+        yield Text(f"\nShape classes: {sides}, {words.items} of all domains", style="bold")
+        yield Columns([_crosstab(shapes, layer, paired=words.paired) for layer in layers], padding=(0, 4))
     yield from (Text(line, style="dim") for line in doubts(summary["metric"].unique(maintain_order=True)))
     if left_out:
         yield Text(f"Not shown: {left_out} smaller domains, counted in pooled; see metrics.parquet.", style="dim")
@@ -65,12 +70,14 @@ def render_summary(metrics: pl.DataFrame) -> Iterator[RenderableType]:
         yield Text(f"Not shown: layers {names}; see metrics.parquet.", style="dim")
 
 
-def _key(pairs: int) -> Iterator[Text]:
-    yield Text(f"Summary of {pairs:,} pairs", style="bold")
-    yield Text(f"{'each cell:':<{NAME_WIDTH}} {'fact':>7} {'halluc.':>7}   means over n pairs")
+def _key(metrics: pl.DataFrame, words: Words) -> Iterator[Text]:
+    both = "" if words.paired else " ({:,} true, {:,} false)".format(*labels_of(metrics))
+    how = words.effect if words.paired else "g = diff / pooled sd, for small samples (Hedges)"
+    yield Text(f"Summary of {words.count(metrics.height)}{both}", style="bold")
+    yield Text(f"{'each cell:':<{NAME_WIDTH}} {words.fact:>7} {words.short:>7}   means over n {words.items}")
     line = Text(f"{'':<{NAME_WIDTH}} {'diff':>7} ")
-    line.append(f"{'d_z':>7}", style="bold")
-    yield line.append("   hallucination - fact; d_z = mean / sd of the paired differences")
+    line.append(f"{words.symbol:>7}", style="bold")
+    yield line.append(f"   {words.difference}; {how}")
     yield Text("n is shown below each domain, and in a cell if undefined values reduce it.", style="dim")
 
 
@@ -121,19 +128,24 @@ def _wrapped(metric: str) -> Text:
     return Text("\n".join(lines) + (" *" if not_interpretable(metric) else ""))
 
 
-def _crosstab(shapes: pl.DataFrame, layer: int) -> Table:
+def _crosstab(shapes: pl.DataFrame, layer: int, *, paired: bool) -> Table:
+    """Counts of a layer; where the rows are classes too, the same ones in the same order."""
     counts = {(fact, hall): n for _, fact, hall, n in shapes.filter(pl.col("layer") == layer).iter_rows()}
-    present = {name for pair in counts for name in pair}
-    classes: list[str | None] = [name for name in _CLASSES if name in present]
-    classes += sorted(name for name in present if name is not None and name not in _CLASSES)
-    classes += [None] if None in present else []
+    rows, columns = dict.fromkeys(fact for fact, _ in counts), dict.fromkeys(hall for _, hall in counts)
+    columns = _ordered({**rows, **columns} if paired else columns)
     # Three letters keep the tables of three layers side by side.
-    heads = ["", *(clean(hall, 4)[:3] if hall else "null" for hall in classes)]
-    rows = [
+    heads = ["", *(clean(hall, 4)[:3] if hall else "null" for hall in columns)]
+    cells = [
         [
             clean(fact) if fact else "null",
-            *(Text(f"{counts.get((fact, hall), 0)}", style="bold" if fact == hall else "") for hall in classes),
+            *(Text(f"{counts.get((fact, hall), 0)}", style="bold" if fact == hall else "") for hall in columns),
         ]
-        for fact in classes
+        for fact in (columns if paired else rows)
     ]
-    return table(heads, rows, title=f"layer {layer}")
+    return table(heads, cells, title=f"layer {layer}")
+
+
+def _ordered(present: Collection[str | None]) -> list[str | None]:
+    classes: list[str | None] = [name for name in _CLASSES if name in present]
+    classes += sorted(name for name in present if name is not None and name not in _CLASSES)
+    return [*classes, *([None] if None in present else [])]

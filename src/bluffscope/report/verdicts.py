@@ -13,6 +13,7 @@ from rich.text import Text
 
 from bluffscope.host.terminal import Folded, count, interval, table
 from bluffscope.report.labels import clean, distinct, doubts, effect, listed
+from bluffscope.report.sides import Words, sided_statistics, words_of_statistics
 from bluffscope.stats import StatsResult
 from bluffscope.stats.scopes import POOLED
 from bluffscope.stats.verdicts import NAMES
@@ -39,24 +40,27 @@ def render_verdicts(result: StatsResult) -> Iterator[RenderableType]:
 
     It fits any width from 60 columns.
     """
-    rows = result.rows
+    rows, words = sided_statistics(result.rows), words_of_statistics(result.rows)
     if not rows.is_empty():
         yield Text(headline(rows), style="bold")
-        yield Text("each cell: the verdict; d_z of hallucination - fact, and d_z at equal lengths", style="dim")
+        symbol = words.symbol
+        cells = f"the verdict; {symbol} of {words.difference}, and {symbol} at equal lengths"
+        yield Text(f"each cell: {cells}", style="dim")
         scopes = rows["scope"].unique(maintain_order=True).to_list()
         yield Folded(scopes, (NAME_WIDTH, CELL_WIDTH), partial(_grid, rows, distinct(scopes, CELL_WIDTH)))
-        yield from _reasons(rows)
-    yield from _cross_tables(result.cross_tables)
-    yield from _declared(result.about)
+        yield from _reasons(rows, words)
+    yield from (_cross_tables if words.paired else _label_tables)(result.cross_tables.filter(scope=POOLED))
+    yield from _declared(result.about, words)
     if result.control is not None:
-        yield from _control(result.control, result.about["control"])
+        yield from _control(sided_statistics(result.control), result.about["control"], words)
 
 
 def headline(rows: pl.DataFrame) -> str:
-    """The answer over all pairs in a sentence, and how many metrics separate in each further scope.
+    """The answer over all pairs (or texts) in a sentence, and how many metrics separate in each further scope.
 
     Only metrics that were tested count, and the scopes, which share their pairs, are not added up.
     """
+    rows, words = sided_statistics(rows), words_of_statistics(rows)
     rows = rows.filter(interpretable())
     withheld = rows["verdict"] == "withheld"
     if withheld.all() and rows.height:
@@ -65,7 +69,7 @@ def headline(rows: pl.DataFrame) -> str:
     rows = rows.filter(~withheld)
     without = [f"Without {_metrics(number)} of SAEs that failed the health gate:"] if number else []
     return " ".join(
-        [*without, _over_all_pairs(rows.filter(scope=POOLED)), *_by_scope(rows.filter(pl.col("scope") != POOLED))]
+        [*without, _over_all(rows.filter(scope=POOLED), words), *_by_scope(rows.filter(pl.col("scope") != POOLED))]
     )
 
 
@@ -74,25 +78,29 @@ def judged(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(interpretable()).drop_nulls("q")
 
 
-def _over_all_pairs(rows: pl.DataFrame) -> str:
+def _over_all(rows: pl.DataFrame, words: Words) -> str:
     tested = judged(rows)
     if tested.is_empty():
         reasons = rows["reason"].value_counts(sort=True)["reason"]
         why = reasons[0] if len(reasons) else "there is no metric"
-        return f"Whether anything separates fact from hallucination cannot be judged: {why}."
+        return f"Whether anything separates {words.apart} cannot be judged: {why}."
     found = tested.filter(verdict="separates")
     counts = {name: tested.filter(verdict=name).height for name in NAMES[1:]}
     counts["not judged"] = rows.height - tested.height
     others = "".join(f"; {found} {name}" for name, found in counts.items() if found)
     if found.is_empty():
         number = _metrics(tested.height)
-        return f"Nothing separates fact from hallucination at equal lengths: {number} tested over all pairs{others}."
+        nothing = f"Nothing separates {words.apart} at equal lengths"
+        return f"{nothing}: {number} tested over all {words.items}{others}."
     ordered = found.sort(pl.col("dz").abs(), descending=True, maintain_order=True)
     # The last layer's lens is the log-probability itself: one thing is named once, by its plain name, which comes last.
     named = ordered.unique(pl.col("dz").round_sig_figs(9), keep="last", maintain_order=True)
-    names = named["metric"].to_list()
-    share, strongest = f"{found.height} of {_metrics(tested.height)}", listed(map(clean, names), 4)
-    return f"{share} separate fact from hallucination at equal lengths; strongest over all pairs: {strongest}{others}."
+    first, *names = map(clean, named["metric"])
+    if not words.paired:
+        first += f" ({words.symbol} {effect(named['dz'][0])}, 95 % {interval(named.row(0, named=True), 'dz_', '+.2f')})"
+    share, strongest = f"{found.height} of {_metrics(tested.height)}", listed([first, *names], 4)
+    where = f"{words.apart} at equal lengths; strongest over all {words.items}"
+    return f"{share} separate {where}: {strongest}{others}."
 
 
 def _by_scope(rows: pl.DataFrame) -> Iterator[str]:
@@ -128,12 +136,12 @@ def _cell(row: dict[str, Any]) -> Text:
     return text.append(f"\n{effect(row['dz'])} {effect(row['adj_dz'])}", style="not bold default")
 
 
-def _reasons(rows: pl.DataFrame) -> Iterator[Text]:
-    """The reasons for verdicts over all pairs, strongest first; then why the others cannot be judged."""
+def _reasons(rows: pl.DataFrame, words: Words) -> Iterator[Text]:
+    """The reasons for verdicts over all items, strongest first; then why the others cannot be judged."""
     pooled = rows.filter((pl.col("scope") == "pooled") & pl.col("verdict").is_in(["separates", "confounded"]))
     strongest = pooled.sort(pl.col("dz").abs(), descending=True, maintain_order=True).rows(named=True)
     if strongest:
-        yield Text("\nOver all pairs:", style="bold")
+        yield Text(f"\nOver all {words.items}:", style="bold")
     for row in strongest[:MOST_REASONS]:
         yield Text(f"  {clean(row['metric'], 40)} {row['verdict']}: {row['reason']}")
     if len(strongest) > MOST_REASONS:
@@ -142,16 +150,17 @@ def _reasons(rows: pl.DataFrame) -> Iterator[Text]:
     barred = rows.filter(interpretable(), pl.col("verdict") == "inconclusive")
     barred = barred.join(tested, on=["metric", "scope"], how="anti", maintain_order="left")
     for scope, reason, times in barred.group_by("scope", "reason", maintain_order=True).len().iter_rows():
-        where = "all pairs" if scope == POOLED else clean(scope)
+        where = f"all {words.items}" if scope == POOLED else clean(scope)
         yield Text(f"{times} of {_metrics(rows['metric'].n_unique())} cannot be judged over {where}: {reason}.")
     power = tested.filter(scope=POOLED)["mde80"].max()
     if power is not None:
-        yield Text(f"Before correction, an effect of d_z {power:.2f} over all pairs is found with 80 % power.")
+        least = f"{words.symbol} {power:.2f} over all {words.items}"
+        yield Text(f"Before correction, an effect of {least} is found with 80 % power.")
     yield from (Text(line, style="dim") for line in doubts(rows["metric"].unique(maintain_order=True)))
 
 
 def _cross_tables(tables: pl.DataFrame) -> Iterator[Text]:
-    for (metric,), counts in tables.filter(scope="pooled").group_by("metric", maintain_order=True):
+    for (metric,), counts in tables.group_by("metric", maintain_order=True):
         moved = counts.filter(pl.col("fact").ne_missing(pl.col("hall"))).sort("n", descending=True)
         total, differ = int(counts["n"].sum()), int(moved["n"].sum())
         rows = moved.select("fact", "hall", "n").head(3).iter_rows()
@@ -160,21 +169,32 @@ def _cross_tables(tables: pl.DataFrame) -> Iterator[Text]:
         yield Text(f"{clean(str(metric))}: {same}{'; ' + changes if changes else ''}")
 
 
-def _declared(about: dict[str, Any]) -> Iterator[Text]:
+def _label_tables(tables: pl.DataFrame) -> Iterator[Text]:
+    for (metric,), counts in tables.group_by("metric", maintain_order=True):
+        yield Text(f"{clean(str(metric))}: {listed(_shares(counts), 4)}")
+
+
+def _shares(counts: pl.DataFrame) -> Iterator[str]:
+    """How many true and false texts are of each class, the most frequent first."""
+    totals = [max(1, int(counts[side].sum())) for side in ("true", "false")]
+    for row in counts.sort(pl.col("true") + pl.col("false"), descending=True, maintain_order=True).iter_rows():
+        shares = (f"{100 * number / total:.0f} %" for number, total in zip(row[-2:], totals, strict=True))
+        yield f"{clean(row[2] or 'null')} {' of true and '.join(shares)} of false texts"
+
+
+def _declared(about: dict[str, Any], words: Words) -> Iterator[Text]:
     yield Text("")
     tests = listed((f"{clean(item['family'])} {item['tests']}" for item in about["families"]), 8)
     yield Text(f"Correction: {about['corrections']}. Tests in each family: {tests}.")
-    pairs, groups = about["pairs"], about["groups"]
-    sizes = (
-        f"{pairs:,} pairs in {groups:,} clusters (largest {about['largest_group']}, by {clean(about['cluster_by'])})"
-    )
-    yield Text(f"{sizes}; errors: {about['errors']}; seed {about['seed']}.")
+    number, clusters = words.count(about[words.items]), f"{about['groups']:,} clusters"
+    sizes = f"largest {about['largest_group']}, by {clean(about['cluster_by'])}"
+    yield Text(f"{number} in {clusters} ({sizes}); errors: {about['errors']}; seed {about['seed']}.")
     yield from map(Text, about["notes"])
 
 
-def _control(control: pl.DataFrame, kind: str) -> Iterator[Text | Table]:
+def _control(control: pl.DataFrame, kind: str, words: Words) -> Iterator[Text | Table]:
     if kind == "null":
-        title = "labels flipped at random; share of draws with a false `separates`"
+        title = f"labels {'flipped' if words.paired else 'drawn'} at random; share of draws with a false `separates`"
         heads = ["family", "flipped", "draws", "rate", "95 % bounds"]
         lines = [
             [clean(row["family"]), row["flipped"], str(row["draws"]), f"{row['rate']:.3f}", _bounds(row)]
@@ -182,7 +202,7 @@ def _control(control: pl.DataFrame, kind: str) -> Iterator[Text | Table]:
         ]
     else:
         title = "an effect planted in one metric at a time; share of draws that find it"
-        heads = ["scope", "planted d_z", "median metric", "worst metric", "its 95 % bounds"]
+        heads = ["scope", f"planted {words.symbol}", "median metric", "worst metric", "its 95 % bounds"]
         lines: list[list[str]] = []
         for (scope, dz), rows in control.group_by("scope", "planted_dz", maintain_order=True):
             worst = rows.sort("rate", maintain_order=True).row(0, named=True)

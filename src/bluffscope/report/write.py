@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import jinja2
 import polars as pl
@@ -16,11 +16,12 @@ import polars as pl
 from bluffscope.detectors.evaluate import detect_in, quick_to_detect
 from bluffscope.errors import BluffscopeError, InputError
 from bluffscope.host.exclusive import exclusive
+from bluffscope.records import PAIRS
 from bluffscope.report.contents import RunTables, read_contents, read_tables
 from bluffscope.report.page import render_page
 from bluffscope.report.result_files import current_statistics, write_stats
 from bluffscope.report.sections import answer
-from bluffscope.stats import StatsResult, analyse_table
+from bluffscope.stats import StatsResult, analyse_labelled, analyse_table
 from bluffscope.stats.analysis import noted
 from bluffscope.stats.sampling import drawn_from
 from bluffscope.table.atomic import TABLE_ERRORS, write_bytes
@@ -98,8 +99,12 @@ def statistics_of(tables: RunTables) -> StatsResult:
         InputError: the table has nothing to test.
     """
     health = read_health(checked(tables.run.manifest, MANIFEST, tables.path / "manifest.json"))
-    result = analyse_table(tables.metrics, _texts_of(tables), withheld=health.withheld, of_saes=health.of_saes)
-    return noted(result, drawn_from(tables.metrics.height, tables.total))
+    gate: dict[str, Any] = {"withheld": health.withheld, "of_saes": health.of_saes}
+    if tables.run.arrangement == PAIRS:
+        of, result = "pairs", analyse_table(tables.metrics, _texts_of(tables), **gate)
+    else:
+        of, result = "texts", analyse_labelled(tables.metrics, tables.pairs, measured=tables.run.measured, **gate)
+    return noted(result, drawn_from(tables.metrics.height, tables.total, of=of))
 
 
 def _texts_of(tables: RunTables) -> pl.DataFrame:
@@ -115,7 +120,8 @@ def _write_statistics(tables: RunTables, tell: Callable[[str], None]) -> None:
         tell("Report: testing effects")
         result = statistics_of(tables)
         tell("Report: fitting detectors")
-        detection = detect_in(metrics, _texts_of(tables), run) if quick_to_detect(metrics) else None
+        quick = run.arrangement == PAIRS and quick_to_detect(metrics)
+        detection = detect_in(metrics, _texts_of(tables), run) if quick else None
     except InputError as error:
         _log.warning("no statistics: %s", error)
         return

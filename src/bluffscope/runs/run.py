@@ -194,6 +194,7 @@ def possible(
     Raises:
         InputError: one that was chosen cannot be made, or nothing is left to measure.
     """
+    every = set(ANALYSES) <= set(analyses)
     asked = {TRAJECTORY: config.measure.trajectory == "on", LOGPROB: config.measure.logprob}
     analyses = (*analyses, *(analysis for analysis, on in asked.items() if on and analysis not in analyses))
     if arrangement != PAIRS and config.measure.position == "divergence":
@@ -205,7 +206,7 @@ def possible(
     if config.model.has_saes:
         return analyses
     needing = [analysis for analysis in analyses if analysis.needs_sae]
-    if needing and not set(ANALYSES) <= set(analyses):
+    if needing and not every:
         raise InputError(f"--sae {NO_SAE}: {needing[0].title} needs SAEs; give some, or leave this analysis out")
     left = tuple(analysis for analysis in analyses if not analysis.needs_sae)
     if not (left or added or config.output.keep_residuals):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,7 +16,9 @@ from bluffscope.stats.controls import null_control, planted_control
 from bluffscope.stats.effects import ALPHA
 from bluffscope.stats.ladder import confound_ladder
 from bluffscope.stats.multiplicity import Family, by_family
+from bluffscope.stats.scopes import Of
 from bluffscope.stats.study import Study, build_study
+from bluffscope.stats.text_study import TextStudy
 from bluffscope.stats.verdicts import MEASURED_EVIDENCE, Evidence, judge
 from bluffscope.table.metric_pairs import needs_sae
 
@@ -81,22 +83,46 @@ def analyse_table(
         "control": control,
         "withheld": list(withheld),
     }
-    if withheld:
-        why = pl.lit("the run failed its health gate: " + "; ".join(withheld))
-        doubted = needs_sae() if of_saes else pl.lit(value=True)
-        said = {"verdict": pl.lit("withheld"), "reason": why}
-        rows = rows.with_columns(pl.when(doubted).then(text).otherwise(name).alias(name) for name, text in said.items())
-    return StatsResult(rows, study.cross_tables, found, confound_ladder(study), about)
+    return StatsResult(with_held(rows, withheld, of_saes), study.cross_tables, found, confound_ladder(study), about)
+
+
+def with_held(rows: pl.DataFrame, withheld: Sequence[str], of_saes: bool) -> pl.DataFrame:
+    """The rows with their verdicts withheld for these reasons; see `analyse_table`."""
+    if not withheld:
+        return rows
+    why = pl.lit("the run failed its health gate: " + "; ".join(withheld))
+    doubted = needs_sae() if of_saes else pl.lit(value=True)
+    said = {"verdict": pl.lit("withheld"), "reason": why}
+    return rows.with_columns(pl.when(doubted).then(text).otherwise(name).alias(name) for name, text in said.items())
 
 
 def judge_study(study: Study, family: Family, resampling: Resampling) -> tuple[pl.DataFrame, list[int]]:
     """`STATS_SCHEMA` of every metric in every scope, and how many metrics were judged in each scope."""
     cells = [measure_scope(study, scope, resampling) for scope in study.scopes]
+    return judge_cells(study.metrics, cells, family, STATS_SCHEMA, _evidence)
+
+
+def judge_cells(
+    metrics: Sequence[str],
+    cells: Sequence[ScopeCells],
+    family: Family,
+    schema: pl.Schema,
+    evidence: Callable[[dict[str, Any]], dict[str, Any]],
+) -> tuple[pl.DataFrame, list[int]]:
+    """The rows of every metric in every scope, and how many metrics were judged in each scope.
+
+    Args:
+        metrics: their names.
+        cells: one a scope, in order.
+        family: what is corrected together.
+        schema: of the rows.
+        evidence: what a row of numbers says, as parts of an `Evidence`.
+    """
     corrected = {
         name: by_family([_tests(scope, names) for scope in cells], family) for name, names in CORRECTED.items()
     }
     parts = [
-        _judged(study, scope, {name: values[place] for name, values in corrected.items()})
+        _judged(metrics, scope, {name: values[place] for name, values in corrected.items()}, schema, evidence)
         for place, scope in enumerate(cells)
     ]
     return pl.concat(parts), [int(scope.judged.sum()) for scope in cells]
@@ -114,25 +140,51 @@ def _tests(cells: ScopeCells, names: Sequence[str]) -> np.ndarray:
     return np.where(cells.judged, np.max([cells.values[name] for name in names], axis=0), np.nan)
 
 
-def _judged(study: Study, cells: ScopeCells, corrected: dict[str, np.ndarray]) -> pl.DataFrame:
+def _judged(
+    metrics: Sequence[str],
+    cells: ScopeCells,
+    corrected: dict[str, np.ndarray],
+    schema: pl.Schema,
+    evidence: Callable[[dict[str, Any]], dict[str, Any]],
+) -> pl.DataFrame:
     """The rows of one scope."""
     frame = pl.DataFrame(cells.values | corrected, nan_to_null=True)
-    frame = frame.cast({name: kind for name, kind in STATS_SCHEMA.items() if name in frame.columns})
+    frame = frame.cast({name: kind for name, kind in schema.items() if name in frame.columns})
     verdicts = [
-        judge(Evidence(barred=barred, held=held, **{name: row[name] for name in MEASURED_EVIDENCE}))
+        judge(Evidence(barred=barred, held=held, **evidence(row)))
         for row, barred, held in zip(frame.iter_rows(named=True), cells.barred, cells.held, strict=True)
     ]
     texts = {
-        "metric": study.metrics,
-        "scope": [cells.scope.name] * len(study.metrics),
+        "metric": metrics,
+        "scope": [cells.scope.name] * len(metrics),
         "verdict": [verdict.verdict for verdict in verdicts],
         "reason": [verdict.reason for verdict in verdicts],
     }
     columns = (pl.Series(name, values, dtype=pl.String) for name, values in texts.items())
-    return frame.with_columns(*columns).select(list(STATS_SCHEMA))
+    return frame.with_columns(*columns).select(list(schema))
+
+
+def _evidence(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in MEASURED_EVIDENCE}
 
 
 def _about(study: Study, family: Family, resampling: Resampling, tests: list[int]) -> dict[str, Any]:
+    return declare(study, family, tests, "pairs") | {
+        "sign_flips": resampling.flips,
+        "seed": resampling.seed,
+        "notes": list(study.notes),
+    }
+
+
+def declare(study: Study | TextStudy, family: Family, tests: Sequence[int], of: Of) -> dict[str, Any]:
+    """What was corrected together, and how many rows, groups and metrics of which scopes there were.
+
+    Args:
+        study: what was tested.
+        family: what was corrected together.
+        tests: how many metrics were judged in each scope.
+        of: what the rows are.
+    """
     names = [scope.name for scope in study.scopes]
     if family == "all":
         names, tests = ["all scopes"], [sum(tests)]
@@ -144,17 +196,14 @@ def _about(study: Study, family: Family, resampling: Resampling, tests: list[int
         + ", ".join(f"{q} from {' and '.join(p)}" for q, p in CORRECTED.items()),
         "families": [{"family": name, "tests": number} for name, number in zip(names, tests, strict=True)],
         "alpha": ALPHA,
-        "pairs": len(study.groups),
+        of: len(study.groups),
         "metrics": len(study.metrics),
-        "scopes": [{"scope": scope.name, "pairs": len(scope.rows)} for scope in study.scopes],
+        "scopes": [{"scope": scope.name, of: len(scope.rows)} for scope in study.scopes],
         "length_unit": study.length_unit,
         "groups": len(sizes),
         "largest_group": max(sizes.values()),
         "cluster_by": study.cluster_by,
         "closed_completions": list(study.closed_names),
-        "errors": "CR3 over clusters" if len(sizes) < len(study.groups) else "HC3, each pair its own cluster",
+        "errors": "CR3 over clusters" if len(sizes) < len(study.groups) else f"HC3, each {of[:-1]} its own cluster",
         "intervals": "95 %, from the same t statistic (noncentral t)",
-        "sign_flips": resampling.flips,
-        "seed": resampling.seed,
-        "notes": list(study.notes),
     }

@@ -18,7 +18,7 @@ from bluffscope.stats.resampling import sign_flip_p, units
 from bluffscope.stats.scopes import Scope, chosen_by
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import Block, Study, numbered
-from bluffscope.stats.verdicts import EQUIVALENT_DZ, MIN_PAIRS, NO_VARIANCE_BETWEEN, barring
+from bluffscope.stats.verdicts import EQUIVALENT_DZ, MIN_PAIRS, NO_VARIANCE_BETWEEN, barring, in_words_of
 from bluffscope.table.metric_pairs import not_interpretable
 
 CORRECTED: Final = {
@@ -183,7 +183,7 @@ def beside_raw(
 
 def _no_effect(held: Held, adjusted: Estimate, raw: Estimate, place: int) -> str | None:
     if not np.isfinite(raw.error[place]):
-        return NO_VARIANCE_BETWEEN
+        return in_words_of(held.of, NO_VARIANCE_BETWEEN)
     if too_wide(adjusted, raw)[place]:
         times = adjusted.error[place] / raw.error[place]
         return f"not adjustable for {held.what}: the standard error would be {times:.0f} times the raw one"

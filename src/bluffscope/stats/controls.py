@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
@@ -13,15 +13,17 @@ from scipy.stats import binomtest
 from bluffscope.pairs.links import FEWEST_CLUSTERS
 from bluffscope.stats.effects import ALPHA, varies
 from bluffscope.stats.held_constant import fit, hold_constant, one_sided, too_wide
-from bluffscope.stats.linear_model import design
+from bluffscope.stats.linear_model import Estimate, design
 from bluffscope.stats.multiplicity import Family, by_family
 from bluffscope.stats.scopes import Scope
 from bluffscope.stats.study import Block, Study
+from bluffscope.stats.text_study import TextStudy
 from bluffscope.stats.verdicts import EQUIVALENT_DZ, MIN_PAIRS
 
 NULL_DRAWS: Final = 1000
 PLANTED_DRAWS: Final = 200
-PLANTED_DZ: Final = (0.2, 0.5, 0.8)
+PLANTED: Final = (0.2, 0.5, 0.8)
+"""Effects, in standard deviations."""
 
 _NULL_STREAM, _PLANTED_STREAM = 101, 102
 
@@ -54,12 +56,18 @@ def null_control(study: Study, family: Family, seed: int, draws: int = NULL_DRAW
     for unit in ("pair", "group") if grouped else ("pair",):
         signs = _signs(study, unit, draws, rng)
         tests = [flipped_tests(study, scope, signs[:, scope.rows]) for scope in study.scopes]
-        false = [found.any(axis=-1) for found in separating(tests, family)]
-        named = {scope.name: found for scope, found in zip(study.scopes, false, strict=True)}
-        if family == "all":
-            named = {"all scopes": np.any(false, axis=0)}
-        rows += [{"family": name, "flipped": unit} | _share(int(found.sum()), draws) for name, found in named.items()]
+        rows += null_shares(study, family, unit, tests)
     return pl.DataFrame(rows)
+
+
+def null_shares(study: Study | TextStudy, family: Family, unit: str, tests: Sequence[Tests]) -> list[dict[str, object]]:
+    """Rows of the null control: how many draws have a `separates`, by family; the tests are those of each scope."""
+    false = [found.any(axis=-1) for found in separating(tests, family)]
+    named = {scope.name: found for scope, found in zip(study.scopes, false, strict=True)}
+    draws = len(tests[0].same_sign)
+    if family == "all":
+        named = {"all scopes": np.any(false, axis=0)}
+    return [{"family": name, "flipped": unit} | _share(int(found.sum()), draws) for name, found in named.items()]
 
 
 def planted_control(study: Study, family: Family, seed: int, draws: int = PLANTED_DRAWS) -> pl.DataFrame:
@@ -73,18 +81,36 @@ def planted_control(study: Study, family: Family, seed: int, draws: int = PLANTE
     """
     rng = np.random.default_rng([seed, _PLANTED_STREAM])
     signs = _signs(study, "pair", draws, rng)
-    null = [flipped_tests(study, scope, signs[:, scope.rows]) for scope in study.scopes]
+    return planted_shares(
+        study, family, "planted_dz", lambda scope, dz: flipped_tests(study, scope, signs[:, scope.rows], dz)
+    )
+
+
+def planted_shares(
+    study: Study | TextStudy, family: Family, name: str, tests: Callable[[Scope, float], Tests]
+) -> pl.DataFrame:
+    """The planted control: how many draws find an effect in one metric at a time.
+
+    Args:
+        study: the table.
+        family: what is corrected together.
+        name: of the column that holds the effect.
+        tests: those of a scope where every metric has an effect of this size; 0 for none.
+    """
+    null = [tests(scope, 0.0) for scope in study.scopes]
     rows: list[dict[str, object]] = []
     for place, scope in enumerate(study.scopes):
-        for dz in PLANTED_DZ:
-            planted = flipped_tests(study, scope, signs[:, scope.rows], dz)
+        for size in PLANTED:
+            planted = tests(scope, size)
             for metric in np.flatnonzero(study.counted).tolist():
                 turn = np.arange(len(study.metrics)) == metric
                 mixed = Tests(*(np.where(turn, b, a) for a, b in zip(null[place], planted, strict=True)))
                 family_tests = [mixed] if family == "scope" else [*null[:place], mixed, *null[place + 1 :]]
                 found = separating(family_tests, family)[0 if family == "scope" else place][:, metric]
-                share = _share(int(found.sum()), draws)
-                rows.append({"metric": study.metrics[metric], "scope": scope.name, "planted_dz": dz} | share)
+                rows.append(
+                    {"metric": study.metrics[metric], "scope": scope.name, name: size}
+                    | _share(int(found.sum()), len(found))
+                )
     return pl.DataFrame(rows)
 
 
@@ -106,7 +132,7 @@ def flipped_tests(study: Study, scope: Scope, signs: np.ndarray, planted_dz: flo
         signs: (draw, pair of the scope) of 1 and -1.
         planted_dz: the effect that is added after flipping, in standard deviations of the differences.
     """
-    tests = _no_tests(len(signs), len(study.metrics))
+    tests = no_tests(len(signs), len(study.metrics))
     for block in study.blocks(scope):
         usable = varies(block.fact, block.hall) & study.counted[block.metrics]
         if len(block.rows) < MIN_PAIRS or int(block.groups.max()) + 1 < FEWEST_CLUSTERS or not usable.any():
@@ -124,7 +150,7 @@ def _block_tests(block: Block, signs: np.ndarray, planted_dz: float) -> Tests:
     shift = planted_dz * np.sqrt((differences**2).mean(axis=0))
     held = hold_constant(block)
     mean = design(ones, np.empty((len(ones), 0)), block.groups)
-    tests = _no_tests(len(signs), len(shift))
+    tests = no_tests(len(signs), len(shift))
     for draw, sign in enumerate(signs):
         # What is held constant changes its sign with the pair: the columns stay orthonormal.
         turned = replace(held, columns=sign[:, None] * held.columns)
@@ -133,16 +159,21 @@ def _block_tests(block: Block, signs: np.ndarray, planted_dz: float) -> Tests:
             continue
         drawn = sign[:, None] * differences + shift
         raw = mean.estimate(drawn)
-        adjusted = fitted.estimate(drawn)
-        adjusted = adjusted.where(~too_wide(adjusted, raw))
-        tests.p[0, draw] = np.maximum(raw.p, adjusted.p)
-        tests.p[1, draw] = np.maximum(raw.skew_p, adjusted.skew_p)
-        tests.p[2, draw] = np.maximum(raw.equivalence_p(EQUIVALENT_DZ), adjusted.equivalence_p(EQUIVALENT_DZ))
-        tests.same_sign[draw] = raw.effect * adjusted.effect > 0
+        note_draw(tests, draw, raw, fitted.estimate(drawn))
     return tests
 
 
-def _no_tests(draws: int, metrics: int) -> Tests:
+def note_draw(tests: Tests, draw: int, raw: Estimate, adjusted: Estimate) -> None:
+    """Enter the tests of one draw."""
+    adjusted = adjusted.where(~too_wide(adjusted, raw))
+    tests.p[0, draw] = np.maximum(raw.p, adjusted.p)
+    tests.p[1, draw] = np.maximum(raw.skew_p, adjusted.skew_p)
+    tests.p[2, draw] = np.maximum(raw.equivalence_p(EQUIVALENT_DZ), adjusted.equivalence_p(EQUIVALENT_DZ))
+    tests.same_sign[draw] = raw.effect * adjusted.effect > 0
+
+
+def no_tests(draws: int, metrics: int) -> Tests:
+    """Nothing tested yet."""
     return Tests(np.full((3, draws, metrics), np.nan), np.zeros((draws, metrics), dtype=bool))
 
 

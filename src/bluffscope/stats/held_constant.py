@@ -10,6 +10,7 @@ import numpy as np
 from bluffscope.pairs.groups import CLOSED_PAIRS
 from bluffscope.stats.length_functions import length_columns
 from bluffscope.stats.linear_model import Design, Estimate, design, span
+from bluffscope.stats.scopes import Of
 from bluffscope.stats.study import Block
 
 MIN_EACH_SIDE: Final = 10
@@ -30,6 +31,8 @@ class Held:
     """Further ones of closed completions."""
     barred: str | None = None
     """Why nothing can be said at equal length and wording; a sentence without its end."""
+    of: Of = "pairs"
+    """What the rows are."""
 
     @property
     def what(self) -> str:
@@ -96,7 +99,7 @@ def fit(target: np.ndarray, held: Held, clusters: np.ndarray) -> Design | str:
     if found == "one cluster":
         return f"one cluster alone tells the effect from that of {held.what}"
     if found == "no freedom":
-        return f"too few pairs or clusters to hold {held.what} constant"
+        return f"too few {held.of} or clusters to hold {held.what} constant"
     return found
 
 

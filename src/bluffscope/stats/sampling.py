@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from bluffscope.stats.scopes import Of
 from bluffscope.table.atomic import table_errors
 from bluffscope.table.reader import check_parquet
 
@@ -50,11 +51,11 @@ def whole_groups(groups: np.ndarray, order: np.ndarray, most: int) -> np.ndarray
     return chosen[groups]
 
 
-def drawn_from(drawn: int, total: int, seed: int = SEED) -> str | None:
+def drawn_from(drawn: int, total: int, seed: int = SEED, of: Of = "pairs") -> str | None:
     """A sentence that says what was sampled; None where everything was taken."""
     if drawn == total:
         return None
-    return f"Of {total:,} pairs, {drawn:,} were looked at: whole groups drawn at random, seed {seed}."
+    return f"Of {total:,} {of}, {drawn:,} were looked at: whole groups drawn at random, seed {seed}."
 
 
 def read_metrics(path: Path, most: int = MOST_TESTED) -> tuple[pl.DataFrame, int]:
@@ -85,15 +86,16 @@ def read_metrics(path: Path, most: int = MOST_TESTED) -> tuple[pl.DataFrame, int
 
 
 def pairs_of(path: Path, metrics: pl.DataFrame) -> pl.DataFrame:
-    """The rows of a run's pairs.parquet that belong to these rows of its table, in their order.
+    """The rows of a run's pairs.parquet (or texts.parquet) that belong to these rows of its table, in their order.
 
     Raises:
         InputError: the table is damaged.
     """
-    file = path / "pairs.parquet"
+    key, name = ("text_id", "texts") if "text_id" in metrics.columns else ("pair_id", "pairs")
+    file = path / f"{name}.parquet"
     check_parquet(file)
     with table_errors(file):
-        # Quarantined pairs are in pairs.parquet too; ids are unique.
+        # Those in quarantine are there too; ids are unique.
         found = pl.scan_parquet(file, glob=False, hive_partitioning=False)
-        found = found.join(metrics.lazy().select("pair_id"), on="pair_id", how="semi").collect(engine="streaming")
-    return metrics.select("pair_id").join(found, on="pair_id", how="left", maintain_order="left")
+        found = found.join(metrics.lazy().select(key), on=key, how="semi").collect(engine="streaming")
+    return metrics.select(key).join(found, on=key, how="left", maintain_order="left")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import polars as pl
@@ -32,6 +32,10 @@ MEASURED_NAME: Final = re.compile(r"_tokens$|_token$|_fact$|_hall$|_diff$|^l\d+_
 """Columns that a run measured."""
 
 
+Of = Literal["pairs", "texts"]
+"""What the rows of a table are: pairs, or labelled texts."""
+
+
 @dataclass(frozen=True)
 class Scope:
     """The pairs that a row of the result speaks of."""
@@ -44,13 +48,14 @@ class Scope:
     """The column whose value makes it: "domain", one of `--by`, or "" for pooled."""
 
 
-def find_scopes(table: pl.DataFrame, by: Sequence[str], notes: list[str]) -> tuple[Scope, ...]:
+def find_scopes(table: pl.DataFrame, by: Sequence[str], notes: list[str], of: Of = "pairs") -> tuple[Scope, ...]:
     """Domains in order of appearance, pooled, then the values of further columns; notes get what is left out.
 
     Args:
         table: a row for each pair or text, with `domain` where it is known.
         by: further columns.
         notes: what a reader must know.
+        of: what the rows are.
 
     Raises:
         InputError: an unknown column, or one with too many values.
@@ -63,12 +68,12 @@ def find_scopes(table: pl.DataFrame, by: Sequence[str], notes: list[str]) -> tup
     elif number:
         domains = _scopes_of(table["domain"], prefix="")
     if len(domains) == 1:
-        notes.append(f"All pairs are of one domain ({domains[0].name}), which is what pooled says.")
+        notes.append(f"All {of} are of one domain ({domains[0].name}), which is what pooled says.")
         domains = []
     for name in by:
         if name not in table.columns:
             known = [column for column in table.columns if column in ("domain", "complexity", "group")]
-            raise InputError(f"--by {name}: no such column in the table or the pairs; {_suggested(table, known)}")
+            raise InputError(f"--by {name}: no such column in the table or the {of}; {_suggested(table, known)}")
     further = [scope for name in dict.fromkeys(by) for scope in _scopes_of(table[name], prefix=f"{name}=")]
     return (*domains, everything, *further)
 

@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 from bluffscope.pairs.links import FEWEST_CLUSTERS
 from bluffscope.stats.effects import ALPHA
 from bluffscope.stats.held_constant import MIN_EACH_SIDE
+from bluffscope.stats.scopes import Of
 
 MIN_PAIRS: Final = 5
 EQUIVALENT_DZ: Final = 0.2
@@ -17,6 +18,7 @@ EQUIVALENCE_PAIRS: Final = 70
 
 NO_VARIANCE: Final = "all differences are equal (zero variance)"
 NO_VARIANCE_BETWEEN: Final = "the differences of every cluster have the same mean (zero variance between clusters)"
+_COMPARED: Final = {"pairs": "differences", "texts": "values"}
 
 Name = Literal["separates", "confounded", "equivalent", "inconclusive"]
 NAMES: Final[tuple[Name, ...]] = ("separates", "confounded", "equivalent", "inconclusive")
@@ -31,8 +33,8 @@ class Evidence:
     """Why it cannot be judged (`barring`); None where it can."""
     held: str = "length"
     """What is held constant, in words."""
-    of: str = "pairs"
-    """What n counts: pairs, or labelled texts."""
+    of: Of = "pairs"
+    """What n counts."""
     mean_diff: float | None = None
     dz: float | None = None
     adj_mean_diff: float | None = None
@@ -66,24 +68,27 @@ class Verdict(NamedTuple):
     """One sentence without its end."""
 
 
-def barring(pairs: int, clusters: int, *, varies: bool, not_interpretable: str, barred: str | None) -> str | None:
+def barring(
+    number: int, clusters: int, *, varies: bool, not_interpretable: str, barred: str | None, of: Of = "pairs"
+) -> str | None:
     """Why a metric cannot be judged, or None where it can.
 
     Args:
-        pairs: with a value on both sides.
+        number: of pairs with a value on both sides, or of texts with one.
         clusters: of them.
-        varies: whether the differences have any spread.
+        varies: whether the differences (of texts, the values) have any spread.
         not_interpretable: why the metric means nothing; empty where it does.
         barred: why the effect at equal length and wording cannot be had, if so.
+        of: what is counted.
     """
     if not_interpretable:
         return f"not interpretable: {not_interpretable}"
-    if pairs < MIN_PAIRS:
-        return few_pairs(pairs)
+    if number < MIN_PAIRS:
+        return few_pairs(number)
     if not varies:
-        return NO_VARIANCE
+        return in_words_of(of, NO_VARIANCE)
     if clusters < FEWEST_CLUSTERS:
-        return few_clusters(clusters)
+        return few_clusters(clusters, of)
     return barred
 
 
@@ -111,9 +116,15 @@ def few_pairs(number: int) -> str:
     return f"{number} pair{'s' * (number != 1)} with a value on both sides, fewer than {MIN_PAIRS}"
 
 
-def few_clusters(number: int) -> str:
+def few_clusters(number: int, of: Of = "pairs") -> str:
     """What is said of fewer clusters than can be judged."""
-    return f"only {number} cluster{'s' * (number != 1)} of pairs that share no text, fewer than {FEWEST_CLUSTERS}"
+    what = "pairs that share no text" if of == "pairs" else of
+    return f"only {number} cluster{'s' * (number != 1)} of {what}, fewer than {FEWEST_CLUSTERS}"
+
+
+def in_words_of(of: Of, sentence: str) -> str:
+    """A sentence on the differences of pairs, or the same on the values of texts."""
+    return sentence.replace(_COMPARED["pairs"], _COMPARED[of])
 
 
 def _numbers(evidence: Evidence) -> str:
@@ -142,7 +153,8 @@ def _undecided(evidence: Evidence, *, same_sign: bool) -> str:
     if raw and adjusted and not same_sign:
         return f"the effect changes its sign when {held} is held constant"
     if _found(evidence.q) or (raw and adjusted and held == "nothing"):
-        return f"significant only if the differences are not skewed, which so few cannot show (q {_p(evidence.skew_q)})"
+        skewed = f"significant only if the {_COMPARED[evidence.of]} are not skewed, which so few cannot show"
+        return f"{skewed} (q {_p(evidence.skew_q)})"
     if raw and adjusted:
         return f"significant by either test, but not by both at once (q {_p(evidence.q)})"
     if raw:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -19,6 +19,7 @@ _WITHOUT_SAES: Final = [
 ]
 _LAYER: Final = r"^l\d+_"
 _LAYER_COLUMN: Final = re.compile(r"l(\d+)_fact_(.+)")
+_PROMPT_COLUMN: Final = re.compile(r"(l\d+_)prompt_(.+)")
 
 
 class MetricPair(NamedTuple):
@@ -50,6 +51,19 @@ def metric_pairs(columns: Sequence[str]) -> list[MetricPair]:
         if pair.hall in known and pair.name:
             found.append(pair)
     return found
+
+
+def text_metrics(columns: Sequence[str], measured: Collection[str] | None = None) -> list[str]:
+    """The columns of labelled texts that may hold a metric of the text: all but its prompt's own.
+
+    Args:
+        columns: of the table.
+        measured: those that hold metrics, where that is known (`bluffscope.table.reader.Run.measured`).
+    """
+    known = set(columns)
+    kept = (name for name in columns if measured is None or name in measured)
+    # A metric of the prompt is measured of the text as well; prompt_cosine, say, is the text's alone.
+    return [name for name in kept if not ((of := _PROMPT_COLUMN.fullmatch(name)) and f"{of[1]}{of[2]}" in known)]
 
 
 def not_interpretable(name: str) -> str:

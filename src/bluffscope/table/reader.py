@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +62,16 @@ class Run:
             found = pl.read_parquet_metadata(path)
         # Polars keeps its own copy of the schema among the keys.
         return {key: value for key, value in found.items() if key != "ARROW:schema"}
+
+    @cached_property
+    def measured(self) -> tuple[str, ...]:
+        """Columns of metrics.parquet that an analysis made: all but names, lengths, tokens and carried ones."""
+        path = self.path / "metrics.parquet"
+        try:
+            versions = json.loads(self.metadata.get("metric_versions", "{}"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{unreadable(path, error)}: run the analysis again") from error
+        return tuple(as_mapping(versions, path))
 
     @cached_property
     def pairs(self) -> pl.DataFrame:

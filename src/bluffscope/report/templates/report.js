@@ -1,7 +1,9 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const { pairs, metrics, stats } = data;
+  // A pair has a text of both sides, fact and hallucination; a labelled text is of one side, true or false.
+  const { pairs, metrics, stats, words } = data;
+  const { paired, symbol } = words;
   const count = pairs.id.length;
   const PAGE = 50;
   const byId = (id) => document.getElementById(id);
@@ -94,7 +96,7 @@
       const most = 10;
       const kept = new Set([...scopes.filter((scope) => scope !== "pooled").slice(0, most), "pooled"]);
       for (const name of unique(layered.map((metric) => metric.metric))) {
-        const chart = el("div", { class: "chart", role: "img", "aria-label": `d_z of ${name} by layer and domain` });
+        const chart = el("div", { class: "chart", role: "img", "aria-label": `${symbol} of ${name} by layer and domain` });
         const cells = rows
           .filter((row) => wanted.get(row.metric).metric === name && kept.has(row.scope))
           .map((row) => ({ layer: String(wanted.get(row.metric).layer), scope: row.scope, dz: row.dz, adj_dz: row.adj_dz, verdict: row.verdict, n: row.n }));
@@ -123,7 +125,8 @@
       for (const scope of unique(data.trajectory.scope)) {
         const rows = rowsOf(data.trajectory, (row) => row.scope === scope);
         const chart = el("div", { class: "chart", role: "img", "aria-label": `Log-probability by layer, ${scope}` });
-        home.append(el("figure", {}, el("figcaption", {}, `${scope} (n = ${rows[0].n})`), chart));
+        const n = paired ? rows[0].n : words.views.map((view) => (rows.find((row) => row.view === view) || { n: 0 }).n).join(" + ");
+        home.append(el("figure", {}, el("figcaption", {}, `${scope} (n = ${n})`), chart));
         await draw(chart, data.specs.trajectory, { rows });
       }
     },
@@ -131,19 +134,20 @@
       const [name] = chosen("scatter");
       const metric = metricNamed.get(name);
       const usable = [];
-      for (let i = 0; i < count; i++) if (!missing(metric.fact[i]) && !missing(metric.hall[i])) usable.push(i);
+      for (let i = 0; i < count; i++) if (paired ? !missing(metric.fact[i]) && !missing(metric.hall[i]) : !missing(valueOf(metric, i))) usable.push(i);
       const some = sample(usable, data.mostPoints);
+      const sides = paired
+        ? (i) => ({ fact: metric.fact[i], hall: metric.hall[i], fact_text: short(pairs.fact[i], 160), hall_text: short(pairs.hallucination[i], 160) })
+        : (i) => ({ value: valueOf(metric, i), view: words.views[sideOf(i)], text: short(pairs.completion[i], 160) });
       const rows = some.map((i) => ({
-        i, id: pairs.id[i], domain: pairs.domain[i] === null ? "null" : pairs.domain[i], fact: metric.fact[i], hall: metric.hall[i],
-        prompt: short(pairs.prompt[i], 160), fact_text: short(pairs.fact[i], 160), hall_text: short(pairs.hallucination[i], 160),
+        i, id: pairs.id[i], domain: pairs.domain[i] === null ? "null" : pairs.domain[i], prompt: short(pairs.prompt[i], 160), ...sides(i),
       }));
-      const values = rows.flatMap((row) => [row.fact, row.hall]);
-      const low = values.reduce((a, b) => Math.min(a, b), Infinity);
-      const high = values.reduce((a, b) => Math.max(a, b), -Infinity);
+      const values = paired ? rows.flatMap((row) => [row.fact, row.hall]) : [];
+      const [low, high] = [[Math.min, Infinity], [Math.max, -Infinity]].map(([pick, first]) => values.reduce((a, b) => pick(a, b), first));
       const ends = values.length ? [low, high].map((end) => ({ x: end, y: end })) : [];
-      const which = some.length < usable.length ? `${some.length.toLocaleString("en")} of ${usable.length.toLocaleString("en")} pairs, drawn at random. ` : "";
+      const which = some.length < usable.length ? `${some.length.toLocaleString("en")} of ${usable.length.toLocaleString("en")} ${words.items}, drawn at random. ` : "";
       say("scatter-note", usable.length ? `${which}${metric.doc}` : "No values in this run.");
-      return draw("scatter", data.specs.scatter, { rows, ends }, (datum) => datum.i !== undefined && openPair(datum.i));
+      return draw("scatter", data.specs.scatter, { rows, ends }, (datum) => datum.i !== undefined && openOne(datum.i));
     },
     auroc() {
       const [scope] = chosen("auroc");
@@ -182,7 +186,7 @@
     if (values.includes(first)) select.value = first;
   }
 
-  // ---- one cell of the verdicts, one pair
+  // ---- one cell of the verdicts, one pair or text
   function open(title, ...parts) {
     byId("story-title").textContent = title;
     byId("story-body").replaceChildren(...parts.filter(Boolean));
@@ -191,15 +195,16 @@
   }
 
   const SENTENCES = [
-    ["pairs", "n", shown], ["clusters of pairs", "clusters", shown], ["mean of facts", "mean_fact", shown], ["mean of hallucinations", "mean_hall", shown],
-    ["mean difference", "mean_diff", (v) => shown(v, true)], ["d_z", "dz", (v) => shown(v, true)], ["95 % interval from", "dz_lo", (v) => shown(v, true)],
+    [words.items, "n", shown], ["true texts", "n_true", shown], ["false texts", "n_false", shown], [`clusters of ${words.items}`, "clusters", shown],
+    [`mean of ${words.facts}`, "mean_fact", shown], [`mean of ${words.halls}`, "mean_hall", shown],
+    ["mean difference", "mean_diff", (v) => shown(v, true)], [symbol, "dz", (v) => shown(v, true)], ["95 % interval from", "dz_lo", (v) => shown(v, true)],
     ["to", "dz_hi", (v) => shown(v, true)], ["p (t test over clusters)", "p", chance], ["its q", "raw_q", chance],
-    ["d_z at equal lengths", "adj_dz", (v) => shown(v, true)], ["95 % interval from", "adj_lo", (v) => shown(v, true)], ["to", "adj_hi", (v) => shown(v, true)],
+    [`${symbol} at equal lengths`, "adj_dz", (v) => shown(v, true)], ["95 % interval from", "adj_lo", (v) => shown(v, true)], ["to", "adj_hi", (v) => shown(v, true)],
     ["its p", "adj_p", chance], ["its q", "adj_q", chance], ["q of both at once", "q", chance], ["the same, skewness allowed for", "skew_q", chance],
-    ["q of |d_z| < 0.2", "equivalence_q", chance], ["p (Wilcoxon)", "p_wilcoxon", chance], ["p (sign flips of clusters)", "p_signflip", chance],
+    [`q of |${symbol}| < 0.2`, "equivalence_q", chance], ["p (Wilcoxon)", "p_wilcoxon", chance], ["p (sign flips of clusters)", "p_signflip", chance],
     ["d_z at equal lengths, straight line", "linear_dz", (v) => shown(v, true)], ["pairs of equal length", "n_equal_length", shown],
     ["d_z of those", "equal_length_dz", (v) => shown(v, true)], ["AUROC", "auroc", shown], ["P(hallucination > fact) within a pair", "p_paired", shown],
-    ["AUROC gained over length alone", "cv_auroc_gain", (v) => shown(v, true)], ["smallest d_z found with 80 % power", "mde80", shown],
+    ["AUROC gained over length alone", "cv_auroc_gain", (v) => shown(v, true)], [`smallest ${symbol} found with 80 % power`, "mde80", shown],
   ];
   function openStat(index) {
     const row = {};
@@ -228,41 +233,76 @@
     }
     return el("ul", { class: "chips" }, ...(items.length ? items : [el("li", {}, "none active")]));
   }
-  function openPair(i) {
-    const tokens = (name) => (pairs.tokens[name] ? pairs.tokens[name][i] : null);
+  const sideOf = (i) => (pairs.label[i] ? 0 : 1);
+  const labelOf = (i) => [words.fact, words.hall][sideOf(i)];
+  const valueOf = (metric, i) => (sideOf(i) ? metric.hall : metric.fact)[i];
+  const carriedBy = (i) => Object.entries(pairs.carried).filter(([, values]) => !missing(values[i])).map(([name, values]) => `${name}: ${values[i]}`);
+  const tokensOf = (i, name) => (pairs.tokens[name] ? pairs.tokens[name][i] : null);
+  function aboutOf(i) {
     const about = [`domain ${pairs.domain[i]}`];
     if (pairs.complexity && !missing(pairs.complexity[i])) about.push(`complexity ${pairs.complexity[i]}`);
     if (pairs.group && !missing(pairs.group[i])) about.push(`group ${pairs.group[i]}`);
-    for (const [name, values] of Object.entries(pairs.carried)) if (!missing(values[i])) about.push(`${name}: ${values[i]}`);
-    const values = metrics.map((metric) => {
-      const [fact, hall] = [metric.fact[i], metric.hall[i]];
-      const diff = missing(fact) || missing(hall) ? null : hall - fact;
-      return el("tr", { title: metric.doc || null }, el("th", { scope: "row" }, metric.name.replaceAll("_", "_\u200b")), el("td", {}, shown(fact)), el("td", {}, shown(hall)), el("td", {}, shown(diff, true)));
-    });
+    return el("p", { class: "faint", dir: "auto" }, [...about, ...carriedBy(i)].join("; "));
+  }
+  function valueTable(heads, cells) {
+    const values = metrics.map((metric) =>
+      el("tr", { title: metric.doc || null }, el("th", { scope: "row" }, metric.name.replaceAll("_", "_\u200b")), ...cells(metric).map((cell) => el("td", {}, cell))));
+    return el("table", { class: "values" }, el("thead", {}, el("tr", {}, ...["metric", ...heads].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...values));
+  }
+  function openItem(i, passages, table, note, chipsOf) {
     const parts = [];
     const story = data.features.pairs[i] || [];
-    data.features.layers.forEach((layer, place) => {
-      const [fact, hall] = story[place];
-      const of = (list) => new Set(list.filter((_, k) => k % 2 === 0));
-      parts.push(el("h4", {}, `Layer ${layer}`), el("span", { class: "faint" }, "fact"), chips(layer, fact, of(hall)), el("span", { class: "faint" }, "hallucination"), chips(layer, hall, of(fact)));
-    });
-    open(String(pairs.id[i]),
-      el("p", { class: "faint", dir: "auto" }, about.join("; ")),
-      passage("", "prompt", pairs.prompt[i], tokens("prompt_read_token"), tokens("prompt_tokens")),
-      passage("fact", "fact", pairs.fact[i], tokens("fact_read_token"), tokens("fact_tokens")),
-      passage("hall", "hallucination", pairs.hallucination[i], tokens("hall_read_token"), tokens("hall_tokens")),
-      el("h3", {}, "Metrics"),
-      el("table", { class: "values" }, el("thead", {}, el("tr", {}, ...["metric", "fact", "halluc.", "diff"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...values)),
-      parts.length ? el("h3", {}, `Strongest features${data.features.most ? ` (at most ${data.features.most})` : ""}`) : null, 
-      parts.length ? el("p", { class: "faint" }, "Index and activation; pale: among the strongest of both texts.") : null, ...parts);
+    data.features.layers.forEach((layer, place) => parts.push(el("h4", {}, `Layer ${layer}`), ...chipsOf(layer, story[place])));
+    open(String(pairs.id[i]), aboutOf(i), ...passages, el("h3", {}, "Metrics"), ...table,
+      parts.length ? el("h3", {}, `Strongest features${data.features.most ? ` (at most ${data.features.most})` : ""}`) : null,
+      parts.length ? el("p", { class: "faint" }, note) : null, ...parts);
   }
+  const prompted = (i) => passage("", "prompt", pairs.prompt[i], tokensOf(i, "prompt_read_token"), tokensOf(i, "prompt_tokens"));
+  function openPair(i) {
+    const of = (list) => new Set(list.filter((_, k) => k % 2 === 0));
+    const diff = (metric) => (missing(metric.fact[i]) || missing(metric.hall[i]) ? null : metric.hall[i] - metric.fact[i]);
+    const cells = (metric) => [shown(metric.fact[i]), shown(metric.hall[i]), shown(diff(metric), true)];
+    openItem(i, [prompted(i),
+      passage("fact", "fact", pairs.fact[i], tokensOf(i, "fact_read_token"), tokensOf(i, "fact_tokens")),
+      passage("hall", "hallucination", pairs.hallucination[i], tokensOf(i, "hall_read_token"), tokensOf(i, "hall_tokens"))],
+    [valueTable(["fact", "halluc.", "diff"], cells)],
+    "Index and activation; pale: among the strongest of both texts.", (layer, [fact, hall]) => [
+      el("span", { class: "faint" }, "fact"), chips(layer, fact, of(hall)), el("span", { class: "faint" }, "hallucination"), chips(layer, hall, of(fact))]);
+  }
+  // A text has no partner: its values stand beside those of the other texts of its domain.
+  function openText(i) {
+    const others = [0, 1].map((side) => [...Array(count).keys()].filter((k) => k !== i && pairs.domain[k] === pairs.domain[i] && sideOf(k) === side));
+    const cells = (metric) => {
+      const own = valueOf(metric, i);
+      const known = others.map((side) => side.map((k) => valueOf(metric, k)).filter((one) => !missing(one)));
+      const means = known.map((values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null));
+      const below = known.map((values) => (missing(own) || !values.length ? "-" : (100 * values.filter((value) => value < own).length / values.length).toFixed(0) + " %"));
+      return [shown(own), shown(means[0]), shown(means[1]), below.join(" / ")];
+    };
+    const kind = ["fact", "hall"][sideOf(i)];
+    openItem(i, [pairs.prompt[i] ? prompted(i) : null, passage(kind, `${labelOf(i)} text`, pairs.completion[i], tokensOf(i, "read_token"), tokensOf(i, "text_tokens"))],
+    [el("p", { class: "faint" }, `Beside the ${others[0].length} other true and ${others[1].length} other false texts${unique(pairs.domain).length > 1 ? " of its domain" : ""}: their means, and the shares of the true and of the false that lie below it.`),
+      valueTable(["value", "mean, true", "mean, false", "lie below"], cells)],
+    "Index and activation.", (layer, story) => [chips(layer, story[sideOf(i)], new Set())]);
+  }
+  const openOne = paired ? openPair : openText;
 
-  // ---- the table of pairs: one page of rows in the document at a time
+  // ---- the table of items: one page of rows in the document at a time
   const table = { order: [...Array(count).keys()], found: [...Array(count).keys()], page: 0, key: null, down: false };
   let searchable = null;
   function columns() {
     const metric = metricNamed.get(byId("pair-metric") ? byId("pair-metric").value : "");
     const diff = (i) => (missing(metric.fact[i]) || missing(metric.hall[i]) ? null : metric.hall[i] - metric.fact[i]);
+    if (!paired) {
+      const prompts = pairs.prompt.some(Boolean);
+      const list = [["id", (i) => pairs.id[i], ""], ["domain", (i) => pairs.domain[i], "text"], ["label", labelOf, "text"]];
+      if (prompts) list.push(["prompt", (i) => pairs.prompt[i], "text"]);
+      list.push([prompts ? "completion" : "text", (i) => pairs.completion[i], "text"]);
+      if (pairs.tokens.text_tokens) list.push(["tokens", (i) => pairs.tokens.text_tokens[i], "number"]);
+      if (metric) list.push(["value", (i) => valueOf(metric, i), "number"]);
+      if (Object.keys(pairs.carried).length) list.push(["carried", (i) => carriedBy(i).join("; "), "text"]);
+      return list;
+    }
     const list = [
       ["pair", (i) => pairs.id[i], ""], ["domain", (i) => pairs.domain[i], "text"], ["prompt", (i) => pairs.prompt[i], "text"],
       ["fact", (i) => pairs.fact[i], "text"], ["hallucination", (i) => pairs.hallucination[i], "text"],
@@ -272,7 +312,7 @@
   }
   function search() {
     const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    searchable ??= pairs.id.map((id, i) => [id, pairs.domain[i], pairs.prompt[i], pairs.fact[i], pairs.hallucination[i],
+    searchable ??= pairs.id.map((id, i) => [id, pairs.domain[i], pairs.prompt[i], ...(paired ? [pairs.fact[i], pairs.hallucination[i]] : [labelOf(i), pairs.completion[i]]),
       ...Object.values(pairs.carried).map((values) => values[i])].join("\n").toLowerCase());
     table.found = table.order.filter((i) => words.every((word) => searchable[i].includes(word)));
     table.page = 0;
@@ -307,13 +347,13 @@
     byId("pair-table").tBodies[0].replaceChildren(...visible.map((i) => {
       const cells = list.map(([, get, kind], place) => {
         const value = get(i);
-        if (!place) return el("td", {}, el("button", { type: "button", class: "open", onclick: () => openPair(i) }, el("bdi", {}, String(value))));
+        if (!place) return el("td", {}, el("button", { type: "button", class: "open", onclick: () => openOne(i) }, el("bdi", {}, String(value))));
         return el("td", { class: kind, dir: kind === "text" ? "auto" : null }, kind === "number" ? shown(value) : short(missing(value) ? "-" : String(value), 160));
       });
       return el("tr", {}, ...cells);
     }));
     const all = count.toLocaleString("en");
-    say("found", table.found.length === count ? `${all} pairs` : `${table.found.length.toLocaleString("en")} of ${all} pairs`);
+    say("found", table.found.length === count ? `${all} ${words.items}` : `${table.found.length.toLocaleString("en")} of ${all} ${words.items}`);
     say("page", `page ${table.page + 1} of ${pages}`);
     byId("previous").disabled = table.page === 0;
     byId("next").disabled = table.page >= pages - 1;
@@ -348,7 +388,7 @@
     theme();
   });
   theme();
-  if (pairs.cut) say("cut-note", `Texts longer than ${pairs.cut.toLocaleString("en")} characters are cut here; pairs.parquet has all of them.`);
+  if (pairs.cut) say("cut-note", `Texts longer than ${pairs.cut.toLocaleString("en")} characters are cut here; ${words.items}.parquet has all of them.`);
   rows();
   (async () => {
     for (const name of Object.keys(charts)) {
