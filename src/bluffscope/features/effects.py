@@ -11,11 +11,12 @@ import polars as pl
 
 from bluffscope.errors import InputError
 from bluffscope.features.cells import FeatureCells, in_groups, layer_cells
-from bluffscope.features.ghosts import GHOST_FIRES, GHOST_SCHEMA, LAYER_GHOSTS, ghost_summary, ghosts_of
+from bluffscope.features.ghosts import GHOST_FIRES, GHOST_SCHEMA, ghost_summary, ghosts_of
 from bluffscope.features.labelled import labelled_effects
 from bluffscope.features.study import (
     FEWEST_FIRED,
     FOUND,
+    LAYER_SCHEMA,
     MOST_PAIRS,
     TOP_PAIRS,
     Family,
@@ -38,11 +39,6 @@ EFFECT_SCHEMA: Final = pl.Schema(
     | {"top_diffs": pl.List(pl.Float64)}
 )
 """docs/features.md says what each holds."""
-
-LAYER_SCHEMA: Final = pl.Schema(
-    {"layer": pl.Int64, "active": pl.Int64, "tested": pl.Int64, "found": pl.Int64, **LAYER_GHOSTS}
-)
-"""A row a layer: features that fire at all, tested, found (q < .05), and ghosts against what label flips give."""
 
 
 @exclusive()

@@ -10,11 +10,12 @@ import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
-from bluffscope.features.ghosts import GHOST_FIRES, GHOST_SCHEMA, LAYER_GHOSTS
+from bluffscope.features.ghosts import GHOST_FIRES, GHOST_SCHEMA
 from bluffscope.features.label_tail import LabelDesign, drawn_labels, label_design, label_tail, never_all_false
 from bluffscope.features.study import (
     FEWEST_FIRED,
     FOUND,
+    LAYER_SCHEMA,
     MOST_PAIRS,
     TOP_PAIRS,
     Family,
@@ -36,11 +37,6 @@ LABELLED_EFFECTS: Final = pl.Schema(
     | {"top_activations": pl.List(pl.Float64)}
 )
 """docs/features.md says what each holds."""
-LAYER_LABELS: Final = pl.Schema(
-    {"layer": pl.Int64, "active": pl.Int64, "tested": pl.Int64, "found": pl.Int64}
-    | {"only_in_true" if name == "only_in_facts" else name: kind for name, kind in LAYER_GHOSTS.items()}
-)
-"""A row a layer: features that fire at all, tested, found (q < .05), and ghosts against what other labels give."""
 _DEALS: Final = 1000
 
 
@@ -156,7 +152,7 @@ def labelled_effects(
         "seed": seed,
         "notes": notes,
     }
-    return FeatureStudy(pl.concat(rows), pl.concat(ghosts), pl.DataFrame(summaries, schema=LAYER_LABELS), about)
+    return FeatureStudy(pl.concat(rows), pl.concat(ghosts), pl.DataFrame(summaries, schema=LAYER_SCHEMA), about)
 
 
 def _texts(texts: pl.DataFrame, seed: int) -> _Texts:
@@ -292,7 +288,13 @@ def _ghosts(part: _Layer, texts: _Texts) -> pl.DataFrame:
 
 
 def _ghost_summary(part: _Layer, design: LabelDesign, deals: np.ndarray) -> dict[str, Any]:
-    """The ghosts of a layer, and what their number is when labels fall otherwise; (deal, text) whether it is true."""
+    """`LAYER_GHOSTS`: a layer's ghosts, those of true texts, and their number when labels fall otherwise.
+
+    Args:
+        part: the layer.
+        design: of the texts.
+        deals: (deal, text) whether it is true.
+    """
     from scipy.sparse import csr_matrix  # a tenth of a second that not every reader of statistics needs
 
     cells, fires = part.cells, np.diff(part.cells.starts)
@@ -310,7 +312,7 @@ def _ghost_summary(part: _Layer, design: LabelDesign, deals: np.ndarray) -> dict
     ghosts = int(((true == 0) & (false >= GHOST_FIRES)).sum())
     return {
         "ghosts": ghosts,
-        "only_in_true": int(((false == 0) & (true >= GHOST_FIRES)).sum()),
+        "only_in_facts": int(((false == 0) & (true >= GHOST_FIRES)).sum()),
         "ghosts_expected": float(numbers.mean()),
         "ghosts_high": int(np.quantile(numbers, 0.975, method="higher")),
         "ghosts_p": float((1 + (numbers >= ghosts).sum()) / (1 + len(deals))),

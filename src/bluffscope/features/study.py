@@ -10,7 +10,13 @@ import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
+from bluffscope.features.ghosts import LAYER_GHOSTS
 from bluffscope.features.selection import named_values
+
+LAYER_SCHEMA: Final = pl.Schema(
+    {"layer": pl.Int64, "active": pl.Int64, "tested": pl.Int64, "found": pl.Int64, **LAYER_GHOSTS}
+)
+"""A row a layer: features that fire at all, tested, found (q < .05), and ghosts against what label flips give."""
 
 FEWEST_FIRED: Final = 10
 """Texts that a feature must fire in to be tested: with fewer no p value could be small. The labels play no part."""

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 _GHOSTS_SHOWN: Final = 8
 _ABLATED_SHOWN: Final = 12
+_LEGEND: Final = (
+    "fact, halluc.: share of the texts in which it fires; diff: mean of hallucination - fact, activations with "
+    "their zeros; d_z: diff over the spread of the differences; * a ghost."
+)
+_LEGEND_OF_TEXTS: Final = (
+    "true, false: share of the texts in which it fires; diff: mean of false - true texts, activations with their "
+    "zeros; g: diff over the spread of either label's texts; * a ghost."
+)
 _SIDES: Final = ("fact", "hall", "difference")
 
 
@@ -36,40 +44,45 @@ def render_features(
         promoted: tokens by layer and feature; empty where they were not asked for.
     """
     about = study.about
-    yield Text(f"{about['pairs']:,} pairs in {about['groups']:,} groups; {_family(about)}.")
+    if labelled := "texts" in about:
+        yield Text(
+            f"{about['true']:,} true and {about['false']:,} false texts in {about['groups']:,} groups; {_family(about)}."
+        )
+    else:
+        yield Text(f"{about['pairs']:,} pairs in {about['groups']:,} groups; {_family(about)}.")
     for layer in study.layers.iter_rows(named=True):
         rows = study.rows.filter(layer=layer["layer"])
-        yield Text(f"\nLayer {layer['layer']}: {found_sentence(layer, about['groups'])}", style="bold")
+        found = found_in_texts(layer, about) if labelled else found_sentence(layer, about["groups"])
+        yield Text(f"\nLayer {layer['layer']}: {found}", style="bold")
         if not rows.is_empty():
             yield _table(rows.head(top), about, promoted)
-        yield Text(ghost_sentence(layer))
+        yield Text(ghosts_in_texts(layer) if labelled else ghost_sentence(layer))
         ghosts = study.ghosts.filter(layer=layer["layer"]).select("feature", "fires").iter_rows()
         if named := listed((f"{feature} ({fires})" for feature, fires in ghosts), _GHOSTS_SHOWN):
-            yield Text(f"Ghosts and the hallucinations that they fire in: {named}", style="dim")
+            side = "false texts" if labelled else "hallucinations"
+            yield Text(f"Ghosts and the {side} that they fire in: {named}", style="dim")
         if page := pages.get(layer["layer"]):
             yield Text(f"Pages: {page}/FEATURE")
     yield Text("")
-    yield Text(
-        "fact, halluc.: share of the texts in which it fires; diff: mean of hallucination - fact, activations with "
-        "their zeros; d_z: diff over the spread of the differences; * a ghost.",
-        style="dim",
-    )
+    yield Text(_LEGEND_OF_TEXTS if labelled else _LEGEND, style="dim")
     yield from map(Text, about["notes"])
 
 
 def _table(rows: pl.DataFrame, about: Mapping[str, Any], promoted: Mapping[tuple[int, int], list[str]]) -> Table:
     by = about["by"]
-    heads = ["feature", "fact", "halluc.", "diff", "d_z", "p", "q"]
+    labelled = "texts" in about
+    sides, effect = (("true", "false"), "g") if labelled else (("fact", "hall"), "dz")
+    heads = ["feature", *(sides if labelled else ("fact", "halluc.")), "diff", "g" if labelled else "d_z", "p", "q"]
     heads += [] if by is None else [f"differs in ({clean(by, 12)})"]
-    heads.append("promotes" if promoted else "strongest pairs")
+    heads.append("promotes" if promoted else f"strongest {'texts' if labelled else 'pairs'}")
 
     def shown(row: dict[str, Any]) -> Row:
         cells = [f"{row['feature']}{'*' if row['ghost'] else ' '}"]
-        cells += [f"{100 * row[name]:.0f} %" for name in ("share_fact", "share_hall")]
-        cells += [number(row["mean_diff"], signed=True), number(row["dz"], signed=True)]
+        cells += [f"{100 * row[name]:.0f} %" for name in (f"share_{side}" for side in sides)]
+        cells += [number(row["mean_diff"], signed=True), number(row[effect], signed=True)]
         cells += [chance(row[name]) for name in ("p", "q")]
         cells += [] if by is None else [_places(row["differs_in"] or (), about["values"])]
-        pairs = ", ".join(clean(pair, 18) for pair in (row["top_pairs"] or ())[:2])
+        pairs = ", ".join(clean(pair, 18) for pair in (row["top_texts" if labelled else "top_pairs"] or ())[:2])
         tokens = " ".join(f"'{clean(token, 14)}'" for token in promoted.get((row["layer"], row["feature"]), ()))
         return Row([*cells, tokens if promoted else pairs], "bold" if row["q"] < FOUND else "dim")
 
@@ -107,6 +120,24 @@ def ghost_sentence(layer: Mapping[str, Any]) -> str:
     chance_alone = f"with labels flipped at random: {layer['ghosts_expected']:.1f} (97.5 %: {layer['ghosts_high']})"
     more = "more than chance" if ghosts > layer["ghosts_high"] else "no more than chance"
     return f"{found}; {chance_alone}: {more}. {layer['only_in_facts']:,} fire in facts only."
+
+
+def found_in_texts(layer: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """`found_sentence` of labelled texts."""
+    if layer["tested"] and about["least_p"] >= FOUND:
+        return f"cannot be judged: with labels in so few groups of texts no p is below {about['least_p']:g}"
+    if layer["tested"] and not layer["found"]:
+        return f"none of {layer['tested']:,} tested features differs between true and false texts (q < {FOUND})"
+    return found_sentence(layer, about["texts"])
+
+
+def ghosts_in_texts(layer: Mapping[str, Any]) -> str:
+    """`ghost_sentence` of labelled texts."""
+    ghosts = layer["ghosts"]
+    found = f"{count(ghosts, 'ghost feature')} (in {GHOST_FIRES} or more false texts, in no true text)"
+    chance_alone = f"with labels drawn at random: {layer['ghosts_expected']:.1f} (97.5 %: {layer['ghosts_high']})"
+    more = "more than chance" if ghosts > layer["ghosts_high"] else "no more than chance"
+    return f"{found}; {chance_alone}: {more}. {layer['only_in_facts']:,} fire in true texts only."
 
 
 def chance(value: float | None) -> str:
