@@ -14,7 +14,7 @@ from bluffscope.features.label_tail import label_design, label_tail
 
 KINDS = ("alone", "large groups", "mixed groups")
 """Texts each on its own; in groups of one label and 1 to 40 texts; in groups of both, where answers come again."""
-RUNS = 300
+RUNS = 60
 
 
 def tail(values, false, groups=None, domains=None, seed=0) -> float:

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from bluffscope.errors import InputError
 from bluffscope.metrics import declared
 from bluffscope.records import PAIRS, STATEMENTS, Arrangement
 from bluffscope.stats.scopes import Scope, find_scopes
@@ -95,6 +96,8 @@ def texts_of(
         study = build_study(table, items, by, by_order=by_order, carried=False)
         return Texts.of_pairs(study), study.pairs
     if items is not None:
+        if "text_id" not in table.columns or "text_id" not in items.columns:
+            raise InputError("labelled texts are matched by the column text_id: give it in the table and in the texts")
         items = table.select("text_id").join(items, on="text_id", how="left", maintain_order="left")
     return _labelled(table, items, by), items
 
