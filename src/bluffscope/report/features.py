@@ -45,9 +45,8 @@ def render_features(
     """
     about = study.about
     if labelled := "texts" in about:
-        yield Text(
-            f"{about['true']:,} true and {about['false']:,} false texts in {about['groups']:,} groups; {_family(about)}."
-        )
+        sides = f"{about['true']:,} true and {about['false']:,} false texts"
+        yield Text(f"{sides} in {about['groups']:,} groups; {_family(about)}.")
     else:
         yield Text(f"{about['pairs']:,} pairs in {about['groups']:,} groups; {_family(about)}.")
     for layer in study.layers.iter_rows(named=True):
