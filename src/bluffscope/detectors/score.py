@@ -142,9 +142,10 @@ def open_scorer(
         output=OutputOptions(keep_residuals=on == "residual"),
     )
     analyses: tuple[Analysis, ...] = ()
-    if on == "metrics":
-        analyses = tuple(item for item in (*ANALYSES, TRAJECTORY) if _measured(item, stored))
     arrangement = detector.arrangement
+    if on == "metrics":
+        known = (item for item in (*ANALYSES, TRAJECTORY) if _measured(item, stored))
+        analyses = tuple(item for item in known if "prompt" in arrangement.views or not item.needs_prompt)
     _refuse_versions(detector, _columns(config, stored.model.measured_layers, (*ANALYSES, TRAJECTORY), arrangement))
     parts = load_parts(config)
     cure = "say where those are with --model, --revision and --sae"
