@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import bluffscope
+from bluffscope.cli.main import main
 from bluffscope.config import DataOptions
 from bluffscope.detectors.evaluate import areas_of, calibration_error, detect, detect_in
 from bluffscope.detectors.files import read_detector
@@ -83,12 +84,12 @@ def test_both_sides_of_pairs_as_texts_have_the_pairs_detectors(runs):
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("kind", "on"), [("prompted", "sae"), ("prompted", "metrics"), ("statements", "metrics")])
-def test_a_detector_trained_on_labelled_texts_scores_texts_as_its_run_does(call, runs, tmp_path, kind, on):
+def test_a_detector_trained_on_labelled_texts_scores_texts_as_its_run_does(capsys, runs, tmp_path, kind, on):
     run, folder = runs[kind], tmp_path / "d"
-    trained = call("detect", "train", run.path, "--out", folder, "--on", on, "--where", "known=true")
-    assert trained.code == 0, trained.err
-    assert "of 304 texts with known=true, in 74 groups" in " ".join(trained.out.split())
-    assert "Other texts of the run (96): AUROC" in trained.out
+    assert main(["detect", "train", str(run.path), "--out", str(folder), "--on", on, "--where", "known=true"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "of 304 texts with known=true, in 74 groups" in said
+    assert "Other texts of the run (96): AUROC" in said
     kept = read_detector(folder)
     assert kept.about["items"] == kind
     asked = run.texts.head(30)
@@ -101,17 +102,18 @@ def test_a_detector_trained_on_labelled_texts_scores_texts_as_its_run_does(call,
         for row in asked.iter_rows(named=True)
     ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    scored = call("detect", "score", folder, "--data", tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl")
-    assert scored.code == 0, scored.err
+    files = ("--data", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl"))
+    assert main(["detect", "score", str(folder), *files]) == 0
     found = [json.loads(line)["logit"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert found == pytest.approx(logits.tolist(), abs=1e-4)
     assert np.ptp(logits) > 1
 
 
 @pytest.mark.soak
-def test_detectors_of_pairs_and_of_texts_look_at_the_same_columns(runs, call, tmp_path):
+def test_detectors_of_pairs_and_of_texts_look_at_the_same_columns(runs, tmp_path):
     for name in ("pairs", "prompted"):
-        assert call("detect", "train", runs[name].path, "--out", tmp_path / name, "--where", "known=true").code == 0
+        where = ("--where", "known=true")
+        assert main(["detect", "train", str(runs[name].path), "--out", str(tmp_path / name), *where]) == 0
     kept = {name: read_detector(tmp_path / name) for name in ("pairs", "prompted")}
     run = runs["prompted"]
     texts, items = texts_of(run.metrics, run.texts)
