@@ -56,7 +56,7 @@ def runs(tmp_path_factory):
     return {name: read_run(folder / name) for name in sources}
 
 
-@pytest.mark.soak
+@pytest.mark.thorough
 def test_both_sides_of_pairs_as_texts_have_the_pairs_detectors(runs):
     found = {name: detect_in(run.metrics, run.items, run, resampling=MODEST) for name, run in runs.items()}
     pairs = found["pairs"].rows
@@ -82,7 +82,7 @@ def test_both_sides_of_pairs_as_texts_have_the_pairs_detectors(runs):
     }
 
 
-@pytest.mark.soak
+@pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "on"), [("prompted", "sae"), ("prompted", "metrics"), ("statements", "metrics")])
 def test_a_detector_trained_on_labelled_texts_scores_texts_as_its_run_does(capsys, runs, tmp_path, kind, on):
     run, folder = runs[kind], tmp_path / "d"
@@ -109,7 +109,7 @@ def test_a_detector_trained_on_labelled_texts_scores_texts_as_its_run_does(capsy
     assert np.ptp(logits) > 1
 
 
-@pytest.mark.soak
+@pytest.mark.thorough
 def test_detectors_of_pairs_and_of_texts_look_at_the_same_columns(runs, tmp_path):
     for name in ("pairs", "prompted"):
         where = ("--where", "known=true")
