@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from bluffscope.detectors.classifiers import BASELINES, DETECTORS
 from bluffscope.detectors.evaluate import DETECTORS_SCHEMA, TRANSFER_SCHEMA, Detection, calibration_error, detect
 from bluffscope.detectors.inputs import MOST_PAIRS, Keys, Views, keyed_matrix, read_inputs, sampled
+from bluffscope.detectors.texts import Texts
 from bluffscope.errors import InputError
 from bluffscope.stats import Resampling, build_study
 from bluffscope.stats.heldout import grouped_folds
@@ -59,7 +60,7 @@ def world(seed: int = 0, *, signal: float = 0.0, flipped: bool = False, size: in
 
 
 def found(table: pl.DataFrame, views: Views, by=(), resampling: Resampling = MODEST) -> Detection:
-    return detect(build_study(table, by=by), views, resampling)
+    return detect(Texts.of_pairs(build_study(table, by=by)), views, resampling)
 
 
 def row_of(detection: Detection, detector: str, scope: str = "pooled") -> dict[str, object]:
@@ -197,7 +198,7 @@ def test_a_bare_table_gets_the_detectors_that_it_allows():
 def test_too_few_groups_are_not_judged():
     table, views = world()
     few = table.head(18)
-    detection = found(few, Views(views.pairs.head(18), few["pair_id"], views.residuals, views.features))
+    detection = found(few, Views(views.items.head(18), few["pair_id"], views.residuals, views.features))
     assert detection.rows["auroc"].is_null().all()
     assert set(detection.rows["reason"]) == {
         "5 groups of pairs, fewer than 10",
@@ -243,13 +244,13 @@ def test_the_same_seed_gives_the_same_numbers():
 
 def test_residuals_that_lack_a_text_are_not_used_and_it_is_said():
     table, views = world(signal=1.0)
-    lacking = Views(views.pairs, views.ids, views.residuals.filter(pl.col("pair_id") != "p7"), views.features)
+    lacking = Views(views.items, views.ids, views.residuals.filter(pl.col("pair_id") != "p7"), views.features)
     row = row_of(found(table, lacking), "residual")
     assert (row["auroc"], row["reason"]) == (None, "residuals.parquet lacks 2 of 240 texts at layer 3")
 
 
 def test_other_pairs_without_what_a_detector_looks_at_are_refused_in_one_line():
-    study = build_study(world()[0])
+    study = Texts.of_pairs(build_study(world()[0]))
     inputs = read_inputs(study, Views(), 0)
     for on, says in (("residual", "no residuals"), ("sae", "no SAE features")):
         with pytest.raises(InputError, match=f"of the other pairs: {says}"):

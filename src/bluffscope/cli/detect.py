@@ -30,7 +30,7 @@ class Train(Command):
     on: Literal["sae", "metrics", "residual"] = "sae"
     """Input of the detector: SAE features, the run's metrics, or residuals (analyze --keep-residuals)."""
     where: tuple[str, ...] = ()
-    """Train only on pairs with these values, as COLUMN=VALUE: known=true; the others are a test set."""
+    """Train only on pairs or texts with these values, as COLUMN=VALUE: known=true; the others are a test set."""
     allow_weak: bool = False
     """Save it even if it does not beat the baselines."""
     allow_unsound: bool = False
@@ -43,7 +43,7 @@ class Train(Command):
         # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
         from bluffscope.detectors.files import check_new, write_detector
         from bluffscope.detectors.train import train
-        from bluffscope.features.selection import matching, pairs_of
+        from bluffscope.features.selection import items_of, matching
         from bluffscope.report.detectors import render_trained, verdict
         from bluffscope.table.atomic import table_errors
         from bluffscope.table.health import read_health
@@ -64,10 +64,9 @@ class Train(Command):
                 f"{self.run} was measured at --position divergence, which a single text does not have; "
                 "run analyze with another --position"
             )
-        pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
         try:
             with table_errors(run.path):
-                trained = train(run, matching(pairs, self.where), self.on, self.seed)
+                trained = train(run, matching(items_of(run), self.where), self.on, self.seed)
         except InputError as error:
             raise InputError(f"{self.run}: {error}") from error
         console = output_console()

@@ -1,4 +1,4 @@
-"""`bluffscope features`: which SAE features of a run differ between fact and hallucination."""
+"""`bluffscope features`: which SAE features of a run differ between fact and hallucination, or true and false texts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LEAST: Final = {"top": 1, "sets": 2, "limit": 1, "ablate": 0, "seed": 0}
 
 @dataclass(frozen=True, kw_only=True)
 class Features(Command):
-    """Show which SAE features of a run differ between fact and hallucination.
+    """Show which SAE features of a run differ between fact and hallucination, or between true and false texts.
 
     Reads only the folder of the run; --tokens and --ablate also load the model.
     """
@@ -39,9 +39,9 @@ class Features(Command):
     layer: tuple[int, ...] = ()
     """Layers to test (default: all layers of the run)."""
     domain: tuple[str, ...] = ()
-    """Only pairs of these domains."""
+    """Only pairs or texts of these domains."""
     where: tuple[str, ...] = ()
-    """Only pairs with these values, as COLUMN=VALUE: known=true."""
+    """Only pairs or texts with these values, as COLUMN=VALUE: known=true."""
     by: str = "domain"
     """Also test the features found within each value of this column."""
     top: int = 10
@@ -78,6 +78,7 @@ class Features(Command):
         # Polars and scipy take a second to import: --help and a mistyped flag should not.
         from bluffscope.features.effects import feature_effects
         from bluffscope.features.neuronpedia import feature_pages
+        from bluffscope.records import PAIRS
         from bluffscope.report.features import render_ablation, render_features
         from bluffscope.table.atomic import table_errors
         from bluffscope.table.exports import check_export, export_table
@@ -90,6 +91,8 @@ class Features(Command):
         run = read_run(self.run)
         if not run.manifest.get("saes"):
             raise InputError(f"{self.run}: measured without SAEs, so it has no features; analyze with --sae")
+        if self.ablate is not None and run.arrangement != PAIRS:
+            raise InputError(f"--ablate compares fact and hallucination of pairs; {self.run} has labelled texts")
         conditions = [*(f"domain={name}" for name in self.domain), *self.where]
         pairs = self._pairs(run, conditions)
         with table_errors(run.path / "features.parquet"):
@@ -125,10 +128,10 @@ class Features(Command):
         return exit_code(health, allowed=self.allow_unsound)
 
     def _pairs(self, run: Run, conditions: Sequence[str]) -> pl.DataFrame:
-        """The pairs that meet all conditions."""
-        from bluffscope.features.selection import matching, pairs_of
+        """The pairs, or labelled texts, that meet all conditions."""
+        from bluffscope.features.selection import items_of, matching
 
-        pairs = pairs_of(run.metrics, run.pairs if (run.path / "pairs.parquet").exists() else None)
+        pairs = items_of(run)
         try:
             return pairs.filter(matching(pairs, conditions))
         except InputError as error:

@@ -11,14 +11,16 @@ import numpy as np
 import polars as pl
 
 from bluffscope.detectors.classifiers import BASELINES, DETECTORS, SURFACE, probabilities
+from bluffscope.detectors.folds import label_folds, too_few
 from bluffscope.detectors.inputs import MOST_PAIRS, Inputs, Views, read_inputs
+from bluffscope.detectors.texts import Texts, texts_of
 from bluffscope.host.exclusive import exclusive
 from bluffscope.stats.auroc import ordering
 from bluffscope.stats.cells import Resampling
-from bluffscope.stats.heldout import FOLDS, grouped_folds
+from bluffscope.stats.heldout import FOLDS
 from bluffscope.stats.resampling import area_draws, ends
 from bluffscope.stats.scopes import Scope
-from bluffscope.stats.study import Study, build_study, numbered
+from bluffscope.stats.study import numbered
 from bluffscope.table.reader import Run
 
 _AREA: Final = ("auroc", "lo", "hi")
@@ -38,8 +40,6 @@ TRANSFER_SCHEMA: Final = pl.Schema({**_CROSSED, "learnt": pl.Boolean()})
 """One row a detector and an ordered pair of scopes of one column; the diagonal is cross-validated. `learnt`: whether
 that of the scope trained on lies above chance, its interval included."""
 
-FEWEST_GROUPS: Final = 10
-"""Two groups a fold; with fewer neither fits nor intervals mean anything."""
 BINS: Final = 10
 """Equal bins of probability of the expected calibration error."""
 CHANCE: Final = 0.5
@@ -51,7 +51,7 @@ _FOLD_STREAM, _BOOTSTRAP_STREAM = 4, 5
 
 @dataclass(frozen=True)
 class Detection:
-    """How well facts and hallucinations can be told apart, text by text."""
+    """How well facts and hallucinations, or true and false texts, can be told apart, text by text."""
 
     rows: pl.DataFrame
     """`DETECTORS_SCHEMA`: scopes in order, in each the detectors, baselines first."""
@@ -63,21 +63,25 @@ class Detection:
 
 @dataclass(frozen=True)
 class _Part:
-    """A scope within the sampled pairs."""
+    """A scope within the sampled texts."""
 
     scope: Scope
-    pairs: np.ndarray
-    """(pair,) places among the sampled pairs."""
+    texts: np.ndarray
+    """(text,) places among the sampled texts."""
+    labels: np.ndarray
+    """(text,) 0 or 1."""
     groups: np.ndarray
-    """(pair,) numbers from 0 without gaps."""
-    number: int
-    """Of groups."""
+    """(text,) numbers from 0 without gaps."""
+    n: int
+    """Pairs, or labelled texts."""
+    too_few: str | None
+    """Why nothing is fitted."""
 
     @classmethod
-    def of(cls, study: Study, scope: Scope, rows: np.ndarray) -> _Part:
-        pairs = np.flatnonzero(np.isin(rows, scope.rows))
-        groups = numbered(study.groups[rows[pairs]])
-        return cls(scope, pairs, groups, int(groups.max(initial=-1)) + 1)
+    def of(cls, texts: Texts, scope: Scope, rows: np.ndarray) -> _Part:
+        places = np.flatnonzero(np.isin(rows % texts.items, scope.rows))
+        labels, groups = texts.labels[rows[places]], numbered(texts.groups[rows[places]])
+        return cls(scope, places, labels, groups, len(places) // texts.per, too_few(texts, groups, labels))
 
 
 Areas = Mapping[str, tuple[float, np.ndarray]]
@@ -86,7 +90,7 @@ Areas = Mapping[str, tuple[float, np.ndarray]]
 
 def detect_in(
     table: pl.DataFrame,
-    pairs: pl.DataFrame | None,
+    items: pl.DataFrame | None,
     run: Run | None,
     *,
     by: Sequence[str] = (),
@@ -96,8 +100,8 @@ def detect_in(
     """Every detector that what is known allows.
 
     Args:
-        table: the result table, or any other.
-        pairs: what it was measured from, for the texts.
+        table: the result table, or any other; of pairs, or of labelled texts.
+        items: what it was measured from, for the texts.
         run: the table's run, for its residuals and features; None for a table that has none.
         by: further columns whose values are scopes.
         by_order: the k-th row is the k-th pair's; only for a table without ids.
@@ -106,9 +110,9 @@ def detect_in(
     Raises:
         InputError: residuals or features that cannot be read.
     """
-    study = build_study(table, pairs, by, by_order=by_order, carried=False)
-    views = Views(study.pairs) if run is None else Views.of_run(run, table, study.pairs)
-    return detect(study, views, resampling or Resampling())
+    texts, known = texts_of(table, items, by, by_order=by_order)
+    views = Views(known) if run is None else Views.of_run(run, table, known)
+    return detect(texts, views, resampling or Resampling())
 
 
 def quick_to_detect(table: pl.DataFrame) -> bool:
@@ -118,23 +122,23 @@ def quick_to_detect(table: pl.DataFrame) -> bool:
 
 
 @exclusive()
-def detect(study: Study, views: Views, resampling: Resampling) -> Detection:
+def detect(texts: Texts, views: Views, resampling: Resampling) -> Detection:
     """Fit every detector in every scope by cross-validation over groups, and from each domain to the others.
 
     Args:
-        study: the table.
+        texts: those of the table.
         views: texts, residuals and SAE features, where they are known.
         resampling: seed, and resamples of groups.
 
     Raises:
         InputError: residuals or features that cannot be read.
     """
-    inputs = read_inputs(study, views, resampling.seed)
-    parts = [_Part.of(study, scope, inputs.rows) for scope in study.scopes]
+    inputs = read_inputs(texts, views, resampling.seed)
+    parts = [_Part.of(texts, scope, inputs.rows) for scope in texts.scopes]
     found = [row for part in parts for row in _in_scope(part, inputs, resampling)]
     rows = pl.DataFrame(found, schema=DETECTORS_SCHEMA)
     across = [row for train, test in permutations(parts, 2) for row in _transferred(train, test, inputs, resampling)]
-    return Detection(rows, _transfer(rows, across, parts), _about(study, inputs, resampling))
+    return Detection(rows, _transfer(rows, across, parts), _about(texts, inputs, resampling))
 
 
 def _transfer(rows: pl.DataFrame, across: list[dict[str, Any]], parts: Sequence[_Part]) -> pl.DataFrame:
@@ -165,42 +169,37 @@ def calibration_error(chance: np.ndarray, labels: np.ndarray) -> float:
 
 def _in_scope(part: _Part, inputs: Inputs, resampling: Resampling) -> Iterator[dict[str, Any]]:
     """One row for each detector."""
-    reasons = {name: inputs.missing.get(source) for name, source in DETECTORS.items()}
-    if part.number < FEWEST_GROUPS:
-        reasons = dict.fromkeys(DETECTORS, f"{part.number} groups of pairs, fewer than {FEWEST_GROUPS}")
+    reasons = {name: part.too_few or inputs.missing.get(source) for name, source in DETECTORS.items()}
     scores: dict[str, np.ndarray] = {}
     if known := [name for name in DETECTORS if reasons[name] is None]:
-        folds = grouped_folds(part.groups, FOLDS, resampling.generator(part.scope, _FOLD_STREAM))
+        folds = label_folds(part.groups, part.labels, FOLDS, resampling.generator(part.scope, _FOLD_STREAM))
         scores = {name: _heldout(name, inputs.matrices[DETECTORS[name]], part, folds) for name in known}
     areas = _areas(scores, part, resampling)
-    labels = np.repeat([0, 1], len(part.pairs))
     for name in DETECTORS:
         row: dict[str, Any] = dict.fromkeys(DETECTORS_SCHEMA)
-        row |= {"detector": name, "scope": part.scope.name, "n": len(part.pairs), "reason": reasons[name]}
+        row |= {"detector": name, "scope": part.scope.name, "n": part.n, "reason": reasons[name]}
         if name in scores:
             area, drawn = areas[name]
-            row |= {"auroc": area, "ece": calibration_error(scores[name].ravel(), labels)} | interval(drawn)
+            row |= {"auroc": area, "ece": calibration_error(scores[name], part.labels)} | interval(drawn)
             if name not in BASELINES:
                 row |= _gain("gain", name, BASELINES, areas) | _gain("surface_gain", name, SURFACE, areas)
         yield row
 
 
 def _heldout(detector: str, matrix: Any, part: _Part, folds: np.ndarray) -> np.ndarray:
-    """(2, pair) probabilities of facts and hallucinations, each from a fit to the other folds."""
-    scores = np.empty((2, len(part.pairs)))
+    """(text,) probabilities, each from a fit to the other folds."""
+    scores = np.empty(len(part.texts))
     for fold in range(int(folds.max()) + 1):
         held = folds == fold
-        scores[:, held] = _applied(detector, matrix, part.pairs[~held], part.pairs[held])
+        scores[held] = _applied(detector, matrix, part.texts[~held], part.labels[~held], part.texts[held])
     return scores
 
 
-def _applied(detector: str, matrix: Any, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """(2, pair) probabilities of the test pairs' texts."""
-    half = matrix.shape[0] // 2
-    known, asked = (matrix[np.concatenate([pairs, pairs + half])] for pairs in (train, test))
-    found = probabilities(detector, known, np.repeat([0, 1], len(train)), asked)
+def _applied(detector: str, matrix: Any, train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """(text,) probabilities of the test texts."""
+    found = probabilities(detector, matrix[train], labels, matrix[test])
     # Texts that look the same to a detector are ties, whatever the order of sums left in the last digits.
-    return np.round(found, 10).reshape(2, -1)
+    return np.round(found, 10)
 
 
 def _areas(scores: Mapping[str, np.ndarray], part: _Part, resampling: Resampling) -> Areas:
@@ -208,8 +207,17 @@ def _areas(scores: Mapping[str, np.ndarray], part: _Part, resampling: Resampling
     if not scores:
         return {}
     rng = resampling.generator(part.scope, _BOOTSTRAP_STREAM)
-    drawn = area_draws(list(scores.values()), part.groups, resampling.resamples, rng)
-    return {name: (ordering(*scores[name]).area, one) for name, one in zip(scores, drawn.T, strict=True)}
+    found = areas_of(list(scores.values()), part.labels, part.groups, resampling.resamples, rng)
+    return dict(zip(scores, found, strict=True))
+
+
+def areas_of(
+    scores: Sequence[np.ndarray], labels: np.ndarray, groups: np.ndarray, resamples: int, rng: np.random.Generator
+) -> list[tuple[float, np.ndarray]]:
+    """The AUROC of each (text,) scores, and (resample,) in resamples of groups."""
+    sides = [(score[labels == 0], score[labels == 1]) for score in scores]
+    drawn = area_draws(sides, groups[labels == 0], resamples, rng, groups[labels == 1])
+    return [(ordering(*one).area, area) for one, area in zip(sides, drawn.T, strict=True)]
 
 
 def interval(drawn: np.ndarray, name: str = "") -> dict[str, float]:
@@ -229,28 +237,32 @@ def _transferred(train: _Part, test: _Part, inputs: Inputs, resampling: Resampli
     """Each detector fitted to all of one scope and asked about another of the same column (domains, or `--by`)."""
     if not train.scope.column or train.scope.column != test.scope.column:
         return
-    if min(train.number, test.number) < FEWEST_GROUPS:
+    if train.too_few or test.too_few:
         return
     scores = {
-        name: _applied(name, inputs.matrices[source], train.pairs, test.pairs)
+        name: _applied(name, inputs.matrices[source], train.texts, train.labels, test.texts)
         for name, source in DETECTORS.items()
         if source in inputs.matrices
     }
-    named = {"train": train.scope.name, "test": test.scope.name, "n": len(test.pairs)}
+    named = {"train": train.scope.name, "test": test.scope.name, "n": test.n}
     for name, (area, drawn) in _areas(scores, test, resampling).items():
         yield {"detector": name, **named, "auroc": area, **interval(drawn)}
 
 
-def _about(study: Study, inputs: Inputs, resampling: Resampling) -> dict[str, Any]:
+def _about(texts: Texts, inputs: Inputs, resampling: Resampling) -> dict[str, Any]:
     notes: list[str] = []
-    if len(inputs.rows) < len(study.groups):
-        taken = f"{len(inputs.rows):,} of {len(study.groups):,} pairs"
-        notes.append(f"Detectors saw {taken}, whole groups at random (at most {MOST_PAIRS:,}).")
+    seen = len(inputs.rows) // texts.per
+    if seen < texts.items:
+        most = MOST_PAIRS * 2 // texts.per
+        taken = f"{seen:,} of {texts.items:,} {texts.of}"
+        notes.append(f"Detectors saw {taken}, whole groups at random (at most {most:,}).")
     for reason in dict.fromkeys(inputs.missing.values()):
         names = [name for name, source in DETECTORS.items() if inputs.missing.get(source) == reason]
         notes.append(f"Without {' and '.join(names)}: {reason}.")
+    labels = texts.labels[inputs.rows]
     return {
-        "pairs": len(inputs.rows),
+        texts.of: seen,
+        **({} if texts.per > 1 else {"true": int((labels == 0).sum()), "false": int(labels.sum())}),
         "folds": FOLDS,
         "seed": resampling.seed,
         "baselines": list(BASELINES),

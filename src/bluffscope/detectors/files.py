@@ -16,6 +16,7 @@ from bluffscope.detectors.inputs import Keys
 from bluffscope.detectors.linear import Calibration, Linear
 from bluffscope.detectors.train import Trained
 from bluffscope.errors import InputError
+from bluffscope.records import PAIRS, PROMPTED, STATEMENTS, Arrangement
 from bluffscope.table.atomic import unreadable, write_bytes, writing
 from bluffscope.table.damage import read_json
 from bluffscope.table.folder import write_json
@@ -31,6 +32,8 @@ _NAMES: Final = ("detector.json", "weights.safetensors")
 _PACKAGES: Final = ("bluffscope", "numpy", "scipy", "scikit-learn", "torch", "transformers", "sae-lens")
 _NEEDED: Final = ("on", "model", "saes", "config", "metric_versions", "columns", "weights", "evaluation")
 _IDENTITY: Final = ("model", "saes", "dtype", "quantize")
+_ITEMS: Final = {"pairs": PAIRS, "prompted": PROMPTED, "statements": STATEMENTS}
+"""What detector.json calls the items of the training's run; one of before labelled texts says nothing."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Detector:
     calibration: Calibration
 
     @property
+    def arrangement(self) -> Arrangement:
+        """What the items of the training's run were."""
+        return _ITEMS[self.about.get("items", "pairs")]
+
+    @property
     def position(self) -> str:
         """Where texts are read, as `bluffscope analyze --position` has it."""
         measure: object = self.about["config"].get("measure")
@@ -53,6 +61,8 @@ class Detector:
     @property
     def pairs_only(self) -> str:
         """Why a text that is not parted into prompt and completion cannot be scored; empty where it can."""
+        if self.arrangement == STATEMENTS:
+            return ""
         if self.keys.on == "metrics":
             return "uses metrics of prompt and completion"
         if self.position != "last":
@@ -94,10 +104,13 @@ def write_detector(folder: Path, trained: Trained, run: Run, where: tuple[str, .
     versions: dict[str, int] = manifest.get("metric_versions", {})
     pairs = [pair for pair in metric_pairs(list(versions)) if pair.name in keys.metrics]
     used = {name for pair in pairs for name in (pair.fact, pair.hall)}
+    if trained.arrangement != PAIRS:
+        used = set(keys.metrics)
     document = {
         "detector_version": DETECTOR_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "on": keys.on,
+        "items": next(name for name, items in _ITEMS.items() if items == trained.arrangement),
         **{name: manifest.get(name) for name in _IDENTITY},
         "config": {name: run.config.get(name) for name in ("data", "model", "measure")},
         "metric_versions": {name: version for name, version in versions.items() if name in used},
@@ -174,6 +187,8 @@ def _unpacked(folder: Path, about: dict[str, Any]) -> Detector:
     """The detector behind detector.json; whatever error Python gives where something in it is of another type."""
     arrays = _arrays(folder / _NAMES[1], about["weights"]["sha256"])
     columns, on = about["columns"], about["on"]
+    if about.get("items", "pairs") not in _ITEMS:
+        raise ValueError(f"its items are {about['items']!r}")
     if on not in ("sae", "metrics", "residual"):
         raise ValueError(f"it looks at {on!r}")
     keys = Keys(

@@ -1,4 +1,4 @@
-"""What each detector may look at: a row a text, the facts first, then their hallucinations in the same order."""
+"""What each detector may look at: a row a text, in the order of `Texts`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import numpy as np
 import polars as pl
 
 from bluffscope.detectors.linear import On
+from bluffscope.detectors.texts import Texts
 from bluffscope.errors import InputError
 from bluffscope.pairs.wordbag import counted
+from bluffscope.records import PAIRS
 from bluffscope.stats.ladder import NO_LOGPROB
 from bluffscope.stats.sampling import whole_groups
-from bluffscope.stats.study import Study
 from bluffscope.table.atomic import table_errors
 from bluffscope.table.reader import Run
 
 MOST_PAIRS: Final = 2000
-"""Pairs of a table that detectors see, whole groups at random: the AUROC's standard error is then about 0.01."""
+"""Pairs of a table that detectors see, whole groups at random: the AUROC's standard error is then about 0.01. Of
+labelled texts they see twice as many."""
 
-_SIDES: Final = ("fact", "hall")
 _KEY: Final = pl.Schema({"layer": pl.Int64, "feature": pl.Int64})
 
 
@@ -29,21 +30,21 @@ _KEY: Final = pl.Schema({"layer": pl.Int64, "feature": pl.Int64})
 class Views:
     """What a run keeps of its texts beside the table; None for what is not there."""
 
-    pairs: pl.DataFrame | None = None
-    """`fact`, `hallucination`: in the order of the table's rows."""
+    items: pl.DataFrame | None = None
+    """`fact`, `hallucination` of pairs, `completion` of labelled texts: in the order of the table's rows."""
     ids: pl.Series | None = None
-    """(row,) pair_id of each row, by which the frames below are found."""
+    """(row,) pair_id or text_id of each row, by which the frames below are found."""
     residuals: pl.LazyFrame | None = None
-    """pair_id, view, layer, token, values."""
+    """pair_id or text_id, view, layer, token, values."""
     features: pl.LazyFrame | None = None
-    """pair_id, view, layer, feature, activation."""
+    """pair_id or text_id, view, layer, feature, activation."""
 
     @classmethod
-    def of_run(cls, run: Run, table: pl.DataFrame, pairs: pl.DataFrame | None) -> Views:
+    def of_run(cls, run: Run, table: pl.DataFrame, items: pl.DataFrame | None) -> Views:
         """What a run's folder has of the rows of its table."""
         residuals = run.kept_residuals if (run.path / "residuals.parquet").exists() else None
         features = run.features if run.has_features else None
-        return cls(pairs, table["pair_id"], residuals, features)
+        return cls(items, table[run.key], residuals, features)
 
 
 @dataclass(frozen=True)
@@ -100,25 +101,25 @@ class Inputs:
     """The matrices that detectors are fitted to."""
 
     rows: np.ndarray
-    """(pair,) ascending rows of the table."""
+    """(text,) ascending places among the table's texts."""
     matrices: dict[str, Any]
-    """(2 pair, feature) by name of the input: NumPy, or SciPy's CSR."""
+    """(text, feature) by name of the input: NumPy, or SciPy's CSR."""
     keys: dict[str, Keys]
     """What the columns are, of inputs that a detector can be kept for."""
     missing: dict[str, str]
     """Why an input is not there, by name."""
 
 
-def read_inputs(study: Study, views: Views, seed: int) -> Inputs:
-    """The inputs "length", "logprob", "text", "residual", "metrics" and "sae", of all pairs or of a sample."""
-    rows = sampled(study.groups, MOST_PAIRS, np.random.default_rng([seed, 104]))
+def read_inputs(texts: Texts, views: Views, seed: int) -> Inputs:
+    """The inputs "length", "logprob", "text", "residual", "metrics" and "sae", of all texts or of a sample."""
+    rows = sampled(texts.groups, 2 * MOST_PAIRS, np.random.default_rng([seed, 104]))
     found: dict[str, Any] = {
-        "length": _lengths(study, rows),
-        "logprob": _logprobs(study, rows),
-        "text": _texts(views, rows),
-        "metrics": _metrics(study, rows),
-        "residual": _residuals(views, rows),
-        "sae": _features(views, rows),
+        "length": _lengths(texts, rows),
+        "logprob": _logprobs(texts, rows),
+        "text": _completions(texts, views, rows),
+        "metrics": _metrics(texts, rows),
+        "residual": _residuals(texts, views, rows),
+        "sae": _features(texts, views, rows),
     }
     missing = {name: why for name, why in found.items() if isinstance(why, str)}
     keyed = {name: kept for name, kept in found.items() if isinstance(kept, tuple)}
@@ -127,99 +128,100 @@ def read_inputs(study: Study, views: Views, seed: int) -> Inputs:
     return Inputs(rows, matrices, {name: keys for name, (_, keys) in keyed.items()}, missing)
 
 
-def keyed_matrix(keys: Keys, study: Study, views: Views, inputs: Inputs) -> Any:
-    """The columns of `keys` for the texts of other pairs: (2 pair, column), facts first.
+def keyed_matrix(keys: Keys, texts: Texts, views: Views, inputs: Inputs) -> Any:
+    """(text, column) the columns of `keys` for the texts of other items.
 
     Raises:
-        InputError: these pairs lack a column.
+        InputError: these lack a column.
     """
     rows = inputs.rows
     if keys.on != "metrics" and keys.on in inputs.missing:
-        raise InputError(f"of the other pairs: {inputs.missing[keys.on]}")
+        raise InputError(f"of the other {texts.of}: {inputs.missing[keys.on]}")
     if keys.on == "residual":
         return inputs.matrices["residual"]
     if keys.on == "sae":
         assert views.features is not None and views.ids is not None  # else they would be missing
-        return keys.sparse(_of_texts(views.features, views.ids, rows), 2 * len(rows))
-    places = {name: place for place, name in enumerate(study.metrics)}
+        return keys.sparse(_of_texts(views.features, views.ids, texts, rows), len(rows))
+    places = {name: place for place, name in enumerate(texts.metrics)}
     if lacking := [name for name in keys.metrics if name not in places]:
         raise InputError(f"the table has no metric {lacking[0]}, which the detector looks at")
-    chosen = np.array([places[name] for name in keys.metrics])
-    return np.concatenate([side[np.ix_(rows, chosen)] for side in (study.fact, study.hall)])
+    return texts.values[np.ix_(rows, np.array([places[name] for name in keys.metrics]))]
 
 
 def sampled(groups: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """(pair,) all rows, or those of whole groups drawn at random until the next would be too many; ascending."""
+    """(text,) all rows, or those of whole groups drawn at random until the next would be too many; ascending."""
     if len(groups) <= most:
         return np.arange(len(groups))
     return np.flatnonzero(whole_groups(groups, np.argsort(rng.permutation(int(groups.max()) + 1)), most))
 
 
-def _lengths(study: Study, rows: np.ndarray) -> np.ndarray | str:
-    lengths = study.lengths[rows].T.reshape(-1, 1)
+def _lengths(texts: Texts, rows: np.ndarray) -> np.ndarray | str:
+    lengths = texts.lengths[rows, None]
     if not np.isfinite(lengths).all():
         return "lengths unknown"
     return np.hstack([lengths, np.log1p(np.maximum(lengths, 0))])
 
 
-def _logprobs(study: Study, rows: np.ndarray) -> np.ndarray | str:
-    logprobs = study.logprobs[rows].T.reshape(-1, 1)
+def _logprobs(texts: Texts, rows: np.ndarray) -> np.ndarray | str:
+    logprobs = texts.logprobs[rows, None]
     if not np.isfinite(logprobs).all():
         return NO_LOGPROB
-    lengths = study.lengths[rows].T.reshape(-1, 1)
     # Per token too: of two completions the longer is the less probable whatever it says.
-    per_token = logprobs / np.maximum(lengths, 1)
+    per_token = logprobs / np.maximum(texts.lengths[rows, None], 1)
     return np.hstack([logprobs, per_token]) if np.isfinite(per_token).all() else logprobs
 
 
-def _texts(views: Views, rows: np.ndarray) -> Any:
-    if views.pairs is None:
-        return "no texts: give --pairs"
-    texts = views.pairs[rows].select(pl.col("fact", "hallucination").cast(pl.String).fill_null(""))
-    return counted([*texts["fact"], *texts["hallucination"]])[0]
+def _completions(texts: Texts, views: Views, rows: np.ndarray) -> Any:
+    names = texts.arrangement.sources[-texts.per :]
+    if views.items is None or any(name not in views.items.columns for name in names):
+        return "no texts: give --pairs" if texts.arrangement == PAIRS else "no texts: only a run's folder has them"
+    known = [text for name in names for text in views.items[name].cast(pl.String).fill_null("")]
+    return counted([known[row] for row in rows.tolist()])[0]
 
 
-def _metrics(study: Study, rows: np.ndarray) -> tuple[np.ndarray, Keys] | str:
+def _metrics(texts: Texts, rows: np.ndarray) -> tuple[np.ndarray, Keys] | str:
     """Those with a value; the log-probability is a baseline of its own."""
-    asked = np.array([not name.startswith("logprob") for name in study.metrics], dtype=bool)
-    valued = (np.isfinite(study.fact[rows]) | np.isfinite(study.hall[rows])).any(axis=0)
-    places = np.flatnonzero(asked & valued)
-    values = np.concatenate([study.fact[rows][:, places], study.hall[rows][:, places]])
-    keys = Keys("metrics", metrics=tuple(study.metrics[place] for place in places))
-    return (values, keys) if len(places) else "no metric has a value"
+    asked = np.array([not name.startswith("logprob") for name in texts.metrics], dtype=bool)
+    places = np.flatnonzero(asked & np.isfinite(texts.values[rows]).any(axis=0))
+    keys = Keys("metrics", metrics=tuple(texts.metrics[place] for place in places))
+    return (texts.values[np.ix_(rows, places)], keys) if len(places) else "no metric has a value"
 
 
-def _residuals(views: Views, rows: np.ndarray) -> tuple[np.ndarray, Keys] | str:
+def _residuals(texts: Texts, views: Views, rows: np.ndarray) -> tuple[np.ndarray, Keys] | str:
     if views.residuals is None or views.ids is None:
         return "no residuals: analyze with --keep-residuals"
-    frame = _of_texts(views.residuals, views.ids, rows)
+    frame = _of_texts(views.residuals, views.ids, texts, rows)
     keys = Keys("residual", layers=tuple(frame["layer"].unique().sort()))
     if not keys.layers:
-        return "residuals.parquet holds none of the table's pairs"
-    means, times = keys.dense(frame, 2 * len(rows))
+        return f"residuals.parquet holds none of the table's {texts.of}"
+    means, times = keys.dense(frame, len(rows))
     for layer, lacking in zip(keys.layers, (times == 0).sum(axis=1), strict=True):
         if lacking:
-            return f"residuals.parquet lacks {lacking} of {2 * len(rows)} texts at layer {layer}"
+            return f"residuals.parquet lacks {lacking} of {len(rows)} texts at layer {layer}"
     return means, keys
 
 
-def _features(views: Views, rows: np.ndarray) -> tuple[Any, Keys] | str:
+def _features(texts: Texts, views: Views, rows: np.ndarray) -> tuple[Any, Keys] | str:
     """CSR (text, every layer's features that are active in some text)."""
     if views.features is None or views.ids is None:
         return "no SAE features: only a run's folder has them"
-    frame = _of_texts(views.features, views.ids, rows)
+    frame = _of_texts(views.features, views.ids, texts, rows)
     if frame.is_empty():
-        return "features.parquet holds none of the table's pairs"
+        return f"features.parquet holds none of the table's {texts.of}"
     keys = Keys("sae", features=frame.select(pl.col(*_KEY).cast(pl.Int64)).unique().sort(*_KEY))
-    return keys.sparse(frame, 2 * len(rows)), keys
+    return keys.sparse(frame, len(rows)), keys
 
 
-def _of_texts(frame: pl.LazyFrame, ids: pl.Series, rows: np.ndarray) -> pl.DataFrame:
-    """The rows of facts and hallucinations, with the place of each one's text as `text`."""
-    chosen = ids.cast(pl.String).gather(rows).alias("pair_id")
-    places = pl.concat(
-        pl.DataFrame({"pair_id": chosen, "view": [view] * len(rows), "text": np.arange(len(rows)) + side * len(rows)})
-        for side, view in enumerate(_SIDES)
+def _of_texts(frame: pl.LazyFrame, ids: pl.Series, texts: Texts, rows: np.ndarray) -> pl.DataFrame:
+    """The rows of some texts, with the place of each one among these as `text`."""
+    view, item = np.divmod(rows, texts.items)
+    key, views = texts.arrangement.key, texts.arrangement.completions
+    places = pl.DataFrame(
+        {
+            key: ids.cast(pl.String).gather(item),
+            "view": [views[place] for place in view.tolist()],
+            "text": np.arange(len(rows)),
+        }
     )
     with table_errors(Path("features.parquet or residuals.parquet")):
-        return frame.join(places.lazy(), on=["pair_id", "view"], how="inner").collect()
+        return frame.join(places.lazy(), on=[key, "view"], how="inner").collect()

@@ -20,7 +20,7 @@ from bluffscope.model.load import choose_device
 from bluffscope.pipeline.build import assemble_batched, load_parts
 from bluffscope.pipeline.reload import refuse_others
 from bluffscope.pipeline.shard import ShardWorker
-from bluffscope.records import Pair, Shard
+from bluffscope.records import PAIRS, STATEMENTS, Arrangement, LabelledText, Pair, Shard, View, joined
 from bluffscope.table.metric_pairs import metric_pairs
 from bluffscope.table.schema import Column, table_columns
 
@@ -66,10 +66,12 @@ class Scorer:
             yield from self._scored(block)
 
     def _scored(self, texts: Sequence[Text]) -> Iterator[Score]:
-        pairs = [_pair(number, text) for number, text in enumerate(texts)]
+        arrangement = self.detector.arrangement
+        items = [_item(number, text, arrangement, self.join) for number, text in enumerate(texts)]
         with exclusive():
-            frame = self.worker.run(Shard(0, tuple(pairs), ("",) * len(pairs)))
-        views = ["prompt" if text.completion is None else "fact" for text in texts]
+            frame = self.worker.run(Shard(0, tuple(items), ("",) * len(items), arrangement))
+        whole: View = "text" if arrangement == STATEMENTS else "prompt"
+        views = [whole if text.completion is None else arrangement.completions[0] for text in texts]
         logits = self.detector.linear.scores(self._matrix(frame, views))
         probabilities = self.detector.calibration.probabilities(logits)
         for reason, logit, probability in zip(frame["_reason"], logits.tolist(), probabilities.tolist(), strict=True):
@@ -80,7 +82,7 @@ class Scorer:
         keys = self.detector.keys
         if keys.on == "metrics":
             columns = {pair.name: pair.fact for pair in metric_pairs(frame.columns)}
-            names = [columns[name] for name in keys.metrics]
+            names = [columns.get(name, name) for name in keys.metrics]
             return frame.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy()
         asked = pl.DataFrame({"text": np.arange(len(views)), "view": views})
         kept = "_features" if keys.on == "sae" else "_residuals"
@@ -91,9 +93,16 @@ class Scorer:
         return keys.dense(long, len(views), len(self.detector.linear.weights))[0]
 
 
-def _pair(number: int, text: Text) -> Pair:
+def _item(number: int, text: Text, arrangement: Arrangement, join: str) -> Pair | LabelledText:
+    """A text as an item of the training's run; its label and partner play no part."""
     completion = _DUMMY if text.completion is None else text.completion
-    return Pair(number, text.id, "all", None, text.prompt, completion, completion)
+    if arrangement == PAIRS:
+        return Pair(number, text.id, "all", None, text.prompt, completion, completion)
+    prompt = text.prompt
+    if arrangement == STATEMENTS:
+        whole = prompt if text.completion is None else joined(prompt, completion, join)
+        prompt, completion = "", whole
+    return LabelledText(number, text.id, True, "all", None, prompt, completion, arrangement=arrangement)
 
 
 @exclusive()
@@ -133,9 +142,11 @@ def open_scorer(
         output=OutputOptions(keep_residuals=on == "residual"),
     )
     analyses: tuple[Analysis, ...] = ()
+    arrangement = detector.arrangement
     if on == "metrics":
-        analyses = tuple(item for item in (*ANALYSES, TRAJECTORY) if _measured(item, stored))
-    _refuse_versions(detector, _columns(config, stored.model.measured_layers, (*ANALYSES, TRAJECTORY)))
+        known = (item for item in (*ANALYSES, TRAJECTORY) if _measured(item, stored))
+        analyses = tuple(item for item in known if "prompt" in arrangement.views or not item.needs_prompt)
+    _refuse_versions(detector, _columns(config, stored.model.measured_layers, (*ANALYSES, TRAJECTORY), arrangement))
     parts = load_parts(config)
     cure = "say where those are with --model, --revision and --sae"
     refuse_others(detector.about, parts, f"the detector {detector.path}", cure)
@@ -144,7 +155,9 @@ def open_scorer(
         body: Any = parts.model.network.base_model
         parts = replace(parts, model=replace(parts.model, network=body))
         config = replace(config, measure=replace(config.measure, logprob=False, trajectory="off"))
-    worker = assemble_batched(config, parts, analyses, lambda layers: _columns(config, layers, analyses), Stopwatch())
+    worker = assemble_batched(
+        config, parts, analyses, lambda layers: _columns(config, layers, analyses, arrangement), Stopwatch()
+    )
     return Scorer(detector, worker, config.data.join)
 
 
@@ -155,8 +168,11 @@ def _measured(analysis: Analysis, config: RunConfig) -> bool:
     return config.model.has_saes or not analysis.needs_sae
 
 
-def _columns(config: RunConfig, layers: tuple[int, ...], analyses: Sequence[Analysis]) -> Sequence[Column]:
-    return table_columns(layers, config.measure.noise_sweep, analyses=[analysis.name for analysis in analyses])
+def _columns(
+    config: RunConfig, layers: tuple[int, ...], analyses: Sequence[Analysis], arrangement: Arrangement
+) -> Sequence[Column]:
+    names = [analysis.name for analysis in analyses]
+    return table_columns(layers, config.measure.noise_sweep, analyses=names, arrangement=arrangement)
 
 
 def _refuse_versions(detector: Detector, columns: Sequence[Column]) -> None:

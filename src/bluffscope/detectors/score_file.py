@@ -37,7 +37,6 @@ def score_file(scorer: Scorer, data: Path, out: Path | None, *, whole_texts: boo
         InputError: the file cannot be read, or a line is no object with what is needed.
         RunFolderError: the output cannot be written.
     """
-    whole_texts = whole_texts and scorer.detector.keys.on != "metrics"
     failed = False
     with _opened(data) as source, _target(out) as target:
         lines, texts = itertools.tee(_parsed(source, data, whole_texts))

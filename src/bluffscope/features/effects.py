@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
 from bluffscope.features.cells import FeatureCells, in_groups, layer_cells
-from bluffscope.features.ghosts import GHOST_FIRES, GHOST_SCHEMA, LAYER_GHOSTS, ghost_summary, ghosts_of
-from bluffscope.features.selection import named_values
+from bluffscope.features.ghosts import GHOST_FIRES, GHOST_SCHEMA, ghost_summary, ghosts_of
+from bluffscope.features.labelled import labelled_effects
+from bluffscope.features.study import (
+    FEWEST_FIRED,
+    FOUND,
+    LAYER_SCHEMA,
+    MOST_PAIRS,
+    TOP_PAIRS,
+    Family,
+    FeatureStudy,
+    chosen_layers,
+    values_of,
+)
 from bluffscope.host.exclusive import exclusive
 from bluffscope.stats.flips import flip_tail
 from bluffscope.stats.multiplicity import benjamini_hochberg, by_family
@@ -28,37 +39,6 @@ EFFECT_SCHEMA: Final = pl.Schema(
     | {"top_diffs": pl.List(pl.Float64)}
 )
 """docs/features.md says what each holds."""
-
-LAYER_SCHEMA: Final = pl.Schema(
-    {"layer": pl.Int64, "active": pl.Int64, "tested": pl.Int64, "found": pl.Int64, **LAYER_GHOSTS}
-)
-"""A row a layer: features that fire at all, tested, found (q < .05), and ghosts against what label flips give."""
-
-FEWEST_FIRED: Final = 10
-"""Texts that a feature must fire in to be tested: with fewer no p value could be small. The labels play no part."""
-FOUND: Final = 0.05
-"""Largest q of a feature that is said to differ."""
-TOP_PAIRS: Final = 3
-MOST_PAIRS: Final = 50_000
-"""Pairs that are looked at: with three layers of Gemma 2 2B's size they take 1.3 GB (bench/features.py)."""
-MOST_VALUES: Final = 12
-"""Values of the column `by` beyond which features are not tested in each."""
-
-Family = Literal["layer", "all"]
-
-
-@dataclass(frozen=True)
-class FeatureStudy:
-    """What the features of a run say of fact and hallucination."""
-
-    rows: pl.DataFrame
-    """`EFFECT_SCHEMA`: the tested features, layer by layer, the largest |d_z| first."""
-    ghosts: pl.DataFrame
-    """`GHOST_SCHEMA` with the layer in front: features that fire in hallucinations only, the most frequent first."""
-    layers: pl.DataFrame
-    """`LAYER_SCHEMA`."""
-    about: dict[str, Any]
-    """Pairs, groups, family and its size, column of `differs_in`, seed, notes."""
 
 
 @exclusive()
@@ -79,7 +59,8 @@ def feature_effects(
 
     Args:
         features: `pair_id, view, layer, feature, activation`; scanned once for each layer.
-        pairs: `pair_id, group` and the column `by`: the pairs that are looked at.
+        pairs: `pair_id, group` and the column `by`: the pairs that are looked at. Labelled texts have `text_id` and
+            `label`, and go to `labelled_effects`.
         layers: those looked at, in this order; all where empty.
         by: a column of few values, in each of which the features found are tested again.
         family: what is corrected together: the features of a layer, or of all layers.
@@ -89,13 +70,15 @@ def feature_effects(
     Raises:
         InputError: no pairs, an unknown layer, no column `by`.
     """
+    if "text_id" in pairs.columns:
+        return labelled_effects(features, pairs, layers=layers, by=by, family=family, seed=seed, most=most)
     if pairs.is_empty():
         raise InputError("no pairs are left to look at")
     drawn = pairs.filter(draw_groups(pairs["group"], most))
     notes = [] if (note := drawn_from(drawn.height, pairs.height)) is None else [note]
     pairs = drawn
-    chosen = _layers(features, layers)
-    values = _values(pairs, by, notes)
+    chosen = chosen_layers(features, layers)
+    values = values_of(pairs, by, notes)
     groups = label_numbers(pairs["group"])
     parts = [_tested(layer, layer_cells(features, pairs["pair_id"], layer), groups, seed) for layer in chosen]
     q_values = by_family([part.p for part in parts], "scope" if family == "layer" else "all")
@@ -136,26 +119,6 @@ class _Layer:
     """(test,) places among the features."""
     p: np.ndarray
     """(test,)"""
-
-
-def _layers(features: pl.LazyFrame, asked: Sequence[int]) -> list[int]:
-    known = features.select(pl.col("layer").unique()).collect()["layer"].sort().to_list()
-    for layer in asked:
-        if layer not in known:
-            raise InputError(f"--layer {layer}: the run has features of {', '.join(map(str, known)) or 'no layer'}")
-    return list(dict.fromkeys(asked)) or known
-
-
-def _values(pairs: pl.DataFrame, by: str, notes: list[str]) -> dict[str, np.ndarray]:
-    """(pair,) whether each pair has a value of the column, by the value's name; empty where it is no use."""
-    if by not in pairs.columns:
-        raise InputError(f"--by {by}: no such column in the pairs; they have {', '.join(pairs.columns)}")
-    texts = named_values(pairs[by])
-    names = texts.unique(maintain_order=True).to_list()
-    if len(names) > MOST_VALUES:
-        notes.append(f"{by} has {len(names)} values, more than {MOST_VALUES}: features are not tested in each.")
-        return {}
-    return {name: texts.eq(name).to_numpy() for name in names} if len(names) > 1 else {}
 
 
 def _tested(layer: int, cells: FeatureCells, groups: np.ndarray, seed: int) -> _Layer:

@@ -68,17 +68,17 @@ def _transfer(transfer: pl.DataFrame) -> Iterator[Text]:
 @group()
 def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[RenderableType]:
     """What training came to, to be printed by a rich console."""
-    about, row = trained.about, trained.row
+    about, row, items = trained.about, trained.row, trained.arrangement.table
     named = f" with {' and '.join(clean(condition) for condition in where)}" if where else ""
     yield Text(
-        f"Trained on {_SEES[trained.keys.on]} of {about['pairs']:,} pairs{named}, in {about['groups']:,} groups; "
+        f"Trained on {_SEES[trained.keys.on]} of {about[items]:,} {items}{named}, in {about['groups']:,} groups; "
         f"{about['folds']} folds that split no group."
     )
     heads = ["detector", "AUROC", "95 %", "gain over the best baseline", "95 %"]
     yield table(heads, _trained_rows(trained), gap=2)
-    yield Text(f"Held-out pairs of the training{named}: AUROC {_area(row)}.", style="bold")
+    yield Text(f"Held-out {items} of the training{named}: AUROC {_area(row)}.", style="bold")
     if trained.left_out is not None:
-        yield Text(f"Other pairs of the run ({trained.left_out['n']:,}): {_elsewhere(trained.left_out)}", "bold")
+        yield Text(f"Other {items} of the run ({trained.left_out['n']:,}): {_elsewhere(trained.left_out)}", "bold")
     yield Text(
         f"Calibration error of held-out probabilities: {row['ece']:.3f} as fitted, {trained.ece:.3f} with Platt's "
         "curve (saved)."
