@@ -233,6 +233,27 @@ def test_detectors_judge_single_texts(tmp_path):
     assert "A detector on SAE features reaches AUROC 0.80 (0.70 to 0.90) for single texts" in text
 
 
+def test_features_that_differ_are_named_by_layer(tmp_path):
+    text = text_of(make_texts(tmp_path / "run"))
+    assert "Features most different between true and false texts" in text
+    # Feature 0 of the made-up runs fires in false texts alone.
+    assert re.search(
+        r"Layer 2: \d+ of \d+ tested features differ \(q &lt; 0.05\) feature true false g q 0\* 0 % 100 %", text
+    )
+    assert "1 ghost feature (in 5 or more false texts, in no true text); with labels drawn at random: " in text
+    assert "Features most different" not in text_of(make_texts(tmp_path / "one", labels=(True,)))
+
+
+def test_a_run_is_closed_with_statistics_ladder_and_detectors_of_its_texts(tmp_path):
+    folder = make_texts(tmp_path / "run", 120, said=("one", "two", "three"), stats=False)
+    text = text_of(folder)
+    assert "What each control leaves of an effect" in text
+    assert "Can a text be recognised as false?" in text
+    rows = pl.read_parquet(folder / "stats.parquet").filter(metric="entropy", scope="pooled")
+    assert rows["verdict"].to_list() == ["separates"]
+    assert f"strongest over all texts: entropy (g {rows['g'][0]:+.2f}" in text
+
+
 @pytest.mark.thorough
 def test_all_charts_and_figures_of_texts_are_valid_and_say_nothing_of_pairs(tmp_path):
     folder = make_texts(tmp_path / "run", sweep=True)

@@ -75,7 +75,10 @@ class Texts:
 
 def is_labelled(table: pl.DataFrame) -> bool:
     """Whether a table's rows are labelled texts, and not pairs with a column that happens to be named so."""
-    return "label" in table.columns and "pair_id" not in table.columns and not metric_pairs(table.columns)
+    if "label" not in table.columns or "pair_id" in table.columns:
+        return False
+    # A run's table says so by its key, whatever its carried columns are called.
+    return "text_id" in table.columns or not metric_pairs(table.columns)
 
 
 def texts_of(

@@ -13,7 +13,7 @@ from bluffscope.features.effects import FeatureStudy, feature_effects
 from bluffscope.metrics import declared
 from bluffscope.metrics.logprob import KNOWS
 from bluffscope.report.features import sided_study
-from bluffscope.report.sides import Words, numeric_pairs, sided_statistics, two_sided, words_of
+from bluffscope.report.sides import Words, labels_of, numeric_pairs, sided_statistics, two_sided, words_of
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.stats.scopes import POOLED
 from bluffscope.table.atomic import table_errors
@@ -209,14 +209,15 @@ def read_contents(source: str | Path | RunTables) -> Contents:
     manifest, stats = checked(run.manifest, MANIFEST, run.path / "manifest.json"), run.table("stats.parquet")
     ladder = run.table("ladder.parquet")
     metrics = two_sided(tables.metrics, run.measured)
-    items = words_of(metrics).items
+    words = words_of(metrics)
     features, features_from = None, None
-    if run.has_features and not metrics.is_empty() and words_of(metrics).paired:
-        with table_errors(run.path / f"{items}.parquet"):
+    # Of texts of one label there is nothing to compare.
+    if run.has_features and not metrics.is_empty() and (words.paired or all(labels_of(metrics))):
+        with table_errors(run.path / f"{words.items}.parquet"):
             drawn = pairs.filter(draw_groups(pairs["group"], FEATURE_PAIRS))
         with table_errors(run.path / "features.parquet"):
             features = sided_study(feature_effects(run.features, drawn))
-            features_from = drawn_from(drawn.height, total, of=items)
+            features_from = drawn_from(drawn.height, total, of=words.items)
     about = checked(run.document("stats.json"), ABOUT, run.path / "stats.json")
     return Contents(
         run=run,

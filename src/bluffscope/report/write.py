@@ -120,8 +120,7 @@ def _write_statistics(tables: RunTables, tell: Callable[[str], None]) -> None:
         tell("Report: testing effects")
         result = statistics_of(tables)
         tell("Report: fitting detectors")
-        quick = run.arrangement == PAIRS and quick_to_detect(metrics)
-        detection = detect_in(metrics, _texts_of(tables), run) if quick else None
+        detection = detect_in(metrics, _texts_of(tables), run) if quick_to_detect(metrics) else None
     except InputError as error:
         _log.warning("no statistics: %s", error)
         return
