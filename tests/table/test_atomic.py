@@ -192,6 +192,7 @@ OTHERWISE = {
     "host/machine.py": "a switch of /proc",
     "engine/worker_process.py": "into memory",
     "table/shards.py": "into an AtomicFile",
+    "table/paired.py": "into an AtomicFile",
     "cli/streams.py": "the null device",
     "sae/plain.py": "an SAE for SAELens to read, in a temporary folder",
 }
