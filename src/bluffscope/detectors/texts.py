@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import polars as pl
 
 from bluffscope.errors import InputError
-from bluffscope.metrics import declared
 from bluffscope.records import PAIRS, STATEMENTS, Arrangement
 from bluffscope.stats.scopes import Scope, find_scopes
 from bluffscope.stats.study import Study, build_study, cluster_numbers, is_number
+from bluffscope.stats.text_study import numbers_and_classes, which_are_false
 from bluffscope.table.metric_pairs import metric_pairs
-
-_OF_LAYER: Final = re.compile(r"l\d+_(.+)")
-_NEVER: Final = {"label", "complexity", "prompt_tokens", "text_tokens"}
-"""Columns of a labelled table that are no metrics, whatever they hold."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +102,7 @@ def texts_of(
 def _labelled(table: pl.DataFrame, items: pl.DataFrame | None, by: Sequence[str]) -> Texts:
     carried = [] if items is None else items.columns
     everything = table if items is None else table.with_columns(items.select(pl.exclude(table.columns)))
-    names = [column.name for column in table if column.name not in carried and _is_metric(column)]
+    names = [name for name in numbers_and_classes(table, None)[0] if name not in carried]
     lengths = _numbers(table, "text_tokens")
     if "text_tokens" not in table.columns and "completion" in everything.columns:
         lengths = _numbers(everything.select(pl.col("completion").str.len_chars()), "completion")
@@ -119,20 +113,10 @@ def _labelled(table: pl.DataFrame, items: pl.DataFrame | None, by: Sequence[str]
         _finite(table.select(pl.col(names).cast(pl.Float64, strict=False).fill_null(np.nan)).to_numpy()),
         lengths,
         _numbers(table, "logprob"),
-        table["label"].cast(pl.String).str.to_lowercase().is_in(["false", "0", "0.0"]).to_numpy().astype(np.int64),
+        which_are_false(table).astype(np.int64),
         cluster_numbers(table["group"] if "group" in table.columns else nothing),
         find_scopes(everything, by, []),
     )
-
-
-def _is_metric(column: pl.Series) -> bool:
-    """Whether a column of a labelled table is a number that was measured of its texts, and not of their prompts."""
-    if column.name in _NEVER or not is_number(column) or column.dtype == pl.Boolean or column.dtype == pl.Null:
-        return False
-    match = _OF_LAYER.fullmatch(column.name)
-    if match is None:
-        return column.dtype.is_float() or declared(column.name) is not None
-    return not match[1].startswith("prompt_") or declared(match[1]) is not None
 
 
 def _numbers(table: pl.DataFrame, name: str) -> np.ndarray:

@@ -111,10 +111,10 @@ def build_text_study(
     Raises:
         InputError: no rows, no label, no metric, an unknown column.
     """
-    false = _false(table)
+    false = which_are_false(table)
     notes: list[str] = []
     everything = table if texts is None else _with_texts(table, texts)
-    numeric, classes = _metrics(everything, measured)
+    numeric, classes = numbers_and_classes(everything, measured)
     if not numeric and not classes:
         raise InputError("no metric: expected numbers in columns l{layer}_{metric} or {metric}")
     lengths, unit = _lengths(everything, notes)
@@ -148,7 +148,7 @@ def _with_texts(table: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
     return table.join(texts.select("text_id", *further), on="text_id", how="left", maintain_order="left")
 
 
-def _false(table: pl.DataFrame) -> np.ndarray:
+def which_are_false(table: pl.DataFrame) -> np.ndarray:
     """(row,) whether each text is false."""
     if table.is_empty():
         raise InputError("the table has no rows; give one with one row per text")
@@ -161,7 +161,7 @@ def _false(table: pl.DataFrame) -> np.ndarray:
     return ~written.replace_strict(known, return_dtype=pl.Boolean).to_numpy()
 
 
-def _metrics(table: pl.DataFrame, measured: Collection[str] | None) -> tuple[list[str], list[str]]:
+def numbers_and_classes(table: pl.DataFrame, measured: Collection[str] | None) -> tuple[list[str], list[str]]:
     """The metrics that are numbers, and those that are classes."""
     names = text_metrics(table.columns, measured)
     if measured is None:

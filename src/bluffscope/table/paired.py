@@ -11,11 +11,11 @@ from typing import Any, Final, Literal
 import polars as pl
 
 from bluffscope.records import PAIRS
+from bluffscope.table.metric_pairs import text_metrics
 from bluffscope.table.schema import Column
 
 PairedBy = Literal["group", "prompt"]
 _LAYER: Final = re.compile(r"(l\d+_)(.+)")
-_OF_PROMPT: Final = re.compile(r"l\d+_prompt_(?!cosine$)")
 _SIDES: Final = {"fact": True, "hall": False}
 
 
@@ -57,8 +57,8 @@ def paired_table(metrics: pl.LazyFrame, pairs: pl.DataFrame, columns: Sequence[C
         columns: of that run.
     """
     measured = [column.name for column in columns if column.section not in ("pair", "carried")]
-    of_prompt = [name for name in measured if _OF_PROMPT.match(name)]
-    own = [name for name in measured if name not in of_prompt]
+    own = text_metrics(measured)
+    of_prompt = [name for name in measured if name not in own]
     there = {column.name for column in columns}
     once = [name for name in ("domain", "group", "prompt_tokens", "prompt_read_token") if name in there]
     fact = metrics.select("text_id", *once, *of_prompt, *_named(own, "fact"))
