@@ -24,7 +24,9 @@ def both_sides(pairs, arrangement):
     )
 
 
-@pytest.mark.parametrize("strategy", ["packed", "batched", "sequential"])
+@pytest.mark.parametrize(
+    "strategy", ["packed", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("batched", "sequential"))]
+)
 @pytest.mark.parametrize("position", ["last", "completion-mean"])
 @pytest.mark.parametrize("arrangement", [PROMPTED, STATEMENTS], ids=["prompted", "statements"])
 def test_single_texts_have_the_same_numbers_as_the_two_sides_of_a_pair(

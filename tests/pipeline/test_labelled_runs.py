@@ -115,6 +115,7 @@ def test_texts_of_one_prompt_make_pairs_the_shorter_side_repeated(config):
     assert paired is not None and paired["pair_id"].to_list() == ["a+b", "d+c", "a+e"]
 
 
+@pytest.mark.thorough
 def test_every_strategy_measures_labelled_texts_alike(config):
     for records in (sides(PAIRS[:3]), [{"text": "Paris is in France", "label": 1}, {"text": "b c", "label": 0}]):
         phases = list(verify(config(records)))
