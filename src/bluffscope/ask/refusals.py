@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_NOT: Final = r"(?:do not|don't|dont|did not|didn't|cannot|can not|can't|could not|couldn't|am unable to|'m unable to|am not able to|'m not able to)"
+_NOT: Final = (
+    r"(?:do\snot|don't|dont|did\snot|didn't|cannot|can\snot|can't|could\snot|couldn't|"
+    r"(?:am|'m)\s(?:unable|not\sable)\sto)"
+)
 _REFUSAL: Final = re.compile(
     rf"""
     \bi\s(?:really\s|honestly\s|just\s|simply\s)?{_NOT}\s(?:really\s|actually\s|currently\s)?
@@ -28,7 +31,8 @@ _REFUSAL: Final = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _ANYWAY: Final = re.compile(
-    r"\b(?:but|however|though|although|still|nevertheless|that said|my best guess|my guess|if i had to guess|i(?:'d| would) guess|"
+    r"\b(?:but|however|though|although|still|nevertheless|that said|my best guess|my guess|if i had to guess|"
+    r"i(?:'d| would) guess|"
     r"i think|i believe|i suspect|i(?:'d| would) say|probably)\b[,:]?\s*(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )

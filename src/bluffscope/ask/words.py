@@ -15,16 +15,27 @@ _LETTERS: Final = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "æ
 _UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa"})
 _SLAVIC: Final = re.compile(r"(?<=..sk)(?:iy|ij|yj|ii|yi|i)$")
 
+
+def listed_words(text: str) -> list[str]:
+    """The words of a text between spaces, in order."""
+    return text.split()
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text between spaces."""
+    return frozenset(listed_words(text))
+
+
 ARTICLES: Final = frozenset({"the", "a", "an"})
-FOREIGN_ARTICLES: Final = frozenset("le la les el los las der die das il lo gli un une ein eine het".split())
-TITLES: Final = frozenset(
+FOREIGN_ARTICLES: Final = word_set("le la les el los las der die das il lo gli un une ein eine het")
+TITLES: Final = word_set(
     "sir dr doctor mr mrs ms miss madame prof professor president king queen prince princess emperor empress lord lady "
-    "pope captain general senator saint dame chancellor".split()
+    "pope captain general senator saint dame chancellor"
 )
-FUNCTION: Final = frozenset(
-    "the a an of in on at to for from by with as and or is are was were be been being it its it's this that these those "
-    "there he she they who whom whose which what when where why how many much do does did has have had i you we his "
-    "her their name called located known also".split()
+FUNCTION: Final = word_set(
+    "the a an of in on at to for from by with as and or is are was were be been being it its it's this that these "
+    "those there he she they who whom whose which what when where why how many much do does did has have had i you we "
+    "his her their name called located known also"
 )
 _SHORT: Final = {"st": "saint", "mt": "mount", "ft": "fort", "jr": "junior", "sr": "senior", "&": "and"}
 _ROMAN: Final = {
@@ -33,14 +44,14 @@ _ROMAN: Final = {
     for one, ones in enumerate(("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"))
     if len(tens + ones) > 1
 }
-_SMALL: Final = (
+_SMALL: Final = listed_words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
-).split()
-_ORDINALS: Final = (
+)
+_ORDINALS: Final = listed_words(
     "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
     "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
-).split()
+)
 NUMERALS: Final = {word: str(number) for number, word in enumerate(_SMALL)} | {
     word: str(number) for number, word in enumerate(_ORDINALS)
 }
@@ -49,7 +60,7 @@ _IRREGULAR: Final = {
     **{"mice": "mouse", "men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth"},
     **{"geese": "goose", "wolves": "wolf", "leaves": "leaf", "knives": "knife", "lives": "life", "people": "person"},
 }
-_LOOKALIKES: Final = frozenset("us it who am is in or no so he me as at do".split())
+_LOOKALIKES: Final = word_set("us it who am is in or no so he me as at do")
 """Abbreviations in capitals (US, IT, WHO) that are other words in small letters."""
 
 
@@ -136,7 +147,7 @@ def singular(norm: str) -> str:
 
 
 def same(left: list[Word], right: list[Word], *, plural: bool = False) -> bool:
-    """Whether words say the same, however they are joined (Spider-Man, Spiderman); `plural` frees the last one's number.
+    """Whether words say the same, however they are joined (Spider-Man, Spiderman).
 
     Args:
         left: words of a gold answer.
