@@ -34,6 +34,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "real-model",
         "data",
         "lint",
+        "ask",
         "models",
         "families",
         "sae-formats",

@@ -224,7 +224,10 @@ QUESTION = {"question": "Who is Ada?", "answer": "a baker"}
 REFUSED = {
     "popqa": [{"id": 1, "subj": "Ada", "prop": "job", "obj": "baker", "question": "q", "possible_answers": '["a"]'}],
     "simpleqa": [{"metadata": "{}", "problem": "q", "answer": "a"}],
-    "triviaqa": [QUESTION | {"question_id": "t1", "answer": {"value": "a baker", "aliases": ["baker"]}}],
+    "triviaqa": [
+        QUESTION | {"question_id": "t1", "answer": {"value": "a baker", "aliases": ["baker"]}},
+        {"Question": "q", "QuestionId": "t1", "Answer": {"Value": "a baker", "Aliases": ["baker"]}},
+    ],
 }
 
 

@@ -26,6 +26,7 @@ MOST_SAID = 1_500
 """Characters of a message; of a longer one beginning and end are shown."""
 COMMANDS = (
     "analyze",
+    "ask",
     "report",
     "stats",
     "features",

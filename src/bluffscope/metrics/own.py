@@ -213,7 +213,7 @@ def load_analyses(names: Sequence[str]) -> tuple[UserAnalysis, ...]:
             raise InputError(f"--analysis {text}: expected FILE.py:NAME, such as own.py:peak")
         path = Path(file).expanduser().resolve()
         if path not in files:
-            files[path] = _run(text, path)
+            files[path] = load_module(f"--analysis {text}", path)
         there: Mapping[str, Any] = vars(files[path])
         analysis = there.get(name)
         if not isinstance(analysis, UserAnalysis):
@@ -223,10 +223,14 @@ def load_analyses(names: Sequence[str]) -> tuple[UserAnalysis, ...]:
     return tuple(found)
 
 
-def _run(text: str, path: Path) -> ModuleType:
-    """The module that a file of the user's makes, known to other processes by a name that nothing else has."""
+def load_module(flag: str, path: Path) -> ModuleType:
+    """The module that a file of the user's makes, known to other processes by a name that nothing else has.
+
+    Raises:
+        InputError: there is no such file, or it fails; the line begins with `flag`.
+    """
     if not path.is_file():
-        raise InputError(f"--analysis {text}: no such file")
+        raise InputError(f"{flag}: no such file")
     name = f"bluffscope_analysis_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # its name ends in .py
@@ -235,5 +239,5 @@ def _run(text: str, path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's code raises
-        raise InputError(f"--analysis {text}: the file fails with {type(error).__name__}: {error}") from error
+        raise InputError(f"{flag}: the file fails with {type(error).__name__}: {error}") from error
     return module

@@ -46,6 +46,8 @@ class Layout:
     beside: Callable[[Path, Tell], Mapping[str, Fields]] | None = None
     """Of a file of such records, the further fields of each, by the value of `joined_by`, from a file beside it."""
     joined_by: str = ""
+    asks: Callable[[Fields], Values] | None = None
+    """Of questions with right answers only: question, answers, aliases, id and domain of a record."""
 
     def fits(self, fields: Fields) -> bool:
         """Whether a record has the fields."""

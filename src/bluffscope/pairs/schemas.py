@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from bluffscope.errors import InputError
+from bluffscope.pairs.gold_schemas import GOLD_LAYOUTS
 from bluffscope.pairs.labelled_schemas import LABELLED_LAYOUTS
 from bluffscope.pairs.layout import GOLD, Fields, Layout, LeftOut, Values, named
 from bluffscope.pairs.record import listed, quoted
@@ -41,8 +42,8 @@ def not_read(layout: Layout) -> str:
     """What to do with a source of which nothing is read: a sentence without its subject and full stop."""
     if layout.holds == GOLD:
         return (
-            f"looks like {layout.title}: {GOLD}; add a false answer to each record, then name both: --columns "
-            "prompt=NAME fact=NAME hallucination=NAME"
+            f"looks like {layout.title}: {GOLD}; bluffscope ask judges a model's own answers to them; or add a false "
+            "answer to each record, then name both: --columns prompt=NAME fact=NAME hallucination=NAME"
         )
     return f"looks like {layout.title}: {layout.holds}; give the file of the texts, or the folder of both"
 
@@ -325,9 +326,7 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
         ("question", "passage", "answer"),
     ),
     *LABELLED_LAYOUTS,
-    Layout("popqa", "PopQA", dict.fromkeys(("question", "possible_answers")), holds=GOLD),
-    Layout("simpleqa", "SimpleQA", dict.fromkeys(("problem", "answer")), holds=GOLD),
-    Layout("triviaqa", "TriviaQA", {"question": None, "answer": dict}, holds=GOLD),
+    *GOLD_LAYOUTS,
 )
 """The first that fits a record is taken."""
 SCHEMAS: Final[tuple[str, ...]] = tuple(dict.fromkeys(layout.schema for layout in LAYOUTS))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import resources
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,17 +17,15 @@ from bluffscope.errors import InputError
 from bluffscope.pairs.carried import CarriedColumn, CarriedKinds, PairDigest, converted
 from bluffscope.pairs.fields import RowError
 from bluffscope.pairs.groups import GroupBuilder, Groups, hash64
-from bluffscope.pairs.hub_files import hub_files
 from bluffscope.pairs.labels import LabelCount
 from bluffscope.pairs.links import Links, find_links
+from bluffscope.pairs.located import located
 from bluffscope.pairs.paths import FieldError
-from bluffscope.pairs.readers import format_of, read_records, stem, suffixes
+from bluffscope.pairs.readers import read_records, stem
 from bluffscope.pairs.record import Record, quoted, shown
 from bluffscope.pairs.shapes import Shape, Shapes
 from bluffscope.records import PAIRS, PROMPTED, STATEMENTS, Arrangement, LabelledText, Pair
 
-BUNDLED: Final = "bluff200"
-LONGEST_NAME: Final = 60
 _log = logging.getLogger(__name__)
 
 
@@ -74,51 +70,8 @@ def open_source(options: DataOptions) -> Source:
     shapes = Shapes(options)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit {options.limit}: expected at least 1")
-    # The bare word is always the benchmark: a run must not depend on what lies in the folder it starts in.
-    if options.data == BUNDLED:
-        bundled = resources.files("bluffscope.pairs").joinpath("data", f"{BUNDLED}.jsonl")
-        return Source(BUNDLED, [Path(str(bundled))], shapes, options, BUNDLED)
-    if not options.data.strip():
-        raise InputError(f"--data is empty; give a {suffixes()} file, a folder of such files, or {BUNDLED}")
-    if options.data.startswith("hf://"):
-        found = hub_files(options.data)
-        return Source(_safe_name(found.name), found.files, shapes, options, found.location, found.commit)
-    path = Path(options.data)
-    try:
-        files = _files(path)
-        for file in files:
-            file.open("rb").close()
-        # A link keeps its own name; only "." and ".." have none.
-        named = path if path.name not in ("", "..") else path.resolve()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{shown(path)}: cannot be read ({reason}); check the path and its permissions") from error
-    name = _safe_name(stem(named) if format_of(path) else named.name)
-    return Source(name, files, shapes, options, str(path.resolve()))
-
-
-def _files(path: Path) -> list[Path]:
-    """The file itself, or the files of a folder that have a reader, by name."""
-    if path.is_dir():
-        inside = sorted((file for file in path.iterdir() if _usable(file)), key=lambda file: file.name)
-        if not inside:
-            raise InputError(f"{shown(path)}: no {suffixes()} file in this folder; give the folder that holds them")
-        return inside
-    if not path.exists():
-        raise InputError(f"{shown(path)}: no such file or folder; give a {suffixes()} file, a folder, or {BUNDLED}")
-    if format_of(path) is None:
-        raise InputError(f"{shown(path)}: unknown file type {quoted(path.suffix)}; give a {suffixes()} file")
-    if not path.is_file():
-        raise InputError(f"{shown(path)}: not a regular file (it is read twice); save the pairs to a file first")
-    return [path]
-
-
-def _usable(file: Path) -> bool:
-    return format_of(file) is not None and not file.name.startswith(".") and file.is_file()
-
-
-def _safe_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:LONGEST_NAME] or "pairs"
+    found = located(options.data)
+    return Source(found.name, found.files, shapes, options, found.location, found.commit)
 
 
 class Source:

@@ -1,0 +1,285 @@
+"""The judge: whether an answer says what a gold answer says, by rules alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from bluffscope.ask import dates, numbers
+from bluffscope.ask.affirmed import hedged, objection
+from bluffscope.ask.claims import cleaned, committed, core, last_word, sentences
+from bluffscope.ask.names import Place, asks_for_person, forms, normal_form, person_places, places
+from bluffscope.ask.refusals import answered_anyway, refuses
+from bluffscope.ask.units import unit_asked
+from bluffscope.ask.words import FUNCTION, TITLES, content, folded, lean, words
+
+Verdict = Literal["right", "wrong", "refused", "empty"]
+Mode = Literal["match", "contains", "numeric"]
+REFUSED: Final = "(refused)"
+"""The cluster of all answers that decline."""
+MOST: Final = (1500, 500)
+"""Characters at the beginning and the end of an answer that are read, where it has more."""
+_LONG: Final = 6
+"""Words from which a gold answer is a sentence."""
+_YES: Final = {
+    **dict.fromkeys(("yes", "yeah", "yep", "true", "correct", "right", "indeed"), "yes"),
+    **dict.fromkeys(("no", "nope", "false", "incorrect", "wrong", "not"), "no"),
+}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judge found."""
+
+    verdict: Verdict
+    cluster: str
+    """Normal form of the answer: answers that say the same have the same; empty for an empty answer."""
+    reason: str
+    """Why, in a few words."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    question: str
+    golds: tuple[str, ...]
+    mode: Mode
+    person: bool
+
+
+def judge(question: str, answer: str, golds: Sequence[str], mode: Mode = "contains") -> Judgement:
+    """Judge an answer.
+
+    Args:
+        question: what was asked.
+        answer: what the model said.
+        golds: right answers and their aliases; any of them will do.
+        mode: `match`: the first line's first sentence is the gold answer, but for what leads to it; `contains`: the
+            sentence that answers holds it; `numeric`: the same by numbers and dates alone. In each, a gold answer
+            that is a number or a date is compared as one.
+    """
+    case = _Case(question, tuple(golds), mode, asks_for_person(question))
+    text = cleaned(_cut(answer), question)
+    if _says_nothing(text, case):
+        return Judgement("empty", "", "no answer in it")
+    if refuses(text) and not any(refuses(gold) for gold in golds):
+        rest = answered_anyway(text)
+        if rest is None:
+            return Judgement("refused", REFUSED, "declines to answer")
+        text = rest
+    text = last_word(text)
+    found = _right(text, case)
+    if found.startswith("+"):
+        return Judgement("right", _gold_cluster(case), found[1:])
+    return Judgement("wrong", cluster_of(text, case), found)
+
+
+def _cut(answer: str) -> str:
+    first, last = MOST
+    return answer if len(answer) <= first + last else f"{answer[:first]}\n{answer[-last:]}"
+
+
+def _says_nothing(text: str, case: _Case) -> bool:
+    given, asked = words(text), words(case.question)
+    if not given:
+        return True
+    if [word.norm for word in given] == [word.norm for word in asked]:
+        return True
+    known = {word.norm for word in asked} | FUNCTION
+    echo = all(word.norm in known for word in given)
+    held = any(content(words(gold)) <= content(asked) for gold in case.golds)
+    return echo and not held and len(content(asked) - content(given)) == 0 and bool(content(asked))
+
+
+def _right(text: str, case: _Case) -> str:
+    """Why an answer is right, after a plus; else why it is wrong."""
+    parts = sentences(text)
+    if not parts:
+        return "no gold answer in it"
+    if (said := _yes_or_no(parts[0], case)) is not None:
+        return said
+    at = committed(parts, case.question)
+    chosen = parts[:1] if case.mode == "match" else parts if at is None else parts[at : at + 1]
+    if hedged(text):
+        return "several answers are offered"
+    reason = "no gold answer in it"
+    for part in chosen:
+        for gold in case.golds:
+            for place in _places(part, gold, case):
+                found = _affirmed(part, place, case, gold)
+                if found is None:
+                    return f"+says {gold}"
+                reason = found
+    return reason
+
+
+def _yes_or_no(sentence: str, case: _Case) -> str | None:
+    wanted = {_YES.get(folded(gold).strip(" .!")) for gold in case.golds} - {None}
+    if not wanted:
+        return None
+    first = next((_YES[word.norm] for word in words(sentence) if word.norm in _YES), None)
+    return f"+says {first}" if first in wanted else f"says {first or 'neither yes nor no'}"
+
+
+def _places(part: str, gold: str, case: _Case) -> Iterator[Place]:
+    """Where a sentence has a gold answer."""
+    if (date := dates.whole(gold, case.question)) is not None:
+        yield from (Place(one.start, one.end, 0, 0) for one in _leading_dates(part, case) if dates.agree(date, one))
+    number = numbers.whole(gold)
+    if number is not None and (date is None or date.month is None):
+        yield from _number_places(part, number, case)
+    if case.mode == "numeric" or (number is not None or date is not None):
+        return
+    person = case.person
+    for form in forms(gold, case.golds, person=person):
+        yield from places(part, form, case.question, person=person)
+        if len(form) >= _LONG and _says_all(part, gold):
+            yield Place(0, len(part), 0, len(lean(words(part))))
+    if person:
+        yield from person_places(part, gold, case.question)
+
+
+def _leading_dates(part: str, case: _Case) -> list[dates.Date]:
+    """The dates of a sentence that may be its answer: the first that is no range, and those after a contrast."""
+    asked = {str(one) for one in dates.dates(case.question)}
+    found = [one for one in dates.dates(part) if str(one) not in asked and not one.open]
+    return [one for number, one in enumerate(found) if number == 0 or _turned(part, found[number - 1].end, one.start)]
+
+
+def _number_places(part: str, gold: numbers.Quantity, case: _Case) -> Iterator[Place]:
+    asked = unit_asked(case.question)
+    own = {(one.value, one.unit) for one in numbers.quantities(case.question)}
+    spans = [(one.start, one.end) for one in dates.dates(part) if one.month is not None or (one.year or 0) < 0]
+    found = [
+        one
+        for one in numbers.quantities(part)
+        if (one.value, one.unit) not in own
+        and not any(start <= one.start < end for start, end in spans)
+        and not (_is_year(part, one) and not 1000 <= gold.value <= 2100)
+    ]
+    previous: numbers.Quantity | None = None
+    for one in found:
+        agrees = numbers.agree(gold, one, asked)
+        if agrees and (previous is None or _turned(part, previous.end, one.start)):
+            yield Place(one.start, one.end, 0, 0)
+        if not one.open:
+            previous = one
+
+
+def _is_year(part: str, one: numbers.Quantity) -> bool:
+    """Whether a number is the year of something."""
+    said = re.search(r"\b(?:in|since|by|from|until|of|year)\s$", part[: one.start], re.IGNORECASE)
+    return said is not None and one.unit is None and 1000 <= one.value <= 2100 and one.value == int(one.value)
+
+
+def _turned(part: str, start: int, end: int) -> bool:
+    between = part[start:end]
+    return re.search(r"\b(?:but|however|actually|now|so|total|therefore|to|not)\b|[=(;]", between) is not None
+
+
+def _says_all(part: str, gold: str) -> bool:
+    """Whether a sentence has all words of a gold answer that is one, and negates as often."""
+    wanted, given = content(words(gold)), content(words(part))
+    negations = [len(re.findall(r"\b(?:not|no|never|cannot)\b|n't\b", text.lower())) for text in (gold, part)]
+    return wanted <= given and negations[0] == negations[1]
+
+
+def _affirmed(part: str, place: Place, case: _Case, gold: str) -> str | None:
+    """Why a sentence that has the gold answer does not give it."""
+    asked = content(words(case.question))
+
+    def known(other: str) -> bool:
+        items = lean(words(other))
+        if not items or content(items) <= asked:
+            return not items or _chosen_from(case) is None
+        return any(
+            places(other, form, case.question, person=False) for g in case.golds for form in forms(g, (), person=False)
+        ) or any(
+            number is not None and numbers.agree(number, one, None)
+            for g in case.golds
+            for number in [numbers.whole(g)]
+            for one in numbers.quantities(other)
+        )
+
+    if len(words(gold)) < _LONG and (
+        why := objection(part, place.start, place.end, known, lambda text: content(words(text)) <= asked)
+    ):
+        return why
+    if (choices := _chosen_from(case)) is not None and not _chosen_first(part, place, choices):
+        return "another choice comes first"
+    if case.mode == "match" and not _covers(part, place, case):
+        return "more than the gold answer"
+    return None
+
+
+def _chosen_from(case: _Case) -> list[str] | None:
+    """The choices of a question that holds its answer ("Which is larger, X or Y?")."""
+    if not any(content(words(gold)) <= content(words(case.question)) for gold in case.golds):
+        return None
+    found = re.search(r"([\w' -]+?)(?:,([\w' -]+))?,? or ([\w' -]+)", case.question)
+    return None if found is None else [item.strip() for item in found.groups() if item]
+
+
+def _chosen_first(part: str, place: Place, choices: list[str]) -> bool:
+    return all(
+        other.start >= place.start
+        for choice in choices
+        for form in forms(choice, (), person=False)
+        for other in places(
+            re.sub(r"(?i)\b(?:of|between) [\w ]+,", lambda found: "_" * len(found[0]), part), form, "", person=False
+        )
+    )
+
+
+def _covers(part: str, place: Place, case: _Case) -> bool:
+    """Whether nothing but what leads to it stands beside the gold answer."""
+    said = core(part, case.question)
+    at = part.find(said)
+    outside = part[at : max(place.start, at)] + " " + part[place.end : at + len(said)]
+    asked = content(words(case.question))
+    return all(word.norm in FUNCTION | TITLES or content([word]) <= asked for word in words(outside))
+
+
+def _gold_cluster(case: _Case) -> str:
+    gold = case.golds[0]
+    if (date := dates.whole(gold, case.question)) is not None:
+        return str(date)
+    number = numbers.whole(gold)
+    return normal_form(gold) if number is None else str(number)
+
+
+def cluster_of(text: str, case: _Case) -> str:
+    """The normal form of what an answer claims."""
+    parts = sentences(text) or [text]
+    at = committed(parts, case.question) or 0
+    said = core(parts[at], case.question)
+    gold = case.golds[0] if case.golds else ""
+    if dates.whole(gold, case.question) is not None and (found := dates.dates(said)):
+        return str(found[0])
+    if numbers.whole(gold) is not None and (values := numbers.quantities(said)):
+        return str(values[0])
+    return normal_form(said) or normal_form(text)
+
+
+OwnJudge = Callable[[str, str, Sequence[str]], bool | None]
+"""Takes question, answer and gold answers; returns True, False, or None where it leaves the answer out."""
+
+
+def judge_with(own: OwnJudge, question: str, answer: str, golds: Sequence[str]) -> Judgement:
+    """Judge by a function of the user's; what is empty, and the clusters, are as `judge` has them.
+
+    A None is a refusal.
+    """
+    case = _Case(question, tuple(golds), "contains", asks_for_person(question))
+    text = cleaned(_cut(answer), question)
+    if not words(text):
+        return Judgement("empty", "", "no answer in it")
+    said = own(question, answer, golds)
+    if said is None:
+        return Judgement("refused", REFUSED, "left out by the judge's function")
+    return (
+        Judgement("right", _gold_cluster(case), "by the judge's function")
+        if said
+        else Judgement("wrong", cluster_of(text, case), "by the judge's function")
+    )

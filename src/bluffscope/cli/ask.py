@@ -1,0 +1,113 @@
+"""`bluffscope ask`: judge a model's answers to questions, and make labelled texts of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from bluffscope.cli import exit_codes
+from bluffscope.cli.console import LastingConsole, message_console, messages_on, output_console
+from bluffscope.cli.named_file import check_file
+from bluffscope.cli.options import Command
+from bluffscope.errors import InputError
+from bluffscope.host.terminal import count, table
+
+if TYPE_CHECKING:
+    from bluffscope.ask.verdicts import Answer
+
+SHOWN_DOMAINS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask(Command):
+    """Judge a model's answers to questions with known answers; writes labelled texts that analyze reads.
+
+    Labels that you correct in the file are kept when the command runs again.
+    """
+
+    questions: tyro.conf.Positional[str]
+    """A file, a folder or a dataset of the Hub with questions and their right answers: PopQA, SimpleQA, TriviaQA,
+    TruthfulQA, or the fields question and answers (also aliases, id, domain)."""
+    answers: Path
+    """The model's answers: JSON lines of a chat API, of a batch, or of vLLM; or the fields id (or question) and answer.
+    Several answers to a question are samples."""
+    out: Path
+    """File of the judged answers (.jsonl)."""
+    judge: str = "contains"
+    """How answers are judged: match (a short answer alone), contains (also in a sentence), numeric (numbers and dates
+    only), or a function of yours, FILE.py:NAME, of question, answer and right answers."""
+    schema: str = "auto"
+    """Read a published data set by its name; auto recognises it by its fields."""
+    columns: tuple[str, ...] = ()
+    """Map fields of the questions, KEY=NAME: question, answers, aliases, id, domain."""
+    limit: int | None = None
+    """Use only the first N questions."""
+
+    def execute(self) -> int:
+        """Read, judge, write; print what the model knows."""
+        # Polars takes half a second to import: --help and a mistyped flag should not.
+        from bluffscope.ask.answers import read_answers
+        from bluffscope.ask.own import judge_of
+        from bluffscope.ask.questions import read_questions
+        from bluffscope.ask.verdicts import corrected, judged, with_corrections, write_answers
+
+        check_file("--out", self.out)
+        if self.out.suffix.lower() not in (".jsonl", ".ndjson"):
+            raise InputError(f"--out {self.out}: expected a name that ends in .jsonl")
+        judge = judge_of(self.judge)
+        with messages_on(message_console()):
+            by_hand = corrected(self.out)
+            questions = read_questions(self.questions, self.schema, self.columns, self.limit)
+            texts = read_answers(self.answers, questions)
+            found = [
+                answer
+                for question in questions
+                if question.id in texts
+                for answer in judged(
+                    question,
+                    texts[question.id],
+                    [judge(question.text, text, question.golds) for text in texts[question.id]],
+                )
+            ]
+            answers, kept = with_corrections(found, by_hand)
+            write_answers(self.out, answers)
+        _print(answers, kept, self.out, output_console())
+        return exit_codes.DONE
+
+
+COMMAND = Ask
+
+
+def _print(answers: Sequence[Answer], kept: int, out: Path, console: LastingConsole) -> None:
+    from bluffscope.ask.verdicts import KNOWN, known
+
+    states = known(answers)
+    domains: dict[str, Counter[str]] = {}
+    for domain, state in states.values():
+        domains.setdefault(domain, Counter())[state] += 1
+    verdicts = Counter(answer.verdict for answer in answers)
+    said = ", ".join(f"{verdicts[name]:,} {name}" for name in ("right", "wrong", "refused", "empty"))
+    console.say(f"{count(len(answers), 'answer')} to {count(len(states), 'question')}: {said}", "")
+    every = sum(domains.values(), Counter[str]())
+    rows = [(domain, *_shares(states)) for domain, states in list(domains.items())[:SHOWN_DOMAINS]]
+    rows += [("all", *_shares(every))] if len(domains) > 1 else []
+    heads = ["domain", "questions", "always right", "sometimes", "never", "refused", "no answer"]
+    assert len(heads) == len(KNOWN) + 2
+    console.print(table(heads, rows, gap=2))
+    if (more := len(domains) - SHOWN_DOMAINS) > 0:
+        console.say(f"Not shown: {more:,} more domains.")
+    console.say("")
+    if kept:
+        console.say(f"{count(kept, 'label')} by hand kept.")
+    console.say(f"Written to {out}. Next: bluffscope analyze --data {out}")
+
+
+def _shares(states: Counter[str]) -> list[str]:
+    from bluffscope.ask.verdicts import KNOWN
+
+    return [f"{states.total():,}", *(f"{states[name]:,}" for name in KNOWN)]
