@@ -44,7 +44,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Measure": ("definitions", "columns", "run-folder", "health", "memory", "speed", "scale", "reliability", "ray"),
     "Results": ("statistics", "report", "compare", "features", "detect"),
     "Library": ("library", "own-analysis", "api"),
-    "Trust": ("verify", "benchmark", "model-card", "security"),
+    "Trust": ("verify", "benchmark", "bluffqa", "model-card", "security"),
     "Project": ("contributing", "dependencies", "changelog"),
 }
 """Pages of each section in their order, without `.md`; those that are not there are left out."""
