@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from bluffscope.ask.judge import judge
+from bluffscope.runs.ask.judge import judge
 
 CASES = Path(__file__).parents[1] / "tests" / "ask" / "cases.jsonl"
 

@@ -20,7 +20,7 @@ from typing import TypedDict
 
 from bluffqa_questions import ADVERSARIAL, ENTITY, LOGICAL, TEMPORAL, Row
 
-DEFAULT_PATH = Path(__file__).resolve().parents[1] / "src/bluffscope/ask/data/bluffqa.jsonl"
+DEFAULT_PATH = Path(__file__).resolve().parents[1] / "src/bluffscope/runs/ask/data/bluffqa.jsonl"
 DOMAINS: dict[str, list[Row]] = {
     "entity": ENTITY,
     "temporal": TEMPORAL,

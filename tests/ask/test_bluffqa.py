@@ -15,7 +15,7 @@ import pytest
 import make_bluffqa as tool
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = importlib.resources.files("bluffscope").joinpath("ask/data/bluffqa.jsonl").read_bytes().decode("utf-8")
+TEXT = importlib.resources.files("bluffscope").joinpath("runs/ask/data/bluffqa.jsonl").read_bytes().decode("utf-8")
 ITEMS = [json.loads(line) for line in TEXT.splitlines()]
 FIELDS = {
     "id": str,

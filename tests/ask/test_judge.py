@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bluffscope.ask.judge import REFUSED, judge
+from bluffscope.runs.ask.judge import REFUSED, judge
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("judge_cases", ROOT / "tools" / "judge_cases.py")

@@ -57,9 +57,12 @@ def test_a_published_data_set_is_measured_said_and_in_the_manifest(call, tiny_fl
     [
         (
             {"problem": "q", "answer": "a"},
-            "looks like SimpleQA: questions with right answers only, where pairs are needed",
+            "looks like SimpleQA: questions with right answers only; bluffscope ask judges a model's own answers",
         ),
-        ({"statement": "s", "label": 1}, "looks like Geometry of Truth's statements: labelled texts, where pairs"),
+        (
+            {"source_id": "1", "source_info": "s", "prompt": "p"},
+            "looks like RAGTruth's prompts: prompts of labelled texts; give the file of the texts",
+        ),
     ],
 )
 def test_data_without_pairs_is_refused_before_a_model_is_loaded(refused, tmp_path, record, says):

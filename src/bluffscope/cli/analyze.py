@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Analyze(RunCommand):
-    """Measure pairs (prompt, fact, hallucination) in a language model; write tables, statistics and a report."""
+    """Measure pairs or labelled texts in a language model; write tables, statistics and a report."""
 
     forecast: ForecastOptions = field(default_factory=ForecastOptions)
     """Predict a run instead of doing it."""

@@ -18,7 +18,7 @@ from bluffscope.errors import InputError
 from bluffscope.host.terminal import count, table
 
 if TYPE_CHECKING:
-    from bluffscope.ask.verdicts import Answer
+    from bluffscope.runs.ask.verdicts import Answer
 
 SHOWN_DOMAINS = 20
 
@@ -31,16 +31,16 @@ class Ask(Command):
     """
 
     questions: tyro.conf.Positional[str]
-    """A file, a folder or a dataset of the Hub with questions and their right answers: PopQA, SimpleQA, TriviaQA,
-    TruthfulQA, or the fields question and answers (also aliases, id, domain)."""
+    """A file, folder or dataset of the Hub with questions and right answers: PopQA, SimpleQA, TriviaQA, TruthfulQA,
+    the bundled bluffqa, or the fields question and answers (also aliases, id, domain)."""
     answers: Path
-    """The model's answers: JSON lines of a chat API, of a batch, or of vLLM; or the fields id (or question) and answer.
-    Several answers to a question are samples."""
+    """The model's answers: JSON lines of a chat API, of a batch, or of vLLM; or the fields id (or question) and
+    answer. Several answers to a question are samples."""
     out: Path
     """File of the judged answers (.jsonl)."""
     judge: str = "contains"
-    """How answers are judged: match (a short answer alone), contains (also in a sentence), numeric (numbers and dates
-    only), or a function of yours, FILE.py:NAME, of question, answer and right answers."""
+    """How answers are judged: match (a short answer alone), contains (also in a sentence), numeric (only numbers and
+    dates), or a function of yours, FILE.py:NAME, of question, answer and right answers."""
     schema: str = "auto"
     """Read a published data set by its name; auto recognises it by its fields."""
     columns: tuple[str, ...] = ()
@@ -51,10 +51,10 @@ class Ask(Command):
     def execute(self) -> int:
         """Read, judge, write; print what the model knows."""
         # Polars takes half a second to import: --help and a mistyped flag should not.
-        from bluffscope.ask.answers import read_answers
-        from bluffscope.ask.own import judge_of
-        from bluffscope.ask.questions import read_questions
-        from bluffscope.ask.verdicts import corrected, judged, with_corrections, write_answers
+        from bluffscope.runs.ask.answers import read_answers
+        from bluffscope.runs.ask.own import judge_of
+        from bluffscope.runs.ask.questions import read_questions
+        from bluffscope.runs.ask.verdicts import corrected, judged, with_corrections, write_answers
 
         check_file("--out", self.out)
         if self.out.suffix.lower() not in (".jsonl", ".ndjson"):
@@ -84,7 +84,7 @@ COMMAND = Ask
 
 
 def _print(answers: Sequence[Answer], kept: int, out: Path, console: LastingConsole) -> None:
-    from bluffscope.ask.verdicts import KNOWN, known
+    from bluffscope.runs.ask.verdicts import KNOWN, known
 
     states = known(answers)
     domains: dict[str, Counter[str]] = {}
@@ -108,6 +108,6 @@ def _print(answers: Sequence[Answer], kept: int, out: Path, console: LastingCons
 
 
 def _shares(states: Counter[str]) -> list[str]:
-    from bluffscope.ask.verdicts import KNOWN
+    from bluffscope.runs.ask.verdicts import KNOWN
 
     return [f"{states.total():,}", *(f"{states[name]:,}" for name in KNOWN)]

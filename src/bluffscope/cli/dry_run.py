@@ -11,7 +11,6 @@ from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.config import ForecastOptions, RunConfig
 from bluffscope.host.terminal import table
-from bluffscope.records import PAIRS
 
 if TYPE_CHECKING:
     from bluffscope.runs.forecast import Forecast, Prediction
@@ -80,7 +79,7 @@ def _closing(found: Forecast, config: RunConfig) -> Iterator[str]:
     if config.engine.batch_size != "auto":
         yield f"With --batch-size {config.engine.batch_size}, as asked."
     scan = found.scan
-    findings = cluster_findings(scan.links, "pair" if scan.arrangement == PAIRS else "text", own=scan.own_groups)
+    findings = cluster_findings(scan.links, scan.arrangement.table.removesuffix("s"), own=scan.own_groups)
     yield from (f"{item.code.replace('-', ' ').capitalize()}: {item.message}" for item in findings)
 
 

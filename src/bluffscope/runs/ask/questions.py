@@ -7,6 +7,8 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 from typing import Any, Final, cast
 
 from bluffscope.errors import InputError
@@ -26,6 +28,8 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """What a question has, and the fields that hold it unless `--columns` names another."""
 ALL: Final = "all"
+BLUFFQA: Final = "bluffqa"
+"""The bundled question set (docs/bluffqa.md)."""
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +50,7 @@ def read_questions(
     """The questions of a file, a folder, or a dataset of the hub.
 
     Args:
-        data: as ``analyze --data``.
+        data: as ``analyze --data``; or `BLUFFQA`.
         schema: the data set, or auto.
         columns: KEY=NAME, with the keys of `KEYS`; NAME may be a path.
         limit: read only the first questions.
@@ -90,7 +94,8 @@ def _records(data: str) -> Iterator[Record]:
     def tell(line: str) -> None:
         _log.warning("%s", line, extra={"called": "note"})
 
-    for file in located(data).files:
+    bundled = resources.files("bluffscope.runs.ask").joinpath("data", f"{BLUFFQA}.jsonl")
+    for file in [Path(str(bundled))] if data == BLUFFQA else located(data).files:
         yield from read_records(file, tell)
 
 

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final, get_args
 
-from bluffscope.ask.judge import Judgement, Mode, judge, judge_with
 from bluffscope.errors import InputError
 from bluffscope.metrics.own import load_module
+from bluffscope.runs.ask.judge import Judgement, Mode, judge, judge_with
 
 Judge = Callable[[str, str, Sequence[str]], Judgement]
 """Takes question, answer and gold answers."""

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bluffscope.ask.units import BEFORE, Unit, unit_after
-from bluffscope.ask.words import NUMERALS, listed_words
+from bluffscope.runs.ask.units import BEFORE, Unit, unit_after
+from bluffscope.runs.ask.words import NUMERALS, listed_words
 
 _SPACES: Final = "\u00a0\u202f\u2009"
 _DIGITS: Final = re.compile(

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from bluffscope.ask.words import listed_words
+from bluffscope.runs.ask.words import listed_words
 
 _MONTHS: Final = listed_words("jan feb mar apr may jun jul aug sep oct nov dec")
 _MONTH: Final = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bluffscope.ask.words import (
+from bluffscope.runs.ask.words import (
     ARTICLES,
     FOREIGN_ARTICLES,
     FUNCTION,

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from bluffscope.ask.judge import Judgement
-from bluffscope.ask.questions import Question
 from bluffscope.errors import InputError
 from bluffscope.pairs.readers import read_records
 from bluffscope.pairs.record import shown
+from bluffscope.runs.ask.judge import Judgement
+from bluffscope.runs.ask.questions import Question
 from bluffscope.table.atomic import write_bytes
 
 LABELS: Final[Mapping[str, bool | None]] = {"right": True, "wrong": False, "refused": None, "empty": None}

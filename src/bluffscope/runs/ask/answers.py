@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
-from bluffscope.ask.questions import Question
 from bluffscope.errors import InputError
 from bluffscope.pairs.readers import format_of, read_records, suffixes
 from bluffscope.pairs.record import listed, shown
+from bluffscope.runs.ask.questions import Question
 
 _IDS: Final = ("custom_id", "question_id", "id")
 _QUESTIONS: Final = ("question", "prompt", "problem", "input")

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bluffscope.ask import dates, numbers
-from bluffscope.ask.affirmed import hedged, objection
-from bluffscope.ask.claims import cleaned, committed, core, last_word, sentences
-from bluffscope.ask.names import Place, asks_for_person, forms, normal_form, person_places, places
-from bluffscope.ask.refusals import answered_anyway, refuses
-from bluffscope.ask.units import unit_asked
-from bluffscope.ask.words import FUNCTION, TITLES, content, folded, lean, words
+from bluffscope.runs.ask import dates, numbers
+from bluffscope.runs.ask.affirmed import hedged, objection
+from bluffscope.runs.ask.claims import cleaned, committed, core, last_word, sentences
+from bluffscope.runs.ask.names import Place, asks_for_person, forms, normal_form, person_places, places
+from bluffscope.runs.ask.refusals import answered_anyway, refuses
+from bluffscope.runs.ask.units import unit_asked
+from bluffscope.runs.ask.words import FUNCTION, TITLES, content, folded, lean, words
 
 Verdict = Literal["right", "wrong", "refused", "empty"]
 Mode = Literal["match", "contains", "numeric"]

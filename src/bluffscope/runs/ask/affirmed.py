@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from bluffscope.ask.words import word_set
+from bluffscope.runs.ask.words import word_set
 
 _NEGATION: Final = re.compile(
     r"\b(?:not|never|neither|nor|no one|nobody|none|cannot|without|isn't|wasn't|aren't|weren't|doesn't|didn't|"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from bluffscope.ask.words import FUNCTION, TITLES, Word, content, word_set, words
+from bluffscope.runs.ask.words import FUNCTION, TITLES, Word, content, word_set, words
 
 _THINKING: Final = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _NEXT_QUESTION: Final = re.compile(r"\n\s*(?:Q(?:uestion)?\s*\d*\s*[:.)]|Human:|User:|###)", re.IGNORECASE)
