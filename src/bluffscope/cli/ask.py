@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,28 +16,33 @@ from bluffscope.cli import exit_codes
 from bluffscope.cli.console import LastingConsole, message_console, messages_on, output_console
 from bluffscope.cli.named_file import check_file
 from bluffscope.cli.options import Command
+from bluffscope.cli.progress import BarProgress, LineProgress
+from bluffscope.config import AskOptions
 from bluffscope.errors import InputError
 from bluffscope.host.terminal import count, table
 
 if TYPE_CHECKING:
-    from bluffscope.runs.ask.verdicts import Answer
+    from bluffscope.runs.ask.generate import Kept
+    from bluffscope.runs.ask.questions import Question
+    from bluffscope.runs.ask.verdicts import Answer, Given
 
 SHOWN_DOMAINS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ask(Command):
-    """Judge a model's answers to questions with known answers; writes labelled texts that analyze reads.
+    """Ask a model questions with known answers, or judge answers from elsewhere; writes labelled texts for analyze.
 
-    Labels that you correct in the file are kept when the command runs again.
+    Labels that you correct in the file are kept when the command runs again. A run that was stopped goes on where it
+    was when it is given the same options.
     """
 
     questions: tyro.conf.Positional[str]
     """A file, folder or dataset of the Hub with questions and right answers: PopQA, SimpleQA, TriviaQA, TruthfulQA,
     the bundled bluffqa, or the fields question and answers (also aliases, id, domain)."""
-    answers: Path
-    """The model's answers: JSON lines of a chat API, of a batch, or of vLLM; or the fields id (or question) and
-    answer. Several answers to a question are samples."""
+    answers: Path | None = None
+    """Judge these answers and ask nothing: JSON lines of a chat API, of a batch, or of vLLM; or the fields id (or
+    question) and answer. Several answers to a question are samples."""
     out: Path
     """File of the judged answers (.jsonl)."""
     judge: str = "contains"
@@ -47,6 +54,8 @@ class Ask(Command):
     """Map fields of the questions, KEY=NAME: question, answers, aliases, id, domain."""
     limit: int | None = None
     """Use only the first N questions."""
+    asking: AskOptions = field(default_factory=AskOptions)
+    """The model, and how it is asked."""
 
     def execute(self) -> int:
         """Read, judge, write; print what the model knows."""
@@ -54,30 +63,61 @@ class Ask(Command):
         from bluffscope.runs.ask.answers import read_answers
         from bluffscope.runs.ask.own import judge_of
         from bluffscope.runs.ask.questions import read_questions
-        from bluffscope.runs.ask.verdicts import corrected, judged, with_corrections, write_answers
+        from bluffscope.runs.ask.verdicts import Given, corrected, judged, with_corrections, write_answers
 
         check_file("--out", self.out)
         if self.out.suffix.lower() not in (".jsonl", ".ndjson"):
             raise InputError(f"--out {self.out}: expected a name that ends in .jsonl")
+        if (self.answers is None) == (self.asking.model is None):
+            raise InputError("give --model, to ask it, or --answers FILE, to judge what was generated elsewhere")
         judge = judge_of(self.judge)
         with messages_on(message_console()):
             by_hand = corrected(self.out)
             questions = read_questions(self.questions, self.schema, self.columns, self.limit)
-            texts = read_answers(self.answers, questions)
+            if self.answers is None:
+                questions, given, keep = _asked(self.asking, questions, self.out)
+            else:
+                texts = read_answers(self.answers, questions)
+                given, keep = {name: Given(some) for name, some in texts.items()}, None
             found = [
                 answer
                 for question in questions
-                if question.id in texts
+                if (said := given.get(question.id)) is not None
                 for answer in judged(
                     question,
-                    texts[question.id],
-                    [judge(question.text, text, question.golds) for text in texts[question.id]],
+                    said.texts,
+                    [judge(question.text, text, question.golds) for text in said.texts],
+                    prompt=said.prompt,
+                    logprobs=said.logprobs,
                 )
             ]
             answers, kept = with_corrections(found, by_hand)
             write_answers(self.out, answers)
+            if keep is not None:
+                keep.remove()
         _print(answers, kept, self.out, output_console())
         return exit_codes.DONE
+
+
+def _asked(options: AskOptions, questions: list[Question], out: Path) -> tuple[list[Question], dict[str, Given], Kept]:
+    """The questions that were put to the model (all but the examples), its answers, and what holds them until then."""
+    from bluffscope.runs.ask.generate import Asked, asked
+    from bluffscope.runs.ask.verdicts import Given
+
+    messages = message_console()
+    every = [Asked(question.id, question.text, question.golds[0]) for question in questions]
+    with closing(BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)) as progress:
+        progress.tell("Loading the model")
+        asking, keep = asked(options, every, out, progress)
+    given = {
+        question.id: Given(
+            [sample.text for sample in keep.samples[question.id]],
+            asking.written(question.text),
+            [sample.logprob for sample in keep.samples[question.id]],
+        )
+        for question in questions[options.shots :]
+    }
+    return questions[options.shots :], given, keep
 
 
 COMMAND = Ask

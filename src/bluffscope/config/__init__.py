@@ -1,5 +1,6 @@
 """Options of a run, and the presets: named sets of model, SAEs and layers, and the embedded demo model."""
 
+from bluffscope.config.ask import AskOptions as AskOptions
 from bluffscope.config.options import NO_SAE as NO_SAE
 from bluffscope.config.options import DataOptions as DataOptions
 from bluffscope.config.options import EngineOptions as EngineOptions

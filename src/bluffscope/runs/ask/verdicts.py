@@ -46,17 +46,44 @@ class Answer:
     """The judge's normal form; empty for an empty answer."""
     answer_entropy: float | None
     """Nats over the clusters of the question's answers, without empty ones; None where all are empty."""
+    answer_logprob: float | None = None
+    """Of the answer given its prompt, in nats, what ended it included; None where it was generated elsewhere."""
 
 
-def judged(question: Question, texts: Sequence[str], judgements: Sequence[Judgement]) -> list[Answer]:
-    """The answers to one question."""
+@dataclass(frozen=True)
+class Given:
+    """A question's answers before they are judged."""
+
+    texts: Sequence[str]
+    prompt: str | None = None
+    """As the model was asked; the question's text where that is not known."""
+    logprobs: Sequence[float] | None = None
+
+
+def judged(
+    question: Question,
+    texts: Sequence[str],
+    judgements: Sequence[Judgement],
+    *,
+    prompt: str | None = None,
+    logprobs: Sequence[float] | None = None,
+) -> list[Answer]:
+    """The answers to one question.
+
+    Args:
+        question: what was asked.
+        texts: the answers.
+        judgements: of each.
+        prompt: as the model was asked; the question's text unless given.
+        logprobs: of each answer, where they are known.
+    """
     entropy = answer_entropy([found.cluster for found in judgements if found.verdict != "empty"])
     return [
         Answer(
             id=f"{question.id}/{number}",
             group=question.id,
             domain=question.domain,
-            prompt=question.text,
+            prompt=question.text if prompt is None else prompt,
             completion=text,
             label=LABELS[found.verdict],
             label_by="judge",
@@ -64,6 +91,7 @@ def judged(question: Question, texts: Sequence[str], judgements: Sequence[Judgem
             judge_reason=found.reason,
             cluster=found.cluster,
             answer_entropy=entropy,
+            answer_logprob=None if logprobs is None else logprobs[number],
         )
         for number, (text, found) in enumerate(zip(texts, judgements, strict=True))
     ]

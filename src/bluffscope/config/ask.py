@@ -1,0 +1,53 @@
+"""Options of asking a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bluffscope.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskOptions:
+    """The model, and how it is asked."""
+
+    model: str | None = None
+    """Causal language model to ask: a Hugging Face id, a folder or a GGUF file."""
+    revision: str | None = None
+    """Branch, tag or commit of the model on the Hub."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device for the model; auto prefers CUDA, then MPS, then the CPU."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """Precision of the model."""
+    chat: bool = False
+    """Ask by the model's own chat template; else the prompt is Q: ... A:, and an answer ends with its line."""
+    system: str | None = None
+    """Text of a system message (with --chat)."""
+    samples: int = 10
+    """Answers to each question; one at --temperature 0."""
+    temperature: float = 1.0
+    """Temperature of the draw; 0 takes the most probable token."""
+    max_new_tokens: int = 32
+    """Most tokens of an answer."""
+    shots: int = 0
+    """Put the first N questions, with their answers, in front of every other as examples; they are not asked."""
+    seed: int = 0
+    """Seed of the draw."""
+    batch_size: int | None = None
+    """Questions a forward pass (default: as many as memory allows)."""
+
+    def check(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            InputError: naming the option.
+        """
+        for name, least in (("samples", 1), ("max_new_tokens", 1), ("batch_size", 1), ("shots", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and not least <= value < 2**31:
+                raise InputError(f"--{name.replace('_', '-')} {value}: give a whole number that is {least} or more")
+        if not 0 <= self.temperature < 100:
+            raise InputError(f"--temperature {self.temperature:g}: give a number that is 0 or more")
+        if self.system is not None and not self.chat:
+            raise InputError("--system: only with --chat")

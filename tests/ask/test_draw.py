@@ -1,0 +1,124 @@
+"""Answers drawn from a model: those of transformers where nothing is drawn, its distribution where something is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from bluffscope.host.float64_guard import computing_in
+from bluffscope.model import load_model
+from bluffscope.runs.ask.draw import Drawing, Prompt, batched, chosen, draw, uniforms
+
+GREEDY = Drawing(temperature=0, most_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return load_model(
+        str(tiny_model), revision=None, blocks=None, device=torch.device("cpu"), dtype=torch.float64, head=True
+    )
+
+
+@pytest.fixture(scope="module")
+def prompts(model):
+    """Of several lengths, all with a BOS."""
+    size, generator = len(model.tokenizer), np.random.default_rng(0)
+    return [
+        Prompt(str(k), (model.tokenizer.bos_token_id, *generator.integers(5, size, 2 + k % 5).tolist()))
+        for k in range(12)
+    ]
+
+
+def generated(model, prompt, stops, most):
+    ids = torch.tensor([prompt.ids])
+    found = model.network.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=most,
+        eos_token_id=stops,
+        pad_token_id=0,
+    )[0, ids.shape[1] :].tolist()
+    return tuple(found[: next((at for at, token in enumerate(found) if token in stops), len(found))])
+
+
+def common(prompts, length=6):
+    """The same prompts behind a beginning that all share."""
+    return [replace(one, ids=(*range(7, 7 + length), *one.ids)) for one in prompts]
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["apart", "shared"])
+def test_without_a_draw_answers_are_those_of_generate(model, prompts, shared):
+    asked = common(prompts) if shared else prompts
+    free = [generated(model, one, [model.tokenizer.eos_token_id], 12) for one in asked]
+    # tokens that the model does give, so that answers end at different steps
+    stops = sorted({free[0][3], free[1][5], free[2][0]})
+    for ends in ([model.tokenizer.eos_token_id], stops):
+        expected = [generated(model, one, ends, 12) for one in asked]
+        assert [one.tokens for (one,) in draw(model, asked, GREEDY, ends)] == expected
+    assert any(len(tokens) < 12 for tokens in expected)
+
+
+def test_log_probabilities_are_the_model_s_whatever_the_temperature(model, prompts):
+    stops = [model.tokenizer.eos_token_id]
+    for answers in draw(model, prompts[:3], Drawing(samples=3, temperature=2.0, most_tokens=5), stops):
+        assert len(answers) == 3
+    for one, (answer, *_) in zip(
+        prompts[:3], draw(model, prompts[:3], Drawing(samples=3, most_tokens=5), stops), strict=True
+    ):
+        ids = [*one.ids, *answer.tokens, *(stops if answer.ended else [])]
+        with torch.no_grad(), computing_in(torch.float64):
+            likely = model.network(torch.tensor([ids])).logits[0].double().log_softmax(1)
+        places = range(len(one.ids) - 1, len(ids) - 1)
+        assert answer.logprob == pytest.approx(sum(float(likely[at, ids[at + 1]]) for at in places), abs=1e-9)
+
+
+def test_neither_the_batch_nor_its_order_changes_an_answer(model, prompts):
+    drawing, stops = Drawing(samples=4, most_tokens=8), [model.tokenizer.eos_token_id, 11, 12, 13]
+    together = draw(model, prompts, drawing, stops)
+    assert together == draw(model, prompts, drawing, stops)
+    alone = [draw(model, [one], drawing, stops)[0] for one in prompts]
+    assert [[one.tokens for one in some] for some in together] == [[one.tokens for one in some] for some in alone]
+    other = draw(model, prompts, replace(drawing, seed=1), stops)
+    assert [[one.tokens for one in some] for some in other] != [[one.tokens for one in some] for some in together]
+    assert len({one.tokens for one in together[0]}) > 1
+
+
+def test_first_tokens_follow_the_model_s_distribution(model, prompts):
+    (answers,) = draw(model, prompts[:1], Drawing(samples=2000, most_tokens=1), [])
+    with torch.no_grad():
+        shares = model.network(torch.tensor([prompts[0].ids])).logits[0, -1].double().softmax(0).numpy()
+    counts = np.bincount([one.tokens[0] for one in answers], minlength=len(shares))
+    order = np.argsort(-shares)
+    kept = order[np.cumsum(shares[order]) <= 0.9]
+    observed = [*counts[kept], 2000 - counts[kept].sum()]
+    expected = [*2000 * shares[kept], 2000 * (1 - shares[kept].sum())]
+    large = np.array(expected) >= 5
+    if not large.all():  # small cells together
+        observed = [*np.array(observed)[large], np.array(observed)[~large].sum()]
+        expected = [*np.array(expected)[large], np.array(expected)[~large].sum()]
+    assert stats.chisquare(observed, expected).pvalue > 1e-3
+    wrong = np.roll(expected, 1)
+    assert stats.chisquare(observed, wrong).pvalue < 1e-3
+
+
+def test_a_token_is_the_first_at_which_the_cumulative_probability_exceeds_the_number():
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]] * 5, dtype=torch.float64))
+    numbers = torch.tensor([0.0, 0.499, 0.5, 0.76, 1 - 1e-16], dtype=torch.float64)
+    assert chosen(logits, numbers, 1.0).tolist() == [0, 0, 1, 2, 2]
+    assert chosen(logits, numbers, 0.0).tolist() == [0] * 5
+
+
+def test_numbers_follow_from_seed_question_and_sample_alone():
+    first = uniforms(0, "q", 3, 8)
+    assert (first == uniforms(0, "q", 3, 8)).all() and (first[:4] == uniforms(0, "q", 3, 4)).all()
+    assert not (first == uniforms(1, "q", 3, 8)).any() and not (first == uniforms(0, "q", 4, 8)).any()
+
+
+def test_batches_follow_from_the_lengths():
+    prompts = [Prompt(str(k), (1,) * length) for k, length in enumerate([5, 2, 9, 2, 7])]
+    assert list(batched(prompts, 2)) == [[1, 3], [0, 4], [2]]
