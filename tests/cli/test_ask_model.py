@@ -105,3 +105,12 @@ def test_nothing_is_asked_twice_after_a_stop(ask, tmp_path, monkeypatch):
 def test_what_makes_no_sense_is_refused_in_one_line(ask, flags, says):
     outcome, rows = ask(*flags)
     assert outcome.code == 2 and says in outcome.err.replace("\n", " ") and not rows
+
+
+def test_answers_are_kept_through_no_link(ask, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("mine")
+    (tmp_path / "out.jsonl.part").symlink_to(other)
+    outcome, rows = ask()
+    assert outcome.code == 2 and "a link; remove it" in outcome.err and not rows
+    assert other.read_text() == "mine"

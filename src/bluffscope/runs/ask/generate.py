@@ -19,6 +19,7 @@ from bluffscope.model import LanguageModel, load_model
 from bluffscope.model.load import choose_device
 from bluffscope.runs.ask.draw import Answer, Drawing, Prompt, batched, draw
 from bluffscope.table.atomic import writing
+from bluffscope.table.links import open_plain
 
 BATCH_BYTES: Final = 1 << 30
 """Most bytes of keys and values, and of one step's probabilities, that a batch may hold."""
@@ -136,6 +137,8 @@ class Kept:
             InputError: it answers to other questions, options or another model.
         """
         with writing(self._path):
+            if self._path.is_symlink():
+                raise InputError(f"{self._path}: a link; remove it, or give --out another name")
             if not self._path.exists():
                 self._append(self._head)
                 return
@@ -151,8 +154,8 @@ class Kept:
             if line != lines[0]:
                 found = json.loads(line)
                 self.samples[found["id"]] = [Sample(**sample) for sample in found["samples"]]
-        with writing(self._path), self._path.open("rb+") as file:
-            file.truncate(whole)
+        with writing(self._path):
+            os.truncate(self._path, whole)
 
     def add(self, question: str, samples: Sequence[Sample]) -> None:
         """Keep a question's answers for good."""
@@ -160,10 +163,15 @@ class Kept:
         self.samples[question] = list(samples)
 
     def _append(self, line: str) -> None:
-        with writing(self._path), self._path.open("ab") as file:
-            file.write(line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        left = line.encode() + b"\n"
+        with writing(self._path):
+            descriptor = open_plain(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            try:
+                while left:  # once, but on a disk that is nearly full
+                    left = left[os.write(descriptor, left) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def remove(self) -> None:
         """Everything is elsewhere now."""
