@@ -33,6 +33,7 @@ class Options(ModelAndSaes):
 
     schema: NotRequired[str]
     columns: NotRequired[Sequence[str]]
+    labels: NotRequired[Sequence[str]]
     prompt_template: NotRequired[str | None]
     pairing: NotRequired[Literal["aligned", "all"]]
     domain_from: NotRequired[Literal["item", "file"]]

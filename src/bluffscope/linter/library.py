@@ -27,8 +27,8 @@ def lint(data: Pairs = "bluff200", **options: Any) -> LintReport:
     Args:
         data: a path, "bluff200", or the pairs themselves, as for `bluffscope.analyze`.
         **options: any option of `bluffscope lint` about data or tokens by its name with underscores: ``schema``,
-            ``columns``, ``prompt_template``, ``pairing``, ``domain_from``, ``join``, ``limit``, ``cluster_by``,
-            ``preset``, ``model``, ``revision``.
+            ``columns``, ``labels``, ``prompt_template``, ``pairing``, ``domain_from``, ``join``, ``limit``,
+            ``cluster_by``, ``preset``, ``model``, ``revision``.
 
     Raises:
         InputError: options or files that cannot be used, in one line; rows that cannot be used are findings.
