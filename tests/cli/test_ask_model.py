@@ -46,12 +46,10 @@ def test_every_question_is_answered_and_analyze_reads_what_was_said(ask, tmp_pat
     assert again == rows
     _, other = ask("--seed", 5, out="other.jsonl")
     assert [row["completion"] for row in other] != [row["completion"] for row in rows]
-    texts = (
-        [item for item in open_source(DataOptions(data=str(tmp_path / "out.jsonl"))).items()]
-        if any(row["label"] is not None for row in rows)
-        else []
-    )
-    assert len(texts) == sum(row["label"] is not None for row in rows)
+    judged = sum(row["label"] is not None for row in rows)
+    assert judged > 0
+    texts = list(open_source(DataOptions(data=str(tmp_path / "out.jsonl"))).items())
+    assert len(texts) == judged
 
 
 def test_examples_stand_in_front_and_are_not_asked(ask):
@@ -80,7 +78,14 @@ def test_nothing_is_asked_twice_after_a_stop(ask, tmp_path, monkeypatch):
         file.write(b'{"id": "q6", "samp')  # cut off in the middle of a line
     asked = []
     monkeypatch.setattr(generate, "draw", lambda model, batch, *rest: asked.extend(batch) or real(model, batch, *rest))
+    whole_part = part.read_bytes()
+    part.write_bytes(whole_part.replace(b'{"id": ', b'{"id" ', 1))
+    damaged, _ = ask("--batch-size", 2)
+    assert damaged.code == 2 and "damaged; remove it" in damaged.err
+    part.write_bytes(whole_part)
     refused, _ = ask("--batch-size", 3)
+    assert refused.code == 2 and "answers of other options" in refused.err
+    refused, _ = ask("--batch-size", 2, "--dtype", "float32")
     assert refused.code == 2 and "answers of other options, questions or another model" in refused.err
     outcome, rows = ask("--batch-size", 2)
     assert outcome.code == 0, outcome.err

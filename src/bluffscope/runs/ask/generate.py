@@ -18,6 +18,7 @@ from bluffscope.host.chat import Chat
 from bluffscope.model import LanguageModel, load_model
 from bluffscope.model.load import choose_device
 from bluffscope.runs.ask.draw import Answer, Drawing, Prompt, batched, draw
+from bluffscope.runs.identity import placeless
 from bluffscope.table.atomic import writing
 from bluffscope.table.links import open_plain
 
@@ -152,8 +153,11 @@ class Kept:
         for line in lines[:-1]:  # what follows the last end of line was cut off
             whole += len(line) + 1
             if line != lines[0]:
-                found = json.loads(line)
-                self.samples[found["id"]] = [Sample(**sample) for sample in found["samples"]]
+                try:
+                    found = json.loads(line)
+                    self.samples[found["id"]] = [Sample(**sample) for sample in found["samples"]]
+                except (ValueError, LookupError, TypeError, RecursionError) as error:
+                    raise InputError(f"{self._path}: damaged; remove it, and the questions are asked again") from error
         with writing(self._path):
             os.truncate(self._path, whole)
 
@@ -181,8 +185,8 @@ class Kept:
 def identity(asking: Asking, prompts: Sequence[Prompt], size: int) -> dict[str, Any]:
     """What answers follow from."""
     digest = hashlib.blake2b(json.dumps([[one.id, one.ids] for one in prompts]).encode(), digest_size=16).hexdigest()
-    weights = {key: value for key, value in asking.model.identity.items() if key != "name"}
-    return {"prompts": digest, "model": weights, "drawing": asdict(asking.drawing), "batch": size}
+    weights, dtype = placeless(asking.model.identity), str(asking.model.dtype)
+    return {"prompts": digest, "model": weights, "dtype": dtype, "drawing": asdict(asking.drawing), "batch": size}
 
 
 def ask(
