@@ -43,6 +43,7 @@ def test_a_script_imports_what_there_is(script):
     assert missing(script.read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.thorough
 def test_the_measurement_beside_busy_loops_runs_on_the_models_that_it_saves(tmp_path):
     busy = runpy.run_path(str(ROOT / "bench" / "busy.py"))
     busy["save"](tmp_path)

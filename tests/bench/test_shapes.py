@@ -82,6 +82,7 @@ def hidden(model: LanguageModel, layer: int) -> torch.Tensor:
     return caught[0][0]
 
 
+@pytest.mark.thorough
 def test_the_random_saes_of_mid_have_the_l0_they_are_calibrated_for_on_the_bundled_pairs(mid):
     coders = build_coders(MID)
     read = residuals(mid, MID.layers, every=5)

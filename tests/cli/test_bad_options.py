@@ -127,6 +127,7 @@ WHOLE = [
 ENDLESS = {"decimal": "9" * 5000, "hexadecimal": "0x" + "f" * 5000, "sexagesimal": "1:0" * 3000, "2**63": str(2**63)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("option", WHOLE)
 @pytest.mark.parametrize("number", list(ENDLESS))
 def test_whole_numbers_without_end_are_refused_wherever_one_may_stand(refused, tmp_path, option, number):

@@ -25,6 +25,7 @@ def one_pair_here(monkeypatch):
     monkeypatch.setattr(jobs, "GROWTH", (100,))
 
 
+@pytest.mark.thorough
 def test_each_part_that_is_asked_for_has_its_records_its_table_and_its_figure(call, tmp_path, one_pair_here):
     out = tmp_path / "bench"
     steps = ("sequential", "one forward for all layers", "packed")

@@ -232,6 +232,7 @@ def test_markup_and_slashes_in_the_data_are_printed_as_they_are(call, drawn, tin
     assert table["domain"].to_list() == [*names, names[0]]
 
 
+@pytest.mark.thorough
 def test_texts_of_ten_thousand_characters_are_measured_where_the_context_holds_them(call, tmp_path, tiny_saes):
     model = tiny.save_model(tmp_path / "model", "llama")
     config = json.loads((model / "config.json").read_text()) | {"max_position_embeddings": 16384}
@@ -247,6 +248,7 @@ def test_texts_of_ten_thousand_characters_are_measured_where_the_context_holds_t
     assert pl.read_parquet(tmp_path / "run" / "pairs.parquet")["prompt"].to_list()[2] == long
 
 
+@pytest.mark.thorough
 def test_fidelity_is_printed_after_the_summary(call, tiny_flags, tmp_path):
     outcome = call("analyze", *tiny_flags, "--dtype", "bfloat16", "--fidelity", 2)
     assert outcome.code == 0, outcome.err

@@ -51,6 +51,7 @@ def test_it_says_what_the_run_takes_and_writes_nothing(dry, tmp_path, monkeypatc
     assert set(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("dtype", "flags", "said"), [("bfloat16", "avx2", True), ("bfloat16", "avx512_bf16", False)])
 def test_run_and_dry_run_say_that_bfloat16_is_emulated(
     call, dry, tiny_model, tiny_saes, pairs_file, tmp_path, monkeypatch, dtype, flags, said
@@ -108,6 +109,7 @@ def numbered(path, count: int):
     return tiny.write_pairs(path, pairs)
 
 
+@pytest.mark.thorough
 def test_the_tokens_of_a_whole_input_are_those_that_the_run_computes(tiny_model, tiny_saes, tmp_path):
     config = planned(tiny_model, tiny_saes, numbered(tmp_path / "pairs.jsonl", 300), shard_pairs=64)
     found = forecast(config, ForecastOptions())

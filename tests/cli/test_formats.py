@@ -82,6 +82,7 @@ def run_on(call, tiny_flags, tmp_path):
     return run
 
 
+@pytest.mark.thorough
 def test_every_format_gives_the_same_table_with_mapped_and_carried_columns(run_on):
     tables = {name: run_on(name) for name in WRITERS}
     first = tables["pairs.jsonl"]

@@ -89,6 +89,7 @@ def test_wrong_usage_and_unreadable_data_cost_one_line_and_exit_code_2(call, arg
     assert says in outcome.err
 
 
+@pytest.mark.thorough
 def test_odd_texts_stay_on_their_lines_and_are_no_markup(call, tmp_path):
     rows = clean_pairs(25)
     odd = "[bold]\x1b[31m\n\N{RIGHT-TO-LEFT OVERRIDE}" + "x" * 9000

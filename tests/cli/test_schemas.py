@@ -31,6 +31,7 @@ def test_schemas_are_listed_with_the_fields_that_each_needs(call):
         assert name in words
 
 
+@pytest.mark.thorough
 def test_a_published_data_set_is_measured_said_and_in_the_manifest(call, tiny_flags, tmp_path):
     data = written(tmp_path, ANSWERS)
     flags = ["analyze", *tiny_flags[:4], "--data", data]

@@ -50,6 +50,7 @@ def started(words: list[str], redirection: str) -> subprocess.CompletedProcess[s
     return subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=120, env=buffered)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["nonsense"]], ids=" ".join)
 def test_a_process_whose_streams_are_full_or_closed_ends_without_a_traceback(words):
     wrong = 2 if words == ["nonsense"] else 0

@@ -105,6 +105,7 @@ def apart(found, expected):
     return {key: float(((found[key] - x).norm(dim=1) / x.norm(dim=1)).max()) for key, x in expected.items()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("position", ["last", "first-completion", "completion-mean"])
 @pytest.mark.parametrize("strategy", LAYOUTS)
 def test_every_text_is_read_as_if_it_were_alone(by_length, tiny_saes, strategy, position):

@@ -44,6 +44,7 @@ def short(worker, **how):
     return dataclasses.replace(worker, reader=reader, ceiling=type(worker.ceiling)())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "error",
     [

@@ -94,6 +94,7 @@ def test_the_softmax_that_gemma_2_rounds_to_float32_moves_no_column_by_more_than
     assert_same(table, expected, "float64", **how)
 
 
+@pytest.mark.thorough
 def test_relative_noise_and_a_noise_sweep_are_the_reference_s(tiny_model, tiny_saes):
     pairs = measuring.as_pairs(random_pairs(SEED + 3, count=11))
     table, expected, how = both(
@@ -123,6 +124,7 @@ def test_dictionaries_of_different_widths_have_no_consistency_by_index_but_align
     assert table["cross_layer_consistency_diff"].null_count() == len(pairs)
 
 
+@pytest.mark.thorough
 def test_few_and_no_active_features_leave_the_same_nulls(tiny_model, tmp_path):
     saes = tiny.save_saes(tmp_path)
     pairs = measuring.as_pairs(random_pairs(SEED + 6, count=11))
@@ -160,6 +162,7 @@ def test_the_pairs_hold_what_they_promise(tiny_model, tiny_saes):
     assert max(map(ord, text)) > 0xFFFF, "no character beyond the basic plane"
 
 
+@pytest.mark.thorough
 def test_a_pair_longer_than_the_context_is_refused_by_both_and_moves_no_other(tiny_model, tiny_saes):
     records = random_pairs(SEED, count=11)
     long = {"id": "long", "domain": "a", "prompt": "q" * tiny.CONTEXT, "fact": "a", "hallucination": "b"}

@@ -133,6 +133,7 @@ def test_what_was_learnt_in_one_domain_is_asked_of_the_other():
     assert set(transfer["detector"]) == set(DETECTORS) - {"logprob"}
 
 
+@pytest.mark.thorough
 def test_values_of_further_columns_are_scopes_and_transfer_among_themselves_only():
     table, views = world(signal=1.5)
     table = table.with_columns(known=pl.Series(np.repeat(np.arange(GROUPS), 2) < GROUPS // 2))
@@ -208,6 +209,7 @@ def test_too_few_groups_are_not_judged():
     assert detection.transfer.is_empty()
 
 
+@pytest.mark.thorough
 def test_a_metric_without_values_on_some_texts_is_filled_in_from_the_training_folds():
     table, views = world(signal=1.0)
     holes = np.arange(table.height) % 3 == 0
@@ -242,6 +244,7 @@ def test_the_same_seed_gives_the_same_numbers():
     assert set(BASELINES) < set(DETECTORS)
 
 
+@pytest.mark.thorough
 def test_residuals_that_lack_a_text_are_not_used_and_it_is_said():
     table, views = world(signal=1.0)
     lacking = Views(views.items, views.ids, views.residuals.filter(pl.col("pair_id") != "p7"), views.features)

@@ -219,6 +219,7 @@ def test_too_few_texts_or_groups_of_a_label_are_not_judged(rows, says):
     assert found.rows["auroc"].is_null().all()
 
 
+@pytest.mark.thorough
 def test_what_is_not_there_is_said_of_texts():
     notes = " ".join(detect_in(unbalanced(mixed=True), None, None, resampling=MODEST).about["notes"])
     assert "Without text: no texts: only a run's folder has them." in notes

@@ -12,7 +12,7 @@ import tiny
 from bluffscope.errors import InputError
 from bluffscope.features.ablation import ablate
 from bluffscope.features.effects import feature_effects
-from bluffscope.features.selection import pairs_of
+from bluffscope.features.selection import items_of, pairs_of
 from bluffscope.table.reader import read_run
 
 LAYER = 1
@@ -128,7 +128,7 @@ def test_limit_takes_pairs_spread_over_the_run_and_several_layers_come_in_turn(m
     chosen, study = opened(run, layers=(0, 3))
     found = ablate(run, chosen, study, 2, limit=10, sets=2, device="cpu")
     assert [ablation.layer for ablation in found] == [0, 3]
-    assert {ablation.effects.pairs for ablation in found} == {10}
+    assert {ablation.effects.texts for ablation in found} == {(10, 10)}
 
 
 def test_more_features_than_leave_others_to_compare_with_are_refused(made):
@@ -139,3 +139,46 @@ def test_more_features_than_leave_others_to_compare_with_are_refused(made):
     with pytest.raises(InputError, match="no column 'fact'"):
         ablate(run, chosen.drop("fact"), study, 1, device="cpu")
     assert isinstance(chosen, pl.DataFrame)
+
+
+@pytest.mark.parametrize("prompted", [True, False])
+def test_labelled_texts_have_the_log_probabilities_of_the_sides_of_pairs(made, tmp_path, prompted):
+    run, model, saes = made
+    texts = [
+        {"id": f"{pair['id']}-{label}", "group": pair["id"], "label": label}
+        | (
+            {"prompt": pair["prompt"], "completion": pair[side]}
+            if prompted
+            else {"text": f"{pair['prompt']} {pair[side]}"}
+        )
+        for pair in pairs()
+        for side, label in (("fact", True), ("hallucination", False))
+    ]
+    bluffscope.analyze(texts, model=str(model), sae=str(saes), out=str(tmp_path / "run"))
+    labelled = read_run(tmp_path / "run")
+    chosen = items_of(labelled)
+    study = feature_effects(labelled.features, chosen, layers=(LAYER,))
+    [found] = ablate(labelled, chosen, study, 3, sets=2, device="cpu")
+    assert found.effects.texts == (24, 24)
+    assert not found.effects.paired
+    if prompted:
+        untouched = by_hand(model, saes, ())
+        assert found.effects.untouched == pytest.approx(means(untouched), rel=1e-5)
+        expected = means(by_hand(model, saes, found.features))
+        top = [found.effects.of("top", side)["mean"] for side in ("fact", "hall")]
+        assert [a + b for a, b in zip(top, means(untouched), strict=True)] == pytest.approx(expected, rel=1e-5)
+        [paired] = ablate(run, *opened(run), 3, sets=2, device="cpu")
+        assert found.effects.untouched == pytest.approx(paired.effects.untouched, rel=1e-6)
+
+
+def test_texts_of_one_label_are_refused(made, tmp_path):
+    _, model, saes = made
+    texts = [
+        {"text": f"{pair['prompt']} {pair['fact']}", "label": number % 2 == 0} for number, pair in enumerate(pairs())
+    ]
+    bluffscope.analyze(texts, model=str(model), sae=str(saes), out=str(tmp_path / "run"))
+    labelled = read_run(tmp_path / "run")
+    chosen = items_of(labelled)
+    study = feature_effects(labelled.features, chosen, layers=(LAYER,))
+    with pytest.raises(InputError, match="all texts with a log-probability have one label"):
+        ablate(labelled, chosen.filter("label"), study, 3, sets=2, device="cpu")

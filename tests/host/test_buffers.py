@@ -67,6 +67,7 @@ print(int(kept), outside, inside, faults())
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the allocator is glibc's")
 def test_freed_memory_is_used_again_inside_and_given_back_outside():
     # In a process of its own: the allocator is the process's, and threads but the first have heaps of their own.

@@ -217,6 +217,7 @@ def test_a_stretch_is_marked_by_what_disturbed_it(after, marks):
     assert _marks(sample(), after) == marks
 
 
+@pytest.mark.thorough
 def test_another_process_at_work_is_seen():
     # The process between ends at once, so that the busy one is nobody's child here. It ends by itself if need be.
     code = (

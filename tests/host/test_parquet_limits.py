@@ -102,6 +102,7 @@ def test_large_pages_are_refused_before_one_is_unpacked(tmp_path, dictionary):
         at_once(path)
 
 
+@pytest.mark.thorough
 def test_texts_that_share_beginnings_are_as_long_as_their_page(tmp_path):
     texts = ["x" * 500_000 + str(i) for i in range(600)]
     path = saved(tmp_path / "x.parquet", {"c": texts}, use_dictionary=False, column_encoding={"c": "DELTA_BYTE_ARRAY"})

@@ -58,6 +58,7 @@ def test_an_answer_that_is_always_right_is_an_error_that_is_said_once(lint):
     assert report.headline() == "1 error (answer is label)"
 
 
+@pytest.mark.thorough
 def test_a_domain_in_which_the_answer_is_the_label_is_named(lint):
     report = lint([*clean_pairs(100, domain="open"), *directions(20, balanced=False, domain="bool")])
     (finding,) = report.of("answer-is-label")
@@ -90,6 +91,7 @@ def test_clusters_by_a_column_are_in_report_and_json_and_their_reason_is_the_col
         lint(rows, cluster_by="place")
 
 
+@pytest.mark.thorough
 def test_pairs_that_share_a_prompt_are_not_said_to_be_a_group_where_they_are_none(lint):
     rows = clean_pairs(20)
     rows[1]["prompt"] = rows[0]["prompt"]

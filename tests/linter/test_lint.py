@@ -305,6 +305,7 @@ def test_a_lean_that_a_few_very_long_texts_hide_from_dz_is_found(lint):
     assert len(report.of("length-imbalance")) == 1
 
 
+@pytest.mark.thorough
 def test_a_trifle_is_no_finding_however_many_pairs_there_are(lint):
     rng = random.Random(0)
     report = lint(with_lengths([round(rng.gauss(0.5, 5)) for _ in range(3000)]))
@@ -326,6 +327,7 @@ def test_pairs_of_one_group_count_once(lint):
 # The text classifier
 
 
+@pytest.mark.thorough
 def test_a_planted_cue_is_found_named_and_placed_in_its_domain(lint):
     rows = [*clean_pairs(60, 1, domain="a"), *clean_pairs(60, 2, domain="b")]
     for row in rows[60:]:
@@ -472,6 +474,7 @@ def test_a_prompt_that_merges_with_its_completion_is_named(tokens):
     assert not tokens(clean_pairs(30)).of("boundary-merge")
 
 
+@pytest.mark.thorough
 def test_token_lengths_are_tested_besides_characters(tokens):
     rows = clean_pairs(30)
     for row in rows:

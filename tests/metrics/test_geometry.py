@@ -169,6 +169,7 @@ def mixed_reads(rng, count=70):
     ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("layout", ["cpu", "cuda"])
 @pytest.mark.parametrize("cells", [1, 2000, 1 << 22])
 def test_reads_of_mixed_sizes_do_not_touch_each_other(cells, layout, monkeypatch):

@@ -190,6 +190,7 @@ class Wrapper:
             module.forward = module.forward
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["_model", "local_model"])
 def test_a_wrapper_is_measured_by_the_module_that_it_wraps(tiny_model, tiny_saes, name):
     model, tokenizer = loaded(tiny_model)

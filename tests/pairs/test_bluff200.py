@@ -267,6 +267,7 @@ def test_a_classifier_on_completions_alone_stays_at_chance(pairs, domain, vector
     assert 0.40 <= text_auroc(chosen, vectorizer) <= 0.60
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("vectorizer", VECTORIZERS)
 @pytest.mark.parametrize("domain", ["pooled", *DOMAINS])
 def test_a_classifier_on_whole_claims_stays_at_chance(pairs, domain, vectorizer):

@@ -179,6 +179,7 @@ def test_a_position_between_two_texts_is_refused(config):
         run(config(sides(), measure={"position": "divergence"}))
 
 
+@pytest.mark.thorough
 def test_python_takes_labelled_texts_in_memory(tiny_model, tiny_saes):
     table = bluffscope.analyze(sides(PAIRS[:2]), model=str(tiny_model), sae=str(tiny_saes), logprob=True)
     assert table["text_id"].to_list() == [f"p{k}/{side}" for k in (0, 1) for side in ("fact", "hall")]

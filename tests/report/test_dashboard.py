@@ -80,6 +80,7 @@ def draw(table: pl.DataFrame, folder: Path, title: str = "A run") -> str:
     return texts
 
 
+@pytest.mark.thorough
 def test_the_dashboard_shows_every_panel_and_says_what_is_seen(tmp_path):
     text = draw(synthetic(), tmp_path / "figures", "bluff200 on the demo model")
     for words in (
@@ -159,6 +160,7 @@ def test_of_many_pairs_layers_and_domains_a_part_is_shown_and_counted():
     assert len({row["metric"] for row in effects["data"]["values"]}) == MOST_EFFECTS
 
 
+@pytest.mark.thorough
 def test_domains_with_strange_names_are_text_and_stay_apart(tmp_path):
     text = draw(synthetic(80, domains=STRANGE), tmp_path, "<script>alert(1)</script>\n\u202e title " + "long " * 60)
     assert '<b>html</b> & "q"' in text and "<script>alert(1)</script> title long" in text

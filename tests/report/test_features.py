@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from bluffscope.features.ablation import Ablation
-from bluffscope.features.ablation_effects import ablation_effects
+from bluffscope.features.ablation_effects import Scored, ablation_effects
 from bluffscope.report.features import chance, found_sentence, ghost_sentence, render_ablation
 
 LAYER = {"tested": 40, "active": 300, "found": 3, "ghosts": 2, "ghosts_high": 4, "ghosts_expected": 1.5}
@@ -41,7 +41,9 @@ def ablation(groups, skipped=0):
     rng = np.random.default_rng(0)
     untouched = np.array([[-4.0, -3.0]] * 6 + [[-2.0, -3.0]] * 6)
     changed = np.stack([untouched - [1.0, 0.5], untouched + 0.25, untouched - 0.125])
-    effects = ablation_effects(untouched, changed, np.arange(12) % groups, [0.4, 0.1, 0.2], rng)
+    flat = changed.transpose(0, 2, 1).reshape(3, -1)
+    texts = Scored(untouched.T.ravel(), np.repeat([False, True], 12), np.tile(np.arange(12) % groups, 2), paired=True)
+    effects = ablation_effects(texts, flat, [0.4, 0.1, 0.2], rng)
     return Ablation(layer=2, features=(7, 3), random=((1, 2), (4, 5)), effects=effects, skipped=skipped)
 
 
@@ -61,7 +63,7 @@ def test_an_ablation_shows_changes_shares_and_what_follows_of_them():
     assert rows["random (2 sets)"].split()[3:] == ["+0.062", "+0.062", "+0.000", "15%"]
     assert "The fact is the more probable in 50% of pairs, without the features in 50%." in text
     assert "Causal for the preference: removing them raises log p(hallucination) - log p(fact) by +0.500" in text
-    assert "2 pairs were left out: their completions have no log-probability." in text
+    assert "2 pairs left out: no log-probability." in text
 
 
 def test_without_intervals_an_ablation_shows_means_alone_and_concludes_nothing():

@@ -114,6 +114,7 @@ def test_verdicts_that_were_asked_for_all_the_same_stand_below_a_banner(tmp_path
     assert "Verdicts by metric and domain" in page.text
 
 
+@pytest.mark.thorough
 def test_a_warning_of_a_healthy_run_is_a_doubt_and_a_clean_bill_is_said(tmp_path):
     warning = {"check": "norms", "severity": "warning", "message": "Norms are large."}
     health = {"status": "healthy", "allowed": False, "findings": [warning]}
@@ -124,6 +125,7 @@ def test_a_warning_of_a_healthy_run_is_a_doubt_and_a_clean_bill_is_said(tmp_path
     assert "The run passed its health gate, the linter found nothing wrong" in page.text
 
 
+@pytest.mark.thorough
 def test_what_could_make_it_wrong_names_lint_quarantine_and_precision(tmp_path):
     finding = {
         "severity": "warning",
@@ -243,6 +245,7 @@ def test_a_long_run_is_closed_without_detectors_and_the_page_says_how_to_get_the
     assert "AUROC" not in page.text
 
 
+@pytest.mark.thorough
 def test_the_commands_that_repeat_the_page_have_the_choices_of_its_statistics(tmp_path):
     folder = make_run(tmp_path / "run")
     page_of(folder)
@@ -251,6 +254,7 @@ def test_the_commands_that_repeat_the_page_have_the_choices_of_its_statistics(tm
     assert "bluffscope stats run --by 'a b' --family all --seed 4 --detectors" in page_of(folder).text
 
 
+@pytest.mark.thorough
 def test_statistics_that_are_there_are_shown_and_not_computed_again(tmp_path):
     folder = make_run(tmp_path / "run")
     write_report(folder)
@@ -326,6 +330,7 @@ def test_all_charts_are_valid_vega_lite(tmp_path):
         alt.Chart.from_dict(figure(spec), validate=True)
 
 
+@pytest.mark.thorough
 def test_figures_are_sharp_png_and_svg_that_name_what_they_show_and_the_command_says_where(tmp_path, capsys):
     folder = make_run(tmp_path / "run", effect=1.0)
     assert main(["report", str(folder), "--figures"]) == 0
@@ -348,6 +353,7 @@ def test_figures_are_sharp_png_and_svg_that_name_what_they_show_and_the_command_
     assert "entropy" in text
 
 
+@pytest.mark.thorough
 def test_the_report_tells_each_step_as_it_begins_and_draws_figures_only_when_asked(tmp_path):
     folder = make_run(tmp_path / "run")
     steps: list[str] = []
@@ -364,6 +370,7 @@ def test_the_report_tells_each_step_as_it_begins_and_draws_figures_only_when_ask
     assert steps == ["Report: testing features", "Report: writing the page"]
 
 
+@pytest.mark.thorough
 def test_the_page_gives_the_total_time_that_the_terminal_is_given(tmp_path):
     folder = make_run(tmp_path / "run", manifest={"fidelity": {"seconds": 0.5}})
     report = write_report(folder, started=time.perf_counter() - 100)

@@ -223,6 +223,7 @@ def test_a_smaller_n_stands_in_its_cell():
     assert "n = 17" in after and "n = 37" in after
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("width", [52, 80, 100, 200])
 @pytest.mark.parametrize(
     "domains", [("all",), ("[red]x[/red]", "a\nb\x1b[31m", "漢字" * 20, "😀", ""), tuple("abcdefghijklmnop")]

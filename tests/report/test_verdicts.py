@@ -80,6 +80,7 @@ def test_metrics_that_could_not_be_tested_are_named_apart():
     assert "1 of 4 metrics cannot be judged over all pairs: 3 pairs with a value on both sides" in printed(frame)
 
 
+@pytest.mark.thorough
 def test_a_metric_that_is_not_interpretable_is_in_no_family_and_changes_no_other():
     with_it, without = table(), table().select(pl.exclude("^cross.*$"))
     for family in ("scope", "all"):

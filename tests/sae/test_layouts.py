@@ -337,6 +337,7 @@ def test_a_copy_of_gemma_scope_s_transcoders_is_refused(tmp_path):
     refused(tmp_path / "gemma-scope-2b-pt-transcoders", "layer 1: .*of Gemma Scope's transcoders; give SAEs that read")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("normalize", ["expected_average_only_in", "covariance_whitening", "none"])
 @pytest.mark.parametrize("kind", made.TRAINED)
 def test_training_checkpoints_are_read_as_saelens_exports_them(kind, normalize, tmp_path):

@@ -253,6 +253,7 @@ def test_the_ladder_begins_with_the_raw_effect_and_goes_on_to_the_adjusted_one()
     assert without["g"].null_count() == without.height == 6
 
 
+@pytest.mark.thorough
 def test_controls_find_little_where_labels_are_drawn_and_much_where_an_effect_is_planted():
     rng = np.random.default_rng(14)
     table = texts(14, number=120, effect=3.0, group=rng.permutation(np.arange(120) // 3))

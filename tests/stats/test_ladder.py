@@ -46,6 +46,7 @@ def of(table: pl.DataFrame, scope: str, metric: str) -> tuple[np.ndarray, dict[s
     return d[used], {name: values[used] for name, values in x.items()}, part.filter(used)
 
 
+@pytest.mark.thorough
 @settings(max_examples=5, deadline=None)
 @given(tables, st.booleans())
 def test_rungs_fitted_to_a_scopes_own_pairs_are_those_of_refits(table, clustered):

@@ -42,6 +42,7 @@ def test_flips_of_unions_find_nothing_where_there_is_nothing_and_something_where
     assert sign_flip_p(rng.normal(0.2, 1, (2000, 1)), units(np.arange(2000)), 399, rng)[0] < 0.01
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("together", [1, 300])
 def test_metrics_that_are_looked_at_some_at_a_time_have_the_same_numbers(together, monkeypatch):
     table = random_table(1, 100)

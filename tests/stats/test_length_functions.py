@@ -148,6 +148,7 @@ def adjusted(table: pl.DataFrame) -> np.ndarray:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("shape", "pairs"), [("linear", 60), ("linear", 150), ("log", 150), ("spline", 320)])
 def test_what_length_does_in_a_shape_of_the_span_changes_nothing_that_is_adjusted(shape, pairs):
     table, rng = long_table(pairs, pairs), np.random.default_rng(pairs)

@@ -51,9 +51,9 @@ class Features(Command):
     tokens: bool = False
     """Also show the tokens that a feature promotes (logit lens); loads model and SAEs."""
     ablate: int | None = None
-    """Run the pairs again without the K strongest features of a layer, and without K random ones."""
+    """Run the pairs or texts again without the K strongest features of a layer, and without K random ones."""
     limit: int | None = None
-    """With --ablate: use only N pairs, evenly spaced."""
+    """With --ablate: use only N pairs or texts, evenly spaced."""
     sets: int = 5
     """With --ablate: number of random sets of features for comparison."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -78,7 +78,6 @@ class Features(Command):
         # Polars and scipy take a second to import: --help and a mistyped flag should not.
         from bluffscope.features.effects import feature_effects
         from bluffscope.features.neuronpedia import feature_pages
-        from bluffscope.records import PAIRS
         from bluffscope.report.features import render_ablation, render_features
         from bluffscope.table.atomic import table_errors
         from bluffscope.table.exports import check_export, export_table
@@ -91,8 +90,6 @@ class Features(Command):
         run = read_run(self.run)
         if not run.manifest.get("saes"):
             raise InputError(f"{self.run}: measured without SAEs, so it has no features; analyze with --sae")
-        if self.ablate is not None and run.arrangement != PAIRS:
-            raise InputError(f"--ablate compares fact and hallucination of pairs; {self.run} has labelled texts")
         conditions = [*(f"domain={name}" for name in self.domain), *self.where]
         pairs = self._pairs(run, conditions)
         with table_errors(run.path / "features.parquet"):

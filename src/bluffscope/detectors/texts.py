@@ -40,7 +40,7 @@ class Texts:
     @property
     def per(self) -> int:
         """Texts of an item."""
-        return len(self.arrangement.completions)
+        return self.arrangement.per
 
     @property
     def items(self) -> int:

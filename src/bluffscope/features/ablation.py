@@ -13,7 +13,7 @@ import torch
 
 from bluffscope.config import EngineOptions
 from bluffscope.errors import InputError
-from bluffscope.features.ablation_effects import AblationEffects, ablation_effects
+from bluffscope.features.ablation_effects import AblationEffects, Scored, ablation_effects
 from bluffscope.features.effects import FeatureStudy
 from bluffscope.host.exclusive import exclusive
 from bluffscope.host.float64_guard import own_settings
@@ -23,7 +23,8 @@ from bluffscope.pipeline.build import assemble_batched
 from bluffscope.pipeline.plan import pad, plan_batches
 from bluffscope.pipeline.reload import load_whole
 from bluffscope.pipeline.shard import ShardWorker
-from bluffscope.records import VIEWS, PackedBatch, Pair, Tokenized, spread
+from bluffscope.records import PAIRS, Arrangement, Item, LabelledText, PackedBatch, Pair, Tokenized, spread
+from bluffscope.records import Sequence as TextSequence
 from bluffscope.sae import Coder
 from bluffscope.stats.study import label_numbers
 from bluffscope.table.reader import Run
@@ -39,12 +40,12 @@ class Ablation:
 
     layer: int
     features: tuple[int, ...]
-    """The K with the largest |d_z|."""
+    """The K with the largest |d_z|, or |g| of labelled texts."""
     random: tuple[tuple[int, ...], ...]
     """Sets of K active features that fire about as often."""
     effects: AblationEffects
     skipped: int
-    """Pairs whose completions have no log-probability (too long, or nothing before them)."""
+    """Pairs, or labelled texts, without a log-probability (too long, or nothing before them)."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -61,7 +62,7 @@ class Ablation:
 @own_settings()
 def ablate(
     run: Run,
-    pairs: pl.DataFrame,
+    items: pl.DataFrame,
     study: FeatureStudy,
     count: int,
     *,
@@ -77,10 +78,11 @@ def ablate(
 
     Args:
         run: a finished run, whose whole model is loaded.
-        pairs: those of its pairs that are measured: `pair_id, group, prompt, fact, hallucination`.
-        study: the features of these pairs.
+        items: those of its pairs that are measured: `pair_id, group, prompt, fact, hallucination`; or of its labelled
+            texts: `text_id, label, group, prompt, completion`.
+        study: the features of these.
         count: K; with 0 nothing is removed.
-        limit: at most so many pairs, spread evenly.
+        limit: at most so many pairs or texts, spread evenly.
         sets: of random features.
         device: "auto" or a torch device.
         seed: of the random features and the bootstrap.
@@ -88,20 +90,27 @@ def ablate(
     Raises:
         InputError: texts, model or SAEs that are not there or do not allow it; fewer features than are asked for.
     """
-    if lacking := [name for name in ("prompt", "fact", "hallucination") if name not in pairs.columns]:
-        raise InputError(f"--ablate: the run's pairs.parquet has no column {lacking[0]!r}")
-    if limit is not None and limit < pairs.height:
-        pairs = pairs[spread(pairs.height, limit)]
+    of = run.arrangement
+    if lacking := [name for name in of.sources if name not in items.columns]:
+        raise InputError(f"--ablate: the run's {of.table}.parquet has no column {lacking[0]!r}")
+    if limit is not None and limit < items.height:
+        items = items[spread(items.height, limit)]
     layers = study.layers["layer"].to_list()
     chosen = {layer: _sets(study.rows.filter(layer=layer), layer, count, sets, seed) for layer in layers}
     worker = _loaded(run, layers, device)
-    tokenized = _tokenized(worker, pairs)
+    tokenized = _tokenized(worker, _items(run, items))
     if not tokenized:
         raise InputError("--ablate: no completion has a log-probability")
-    scored = [pair.item.index for pair in tokenized]
-    groups = label_numbers(pairs["group"].gather(scored))
+    kept = [found.item.index for found in tokenized]
     batches = list(_batches(worker, tokenized))
-    untouched = _logprobs(worker, batches, pairs.height)[scored]
+    texts = Scored(
+        untouched=_logprobs(worker, batches, of, items.height)[kept].T.ravel(),
+        false=_false(run, items)[kept].T.ravel(),
+        groups=np.tile(label_numbers(items["group"].gather(kept)), of.per),
+        paired=of == PAIRS,
+    )
+    if texts.false.all() or not texts.false.any():
+        raise InputError("--ablate: all texts with a log-probability have one label; nothing to compare")
     found: list[Ablation] = []
     for layer in layers:
         coder, (top, random) = worker.coders[layer], chosen[layer]
@@ -109,10 +118,10 @@ def ablate(
             raise InputError(f"--ablate: the SAE of layer {layer} does not add its features up; nothing can be removed")
         point = worker.reader.points[layer]
         removals = [Removal(coder, point, features) for features in (top, *random)]
-        changed = np.stack([_logprobs(worker, batches, pairs.height, removal)[scored] for removal in removals])
+        changed = np.stack([_logprobs(worker, batches, of, items.height, one)[kept].T.ravel() for one in removals])
         removed = [removal.share for removal in removals]
-        effects = ablation_effects(untouched, changed, groups, removed, np.random.default_rng([seed, layer, 1]))
-        found.append(Ablation(layer, top, random, effects, pairs.height - len(tokenized)))
+        effects = ablation_effects(texts, changed, removed, np.random.default_rng([seed, layer, 1]))
+        found.append(Ablation(layer, top, random, effects, items.height - len(tokenized)))
     return found
 
 
@@ -169,7 +178,8 @@ def _sets(
             f"--ablate {count}: layer {layer} has {rows.height} features that fire often enough; "
             f"at most {rows.height // 2} leave as many to compare with"
         )
-    rates = np.log((rows["fires_fact"] + rows["fires_hall"]).to_numpy())
+    sides = ("true", "false") if "fires_true" in rows.columns else ("fact", "hall")
+    rates = np.log(rows.select(pl.sum_horizontal(f"fires_{side}" for side in sides)).to_series().to_numpy())
     names = rows["feature"].to_numpy()
     rng = np.random.default_rng([seed, layer, 0])
     random: list[tuple[int, ...]] = []
@@ -195,45 +205,67 @@ def _loaded(run: Run, layers: Sequence[int], device: str) -> ShardWorker:
         raise InputError(str(error).replace("--logprob", "--ablate", 1)) from error
 
 
-def _tokenized(worker: ShardWorker, pairs: pl.DataFrame) -> list[Tokenized[Pair]]:
-    """The pairs whose completions have a log-probability, by their rows."""
-    given = [
-        Pair(number, row["pair_id"], "all", None, row["prompt"], row["fact"], row["hallucination"])
-        for number, row in enumerate(pairs.iter_rows(named=True))
+def _items(run: Run, rows: pl.DataFrame) -> list[Item]:
+    """The rows as items, numbered in their order; a text's label plays no part in its log-probability."""
+    of = run.arrangement
+    texts = zip(rows[of.key], *(rows[name].fill_null("") for name in of.sources), strict=True)
+    if of == PAIRS:
+        return [Pair(number, name, "all", None, *sides) for number, (name, *sides) in enumerate(texts)]
+    return [
+        LabelledText(number, name, True, "all", None, *parts, arrangement=of)
+        for number, (name, *parts) in enumerate(texts)
     ]
+
+
+def _false(run: Run, rows: pl.DataFrame) -> np.ndarray:
+    """(item, text of it) whether each text is hallucinated or false."""
+    if run.arrangement == PAIRS:
+        return np.tile([False, True], (rows.height, 1))
+    return ~rows["label"].to_numpy().astype(bool)[:, None]
+
+
+def _tokenized(worker: ShardWorker, items: Sequence[Item]) -> list[Tokenized[Item]]:
+    """The items whose completions all have a log-probability."""
     return [
         found
-        for found in worker.tokenizer.tokenize(given)
-        if isinstance(found, Tokenized) and all(sequence.scored for sequence in found.sequences[1:])
+        for found in worker.tokenizer.tokenize(items)
+        if isinstance(found, Tokenized) and all(sequence.scored for sequence in _completions(found))
     ]
+
+
+def _completions(found: Tokenized[Item]) -> Sequence[TextSequence]:
+    return found.sequences[-found.item.arrangement.per :]
 
 
 @dataclass(frozen=True)
 class _Batch:
     packed: PackedBatch
-    pairs: np.ndarray
-    """(pair of the batch,) its number."""
+    items: np.ndarray
+    """(item of the batch,) its number."""
     mask: np.ndarray
     """(row, token) positions that predict or hold a token of the completion."""
 
 
-def _batches(worker: ShardWorker, tokenized: Sequence[Tokenized[Pair]]) -> Iterator[_Batch]:
-    for pairs in plan_batches(tokenized, worker.limits, packed=False):
-        slots = {pair.item.index: slot for slot, pair in enumerate(pairs)}
-        completions = [sequence for pair in pairs for sequence in pair.sequences[1:]]
+def _batches(worker: ShardWorker, tokenized: Sequence[Tokenized[Item]]) -> Iterator[_Batch]:
+    for found in plan_batches(tokenized, worker.limits, packed=False):
+        slots = {one.item.index: slot for slot, one in enumerate(found)}
+        numbers = np.array(list(slots))
+        completions = [sequence for one in found for sequence in _completions(one)]
         for sequences in worker.limits.lengths.split(completions):  # one forward each, since the mask is of its rows
             packed = pad(sequences, slots)
             mask = np.zeros(packed.input_ids.shape, dtype=bool)
             for row, sequence in enumerate(sequences):
                 mask[row, sequence.scored[0] - 1 : len(sequence.ids)] = True
-            yield _Batch(packed, np.array([pair.item.index for pair in pairs]), mask)
+            yield _Batch(packed, numbers, mask)
 
 
-def _logprobs(worker: ShardWorker, batches: Sequence[_Batch], pairs: int, removal: Removal | None = None) -> np.ndarray:
-    """(pair, 2) log-probability of fact and hallucination; without a removal, or with none to remove, untouched."""
+def _logprobs(
+    worker: ShardWorker, batches: Sequence[_Batch], of: Arrangement, items: int, removal: Removal | None = None
+) -> np.ndarray:
+    """(item, text of it) log-probability of each completion; without a removal, or with none to remove, untouched."""
     model = worker.reader.model
     reader = ResidualReader(model, {}, None, head=worker.reader.head)
-    found = np.zeros((pairs, 2))
+    found = np.zeros((items, of.per))
     for batch in batches:
         handle: Any = nullcontext()
         if removal is not None and len(removal.features):
@@ -243,6 +275,6 @@ def _logprobs(worker: ShardWorker, batches: Sequence[_Batch], pairs: int, remova
             logprobs = reader.read(batch.packed).logprobs
         targets = batch.packed.targets
         assert logprobs is not None and targets is not None  # every sequence has scored tokens, and there is a head
-        side = targets.view - VIEWS.index("fact")
-        np.add.at(found, (batch.pairs[targets.item], side), logprobs.cpu().double().numpy())
+        text = targets.view - (len(of.views) - of.per)
+        np.add.at(found, (batch.items[targets.item], text), logprobs.cpu().double().numpy())
     return found

@@ -1,4 +1,4 @@
-"""What removing features did to log-probabilities: paired changes against random features, intervals over groups."""
+"""What removing features did to log-probabilities, against removing random ones; intervals over groups."""
 
 from __future__ import annotations
 
@@ -9,17 +9,39 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from bluffscope.stats.auroc import ordering
 from bluffscope.stats.linear_model import by_group
-from bluffscope.stats.resampling import drawn_counts, ends
+from bluffscope.stats.resampling import drawn_counts
+from bluffscope.stats.resampling import ends as percentiles
 
 CHANGE_SCHEMA: Final = pl.Schema(
     {"removed": pl.String, "of": pl.String, "mean": pl.Float64, "lo": pl.Float64, "hi": pl.Float64}
 )
 """What was removed ("top", "random" for the mean of the sets, "random 1", ..., "top - random"), of what the change is
-("fact", "hall", "difference": hall - fact), its mean over pairs in nats, its 95 % interval (groups are resampled)."""
+("fact" or true texts, "hall" or false ones, "difference": hall - fact), its mean over texts in nats, its 95 % interval
+(groups are resampled)."""
 
 _SIDES: Final = ("fact", "hall", "difference")
 _RESAMPLES: Final = 2000
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Texts with their log-probabilities before anything is removed."""
+
+    untouched: np.ndarray
+    """(text,) nats; of pairs all facts first, then their hallucinations."""
+    false: np.ndarray
+    """(text,) whether it is hallucinated or false; some are, some are not."""
+    groups: np.ndarray
+    """(text,) numbers from 0 without gaps."""
+    paired: bool
+    """Whether the texts are the two sides of pairs."""
+
+    def preferred(self, logprobs: np.ndarray) -> float:
+        """Share of pairs whose fact is the more probable; of labelled texts, of all true with all false ones."""
+        true, false = logprobs[~self.false], logprobs[self.false]
+        return float((true > false).mean()) if self.paired else ordering(false, true).area
 
 
 @dataclass(frozen=True)
@@ -28,12 +50,15 @@ class AblationEffects:
 
     rows: pl.DataFrame
     """`CHANGE_SCHEMA`."""
-    pairs: int
+    paired: bool
+    """Whether the texts are the sides of pairs."""
+    texts: tuple[int, int]
+    """Facts and hallucinations, or true and false texts."""
     groups: int
     untouched: tuple[float, float]
     """Mean log-probability of facts and hallucinations with nothing removed."""
     preferred: tuple[float, float]
-    """Share of pairs whose fact is the more probable: untouched, and without the top features."""
+    """`Scored.preferred`: untouched, and without the top features."""
     removed: tuple[float, float]
     """Mean share of the residual's length that was removed: by the top features, by the random sets."""
     conclusion: str
@@ -44,63 +69,66 @@ class AblationEffects:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        names = ("pairs", "groups", "untouched", "preferred", "removed", "conclusion")
-        return {name: getattr(self, name) for name in names} | {"changes": self.rows.to_dicts()}
+        true, false = self.texts
+        number = {"pairs": true} if self.paired else {"true": true, "false": false}
+        names = ("groups", "untouched", "preferred", "removed", "conclusion")
+        return {**number, **{name: getattr(self, name) for name in names}, "changes": self.rows.to_dicts()}
 
 
 def ablation_effects(
-    untouched: np.ndarray, changed: np.ndarray, groups: np.ndarray, removed: Sequence[float], rng: np.random.Generator
+    texts: Scored, changed: np.ndarray, removed: Sequence[float], rng: np.random.Generator
 ) -> AblationEffects:
-    """Compare the top features' removal with that of random ones, pair by pair.
+    """Compare the top features' removal with that of random ones, text by text.
 
     Args:
-        untouched: (pair, 2) log-probability of fact and hallucination.
-        changed: (set, pair, 2) without the top features (first), and without each random set.
-        groups: (pair,) numbers from 0 without gaps.
+        texts: untouched.
+        changed: (set, text) log-probabilities without the top features (first), and without each random set.
         removed: (set,) share of the residual's length that each removed.
         rng: draws the resamples.
     """
-    change = changed - untouched  # (set, pair, side)
-    change = np.concatenate([change, change[:, :, 1:] - change[:, :, :1]], axis=2)
-    top, random = change[0], change[1:]
-    named = {"top": top, "random": random.mean(axis=0), "top - random": top - random.mean(axis=0)}
+    top, *random = changed - texts.untouched
+    usual = np.mean(random, axis=0)
+    named = {"top": top, "random": usual, "top - random": top - usual}
     named |= {f"random {number}": one for number, one in enumerate(random, start=1)}
-    values = np.concatenate(list(named.values()), axis=1)  # (pair, what x side)
-    lo, hi = _intervals(values, groups, rng)
+    values = np.stack(list(named.values()), axis=1)  # (text, what)
+    means, ends = _by_side(values, texts, rng)
     columns = {
         "removed": np.repeat(list(named), len(_SIDES)),
         "of": _SIDES * len(named),
-        "mean": [float(column.mean()) for column in values.T],
-        "lo": lo,
-        "hi": hi,
+        **dict(zip(("mean", "lo", "hi"), (part.ravel() for part in (means, *ends)), strict=True)),
     }
-    table = pl.DataFrame(columns, schema=CHANGE_SCHEMA).with_columns(pl.col("lo", "hi").fill_nan(None))
-    facts, halls = untouched.mean(axis=0)
+    facts, halls = (texts.untouched[side].mean() for side in (~texts.false, texts.false))
     effects = AblationEffects(
-        rows=table,
-        pairs=len(untouched),
-        groups=int(groups.max()) + 1,
+        rows=pl.DataFrame(columns, schema=CHANGE_SCHEMA).with_columns(pl.col("lo", "hi").fill_nan(None)),
+        paired=texts.paired,
+        texts=(int((~texts.false).sum()), int(texts.false.sum())),
+        groups=int(texts.groups.max()) + 1,
         untouched=(float(facts), float(halls)),
-        preferred=(_preferred(untouched), _preferred(changed[0])),
+        preferred=(texts.preferred(texts.untouched), texts.preferred(changed[0])),
         removed=(float(removed[0]), float(np.mean(removed[1:]))),
         conclusion="",
     )
     return replace(effects, conclusion=_conclusion(effects))
 
 
-def _preferred(logprobs: np.ndarray) -> float:
-    """Share of pairs whose fact is the more probable."""
-    return float((logprobs[:, 0] > logprobs[:, 1]).mean())
+def _by_side(values: np.ndarray, texts: Scored, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(what, side) means of (text, what) values on each of `_SIDES`, and (2, what, side) 95 % percentile intervals.
 
-
-def _intervals(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(2, column) 95 % percentile intervals of the means, whole groups resampled; NaN with fewer than two groups."""
-    number = int(groups.max()) + 1
-    if number < 2:
-        return np.full((2, values.shape[1]), np.nan)
-    counts = drawn_counts(number, _RESAMPLES, rng)  # (resample, group)
-    sizes = np.bincount(groups, minlength=number)
-    return ends(counts @ by_group(values, groups, number) / (counts @ sizes)[:, None])
+    Whole groups are resampled; with fewer than two the intervals are NaN.
+    """
+    number = int(texts.groups.max()) + 1
+    drawn = drawn_counts(number, _RESAMPLES, rng) if number > 1 else np.ones((1, 1))  # (resample, group)
+    found: list[np.ndarray] = []
+    for side in (~texts.false, texts.false):
+        sums = by_group(values[side], texts.groups[side], number)
+        sizes = np.bincount(texts.groups[side], minlength=number)
+        counts = np.concatenate([np.ones((1, number)), drawn])
+        with np.errstate(invalid="ignore"):  # a resample without a text of the side has no mean
+            found.append(counts @ sums / (counts @ sizes)[:, None])
+    every = np.stack([*found, found[1] - found[0]], axis=2)  # (whole, then resamples; what; side)
+    shape = (2, *every.shape[1:])
+    ends = percentiles(every[1:].reshape(len(drawn), -1)).reshape(shape) if number > 1 else np.full(shape, np.nan)
+    return every[0], ends
 
 
 def _conclusion(effects: AblationEffects) -> str:
@@ -110,9 +138,9 @@ def _conclusion(effects: AblationEffects) -> str:
     contrast = effects.of("top - random", "difference")
     mean, lo, hi = contrast["mean"], contrast["lo"], contrast["hi"]
     if lo is None:
-        return "Too few groups of pairs for an interval: nothing is concluded."
+        return f"Too few groups of {'pairs' if effects.paired else 'texts'} for an interval: nothing is concluded."
     beyond = f"{mean:+.3f} nats (95 % {lo:+.3f} to {hi:+.3f}) beyond random active features"
-    what = "log p(hallucination) - log p(fact)"
+    what = "log p(hallucination) - log p(fact)" if effects.paired else "log p(false) - log p(true)"
     if lo > 0:
         return f"Causal for the preference: removing them raises {what} by {beyond}."
     if hi < 0:

@@ -317,7 +317,7 @@ def chosen_texts(tokenized: Sequence[Tokenized[Item]]) -> list[tuple[Item, View]
     short = [pair for pair in tokenized if max(len(view.ids) for view in pair.sequences) <= MOST_TOKENS]
     pairs = short or sorted(tokenized, key=lambda pair: max(len(view.ids) for view in pair.sequences))[:2]
     chosen = [pairs[place].item for place in spread(len(pairs), TEXTS)]
-    turns = range(len(chosen[0].arrangement.completions) if chosen else 0)
+    turns = range(chosen[0].arrangement.per if chosen else 0)
     texts: list[tuple[Item, View]] = [
         (item, item.arrangement.completions[(number + turn) % len(turns)])
         for turn in turns

@@ -28,6 +28,11 @@ class Arrangement:
     sources: tuple[str, ...]
     """Names of the fields of an item that hold its texts as they were given."""
 
+    @property
+    def per(self) -> int:
+        """Completions of an item; they are its last views, and its last sources."""
+        return len(self.completions)
+
     def of_part(self, name: str, part: str) -> str:
         """The column of one of the `parts` of a metric: ``entropy_diff``."""
         return f"{name}_{part}" if part else name

@@ -49,9 +49,7 @@ def render_features(
     """
     study, about = sided_study(study), study.about
     words = words_of_study(about)
-    number = (
-        f"{about['pairs']:,} pairs" if words.paired else f"{about['true']:,} true and {about['false']:,} false texts"
-    )
+    number = words.number(*(about["pairs"],) * 2 if words.paired else (about["true"], about["false"]))
     yield Text(f"{number} in {about['groups']:,} groups; {_family(about)}.")
     for layer in study.layers.iter_rows(named=True):
         rows = study.rows.filter(layer=layer["layer"])
@@ -149,14 +147,16 @@ def chance(value: float | None) -> str:
 def render_ablation(found: Ablation) -> Iterator[RenderableType]:
     """One layer's ablation, to be printed by a rich console."""
     effects = found.effects
+    words = PAIRED if effects.paired else LABELLED
+    true, false = effects.texts
     named = listed(map(str, found.features), _ABLATED_SHOWN)
     yield Text(
         f"\nLayer {found.layer} without its {len(found.features)} strongest features ({named or 'none'})",
         style="bold",
     )
     yield Text(
-        f"{effects.pairs:,} pairs in {effects.groups:,} groups; log-probability untouched: fact "
-        f"{effects.untouched[0]:.2f}, hallucination {effects.untouched[1]:.2f}. Change in nats, 95 % over groups:"
+        f"{words.number(true, false)} in {effects.groups:,} groups; log-probability untouched: {words.fact} "
+        f"{effects.untouched[0]:.2f}, {words.hall} {effects.untouched[1]:.2f}. Change in nats, 95 % over groups:"
     )
     shares = {"top": f"{effects.removed[0]:.0%}", "random": f"{effects.removed[1]:.0%}", "top - random": ""}
     labels = {"random": f"random ({len(found.random)} sets)"}
@@ -164,12 +164,15 @@ def render_ablation(found: Ablation) -> Iterator[RenderableType]:
         (labels.get(removed, removed), *(_change(effects.of(removed, side)) for side in _SIDES), share)
         for removed, share in shares.items()
     )
-    yield table(["removed", "fact", "hallucination", "hallucination - fact", "of the residual"], rows, gap=2)
+    yield table(["removed", words.fact, words.hall, words.difference, "of the residual"], rows, gap=2)
     before, after = effects.preferred
-    yield Text(f"The fact is the more probable in {before:.0%} of pairs, without the features in {after:.0%}.")
+    what = "The fact is the more probable in {} of pairs"
+    if not words.paired:
+        what = "Of a true and a false text, the true one is the more probable in {} of cases"
+    yield Text(f"{what.format(f'{before:.0%}')}, without the features in {after:.0%}.")
     yield Text(effects.conclusion, style="bold")
     if found.skipped:
-        yield Text(f"{found.skipped} pairs were left out: their completions have no log-probability.", style="dim")
+        yield Text(f"{words.count(found.skipped)} left out: no log-probability.", style="dim")
 
 
 def _change(row: dict[str, Any]) -> str:

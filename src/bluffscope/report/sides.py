@@ -67,6 +67,10 @@ class Words:
         """`1 pair`, `1,200 texts`."""
         return count(number, self.item)
 
+    def number(self, true: int, false: int) -> str:
+        """`200 pairs`, `30 true and 20 false texts`, of so many texts of either side."""
+        return f"{true:,} pairs" if self.paired else f"{true:,} true and {false:,} false texts"
+
     def used(self, fact: pl.Expr, hall: pl.Expr) -> pl.Expr:
         """Whether an item has the values that it can have: both of a pair, one of a text; null and NaN are none."""
         finite = [side.is_finite().fill_null(value=False) for side in (fact, hall)]

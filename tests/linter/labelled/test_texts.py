@@ -232,6 +232,7 @@ def test_a_rare_label_is_one_of_fewer_than_a_fifth(false, found):
     assert bool(bluffscope.lint(rows).of("label-imbalance")) == found
 
 
+@pytest.mark.thorough
 def test_domains_of_different_labels_tell_them_and_alike_ones_do_not():
     def rows(shares) -> list[dict]:
         made = []
@@ -302,6 +303,7 @@ def test_lengths_that_differ_the_same_way_are_found_and_those_that_cancel_are_no
     assert "shorter" in only(bluffscope.lint(with_lengths([d - 2 for d in spread])), "length-imbalance")
 
 
+@pytest.mark.thorough
 def test_lengths_that_are_one_number_a_label_are_found():
     rows = with_lengths([0] * 30)
     for row in rows:
@@ -400,6 +402,7 @@ def test_too_few_groups_of_a_label_are_not_judged():
 # Large data, and a model's tokens
 
 
+@pytest.mark.thorough
 def test_a_sample_is_of_whole_groups_and_depends_on_the_seed_alone(tmp_path):
     source = open_source(DataOptions(data=str(written(tmp_path / "d.jsonl", clean_texts(150)))))
     first, again, other = (lint_source(source, most_judged=50, seed=seed) for seed in (0, 0, 1))
@@ -418,6 +421,7 @@ def tokens(tmp_path_factory):
     return run
 
 
+@pytest.mark.thorough
 def test_token_lengths_are_tested_besides_characters(tokens):
     rows = clean_texts(40, prompts=False)
     for place, row in enumerate(rows):
@@ -429,6 +433,7 @@ def test_token_lengths_are_tested_besides_characters(tokens):
     assert report.scopes[0].tokens.auroc == 1.0
 
 
+@pytest.mark.thorough
 def test_a_text_that_the_model_cannot_hold_is_an_error_and_counts_in_no_length(tokens):
     rows = clean_texts(30)
     rows[2]["prompt"] = "word " * 5000
