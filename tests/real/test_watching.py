@@ -1,16 +1,17 @@
-"""SmolLM2-135M writes 50 texts in each of four ways, watched: what a full forward of transformers makes of their ids."""
+"""SmolLM2-135M writes 50 texts in each of four ways, watched: as a full forward of transformers scores their ids."""
 
 from __future__ import annotations
 
+import json
+from importlib import resources
+
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
 from bluffscope.config import WatchOptions
 from bluffscope.detectors.files import read_detector
 from bluffscope.detectors.stream import open_watcher
-from bluffscope.pairs.data import BLUFF200
 from made_detectors import make_detector
 from published import published_model
 
@@ -26,7 +27,8 @@ def published():
 
 @pytest.fixture(scope="module")
 def prompts():
-    return [f"{prompt}" for prompt in BLUFF200["prompt"].unique(maintain_order=True).head(TEXTS)]
+    lines = resources.files("bluffscope.pairs").joinpath("data", "bluff200.jsonl").read_text("utf-8").splitlines()
+    return list(dict.fromkeys(json.loads(line)["prompt"] for line in lines))[:TEXTS]
 
 
 def full(watcher, ids):

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from bluffscope.detectors.stream import Written
 
 _COLOURS: Final = (
-    (0.9, Style.parse("bold underline black on #f7786b")),
-    (0.7, Style.parse("black on #ffad70")),
-    (0.5, Style.parse("black on #ffd98a")),
-    (0.3, Style.parse("black on #fff3c4")),
+    (0.9, Style.parse("bold underline #000000 on #f7786b")),
+    (0.7, Style.parse("#000000 on #ffad70")),
+    (0.5, Style.parse("#000000 on #ffd98a")),
+    (0.3, Style.parse("#000000 on #fff3c4")),
     (0.0, Style()),
 )
 """From which probability a token has which style: readable on dark and on light, and not by hue alone."""
@@ -92,6 +92,8 @@ class Watch(Command):
             stopped = self._show(watcher.write(self.prompt, self.writing), found)
         if self.format == "text":
             _print_summary(detector, found, output_console())
+            if self.writing.chat and not detector.chat:
+                output_console().say("The detector was trained on plain texts, not on conversations.", style="dim")
         if self.html is not None:
             self._write_page(detector, found, self.html)
         return exit_codes.STOPPED if stopped else exit_codes.DONE
@@ -177,6 +179,7 @@ class _Texts:
             self._write("\n")
         self._at += 1
         if self._at == len(self._prompts):
+            self._write("\n")
             return
         self._write(("\n" if self._at else "") + self._prompts[self._at], Style(dim=True))
         for token in self._waiting[self._at]:
@@ -184,8 +187,9 @@ class _Texts:
 
     def _print(self, token: Written) -> None:
         if self._coloured:
-            style = next(style for least, style in _COLOURS if token.probability >= least)
-            self._write(token.text, style)
+            word = token.text.lstrip()
+            self._write(token.text[: len(token.text) - len(word)])
+            self._write(word, next(style for least, style in _COLOURS if token.probability >= least))
             return
         if token.text[:1].isspace():
             self._end_word()
