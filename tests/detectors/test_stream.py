@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import bluffscope
 from bluffscope.config import WatchOptions
 from bluffscope.detectors.files import read_detector
-from bluffscope.detectors.probe import prefix_scores
+from bluffscope.detectors.growing import prefix_scores
 from bluffscope.detectors.stream import open_watcher
 from bluffscope.errors import InputError
 from made_detectors import CLOSE, PROMPTS, ByHand, make_detector

@@ -71,13 +71,12 @@ class Watch(Command):
         if self.html is not None and self.html.suffix.lower() not in (".html", ".htm"):
             raise InputError(f"--html {self.html}: expected a name that ends in .html")
         from bluffscope.detectors.files import read_detector
+        from bluffscope.detectors.growing import refuse_unstreamable
 
         detector = read_detector(self.detector)
-        # torch: seconds that a mistyped flag should not take
-        from bluffscope.detectors.probe import refuse_unstreamable
-        from bluffscope.detectors.stream import open_watcher
-
         refuse_unstreamable(detector)
+        from bluffscope.detectors.stream import open_watcher  # torch: seconds that a mistyped flag should not take
+
         with messages_on(message_console()):
             watcher = open_watcher(
                 detector,
@@ -114,7 +113,7 @@ class Watch(Command):
         return False
 
     def _write_page(self, detector: Detector, found: list[list[Written]], path: Path) -> None:
-        from bluffscope.detectors.probe import SAYS
+        from bluffscope.detectors.growing import SAYS
         from bluffscope.report.watch_page import Text as Shown
         from bluffscope.report.watch_page import Token, render_watch_page
         from bluffscope.table.atomic import write_bytes
@@ -222,7 +221,7 @@ def _raw(console: Console, text: str, style: Style | None) -> None:
 
 
 def _print_summary(detector: Detector, found: list[list[Written]], console: LastingConsole) -> None:
-    from bluffscope.detectors.probe import SAYS
+    from bluffscope.detectors.growing import SAYS
 
     for place, tokens in enumerate(found, start=1):
         if not tokens:

@@ -13,7 +13,8 @@ import torch
 
 from bluffscope.config import WatchOptions
 from bluffscope.detectors.files import Detector
-from bluffscope.detectors.probe import Probe, Reads, prefix_scores, reads_prompt, refuse_unstreamable
+from bluffscope.detectors.growing import prefix_scores, reads_prompt, refuse_unstreamable
+from bluffscope.detectors.probe import Probe, Reads
 from bluffscope.detectors.score import refuse_parts, stored_config
 from bluffscope.errors import InputError, PairError
 from bluffscope.host.exclusive import exclusive

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
+from bluffscope.detectors.growing import SAYS
 from bluffscope.detectors.train import Trained
 from bluffscope.report.detectors import sees, trained_rows, verdict
 from bluffscope.report.labels import clean
@@ -36,13 +37,13 @@ def card(name: str, trained: Trained, run: Run, where: Sequence[str]) -> str:
         run: that it was trained on.
         where: the conditions that chose its pairs.
     """
-    return "\n".join(_lines(_safe(name), trained, run, where))
+    return "\n".join(_lines(name, trained, run, where))
 
 
 def _lines(name: str, trained: Trained, run: Run, where: Sequence[str]) -> Iterator[str]:
     about, items, model = trained.about, trained.arrangement.table, run.manifest.get("model") or {}
     chosen = f" with {' and '.join(map(_safe, where))}" if where else ""
-    yield from (f"# Detector {name}", "")
+    yield from (f"# Detector {_safe(name)}", "")
     yield "Estimates the probability that a text is hallucinated, from inside a language model. It is linear: one"
     yield from ("weight a value, saved in `weights.safetensors`; no pickle and no code is in this folder.", "")
     yield from ("| | |", "|---|---|")
@@ -56,7 +57,8 @@ def _lines(name: str, trained: Trained, run: Run, where: Sequence[str]) -> Itera
     yield f"Cross-validated in {about['folds']} folds that split no group, beside baselines without a look inside:"
     yield from ("", "| detector | AUROC | 95 % | gain over the best baseline | 95 % |", "|---|---|---|---|---|")
     for row in trained_rows(trained):
-        yield f"| {' | '.join(str(cell) or '-' for cell in row.cells)} |"
+        cells = [str(cell) for cell in row.cells]
+        yield f"| {' | '.join([*cells, *['-'] * (5 - len(cells))])} |"
     yield from ("", f"{verdict(trained)[0].upper()}{verdict(trained)[1:]}.", "")
     if (left := trained.left_out) is None:
         yield "The run had no other pairs or texts to test it on."
@@ -68,12 +70,10 @@ def _lines(name: str, trained: Trained, run: Run, where: Sequence[str]) -> Itera
     yield f"Calibration error of held-out probabilities: {trained.ece:.3f}."
     yield from (f"{_safe(note, 400)}" for note in about["notes"])
     yield from ("", "## When it misleads", "", _MISLEADS)
-    yield from (
-        "## Use",
-        "",
-        f"    bluffscope detect score {name} --text TEXT",
-        f"    bluffscope detect watch {name} --prompt TEXT",
-    )
+    name = clean(name, 80)
+    grows = trained.keys.on != "metrics" and _option(run, "measure", "position") in SAYS
+    yield from ("## Use", "", f"    bluffscope detect score {name} --prompt PROMPT --completion COMPLETION")
+    yield from (f"    bluffscope detect watch {name} --prompt PROMPT", "") if grows else ("",)
 
 
 def _option(run: Run, part: str, name: str) -> str:
