@@ -33,7 +33,6 @@ class Reads:
         if self.last:
             self._held[layer] = activations[:, -self.last :].detach().clone()
 
-    @torch.no_grad()
     def scores(self) -> Float[torch.Tensor, "row token"]:
         """The log odds of each token read, on the model's device; the next forward begins with nothing held."""
         held, self._held = self._held, {}
@@ -100,6 +99,7 @@ class Probe:
                 stack.callback(point.attach(blocks, lambda found, at=layer: reads.receive(at, found)).remove)
             yield reads
 
+    @torch.inference_mode()  # SAEs keep buffers, which must not be of one mode in one call and of another in the next
     def score(self, held: Mapping[int, Float[torch.Tensor, "row token _"]]) -> Float[torch.Tensor, "row token"]:
         """The log odds of residuals, by layer."""
         some = next(iter(held.values()))
