@@ -52,6 +52,17 @@ def slow_hints(config: RunConfig, seconds: float, marks: Sequence[str], computed
     return found
 
 
+def unasked_hints(metrics: pl.DataFrame) -> list[str]:
+    """A line where the model could not be asked about every completion."""
+    columns = [name for name in ("p_true", "p_true_fact", "p_true_hall") if name in metrics.columns]
+    if not columns or not (lacking := metrics.filter(pl.any_horizontal(pl.col(columns).is_null())).height):
+        return []
+    return [
+        f"p_true is unknown in {lacking:,} of {metrics.height:,} rows: with the question the text is longer than the "
+        "model's context, or the chat template refuses it"
+    ]
+
+
 def noise_hints(config: RunConfig, metrics: pl.DataFrame) -> list[str]:
     """A line where noise in activation units is so small beside the residuals that every text is stable."""
     columns = [name for name in ("stability_fact", "stability_hall", "stability") if name in metrics.columns]
