@@ -163,7 +163,7 @@ def test_in_a_conversation_the_question_is_the_user_s_next_turn(chat_model, tiny
     assert [value is None for value in table["p_true_fact"]] == [False, False, True, False, False]
     assert table["p_true_hall"].null_count() == 0
     hints = bluffscope.read_run(tmp_path / "run").manifest["hints"]
-    assert [hint for hint in hints if hint.startswith("p_true is unknown in 1 of 5 rows")]
+    assert [hint for hint in hints if hint.startswith("P(True) is unknown in 1 of 5 rows")]
     tokenizer = AutoTokenizer.from_pretrained(chat_model)
     oracle = measuring.load_oracle(chat_model, tiny_saes)
     asked = [
