@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bluffscope.detectors.classifiers import BASELINES, CARRIED, DETECTORS, unmeasured
+from bluffscope.detectors.classifiers import BASELINES, CARRIED, DETECTORS, compared_with, unmeasured
 from bluffscope.detectors.evaluate import DETECTORS_SCHEMA, TRANSFER_SCHEMA, Detection, calibration_error, detect
 from bluffscope.detectors.inputs import MOST_PAIRS, Keys, Views, keyed_matrix, read_inputs, sampled
 from bluffscope.detectors.texts import Texts
@@ -162,6 +162,11 @@ def test_what_was_not_measured_is_named_with_the_way_to_measure_it():
     )
     assert unmeasured(["length", "logprob"]) == "P(True) was not measured: analyze with --p-true"
     assert unmeasured(["logprob", "p_true"]) == ""
+    assert compared_with(["length", "logprob", "p_true", "text", "sae"]) == (
+        "the best of length, log-probability, P(True) and completion text"
+    )
+    assert compared_with(["sae", "logprob", "p_true"]) == "the best of log-probability and P(True)"
+    assert compared_with(["sae"]).startswith("guessing (log-probability and P(True) were not measured")
 
 
 def test_what_was_learnt_in_one_domain_is_asked_of_the_other():

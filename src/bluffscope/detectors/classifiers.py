@@ -51,6 +51,18 @@ def unmeasured(known: Collection[str]) -> str:
     return f"{named} {'was' if len(lacking) == 1 else 'were'} not measured: analyze with {flags}"
 
 
+def compared_with(known: Collection[str]) -> str:
+    """The baselines that gains are measured against, in words, and those that were not measured.
+
+    Args:
+        known: the detectors that were fitted.
+    """
+    named = [words for name, words in BASELINES.items() if name in known]
+    lacking = unmeasured(known)
+    best = f"the best of {', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else (*named, "guessing")[0]
+    return f"{best}{lacking and f' ({lacking})'}"
+
+
 def probabilities(detector: str, train: Any, labels: np.ndarray, test: Any) -> np.ndarray:
     """(text,) probability of a hallucination for each test text; nothing is learnt from the test texts.
 

@@ -9,7 +9,7 @@ import polars as pl
 from rich.console import RenderableType, group
 from rich.text import Text
 
-from bluffscope.detectors.classifiers import BASELINES, unmeasured
+from bluffscope.detectors.classifiers import compared_with, unmeasured
 from bluffscope.detectors.evaluate import Detection
 from bluffscope.detectors.train import Trained, best_baseline
 from bluffscope.host.terminal import Row, interval, table
@@ -24,9 +24,7 @@ def render_detection(detection: Detection) -> Iterator[RenderableType]:
     rows = detection.rows
     yield Text("\nDetectors: can a single text be recognised as hallucinated?", style="bold")
     fitted = rows.filter(pl.col("auroc").is_not_null())
-    known = fitted["detector"].unique().to_list()
-    named = ", ".join(name for name in BASELINES if name in known)
-    yield Text(f"AUROC, cross-validated by group; gain over the best baseline ({named or 'guessing alone'})", "dim")
+    yield Text(f"AUROC, cross-validated by group; gain over {compared_with(fitted['detector'].to_list())}", "dim")
     for (scope,), part in fitted.group_by("scope", maintain_order=True):
         heads = [f"{clean(str(scope), 24)}, n = {part['n'][0]}", "AUROC", "95 %", "ECE", "gain", "95 %"]
         yield table(heads, map(_row, part.to_dicts()), least=24, gap=2)

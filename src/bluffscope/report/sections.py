@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import polars as pl
 
-from bluffscope.detectors.classifiers import BASELINES, unmeasured
+from bluffscope.detectors.classifiers import BASELINES, compared_with, unmeasured
 from bluffscope.features.neuronpedia import feature_pages
 from bluffscope.host.terminal import count, interval
 from bluffscope.report.contents import Contents
@@ -99,6 +99,12 @@ def _alone(contents: Contents) -> str | None:
         f"{best}, {row['auroc'] - row['gain']:.2f}. {gain}{'' if row['gain_lo'] > 0 else ', not shown to be above 0'}."
         f"{f' {lacking[0].upper()}{lacking[1:]}.' if lacking else ''}"
     )
+
+
+def baselines(contents: Contents) -> str:
+    """What gains of detectors are measured against."""
+    rows = contents.detectors
+    return "" if rows is None else compared_with(rows.filter(pl.col("auroc").is_not_null())["detector"].to_list())
 
 
 def _banner(contents: Contents) -> str | None:
