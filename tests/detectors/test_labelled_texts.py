@@ -22,7 +22,7 @@ from bluffscope.detectors.folds import label_folds
 from bluffscope.detectors.inputs import Views, keyed_matrix, read_inputs
 from bluffscope.detectors.texts import texts_of
 from bluffscope.pairs import open_source
-from bluffscope.stats import Resampling
+from bluffscope.stats import Resampling, analyse_labelled
 from bluffscope.stats.heldout import grouped_folds
 from bluffscope.table.reader import read_run
 
@@ -61,13 +61,18 @@ def test_both_sides_of_pairs_as_texts_have_the_pairs_detectors(runs):
     found = {name: detect_in(run.metrics, run.items, run, resampling=MODEST) for name, run in runs.items()}
     pairs = found["pairs"].rows
     texts = found["prompted"].rows
+    assert "prompt" in texts["detector"] and "prompt" not in pairs["detector"]
+    texts = texts.filter(pl.col("detector") != "prompt")
     assert texts["detector"].to_list() == pairs["detector"].to_list()
     assert texts["scope"].to_list() == pairs["scope"].to_list()
     assert texts["n"].to_list() == (2 * pairs["n"]).to_list()
     assert pairs["auroc"].is_not_null().sum() > 20
     for name in ("auroc", "lo", "hi", "ece", "gain", "gain_lo", "surface_gain"):
         assert texts[name].to_list() == pytest.approx(pairs[name].to_list(), abs=1e-4)
-    crossed = [found[name].transfer.sort("detector", "train", "test") for name in ("pairs", "prompted")]
+    crossed = [
+        found[name].transfer.filter(pl.col("detector") != "prompt").sort("detector", "train", "test")
+        for name in ("pairs", "prompted")
+    ]
     assert crossed[1]["auroc"].to_list() == pytest.approx(crossed[0]["auroc"].to_list(), abs=1e-4)
     # A statement is read whole: what is inside it is the same, its length and words are others.
     for name in ("residual", "sae"):
@@ -156,6 +161,48 @@ def test_a_labelled_tables_metrics_are_what_was_measured_of_its_texts():
     assert items["text_id"].to_list() == unbalanced()["text_id"].to_list()
     assert texts.labels.sum() == 60
     assert (texts.items, texts.of, texts.arrangement.completions) == (300, "texts", ("text",))
+
+
+def test_a_prompt_that_gives_the_label_away_is_a_baseline():
+    table = unbalanced(mixed=True).drop("mood")
+    words = pl.when("label").then(pl.lit("What")).otherwise(pl.lit("Why"))
+    told = table.select("text_id", completion=pl.lit("words"), prompt=words)
+    rows = detect_in(table.drop("domain"), told, None, resampling=MODEST).rows
+    of = {row["detector"]: row for row in rows.iter_rows(named=True)}
+    assert of["prompt"]["auroc"] == 1 and of["text"]["auroc"] == pytest.approx(0.5, abs=0.05)
+    assert of["metrics"]["auroc"] > 0.7 and of["metrics"]["gain_hi"] < 0 and of["metrics"]["surface_gain_hi"] < 0
+    for without in (told.drop("prompt"), told.with_columns(prompt=pl.lit(""))):
+        detection = detect_in(table.drop("domain"), without, None, resampling=MODEST)
+        assert "prompt" not in detection.rows["detector"] and "prompt" not in " ".join(detection.about["notes"])
+
+
+@pytest.mark.parametrize("carried", [True, False])
+def test_the_entropy_of_a_question_s_answers_is_a_baseline_and_no_metric(carried):
+    rng = np.random.default_rng(0)
+    table = unbalanced().drop("mood")  # texts of a group, which are answers to one question, are all true or all false
+    asked = pl.DataFrame(
+        {
+            "text_id": table["text_id"],
+            "completion": "words",
+            "answer_entropy": np.repeat(rng.normal(size=75), 4) + 4 * ~table["label"].to_numpy(),
+            "answer_logprob": [None if number % 3 else float(number) for number in range(300)],
+        }
+    )
+    if carried:
+        detection = detect_in(table, asked, None, resampling=MODEST)
+    else:  # a table that holds everything itself
+        table = table.join(asked, on="text_id")
+        detection = detect_in(table, None, None, resampling=MODEST)
+        assert texts_of(table, None)[0].metrics == ("l3_gini", "stability")
+    of = {row["detector"]: row for row in detection.rows.filter(scope="pooled").iter_rows(named=True)}
+    assert of["answer_entropy"]["auroc"] > 0.95 and of["metrics"]["gain"] < 0
+    assert of["answer_logprob"]["auroc"] is not None
+    assert (
+        "answer_logprob is unknown of 200 of 300 texts: they count as the median of the others."
+        in (detection.about["notes"])
+    )
+    names = analyse_labelled(table, asked if carried else None).rows["metric"].to_list()
+    assert "answer_entropy" not in names and "answer_logprob" not in names
 
 
 def test_numbers_are_those_of_scikit_learn_at_the_tables_own_prevalence():

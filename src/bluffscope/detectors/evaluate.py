@@ -169,20 +169,24 @@ def calibration_error(chance: np.ndarray, labels: np.ndarray) -> float:
 
 def _in_scope(part: _Part, inputs: Inputs, resampling: Resampling) -> Iterator[dict[str, Any]]:
     """One row for each detector."""
-    reasons = {name: part.too_few or inputs.missing.get(source) for name, source in DETECTORS.items()}
+    reasons = {
+        name: part.too_few or inputs.missing.get(source)
+        for name, source in DETECTORS.items()
+        if source in inputs.matrices or source in inputs.missing
+    }
     scores: dict[str, np.ndarray] = {}
-    if known := [name for name in DETECTORS if reasons[name] is None]:
+    if known := [name for name, reason in reasons.items() if reason is None]:
         folds = label_folds(part.groups, part.labels, FOLDS, resampling.generator(part.scope, _FOLD_STREAM))
         scores = {name: _heldout(name, inputs.matrices[DETECTORS[name]], part, folds) for name in known}
     areas = _areas(scores, part, resampling)
-    for name in DETECTORS:
+    for name, reason in reasons.items():
         row: dict[str, Any] = dict.fromkeys(DETECTORS_SCHEMA)
-        row |= {"detector": name, "scope": part.scope.name, "n": part.n, "reason": reasons[name]}
+        row |= {"detector": name, "scope": part.scope.name, "n": part.n, "reason": reason}
         if name in scores:
             area, drawn = areas[name]
             row |= {"auroc": area, "ece": calibration_error(scores[name], part.labels)} | interval(drawn)
             if name not in BASELINES:
-                row |= _gain("gain", name, BASELINES, areas) | _gain("surface_gain", name, SURFACE, areas)
+                row |= _gain("gain", name, [*BASELINES], areas) | _gain("surface_gain", name, SURFACE, areas)
         yield row
 
 
@@ -259,12 +263,16 @@ def _about(texts: Texts, inputs: Inputs, resampling: Resampling) -> dict[str, An
     for reason in dict.fromkeys(inputs.missing.values()):
         names = [name for name, source in DETECTORS.items() if inputs.missing.get(source) == reason]
         notes.append(f"Without {' and '.join(names)}: {reason}.")
+    for name, values in texts.numbers.items():
+        if lacking := int(np.isnan(values[inputs.rows]).sum()):
+            share = f"{lacking:,} of {len(inputs.rows):,} texts"
+            notes.append(f"{name} is unknown of {share}: they count as the median of the others.")
     labels = texts.labels[inputs.rows]
     return {
         texts.of: seen,
         **({} if texts.per > 1 else {"true": int((labels == 0).sum()), "false": int(labels.sum())}),
         "folds": FOLDS,
         "seed": resampling.seed,
-        "baselines": list(BASELINES),
+        "baselines": [name for name in BASELINES if DETECTORS[name] in inputs.matrices],
         "notes": notes,
     }

@@ -138,6 +138,7 @@ def open_scorer(
     config = replace(
         stored,
         model=options,
+        measure=replace(stored.measure, p_true=False),  # a baseline, of which no detector knows
         engine=EngineOptions(shard_pairs=TEXTS_AT_ONCE),
         output=OutputOptions(keep_residuals=on == "residual"),
     )

@@ -243,10 +243,18 @@ class Sequence:
     ids: tuple[int, ...]
     """Token ids as the model sees them, a BOS first where one is fed."""
     reads: tuple[int, ...]
-    """Indices into `ids` at which the text is measured; never a BOS, never empty."""
+    """Indices into `ids` at which the text is measured; never a BOS, never empty but for `answers`."""
     scored: tuple[int, ...] = ()
     """Indices into `ids` of the completion's tokens, where their log-probability is asked for; never the first of
     `ids`, which nothing predicts."""
+    answers: bool = False
+    """Whether it is a question to the model with an answer: `scored` are the answer's tokens, nothing is read, and
+    `view` is 2 k for the answer True about the item's k-th completion, 2 k + 1 for False."""
+
+    @property
+    def computed(self) -> tuple[int, ...]:
+        """The ids that go through the model: nothing looks at an answer's last token but as a prediction."""
+        return self.ids[:-1] if self.answers else self.ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,3 +268,6 @@ class Tokenized(Generic[ItemT]):
     common with the prompt."""
     read_tokens: tuple[str, ...]
     """Text of the (last) token at which each is read."""
+    questions: tuple[Sequence, ...] = ()
+    """What the model is asked about its completions, with each answer; empty where nothing is asked, or the question
+    is too long for the model."""
