@@ -47,6 +47,8 @@ _BELIEF: Final = re.compile(
     re.IGNORECASE,
 )
 _CONCEDED: Final = re.compile(r"^\W*(?:although|though|even though|while|whereas|despite)\b[^,]*$", re.IGNORECASE)
+_FORMERLY: Final = re.compile(r"^\s+(?:was|were|had been|served as)\b[^.;,]*\buntil\b", re.IGNORECASE)
+_SAID: Final = re.compile(r"\((?:sometimes|some|many|people|often|others)\b[^)]*$", re.IGNORECASE)
 _MAIN: Final = re.compile(r"^[^,]*,\s*(?!(?:it|he|she|they|this|that)\b)\w", re.IGNORECASE)
 _CONTRAST: Final = re.compile(r"\b(?:but|however|actually|in fact|in reality|though)\b", re.IGNORECASE)
 _BESIDE: Final = re.compile(
@@ -130,6 +132,8 @@ def hedged(text: str) -> bool:
 
 
 def _negated(before: str, after: str) -> bool:
+    if _FORMERLY.search(after) or _SAID.search(before):
+        return True
     if _AFTER.search(after) or (_CONCEDED.search(before) and _MAIN.search(after)):
         return True
     if (belief := _BELIEF.search(before)) and _CONTRAST.search(after) and not _CONTRAST.search(before[belief.end() :]):
@@ -151,7 +155,7 @@ def _negated(before: str, after: str) -> bool:
 def _listed(sentence: str, before: str, after: str, known: Callable[[str], bool]) -> bool:
     items = [item.strip(" .") for item in re.split(r",\s|\band\b|\n", f"{before}\0{after}")]
     if (
-        re.match(r"\s*,?\s*(?:and )?not\b", after)
+        re.match(r"\s*,?\s*(?:(?:and )?not|along with|together with|as well as)\b", after)
         or len(items) > 1
         and all(known(item.replace("\0", "")) for item in items)
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Final, Literal
 
 from bluffscope.runs.ask import numbers
@@ -45,13 +46,13 @@ _OPENING: Final = re.compile(
 )
 _ASIDE: Final = re.compile(
     r"[,;(\u2013\u2014]|\s-\s|\b(?:which|who|whose|where|while|whereas|although|though|because|since|but|and|than|"
-    r"followed by|ahead of|before|after|then|so)\b",
+    r"followed by|ahead of|before|after|then|so|with)\b",
     re.IGNORECASE,
 )
 """What may end the claim of a sentence."""
 _SUBORDINATE: Final = re.compile(
     r"(?:which|who|whose|where|while|whereas|although|though|because|since|than|followed by|ahead of|before|after|"
-    r"then)$",
+    r"then|with)$",
     re.IGNORECASE,
 )
 _DEPENDENT: Final = re.compile(
@@ -70,6 +71,16 @@ _REOPENS: Final = re.compile(
     re.IGNORECASE,
 )
 """What leads to an answer after the claim of a sentence."""
+_TAIL: Final = re.compile(
+    r"^([^,]*\w[^,]*),\s*(?:even )?(?:though|although|whereas|while)\b([^,;]*)$", re.IGNORECASE | re.DOTALL
+)
+_ASKS_OTHER: Final = re.compile(
+    r"\b(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|or)\b", re.IGNORECASE
+)
+_LINK: Final = re.compile(
+    r"[:;=\u2013\u2014]|\b(?:is|are|was|were|be|been|by|called|named|who|which|that|it's|that's|but|so)\b",
+    re.IGNORECASE,
+)
 _APPOSED: Final = re.compile(r"^,\s*(?:(?:in|at|on|by)\s+)?(?:the )?(?:\w+ of )?$", re.IGNORECASE)
 _RESULT: Final = re.compile(r"^\W*(?:so|thus|therefore|hence|in total|altogether)\b", re.IGNORECASE)
 _SENTENCE: Final = re.compile(r"(?:(?<=[.!?\u3002;])|(?<=[.!?][\"'\u201d)]))\s+|\n+|(?<=\u3002)")
@@ -198,11 +209,26 @@ def _numbers(text: str) -> set[str]:
     return {str(one) for one in numbers.quantities(text)}
 
 
+def _after_subject(before: str, question: str) -> bool:
+    """Whether a question about a subject ("Which organ pumps blood?") has another one ("The lungs pump blood to")."""
+    if _ASKS_OTHER.search(question) or _DEPENDENT.match(before) or _LINK.search(before):
+        return False
+    given, asked = words(before), stems(words(question))
+    first = next((place for place, word in enumerate(given) if stems([word]) & asked), 0)
+    said = asked & stems(given)
+    return bool(content(given[:first])) and len(said) >= max(2, 0.6 * len(asked))
+
+
 def beside_claim(sentence: str, start: int, question: str, kind: Kind) -> bool:
     """Whether what stands at `start` comes after the claim of a sentence ("It is Lyon, which is larger than Paris")."""
     if kind == "number":
         return False
-    for found in _ASIDE.finditer(sentence[:start]):
+    conceded = _TAIL.match(sentence[:start])
+    if conceded and not _NOT.search(conceded[1]) and not _REOPENS.search(conceded[2]):
+        return True
+    if _after_subject(sentence[:start], question):
+        return True
+    for found in islice(_ASIDE.finditer(sentence[:start]), 8):
         claim = sentence[: found.start()].strip()
         fragment = not any(word.raw.lower() in _VERBS for word in words(claim))
         fragment = fragment and not stems(words(claim)) & stems(words(question))

@@ -33,6 +33,10 @@ _IT_DOES: Final = re.compile(
     r"^\W*(?:it|they|he|she|you|we|one)\s(?:does|do|did|is|are|was|were|has|have|can|could|will|would)\b",
     re.IGNORECASE,
 )
+_ASKS: Final = re.compile(
+    r"^\W*(?:can|could|would|what|which|who|why|how|where|do|does|any\w*|is|are|shall|maybe try)\b", re.I
+)
+"""A question of the answer's own, which is no guess ("Anything else?")."""
 _IT_IS: Final = re.compile(r"^\W*(?:it|this|that|they|these|he|she)(?:'s| is| are| was| were)\b", re.IGNORECASE)
 """What a sentence begins with that may complete the answer of the one before ("It is in the leg. It is the femur")."""
 
@@ -95,6 +99,8 @@ def _answer_after(text: str, case: _Case) -> str | None:
     """A sentence that declines nothing and answers with words of the question, in a text that declines."""
     parts = [part for part in sentences(text) if not refuses(part)]
     at = committed(parts, case.question, case.kind, alone=False)
+    if at is None and parts and parts[-1].endswith("?") and len(words(parts[-1])) <= 4 and not _ASKS.match(parts[-1]):
+        return parts[-1]
     return None if at is None else "\n".join(parts[at:])
 
 
@@ -163,7 +169,8 @@ def _yes_or_no(sentence: str, case: _Case) -> str | None:
 
 def _places(part: str, gold: str, case: _Case) -> Iterator[Place]:
     """Where a sentence has a gold answer."""
-    yield from (Place(one.start, one.end, 0, 0) for one in figures(part, gold, case.question))
+    figure = _with_unit(gold, case.golds)
+    yield from (Place(one.start, one.end, 0, 0) for one in figures(part, figure, case.question))
     if case.mode == "numeric" or numbers.whole(gold) is not None or dates.whole(gold, case.question) is not None:
         return
     person = case.person and not _offered(case)
@@ -174,6 +181,15 @@ def _places(part: str, gold: str, case: _Case) -> Iterator[Place]:
             yield Place(0, len(part), 0, len(lean(words(part))))
     if person:
         yield from person_places(part, gold, case.question)
+
+
+def _with_unit(gold: str, golds: Sequence[str]) -> str:
+    """A gold answer, or another with the same number that names its unit ("$2" for "2")."""
+    number = numbers.whole(gold)
+    if number is None or number.unit is not None:
+        return gold
+    others = [(other, numbers.whole(other)) for other in golds]
+    return next((text for text, one in others if one and one.unit and one.value == number.value), gold)
 
 
 def _says_all(part: str, gold: str) -> bool:

@@ -24,7 +24,7 @@ _REFUSAL: Final = re.compile(
     |\b(?:it\sis|it's|is|are)\s(?:impossible|not\spossible|not\sknown|unknown|unclear)\b
     |\b(?:unable|impossible)\sto\s(?:say|tell|determine|answer|know|verify|identify)
     |\b(?:cannot|can't|can\snot|could\snot|couldn't)\s(?:be\s)?(?:determine|say|tell|know|answer|identif|verif)\w*
-    |\b(?:not\senough|need\smore)\s(?:information|context|data)|\binsufficient\s(?:information|context|data)
+    |\bnot\ssomething\si\b|\bi\sdon't\sunderstand\b|(?:n't\senough|\bnot\senough|\bneed\smore)\s(?:information|context|data)|\binsufficient\s(?:information|context|data)
     |\bno\s(?:idea|clue|answer|information\sis\savailable)\b
     |^\W*(?:unknown|n/?a|none\sgiven|unsure|not\ssure|dunno|idk|no\scomment|not\savailable|i\srefuse|pass|nobody\sknows|
        no\sone\sknows|don't\sknow|do\snot\sknow|not\sknown|unclear|undetermined)\W*$

@@ -115,7 +115,12 @@ def folded(text: str) -> str:
 
 def words(text: str) -> list[Word]:
     """The words of a text, in order; "&" counts as one."""
-    return [_word(match[0], match.start()) for match in re.finditer(rf"{_WORD.pattern}|&", text)]
+    return list(_read(text))
+
+
+@lru_cache(maxsize=1024)
+def _read(text: str) -> tuple[Word, ...]:
+    return tuple(_word(match[0], match.start()) for match in re.finditer(rf"{_WORD.pattern}|&", text))
 
 
 def _word(raw: str, start: int) -> Word:
