@@ -1,9 +1,10 @@
 """How well the judge of `bluffscope ask` does on cases with verdicts given by hand: precision and recall of "right".
 
-    python tools/judge_cases.py [--part first|held-out|another-hand|second|all] [--misses]
+    python tools/judge_cases.py [--part first|held-out|another-hand|second|third-hand|all] [--misses]
 
 The first cases are by the author of the rules; a third of them, by a hash of each, is held out: the first rules were
-written with a view to the others. The cases by another hand, and the author's second round of cases, came later.
+written with a view to the others. The cases by another hand, the author's second round, and those by a third hand came
+later.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from bluffscope.runs.ask.judge import judge
 
-PARTS = ("all", "first", "held-out", "another-hand", "second")
+PARTS = ("all", "first", "held-out", "another-hand", "second", "third-hand")
 CASES = Path(__file__).parents[1] / "tests" / "ask" / "cases.jsonl"
 
 

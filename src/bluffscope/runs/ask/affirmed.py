@@ -77,6 +77,8 @@ _OF_KIND: Final = word_set(
     "republic kingdom state city commonwealth isle island principality county province town village duke duchess earl "
     "king queen emperor prince princess pope lord land country region empire sultanate emirate university port"
 )
+_WATERS: Final = word_set("gulf sea bay strait straits bight")
+_MINUS: Final = re.compile(r"(?:\bis|=)\s*[-\u2212]$")
 _OTHER: Final = r"(?P<other>[^\W_][\w.'-]*(?:\s+[A-Z0-9][\w.'-]*)*)"
 _MAYBE: Final = r"(?:maybe |perhaps |possibly |even |in |on |at |the |a |an |just )*"
 _OR_AFTER: Final = re.compile(rf"^\s*(?:\([^)]*\))?\s*(?:,?\s*\b(?:or|and/or)\s+|/\s*){_MAYBE}{_OTHER}", re.IGNORECASE)
@@ -120,19 +122,23 @@ def objection(
         return "named beside the answer"
     found = _OF_SOMETHING.search(before)
     if found is not None and found[1].lower() not in _OF_KIND and not asked(found[1]):
-        return "part of another name"
+        located = asked("country") and found[1].lower() not in _WATERS  # "in the Andes of Peru"
+        if not located:
+            return "part of another name"
     if _listed(sentence, before, after, known):
         return "one of several"
     return None
 
 
-def hedged(text: str) -> bool:
-    """Whether a text as a whole offers several answers."""
-    return _ALSO.search(text) is not None or _NUMBERED.search(text) is not None
+def hedged(text: str, claim: str | None) -> bool:
+    """Whether a text as a whole offers several answers; a list behind the claim only goes on from it."""
+    numbered = _NUMBERED.search(text)
+    listed = numbered is not None and (claim is None or text.find(claim) >= numbered.start())
+    return listed or _ALSO.search(text) is not None
 
 
 def _negated(before: str, after: str) -> bool:
-    if _FORMERLY.search(after) or _SAID.search(before):
+    if _FORMERLY.search(after) or _SAID.search(before) or _MINUS.search(before):
         return True
     if _AFTER.search(after) or (_CONCEDED.search(before) and _MAIN.search(after)):
         return True

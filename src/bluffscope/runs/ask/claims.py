@@ -171,10 +171,11 @@ def committed(parts: list[str], question: str, kind: Kind, *, alone: bool = True
     found = [
         number
         for number, part in enumerate(parts)
-        if not part.endswith(("?", ":"))
+        if not part.endswith("?")
         and not denies(part)
         and (not _FORMER.search(part) or _FORMER.search(question))
-        and _answers(part, question, kind, alone=alone)
+        and (kind == "number" or not part.endswith(":"))  # "There are 7 continents:"
+        and _answers(part, question, kind, alone=alone and not part.endswith(":"))
     ]
     if kind == "number" and found and "=" in parts[found[0]]:
         return next(n for n in reversed(found) if n == found[0] or "=" in parts[n] or _RESULT.match(parts[n]))

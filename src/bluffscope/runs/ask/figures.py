@@ -10,7 +10,9 @@ from bluffscope.runs.ask import dates, numbers
 from bluffscope.runs.ask.units import unit_asked
 from bluffscope.runs.ask.words import stems, words
 
-_TURN: Final = re.compile(r"\b(?:but|however|actually|now|so|total|therefore|to|not)\b|[=\u2248(;]")
+_TURN: Final = re.compile(
+    r"\b(?:but|however|actually|now|so|total|therefore|to|not|makes?|equals?|gives?)\b|[=\u2248(;]"
+)
 _REASON: Final = re.compile(r"\b(?:since|because|as|check|where)\b|\(", re.IGNORECASE)
 _RATIO: Final = re.compile(
     r"(?:\s+(?:chances?|times?|people))?\s+(?:in|out of|to)\s+(?:every\s+)?|\s?:\s?", re.IGNORECASE

@@ -132,7 +132,7 @@ def _right(text: str, case: _Case) -> str:
         return said
     at = committed(parts, case.question, case.kind)
     chosen = parts[:1] if case.mode == "match" else parts if at is None else parts[at:]
-    if hedged(text):
+    if hedged(text, None if at is None else parts[at]):
         return "several answers are offered"
     reason = "no gold answer in it"
     for number, part in enumerate(chosen):
