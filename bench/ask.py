@@ -16,8 +16,8 @@ import tyro
 from bluffscope.host.chat import Chat
 from bluffscope.host.machine import peak_rss
 from bluffscope.model import load_model
+from bluffscope.runs.ask.asking import Asked, Asking
 from bluffscope.runs.ask.draw import GREEDY, Drawing, Prompt, batched, draw
-from bluffscope.runs.ask.generate import Asked, Asking
 from bluffscope.runs.ask.questions import BLUFFQA, read_questions
 
 
@@ -47,7 +47,7 @@ def main(
     template = Chat.of(model, loaded.tokenizer, None) if chat else None
     drawing = Drawing(samples, 1.0, tokens, 0)
     asking = Asking(loaded, drawing, template, read[:shots])
-    prompts, stops = asking.prompts(read[shots:]), asking.stops()
+    prompts, stops = asking.prompts(read[shots:])[0], asking.stops()
     size = asking.questions_a_batch(prompts)
 
     def ours(how: Drawing) -> tuple[float, dict[str, list[tuple[int, ...]]]]:

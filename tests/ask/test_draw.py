@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 import torch
 from scipy import stats
 
+import tiny
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model import load_model
-from bluffscope.runs.ask.draw import Drawing, Prompt, batched, chosen, draw, uniforms
+from bluffscope.runs.ask.draw import Drawing, Prompt, alike, batched, chosen, draw, uniforms
 
 GREEDY = Drawing(temperature=0, most_tokens=12)
 
@@ -122,3 +124,27 @@ def test_numbers_follow_from_seed_question_and_sample_alone():
 def test_batches_follow_from_the_lengths():
     prompts = [Prompt(str(k), (1,) * length) for k, length in enumerate([5, 2, 9, 2, 7])]
     assert list(batched(prompts, 2)) == [[1, 3], [0, 4], [2]]
+
+
+@pytest.mark.parametrize("kind", tiny.BY_LENGTH)
+def test_prompts_of_different_position_factors_share_no_batch(kind, tmp_path):
+    folder = tiny.save_random(tmp_path / kind, copy.deepcopy(tiny.BY_LENGTH[kind]))
+    dtype = torch.float32 if "moe" in kind else torch.float64
+    own = load_model(str(folder), revision=None, blocks=None, device=torch.device("cpu"), dtype=dtype, head=True)
+    generator = np.random.default_rng(1)
+    lengths = (8, 12, 17, 20, 20, 23, 26, 31, 31, 40)
+    asked = [Prompt(str(k), (1, *generator.integers(5, 300, length - 1).tolist())) for k, length in enumerate(lengths)]
+    most = 6
+    drawing, stops = Drawing(temperature=0, most_tokens=most), [own.tokenizer.eos_token_id]
+    batches = list(batched(asked, 99, alike(own.config, most)))
+    assert len(batches) > 1 and sorted(sum(batches, [])) == list(range(len(asked)))
+    crossing = 0
+    for batch in batches:
+        some = [asked[place] for place in batch]
+        found = [one.tokens for (one,) in draw(own, some, drawing, stops)]
+        assert found == [draw(own, [one], drawing, stops)[0][0].tokens for one in some]
+        if alike(own.config, most)(len(some[0].ids)) == alike(own.config, 1)(len(some[0].ids)):
+            assert found == [generated(own, one, stops, most) for one in some]
+        else:  # Phi-3's own generate computes everything again at the border
+            crossing += 1
+    assert 0 < crossing < len(batches)

@@ -8,8 +8,9 @@ answer but where rounding moves a probability across such a number.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxtyping import Float, Int
 
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model import LanguageModel
+from bluffscope.model.lengths import LengthClasses
 
 GREEDY: Final = 0.0
 """The temperature at which the most probable token is taken."""
@@ -45,6 +47,8 @@ class Prompt:
     id: str
     ids: tuple[int, ...]
     """Token ids, a BOS first where one is fed."""
+    index: int = 0
+    """Its place among the questions."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,13 @@ def uniforms(seed: int, question: str, sample: int, count: int) -> Float[np.ndar
 
 
 @torch.inference_mode()
-def draw(model: LanguageModel, prompts: Sequence[Prompt], drawing: Drawing, stops: Sequence[int]) -> list[list[Answer]]:
+def draw(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    drawing: Drawing,
+    stops: Sequence[int],
+    step: Callable[[], None] = lambda: None,
+) -> list[list[Answer]]:
     """The answers to each of a batch of prompts, in their order.
 
     Args:
@@ -75,6 +85,7 @@ def draw(model: LanguageModel, prompts: Sequence[Prompt], drawing: Drawing, stop
         prompts: one batch; all their samples are drawn together.
         drawing: how.
         stops: ids of the tokens that end an answer.
+        step: called before each token; whatever it raises ends the batch.
     """
     samples = 1 if drawing.temperature == GREEDY else drawing.samples
     with computing_in(model.dtype):
@@ -87,11 +98,12 @@ def draw(model: LanguageModel, prompts: Sequence[Prompt], drawing: Drawing, stop
         )
         logits = logits.repeat_interleave(samples, 0)
         ending = torch.tensor(sorted(stops), device=logits.device)
-        for step in range(drawing.most_tokens):
-            tokens = chosen(logits, rows.numbers(step, logits.device), drawing.temperature)
+        for place in range(drawing.most_tokens):
+            step()
+            tokens = chosen(logits, rows.numbers(place, logits.device), drawing.temperature)
             likely = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
             rows.add(tokens, likely, torch.isin(tokens, ending))
-            if rows.done or step + 1 == drawing.most_tokens:
+            if rows.done or place + 1 == drawing.most_tokens:
                 break
             if (kept := rows.kept()) is not None:
                 state.select(kept)
@@ -204,12 +216,13 @@ def _prefilled(model: LanguageModel, prompts: Sequence[Prompt]) -> tuple[_State,
     """The state behind each prompt, and the logits there; what all begin with is computed once.
 
     Prompts are padded on the left. Where a layer looks back only so far, padding behind a common beginning would stand
-    between tokens that it sees: there is then no common beginning.
+    between tokens that it sees; and where position factors follow from the longest text, a beginning alone has others:
+    there is then no common beginning.
     """
     from transformers import DynamicCache
 
     network: Any = model.network
-    shared = 0 if _windowed(model) else _common([one.ids for one in prompts])
+    shared = 0 if _windowed(model) or LengthClasses.of(model.config).several else _common([one.ids for one in prompts])
     longest = max(len(one.ids) for one in prompts) - shared
     device = model.device
     cache = DynamicCache(config=model.config)
@@ -237,8 +250,34 @@ def _common(texts: Sequence[tuple[int, ...]]) -> int:
     return next((place for place in range(limit) if least[place] != most[place]), limit)
 
 
-def batched(prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
-    """Places of the prompts that share a batch, by their lengths: it follows from the prompts and the size alone."""
+def batched(
+    prompts: Sequence[Prompt], size: int, alike: Callable[[int], object] = lambda _: None
+) -> Iterator[list[int]]:
+    """Places of the prompts that share a batch, by their lengths: it follows from prompts, size and model alone.
+
+    Args:
+        prompts: all of them.
+        size: most of a batch.
+        alike: given a length, what must be the same in a batch.
+    """
     order = sorted(range(len(prompts)), key=lambda place: (len(prompts[place].ids), place))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    for _, group in groupby(order, key=lambda place: alike(len(prompts[place].ids))):
+        places = list(group)
+        for start in range(0, len(places), size):
+            yield places[start : start + size]
+
+
+def alike(config: Any, most_tokens: int) -> Callable[[int], object]:
+    """Which prompts may share a batch, by their length: those whose answers get the same position factors all along.
+
+    Args:
+        config: of the model.
+        most_tokens: of an answer.
+    """
+    lengths = LengthClasses.of(config)
+
+    def kind(length: int) -> tuple[int, int]:
+        first, last = lengths.of_length(length), lengths.of_length(length + most_tokens)
+        return first, length if first != last else 0  # on the way from one class to the next: its own length only
+
+    return kind
