@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,3 +150,28 @@ def test_prompts_of_different_position_factors_share_no_batch(kind, tmp_path):
         else:  # Phi-3's own generate computes everything again at the border
             crossing += 1
     assert 0 < crossing < len(batches)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_in_float32_other_batches_change_an_answer_only_at_a_border_between_tokens(tiny_model, size):
+    differences = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "ask.py"))["differences"]
+    own = load_model(
+        str(tiny_model), revision=None, blocks=None, device=torch.device("cpu"), dtype=torch.float32, head=True
+    )
+    generator = np.random.default_rng(2)
+    asked = [Prompt(str(k), (1, *generator.integers(5, 300, 3 + k % 9).tolist())) for k in range(24)]
+    drawing, stops = Drawing(samples=10, most_tokens=10), [own.tokenizer.eos_token_id]
+
+    def answers(size, how=drawing):
+        return {
+            asked[place].id: found
+            for places in batched(asked, size)
+            for place, found in zip(places, draw(own, [asked[place] for place in places], how, stops), strict=True)
+        }
+
+    whole = answers(24)
+    total, far = differences(own, asked, drawing, whole, answers(size))
+    assert total == 240 and len(far) <= 2 and all(one < 1e-4 for one in far)
+    # Other numbers give other answers, and these are at no border.
+    total, far = differences(own, asked, drawing, whole, answers(size, replace(drawing, seed=1)))
+    assert len(far) > 200 and max(far) > 1e-3

@@ -93,6 +93,22 @@ def test_labels_corrected_by_hand_stay_whatever_judge_comes_next(ask, tmp_path):
     assert again[1]["label"] is False
 
 
+def test_a_label_may_be_taken_away_and_completions_mended_by_hand_are_judged_again(ask, call, tmp_path):
+    _, rows = ask()
+    rows[0]["label"] = None
+    written(tmp_path / "out.jsonl", rows)
+    for _ in range(2):
+        outcome, again = ask()
+        assert "1 label by hand kept." in outcome.out
+        assert (again[0]["label"], again[0]["label_by"], again[0]["verdict"]) == (None, "hand", "right")
+    rows[1]["completion"] = "It is Paris."
+    mended = written(tmp_path / "mended.jsonl", rows)
+    assert call("ask", tmp_path / "q.jsonl", "--answers", mended, "--out", tmp_path / "new.jsonl").code == 0
+    new = lines(tmp_path / "new.jsonl")
+    assert [row["id"] for row in new] == [row["id"] for row in rows]
+    assert [row["verdict"] for row in new[:2]] == ["right", "right"]
+
+
 CHAT = {
     "id": "chatcmpl-1",
     "choices": [{"message": {"role": "assistant", "content": "Paris"}}, {"message": {"content": "Lyon"}}],

@@ -14,7 +14,7 @@ from bluffscope.pairs.readers import format_of, read_records, suffixes
 from bluffscope.pairs.record import listed, shown
 from bluffscope.runs.ask.questions import Question
 
-_IDS: Final = ("custom_id", "question_id", "id")
+_IDS: Final = ("custom_id", "question_id", "id", "group")
 _QUESTIONS: Final = ("question", "prompt", "problem", "input", "inputs", "query")
 _TEXTS: Final = (
     "answer",
