@@ -24,7 +24,7 @@ from bluffscope.host.chat import Chat
 from bluffscope.host.machine import peak_rss
 from bluffscope.model import LanguageModel, load_model
 from bluffscope.runs.ask.asking import Asked, Asking
-from bluffscope.runs.ask.draw import GREEDY, Answer, Drawing, Prompt, batched, draw, uniforms
+from bluffscope.runs.ask.draw import GREEDY, LEVELS, Answer, Drawing, Prompt, batched, draw, drawn, uniforms
 from bluffscope.runs.ask.questions import BLUFFQA, read_questions
 
 Answers = dict[str, list[Answer]]
@@ -52,9 +52,8 @@ def differences(
             shared = len(os.path.commonprefix([left.tokens, right.tokens]))
             ids = torch.tensor([[*prompt.ids, *left.tokens[:shared]]])
             logits = model.network(ids, logits_to_keep=1).logits[0, -1].double()
-            borders = (logits / drawing.temperature).softmax(0).cumsum(0)
-            number = uniforms(drawing.seed, prompt.id, sample, shared + 1)[shared]
-            found.append(float((borders - number).abs().min()))
+            numbers = uniforms(drawing.seed, prompt.id, sample, LEVELS * (shared + 1))[-LEVELS:]
+            found.append(float(drawn(logits[None], torch.from_numpy(numbers)[None], drawing.temperature)[1]))
     return sum(map(len, one.values())), found
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 import tiny
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model import load_model
-from bluffscope.runs.ask.draw import Drawing, Prompt, alike, batched, chosen, draw, uniforms
+from bluffscope.runs.ask.draw import LEVELS, Drawing, Prompt, alike, batched, chosen, draw, drawn, uniforms
 
 GREEDY = Drawing(temperature=0, most_tokens=12)
 
@@ -112,9 +112,26 @@ def test_first_tokens_follow_the_model_s_distribution(model, prompts):
 
 def test_a_token_is_the_first_at_which_the_cumulative_probability_exceeds_the_number():
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]] * 5, dtype=torch.float64))
-    numbers = torch.tensor([0.0, 0.499, 0.5, 0.76, 1 - 1e-16], dtype=torch.float64)
+    numbers = torch.tensor([0.0, 0.499, 0.5, 0.76, 1 - 1e-16], dtype=torch.float64)[:, None].expand(5, LEVELS)
     assert chosen(logits, numbers, 1.0).tolist() == [0, 0, 1, 2, 2]
     assert chosen(logits, numbers, 0.0).tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("size", [1, 16, 17, 320, 5000])
+def test_tokens_are_drawn_as_often_as_they_are_likely_whatever_the_vocabulary(size):
+    generator = np.random.default_rng(size)
+    logits = torch.from_numpy(generator.normal(0, 2, size))
+    numbers = torch.from_numpy(generator.random((20_000, LEVELS)))
+    tokens, nearest = drawn(logits.expand(20_000, size), numbers, 0.7)
+    shares = (logits / 0.7).softmax(0).numpy()
+    order = np.argsort(-shares)
+    cells = np.minimum(np.searchsorted(np.cumsum(shares[order]), np.linspace(0.1, 0.9, 9)), size - 1)
+    cell = np.zeros(size, dtype=int)
+    cell[order] = np.searchsorted(np.unique(cells), np.arange(size))
+    expected = np.bincount(cell, shares) * 20_000
+    observed = np.bincount(cell[tokens.numpy()], minlength=len(expected))
+    assert len(expected) == 1 or stats.chisquare(observed, expected * (20_000 / expected.sum())).pvalue > 1e-3
+    assert (nearest >= 0).all() and (nearest <= 1).all() and (size == 1) == (nearest.min() == 1)
 
 
 def test_numbers_follow_from_seed_question_and_sample_alone():

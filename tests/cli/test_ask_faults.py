@@ -116,7 +116,12 @@ def test_a_question_too_long_for_the_model_is_left_out_and_named(flags, call, tm
         ('{"id": 1, "question": "x"}\n', (), "name the right one with --columns answers=NAME"),
         ('{"id": 1, "question": "x", "answers": []}\n', (), "no question with an answer in it"),
         ('{"q": "x", "answers": ["y"]}\n', ("--columns", "question=z"), "field 'z' is missing"),
-        ('{"id": 1, "question": "x", "answers": ["y"]}\n', ("--workers", "0", "--engine", "ray"), "--workers 0"),
+        pytest.param(
+            '{"id": 1, "question": "x", "answers": ["y"]}\n',
+            ("--workers", "0", "--engine", "ray"),
+            "--workers 0: give auto or at least 1",
+            marks=pytest.mark.process,
+        ),
     ],
     ids=["empty", "twice", "no-gold", "empty-gold", "columns", "workers"],
 )

@@ -1,8 +1,8 @@
 """Answers drawn from a model: each question's prompt computed once for all its samples, many questions a batch.
 
 What is drawn is a function of the seed, the question's id, the sample's number and the model's probabilities: token by
-token the inverse of the cumulative distribution at uniform numbers that nothing else depends on. Batches change no
-answer but where rounding moves a probability across such a number.
+token inverses of cumulative distributions at uniform numbers that nothing else depends on. Batches change no answer but
+where rounding moves a probability across such a number.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from bluffscope.model.lengths import LengthClasses
 
 GREEDY: Final = 0.0
 """The temperature at which the most probable token is taken."""
+_FAN: Final = 16
+LEVELS: Final = 6
+"""Numbers a token: enough for 16 million tokens."""
 _KEPT: Final = 0.75
 """Share of the rows under which those that are done are taken out of the cache."""
 
@@ -93,7 +96,11 @@ def draw(
         state.repeat(samples)
         rows = _Rows(
             np.stack(
-                [uniforms(drawing.seed, one.id, k, drawing.most_tokens) for one in prompts for k in range(samples)]
+                [
+                    uniforms(drawing.seed, one.id, k, drawing.most_tokens * LEVELS).reshape(-1, LEVELS)
+                    for one in prompts
+                    for k in range(samples)
+                ]
             )
         )
         logits = logits.repeat_interleave(samples, 0)
@@ -114,20 +121,45 @@ def draw(
 
 
 def chosen(
-    logits: Float[torch.Tensor, "row vocabulary"], numbers: Float[torch.Tensor, " row"], temperature: float
+    logits: Float[torch.Tensor, "row vocabulary"], numbers: Float[torch.Tensor, "row level"], temperature: float
 ) -> Int[torch.Tensor, " row"]:
-    """The token of each row at which the cumulative probability, in the order of ids, first exceeds its number."""
-    if temperature == GREEDY:
-        return logits.argmax(1)
-    cumulative = (logits / temperature).softmax(1).cumsum(1, dtype=torch.float64)
-    wanted = numbers[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, wanted, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+    """The token of each row: of groups of `_FAN` groups of ... of tokens one after another, each by its own number.
+
+    A group is the first at which the cumulative probability among its siblings, in the order of ids, exceeds the
+    number. One cumulative distribution over all tokens would have many of them between two values that rounding alone
+    moves, and more answers would change with the batch.
+    """
+    return logits.argmax(1) if temperature == GREEDY else drawn(logits, numbers, temperature)[0]
+
+
+def drawn(
+    logits: Float[torch.Tensor, "row vocabulary"], numbers: Float[torch.Tensor, "row level"], temperature: float
+) -> tuple[Int[torch.Tensor, " row"], Float[torch.Tensor, " row"]]:
+    """The token of each row, and how far the nearest of its numbers is from a border between two groups."""
+    sums = [_filled((logits / temperature).softmax(1).double())]
+    while sums[-1].shape[1] > 1:
+        sums.append(_filled(sums[-1].sum(2)))
+    rows = torch.arange(len(logits), device=logits.device)
+    place, nearest = torch.zeros_like(rows), torch.ones_like(numbers[:, 0])
+    for level, groups in enumerate(reversed(sums)):
+        cumulative = groups[rows, place].cumsum(1)
+        total = cumulative[:, -1:]
+        wanted = torch.minimum(numbers[:, level, None] * total, total.nextafter(torch.zeros_like(total)))
+        place = place * _FAN + torch.searchsorted(cumulative, wanted, right=True)[:, 0]
+        far = ((cumulative - wanted) / total).abs().where(cumulative < total, 1)  # behind the last group is no border
+        nearest = torch.minimum(nearest, far.amin(1))
+    return place, nearest
+
+
+def _filled(shares: Float[torch.Tensor, "row part"]) -> Float[torch.Tensor, "row group fan"]:
+    """Shares in groups of `_FAN`, with zeros behind the last."""
+    return torch.nn.functional.pad(shares, (0, -shares.shape[1] % _FAN)).unflatten(1, (-1, _FAN))
 
 
 class _Rows:
     """The samples of a batch as they grow; those that have ended stay until it is worth taking them out."""
 
-    def __init__(self, numbers: Float[np.ndarray, "row step"]) -> None:
+    def __init__(self, numbers: Float[np.ndarray, "row step level"]) -> None:
         count = len(numbers)
         self._numbers = numbers
         self._tokens: list[list[int]] = [[] for _ in range(count)]
@@ -136,7 +168,7 @@ class _Rows:
         self._there = np.arange(count)  # the sample of each row of the batch
 
     def numbers(self, step: int, device: torch.device) -> torch.Tensor:
-        """(row,) of a step."""
+        """(row, level) of a step."""
         return torch.from_numpy(self._numbers[self._there, step]).to(device)
 
     def add(self, tokens: torch.Tensor, logprobs: torch.Tensor, ends: torch.Tensor) -> None:
