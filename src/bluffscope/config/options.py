@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from bluffscope.config.layers import LayerSlice
+from bluffscope.config.workers import WorkerOptions
 from bluffscope.errors import InputError
 
 Options = TypeVar("Options")
@@ -137,15 +138,9 @@ class MeasureOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineOptions:
+class EngineOptions(WorkerOptions):
     """How the work is done; every choice produces the same table."""
 
-    engine: Literal["local", "ray"] = "local"
-    """Run in this process, or with Ray on several cores, GPUs or machines (extra `ray`)."""
-    workers: Literal["auto"] | int = "auto"
-    """Number of Ray workers, each with its own copy of the model; auto is one per GPU, or one per 4 cores."""
-    address: str | None = None
-    """Address of a Ray cluster, HOST:PORT or auto (default: start Ray on this machine)."""
     strategy: Literal["packed", "batched", "sequential", "separate"] = "packed"
     """How texts are batched: token tries in packed rows, padded batches, one at a time, or one pass per analysis."""
     batch_size: Literal["auto"] | int = "auto"

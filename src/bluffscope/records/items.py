@@ -102,8 +102,8 @@ def spread(count: int, wanted: int) -> list[int]:
     return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
 
 
-class Item(Protocol):
-    """What makes one row of the result table: some texts that are read together."""
+class Numbered(Protocol):
+    """What work is cut into: things of the input, one after another."""
 
     @property
     def index(self) -> int:
@@ -114,6 +114,10 @@ class Item(Protocol):
     def id(self) -> str:
         """Unique within the input."""
         ...
+
+
+class Item(Numbered, Protocol):
+    """What makes one row of the result table: some texts that are read together."""
 
     @property
     def extra(self) -> Mapping[str, Any]:
@@ -136,6 +140,7 @@ class Item(Protocol):
 
 
 ItemT = TypeVar("ItemT", bound=Item, covariant=True)
+NumberedT = TypeVar("NumberedT", bound=Numbered, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,16 +225,20 @@ class LabelledText:
         return self.prompt, (joined(self.prompt, self.completion, join),)
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A stretch of the input that is measured and committed as one: batches never cross its border."""
+@dataclass(frozen=True)  # no slots: Python 3.11 cannot make a `Stretch[Item]` of a frozen class that has them
+class Stretch(Generic[NumberedT]):
+    """A stretch of the input that is worked on and committed as one: batches never cross its border."""
 
     number: int
-    items: tuple[Item, ...]
-    groups: tuple[str, ...]
-    """Group label of each item."""
+    items: tuple[NumberedT, ...]
+    groups: tuple[str, ...] = ()
+    """Group label of each item, where they have some."""
     arrangement: Arrangement = PAIRS
-    """Of its items."""
+    """Of its items, where they are texts to be measured."""
+
+
+Shard = Stretch[Item]
+"""One of texts to be measured."""
 
 
 @dataclass(frozen=True, slots=True)

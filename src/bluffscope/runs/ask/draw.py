@@ -1,15 +1,16 @@
 """Answers drawn from a model: each question's prompt computed once for all its samples, many questions a batch.
 
 What is drawn is a function of the seed, the question's id, the sample's number and the model's probabilities: token by
-token the inverse of the cumulative distribution at uniform numbers that nothing else depends on. Batches change no
-answer but where rounding moves a probability across such a number.
+token inverses of cumulative distributions at uniform numbers that nothing else depends on. Batches change no answer but
+where rounding moves a probability across such a number.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
@@ -18,9 +19,13 @@ from jaxtyping import Float, Int
 
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model import LanguageModel
+from bluffscope.model.lengths import LengthClasses
 
 GREEDY: Final = 0.0
 """The temperature at which the most probable token is taken."""
+_FAN: Final = 16
+LEVELS: Final = 6
+"""Numbers a token: enough for 16 million tokens."""
 _KEPT: Final = 0.75
 """Share of the rows under which those that are done are taken out of the cache."""
 
@@ -45,6 +50,8 @@ class Prompt:
     id: str
     ids: tuple[int, ...]
     """Token ids, a BOS first where one is fed."""
+    index: int = 0
+    """Its place among the questions."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,13 @@ def uniforms(seed: int, question: str, sample: int, count: int) -> Float[np.ndar
 
 
 @torch.inference_mode()
-def draw(model: LanguageModel, prompts: Sequence[Prompt], drawing: Drawing, stops: Sequence[int]) -> list[list[Answer]]:
+def draw(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    drawing: Drawing,
+    stops: Sequence[int],
+    step: Callable[[], None] = lambda: None,
+) -> list[list[Answer]]:
     """The answers to each of a batch of prompts, in their order.
 
     Args:
@@ -75,6 +88,7 @@ def draw(model: LanguageModel, prompts: Sequence[Prompt], drawing: Drawing, stop
         prompts: one batch; all their samples are drawn together.
         drawing: how.
         stops: ids of the tokens that end an answer.
+        step: called before each token; whatever it raises ends the batch.
     """
     samples = 1 if drawing.temperature == GREEDY else drawing.samples
     with computing_in(model.dtype):
@@ -82,16 +96,21 @@ def draw(model: LanguageModel, prompts: Sequence[Prompt], drawing: Drawing, stop
         state.repeat(samples)
         rows = _Rows(
             np.stack(
-                [uniforms(drawing.seed, one.id, k, drawing.most_tokens) for one in prompts for k in range(samples)]
+                [
+                    uniforms(drawing.seed, one.id, k, drawing.most_tokens * LEVELS).reshape(-1, LEVELS)
+                    for one in prompts
+                    for k in range(samples)
+                ]
             )
         )
         logits = logits.repeat_interleave(samples, 0)
         ending = torch.tensor(sorted(stops), device=logits.device)
-        for step in range(drawing.most_tokens):
-            tokens = chosen(logits, rows.numbers(step, logits.device), drawing.temperature)
+        for place in range(drawing.most_tokens):
+            step()
+            tokens = chosen(logits, rows.numbers(place, logits.device), drawing.temperature)
             likely = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
             rows.add(tokens, likely, torch.isin(tokens, ending))
-            if rows.done or step + 1 == drawing.most_tokens:
+            if rows.done or place + 1 == drawing.most_tokens:
                 break
             if (kept := rows.kept()) is not None:
                 state.select(kept)
@@ -102,20 +121,45 @@ def draw(model: LanguageModel, prompts: Sequence[Prompt], drawing: Drawing, stop
 
 
 def chosen(
-    logits: Float[torch.Tensor, "row vocabulary"], numbers: Float[torch.Tensor, " row"], temperature: float
+    logits: Float[torch.Tensor, "row vocabulary"], numbers: Float[torch.Tensor, "row level"], temperature: float
 ) -> Int[torch.Tensor, " row"]:
-    """The token of each row at which the cumulative probability, in the order of ids, first exceeds its number."""
-    if temperature == GREEDY:
-        return logits.argmax(1)
-    cumulative = (logits / temperature).softmax(1).cumsum(1, dtype=torch.float64)
-    wanted = numbers[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, wanted, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+    """The token of each row: of groups of `_FAN` groups of ... of tokens one after another, each by its own number.
+
+    A group is the first at which the cumulative probability among its siblings, in the order of ids, exceeds the
+    number. One cumulative distribution over all tokens would have many of them between two values that rounding alone
+    moves, and more answers would change with the batch.
+    """
+    return logits.argmax(1) if temperature == GREEDY else drawn(logits, numbers, temperature)[0]
+
+
+def drawn(
+    logits: Float[torch.Tensor, "row vocabulary"], numbers: Float[torch.Tensor, "row level"], temperature: float
+) -> tuple[Int[torch.Tensor, " row"], Float[torch.Tensor, " row"]]:
+    """The token of each row, and how far the nearest of its numbers is from a border between two groups."""
+    sums = [_filled((logits / temperature).softmax(1).double())]
+    while sums[-1].shape[1] > 1:
+        sums.append(_filled(sums[-1].sum(2)))
+    rows = torch.arange(len(logits), device=logits.device)
+    place, nearest = torch.zeros_like(rows), torch.ones_like(numbers[:, 0])
+    for level, groups in enumerate(reversed(sums)):
+        cumulative = groups[rows, place].cumsum(1)
+        total = cumulative[:, -1:]
+        wanted = torch.minimum(numbers[:, level, None] * total, total.nextafter(torch.zeros_like(total)))
+        place = place * _FAN + torch.searchsorted(cumulative, wanted, right=True)[:, 0]
+        far = ((cumulative - wanted) / total).abs().where(cumulative < total, 1)  # behind the last group is no border
+        nearest = torch.minimum(nearest, far.amin(1))
+    return place, nearest
+
+
+def _filled(shares: Float[torch.Tensor, "row part"]) -> Float[torch.Tensor, "row group fan"]:
+    """Shares in groups of `_FAN`, with zeros behind the last."""
+    return torch.nn.functional.pad(shares, (0, -shares.shape[1] % _FAN)).unflatten(1, (-1, _FAN))
 
 
 class _Rows:
     """The samples of a batch as they grow; those that have ended stay until it is worth taking them out."""
 
-    def __init__(self, numbers: Float[np.ndarray, "row step"]) -> None:
+    def __init__(self, numbers: Float[np.ndarray, "row step level"]) -> None:
         count = len(numbers)
         self._numbers = numbers
         self._tokens: list[list[int]] = [[] for _ in range(count)]
@@ -124,7 +168,7 @@ class _Rows:
         self._there = np.arange(count)  # the sample of each row of the batch
 
     def numbers(self, step: int, device: torch.device) -> torch.Tensor:
-        """(row,) of a step."""
+        """(row, level) of a step."""
         return torch.from_numpy(self._numbers[self._there, step]).to(device)
 
     def add(self, tokens: torch.Tensor, logprobs: torch.Tensor, ends: torch.Tensor) -> None:
@@ -204,12 +248,13 @@ def _prefilled(model: LanguageModel, prompts: Sequence[Prompt]) -> tuple[_State,
     """The state behind each prompt, and the logits there; what all begin with is computed once.
 
     Prompts are padded on the left. Where a layer looks back only so far, padding behind a common beginning would stand
-    between tokens that it sees: there is then no common beginning.
+    between tokens that it sees; and where position factors follow from the longest text, a beginning alone has others:
+    there is then no common beginning.
     """
     from transformers import DynamicCache
 
     network: Any = model.network
-    shared = 0 if _windowed(model) else _common([one.ids for one in prompts])
+    shared = 0 if _windowed(model) or LengthClasses.of(model.config).several else _common([one.ids for one in prompts])
     longest = max(len(one.ids) for one in prompts) - shared
     device = model.device
     cache = DynamicCache(config=model.config)
@@ -237,8 +282,34 @@ def _common(texts: Sequence[tuple[int, ...]]) -> int:
     return next((place for place in range(limit) if least[place] != most[place]), limit)
 
 
-def batched(prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
-    """Places of the prompts that share a batch, by their lengths: it follows from the prompts and the size alone."""
+def batched(
+    prompts: Sequence[Prompt], size: int, alike: Callable[[int], object] = lambda _: None
+) -> Iterator[list[int]]:
+    """Places of the prompts that share a batch, by their lengths: it follows from prompts, size and model alone.
+
+    Args:
+        prompts: all of them.
+        size: most of a batch.
+        alike: given a length, what must be the same in a batch.
+    """
     order = sorted(range(len(prompts)), key=lambda place: (len(prompts[place].ids), place))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    for _, group in groupby(order, key=lambda place: alike(len(prompts[place].ids))):
+        places = list(group)
+        for start in range(0, len(places), size):
+            yield places[start : start + size]
+
+
+def alike(config: Any, most_tokens: int) -> Callable[[int], object]:
+    """Which prompts may share a batch, by their length: those whose answers get the same position factors all along.
+
+    Args:
+        config: of the model.
+        most_tokens: of an answer.
+    """
+    lengths = LengthClasses.of(config)
+
+    def kind(length: int) -> tuple[int, int]:
+        first, last = lengths.of_length(length), lengths.of_length(length + most_tokens)
+        return first, length if first != last else 0  # on the way from one class to the next: its own length only
+
+    return kind
