@@ -16,7 +16,7 @@ from bluffscope.api import config_from
 from bluffscope.config import RunConfig
 from bluffscope.config.presets import resolved
 from bluffscope.host.stopwatch import Stopwatch
-from bluffscope.metrics import ANALYSES, LOGPROB, TRAJECTORY
+from bluffscope.metrics import ANALYSES, LOGPROB, P_TRUE, TRAJECTORY
 from bluffscope.pipeline.build import build_worker
 from bluffscope.pipeline.worker import RunWorker
 from bluffscope.records import VIEWS, Pair, Shard
@@ -31,7 +31,8 @@ def make_worker(model: Path, saes: Path, **options: Any) -> Any:
     """A worker with options by the names of `bluffscope analyze`; the CPU and float64 unless given."""
     config = options_of(model, saes, **options)
     config = resolved(config)
-    asked = {TRAJECTORY: config.measure.trajectory == "on", LOGPROB: config.measure.logprob}
+    measure = config.measure
+    asked = {TRAJECTORY: measure.trajectory == "on", LOGPROB: measure.logprob, P_TRUE: measure.p_true}
     analyses = (*(ANALYSES if config.model.has_saes else ()), *(analysis for analysis, on in asked.items() if on))
     names = [analysis.name for analysis in analyses]
     return build_worker(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bluffscope.stats import Resampling
 
-QUICK = Resampling(resamples=20, flips=99)
+QUICK = Resampling(flips=99)
 """For tests that look at nothing that is drawn."""
 
 

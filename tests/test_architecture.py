@@ -303,6 +303,9 @@ NAMING_METRICS = {
     "compare.tables",  # tolerances that follow from how a metric is computed
     "compare.bench.parts",  # the reference's geometry
     "health.table",  # what published SAEs reach
+    "detectors.classifiers",  # baselines, and what is said of them
+    "detectors.inputs",  # how a baseline is read
+    "runs.identity",  # an option with the name of what it measures
 }
 """Modules that speak of certain metrics; whatever holds for all of them is read from the declarations."""
 

@@ -16,7 +16,7 @@ from bluffscope.stats.text_study import build_text_study
 
 FAMILY = 20
 """Metrics of a table, independent of each other; their lengths and groups are the same."""
-NOTHING_DRAWN = Resampling(resamples=0, flips=0)
+NOTHING_DRAWN = Resampling(flips=0)
 SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "linear": lambda length: length,
     "log": np.log,

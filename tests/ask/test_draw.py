@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+import tiny
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model import load_model
-from bluffscope.runs.ask.draw import Drawing, Prompt, batched, chosen, draw, uniforms
+from bluffscope.model.decode import LEVELS, chosen, drawn, uniforms
+from bluffscope.runs.ask.draw import Drawing, Prompt, alike, batched, draw
 
 GREEDY = Drawing(temperature=0, most_tokens=12)
 
@@ -108,9 +113,26 @@ def test_first_tokens_follow_the_model_s_distribution(model, prompts):
 
 def test_a_token_is_the_first_at_which_the_cumulative_probability_exceeds_the_number():
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]] * 5, dtype=torch.float64))
-    numbers = torch.tensor([0.0, 0.499, 0.5, 0.76, 1 - 1e-16], dtype=torch.float64)
+    numbers = torch.tensor([0.0, 0.499, 0.5, 0.76, 1 - 1e-16], dtype=torch.float64)[:, None].expand(5, LEVELS)
     assert chosen(logits, numbers, 1.0).tolist() == [0, 0, 1, 2, 2]
     assert chosen(logits, numbers, 0.0).tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("size", [1, 16, 17, 320, 5000])
+def test_tokens_are_drawn_as_often_as_they_are_likely_whatever_the_vocabulary(size):
+    generator = np.random.default_rng(size)
+    logits = torch.from_numpy(generator.normal(0, 2, size))
+    numbers = torch.from_numpy(generator.random((20_000, LEVELS)))
+    tokens, nearest = drawn(logits.expand(20_000, size), numbers, 0.7)
+    shares = (logits / 0.7).softmax(0).numpy()
+    order = np.argsort(-shares)
+    cells = np.minimum(np.searchsorted(np.cumsum(shares[order]), np.linspace(0.1, 0.9, 9)), size - 1)
+    cell = np.zeros(size, dtype=int)
+    cell[order] = np.searchsorted(np.unique(cells), np.arange(size))
+    expected = np.bincount(cell, shares) * 20_000
+    observed = np.bincount(cell[tokens.numpy()], minlength=len(expected))
+    assert len(expected) == 1 or stats.chisquare(observed, expected * (20_000 / expected.sum())).pvalue > 1e-3
+    assert (nearest >= 0).all() and (nearest <= 1).all() and (size == 1) == (nearest.min() == 1)
 
 
 def test_numbers_follow_from_seed_question_and_sample_alone():
@@ -122,3 +144,52 @@ def test_numbers_follow_from_seed_question_and_sample_alone():
 def test_batches_follow_from_the_lengths():
     prompts = [Prompt(str(k), (1,) * length) for k, length in enumerate([5, 2, 9, 2, 7])]
     assert list(batched(prompts, 2)) == [[1, 3], [0, 4], [2]]
+
+
+@pytest.mark.parametrize("kind", tiny.BY_LENGTH)
+def test_prompts_of_different_position_factors_share_no_batch(kind, tmp_path):
+    folder = tiny.save_random(tmp_path / kind, copy.deepcopy(tiny.BY_LENGTH[kind]))
+    dtype = torch.float32 if "moe" in kind else torch.float64
+    own = load_model(str(folder), revision=None, blocks=None, device=torch.device("cpu"), dtype=dtype, head=True)
+    generator = np.random.default_rng(1)
+    lengths = (8, 12, 17, 20, 20, 23, 26, 31, 31, 40)
+    asked = [Prompt(str(k), (1, *generator.integers(5, 300, length - 1).tolist())) for k, length in enumerate(lengths)]
+    most = 6
+    drawing, stops = Drawing(temperature=0, most_tokens=most), [own.tokenizer.eos_token_id]
+    batches = list(batched(asked, 99, alike(own.config, most)))
+    assert len(batches) > 1 and sorted(sum(batches, [])) == list(range(len(asked)))
+    crossing = 0
+    for batch in batches:
+        some = [asked[place] for place in batch]
+        found = [one.tokens for (one,) in draw(own, some, drawing, stops)]
+        assert found == [draw(own, [one], drawing, stops)[0][0].tokens for one in some]
+        if alike(own.config, most)(len(some[0].ids)) == alike(own.config, 1)(len(some[0].ids)):
+            assert found == [generated(own, one, stops, most) for one in some]
+        else:  # Phi-3's own generate computes everything again at the border
+            crossing += 1
+    assert 0 < crossing < len(batches)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_in_float32_other_batches_change_an_answer_only_at_a_border_between_tokens(tiny_model, size):
+    differences = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "ask.py"))["differences"]
+    own = load_model(
+        str(tiny_model), revision=None, blocks=None, device=torch.device("cpu"), dtype=torch.float32, head=True
+    )
+    generator = np.random.default_rng(2)
+    asked = [Prompt(str(k), (1, *generator.integers(5, 300, 3 + k % 9).tolist())) for k in range(24)]
+    drawing, stops = Drawing(samples=10, most_tokens=10), [own.tokenizer.eos_token_id]
+
+    def answers(size, how=drawing):
+        return {
+            asked[place].id: found
+            for places in batched(asked, size)
+            for place, found in zip(places, draw(own, [asked[place] for place in places], how, stops), strict=True)
+        }
+
+    whole = answers(24)
+    total, far = differences(own, asked, drawing, whole, answers(size))
+    assert total == 240 and len(far) <= 2 and all(one < 1e-4 for one in far)
+    # Other numbers give other answers, and these are at no border.
+    total, far = differences(own, asked, drawing, whole, answers(size, replace(drawing, seed=1)))
+    assert len(far) > 200 and max(far) > 1e-3

@@ -93,6 +93,22 @@ def test_labels_corrected_by_hand_stay_whatever_judge_comes_next(ask, tmp_path):
     assert again[1]["label"] is False
 
 
+def test_a_label_may_be_taken_away_and_completions_mended_by_hand_are_judged_again(ask, call, tmp_path):
+    _, rows = ask()
+    rows[0]["label"] = None
+    written(tmp_path / "out.jsonl", rows)
+    for _ in range(2):
+        outcome, again = ask()
+        assert "1 label by hand kept." in outcome.out
+        assert (again[0]["label"], again[0]["label_by"], again[0]["verdict"]) == (None, "hand", "right")
+    rows[1]["completion"] = "It is Paris."
+    mended = written(tmp_path / "mended.jsonl", rows)
+    assert call("ask", tmp_path / "q.jsonl", "--answers", mended, "--out", tmp_path / "new.jsonl").code == 0
+    new = lines(tmp_path / "new.jsonl")
+    assert [row["id"] for row in new] == [row["id"] for row in rows]
+    assert [row["verdict"] for row in new[:2]] == ["right", "right"]
+
+
 CHAT = {
     "id": "chatcmpl-1",
     "choices": [{"message": {"role": "assistant", "content": "Paris"}}, {"message": {"content": "Lyon"}}],
@@ -136,6 +152,72 @@ FORMS = {
             "outputs": [{"text": "Paris"}, {"text": "Lyon"}],
         }
     ],
+    "OpenAI's responses": [
+        {
+            **{"id": "resp_1", "object": "response", "question": QUESTIONS[0]["question"], "error": None},
+            "output": [
+                {"type": "reasoning", "id": "rs_1", "summary": [], "content": None},
+                *(
+                    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": each}]}
+                    for each in ("Paris", "Lyon")
+                ),
+            ],
+        }
+    ],
+    "Anthropic's messages": [
+        {
+            **{"id": f"msg_{each}", "type": "message", "role": "assistant", "stop_reason": "end_turn"},
+            "content": [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": each}],
+            "request": {"messages": [{"role": "user", "content": QUESTIONS[0]["question"]}]},
+        }
+        for each in ("Paris", "Lyon")
+    ],
+    "Anthropic's batch": [
+        {
+            "custom_id": "fr",
+            "result": {
+                "type": "succeeded",
+                "message": {"type": "message", "role": "assistant", "content": [{"type": "text", "text": each}]},
+            },
+        }
+        for each in ("Paris", "Lyon")
+    ],
+    "TGI": [
+        {
+            **{"inputs": QUESTIONS[0]["question"], "generated_text": "Paris"},
+            "details": {"finish_reason": "eos_token", "best_of_sequences": [{"generated_text": "Lyon"}]},
+        }
+    ],
+    "pipelines": [
+        {"id": "fr", "generated_text": "Paris"},
+        {
+            "id": "fr",
+            "generated_text": [{"role": "user", "content": "Capital?"}, {"role": "assistant", "content": "Lyon"}],
+        },
+    ],
+    "Ollama": [
+        {
+            **{"model": "m", "id": "fr", "done": True, "done_reason": "stop"},
+            "message": {"role": "assistant", "content": "Paris"},
+        },
+        {"model": "m", "prompt": QUESTIONS[0]["question"], "response": "Lyon", "done": True, "context": [1, 2]},
+    ],
+    "Gemini": [
+        {
+            "id": "fr",
+            "candidates": [
+                {"content": {"parts": [{"text": each}], "role": "model"}, "finishReason": "STOP"}
+                for each in ("Paris", "Lyon")
+            ],
+        }
+    ],
+    "lm-evaluation-harness": [
+        {
+            **{"doc_id": 0, "target": "Paris", "doc": {"question": QUESTIONS[0]["question"], "answer": "Paris"}},
+            **{"arguments": [["Q", {"until": []}]], "resps": [["x", "y"]], "filtered_resps": ["Paris", "Lyon"]},
+        }
+    ],
+    "wrapped": [{"id": "fr", "response": {"text": "Paris"}}, {"id": "fr", "result": {"output": "Lyon"}}],
     "one a line": [{"question": QUESTIONS[0]["question"], "answer": "Paris"}, {"id": "fr", "completion": "Lyon"}],
     "samples": [{"id": "fr", "samples": ["Paris", "Lyon"]}],
     "texts": [{"id": "fr", "text": "Paris"}, {"id": "fr", "response": "Lyon"}],
@@ -159,10 +241,20 @@ def test_answers_are_read_as_they_are_written_elsewhere(call, tmp_path, form, su
 
 def test_what_cannot_be_joined_is_counted(ask):
     failed = {"custom_id": "legs", "response": {"status_code": 500, "body": {}}, "error": {"message": "no"}}
+    expired = {"custom_id": "emma", "result": {"type": "errored", "error": {"type": "overloaded_error"}}}
+    scored = {"doc": {"id": "fr"}, "id": "fr", "resps": [[[-3.5, False]]], "filtered_resps": [[-3.5, False]]}
     strange = {"id": "other", "answers": ["x", "y"]}
-    outcome, rows = ask(QUESTIONS, [*ANSWERS[:1], strange, failed])
-    assert "answers left out: 2 x no question with its id or text; 1 x an error or nothing in place" in outcome.err
+    outcome, rows = ask(QUESTIONS, [*ANSWERS[:1], strange, failed, expired, scored])
+    assert "answers left out: 3 x an error or nothing in place of an answer; 2 x no question with" in outcome.err
     assert len(rows) == 4
+
+
+def test_what_the_api_refused_is_a_refusal(ask):
+    refusal = "I'm sorry, but I can't help with that."
+    chat = {"id": "fr", "choices": [{"message": {"role": "assistant", "content": None, "refusal": refusal}}]}
+    part = {"type": "message", "content": [{"type": "refusal", "refusal": refusal}]}
+    _, rows = ask(QUESTIONS, [chat, {"id": "legs", "output": [part]}])
+    assert verdicts(rows) == {"fr/0": "refused", "legs/0": "refused"}
 
 
 def test_a_text_that_two_questions_have_joins_neither(ask):

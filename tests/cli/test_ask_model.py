@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-import bluffscope.runs.ask.generate as generate
+import bluffscope.runs.ask.worker as worker
 from bluffscope.config import DataOptions
 from bluffscope.pairs import open_source
 
@@ -62,7 +62,7 @@ def test_examples_stand_in_front_and_are_not_asked(ask):
 
 def test_nothing_is_asked_twice_after_a_stop(ask, tmp_path, monkeypatch):
     _, whole = ask("--batch-size", 2, out="whole.jsonl")
-    real, calls = generate.draw, []
+    real, calls = worker.draw, []
 
     def dying(model, batch, *rest):
         if len(calls) == 2:
@@ -70,14 +70,14 @@ def test_nothing_is_asked_twice_after_a_stop(ask, tmp_path, monkeypatch):
         calls.append([one.id for one in batch])
         return real(model, batch, *rest)
 
-    monkeypatch.setattr(generate, "draw", dying)
+    monkeypatch.setattr(worker, "draw", dying)
     outcome, _ = ask("--batch-size", 2)
     assert outcome.code != 0 and not (tmp_path / "out.jsonl").exists()
     part = tmp_path / "out.jsonl.part"
     with part.open("ab") as file:
         file.write(b'{"id": "q6", "samp')  # cut off in the middle of a line
     asked = []
-    monkeypatch.setattr(generate, "draw", lambda model, batch, *rest: asked.extend(batch) or real(model, batch, *rest))
+    monkeypatch.setattr(worker, "draw", lambda model, batch, *rest: asked.extend(batch) or real(model, batch, *rest))
     whole_part = part.read_bytes()
     part.write_bytes(whole_part.replace(b'{"id": ', b'{"id" ', 1))
     damaged, _ = ask("--batch-size", 2)

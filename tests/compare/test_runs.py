@@ -131,7 +131,7 @@ def test_the_change_is_tested_over_clusters_and_its_interval_agrees_with_its_p(p
 def test_verdicts_are_those_of_the_statistics_on_each_run(plain, half):
     result = compare_all([plain, half])
     for run, side in ((plain, "first"), (half, "other")):
-        expected = analyse_table(run.metrics, run.pairs, resampling=Resampling(resamples=50, flips=99)).rows
+        expected = analyse_table(run.metrics, run.pairs, resampling=Resampling(flips=99)).rows
         joined = result.rows.join(expected, on=["metric", "scope"], how="inner")
         assert joined.height == result.rows.height == expected.height
         assert joined[f"verdict_{side}"].to_list() == joined["verdict"].to_list()

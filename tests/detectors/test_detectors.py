@@ -10,16 +10,17 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bluffscope.detectors.classifiers import BASELINES, DETECTORS
-from bluffscope.detectors.evaluate import DETECTORS_SCHEMA, TRANSFER_SCHEMA, Detection, calibration_error, detect
+from bluffscope.detectors.classifiers import BASELINES, CARRIED, DETECTORS, compared_with, unmeasured
+from bluffscope.detectors.evaluate import DETECTORS_SCHEMA, TRANSFER_SCHEMA, Detection, detect
 from bluffscope.detectors.inputs import MOST_PAIRS, Keys, Views, keyed_matrix, read_inputs, sampled
+from bluffscope.detectors.measures import calibration_error
 from bluffscope.detectors.texts import Texts
 from bluffscope.errors import InputError
 from bluffscope.stats import Resampling, build_study
 from bluffscope.stats.heldout import grouped_folds
 from studies import one_metric
 
-MODEST = Resampling(resamples=200)
+MODEST = Resampling(repeats=1)
 GROUPS = 60
 
 
@@ -59,6 +60,10 @@ def world(seed: int = 0, *, signal: float = 0.0, flipped: bool = False, size: in
     return table, Views(pairs_frame, table["pair_id"], kept, sparse)
 
 
+OF_PAIRS = [name for name in DETECTORS if name not in (*CARRIED, "prompt")]
+"""What two texts of one prompt can be told apart by."""
+
+
 def found(table: pl.DataFrame, views: Views, by=(), resampling: Resampling = MODEST) -> Detection:
     return detect(Texts.of_pairs(build_study(table, by=by)), views, resampling)
 
@@ -70,7 +75,8 @@ def row_of(detection: Detection, detector: str, scope: str = "pooled") -> dict[s
 def test_a_signal_inside_is_found_and_beats_what_needs_no_model():
     detection = found(*world(signal=1.0))
     assert detection.rows.schema == DETECTORS_SCHEMA
-    assert detection.rows["detector"].to_list() == list(DETECTORS) * 3
+    assert detection.rows["detector"].to_list() == OF_PAIRS * 3
+    assert detection.about["baselines"] == ["length", "text"]
     for name in ("mean_difference", "residual", "metrics", "sae"):
         row = row_of(detection, name)
         assert row["lo"] < row["auroc"] < row["hi"]
@@ -82,6 +88,7 @@ def test_a_signal_inside_is_found_and_beats_what_needs_no_model():
     assert row_of(detection, "text")["gain"] is None
     assert row_of(detection, "logprob")["auroc"] is None
     assert "analyze with --logprob" in row_of(detection, "logprob")["reason"]
+    assert "analyze with --p-true" in row_of(detection, "p_true")["reason"]
 
 
 @pytest.mark.thorough
@@ -89,7 +96,7 @@ def test_where_there_is_nothing_nothing_is_found():
     beaten = np.zeros(4)
     for seed in range(12):
         # Far more dimensions and features than texts: any choice made on test texts would show.
-        detection = found(*world(seed, size=400), resampling=Resampling(resamples=100))
+        detection = found(*world(seed, size=400), resampling=Resampling(repeats=1))
         for place, name in enumerate(("mean_difference", "residual", "metrics", "sae")):
             row = row_of(detection, name)
             assert abs(row["auroc"] - 0.5) < 0.2, row
@@ -120,6 +127,49 @@ def test_the_log_probability_is_a_baseline_that_gains_are_also_measured_against(
     assert row_of(detection, "metrics")["auroc"] < 0.9
 
 
+def test_what_the_model_says_when_asked_is_a_baseline_and_no_metric():
+    table, views = world(signal=1.0)
+    logits = np.random.default_rng(0).normal(0, 0.3, (2, table.height)) + np.array([[9.0], [7.0]])
+    chance = 1 / (1 + np.exp(-logits))  # all near 1: what differs is the logit
+    table = table.with_columns(p_true_fact=pl.Series(chance[0]), p_true_hall=pl.Series(chance[1]))
+    detection = found(table, views)
+    area = roc_auc_score(np.repeat([0, 1], table.height), -logits.ravel())
+    assert row_of(detection, "p_true")["auroc"] == pytest.approx(area, abs=0.01)
+    assert row_of(detection, "p_true")["ece"] < 0.1
+    row = row_of(detection, "sae")
+    assert row["gain"] < 0 < row["surface_gain_lo"]
+    assert row_of(detection, "metrics")["auroc"] == row_of(found(*world(signal=1.0)), "metrics")["auroc"]
+    assert detection.about["baselines"] == ["length", "p_true", "text"]
+
+
+def test_a_baseline_that_some_texts_lack_stays_one_and_it_is_said():
+    table, views = world(signal=1.0)
+    logprob = np.random.default_rng(0).normal(0, 0.1, (2, table.height)) + np.array([[0.0], [-3.0]])
+    logprob[1, :6] = np.nan
+    columns = {
+        f"logprob_{side}": pl.Series(one).fill_nan(None) for side, one in zip(("fact", "hall"), logprob, strict=True)
+    }
+    detection = found(table.with_columns(**columns), views)
+    assert 0.9 < row_of(detection, "logprob")["auroc"] < 1
+    assert (
+        f"logprob is unknown of 6 of {2 * table.height} texts: they count as the median of the others."
+        in (detection.about["notes"])
+    )
+
+
+def test_what_was_not_measured_is_named_with_the_way_to_measure_it():
+    assert unmeasured(["length", "text"]) == (
+        "log-probability and P(True) were not measured: analyze with --logprob --p-true"
+    )
+    assert unmeasured(["length", "logprob"]) == "P(True) was not measured: analyze with --p-true"
+    assert unmeasured(["logprob", "p_true"]) == ""
+    assert compared_with(["length", "logprob", "p_true", "text", "sae"]) == (
+        "the best of length, log-probability, P(True) and completion text"
+    )
+    assert compared_with(["sae", "logprob", "p_true"]) == "the best of log-probability and P(True)"
+    assert compared_with(["sae"]).startswith("guessing (log-probability and P(True) were not measured")
+
+
 def test_what_was_learnt_in_one_domain_is_asked_of_the_other():
     detection = found(*world(signal=1.5, flipped=True))
     transfer = detection.transfer
@@ -130,7 +180,7 @@ def test_what_was_learnt_in_one_domain_is_asked_of_the_other():
     assert one.filter(pl.col("train") != pl.col("test"))["auroc"].max() < 0.15
     within = row_of(detection, "residual", "a")
     assert one.row(0, named=True)["auroc"] == within["auroc"]
-    assert set(transfer["detector"]) == set(DETECTORS) - {"logprob"}
+    assert set(transfer["detector"]) == set(OF_PAIRS) - {"logprob", "p_true"}
 
 
 @pytest.mark.thorough
@@ -159,12 +209,13 @@ def test_scores_are_those_of_scikit_learn_on_the_same_folds():
         "metrics": (np.concatenate([table["m_fact"], table["m_hall"]])[:, None], 0.1),
     }
     for name, (x, strength) in inputs.items():
-        scores = np.empty(len(label))
+        scores, areas = np.empty(len(label)), []
         for fold in range(5):
             held = np.tile(folds == fold, 2)
             model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
             scores[held] = model.fit(x[~held], label[~held]).predict_proba(x[held])[:, 1]
-        assert row_of(detection, name)["auroc"] == pytest.approx(roc_auc_score(label, scores.round(10)), abs=1e-9)
+            areas.append(roc_auc_score(label[held], scores[held].round(10)))
+        assert row_of(detection, name)["auroc"] == pytest.approx(np.mean(areas), abs=1e-9)
         assert row_of(detection, name)["ece"] == pytest.approx(by_bins(scores, label), abs=1e-9)
 
 
@@ -229,7 +280,7 @@ def test_large_tables_are_sampled_by_whole_groups_and_it_is_said():
     assert np.isin(groups, chosen).sum() == len(rows)
     rng = np.random.default_rng(1)
     table = one_metric(rng.normal(size=MOST_PAIRS + 500), rng.normal(size=MOST_PAIRS + 500))
-    detection = found(table, Views(), resampling=Resampling(resamples=20))
+    detection = found(table, Views(), resampling=Resampling(repeats=1))
     assert row_of(detection, "metrics")["n"] == MOST_PAIRS
     assert "2,000 of 2,500 pairs, whole groups at random" in detection.about["notes"][0]
 
@@ -239,7 +290,7 @@ def test_the_same_seed_gives_the_same_numbers():
     one, two = (found(*world(signal=0.5)) for _ in range(2))
     assert one.rows.equals(two.rows)
     assert one.transfer.equals(two.transfer)
-    other = found(*world(signal=0.5), resampling=Resampling(resamples=200, seed=1))
+    other = found(*world(signal=0.5), resampling=Resampling(seed=1))
     assert not one.rows.equals(other.rows)
     assert set(BASELINES) < set(DETECTORS)
 

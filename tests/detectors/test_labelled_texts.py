@@ -16,17 +16,18 @@ from sklearn.preprocessing import StandardScaler
 import bluffscope
 from bluffscope.cli.main import main
 from bluffscope.config import DataOptions
-from bluffscope.detectors.evaluate import areas_of, calibration_error, detect, detect_in
+from bluffscope.detectors.evaluate import detect, detect_in
 from bluffscope.detectors.files import read_detector
 from bluffscope.detectors.folds import label_folds
 from bluffscope.detectors.inputs import Views, keyed_matrix, read_inputs
+from bluffscope.detectors.measures import calibration_error
 from bluffscope.detectors.texts import texts_of
 from bluffscope.pairs import open_source
-from bluffscope.stats import Resampling
+from bluffscope.stats import Resampling, analyse_labelled
 from bluffscope.stats.heldout import grouped_folds
 from bluffscope.table.reader import read_run
 
-MODEST = Resampling(resamples=200)
+MODEST = Resampling(repeats=1)
 
 
 def sides_of_pairs(file, *, whole: bool):
@@ -61,13 +62,18 @@ def test_both_sides_of_pairs_as_texts_have_the_pairs_detectors(runs):
     found = {name: detect_in(run.metrics, run.items, run, resampling=MODEST) for name, run in runs.items()}
     pairs = found["pairs"].rows
     texts = found["prompted"].rows
+    assert "prompt" in texts["detector"] and "prompt" not in pairs["detector"]
+    texts = texts.filter(pl.col("detector") != "prompt")
     assert texts["detector"].to_list() == pairs["detector"].to_list()
     assert texts["scope"].to_list() == pairs["scope"].to_list()
     assert texts["n"].to_list() == (2 * pairs["n"]).to_list()
     assert pairs["auroc"].is_not_null().sum() > 20
     for name in ("auroc", "lo", "hi", "ece", "gain", "gain_lo", "surface_gain"):
         assert texts[name].to_list() == pytest.approx(pairs[name].to_list(), abs=1e-4)
-    crossed = [found[name].transfer.sort("detector", "train", "test") for name in ("pairs", "prompted")]
+    crossed = [
+        found[name].transfer.filter(pl.col("detector") != "prompt").sort("detector", "train", "test")
+        for name in ("pairs", "prompted")
+    ]
     assert crossed[1]["auroc"].to_list() == pytest.approx(crossed[0]["auroc"].to_list(), abs=1e-4)
     # A statement is read whole: what is inside it is the same, its length and words are others.
     for name in ("residual", "sae"):
@@ -158,37 +164,65 @@ def test_a_labelled_tables_metrics_are_what_was_measured_of_its_texts():
     assert (texts.items, texts.of, texts.arrangement.completions) == (300, "texts", ("text",))
 
 
+def test_a_prompt_that_gives_the_label_away_is_a_baseline():
+    table = unbalanced(mixed=True).drop("mood")
+    words = pl.when("label").then(pl.lit("What")).otherwise(pl.lit("Why"))
+    told = table.select("text_id", completion=pl.lit("words"), prompt=words)
+    rows = detect_in(table.drop("domain"), told, None, resampling=MODEST).rows
+    of = {row["detector"]: row for row in rows.iter_rows(named=True)}
+    assert of["prompt"]["auroc"] == 1 and of["text"]["auroc"] == pytest.approx(0.5, abs=0.05)
+    assert of["metrics"]["auroc"] > 0.7 and of["metrics"]["gain"] < -0.1 and of["metrics"]["surface_gain_lo"] < 0
+    for without in (told.drop("prompt"), told.with_columns(prompt=pl.lit(""))):
+        detection = detect_in(table.drop("domain"), without, None, resampling=MODEST)
+        assert "prompt" not in detection.rows["detector"] and "prompt" not in " ".join(detection.about["notes"])
+
+
+@pytest.mark.parametrize("carried", [True, False])
+def test_the_entropy_of_a_question_s_answers_is_a_baseline_and_no_metric(carried):
+    rng = np.random.default_rng(0)
+    table = unbalanced().drop("mood")  # texts of a group, which are answers to one question, are all true or all false
+    asked = pl.DataFrame(
+        {
+            "text_id": table["text_id"],
+            "completion": "words",
+            "answer_entropy": np.repeat(rng.normal(size=75), 4) + 4 * ~table["label"].to_numpy(),
+            "answer_logprob": [None if number % 3 else float(number) for number in range(300)],
+        }
+    )
+    if carried:
+        detection = detect_in(table, asked, None, resampling=MODEST)
+    else:  # a table that holds everything itself
+        table = table.join(asked, on="text_id")
+        detection = detect_in(table, None, None, resampling=MODEST)
+        assert texts_of(table, None)[0].metrics == ("l3_gini", "stability")
+    of = {row["detector"]: row for row in detection.rows.filter(scope="pooled").iter_rows(named=True)}
+    assert of["answer_entropy"]["auroc"] > 0.95 and of["metrics"]["gain"] < 0
+    assert of["answer_logprob"]["auroc"] is not None
+    assert (
+        "answer_logprob is unknown of 200 of 300 texts: they count as the median of the others."
+        in (detection.about["notes"])
+    )
+    names = analyse_labelled(table, asked if carried else None).rows["metric"].to_list()
+    assert "answer_entropy" not in names and "answer_logprob" not in names
+
+
 def test_numbers_are_those_of_scikit_learn_at_the_tables_own_prevalence():
     texts, items = texts_of(unbalanced(), ITEMS)
     pooled = replace(texts, scopes=texts.scopes[-1:])
     row = detect(pooled, Views(items), MODEST).rows.filter(detector="metrics").row(0, named=True)
     folds = label_folds(texts.groups, texts.labels, 5, MODEST.generator(texts.scopes[-1], 4))
-    scores = np.empty(300)
+    scores, areas = np.empty(300), []
     for fold in range(5):
         held = folds == fold
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
         scores[held] = model.fit(texts.values[~held], texts.labels[~held]).predict_proba(texts.values[held])[:, 1]
+        areas.append(roc_auc_score(texts.labels[held], scores[held].round(10)))
     assert row["n"] == 300
-    assert row["auroc"] == pytest.approx(roc_auc_score(texts.labels, scores.round(10)), abs=1e-9)
+    assert row["auroc"] == pytest.approx(np.mean(areas), abs=1e-9)
     assert row["lo"] < row["auroc"] < row["hi"]
     assert row["ece"] == pytest.approx(calibration_error(scores, texts.labels), abs=1e-9)
     # Probabilities know how rare false texts are.
     assert scores.mean() == pytest.approx(0.2, abs=0.03)
-
-
-def test_resampled_areas_weigh_each_text_by_its_group():
-    rng = np.random.default_rng(0)
-    labels, groups = (rng.random(40) < 0.3).astype(int), np.arange(40) // 4
-    scores = rng.normal(size=40) + labels
-    [(area, drawn)] = areas_of([scores], labels, groups, 30, np.random.default_rng(5))
-    assert area == pytest.approx(roc_auc_score(labels, scores))
-    again = np.random.default_rng(5).integers(0, 10, (30, 10))
-    for found, chosen in zip(drawn, again, strict=True):
-        weights = np.bincount(chosen, minlength=10)[groups]
-        if len(set(labels[weights > 0])) < 2:
-            assert np.isnan(found)
-        else:
-            assert found == pytest.approx(roc_auc_score(labels, scores, sample_weight=weights))
 
 
 def test_folds_part_no_group_and_spread_both_labels_and_are_those_of_pairs_where_labels_are_balanced():

@@ -26,7 +26,7 @@ from bluffscope.engine import cluster as clusters  # noqa: E402
 from bluffscope.engine import probe  # noqa: E402
 from bluffscope.engine.cluster import Watch, cluster  # noqa: E402
 from bluffscope.engine.ray import RayEngine  # noqa: E402
-from bluffscope.runs.workers import Crew, _on_ray  # noqa: E402
+from bluffscope.runs.workers import Crew, on_ray  # noqa: E402
 from light_worker import Factory, Worker, frame, shards  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:ray")
@@ -61,7 +61,7 @@ def run(make_worker, work, workers=2, meanwhile=None):
 
     with cluster(None) as nodes, RayEngine(Placement(workers, 1), stopwatch, ("light_worker", __name__)) as engine:
         assert nodes
-        crew = _on_ray(engine, make_worker)
+        crew = on_ray(engine, make_worker)
         if meanwhile:
             threading.Thread(target=meanwhile, args=(engine,), daemon=True).start()
         crew.run(iter(work), commit, told.append)

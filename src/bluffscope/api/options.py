@@ -54,6 +54,7 @@ class Options(ModelAndSaes):
     noise_draws: NotRequired[int]
     noise_sweep: NotRequired[Sequence[float]]
     logprob: NotRequired[bool]
+    p_true: NotRequired[bool]
     trajectory: NotRequired[Switch | bool]
     analysis: NotRequired[Sequence[str]]
     seed: NotRequired[int]

@@ -17,14 +17,14 @@ from bluffscope.cli.console import LastingConsole, message_console, messages_on,
 from bluffscope.cli.named_file import check_file
 from bluffscope.cli.options import Command
 from bluffscope.cli.progress import BarProgress, LineProgress
-from bluffscope.config import AskOptions
+from bluffscope.config import AskOptions, WorkerOptions
 from bluffscope.errors import InputError
 from bluffscope.host.terminal import count, table
 
 if TYPE_CHECKING:
-    from bluffscope.runs.ask.generate import Kept
+    from bluffscope.runs.ask.generate import Replies
     from bluffscope.runs.ask.questions import Question
-    from bluffscope.runs.ask.verdicts import Answer, Given
+    from bluffscope.runs.ask.verdicts import Answer
 
 SHOWN_DOMAINS = 20
 
@@ -56,6 +56,8 @@ class Ask(Command):
     """Use only the first N questions."""
     asking: AskOptions = field(default_factory=AskOptions)
     """The model, and how it is asked."""
+    engine: WorkerOptions = field(default_factory=WorkerOptions)
+    """Where the model is asked."""
 
     def execute(self) -> int:
         """Read, judge, write; print what the model knows."""
@@ -74,11 +76,16 @@ class Ask(Command):
         with messages_on(message_console()):
             by_hand = corrected(self.out)
             questions = read_questions(self.questions, self.schema, self.columns, self.limit)
+            replies = None
             if self.answers is None:
-                questions, given, keep = _asked(self.asking, questions, self.out)
+                replies = _asked(self.asking, self.engine, questions, self.out)
+                questions = questions[self.asking.shots :]
+                given = {
+                    name: Given([one.text for one in some], replies.prompts[name], [one.logprob for one in some])
+                    for name, some in replies.kept.samples.items()
+                }
             else:
-                texts = read_answers(self.answers, questions)
-                given, keep = {name: Given(some) for name, some in texts.items()}, None
+                given = {name: Given(some) for name, some in read_answers(self.answers, questions).items()}
             found = [
                 answer
                 for question in questions
@@ -93,37 +100,28 @@ class Ask(Command):
             ]
             answers, kept = with_corrections(found, by_hand)
             write_answers(self.out, answers)
-            if keep is not None:
-                keep.remove()
-        _print(answers, kept, self.out, output_console())
-        return exit_codes.DONE
+            if replies is not None:
+                replies.kept.remove()
+        _print(answers, kept, replies, self.out, output_console())
+        return exit_codes.QUARANTINED if replies is not None and replies.left_out else exit_codes.DONE
 
 
-def _asked(options: AskOptions, questions: list[Question], out: Path) -> tuple[list[Question], dict[str, Given], Kept]:
-    """The questions that were put to the model (all but the examples), its answers, and what holds them until then."""
-    from bluffscope.runs.ask.generate import Asked, asked
-    from bluffscope.runs.ask.verdicts import Given
+def _asked(options: AskOptions, where: WorkerOptions, questions: list[Question], out: Path) -> Replies:
+    """What the model answers to the questions (all but the examples)."""
+    from bluffscope.runs.ask.asking import Asked
+    from bluffscope.runs.ask.generate import asked
 
     messages = message_console()
     every = [Asked(question.id, question.text, question.golds[0]) for question in questions]
     with closing(BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)) as progress:
         progress.tell("Loading the model")
-        asking, keep = asked(options, every, out, progress)
-    given = {
-        question.id: Given(
-            [sample.text for sample in keep.samples[question.id]],
-            asking.written(question.text),
-            [sample.logprob for sample in keep.samples[question.id]],
-        )
-        for question in questions[options.shots :]
-    }
-    return questions[options.shots :], given, keep
+        return asked(options, where, every, out, progress)
 
 
 COMMAND = Ask
 
 
-def _print(answers: Sequence[Answer], kept: int, out: Path, console: LastingConsole) -> None:
+def _print(answers: Sequence[Answer], kept: int, replies: Replies | None, out: Path, console: LastingConsole) -> None:
     from bluffscope.runs.ask.verdicts import KNOWN, known
 
     states = known(answers)
@@ -144,6 +142,8 @@ def _print(answers: Sequence[Answer], kept: int, out: Path, console: LastingCons
     console.say("")
     if kept:
         console.say(f"{count(kept, 'label')} by hand kept.")
+    if replies is not None:
+        console.say(f"Peak memory: {replies.peak_bytes / 1e9:.1f} GB")
     console.say(f"Written to {out}. Next: bluffscope analyze --data {out}")
 
 

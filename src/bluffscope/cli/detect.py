@@ -36,8 +36,10 @@ class Train(Command):
     """Save it even if it does not beat the baselines."""
     allow_unsound: bool = False
     """Train even if the run failed its health gate."""
+    alpha: float | None = None
+    """Also keep a threshold that at most this share of true texts exceeds (0.05), calibrated on half of the groups."""
     seed: int = 0
-    """Seed for folds and bootstrap."""
+    """Seed for folds."""
 
     def execute(self) -> int:
         """Fit, judge, save; 1 where it was not good enough to be saved."""
@@ -53,6 +55,8 @@ class Train(Command):
 
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: give a number from 0")
+        if self.alpha is not None and not 0 < self.alpha < 1:
+            raise InputError(f"--alpha {self.alpha:g}: give a share between 0 and 1, such as 0.05")
         check_new(self.out)
         run = read_run(self.run)
         failures = read_health(run.manifest).withheld
@@ -68,7 +72,7 @@ class Train(Command):
             )
         try:
             with table_errors(run.path):
-                trained = train(run, matching(items_of(run), self.where), self.on, self.seed)
+                trained = train(run, matching(items_of(run), self.where), self.on, self.seed, self.alpha)
         except InputError as error:
             raise InputError(f"{self.run}: {error}") from error
         console = output_console()
@@ -148,7 +152,7 @@ class Score(Command):
             failed |= found.reason is not None
             whole = text.prompt if text.completion is None else joined(text.prompt, text.completion, scorer.join)
             scored = f"not scored ({found.reason}):" if found.probability is None else f"{found.probability:.3f}"
-            console.say(f"{scored} {json.dumps(whole, ensure_ascii=False)}")
+            console.say(f"{scored}{' ALARM' if found.alarm else ''} {json.dumps(whole, ensure_ascii=False)}")
         return exit_codes.QUARANTINED if failed else exit_codes.DONE
 
 
@@ -170,7 +174,91 @@ class Export(Command):
         return exit_codes.DONE
 
 
+@dataclass(frozen=True, kw_only=True)
+class Transfer(Command):
+    """Train detectors on each data set and test them on each other, beside what text alone carries over.
+
+    Needs no model. All runs must be of one model and its SAEs.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs, of pairs or of labelled texts; one is enough with --by."""
+    by: str | None = None
+    """Part each run by the values of this column: known, or domain."""
+    on: tuple[Literal["sae", "metrics", "residual", "mean_difference"], ...] = ("sae", "residual")
+    """Inputs of the detectors; what a run has not kept is said."""
+    repeats: int = 5
+    """How often folds are drawn."""
+    seed: int = 0
+    """Seed for folds."""
+    out: Path | None = None
+    """Also write transfer_matrix.parquet into this folder."""
+
+    def execute(self) -> int:
+        """Train, test, print and write."""
+        # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
+        from bluffscope.detectors.transfer import carried_over, data_sets
+        from bluffscope.report.crossings import render_transfer
+        from bluffscope.stats import Resampling
+        from bluffscope.table.atomic import atomic_write, make_folder
+        from bluffscope.table.reader import read_run
+
+        _check_numbers(self.repeats, self.seed)
+        sets = data_sets([read_run(path) for path in self.runs], self.by, self.seed)
+        found = carried_over(sets, self.on, Resampling(seed=self.seed, repeats=self.repeats))
+        console = output_console()
+        console.print(render_transfer(found))
+        if self.out is not None:
+            make_folder(self.out)
+            atomic_write(self.out / "transfer_matrix.parquet", found.write_parquet)
+            console.say(f"Transfer: {self.out / 'transfer_matrix.parquet'} ({found.height} rows)")
+        return exit_codes.DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Command):
+    """Show how well detectors do at each layer, and how well the best does without the luck of the choice."""
+
+    run: tyro.conf.Positional[Path]
+    """The folder of a run with residuals or SAE features."""
+    repeats: int = 2
+    """How often folds are drawn."""
+    seed: int = 0
+    """Seed for folds."""
+    out: Path | None = None
+    """Also write the table to this file: .csv, .parquet or .json."""
+
+    def execute(self) -> int:
+        """Fit, print and write."""
+        # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
+        from bluffscope.detectors.sweep import sweep
+        from bluffscope.report.crossings import render_sweep
+        from bluffscope.stats import Resampling
+        from bluffscope.table.exports import check_export, export_table
+        from bluffscope.table.reader import read_run
+
+        _check_numbers(self.repeats, self.seed)
+        if self.out is not None:
+            check_export(self.out)
+        found = sweep(read_run(self.run), Resampling(seed=self.seed, repeats=self.repeats))
+        console = output_console()
+        console.print(render_sweep(found))
+        if self.out is not None:
+            choices = [{**choice._asdict(), "times": times} for choice, times in found.choices.items()]
+            export_table(
+                self.out, found.rows, {"rows": found.rows.to_dicts(), "chosen": found.chosen, "choices": choices}
+            )
+            console.say(f"Sweep: {self.out} ({found.rows.height} rows)")
+        return exit_codes.DONE
+
+
+def _check_numbers(repeats: int, seed: int) -> None:
+    for name, value, least in (("repeats", repeats, 1), ("seed", seed, 0)):
+        if value < least:
+            raise InputError(f"--{name} {value}: give a number from {least}")
+
+
 COMMAND = CommandGroup(
-    "Train a detector on a run, and score texts with one: finished ones, or while the model writes.",
-    {"train": Train, "score": Score, "watch": Watch, "export": Export},
+    "Train a detector on a run; score texts with one, also while the model writes; see what carries over.",
+    {"train": Train, "score": Score, "watch": Watch, "export": Export, "sweep": Sweep, "transfer": Transfer},
 )

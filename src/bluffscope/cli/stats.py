@@ -48,7 +48,7 @@ class Stats(Command):
     allow_unsound: bool = False
     """Show verdicts even if the run failed its health gate."""
     seed: int = 0
-    """Seed for bootstrap, permutations and controls."""
+    """Seed for permutations, controls and detectors' folds."""
     out: Path | None = None
     """Folder for stats.parquet and stats.json (default: the folder of the run or table)."""
 

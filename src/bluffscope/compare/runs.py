@@ -55,7 +55,7 @@ LABELLED_COMPARE_SCHEMA: Final = pl.Schema(
 """The same of runs over labelled texts: Hedges' g, and no signed ranks."""
 
 _KINDS: Final = {PAIRS.key: "pairs", "text_id": "labelled texts"}
-_NEEDS_NO_CHANCE: Final = Resampling(resamples=10, flips=9)
+_NEEDS_NO_CHANCE: Final = Resampling(flips=9)
 """Verdicts rest on no bootstrap and no permutation."""
 
 

@@ -22,7 +22,7 @@ import polars as pl
 
 from bluffscope.config import Position
 from bluffscope.errors import InputError
-from bluffscope.metrics import LOGPROB, METRICS, declared
+from bluffscope.metrics import LOGPROB, METRICS, P_TRUE, declared
 from bluffscope.records import VIEWS, View
 from bluffscope.reference.geometry import shape_class
 
@@ -37,7 +37,7 @@ Flips = Mapping[ReadKey, int]
 """Features that are active in one of two tables only."""
 
 ANGLES: Final = tuple(metric.name for metric in METRICS if metric.unit == "degrees")
-LOGPROBS: Final = tuple(metric.name for metric in LOGPROB.metrics)
+LOGPROBS: Final = tuple(metric.name for metric in (*LOGPROB.metrics, *P_TRUE.metrics))
 """Metrics that no feature enters, so that none that flips touches them."""
 FLIPS: Final = 1e-3
 """Share of the active features that may flip."""

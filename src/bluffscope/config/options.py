@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from bluffscope.config.layers import LayerSlice
+from bluffscope.config.workers import WorkerOptions
 from bluffscope.errors import InputError
 
 Options = TypeVar("Options")
@@ -114,6 +115,9 @@ class MeasureOptions:
     """Additional noise levels, each with its own stability columns (a dose-response curve)."""
     logprob: bool = False
     """Also measure the log-probability of each completion; loads all layers and the LM head."""
+    p_true: bool = False
+    """Also ask the model whether each completion is true: P(True) of its answers True and False; loads all layers and
+    the LM head."""
     trajectory: Switch = "auto"
     """Also measure what each layer predicts through the logit lens; loads all layers and the LM head. auto is on with
     --sae none; the flag alone means on, --no-trajectory off."""
@@ -125,19 +129,18 @@ class MeasureOptions:
     @property
     def needs_head(self) -> bool:
         """Whether all of the model is needed, LM head included; of a run's options once they are resolved."""
+        return self.scores_completions or self.p_true
+
+    @property
+    def scores_completions(self) -> bool:
+        """Whether the completions' own tokens are predicted; of a run's options once they are resolved."""
         return self.logprob or self.trajectory == "on"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineOptions:
+class EngineOptions(WorkerOptions):
     """How the work is done; every choice produces the same table."""
 
-    engine: Literal["local", "ray"] = "local"
-    """Run in this process, or with Ray on several cores, GPUs or machines (extra `ray`)."""
-    workers: Literal["auto"] | int = "auto"
-    """Number of Ray workers, each with its own copy of the model; auto is one per GPU, or one per 4 cores."""
-    address: str | None = None
-    """Address of a Ray cluster, HOST:PORT or auto (default: start Ray on this machine)."""
     strategy: Literal["packed", "batched", "sequential", "separate"] = "packed"
     """How texts are batched: token tries in packed rows, padded batches, one at a time, or one pass per analysis."""
     batch_size: Literal["auto"] | int = "auto"
@@ -196,40 +199,6 @@ class RunConfig:
     """How the work is done; every choice produces the same table."""
     output: OutputOptions = field(default_factory=OutputOptions)
     """Where results go."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerOptions:
-    """Also lint with this model's tokenizer."""
-
-    preset: str | None = None
-    """Use the model of this preset; see bluffscope presets."""
-    model: str | None = None
-    """Hugging Face id or folder of a model; only its tokenizer is loaded."""
-    revision: str | None = None
-    """Branch, tag or commit of the model on the Hub."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LintOutputOptions:
-    """Output options."""
-
-    format: Literal["text", "json"] = "text"
-    """Print text, or one JSON object."""
-    json: Path | None = None
-    """Also write the full report to this file, as JSON."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LintConfig:
-    """All options of `bluffscope lint`."""
-
-    data: DataOptions = field(default_factory=DataOptions)
-    """The pairs to lint."""
-    tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
-    """Also lint with this model's tokenizer."""
-    output: LintOutputOptions = field(default_factory=LintOutputOptions)
-    """Output options."""
 
 
 def run_config(content: Mapping[Any, Any], where: str) -> RunConfig:

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from bluffscope.detectors.classifiers import BASELINES, DETECTORS, SURFACE, probabilities
-from bluffscope.detectors.folds import label_folds, too_few
+from bluffscope.detectors.folds import too_few
+from bluffscope.detectors.held_out import CHANCE, Splits
 from bluffscope.detectors.inputs import MOST_PAIRS, Inputs, Views, read_inputs
+from bluffscope.detectors.measures import MEASURES, area, calibration_error, reliability, risk_coverage
 from bluffscope.detectors.texts import Texts, texts_of
 from bluffscope.host.exclusive import exclusive
-from bluffscope.stats.auroc import ordering
+from bluffscope.stats.auroc import areas
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.heldout import FOLDS
-from bluffscope.stats.resampling import area_draws, ends
 from bluffscope.stats.scopes import Scope
 from bluffscope.stats.study import numbered
 from bluffscope.table.reader import Run
 
 _AREA: Final = ("auroc", "lo", "hi")
 _GAINS: Final = ("gain", "gain_lo", "gain_hi", "surface_gain", "surface_gain_lo", "surface_gain_hi")
+_FURTHER: Final = tuple(f"{name}{end}" for name in MEASURES for end in ("", "_lo", "_hi"))
 DETECTORS_SCHEMA: Final = pl.Schema(
     dict.fromkeys(("detector", "scope"), pl.String())
     | {"n": pl.Int64()}
-    | dict.fromkeys((*_AREA, "ece", *_GAINS), pl.Float64())
+    | dict.fromkeys((*_AREA, "ece", *_GAINS, *_FURTHER), pl.Float64())
     | {"reason": pl.String()}
 )
 """One row a detector and scope; docs/statistics.md says what each is."""
@@ -40,13 +42,29 @@ TRANSFER_SCHEMA: Final = pl.Schema({**_CROSSED, "learnt": pl.Boolean()})
 """One row a detector and an ordered pair of scopes of one column; the diagonal is cross-validated. `learnt`: whether
 that of the scope trained on lies above chance, its interval included."""
 
-BINS: Final = 10
-"""Equal bins of probability of the expected calibration error."""
-CHANCE: Final = 0.5
+CURVE_POINTS: Final = 101
+"""Most points of a risk-coverage curve."""
 CLOSING_PAIRS: Final = 1000
 CLOSING_DOMAINS: Final = 6
 """Most pairs, and domains, for which the statistics that close a run fit detectors unasked: it takes seconds then."""
-_FOLD_STREAM, _BOOTSTRAP_STREAM = 4, 5
+_FOLD_STREAM: Final = 4
+
+
+AGAINST_SCHEMA: Final = pl.Schema(
+    {
+        **dict.fromkeys(("detector", "against", "scope"), pl.String()),
+        **dict.fromkeys(("gain", "lo", "hi"), pl.Float64()),
+    }
+)
+"""One row a scope and pair of detectors on the same folds, that of SAE features against residuals first."""
+
+CURVES_SCHEMA: Final = pl.Schema(
+    dict.fromkeys(("detector", "scope", "curve"), pl.String())
+    | dict.fromkeys(("x", "y"), pl.Float64())
+    | {"n": pl.Int64()}
+)
+"""Points of curves, over all repeats: "reliability" (x mean probability of a bin, y share of hallucinations, n texts)
+and "risk_coverage" (x share of texts answered, the surest first, y share of wrong answers among them, n texts)."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,10 @@ class Detection:
 
     rows: pl.DataFrame
     """`DETECTORS_SCHEMA`: scopes in order, in each the detectors, baselines first."""
+    against: pl.DataFrame
+    """`AGAINST_SCHEMA`."""
+    curves: pl.DataFrame
+    """`CURVES_SCHEMA`."""
     transfer: pl.DataFrame
     """`TRANSFER_SCHEMA`."""
     about: dict[str, Any]
@@ -84,10 +106,6 @@ class _Part:
         return cls(scope, places, labels, groups, len(places) // texts.per, too_few(texts, groups, labels))
 
 
-Areas = Mapping[str, tuple[float, np.ndarray]]
-"""AUROC of each detector, and (resample,) of resamples of groups."""
-
-
 def detect_in(
     table: pl.DataFrame,
     items: pl.DataFrame | None,
@@ -105,7 +123,7 @@ def detect_in(
         run: the table's run, for its residuals and features; None for a table that has none.
         by: further columns whose values are scopes.
         by_order: the k-th row is the k-th pair's; only for a table without ids.
-        resampling: seed and resamples, in place of ``Resampling()``.
+        resampling: seed and repeats, in place of ``Resampling()``.
 
     Raises:
         InputError: residuals or features that cannot be read.
@@ -128,17 +146,17 @@ def detect(texts: Texts, views: Views, resampling: Resampling) -> Detection:
     Args:
         texts: those of the table.
         views: texts, residuals and SAE features, where they are known.
-        resampling: seed, and resamples of groups.
+        resampling: seed, and how often folds are drawn.
 
     Raises:
         InputError: residuals or features that cannot be read.
     """
     inputs = read_inputs(texts, views, resampling.seed)
     parts = [_Part.of(texts, scope, inputs.rows) for scope in texts.scopes]
-    found = [row for part in parts for row in _in_scope(part, inputs, resampling)]
-    rows = pl.DataFrame(found, schema=DETECTORS_SCHEMA)
-    across = [row for train, test in permutations(parts, 2) for row in _transferred(train, test, inputs, resampling)]
-    return Detection(rows, _transfer(rows, across, parts), _about(texts, inputs, resampling))
+    found = [_in_scope(part, inputs, resampling) for part in parts]
+    rows, against, curves = (pl.concat(frames) for frames in zip(*found, strict=True))
+    across = [row for train, test in permutations(parts, 2) for row in _transferred(train, test, inputs)]
+    return Detection(rows, against, curves, _transfer(rows, across, parts), _about(texts, inputs, resampling))
 
 
 def _transfer(rows: pl.DataFrame, across: list[dict[str, Any]], parts: Sequence[_Part]) -> pl.DataFrame:
@@ -155,44 +173,90 @@ def _transfer(rows: pl.DataFrame, across: list[dict[str, Any]], parts: Sequence[
     return found.sort(*order)
 
 
-def calibration_error(chance: np.ndarray, labels: np.ndarray) -> float:
-    """Expected calibration error: |mean probability - share of hallucinations| over `BINS` equal bins, by their size.
+def _in_scope(part: _Part, inputs: Inputs, resampling: Resampling) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """One row for each detector, each against each, and their curves."""
+    reasons = {
+        name: part.too_few or inputs.missing.get(source)
+        for name, source in DETECTORS.items()
+        if source in inputs.matrices or source in inputs.missing
+    }
+    known = [name for name, reason in reasons.items() if reason is None]
+    tested: dict[str, _Tested] = {}
+    if known:
+        rng = resampling.generator(part.scope, _FOLD_STREAM)
+        splits = Splits.drawn(part.groups, part.labels, resampling.repeats, rng)
+        tested = {name: _tested(name, inputs.matrices[DETECTORS[name]], part, splits) for name in known}
+    rows: list[dict[str, Any]] = []
+    for name, reason in reasons.items():
+        row: dict[str, Any] = {"detector": name, "scope": part.scope.name, "n": part.n, "reason": reason}
+        rows.append(row | (tested[name].columns(name, tested) if name in tested else {}))
+    against = [
+        {"detector": name, "against": other, "scope": part.scope.name}
+        | tested[name].splits.difference(tested[name].areas, tested[other].areas).columns("gain", "")
+        for name, other in sorted(combinations(reversed(known), 2), key=_first_line)
+    ]
+    curves = [
+        {"detector": name, "scope": part.scope.name, "curve": curve, "x": x, "y": y, "n": n}
+        for name, found in tested.items()
+        for curve, x, y, n in found.points()
+    ]
+    return (
+        pl.DataFrame(rows, schema=DETECTORS_SCHEMA),
+        pl.DataFrame(against, schema=AGAINST_SCHEMA),
+        pl.DataFrame(curves, schema=CURVES_SCHEMA),
+    )
 
-    Args:
-        chance: (text,) probabilities.
-        labels: (text,) 0 or 1.
-    """
-    bins = np.minimum((chance * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, chance - labels, BINS)
-    return float(np.abs(gaps).sum() / len(chance))
+
+def _first_line(pair: tuple[str, str]) -> bool:
+    """Order of comparisons: what SAEs add to residuals comes first, the others as they are."""
+    return pair != ("sae", "residual")
 
 
-def _in_scope(part: _Part, inputs: Inputs, resampling: Resampling) -> Iterator[dict[str, Any]]:
-    """One row for each detector."""
-    reasons = {name: part.too_few or inputs.missing.get(source) for name, source in DETECTORS.items()}
-    scores: dict[str, np.ndarray] = {}
-    if known := [name for name in DETECTORS if reasons[name] is None]:
-        folds = label_folds(part.groups, part.labels, FOLDS, resampling.generator(part.scope, _FOLD_STREAM))
-        scores = {name: _heldout(name, inputs.matrices[DETECTORS[name]], part, folds) for name in known}
-    areas = _areas(scores, part, resampling)
-    for name in DETECTORS:
-        row: dict[str, Any] = dict.fromkeys(DETECTORS_SCHEMA)
-        row |= {"detector": name, "scope": part.scope.name, "n": part.n, "reason": reasons[name]}
-        if name in scores:
-            area, drawn = areas[name]
-            row |= {"auroc": area, "ece": calibration_error(scores[name], part.labels)} | interval(drawn)
-            if name not in BASELINES:
-                row |= _gain("gain", name, BASELINES, areas) | _gain("surface_gain", name, SURFACE, areas)
-        yield row
+@dataclass(frozen=True)
+class _Tested:
+    """A detector's probabilities of texts it was not fitted to."""
+
+    splits: Splits
+    scores: np.ndarray
+    """(repeat, text)."""
+    areas: np.ndarray
+    """(fit,) AUROC."""
+
+    def columns(self, name: str, tested: Mapping[str, _Tested]) -> dict[str, float]:
+        """Its measures with their intervals, and of one that is no baseline the gain over these."""
+        splits = self.splits
+        ece = np.mean([calibration_error(repeat, splits.labels) for repeat in self.scores])
+        found = {"ece": float(ece), **splits.estimated(self.areas).columns("auroc", "")}
+        for column, measure in MEASURES.items():
+            found |= splits.estimated(splits.by_fit(measure, self.scores)).columns(column, f"{column}_")
+        for column, rivals in (("gain", BASELINES), ("surface_gain", SURFACE)) if name not in BASELINES else ():
+            others = [tested[rival].areas for rival in rivals if rival in tested]
+            found |= splits.gained(self.areas, others).columns(column, f"{column}_")
+        return {column: value for column, value in found.items() if np.isfinite(value)}
+
+    def points(self) -> Iterator[tuple[str, float, float, int]]:
+        """Curve, x, y and n of points of its curves, over all repeats."""
+        scores, labels = self.scores.ravel(), np.tile(self.splits.labels, len(self.scores))
+        for x, y, n in zip(*reliability(scores, labels), strict=True):
+            if n:
+                yield "reliability", float(x), float(y), int(n) // len(self.scores)
+        risk = risk_coverage(scores, labels)
+        for place in np.unique(np.linspace(0, len(risk) - 1, CURVE_POINTS).round().astype(int)):
+            yield "risk_coverage", float((place + 1) / len(risk)), float(risk[place]), (place + 1) // len(self.scores)
 
 
-def _heldout(detector: str, matrix: Any, part: _Part, folds: np.ndarray) -> np.ndarray:
-    """(text,) probabilities, each from a fit to the other folds."""
-    scores = np.empty(len(part.texts))
-    for fold in range(int(folds.max()) + 1):
-        held = folds == fold
-        scores[held] = _applied(detector, matrix, part.texts[~held], part.labels[~held], part.texts[held])
-    return scores
+def _tested(detector: str, matrix: Any, part: _Part, splits: Splits) -> _Tested:
+    scores = _heldout(detector, matrix, part, splits)
+    return _Tested(splits, scores, splits.by_fit(area, scores))
+
+
+def _heldout(detector: str, matrix: Any, part: _Part, splits: Splits) -> np.ndarray:
+    """(repeat, text) probabilities, each from a fit to the other folds."""
+
+    def fitted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        return _applied(detector, matrix, part.texts[train], part.labels[train], part.texts[test])
+
+    return splits.scores(fitted)
 
 
 def _applied(detector: str, matrix: Any, train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -202,38 +266,14 @@ def _applied(detector: str, matrix: Any, train: np.ndarray, labels: np.ndarray, 
     return np.round(found, 10)
 
 
-def _areas(scores: Mapping[str, np.ndarray], part: _Part, resampling: Resampling) -> Areas:
-    """The areas of detectors' scores; all see the same resamples of groups, whatever was trained on."""
-    if not scores:
-        return {}
-    rng = resampling.generator(part.scope, _BOOTSTRAP_STREAM)
-    found = areas_of(list(scores.values()), part.labels, part.groups, resampling.resamples, rng)
-    return dict(zip(scores, found, strict=True))
+def area_of_a_fit(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+    """AUROC of (text,) scores of one fit to other texts, as `auroc`, `lo` and `hi`: the interval is over groups."""
+    sides = [(scores[labels == label, None], groups[labels == label]) for label in (0, 1)]
+    found = areas(sides[0][0], sides[1][0], sides[0][1], sides[1][1])
+    return dict(zip(_AREA, (float(one[0]) for one in found), strict=True))
 
 
-def areas_of(
-    scores: Sequence[np.ndarray], labels: np.ndarray, groups: np.ndarray, resamples: int, rng: np.random.Generator
-) -> list[tuple[float, np.ndarray]]:
-    """The AUROC of each (text,) scores, and (resample,) in resamples of groups."""
-    sides = [(score[labels == 0], score[labels == 1]) for score in scores]
-    drawn = area_draws(sides, groups[labels == 0], resamples, rng, groups[labels == 1])
-    return [(ordering(*one).area, area) for one, area in zip(sides, drawn.T, strict=True)]
-
-
-def interval(drawn: np.ndarray, name: str = "") -> dict[str, float]:
-    """The percentile interval of (resample,) values, as columns `lo` and `hi` of a name."""
-    return dict(zip((f"{name}lo", f"{name}hi"), ends(drawn[:, None])[:, 0].tolist(), strict=True))
-
-
-def _gain(column: str, name: str, baselines: Sequence[str], areas: Areas) -> dict[str, float]:
-    """AUROC beyond the best baseline, guessing included: one that does worse than chance is no easier to beat."""
-    area, drawn = areas[name]
-    known = [areas[baseline] for baseline in baselines if baseline in areas]
-    best = np.max([np.full_like(drawn, CHANCE), *(draws for _, draws in known)], axis=0)
-    return {column: area - max([CHANCE, *(found for found, _ in known)])} | interval(drawn - best, f"{column}_")
-
-
-def _transferred(train: _Part, test: _Part, inputs: Inputs, resampling: Resampling) -> Iterator[dict[str, Any]]:
+def _transferred(train: _Part, test: _Part, inputs: Inputs) -> Iterator[dict[str, Any]]:
     """Each detector fitted to all of one scope and asked about another of the same column (domains, or `--by`)."""
     if not train.scope.column or train.scope.column != test.scope.column:
         return
@@ -245,8 +285,8 @@ def _transferred(train: _Part, test: _Part, inputs: Inputs, resampling: Resampli
         if source in inputs.matrices
     }
     named = {"train": train.scope.name, "test": test.scope.name, "n": test.n}
-    for name, (area, drawn) in _areas(scores, test, resampling).items():
-        yield {"detector": name, **named, "auroc": area, **interval(drawn)}
+    for name, some in scores.items():
+        yield {"detector": name, **named, **area_of_a_fit(some, test.labels, test.groups)}
 
 
 def _about(texts: Texts, inputs: Inputs, resampling: Resampling) -> dict[str, Any]:
@@ -259,12 +299,17 @@ def _about(texts: Texts, inputs: Inputs, resampling: Resampling) -> dict[str, An
     for reason in dict.fromkeys(inputs.missing.values()):
         names = [name for name, source in DETECTORS.items() if inputs.missing.get(source) == reason]
         notes.append(f"Without {' and '.join(names)}: {reason}.")
+    for name, values in texts.numbers.items():
+        if lacking := int(np.isnan(values[inputs.rows]).sum()):
+            share = f"{lacking:,} of {len(inputs.rows):,} texts"
+            notes.append(f"{name} is unknown of {share}: they count as the median of the others.")
     labels = texts.labels[inputs.rows]
     return {
         texts.of: seen,
         **({} if texts.per > 1 else {"true": int((labels == 0).sum()), "false": int(labels.sum())}),
         "folds": FOLDS,
+        "repeats": resampling.repeats,
         "seed": resampling.seed,
-        "baselines": list(BASELINES),
+        "baselines": [name for name in BASELINES if DETECTORS[name] in inputs.matrices],
         "notes": notes,
     }

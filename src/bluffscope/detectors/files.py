@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import numpy as np
 import polars as pl
 
+from bluffscope.detectors.conformal import Alarm
 from bluffscope.detectors.inputs import Keys
 from bluffscope.detectors.linear import Calibration, Linear
 from bluffscope.detectors.train import Trained
@@ -49,6 +50,8 @@ class Detector:
     keys: Keys
     linear: Linear
     calibration: Calibration
+    alarm: Alarm | None
+    """The threshold for alarms, where it was trained with one."""
 
     @property
     def arrangement(self) -> Arrangement:
@@ -141,6 +144,7 @@ def write_detector(
             "beats_baselines": trained.beats,
             "left_out": trained.left_out,
         },
+        "alarm": None if trained.alarm is None else trained.alarm.as_dict(),
         "weights": {"file": _NAMES[1], "sha256": hashlib.sha256(content).hexdigest()},
         "packages": package_versions(_PACKAGES),
     }
@@ -226,7 +230,9 @@ def _unpacked(folder: Path, about: dict[str, Any]) -> Detector:
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError("weights that are not finite")
     slope, offset = map(float, arrays["calibration"])
-    return Detector(folder, about, keys, linear, Calibration(slope, offset))
+    alarm = about.get("alarm")
+    kept = None if alarm is None else Alarm(float(alarm["alpha"]), float(alarm["threshold"]), int(alarm["clusters"]))
+    return Detector(folder, about, keys, linear, Calibration(slope, offset), kept)
 
 
 def _arrays(path: Path, digest: str) -> dict[str, np.ndarray]:

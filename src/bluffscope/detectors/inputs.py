@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
+from scipy.special import logit
 
+from bluffscope.detectors.classifiers import CARRIED, MEASURED
 from bluffscope.detectors.linear import On
 from bluffscope.detectors.texts import Texts
 from bluffscope.errors import InputError
@@ -23,6 +25,8 @@ MOST_PAIRS: Final = 2000
 """Pairs of a table that detectors see, whole groups at random: the AUROC's standard error is then about 0.01. Of
 labelled texts they see twice as many."""
 
+_SURE: Final = 1e-12
+"""A probability is taken to be so far from 0 and 1 at least."""
 _KEY: Final = pl.Schema({"layer": pl.Int64, "feature": pl.Int64})
 
 
@@ -111,12 +115,15 @@ class Inputs:
 
 
 def read_inputs(texts: Texts, views: Views, seed: int) -> Inputs:
-    """The inputs "length", "logprob", "text", "residual", "metrics" and "sae", of all texts or of a sample."""
+    """The inputs of `DETECTORS` of all texts or of a sample; those that such texts cannot have are no input."""
     rows = sampled(texts.groups, 2 * MOST_PAIRS, np.random.default_rng([seed, 104]))
     found: dict[str, Any] = {
         "length": _lengths(texts, rows),
         "logprob": _logprobs(texts, rows),
+        "p_true": _p_true(texts, rows),
+        **{name: texts.numbers[name][rows, None] for name in CARRIED if name in texts.numbers},
         "text": _completions(texts, views, rows),
+        **_prompts(texts, views, rows),
         "metrics": _metrics(texts, rows),
         "residual": _residuals(texts, views, rows),
         "sae": _features(texts, views, rows),
@@ -163,12 +170,19 @@ def _lengths(texts: Texts, rows: np.ndarray) -> np.ndarray | str:
 
 
 def _logprobs(texts: Texts, rows: np.ndarray) -> np.ndarray | str:
-    logprobs = texts.logprobs[rows, None]
-    if not np.isfinite(logprobs).all():
+    if "logprob" not in texts.numbers:
         return NO_LOGPROB
+    logprobs, lengths = texts.numbers["logprob"][rows, None], texts.lengths[rows, None]
     # Per token too: of two completions the longer is the less probable whatever it says.
-    per_token = logprobs / np.maximum(texts.lengths[rows, None], 1)
-    return np.hstack([logprobs, per_token]) if np.isfinite(per_token).all() else logprobs
+    per_token = logprobs / np.maximum(lengths, 1)
+    return np.hstack([logprobs, per_token]) if np.isfinite(lengths).all() else logprobs
+
+
+def _p_true(texts: Texts, rows: np.ndarray) -> np.ndarray | str:
+    """As logits, in which what the model is nearly sure of still differs."""
+    if "p_true" not in texts.numbers:
+        return "the table has no P(True): analyze with --p-true"
+    return logit(texts.numbers["p_true"][rows, None].clip(_SURE, 1 - _SURE))
 
 
 def _completions(texts: Texts, views: Views, rows: np.ndarray) -> Any:
@@ -179,9 +193,17 @@ def _completions(texts: Texts, views: Views, rows: np.ndarray) -> Any:
     return counted([known[row] for row in rows.tolist()])[0]
 
 
+def _prompts(texts: Texts, views: Views, rows: np.ndarray) -> dict[str, Any]:
+    """Bags of words of prompts, where texts of either label have their own; a pair's two texts share theirs."""
+    if texts.arrangement == PAIRS or views.items is None or "prompt" not in views.items.columns:
+        return {}
+    prompts = views.items["prompt"].cast(pl.String).fill_null("").gather(rows)
+    return {"prompt": counted(prompts.to_list())[0]} if (prompts != "").any() else {}
+
+
 def _metrics(texts: Texts, rows: np.ndarray) -> tuple[np.ndarray, Keys] | str:
-    """Those with a value; the log-probability is a baseline of its own."""
-    asked = np.array([not name.startswith("logprob") for name in texts.metrics], dtype=bool)
+    """Those with a value; what is measured as a baseline is one of its own."""
+    asked = np.array([not name.startswith((*MEASURED,)) for name in texts.metrics], dtype=bool)
     places = np.flatnonzero(asked & np.isfinite(texts.values[rows]).any(axis=0))
     keys = Keys("metrics", metrics=tuple(texts.metrics[place] for place in places))
     return (texts.values[np.ix_(rows, places)], keys) if len(places) else "no metric has a value"

@@ -51,6 +51,8 @@ class Score:
     """Calibrated probability that the text is hallucinated."""
     reason: str | None = None
     """Why it cannot be scored."""
+    alarm: bool | None = None
+    """Whether it lies above the detector's threshold; None without one."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,11 @@ class Scorer:
         logits = self.detector.linear.scores(self._matrix(frame, views))
         probabilities = self.detector.calibration.probabilities(logits)
         for reason, logit, probability in zip(frame["_reason"], logits.tolist(), probabilities.tolist(), strict=True):
-            yield Score(logit, probability) if reason is None else Score(None, None, reason)
+            if reason is not None:
+                yield Score(None, None, reason)
+            else:
+                alarm = self.detector.alarm
+                yield Score(logit, probability, alarm=None if alarm is None else logit > alarm.threshold)
 
     def _matrix(self, frame: pl.DataFrame, views: Sequence[str]) -> Any:
         """(text, column) of what the detector looks at; of texts that could not be measured, nothing."""
@@ -129,6 +135,7 @@ def open_scorer(
     config = replace(
         stored,
         model=options,
+        measure=replace(stored.measure, p_true=False),  # a baseline, of which no detector knows
         engine=EngineOptions(shard_pairs=TEXTS_AT_ONCE),
         output=OutputOptions(keep_residuals=on == "residual"),
     )

@@ -42,6 +42,8 @@ def score_file(scorer: Scorer, data: Path, out: Path | None, *, whole_texts: boo
         lines, texts = itertools.tee(_parsed(source, data, whole_texts))
         for (line, _), found in zip(lines, scorer.scores(text for _, text in texts), strict=True):
             scored: dict[str, Any] = {"probability": found.probability, "logit": found.logit}
+            if found.alarm is not None:
+                scored["alarm"] = found.alarm
             if found.reason is not None:
                 scored["reason"], failed = found.reason, True
             target.write(json.dumps({**line, **scored}, ensure_ascii=True) + "\n")

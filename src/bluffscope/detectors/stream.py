@@ -20,7 +20,7 @@ from bluffscope.errors import InputError, PairError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model import LanguageModel
-from bluffscope.model.decode import State, chosen, prefilled, uniforms
+from bluffscope.model.decode import LEVELS, State, chosen, prefilled, uniforms
 from bluffscope.pipeline.build import load_parts, text_tokenizer
 from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.plan import TextTokenizer
@@ -70,7 +70,8 @@ class Watcher:
         occurrences: Counter[str] = Counter()
         numbers: list[np.ndarray] = []
         for prompt in prompts:  # the same prompt again is another sample
-            numbers.append(uniforms(options.seed, prompt, occurrences[prompt], options.max_new_tokens))
+            drawn = uniforms(options.seed, prompt, occurrences[prompt], options.max_new_tokens * LEVELS)
+            numbers.append(drawn.reshape(-1, LEVELS))
             occurrences[prompt] += 1
         return self._steps(ids, np.stack(numbers), options)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from bluffscope.detectors.classifiers import CARRIED, MEASURED
 from bluffscope.errors import InputError
 from bluffscope.records import PAIRS, STATEMENTS, Arrangement
 from bluffscope.stats.scopes import Scope, find_scopes
@@ -28,8 +29,9 @@ class Texts:
     """(text, metric) float64; NaN where undefined."""
     lengths: np.ndarray
     """(text,) of the completion; NaN where unknown."""
-    logprobs: np.ndarray
-    """(text,) nats; NaN where unknown."""
+    numbers: Mapping[str, np.ndarray]
+    """(text,) the baselines that are a number a text, by name (`MEASURED`, `CARRIED`); NaN where unknown. None that is
+    known of no text."""
     labels: np.ndarray
     """(text,) 0 for a fact or a true text, 1 for a hallucination or a false one."""
     groups: np.ndarray
@@ -60,7 +62,7 @@ class Texts:
             study.metrics,
             np.concatenate([study.fact, study.hall]),
             study.lengths.T.ravel(),
-            study.logprobs.T.ravel(),
+            _known({name: _of_metric(study, name) for name in MEASURED}),
             np.repeat([0, 1], len(study.groups)),
             np.tile(study.groups, 2),
             study.scopes,
@@ -112,7 +114,7 @@ def _labelled(table: pl.DataFrame, items: pl.DataFrame | None, by: Sequence[str]
         tuple(names),
         _finite(table.select(pl.col(names).cast(pl.Float64, strict=False).fill_null(np.nan)).to_numpy()),
         lengths,
-        _numbers(table, "logprob"),
+        _known({name: _numbers(everything, name) for name in (*MEASURED, *CARRIED)}),
         which_are_false(table).astype(np.int64),
         cluster_numbers(table["group"] if "group" in table.columns else nothing),
         find_scopes(everything, by, []),
@@ -124,6 +126,18 @@ def _numbers(table: pl.DataFrame, name: str) -> np.ndarray:
     if name not in table.columns or not is_number(table[name]):
         return np.full(table.height, np.nan)
     return _finite(table[name].cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy())
+
+
+def _of_metric(study: Study, name: str) -> np.ndarray:
+    """(text,) a metric of both sides, facts first; NaN where there is none."""
+    if name not in study.metrics:
+        return np.full(2 * len(study.groups), np.nan)
+    place = study.metrics.index(name)
+    return np.concatenate([study.fact[:, place], study.hall[:, place]])
+
+
+def _known(numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: values for name, values in numbers.items() if np.isfinite(values).any()}
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

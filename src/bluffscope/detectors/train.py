@@ -10,10 +10,13 @@ import numpy as np
 import polars as pl
 
 from bluffscope.detectors.classifiers import BASELINES
-from bluffscope.detectors.evaluate import CHANCE, areas_of, calibration_error, detect, interval
+from bluffscope.detectors.conformal import Alarm, calibrated_alarm, calibration_part
+from bluffscope.detectors.evaluate import area_of_a_fit, detect
 from bluffscope.detectors.folds import FEWEST_GROUPS, label_folds, too_few
+from bluffscope.detectors.held_out import CHANCE
 from bluffscope.detectors.inputs import Keys, Views, keyed_matrix, read_inputs
 from bluffscope.detectors.linear import Calibration, Linear, On, calibrate, fit_linear
+from bluffscope.detectors.measures import calibration_error
 from bluffscope.detectors.texts import Texts, texts_of
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
@@ -25,7 +28,7 @@ from bluffscope.stats.study import numbered
 from bluffscope.table.reader import Run
 
 _FOLD_STREAM: Final = 205
-_LEFT_OUT_STREAM: Final = 206
+_ALARM_STREAM: Final = 206
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Trained:
     label."""
     about: dict[str, Any]
     """Pairs or texts, groups, folds, seed, notes."""
+    alarm: Alarm | None = None
+    """The threshold that was asked for; the weights are then of the half of the groups that it was not made from."""
 
     @property
     def row(self) -> dict[str, Any]:
@@ -64,17 +69,19 @@ class Trained:
 
 
 @exclusive()
-def train(run: Run, chosen: pl.Series, on: On, seed: int) -> Trained:
+def train(run: Run, chosen: pl.Series, on: On, seed: int, alpha: float | None = None) -> Trained:
     """Fit a detector to some pairs or labelled texts of a run, and see how it does on the others.
 
     Args:
         run: a finished run.
         chosen: (row,) whether each row of its table is trained on.
         on: what it looks at.
-        seed: of folds and resamples.
+        seed: of folds.
+        alpha: share of false alarms that a threshold is to be kept for.
 
     Raises:
-        InputError: too few groups or texts of a label, or the run has not kept what the detector looks at.
+        InputError: too few groups or texts of a label, or for alpha, or the run has not kept what the detector looks
+            at.
     """
     texts, views = _opened(run, chosen)
     if reason := too_few(texts, texts.groups, texts.labels):
@@ -85,12 +92,27 @@ def train(run: Run, chosen: pl.Series, on: On, seed: int) -> Trained:
         raise InputError(f"--on {on}: {inputs.missing[on]}")
     detection = detect(texts, views, resampling)
     matrix, labels = inputs.matrices[on], texts.labels[inputs.rows]
+    groups = numbered(texts.groups[inputs.rows])
+    rng = np.random.default_rng([seed, _ALARM_STREAM])
+    apart = np.zeros(len(labels), dtype=bool) if alpha is None else calibration_part(groups, rng)
+    fitted = ~apart
+    if reason := too_few(texts, groups[fitted], labels[fitted]):
+        raise InputError(
+            f"--alpha keeps half of the groups for its threshold, which leaves {reason}: too few to train on"
+        )
+    linear = fit_linear(on, matrix[fitted], labels[fitted])
+    alarm = None
+    if alpha is not None:
+        true = apart & (labels == 0)
+        alarm = calibrated_alarm(linear.scores(matrix[true]), groups[true], alpha, rng)
     rng = np.random.default_rng([seed, _FOLD_STREAM])
-    scores, probabilities = _calibrated(on, matrix, labels, numbered(texts.groups[inputs.rows]), rng)
+    labels = labels[fitted]
+    scores, probabilities = _calibrated(on, matrix[fitted], labels, numbered(groups[fitted]), rng)
     trained = Trained(
         arrangement=run.arrangement,
         keys=inputs.keys[on],
-        linear=fit_linear(on, matrix, labels),
+        linear=linear,
+        alarm=alarm,
         calibration=calibrate(scores, labels),
         rows=detection.rows,
         ece=calibration_error(probabilities, labels),
@@ -148,10 +170,8 @@ def _left_out(run: Run, chosen: pl.Series, trained: Trained, seed: int) -> dict[
         return None
     scores = np.round(trained.linear.scores(keyed_matrix(trained.keys, texts, views, inputs)), 10)
     number = int(groups.max()) + 1
-    rng = np.random.default_rng([seed, _LEFT_OUT_STREAM])
-    [(area, drawn)] = areas_of([scores], labels, groups, Resampling().resamples, rng)
-    bounds = interval(drawn) if number >= FEWEST_GROUPS else {"lo": None, "hi": None}
-    return {"n": len(labels) // texts.per, "auroc": area, "groups": number} | bounds
+    bounds = {"lo": None, "hi": None} if number < FEWEST_GROUPS else {}
+    return {"n": len(labels) // texts.per, "groups": number} | area_of_a_fit(scores, labels, groups) | bounds
 
 
 def best_baseline(trained: Trained) -> tuple[str, float]:

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import polars as pl
 
 from bluffscope.host.stopwatch import Tally
-from bluffscope.records import Shard
+from bluffscope.records import Stretch
 
-Commit = Callable[[Shard, pl.DataFrame], None]
+Commit = Callable[[Stretch[Any], pl.DataFrame], None]
 """Makes a shard's table durable; called once a shard, in the driver's process, from one thread at a time."""
 Advance = Callable[[int], None]
 """Receives how many more pairs are done."""
@@ -21,7 +21,7 @@ Question = Callable[[Any], Any]
 class Worker(Protocol):
     """Holds model and SAEs, and measures shards in three steps, so that the outer two can overlap the middle one."""
 
-    def prepare(self, shard: Shard) -> Any:
+    def prepare(self, shard: Stretch[Any]) -> Any:
         """What can be done without the model: token ids and batches."""
 
     def measure(self, prepared: Any, advance: Advance) -> Any:
@@ -39,7 +39,7 @@ class Description(Protocol):
     def fingerprint(self) -> Any:
         """Equal for workers that give the same numbers: which weights were loaded."""
 
-    def rejected(self, shard: Shard, reason: str) -> pl.DataFrame:
+    def rejected(self, shard: Stretch[Any], reason: str) -> pl.DataFrame:
         """The table of a shard whose pairs are all quarantined for this reason."""
         ...
 

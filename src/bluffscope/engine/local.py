@@ -7,10 +7,10 @@ from typing import Any
 
 from bluffscope.engine.base import Advance, Commit, Worker
 from bluffscope.engine.queues import ahead, behind
-from bluffscope.records import Shard
+from bluffscope.records import Stretch
 
 
-def run_here(shards: Iterable[Shard], worker: Worker, commit: Commit, advance: Advance, depth: int = 1) -> None:
+def run_here(shards: Iterable[Stretch[Any]], worker: Worker, commit: Commit, advance: Advance, depth: int = 1) -> None:
     """Measure every shard, in order; an error of any side ends the others and is raised.
 
     Args:
@@ -22,7 +22,7 @@ def run_here(shards: Iterable[Shard], worker: Worker, commit: Commit, advance: A
             time.
     """
 
-    def write(item: tuple[Shard, Any]) -> None:
+    def write(item: tuple[Stretch[Any], Any]) -> None:
         shard, measured = item
         commit(shard, worker.tabulate(measured))
 

@@ -24,7 +24,7 @@ from bluffscope.engine.worker_process import Measured, News, Station, unpacked
 from bluffscope.engine.worker_progress import Account, Ledger
 from bluffscope.errors import InputError, RunStopped, WorkerLostError
 from bluffscope.host.stopwatch import Stopwatch
-from bluffscope.records import Shard
+from bluffscope.records import Stretch
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,9 @@ class RayEngine:
             self._step()
         return self._description
 
-    def run(self, shards: Iterable[Shard], make_worker: DistantFactory, commit: Commit, advance: Advance) -> None:
+    def run(
+        self, shards: Iterable[Stretch[Any]], make_worker: DistantFactory, commit: Commit, advance: Advance
+    ) -> None:
         """Measure every shard, in whatever order they get done; an error of any side ends the run and is raised."""
         if self._start is None:
             self.hire(make_worker)

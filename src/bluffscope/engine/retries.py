@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
-from bluffscope.records import Shard
+from bluffscope.records import Stretch
 
 DEATHS: Final = 2
 """A shard that has killed so many workers is cut up."""
@@ -24,7 +24,7 @@ DEATHS: Final = 2
 class _Whole:
     """A shard of the input, and the tables of its parts that are done."""
 
-    shard: Shard
+    shard: Stretch[Any]
     done: dict[int, pl.DataFrame] = field(default_factory=dict[int, pl.DataFrame])
     """By the position of their first pair in the input."""
 
@@ -33,7 +33,7 @@ class _Whole:
 class Task:
     """A shard, or a part of one, for a worker."""
 
-    part: Shard
+    part: Stretch[Any]
     whole: _Whole = field(repr=False)
     deaths: int = 0
     """Workers that died while they measured it, or what it was cut from."""
@@ -44,8 +44,8 @@ class Task:
 class Backlog:
     """Hands out shards until each is done; takes them from their source only on request."""
 
-    def __init__(self, shards: Iterable[Shard]) -> None:
-        self._source: Iterator[Shard] = iter(shards)
+    def __init__(self, shards: Iterable[Stretch[Any]]) -> None:
+        self._source: Iterator[Stretch[Any]] = iter(shards)
         self._again: deque[Task] = deque()
 
     def take(self, *, idle: bool) -> Task | None:
@@ -59,7 +59,7 @@ class Backlog:
         shard = next(self._source, None)
         return None if shard is None else Task(shard, _Whole(shard))
 
-    def done(self, task: Task, table: pl.DataFrame) -> tuple[Shard, pl.DataFrame] | None:
+    def done(self, task: Task, table: pl.DataFrame) -> tuple[Stretch[Any], pl.DataFrame] | None:
         """A task's table has arrived; returns the whole shard and its table once all parts are there."""
         whole = task.whole
         whole.done[task.part.items[0].index] = table
@@ -84,7 +84,7 @@ class Backlog:
         return given_up
 
 
-def _halves(shard: Shard) -> list[Shard]:
+def _halves(shard: Stretch[Any]) -> list[Stretch[Any]]:
     middle = len(shard.items) // 2
     halves = (slice(middle), slice(middle, None))
     return [replace(shard, items=shard.items[half], groups=shard.groups[half]) for half in halves]

@@ -16,7 +16,7 @@ import polars as pl
 
 from bluffscope.engine.base import Description, DistantFactory, DistantWorker, Question, Tally
 from bluffscope.host.buffers import kept_heap
-from bluffscope.records import Shard
+from bluffscope.records import Stretch
 
 
 class Said(NamedTuple):
@@ -86,7 +86,7 @@ class Station:
         """The process's id, what the worker loaded and its news; waits until it is there."""
         return os.getpid(), self._made.result().describe(), self.news()
 
-    def measure(self, shard: Shard) -> Measured:
+    def measure(self, shard: Stretch[Any]) -> Measured:
         """The table of a shard, once its turn has come."""
         with self._lock:  # all three steps take shards in one order
             prepared = self._preparing.submit(lambda: self._made.result().prepare(shard))

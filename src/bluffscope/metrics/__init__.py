@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from bluffscope.metrics import consistency, entropy, logprob, misalignment, sensitivity, stability, trajectory
+from bluffscope.metrics import consistency, entropy, logprob, misalignment, p_true, sensitivity, stability, trajectory
 from bluffscope.metrics.declaration import Analysis, AnalysisFunction, Column, Metric
 from bluffscope.metrics.measurement import Measurement
 
@@ -28,7 +28,10 @@ TRAJECTORY: Analysis = trajectory.ANALYSIS
 LOGPROB: Analysis = logprob.ANALYSIS
 """Runs with ``--logprob`` as well: it needs the whole model and its LM head."""
 
-ON_REQUEST: tuple[Analysis, ...] = (TRAJECTORY, LOGPROB)
+P_TRUE: Analysis = p_true.ANALYSIS
+"""Runs with ``--p-true`` as well: it needs the whole model and its LM head."""
+
+ON_REQUEST: tuple[Analysis, ...] = (TRAJECTORY, LOGPROB, P_TRUE)
 """Analyses that run where options ask for them; their columns stand behind all others."""
 
 METRICS: tuple[Metric, ...] = tuple(metric for analysis in (*ANALYSES, *ON_REQUEST) for metric in analysis.metrics)
@@ -72,6 +75,7 @@ __all__ = [
     "LOGPROB",
     "METRICS",
     "ON_REQUEST",
+    "P_TRUE",
     "TRAJECTORY",
     "Analysis",
     "AnalysisFunction",

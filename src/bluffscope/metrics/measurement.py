@@ -59,6 +59,10 @@ class Measurement:
     """The completion tokens of the batch, with ``logprob`` or ``trajectory`` only."""
     logprobs: np.ndarray | None = None
     """(target,) float64: log-probability of each of them, in nats."""
+    answers: Targets | None = None
+    """The answers to what the model is asked about the batch's texts, with ``p_true`` only."""
+    answer_logprobs: np.ndarray | None = None
+    """(target,) float64: log-probability of each of their tokens, in nats."""
     lens: Mapping[int, LensReading] | None = None
     """What each layer predicts of them through the logit lens, with ``trajectory`` only."""
     arrangement: Arrangement = PAIRS

@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from bluffscope.model.lengths import LengthClasses
 from bluffscope.model.load import LanguageModel
 
 GREEDY: Final = 0.0
 """The temperature at which the most probable token is taken."""
+_FAN: Final = 16
+LEVELS: Final = 6
+"""Numbers a token: enough for 16 million tokens."""
 
 
 def uniforms(seed: int, question: str, sample: int, count: int) -> Float[np.ndarray, " count"]:
@@ -24,14 +28,39 @@ def uniforms(seed: int, question: str, sample: int, count: int) -> Float[np.ndar
 
 
 def chosen(
-    logits: Float[torch.Tensor, "row vocabulary"], numbers: Float[torch.Tensor, " row"], temperature: float
+    logits: Float[torch.Tensor, "row vocabulary"], numbers: Float[torch.Tensor, "row level"], temperature: float
 ) -> Int[torch.Tensor, " row"]:
-    """The token of each row at which the cumulative probability, in the order of ids, first exceeds its number."""
-    if temperature == GREEDY:
-        return logits.argmax(1)
-    cumulative = (logits / temperature).softmax(1).cumsum(1, dtype=torch.float64)
-    wanted = numbers[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, wanted, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+    """The token of each row: of groups of `_FAN` groups of ... of tokens one after another, each by its own number.
+
+    A group is the first at which the cumulative probability among its siblings, in the order of ids, exceeds the
+    number. One cumulative distribution over all tokens would have many of them between two values that rounding alone
+    moves, and more answers would change with the batch.
+    """
+    return logits.argmax(1) if temperature == GREEDY else drawn(logits, numbers, temperature)[0]
+
+
+def drawn(
+    logits: Float[torch.Tensor, "row vocabulary"], numbers: Float[torch.Tensor, "row level"], temperature: float
+) -> tuple[Int[torch.Tensor, " row"], Float[torch.Tensor, " row"]]:
+    """The token of each row, and how far the nearest of its numbers is from a border between two groups."""
+    sums = [_filled((logits / temperature).softmax(1).double())]
+    while sums[-1].shape[1] > 1:
+        sums.append(_filled(sums[-1].sum(2)))
+    rows = torch.arange(len(logits), device=logits.device)
+    place, nearest = torch.zeros_like(rows), torch.ones_like(numbers[:, 0])
+    for level, groups in enumerate(reversed(sums)):
+        cumulative = groups[rows, place].cumsum(1)
+        total = cumulative[:, -1:]
+        wanted = torch.minimum(numbers[:, level, None] * total, total.nextafter(torch.zeros_like(total)))
+        place = place * _FAN + torch.searchsorted(cumulative, wanted, right=True)[:, 0]
+        far = ((cumulative - wanted) / total).abs().where(cumulative < total, 1)  # behind the last group is no border
+        nearest = torch.minimum(nearest, far.amin(1))
+    return place, nearest
+
+
+def _filled(shares: Float[torch.Tensor, "row part"]) -> Float[torch.Tensor, "row group fan"]:
+    """Shares in groups of `_FAN`, with zeros behind the last."""
+    return torch.nn.functional.pad(shares, (0, -shares.shape[1] % _FAN)).unflatten(1, (-1, _FAN))
 
 
 class State:
@@ -80,7 +109,8 @@ def prefilled(
     """The state behind each prompt, and the logits there; what all begin with is computed once.
 
     Prompts are padded on the left. Where a layer looks back only so far, padding behind a common beginning would stand
-    between tokens that it sees: there is then no common beginning.
+    between tokens that it sees; and where position factors follow from the longest text, a beginning alone has others:
+    there is then no common beginning.
 
     Args:
         model: whole, with its LM head.
@@ -90,7 +120,8 @@ def prefilled(
     from transformers import DynamicCache
 
     network: Any = model.network
-    shared = 0 if _windowed(model) or not share else _common(prompts)
+    apart = _windowed(model) or LengthClasses.of(model.config).several
+    shared = 0 if apart or not share else _common(prompts)
     longest = max(map(len, prompts)) - shared
     device = model.device
     cache = DynamicCache(config=model.config)

@@ -80,7 +80,7 @@ class ResidualReader:
         With targets in the batch, their log-probabilities too; the LM head is applied nowhere else. A batch of texts
         that may not share a forward (`LengthClasses`) takes several.
         """
-        if batch.targets is not None and self.head is None:
+        if (batch.targets is not None or batch.answers is not None) and self.head is None:
             raise ValueError("the batch asks for log-probabilities: give the reader the model's Head")
         forwards = LengthClasses.of(self.model.config).forwards(batch)
         if len(forwards) == 1:
@@ -88,15 +88,22 @@ class ResidualReader:
         parts = [self._forward(batch.rows(rows)) for rows in forwards]
         order = _on(self.model.device, _merged([np.isin(batch.read_row, rows) for rows in forwards]))
         residuals = {layer: torch.cat([part.residuals[layer] for part in parts])[order] for layer in self.points}
-        if batch.targets is None:
-            return Activations(residuals)
-        order = _on(self.model.device, _merged([np.isin(batch.targets.row, rows) for rows in forwards]))
-        logprobs = torch.cat([part.logprobs for part in parts if part.logprobs is not None])[order]
+        answers, _ = self._merged_logprobs([part.answers for part in parts], batch.answers, forwards)
+        logprobs, order = self._merged_logprobs([part.logprobs for part in parts], batch.targets, forwards)
         lenses = [part.lens for part in parts if part.lens is not None]
         if not lenses:
-            return Activations(residuals, logprobs)
+            return Activations(residuals, logprobs, answers=answers)
         joined = {layer: LensReading.joined([lens[layer] for lens in lenses], order) for layer in self.points}
-        return Activations(residuals, logprobs, joined)
+        return Activations(residuals, logprobs, joined, answers)
+
+    def _merged_logprobs(
+        self, parts: Sequence[torch.Tensor | None], targets: Targets | None, forwards: Sequence[np.ndarray]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Log-probabilities of several forwards in the order of the batch's targets, and that order."""
+        if targets is None:
+            return None, None
+        order = _on(self.model.device, _merged([np.isin(targets.row, rows) for rows in forwards]))
+        return torch.cat([part for part in parts if part is not None])[order], order
 
     def _forward(self, batch: PackedBatch) -> Activations:
         device = self.model.device
@@ -122,16 +129,22 @@ class ResidualReader:
             for handle in handles:
                 handle.remove()
         residuals = {layer: gathered[layer] for layer in self.points}
-        if self.head is None or targets is None:
-            return Activations(residuals)
+        answers = self._scored(hidden, _targets_on(device, batch.answers))
+        if self.lens is None or targets is None:
+            return Activations(residuals, self._scored(hidden, targets), answers=answers)
         row, slot, token = targets
-        final = hidden[row, slot]  # (target, d_model)
-        if self.lens is None:
-            with computing_in(self.model.dtype):
-                return Activations(residuals, self.head.logprobs(final, token))
         with self.stopwatch.stage("lens"), computing_in(self.model.dtype):
-            lens, logprobs = self.lens.read({layer: predicting[layer] for layer in self.points}, final, token)
-        return Activations(residuals, logprobs, lens)
+            states = {layer: predicting[layer] for layer in self.points}
+            lens, logprobs = self.lens.read(states, hidden[row, slot], token)
+        return Activations(residuals, logprobs, lens, answers)
+
+    def _scored(self, hidden: torch.Tensor, targets: tuple[torch.Tensor, ...] | None) -> torch.Tensor | None:
+        """(target,) log-probabilities, from states (row, token, d_model) after the final norm."""
+        if self.head is None or targets is None:
+            return None
+        row, slot, token = targets
+        with computing_in(self.model.dtype):
+            return self.head.logprobs(hidden[row, slot], token)
 
     def _inputs(self, batch: PackedBatch) -> dict[str, Any]:
         device = self.model.device

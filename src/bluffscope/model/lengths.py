@@ -53,7 +53,7 @@ class LengthClasses:
         """The sequences by class, shorter ones first."""
         classes: dict[int, list[Sequence]] = {}
         for sequence in sequences:
-            classes.setdefault(self.of_length(len(sequence.ids)), []).append(sequence)
+            classes.setdefault(self.of_length(len(sequence.computed)), []).append(sequence)
         return [classes[name] for name in sorted(classes)]
 
     def forwards(self, batch: PackedBatch) -> list[np.ndarray]:

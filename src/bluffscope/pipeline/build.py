@@ -217,7 +217,7 @@ def _heads(
     if not measure.needs_head:
         return None, None
     asked = measure.trajectory == "on"
-    head = Head.create(model, "--trajectory" if asked else "--logprob")
+    head = Head.create(model, "--trajectory" if asked else "--logprob" if measure.logprob else "--p-true")
     return head, Lens.create(model, head, points) if asked else None
 
 
@@ -254,6 +254,7 @@ def _baseline(
             seed=measure.seed,
             prepend_bos=loaded.tokenizer.bos is not None,
             logprob=measure.logprob,
+            p_true=measure.p_true,
             trajectory=measure.trajectory == "on",
         ),
         counts=Counts(stopwatch=stopwatch),
@@ -280,7 +281,7 @@ def text_tokenizer(config: RunConfig, parts: Parts) -> TextTokenizer:
         position=config.measure.position,
         join=config.data.join,
         context=model.context,
-        logprob=config.measure.needs_head,
+        logprob=config.measure.scores_completions,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count, islice
 
+import numpy as np
 import torch
 
 from bluffscope.errors import InputError
@@ -16,7 +17,7 @@ from bluffscope.host.float64_guard import own_settings
 from bluffscope.metrics import Analysis, Measurement
 from bluffscope.metrics.geometry import Geometry, measure_geometry
 from bluffscope.model import ResidualReader
-from bluffscope.pipeline.plan import BatchLimits, pack, pad, plan_batches
+from bluffscope.pipeline.plan import BatchLimits, pack, pad, plan_batches, with_questions
 from bluffscope.pipeline.shard_rows import ShardRows
 from bluffscope.pipeline.worker import Advance, Parts, RunWorker
 from bluffscope.records import (
@@ -106,6 +107,8 @@ class ShardWorker(RunWorker):
                     tokenized.append(result)
                 else:
                     rows.quarantine(item.index, str(result))
+            if self.loaded.config.measure.p_true:
+                tokenized = list(with_questions(self.tokenizer, tokenized))
             return PreparedShard(rows, list(plan_batches(tokenized, self.limits, packed=self.reader.packs)))
 
     @own_settings()
@@ -152,9 +155,9 @@ class ShardWorker(RunWorker):
                 return False
             rows.quarantine(items[0].item.index, "the residual stream is not finite (overflow in this dtype?)")
             return True
-        logprobs = activations.logprobs
         lens = () if activations.lens is None else (part for reading in activations.lens.values() for part in reading)
-        if logprobs is not None and not all(bool(part.isfinite().all()) for part in (logprobs, *lens)):
+        scored = [part for part in (activations.logprobs, activations.answers, *lens) if part is not None]
+        if not all(bool(part.isfinite().all()) for part in scored):
             if len(items) > 1:
                 return False
             rows.quarantine(items[0].item.index, "the log-probability is not finite (overflow in this dtype?)")
@@ -171,7 +174,9 @@ class ShardWorker(RunWorker):
             options=self.loaded.config.measure,
             decompose=self.decompose,
             targets=batch.targets,
-            logprobs=None if logprobs is None else logprobs.cpu().double().numpy(),
+            logprobs=_numbers(activations.logprobs),
+            answers=batch.answers,
+            answer_logprobs=_numbers(activations.answers),
             lens=activations.lens,
         )
         with self.stopwatch.stage("geometry"):
@@ -211,6 +216,10 @@ class ShardWorker(RunWorker):
             return _features_with_float64(self.coders[layer].encode(residual))
 
 
+def _numbers(logprobs: torch.Tensor | None) -> np.ndarray | None:
+    return None if logprobs is None else logprobs.cpu().double().numpy()
+
+
 def _with_float64(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor where metrics can be computed: in place, but for MPS, which has no float64."""
     return tensor.cpu() if tensor.device.type == "mps" else tensor
@@ -223,7 +232,7 @@ def _features_with_float64(features: Features) -> Features:
 
 def lay_out(items: Sequence[Tokenized[Item]], limits: BatchLimits, *, packed: bool) -> PackedBatch:
     """The rows of a batch: token tries, or one padded row a text."""
-    sequences = [sequence for found in items for sequence in found.sequences]
+    sequences = [sequence for found in items for sequence in (*found.sequences, *found.questions)]
     slots = {found.item.index: slot for slot, found in enumerate(items)}
     if packed:
         return pack(sequences, slots, limits.row_tokens, limits.cell_cost, limits.lengths)

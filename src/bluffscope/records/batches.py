@@ -30,6 +30,17 @@ class Targets:
     view: np.ndarray
     """(target,) int64: index into the item's views."""
 
+    def within(self, place: np.ndarray) -> Targets:
+        """Those in some rows; `place` is each row's new number, -1 for rows that are left out."""
+        kept = place[self.row] >= 0
+        return Targets(
+            row=place[self.row[kept]],
+            slot=self.slot[kept],
+            token=self.token[kept],
+            item=self.item[kept],
+            view=self.view[kept],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
@@ -60,22 +71,16 @@ class PackedBatch:
     """False where each row is one plain text (strategy ``batched``): no custom mask is needed."""
     targets: Targets | None = None
     """Where log-probabilities are read; None where they are not asked for."""
+    answers: Targets | None = None
+    """Likewise of answers to questions about the texts; their views are those of `Sequence.answers`."""
 
     def rows(self, chosen: np.ndarray) -> PackedBatch:
         """These rows as a batch of their own, no wider than they need; reads and targets keep their order."""
         width = int(self.row_lengths[chosen].max())
         place = np.full(len(self.input_ids), -1)
         place[chosen] = np.arange(len(chosen))
-        read, targets = place[self.read_row] >= 0, self.targets
-        if targets is not None:
-            kept = place[targets.row] >= 0
-            targets = Targets(
-                row=place[targets.row[kept]],
-                slot=targets.slot[kept],
-                token=targets.token[kept],
-                item=targets.item[kept],
-                view=targets.view[kept],
-            )
+        read = place[self.read_row] >= 0
+        targets, answers = (None if part is None else part.within(place) for part in (self.targets, self.answers))
         return PackedBatch(
             input_ids=self.input_ids[chosen, :width],
             position_ids=self.position_ids[chosen, :width],
@@ -87,6 +92,7 @@ class PackedBatch:
             row_lengths=self.row_lengths[chosen],
             branching=self.branching,
             targets=targets,
+            answers=answers,
         )
 
     @property
@@ -126,6 +132,8 @@ class Activations:
     """Of the batch's targets, in nats, in float32 or better."""
     lens: Mapping[int, LensReading] | None = None
     """By layer, where the logit lens is asked for and there are targets."""
+    answers: Float[torch.Tensor, " target"] | None = None
+    """Log-probabilities of the batch's `answers`, as `logprobs`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,8 +102,8 @@ def spread(count: int, wanted: int) -> list[int]:
     return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
 
 
-class Item(Protocol):
-    """What makes one row of the result table: some texts that are read together."""
+class Numbered(Protocol):
+    """What work is cut into: things of the input, one after another."""
 
     @property
     def index(self) -> int:
@@ -114,6 +114,10 @@ class Item(Protocol):
     def id(self) -> str:
         """Unique within the input."""
         ...
+
+
+class Item(Numbered, Protocol):
+    """What makes one row of the result table: some texts that are read together."""
 
     @property
     def extra(self) -> Mapping[str, Any]:
@@ -136,6 +140,7 @@ class Item(Protocol):
 
 
 ItemT = TypeVar("ItemT", bound=Item, covariant=True)
+NumberedT = TypeVar("NumberedT", bound=Numbered, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,16 +225,20 @@ class LabelledText:
         return self.prompt, (joined(self.prompt, self.completion, join),)
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A stretch of the input that is measured and committed as one: batches never cross its border."""
+@dataclass(frozen=True)  # no slots: Python 3.11 cannot make a `Stretch[Item]` of a frozen class that has them
+class Stretch(Generic[NumberedT]):
+    """A stretch of the input that is worked on and committed as one: batches never cross its border."""
 
     number: int
-    items: tuple[Item, ...]
-    groups: tuple[str, ...]
-    """Group label of each item."""
+    items: tuple[NumberedT, ...]
+    groups: tuple[str, ...] = ()
+    """Group label of each item, where they have some."""
     arrangement: Arrangement = PAIRS
-    """Of its items."""
+    """Of its items, where they are texts to be measured."""
+
+
+Shard = Stretch[Item]
+"""One of texts to be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,10 +252,18 @@ class Sequence:
     ids: tuple[int, ...]
     """Token ids as the model sees them, a BOS first where one is fed."""
     reads: tuple[int, ...]
-    """Indices into `ids` at which the text is measured; never a BOS, never empty."""
+    """Indices into `ids` at which the text is measured; never a BOS, never empty but for `answers`."""
     scored: tuple[int, ...] = ()
     """Indices into `ids` of the completion's tokens, where their log-probability is asked for; never the first of
     `ids`, which nothing predicts."""
+    answers: bool = False
+    """Whether it is a question to the model with an answer: `scored` are the answer's tokens, nothing is read, and
+    `view` is 2 k for the answer True about the item's k-th completion, 2 k + 1 for False."""
+
+    @property
+    def computed(self) -> tuple[int, ...]:
+        """The ids that go through the model: nothing looks at an answer's last token but as a prediction."""
+        return self.ids[:-1] if self.answers else self.ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,3 +277,6 @@ class Tokenized(Generic[ItemT]):
     common with the prompt."""
     read_tokens: tuple[str, ...]
     """Text of the (last) token at which each is read."""
+    questions: tuple[Sequence, ...] = ()
+    """What the model is asked about its completions, with each answer; empty where nothing is asked, or the question
+    is too long for the model."""

@@ -24,7 +24,8 @@ from bluffscope.host.noise import unit_noise
 from bluffscope.records import Item, View
 from bluffscope.reference import geometry as maths
 from bluffscope.reference.geometry import mean
-from bluffscope.reference.model import Counts, ReferenceOptions, logits, tokenise, width_at
+from bluffscope.reference.model import Counts, ReferenceOptions, Text, logits, tokenise, width_at
+from bluffscope.reference.questions import ask
 from bluffscope.reference.subject import SAE, Reading, Readings, Row, Subject
 from bluffscope.reference.trajectory import at_reads, lens
 
@@ -86,7 +87,8 @@ def token_columns(subject: Subject) -> Row:
 
 def all_analyses(subject: Subject) -> Row:
     """All analyses in one pass: 13 forwards for three layers (see the head of this file). Without SAEs, the others."""
-    asked = {"trajectory": subject.options.trajectory, "logprob": subject.options.logprob}
+    options = subject.options
+    asked = {"trajectory": options.trajectory, "logprob": options.logprob, "p_true": options.p_true}
     if not subject.saes:
         return {column: value for name, on in asked.items() if on for column, value in ANALYSES[name](subject).items()}
     prompt: Readings = {}
@@ -131,7 +133,8 @@ def prepare(
     if context is not None and longest > context:
         raise PairError(f"pair {pair.id}: {longest} tokens are more than the model's context of {context}")
     counts = Counts() if counts is None else counts
-    return Subject(item=pair, texts=texts, model=model, saes=saes, options=options, counts=counts)
+    questions = ask(pair, tokenizer, options, context) if options.p_true else {}
+    return Subject(item=pair, texts=texts, model=model, saes=saes, options=options, counts=counts, questions=questions)
 
 
 def layer_sensitivity(subject: Subject, prompt: Readings | None = None) -> Row:
@@ -265,6 +268,26 @@ def logprob(subject: Subject) -> Row:
     return row | {"knows": None if fact is None or hall is None else fact > hall}
 
 
+def p_true(subject: Subject) -> Row:
+    """P(True) / (P(True) + P(False)) of the model's answer to whether each completion is true.
+
+    The answers' tokens are those from where the two part. None where the question cannot be asked.
+    """
+    found: dict[View, float | None] = dict.fromkeys(subject.completions)
+    for view, (yes, no, parting) in subject.questions.items():
+        likely = [0.0, 0.0]
+        for answer, ids in enumerate((yes, no)):
+            text = Text(ids=ids[:-1], reads=[], tokens=0, read_token="")
+            predictions = logits(subject.model, text, subject.counts)
+            for position in range(parting, len(ids)):
+                likely[answer] += float(torch.log_softmax(predictions[position - 1], dim=0)[ids[position]])
+        if not np.isfinite(likely).all():
+            raise PairError(f"pair {subject.item.id}: the log-probability of an answer about {view} is not finite")
+        true, false = np.exp(np.array(likely) - max(likely))
+        found[view] = float(true / (true + false))
+    return _compared("p_true", found)
+
+
 def _compared(name: str, values: Mapping[View, float | None]) -> Row:
     """Columns of fact, hall and diff = hall - fact, None where either is; of an only completion its value."""
     if len(values) == 1:
@@ -300,9 +323,10 @@ ANALYSES: Final[dict[str, Callable[[Subject], Row]]] = {
     "cross_layer": cross_layer,
     "trajectory": trajectory,
     "logprob": logprob,
+    "p_true": p_true,
 }
-"""The analyses by the names of the engine's; the last two run only where they are asked for."""
-OF_SAES: Final = ANALYSES.keys() - {"trajectory", "logprob"}
+"""The analyses by the names of the engine's; the last three run only where they are asked for."""
+OF_SAES: Final = ANALYSES.keys() - {"trajectory", "logprob", "p_true"}
 """Those that need SAEs: `all_analyses` makes them together."""
 _SHARING: Final = (layer_sensitivity, semantic_misalignment, stability, entropy)
 """Those that use each other's readings in `all_analyses`."""

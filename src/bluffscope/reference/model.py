@@ -5,9 +5,10 @@ The first half of `bluffscope.reference.analyses`, under the same rule: no code 
 
 from __future__ import annotations
 
+import json
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,7 @@ import torch
 
 from bluffscope.config import Position
 from bluffscope.errors import InputError, PairError
-from bluffscope.host.chat import Chat, messages_of
+from bluffscope.host.chat import Chat, Message, messages_of
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.records import AUTO_JOIN, Item, View
@@ -78,6 +79,8 @@ class ReferenceOptions:
     """Feed one BOS before the text, where the tokenizer has one."""
     logprob: bool = False
     """Also the log-probabilities of fact and hallucination: one more forward of each."""
+    p_true: bool = False
+    """Also whether the model, asked, says that fact and hallucination are true: two more forwards of each."""
     trajectory: bool = False
     """Also what each layer predicts of fact and hallucination: one more forward of each for every layer."""
 
@@ -162,14 +165,7 @@ def _other(view: View) -> View:
 def _chat(pair: Item, tokenizer: PreTrainedTokenizerBase, options: ReferenceOptions, chat: Chat) -> dict[View, Text]:
     """`tokenise` of a conversation: the tokenizer's own template, then the completion's tokens."""
     prompt, whole = pair.texts("")
-    asked: list[Any] = messages_of(prompt) or [{"role": "user", "content": prompt}]
-    if chat.system is not None and asked[0]["role"] != "system":
-        asked = [{"role": "system", "content": chat.system}, *asked]
-    if any(chat.forged(message["content"]) for message in asked):
-        opening = chat.openings([prompt])[prompt]  # which tokens those are is a definition
-    else:
-        made: Any = tokenizer.apply_chat_template(asked, add_generation_prompt=True, enable_thinking=False)
-        opening = list(made["input_ids"])
+    opening = opening_of(messages_of(prompt) or [{"role": "user", "content": prompt}], tokenizer, chat)
     said: dict[View, list[int]] = {}
     for view, joined in zip(pair.arrangement.completions, whole, strict=True):
         text = joined[len(prompt) :]
@@ -190,6 +186,17 @@ def _chat(pair: Item, tokenizer: PreTrainedTokenizerBase, options: ReferenceOpti
             raise PairError(f"pair {pair.id}: the {view} text ends before it differs from the other text")
         texts[view] = _text(tokenizer, whole, reads, len(ids))
     return texts
+
+
+def opening_of(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, chat: Chat) -> list[int]:
+    """Ids of a conversation up to the assistant's turn."""
+    asked = [dict(message) for message in messages]
+    if chat.system is not None and asked[0]["role"] != "system":
+        asked = [{"role": "system", "content": chat.system}, *asked]
+    if any(chat.forged(message["content"]) for message in asked):
+        return chat.openings([prompt := json.dumps(asked)])[prompt]  # which tokens those are is a definition
+    made: Any = tokenizer.apply_chat_template(asked, add_generation_prompt=True, enable_thinking=False)
+    return list(made["input_ids"])
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int], reads: list[int], tokens: int) -> Text:

@@ -52,6 +52,9 @@ class Subject:
     saes: Mapping[int, SAE]
     options: ReferenceOptions
     counts: Counts
+    questions: Mapping[View, tuple[list[int], list[int], int]] = field(default_factory=dict)
+    """Of each completion that the model can be asked about: ids with the answer True, with False, and where they
+    part."""
     geometries: dict[tuple[int, View], list[Geometry]] = field(default_factory=dict)
     """Geometry of each layer and view that was decomposed already, one for each read."""
     readings: dict[tuple[int, View], Reading] = field(default_factory=dict)

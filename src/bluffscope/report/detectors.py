@@ -9,6 +9,8 @@ import polars as pl
 from rich.console import RenderableType, group
 from rich.text import Text
 
+from bluffscope.detectors.classifiers import compared_with, unmeasured
+from bluffscope.detectors.conformal import ADVISED_CLUSTERS
 from bluffscope.detectors.evaluate import Detection
 from bluffscope.detectors.train import Trained, best_baseline
 from bluffscope.host.terminal import Row, interval, table
@@ -22,8 +24,13 @@ def render_detection(detection: Detection) -> Iterator[RenderableType]:
     """The detectors, to be printed by a rich console of any width from 60 columns."""
     rows = detection.rows
     yield Text("\nDetectors: can a single text be recognised as hallucinated?", style="bold")
-    yield Text("AUROC, cross-validated by group; gain over the best baseline without a model (length, text)", "dim")
-    for (scope,), part in rows.filter(pl.col("auroc").is_not_null()).group_by("scope", maintain_order=True):
+    fitted = rows.filter(pl.col("auroc").is_not_null())
+    yield Text(f"AUROC, cross-validated by group; gain over {compared_with(fitted['detector'].to_list())}", "dim")
+    against = {row["scope"]: row for row in detection.against.filter(detector="sae", against="residual").to_dicts()}
+    for (scope,), part in fitted.group_by("scope", maintain_order=True):
+        if (row := against.get(scope)) is not None:
+            ends = interval(row, style="+.2f")
+            yield Text(f"\nSAE features against residuals, {clean(str(scope), 24)}: {row['gain']:+.2f} ({ends})")
         heads = [f"{clean(str(scope), 24)}, n = {part['n'][0]}", "AUROC", "95 %", "ECE", "gain", "95 %"]
         yield table(heads, map(_row, part.to_dicts()), least=24, gap=2)
     yield from _barred(rows)
@@ -32,8 +39,8 @@ def render_detection(detection: Detection) -> Iterator[RenderableType]:
 
 
 def _row(row: dict[str, Any]) -> Row:
-    auroc, ends, *gain = areas(row, "surface_gain")
-    found = row["surface_gain_lo"] is not None and row["surface_gain_lo"] > 0
+    auroc, ends, *gain = areas(row)
+    found = row["gain_lo"] is not None and row["gain_lo"] > 0
     return Row([row["detector"], auroc, ends, f"{row['ece']:.2f}", *gain], "bold green" if found else "")
 
 
@@ -83,6 +90,12 @@ def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[Renderabl
         f"Calibration error of held-out probabilities: {row['ece']:.3f} as fitted, {trained.ece:.3f} with Platt's "
         "curve (saved)."
     )
+    if (alarm := trained.alarm) is not None:
+        coarse = "" if alarm.clusters >= ADVISED_CLUSTERS else f"; few: at least {ADVISED_CLUSTERS} are advised"
+        yield Text(
+            f"Alarm: a score above {alarm.threshold:.3f}, which at most {alarm.alpha:.1%} of true texts exceed; "
+            f"calibrated on a true text of each of {alarm.clusters} groups that nothing was fitted to{coarse}."
+        )
     yield Text(verdict(trained)[0].upper() + verdict(trained)[1:] + ".")
     for note in about["notes"]:
         yield Text(note, style="dim")
@@ -106,7 +119,8 @@ def verdict(trained: Trained) -> str:
     row = trained.row
     against = f"the best baseline, {name} (AUROC {area:.2f})"
     gain = f"a gain of {effect(row['gain'])} ({interval(row, 'gain_', '+.2f')})"
-    return f"it {'beats' if trained.beats else 'does not beat'} {against}: {gain}"
+    lacking = unmeasured(trained.baselines["detector"].to_list())
+    return f"it {'beats' if trained.beats else 'does not beat'} {against}: {gain}{lacking and '; '}{lacking}"
 
 
 def _elsewhere(found: dict[str, Any]) -> str:

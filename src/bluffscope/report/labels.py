@@ -54,10 +54,10 @@ def effect(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"
 
 
-def areas(row: Mapping[str, Any], gain: str = "gain") -> list[str]:
+def areas(row: Mapping[str, Any]) -> list[str]:
     """AUROC and its interval, and where there is one the gain and its interval, as cells of a table."""
     cells = [f"{row['auroc']:.2f}", interval(row)]
-    return cells if row[gain] is None else [*cells, effect(row[gain]), interval(row, f"{gain}_", "+.2f")]
+    return cells if row["gain"] is None else [*cells, effect(row["gain"]), interval(row, "gain_", "+.2f")]
 
 
 def doubts(names: Iterable[str]) -> list[str]:

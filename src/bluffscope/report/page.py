@@ -66,6 +66,7 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
         timings=read_timings(contents.manifest, None if total is None else total()),
         repeat=sections.repeat(contents),
         detect=sections.statistics(contents, detectors=True),
+        compared_with=sections.baselines(contents),
         full_colour=charts.FULL_COLOUR,
         # These are the package's own or already escaped for where they stand.
         style=_asset("report.css"),

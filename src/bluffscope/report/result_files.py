@@ -21,7 +21,7 @@ STATS_VERSION = 2
 """Version of the columns and of stats.json."""
 COMPARE_VERSION = 1
 """Version of the columns and of compare.json."""
-_OPTIONAL = ("detectors.parquet", "transfer.parquet")
+_OPTIONAL = ("detectors.parquet", "detector_gains.parquet", "detector_curves.parquet", "transfer.parquet")
 _PACKAGES = ("bluffscope", "numpy", "scipy", "scikit-learn", "polars")
 
 
@@ -36,7 +36,7 @@ def write_stats(
         result: what is written.
         folder: created if missing.
         source: what was analysed (table, pairs), for stats.json.
-        detection: the detectors, where they were asked for: detectors.parquet and transfer.parquet.
+        detection: the detectors, where they were asked for: their four tables.
 
     Raises:
         RunFolderError: the operating system refused.
@@ -45,7 +45,8 @@ def write_stats(
     about = {"stats_version": STATS_VERSION, **source, **result.about}
     tables = {"ladder.parquet": result.ladder}
     if detection is not None:
-        tables |= {"detectors.parquet": detection.rows, "transfer.parquet": detection.transfer}
+        frames = (detection.rows, detection.against, detection.curves, detection.transfer)
+        tables |= dict(zip(_OPTIONAL, frames, strict=True))
     for name, frame in tables.items():
         atomic_write(folder / name, frame.write_parquet)
     remove(folder / name for name in _OPTIONAL if name not in tables)

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import polars as pl
 
+from bluffscope.detectors.classifiers import BASELINES, compared_with, unmeasured
 from bluffscope.features.neuronpedia import feature_pages
 from bluffscope.host.terminal import count, interval
 from bluffscope.report.contents import Contents
@@ -25,7 +26,6 @@ MOST_SCOPES: Final = 12
 """Scopes that the verdict table shows; stats.parquet has all."""
 FEATURES_SHOWN: Final = 15
 """Features of a layer that the page lists."""
-BASELINE_NAMES: Final = {"length": "length", "logprob": "log-probability", "text": "completion text"}
 _PROBLEMS: Final = ("error", "warning", "info")
 
 
@@ -90,13 +90,21 @@ def _alone(contents: Contents) -> str | None:
     if found.is_empty():
         return None
     row = found.row(0, named=True)
-    known = [BASELINE_NAMES[name] for name in rows["detector"] if name in BASELINE_NAMES]
-    best = f"{', '.join(known[:-1])} or {known[-1]} alone" if len(known) > 1 else "chance"
+    known = [BASELINES[name] for name in rows["detector"] if name in BASELINES]
+    best = f"{' or '.join([', '.join(known[:-1])] * (len(known) > 1) + known[-1:])} alone" if known else "chance"
+    lacking = unmeasured(rows["detector"].to_list())
     gain = f"Gain: {effect(row['gain'])} ({interval(row, 'gain_', '+.2f')})"
     return (
         f"A detector on SAE features reaches AUROC {row['auroc']:.2f} ({interval(row)}) for single texts; "
         f"{best}, {row['auroc'] - row['gain']:.2f}. {gain}{'' if row['gain_lo'] > 0 else ', not shown to be above 0'}."
+        f"{f' {lacking[0].upper()}{lacking[1:]}.' if lacking else ''}"
     )
+
+
+def baselines(contents: Contents) -> str:
+    """What gains of detectors are measured against."""
+    rows = contents.detectors
+    return "" if rows is None else compared_with(rows.filter(pl.col("auroc").is_not_null())["detector"].to_list())
 
 
 def _banner(contents: Contents) -> str | None:

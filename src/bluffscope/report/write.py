@@ -21,7 +21,7 @@ from bluffscope.report.contents import RunTables, read_contents, read_tables
 from bluffscope.report.page import render_page
 from bluffscope.report.result_files import current_statistics, write_stats
 from bluffscope.report.sections import answer
-from bluffscope.stats import StatsResult, analyse_labelled, analyse_table
+from bluffscope.stats import Resampling, StatsResult, analyse_labelled, analyse_table
 from bluffscope.stats.analysis import noted
 from bluffscope.stats.sampling import drawn_from
 from bluffscope.table.atomic import TABLE_ERRORS, write_bytes
@@ -120,7 +120,10 @@ def _write_statistics(tables: RunTables, tell: Callable[[str], None]) -> None:
         tell("Report: testing effects")
         result = statistics_of(tables)
         tell("Report: fitting detectors")
-        detection = detect_in(metrics, _texts_of(tables), run) if quick_to_detect(metrics) else None
+        # Repeats of the folds are for `stats --detectors`: a run is to close in seconds.
+        quick = Resampling(repeats=1)
+        known = quick_to_detect(metrics)
+        detection = detect_in(metrics, _texts_of(tables), run, resampling=quick) if known else None
     except InputError as error:
         _log.warning("no statistics: %s", error)
         return

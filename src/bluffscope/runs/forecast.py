@@ -23,7 +23,7 @@ from bluffscope.model.load import load_tokenizer
 from bluffscope.pairs import Scan, open_source
 from bluffscope.pipeline.batch_size import Planned, batch_limits, plan_run, predicted_peak, run_footprint, sized
 from bluffscope.pipeline.memory import CELL_FLOPS, Shape
-from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, plan_batches
+from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, plan_batches, with_questions
 from bluffscope.pipeline.shard import cut_shards, lay_out
 from bluffscope.records import Features, Shard, Tokenized
 from bluffscope.runs.gpus import CORES_A_GPU, GPUS, REACHED, geometry_seconds
@@ -192,31 +192,35 @@ def _count(shards: Iterator[Shard], pairs: int, shape: Shape, config: RunConfig,
     """Tokenise and pack a sample as the run would, and scale what it takes to so many pairs."""
     tokenizer, packed = _tokenizer(config), config.engine.strategy == "packed"
     sampled = refused = 0
-    totals = np.zeros(6)
+    totals = np.zeros(7)
     stopwatch = Stopwatch()
     for shard in shards:
         with stopwatch.stage("tokenise"):
             found = [pair for pair in tokenizer.tokenize(shard.items) if isinstance(pair, Tokenized)]
             sampled, refused = sampled + len(shard.items), refused + len(shard.items) - len(found)
+            if config.measure.p_true:
+                found = list(with_questions(tokenizer, found))
             for pairs_of_batch in plan_batches(found, limits, packed=packed):
                 batch = lay_out(pairs_of_batch, limits, packed=packed)
                 for rows in limits.lengths.forwards(batch):
                     part = batch.rows(rows)
                     height, width = part.input_ids.shape
-                    targets = 0 if part.targets is None else len(part.targets.token)
+                    targets, answers = (
+                        0 if asked is None else len(asked.token) for asked in (part.targets, part.answers)
+                    )
                     reads = len(part.read_item)
-                    totals += (part.distinct_tokens, height * width, height * width**2, reads, targets, 1)
+                    totals += (part.distinct_tokens, height * width, height * width**2, reads, targets, answers, 1)
     if refused == sampled:
         raise InputError(f"--dry-run: none of {sampled} sampled pairs can be measured; see bluffscope lint")
     share = pairs / sampled
-    tokens, slots, cells, reads, targets, forwards = (float(total) * share for total in totals)
+    tokens, slots, cells, reads, targets, answers, forwards = (float(total) * share for total in totals)
     measure, first = config.measure, shape.saes[0]
     # The first layer's fact and hallucination are encoded once more for each draw of noise.
     noisy = measure.noise_draws * (1 + len(measure.noise_sweep)) * reads * 2 / 3 if first.d_sae else 0.0
     active = [min(sae.l0, sae.d_sae) for sae in shape.saes]  # of every read: what is published
     # The lens applies the head at each layer, and takes as long again for what it makes of the logits.
     lenses = 1 + 2 * len(shape.saes) if measure.trajectory == "on" else 1
-    head = targets * 2 * shape.d_model * shape.vocabulary * lenses if shape.head else 0.0
+    head = (targets * lenses + answers) * 2 * shape.d_model * shape.vocabulary if shape.head else 0.0
     return Work(
         pairs=pairs,
         sampled=sampled,
@@ -247,7 +251,7 @@ def _tokenizer(config: RunConfig) -> TextTokenizer:
         position=config.measure.position,
         join=config.data.join,
         context=found.context,
-        logprob=config.measure.needs_head,
+        logprob=config.measure.scores_completions,
     )
 
 

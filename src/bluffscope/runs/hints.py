@@ -9,8 +9,10 @@ import polars as pl
 import torch
 
 from bluffscope.config import RunConfig
+from bluffscope.metrics import P_TRUE
 from bluffscope.pipeline.batch_size import MOST_BATCH_TOKENS
 from bluffscope.pipeline.memory import pairs
+from bluffscope.records import PAIRS, STATEMENTS
 
 SLOW_SECONDS: Final = 10.0
 """Of measuring: a shorter run is not worth a hint."""
@@ -50,6 +52,18 @@ def slow_hints(config: RunConfig, seconds: float, marks: Sequence[str], computed
             most = pairs(full, computed["tokens"] / (computed["forwards"] * engine.batch_size))
             found.append(f"{engine.batch_size} pairs per forward pass are few: --batch-size auto uses about {most}")
     return found
+
+
+def unasked_hints(metrics: pl.DataFrame) -> list[str]:
+    """A line where the model could not be asked about every completion."""
+    named = (column.name for items in (PAIRS, STATEMENTS) for column in P_TRUE.columns((), items))
+    columns = [name for name in named if name in metrics.columns]
+    if not columns or not (lacking := metrics.filter(pl.any_horizontal(pl.col(columns).is_null())).height):
+        return []
+    return [
+        f"P(True) is unknown in {lacking:,} of {metrics.height:,} rows: with the question the text is longer than the "
+        "model's context, or the chat template refuses it"
+    ]
 
 
 def noise_hints(config: RunConfig, metrics: pl.DataFrame) -> list[str]:

@@ -29,7 +29,7 @@ FREE: Final = frozenset(
 BY_IDENTITY: Final = frozenset({"preset", "model", "revision", "sae", "data", "analysis"})
 """Options that name what is compared by its content: it may lie elsewhere now."""
 LATER: Final = {
-    **{"cluster_by": "both", "trajectory": "off", "chat": False, "system": None},
+    **{"cluster_by": "both", "trajectory": "off", "p_true": False, "chat": False, "system": None},
     **{"schema": "auto", "prompt_template": None, "pairing": "aligned", "labels": []},
 }
 """Options that older runs lack, at the value they had: the digest leaves them out, so that such runs can be resumed."""

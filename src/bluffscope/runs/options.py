@@ -9,9 +9,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-from bluffscope.config import RunConfig, refuse_endless
+from bluffscope.config import NO_SAE, RunConfig, refuse_endless
 from bluffscope.errors import InputError
-from bluffscope.records import AUTO_JOIN
+from bluffscope.metrics import ANALYSES, LOGPROB, P_TRUE, TRAJECTORY, Analysis
+from bluffscope.metrics.own import UserAnalysis
+from bluffscope.records import AUTO_JOIN, PAIRS, Arrangement
 from bluffscope.sae.find import pinned
 from bluffscope.table.folder import RunFolder
 
@@ -67,6 +69,42 @@ def check_values(config: RunConfig) -> None:
     sweep = measure.noise_sweep
     if repeated := next((value for value in sweep if sweep.count(value) > 1), None):
         raise InputError(f"--noise-sweep: {repeated:g} is given twice; name each value once")
+
+
+def possible(
+    config: RunConfig,
+    analyses: tuple[Analysis, ...],
+    added: tuple[UserAnalysis, ...],
+    arrangement: Arrangement = PAIRS,
+) -> tuple[Analysis, ...]:
+    """The analyses that a run makes: those that its options ask for too, without SAEs only those that need none.
+
+    Of texts without prompts, nothing is compared with a prompt; and nothing is read where the texts of a pair part.
+
+    Raises:
+        InputError: one that was chosen cannot be made, or nothing is left to measure.
+    """
+    every = set(ANALYSES) <= set(analyses)
+    measure = config.measure
+    asked = {TRAJECTORY: measure.trajectory == "on", LOGPROB: measure.logprob, P_TRUE: measure.p_true}
+    analyses = (*analyses, *(analysis for analysis, on in asked.items() if on and analysis not in analyses))
+    if arrangement != PAIRS and config.measure.position == "divergence":
+        raise InputError("--position divergence: labelled texts part from no other; use last or first-completion")
+    if config.data.chat and "prompt" not in arrangement.views:
+        raise InputError("--chat: a text without a prompt is no conversation; give each text a prompt, or leave it out")
+    if "prompt" not in arrangement.views:
+        analyses = tuple(analysis for analysis in analyses if not analysis.needs_prompt)
+    if config.model.has_saes:
+        return analyses
+    needing = [analysis for analysis in analyses if analysis.needs_sae]
+    if needing and not every:
+        raise InputError(f"--sae {NO_SAE}: {needing[0].title} needs SAEs; give some, or leave this analysis out")
+    left = tuple(analysis for analysis in analyses if not analysis.needs_sae)
+    if not (left or added or config.output.keep_residuals):
+        raise InputError(
+            f"--sae {NO_SAE}: nothing is left to measure; add --trajectory, --logprob, --p-true or --analysis"
+        )
+    return left
 
 
 def replayable(config: RunConfig, revision: str | None, saes: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:

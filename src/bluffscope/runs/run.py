@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import polars as pl
 
-from bluffscope.config import NO_SAE, RunConfig
+from bluffscope.config import RunConfig
 from bluffscope.config.presets import resolved
 from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
 from bluffscope.health import Health, Inspection, Sample, examine, inspect
@@ -24,17 +24,17 @@ from bluffscope.host.machine import Watch
 from bluffscope.host.signals import Check, stoppable
 from bluffscope.linter import GroupSample, lint_source
 from bluffscope.linter.findings import PLAIN
-from bluffscope.metrics import ANALYSES, LOGPROB, TRAJECTORY, Analysis
+from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.metrics.own import UserAnalysis
 from bluffscope.pairs import Scan, Source, open_source
 from bluffscope.pipeline.build import NOTHING, ColumnsOf
 from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.worker import Loaded
-from bluffscope.records import PAIRS, Arrangement, Shard
-from bluffscope.runs.hints import noise_hints, slow_hints
+from bluffscope.records import Shard
+from bluffscope.runs.hints import noise_hints, slow_hints, unasked_hints
 from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
 from bluffscope.runs.log import RunLog, logging_to
-from bluffscope.runs.options import check_out, check_values, homes_expanded, replayable
+from bluffscope.runs.options import check_out, check_values, homes_expanded, possible, replayable
 from bluffscope.runs.resume import (
     Previous,
     completed,
@@ -181,39 +181,6 @@ def run(
             return _finish(session, folder, previous, lint, progress or _Silent())
 
 
-def possible(
-    config: RunConfig,
-    analyses: tuple[Analysis, ...],
-    added: tuple[UserAnalysis, ...],
-    arrangement: Arrangement = PAIRS,
-) -> tuple[Analysis, ...]:
-    """The analyses that a run makes: those that its options ask for too, without SAEs only those that need none.
-
-    Of texts without prompts, nothing is compared with a prompt; and nothing is read where the texts of a pair part.
-
-    Raises:
-        InputError: one that was chosen cannot be made, or nothing is left to measure.
-    """
-    every = set(ANALYSES) <= set(analyses)
-    asked = {TRAJECTORY: config.measure.trajectory == "on", LOGPROB: config.measure.logprob}
-    analyses = (*analyses, *(analysis for analysis, on in asked.items() if on and analysis not in analyses))
-    if arrangement != PAIRS and config.measure.position == "divergence":
-        raise InputError("--position divergence: labelled texts part from no other; use last or first-completion")
-    if config.data.chat and "prompt" not in arrangement.views:
-        raise InputError("--chat: a text without a prompt is no conversation; give each text a prompt, or leave it out")
-    if "prompt" not in arrangement.views:
-        analyses = tuple(analysis for analysis in analyses if not analysis.needs_prompt)
-    if config.model.has_saes:
-        return analyses
-    needing = [analysis for analysis in analyses if analysis.needs_sae]
-    if needing and not every:
-        raise InputError(f"--sae {NO_SAE}: {needing[0].title} needs SAEs; give some, or leave this analysis out")
-    left = tuple(analysis for analysis in analyses if not analysis.needs_sae)
-    if not (left or added or config.output.keep_residuals):
-        raise InputError(f"--sae {NO_SAE}: nothing is left to measure; add --trajectory, --logprob or --analysis")
-    return left
-
-
 def _continued(config: RunConfig, held: ExitStack, log: RunLog) -> Previous:
     """The run to go on with, its folder locked and its options compared; logs what is damaged in it."""
     assert config.output.resume is not None
@@ -284,7 +251,7 @@ def _finish(
                 )
                 _log_quarantine(folder)
     measured = Run(folder.path)
-    hints += noise_hints(config, measured.metrics)
+    hints += noise_hints(config, measured.metrics) + unasked_hints(measured.metrics)
     if session.crew.loaded.tokenizer.plain_though_chat:
         hints.append(PLAIN.format(config.model.model))
     with stopwatch.stage("health"):

@@ -10,13 +10,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from bluffscope import __version__
-from bluffscope.config import EngineOptions, RunConfig
-from bluffscope.engine.base import Advance, Commit, Question
+from bluffscope.config import RunConfig, WorkerOptions
+from bluffscope.engine.base import Advance, Commit, DistantFactory, DistantWorker, Question
 from bluffscope.engine.launch import check_address
 from bluffscope.engine.local import run_here
 from bluffscope.engine.placement import Node, Placement, place
@@ -29,7 +29,7 @@ from bluffscope.pipeline.build import NOTHING, OF_THE_REFERENCE, ColumnsOf, buil
 from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.memory import Shape
 from bluffscope.pipeline.worker import Loaded, RunWorker
-from bluffscope.records import Shard
+from bluffscope.records import Stretch
 
 if TYPE_CHECKING:
     from bluffscope.engine.ray import RayEngine
@@ -55,15 +55,24 @@ class RunFactory:
         Raises:
             InputError: model and SAEs that cannot be loaded here, or another version of this package.
         """
-        if self.version != __version__:
-            raise InputError(
-                f"--engine ray: a machine of the cluster has bluffscope {__version__}, this one {self.version}; "
-                "install the same on all"
-            )
-        torch.set_num_threads(self.threads)  # counts for the thread that says so, which is the one that will measure
+        settle_worker(self.version, self.threads)
         stopwatch = Stopwatch()
         with stopwatch.stage("load"):
             return build_worker(self.config, self.analyses, self.columns_of, stopwatch)
+
+
+def settle_worker(version: str, threads: int) -> None:
+    """Begin in a worker's process, in the thread that will measure: so many threads.
+
+    Raises:
+        InputError: another version of this package than the driver has.
+    """
+    if version != __version__:
+        raise InputError(
+            f"--engine ray: a machine of the cluster has bluffscope {__version__}, this one {version}; "
+            "install the same on all"
+        )
+    torch.set_num_threads(threads)  # counts for the thread that says so
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class Crew:
 
     loaded: Loaded
     """What every worker loaded."""
-    run: Callable[[Iterable[Shard], Commit, Advance], None]
+    run: Callable[[Iterable[Stretch[Any]], Commit, Advance], None]
     """Measures shards and commits their tables."""
     ask: Callable[[Question], Any]
     """What a worker answers to a question, in the process that holds the model; `WorkerLostError` if all are gone."""
@@ -88,15 +97,20 @@ class Crew:
         return {"predicted_bytes": predicted, "peak_bytes": self.tally().peak_bytes}
 
 
-def _here(worker: RunWorker) -> Crew:
-    def run(shards: Iterable[Shard], commit: Commit, advance: Advance) -> None:
-        run_here(shards, worker, commit, advance)
+def here(worker: DistantWorker, depth: int = 1) -> Crew:
+    """A worker in this process, as a crew; `depth` as of `run_here`."""
 
-    return Crew(worker.describe(), run, worker.answer, worker.tally)
+    def run(shards: Iterable[Stretch[Any]], commit: Commit, advance: Advance) -> None:
+        run_here(shards, worker, commit, advance, depth)
+
+    loaded: Any = worker.describe()  # a `Loaded`, in a run
+    return Crew(loaded, run, worker.answer, worker.tally)
 
 
-def _on_ray(engine: RayEngine, factory: RunFactory) -> Crew:
-    def run(shards: Iterable[Shard], commit: Commit, advance: Advance) -> None:
+def on_ray(engine: RayEngine, factory: DistantFactory) -> Crew:
+    """An engine's workers, hired, as a crew."""
+
+    def run(shards: Iterable[Stretch[Any]], commit: Commit, advance: Advance) -> None:
         engine.run(shards, factory, commit, advance)
 
     def workers(pairs: int) -> dict[str, Any]:
@@ -113,7 +127,7 @@ def _on_ray(engine: RayEngine, factory: RunFactory) -> Crew:
     return Crew(loaded, run, engine.ask, engine.tally, workers)
 
 
-def check_engine(options: EngineOptions) -> None:
+def check_engine(options: WorkerOptions) -> None:
     """Refuse Ray where it is not installed, and an address at which no cluster answers, before anything is loaded."""
     if options.engine == "local":
         return
@@ -145,27 +159,52 @@ def crew_of(
     """
     options = config.engine
     if options.engine == "local":
-        _warn_of_rays_own(options)
+        warn_of_rays_own(options)
         with stopwatch.stage("load"):
             worker = build_worker(config, analyses, columns_of, stopwatch, given)
-        yield _here(worker)
+        yield here(worker)
         return
+    with stopwatch.stage("load"):
+        shape = _expected_shape(config)  # what is plainly wrong is said before anything is started
+
+    def plan(nodes: Sequence[Node], gpu_memory: Callable[[int], int]) -> tuple[RunFactory, Placement]:
+        placed_config, placement = _placed(config, shape, nodes, gpu_memory)
+        return RunFactory(placed_config, tuple(analyses), columns_of, placement.cores), placement
+
+    modules = _modules_to_send(analysis.function for analysis in analyses)
+    with crew_on_ray(options, stopwatch, plan, modules) as crew:
+        yield crew
+
+
+Plan = Callable[[Sequence[Node], Callable[[int], int]], tuple[DistantFactory, Placement]]
+"""What makes the workers and where they are, given the machines and what says how much memory so many GPUs have."""
+
+
+@contextmanager
+def crew_on_ray(
+    options: WorkerOptions, stopwatch: Stopwatch, plan: Plan, modules: Sequence[str] = ()
+) -> Generator[Crew, None, None]:
+    """Workers on Ray, loaded; they, and Ray if it was started here, are gone when the block is left.
+
+    Args:
+        options: how many, and of which cluster.
+        stopwatch: counts the time of every stage.
+        plan: called once Ray is there.
+        modules: of the user's own, which workers may not be able to import.
+    """
     with ExitStack() as stack:
         with stopwatch.stage("load"):
             from bluffscope.engine import cluster, ray  # only now: Ray is an extra, and takes a second to import
 
-            shape = _expected_shape(config)  # what is plainly wrong is said before anything is started
             workers = 0 if options.workers == "auto" else options.workers
             nodes = stack.enter_context(cluster.cluster(options.address, workers))
-            config, placement = _placed(config, shape, nodes, cluster.free_gpu_memory)
-            factory = RunFactory(config, tuple(analyses), columns_of, placement.cores)
-            modules = _modules_to_send(analysis.function for analysis in analyses)
+            factory, placement = plan(nodes, cluster.free_gpu_memory)
             engine = stack.enter_context(ray.RayEngine(placement, stopwatch, modules))
-            crew = _on_ray(engine, factory)
+            crew = on_ray(engine, factory)
         yield crew
 
 
-def _warn_of_rays_own(options: EngineOptions) -> None:
+def warn_of_rays_own(options: WorkerOptions) -> None:
     """No refusal: a run on Ray may be resumed here, and its options say so still."""
     for flag, given in (("--workers", options.workers != "auto"), ("--address", options.address is not None)):
         if given:
@@ -181,23 +220,41 @@ def _placed(
     config: RunConfig, shape: Shape, nodes: Sequence[Node], gpu_memory: Callable[[int], int]
 ) -> tuple[RunConfig, Placement]:
     """How many workers there will be; and the options with device and batch plan frozen, so that all have the same."""
-    asked, workers = config.model.device, config.engine.workers
-    gpu = asked == "cuda" or (asked == "auto" and any(node.gpus for node in nodes))
-    if asked == "mps":
-        if workers not in ("auto", 1):
-            raise InputError(f"--workers {workers}: a Mac has one GPU; leave it out, or use --device cpu")
-        workers = 1
-    device = "cuda" if gpu else "mps" if asked == "mps" else "cpu"
+    device = device_of_all(config.model.device, nodes)
     found = run_footprint(shape, device, config.measure)
     # float32 weights are read in place from their file, whose pages the system holds once for all processes (measured).
     shared = found.weights if device == "cpu" and not found.loading and config.model.quantize == "none" else 0
-    each = int(found.least_needed(config.engine.row_tokens or ROW_TOKENS) / SHARE) - shared
-    placement = place(nodes, workers, gpu=gpu, each=each, shared=shared)
+    each = int(found.least_needed(config.engine.row_tokens or ROW_TOKENS) / SHARE)
+    placement = placed(config.engine.workers, device, nodes, each, shared)
     config = replace(config, model=replace(config.model, device=device))
     if config.engine.strategy in OF_THE_REFERENCE:
         return config, placement
-    free = gpu_memory(placement.workers) if gpu else _memory_of_each(nodes, placement, shared)
+    free = gpu_memory(placement.workers) if placement.gpu else _memory_of_each(nodes, placement, shared)
     return replace(config, engine=sized(config.engine, device, found, free)), placement
+
+
+def device_of_all(asked: str, nodes: Sequence[Node]) -> Literal["cpu", "cuda", "mps"]:
+    """Where every worker's model is, on machines of which some may have GPUs."""
+    if asked == "cuda" or (asked == "auto" and any(node.gpus for node in nodes)):
+        return "cuda"
+    return "mps" if asked == "mps" else "cpu"
+
+
+def placed(workers: Literal["auto"] | int, device: str, nodes: Sequence[Node], each: int, shared: int) -> Placement:
+    """How many workers there will be, and where.
+
+    Args:
+        workers: as asked for.
+        device: of the model.
+        nodes: the machines.
+        each: bytes that a worker needs.
+        shared: of these, what the workers of a machine have together.
+    """
+    if device == "mps":
+        if workers not in ("auto", 1):
+            raise InputError(f"--workers {workers}: a Mac has one GPU; leave it out, or use --device cpu")
+        workers = 1
+    return place(nodes, workers, gpu=device == "cuda", each=each - shared, shared=shared)
 
 
 def _memory_of_each(nodes: Sequence[Node], placement: Placement, shared: int) -> int:

@@ -66,7 +66,7 @@ def analyse_table(
         cluster_by: what makes clusters of pairs: see `build_study`.
         family: what is corrected together: the metrics of one scope, or every metric in every scope.
         control: also run the tool on the table with labels flipped ("null"), or with an effect "planted".
-        resampling: seed, resamples and flips, in place of ``Resampling()``.
+        resampling: seed, flips and repeats, in place of ``Resampling()``.
         withheld: why the numbers cannot be trusted (see `bluffscope.table.health.read_health`): every verdict is
             "withheld" then.
         of_saes: withhold only those on metrics that are measured through SAEs.

@@ -61,10 +61,10 @@ _WITHOUT_SPREAD: Final = (
 
 @dataclass(frozen=True)
 class Resampling:
-    """How much chance goes into permutation tests and detectors' intervals, and from which seed."""
+    """How much chance goes into permutation tests and detectors' folds, and from which seed."""
 
-    resamples: int = 2000
-    """Bootstrap resamples of a detector's AUROC."""
+    repeats: int = 5
+    """How often a detector's folds are drawn."""
     flips: int = 9999
     """Sign flips of the permutation test; 0 leaves it out."""
     seed: int = 0

@@ -19,7 +19,9 @@ from bluffscope.stats.study import LengthUnit, alike, cluster_numbers, is_number
 from bluffscope.table.metric_pairs import not_interpretable, text_metrics
 
 _KNOWN: Final = frozenset({"text_id", "id", "label", "group", "domain", "complexity", "index"})
-_KNOWN_TEXTS: Final = frozenset({"text", "prompt", "completion", "prompt_tokens", "text_tokens"})
+_KNOWN_TEXTS: Final = frozenset({"text", "prompt", "completion", "prompt_tokens", "text_tokens"}) | {
+    *("answer_entropy", "answer_logprob")  # of `bluffscope ask`: what it drew, and not what a run measured
+}
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ from bluffscope.model.load import check_model
 from bluffscope.pairs import open_source
 from bluffscope.pipeline.build import build_worker, load_parts
 from bluffscope.records import VIEWS, Shard
-from bluffscope.runs.run import possible
+from bluffscope.runs.options import possible
 from bluffscope.sae import Coder
 from bluffscope.sae.load import as_saelens
 from bluffscope.table.folder import RunFolder

@@ -47,7 +47,7 @@ def plan_batches(
     batch: list[Tokenized[ItemT]] = []
     tokens, last = 0, ()
     for item in ordered:
-        cost = _new_tokens(item, last) if packed else len(item.sequences) * _longest(item)
+        cost = _new_tokens(item, last) if packed else len(_texts(item)) * _longest(item)
         full = tokens + cost > limits.batch_tokens if limits.batch_size == "auto" else len(batch) >= limits.batch_size
         if batch and full:
             yield batch
@@ -65,11 +65,16 @@ def _first(item: Tokenized[Item]) -> tuple[int, ...]:
 
 
 def _longest(item: Tokenized[Item]) -> int:
-    return max(len(sequence.ids) for sequence in item.sequences)
+    return max(map(len, _texts(item)))
+
+
+def _texts(item: Tokenized[Item]) -> list[tuple[int, ...]]:
+    """The ids of all that goes through the model."""
+    return [sequence.computed for sequence in (*item.sequences, *item.questions)]
 
 
 def _new_tokens(item: Tokenized[Item], before: tuple[int, ...]) -> int:
     """Trie nodes that an item adds to a batch whose last item's first text was `before`."""
-    texts = [sequence.ids for sequence in item.sequences]
+    texts = _texts(item)
     shared = [max((common_prefix(text, ids) for text in texts[:place]), default=0) for place, ids in enumerate(texts)]
     return sum(map(len, texts)) - sum(shared) - common_prefix(texts[0], before)

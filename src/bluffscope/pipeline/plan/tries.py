@@ -28,6 +28,24 @@ ONE_CLASS = LengthClasses()
 
 
 @dataclass
+class _Places:
+    """Where the sequences of a batch are read and scored."""
+
+    reads: list[_Place] = field(default_factory=list)
+    targets: list[tuple[_Place, int]] = field(default_factory=list)
+    """Each with the id of the token that follows."""
+    answers: list[tuple[_Place, int]] = field(default_factory=list)
+    """Likewise of answers to questions about the texts."""
+
+    def add(self, sequence: Sequence, slots: dict[int, int], row: int, path: list[int]) -> None:
+        """The places at which a sequence is read, and those before its scored tokens."""
+        item, view = slots[sequence.item], sequence.view
+        self.reads += [(item, view, index, row, path[index]) for index in sequence.reads]
+        scored = self.answers if sequence.answers else self.targets
+        scored += [((item, view, index, row, path[index - 1]), sequence.ids[index]) for index in sequence.scored]
+
+
+@dataclass
 class _Row:
     """A row being filled."""
 
@@ -83,11 +101,10 @@ def pack(
         The batch, its reads ordered by item, view, token.
     """
     rows: list[_Row] = []
-    reads: list[_Place] = []
-    targets: list[tuple[_Place, int]] = []
+    places = _Places()
     for alike in lengths.split(sequences):
-        _pack(alike, slots, row_tokens, cell_cost, rows, reads, targets)
-    return _batch(rows, reads, targets, branching=True)
+        _pack(alike, slots, row_tokens, cell_cost, rows, places)
+    return _batch(rows, places, branching=True)
 
 
 def _pack(
@@ -96,23 +113,23 @@ def _pack(
     row_tokens: int,
     cell_cost: float,
     rows: list[_Row],
-    reads: list[_Place],
-    targets: list[tuple[_Place, int]],
+    places: _Places,
 ) -> None:
     """Add the rows of sequences that may share them, and where they are read and scored."""
-    ordered = sorted(sequences, key=lambda sequence: sequence.ids)
-    shared = [common_prefix(before.ids, after.ids) for before, after in zip(ordered, ordered[1:], strict=False)]
+    ordered = sorted(sequences, key=lambda sequence: sequence.computed)
+    texts = [sequence.computed for sequence in ordered]
+    shared = [common_prefix(before, after) for before, after in zip(texts, texts[1:], strict=False)]
     shared.insert(0, 0)
-    limit = _cheapest_limit([len(sequence.ids) for sequence in ordered], shared, row_tokens, cell_cost)
+    limit = _cheapest_limit([len(ids) for ids in texts], shared, row_tokens, cell_cost)
     rows.append(_Row())
-    for sequence, common in zip(ordered, shared, strict=True):
+    for sequence, ids, common in zip(ordered, texts, shared, strict=True):
         row = rows[-1]
-        if row.ids and len(row.ids) + len(sequence.ids) - common > limit:
+        if row.ids and len(row.ids) + len(ids) - common > limit:
             row.finish()
             row, common = _Row(), 0
             rows.append(row)
-        row.add(sequence.ids, common)
-        _note(sequence, slots, len(rows) - 1, row.path, reads, targets)
+        row.add(ids, common)
+        places.add(sequence, slots, len(rows) - 1, row.path)
     rows[-1].finish()
 
 
@@ -152,32 +169,17 @@ def _layout(lengths: Sequences[int], ends: Sequences[int], limit: int) -> tuple[
 def pad(sequences: Sequences[Sequence], slots: dict[int, int]) -> PackedBatch:
     """Lay each sequence out as a row of its own, padded on the right (for models without custom masks)."""
     rows: list[_Row] = []
-    reads: list[_Place] = []
-    targets: list[tuple[_Place, int]] = []
+    places = _Places()
     for sequence in sequences:
         row = _Row()
-        row.add(sequence.ids, 0)
-        _note(sequence, slots, len(rows), row.path, reads, targets)
+        row.add(sequence.computed, 0)
+        places.add(sequence, slots, len(rows), row.path)
         row.finish()
         rows.append(row)
-    return _batch(rows, reads, targets, branching=False)
+    return _batch(rows, places, branching=False)
 
 
-def _note(
-    sequence: Sequence,
-    slots: dict[int, int],
-    row: int,
-    path: list[int],
-    reads: list[_Place],
-    targets: list[tuple[_Place, int]],
-) -> None:
-    """Add the places at which a sequence is read, and those before its scored tokens with these tokens' ids."""
-    item, view = slots[sequence.item], sequence.view
-    reads += [(item, view, index, row, path[index]) for index in sequence.reads]
-    targets += [((item, view, index, row, path[index - 1]), sequence.ids[index]) for index in sequence.scored]
-
-
-def _batch(rows: list[_Row], reads: list[_Place], targets: list[tuple[_Place, int]], *, branching: bool) -> PackedBatch:
+def _batch(rows: list[_Row], places: _Places, *, branching: bool) -> PackedBatch:
     lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
     shape = (len(rows), int(lengths.max()))
     input_ids = np.zeros(shape, dtype=np.int64)
@@ -188,7 +190,7 @@ def _batch(rows: list[_Row], reads: list[_Place], targets: list[tuple[_Place, in
         input_ids[number, :used] = row.ids
         position_ids[number, :used] = row.depths
         subtree_end[number, :used] = row.ends
-    ordered = np.array(sorted(reads), dtype=np.int64).reshape(-1, 5)  # (read, 5)
+    ordered = np.array(sorted(places.reads), dtype=np.int64).reshape(-1, 5)  # (read, 5)
     return PackedBatch(
         input_ids=input_ids,
         position_ids=position_ids,
@@ -199,7 +201,8 @@ def _batch(rows: list[_Row], reads: list[_Place], targets: list[tuple[_Place, in
         read_slot=ordered[:, 4],
         row_lengths=lengths,
         branching=branching,
-        targets=_targets(targets) if targets else None,
+        targets=_targets(places.targets) if places.targets else None,
+        answers=_targets(places.answers) if places.answers else None,
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from bluffscope.runs.ask.lands import PLACES
 from bluffscope.runs.ask.words import word_set
 
 _NEGATION: Final = re.compile(
@@ -13,11 +14,14 @@ _NEGATION: Final = re.compile(
     r"don't|can't|"
     r"couldn't|wouldn't|won't|rather than|instead of|other than|except(?: for)?|unlike|apart from|as opposed to|"
     r"different from|mistake to|wrong to|incorrect to|false that|untrue that|confuse\w* with|mistaken for|"
-    r"claim that)\b",
+    r"doubt|anything but|hardly|unlikely|claim that)\b",
     re.IGNORECASE,
 )
 _ONLY: Final = re.compile(
-    r"\b(?:not only|not just|not merely|no doubt|not sure|not certain|can't be wrong|don't you)\b", re.IGNORECASE
+    r"\b(?:not only|not just|not merely|no doubt|not sure|not certain|can't be wrong|don't you|"
+    r"without (?:a |any )?doubt|"
+    r"^\W*(?:isn't|wasn't|aren't|weren't) (?:it|that|this|he|she|they))\b",
+    re.IGNORECASE,
 )
 _TURN: Final = re.compile(
     r"\b(?:but|instead|rather,|however|actually)\b|[;:\u2014]|,\s*(?:it|he|she|this|that|they)(?:'s| is| was|"
@@ -36,11 +40,16 @@ _FALSE_CLAIM: Final = re.compile(
     r"\b(?:is|was) (?:false|wrong|incorrect|untrue|a myth|a misconception)\b", re.IGNORECASE
 )
 _BELIEF: Final = re.compile(
-    r"\b(?:many|most|some|people|often|commonly|popular|widely|sometimes)\b.{0,40}\b(?:think|believe|say|"
-    r"assume|guess|thought|believed|"
+    r"\b(?:many|most|some|people|often|commonly|popular|widely|sometimes|everyone|everybody|"
+    r"(?:you|one) (?:might|may|could|would)|i (?:used|once|first))\b.{0,40}\b(?:thinks?|believes?|says?|expect|"
+    r"assumes?|guess|thought|believed|"
     r"said|assumed|answer)\b",
     re.IGNORECASE,
 )
+_CONCEDED: Final = re.compile(r"^\W*(?:although|though|even though|while|whereas|despite)\b[^,]*$", re.IGNORECASE)
+_FORMERLY: Final = re.compile(r"^\s+(?:was|were|had been|served as)\b[^.;,]*\buntil\b", re.IGNORECASE)
+_SAID: Final = re.compile(r"\((?:sometimes|some|many|people|often|others)\b[^)]*$", re.IGNORECASE)
+_MAIN: Final = re.compile(r"^[^,]*,\s*(?!(?:it|he|she|they|this|that)\b)\w", re.IGNORECASE)
 _CONTRAST: Final = re.compile(r"\b(?:but|however|actually|in fact|in reality|though)\b", re.IGNORECASE)
 _BESIDE: Final = re.compile(
     r"\b(?:near|(?:north|south|east|west)(?:\w*) of|next to|close to|outside|bordering|beyond|opposite|"
@@ -48,7 +57,12 @@ _BESIDE: Final = re.compile(
     r"teacher|rival|"
     r"relative|cousin|follower|disciple|nephew|niece|uncle|aunt|descendant|ancestor|successor|predecessor|"
     r"admirer|fan) of|"
-    r"similar to|compared to|such as|based on|inspired by)\s+(?:the |a |an )?$",
+    r"similar to|compared (?:to|with)|such as|based on|inspired by|like|"
+    r"(?:hours?|minutes?|miles?|km|kilomet(?:er|re)s?|far|away|different|distinct) from|"
+    r"below|above|beneath|behind|than|followed by|"
+    r"ahead of|formerly|used to be|was once|(?:border|boundary) with|borders|adjacent to|across from|"
+    r"(?:day|week|month|year|decade)s? (?:before|after))"
+    r"\s+[\"'\u201c]?(?:the |a |an )?$",
     re.IGNORECASE,
 )
 _KIN: Final = re.compile(
@@ -57,11 +71,14 @@ _KIN: Final = re.compile(
     r"friend|student|pupil|teacher|rival|cousin|nephew|niece|uncle|aunt|successor|predecessor|colleague|neighbou?r)\b",
     re.IGNORECASE,
 )
+_BEATEN: Final = re.compile(r"\b(?:beat|beats|beating|defeat\w*|against)\s+(?:the )?$", re.IGNORECASE)
 _OF_SOMETHING: Final = re.compile(r"\b([A-Z]\w+) of (?:the )?$")
 _OF_KIND: Final = word_set(
     "republic kingdom state city commonwealth isle island principality county province town village duke duchess earl "
     "king queen emperor prince princess pope lord land country region empire sultanate emirate university port"
 )
+_WATERS: Final = word_set("gulf sea bay strait straits bight")
+_MINUS: Final = re.compile(r"(?:\bis|=)\s*[-\u2212]$")
 _OTHER: Final = r"(?P<other>[^\W_][\w.'-]*(?:\s+[A-Z0-9][\w.'-]*)*)"
 _MAYBE: Final = r"(?:maybe |perhaps |possibly |even |in |on |at |the |a |an |just )*"
 _OR_AFTER: Final = re.compile(rf"^\s*(?:\([^)]*\))?\s*(?:,?\s*\b(?:or|and/or)\s+|/\s*){_MAYBE}{_OTHER}", re.IGNORECASE)
@@ -72,17 +89,12 @@ _LIST_AFTER: Final = re.compile(
     r"^(?:,\s*(?:the )?[A-Z0-9][\w.'-]*(?:\s[A-Z0-9][\w.'-]*)*)+,?\s+(?:or|and)\s+(?:the )?[A-Z0-9]"
 )
 _ALSO: Final = re.compile(
-    r"\b(?:could|might|may) also be\b|\bor (?:maybe|perhaps|possibly)\b|\balternatively\b|"
+    r"\b(?:could|might|may) (?:also be\b|be\b[^.]*\b(?:could|might|may) be\b)|\bor (?:maybe|perhaps|possibly)\b|"
+    r"\balternatively\b|"
     r"(?:\bperhaps\b|\bmaybe\b|\bpossibly\b)[^.]*(?:\bperhaps\b|\bmaybe\b|\bpossibly\b)",
     re.IGNORECASE,
 )
-_NUMBERED: Final = re.compile(r"(?:^|[\s:])1[.)]\s.*\s2[.)]\s", re.DOTALL)
-PLACES: Final = word_set(
-    "usa us uk united states kingdom england scotland wales ireland france germany italy spain portugal poland russia "
-    "china japan india canada australia mexico brazil europe asia africa america austria switzerland sweden norway "
-    "denmark finland netherlands belgium greece turkey egypt texas california"
-)
-"""Last parts of an address, which make no list of alternatives."""
+_NUMBERED: Final = re.compile(r"(?:^|[\s:])1[.)]\s(?![\w ]{1,20}:).*\s2[.)]\s", re.DOTALL)
 
 
 def objection(
@@ -106,21 +118,29 @@ def objection(
         or (sentence[end - 2 : end] == "'s" and _KIN.search("'s" + after))
     ):
         return "named beside the answer"
+    if _BEATEN.search(before) and not any(asked(word) for word in ("beat", "defeat", "against", "opponent")):
+        return "named beside the answer"
     found = _OF_SOMETHING.search(before)
     if found is not None and found[1].lower() not in _OF_KIND and not asked(found[1]):
-        return "part of another name"
+        located = asked("country") and found[1].lower() not in _WATERS  # "in the Andes of Peru"
+        if not located:
+            return "part of another name"
     if _listed(sentence, before, after, known):
         return "one of several"
     return None
 
 
-def hedged(text: str) -> bool:
-    """Whether a text as a whole offers several answers."""
-    return _ALSO.search(text) is not None or _NUMBERED.search(text) is not None
+def hedged(text: str, claim: str | None) -> bool:
+    """Whether a text as a whole offers several answers; a list behind the claim only goes on from it."""
+    numbered = _NUMBERED.search(text)
+    listed = numbered is not None and (claim is None or text.find(claim) >= numbered.start())
+    return listed or _ALSO.search(text) is not None
 
 
 def _negated(before: str, after: str) -> bool:
-    if _AFTER.search(after):
+    if _FORMERLY.search(after) or _SAID.search(before) or _MINUS.search(before):
+        return True
+    if _AFTER.search(after) or (_CONCEDED.search(before) and _MAIN.search(after)):
         return True
     if (belief := _BELIEF.search(before)) and _CONTRAST.search(after) and not _CONTRAST.search(before[belief.end() :]):
         return True
@@ -139,6 +159,13 @@ def _negated(before: str, after: str) -> bool:
 
 
 def _listed(sentence: str, before: str, after: str, known: Callable[[str], bool]) -> bool:
+    items = [item.strip(" .") for item in re.split(r",\s|\band\b|\n", f"{before}\0{after}")]
+    if (
+        re.match(r"\s*,?\s*(?:(?:and )?not|along with|together with|as well as)\b", after)
+        or len(items) > 1
+        and all(known(item.replace("\0", "")) for item in items)
+    ):
+        return False
     if _LIST_AFTER.search(after):
         return True
     for pattern, text in ((_OR_AFTER, after), (_OR_BEFORE, before), (_AND_AFTER, after), (_AND_BEFORE, before)):
@@ -148,8 +175,9 @@ def _listed(sentence: str, before: str, after: str, known: Callable[[str], bool]
     short = len(re.findall(r"\w+", sentence)) <= 4
     if short and (re.search(r"^\s+(?:and|&)\s", after) or re.search(r"\s(?:and|&)\s+$", before)):
         return True
-    items = [item.strip(" .") for item in re.split(r",\s|\band\b|\n", f"{before}\0{after}")]
     if len(items) < 3 or any(len(item.split()) > 3 for item in items):
         return False
+    if re.search(r",(?:\s*(?:in|on|at|the|an?|and|or)\b)*\s*[a-z]+\s[^,]*$", before):
+        return False  # "built in 1961, fell in 1989"
     last = items[-1].lower().split()
     return not (before.strip() == "" and last and all(word.strip(".") in PLACES for word in last))

@@ -14,8 +14,8 @@ from bluffscope.pairs.readers import format_of, read_records, suffixes
 from bluffscope.pairs.record import listed, shown
 from bluffscope.runs.ask.questions import Question
 
-_IDS: Final = ("custom_id", "question_id", "id")
-_QUESTIONS: Final = ("question", "prompt", "problem", "input")
+_IDS: Final = ("custom_id", "question_id", "id", "group")
+_QUESTIONS: Final = ("question", "prompt", "problem", "input", "inputs", "query")
 _TEXTS: Final = (
     "answer",
     "answers",
@@ -106,8 +106,10 @@ def _joined(fields: Mapping[str, Any], ids: set[str], by_text: Mapping[str, list
 
 def _asked(fields: Mapping[str, Any]) -> Iterable[str]:
     """Texts that may be the question: whole ones, then the lines of a prompt from the last, without labels."""
-    whole = [value for key in _QUESTIONS if isinstance(value := fields.get(key), str)]
-    for place in (fields, _object(fields, "request"), _object(_object(fields, "request"), "body")):
+    request = _object(fields, "request")
+    whole: list[str] = []
+    for place in (fields, _object(fields, "doc"), request, _object(request, "body")):
+        whole += [value for key in _QUESTIONS if isinstance(value := place.get(key), str)]
         messages = place.get("messages") or place.get("prompt")
         for message in reversed(_objects(messages)):
             if message.get("role") == "user" and (text := _content(message.get("content"))):
@@ -120,34 +122,65 @@ def _asked(fields: Mapping[str, Any]) -> Iterable[str]:
 
 def _answers(fields: Mapping[str, Any]) -> list[str] | None:
     """The answers of a record: none where there is an error in their place; None where it has no field for them."""
-    response = fields.get("response")
-    if isinstance(response, dict):
-        body = _object(cast("dict[str, Any]", response), "body") or cast("dict[str, Any]", response)
-        return _of_response(body) or []
-    if isinstance(fields.get("body"), dict):
-        return _of_response(_object(fields, "body")) or []
-    if fields.get("error") and "choices" not in fields and response is None:
+    body = _body(fields)
+    texts = _of_response(body)
+    if texts is not None:
+        return texts
+    if fields.get("error"):
         return []
-    if "choices" in fields:
-        return _of_response(fields)
     for key in _TEXTS:
-        if key in fields:
-            return _listed(fields[key])
-    return [] if "response" in fields or "custom_id" in fields else None
+        if key in body and not isinstance(body[key], dict):
+            return _listed(body[key])
+    return [] if body is not fields or not fields.keys().isdisjoint(("response", "result", "custom_id")) else None
 
 
-def _of_response(body: Mapping[str, Any]) -> list[str]:
-    """Of a chat completion, a completion, or a response of several items."""
-    texts: list[str] = []
-    for choice in _objects(body.get("choices")):
-        message = choice.get("message")
-        text = _content(cast("dict[str, Any]", message).get("content")) if isinstance(message, dict) else None
-        text = choice.get("text") if text is None else text
-        texts += [text] if isinstance(text, str) else []
-    for item in _objects(body.get("output")):
-        text = _content(item.get("content"))
-        texts += [] if text is None or item.get("type") not in (None, "message") else [text]
-    return texts
+def _body(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The response itself, which batch files and logs wrap."""
+    for key in ("response", "result", "body", "message"):
+        inner = fields.get(key)
+        if isinstance(inner, dict) and inner:
+            return _body(cast("dict[str, Any]", inner))
+    return fields
+
+
+def _of_response(body: Mapping[str, Any]) -> list[str] | None:
+    """Of a response as servers and libraries write them; None of anything else."""
+    output = _objects(body.get("output"))
+    if "choices" in body:  # chat completions and completions: OpenAI, vLLM and others
+        found = [_said(_object(choice, "message")) or choice.get("text") for choice in _objects(body["choices"])]
+    elif "candidates" in body:  # Gemini
+        contents = [_object(one, "content") for one in _objects(body["candidates"])]
+        found = [_content(content.get("parts")) for content in contents]
+    elif any("type" in item for item in output):  # OpenAI's responses: reasoning and calls of tools beside messages
+        found = [_said(item) for item in output if item.get("type") in (None, "message")]
+    elif "content" in body and (body.get("role") == "assistant" or body.get("type") == "message"):  # Anthropic, Ollama
+        found = [_said(body)]
+    elif "generated_text" in body:  # TGI and pipelines; a conversation ends with the answer
+        conversation = _objects(body["generated_text"])
+        found = [_said(conversation[-1])] if conversation else _listed(body["generated_text"])
+        found += [one.get("generated_text") for one in _objects(_object(body, "details").get("best_of_sequences"))]
+    elif "filtered_resps" in body or "resps" in body:  # lm-evaluation-harness
+        found = _strings(body.get("filtered_resps", body.get("resps")))
+    else:
+        return None
+    return [text for text in found if isinstance(text, str)]
+
+
+def _said(message: Mapping[str, Any]) -> str | None:
+    """What a message says; where the API refused, that."""
+    text = _content(message.get("content"))
+    refusal = message.get("refusal")
+    return refusal if text is None and isinstance(refusal, str) else text
+
+
+def _strings(value: Any) -> list[str]:
+    """Texts in lists of lists; none where log-probabilities stand beside them: choices that were scored, not said."""
+    if isinstance(value, str):
+        return [value]
+    items = cast("list[Any]", value) if isinstance(value, list) else []
+    if any(isinstance(item, int | float) for item in items):
+        return []
+    return [text for item in items for text in _strings(item)]
 
 
 def _listed(value: Any) -> list[str]:
@@ -161,7 +194,11 @@ def _listed(value: Any) -> list[str]:
 def _one(item: Any) -> str:
     if isinstance(item, dict):
         fields = cast("dict[str, Any]", item)
-        keys = [key for key in ("text", "content", "answer", "completion") if isinstance(fields.get(key), str | list)]
+        keys = [
+            key
+            for key in ("text", "content", "answer", "completion", "generated_text")
+            if isinstance(fields.get(key), str | list)
+        ]
         return "" if not keys else _content(fields[keys[0]]) or ""
     if isinstance(item, bool):
         return "yes" if item else "no"
@@ -172,7 +209,7 @@ def _content(value: Any) -> str | None:
     """The text of a message, which may come in parts."""
     if isinstance(value, str):
         return value
-    parts = [part.get("text") for part in _objects(value)]
+    parts = [part.get("text", part.get("refusal")) for part in _objects(value)]
     texts = [part for part in parts if isinstance(part, str)]
     return "".join(texts) if texts else None
 

@@ -79,8 +79,11 @@ def whole(text: str, question: str) -> Date | None:
 
 def agree(gold: Date, given: Date) -> bool:
     """Whether a date has each part that the gold answer has."""
-    if given.open:
-        return False
+    return not given.open and has_parts(gold, given)
+
+
+def has_parts(gold: Date, given: Date) -> bool:
+    """The same, where the date may be the end of a range."""
     ways = [(given.month, given.day)] + ([(given.day, given.month)] if given.swapped else [])
     return gold.year in (None, given.year) and any(
         all(wanted is None or wanted == had for wanted, had in zip((gold.month, gold.day), way, strict=True))

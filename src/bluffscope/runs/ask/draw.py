@@ -1,15 +1,16 @@
 """Answers drawn from a model: each question's prompt computed once for all its samples, many questions a batch.
 
 What is drawn is a function of the seed, the question's id, the sample's number and the model's probabilities: token by
-token the inverse of the cumulative distribution at uniform numbers that nothing else depends on. Batches change no
-answer but where rounding moves a probability across such a number.
+token inverses of cumulative distributions at uniform numbers that nothing else depends on. Batches change no answer but
+where rounding moves a probability across such a number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import groupby
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from jaxtyping import Float
 
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model import LanguageModel
-from bluffscope.model.decode import GREEDY, chosen, prefilled, uniforms
+from bluffscope.model.decode import GREEDY, LEVELS, chosen, prefilled, uniforms
+from bluffscope.model.lengths import LengthClasses
 
 _KEPT: Final = 0.75
 """Share of the rows under which those that are done are taken out of the cache."""
@@ -43,6 +45,8 @@ class Prompt:
     id: str
     ids: tuple[int, ...]
     """Token ids, a BOS first where one is fed."""
+    index: int = 0
+    """Its place among the questions."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,13 @@ class Answer:
 
 
 @torch.inference_mode()
-def draw(model: LanguageModel, prompts: Sequence[Prompt], drawing: Drawing, stops: Sequence[int]) -> list[list[Answer]]:
+def draw(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    drawing: Drawing,
+    stops: Sequence[int],
+    step: Callable[[], None] = lambda: None,
+) -> list[list[Answer]]:
     """The answers to each of a batch of prompts, in their order.
 
     Args:
@@ -66,6 +76,7 @@ def draw(model: LanguageModel, prompts: Sequence[Prompt], drawing: Drawing, stop
         prompts: one batch; all their samples are drawn together.
         drawing: how.
         stops: ids of the tokens that end an answer.
+        step: called before each token; whatever it raises ends the batch.
     """
     samples = 1 if drawing.temperature == GREEDY else drawing.samples
     with computing_in(model.dtype):
@@ -73,16 +84,21 @@ def draw(model: LanguageModel, prompts: Sequence[Prompt], drawing: Drawing, stop
         state.repeat(samples)
         rows = _Rows(
             np.stack(
-                [uniforms(drawing.seed, one.id, k, drawing.most_tokens) for one in prompts for k in range(samples)]
+                [
+                    uniforms(drawing.seed, one.id, k, drawing.most_tokens * LEVELS).reshape(-1, LEVELS)
+                    for one in prompts
+                    for k in range(samples)
+                ]
             )
         )
         logits = logits.repeat_interleave(samples, 0)
         ending = torch.tensor(sorted(stops), device=logits.device)
-        for step in range(drawing.most_tokens):
-            tokens = chosen(logits, rows.numbers(step, logits.device), drawing.temperature)
+        for place in range(drawing.most_tokens):
+            step()
+            tokens = chosen(logits, rows.numbers(place, logits.device), drawing.temperature)
             likely = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
             rows.add(tokens, likely, torch.isin(tokens, ending))
-            if rows.done or step + 1 == drawing.most_tokens:
+            if rows.done or place + 1 == drawing.most_tokens:
                 break
             if (kept := rows.kept()) is not None:
                 state.select(kept)
@@ -95,7 +111,7 @@ def draw(model: LanguageModel, prompts: Sequence[Prompt], drawing: Drawing, stop
 class _Rows:
     """The samples of a batch as they grow; those that have ended stay until it is worth taking them out."""
 
-    def __init__(self, numbers: Float[np.ndarray, "row step"]) -> None:
+    def __init__(self, numbers: Float[np.ndarray, "row step level"]) -> None:
         count = len(numbers)
         self._numbers = numbers
         self._tokens: list[list[int]] = [[] for _ in range(count)]
@@ -104,7 +120,7 @@ class _Rows:
         self._there = np.arange(count)  # the sample of each row of the batch
 
     def numbers(self, step: int, device: torch.device) -> torch.Tensor:
-        """(row,) of a step."""
+        """(row, level) of a step."""
         return torch.from_numpy(self._numbers[self._there, step]).to(device)
 
     def add(self, tokens: torch.Tensor, logprobs: torch.Tensor, ends: torch.Tensor) -> None:
@@ -140,8 +156,34 @@ class _Rows:
         ]
 
 
-def batched(prompts: Sequence[Prompt], size: int) -> Iterator[list[int]]:
-    """Places of the prompts that share a batch, by their lengths: it follows from the prompts and the size alone."""
+def batched(
+    prompts: Sequence[Prompt], size: int, alike: Callable[[int], object] = lambda _: None
+) -> Iterator[list[int]]:
+    """Places of the prompts that share a batch, by their lengths: it follows from prompts, size and model alone.
+
+    Args:
+        prompts: all of them.
+        size: most of a batch.
+        alike: given a length, what must be the same in a batch.
+    """
     order = sorted(range(len(prompts)), key=lambda place: (len(prompts[place].ids), place))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    for _, group in groupby(order, key=lambda place: alike(len(prompts[place].ids))):
+        places = list(group)
+        for start in range(0, len(places), size):
+            yield places[start : start + size]
+
+
+def alike(config: Any, most_tokens: int) -> Callable[[int], object]:
+    """Which prompts may share a batch, by their length: those whose answers get the same position factors all along.
+
+    Args:
+        config: of the model.
+        most_tokens: of an answer.
+    """
+    lengths = LengthClasses.of(config)
+
+    def kind(length: int) -> tuple[int, int]:
+        first, last = lengths.of_length(length), lengths.of_length(length + most_tokens)
+        return first, length if first != last else 0  # on the way from one class to the next: its own length only
+
+    return kind

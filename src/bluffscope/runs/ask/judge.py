@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bluffscope.runs.ask import dates, numbers
+from bluffscope.runs.ask import choices, dates, numbers
 from bluffscope.runs.ask.affirmed import hedged, objection
-from bluffscope.runs.ask.claims import cleaned, committed, core, last_word, sentences
+from bluffscope.runs.ask.claims import Kind, beside_claim, cleaned, committed, core, last_word, sentences
+from bluffscope.runs.ask.figures import agree_anywhere, figures, is_figure
 from bluffscope.runs.ask.names import Place, asks_for_person, forms, normal_form, person_places, places
 from bluffscope.runs.ask.refusals import answered_anyway, refuses
-from bluffscope.runs.ask.units import unit_asked
-from bluffscope.runs.ask.words import FUNCTION, TITLES, content, folded, lean, words
+from bluffscope.runs.ask.words import FUNCTION, TITLES, content, folded, lean, stems, words
 
 Verdict = Literal["right", "wrong", "refused", "empty"]
 Mode = Literal["match", "contains", "numeric"]
@@ -27,6 +27,18 @@ _YES: Final = {
     **dict.fromkeys(("yes", "yeah", "yep", "true", "correct", "right", "indeed"), "yes"),
     **dict.fromkeys(("no", "nope", "false", "incorrect", "wrong", "not"), "no"),
 }
+
+
+_IT_DOES: Final = re.compile(
+    r"^\W*(?:it|they|he|she|you|we|one)\s(?:does|do|did|is|are|was|were|has|have|can|could|will|would)\b",
+    re.IGNORECASE,
+)
+_ASKS: Final = re.compile(
+    r"^\W*(?:can|could|would|what|which|who|why|how|where|do|does|any\w*|is|are|shall|maybe try)\b", re.I
+)
+"""A question of the answer's own, which is no guess ("Anything else?")."""
+_IT_IS: Final = re.compile(r"^\W*(?:it|this|that|they|these|he|she)(?:'s| is| are| was| were)\b", re.IGNORECASE)
+"""What a sentence begins with that may complete the answer of the one before ("It is in the leg. It is the femur")."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,14 @@ class _Case:
     mode: Mode
     person: bool
 
+    @property
+    def kind(self) -> Kind:
+        """What the first gold answer is."""
+        gold = self.golds[0] if self.golds else ""
+        if is_figure(gold, self.question):
+            return "number"
+        return "name" if gold[:1].isupper() else "thing"
+
 
 def judge(question: str, answer: str, golds: Sequence[str], mode: Mode = "contains") -> Judgement:
     """Judge an answer.
@@ -64,7 +84,7 @@ def judge(question: str, answer: str, golds: Sequence[str], mode: Mode = "contai
     if _says_nothing(text, case):
         return Judgement("empty", "", "no answer in it")
     if refuses(text) and not any(refuses(gold) for gold in golds):
-        rest = answered_anyway(text)
+        rest = answered_anyway(text, question) or _answer_after(text, case)
         if rest is None:
             return Judgement("refused", REFUSED, "declines to answer")
         text = rest
@@ -73,6 +93,15 @@ def judge(question: str, answer: str, golds: Sequence[str], mode: Mode = "contai
     if found.startswith("+"):
         return Judgement("right", _gold_cluster(case), found[1:])
     return Judgement("wrong", cluster_of(text, case), found)
+
+
+def _answer_after(text: str, case: _Case) -> str | None:
+    """A sentence that declines nothing and answers with words of the question, in a text that declines."""
+    parts = [part for part in sentences(text) if not refuses(part)]
+    at = committed(parts, case.question, case.kind, alone=False)
+    if at is None and parts and parts[-1].endswith("?") and len(words(parts[-1])) <= 4 and not _ASKS.match(parts[-1]):
+        return parts[-1]
+    return None if at is None else "\n".join(parts[at:])
 
 
 def _cut(answer: str) -> str:
@@ -89,7 +118,9 @@ def _says_nothing(text: str, case: _Case) -> bool:
     known = {word.norm for word in asked} | FUNCTION
     echo = all(word.norm in known for word in given)
     held = any(content(words(gold)) <= content(asked) for gold in case.golds)
-    return echo and not held and len(content(asked) - content(given)) == 0 and bool(content(asked))
+    return (
+        echo and not held and not _wanted(case) and len(content(asked) - content(given)) == 0 and bool(content(asked))
+    )
 
 
 def _right(text: str, case: _Case) -> str:
@@ -99,83 +130,66 @@ def _right(text: str, case: _Case) -> str:
         return "no gold answer in it"
     if (said := _yes_or_no(parts[0], case)) is not None:
         return said
-    at = committed(parts, case.question)
-    chosen = parts[:1] if case.mode == "match" else parts if at is None else parts[at : at + 1]
-    if hedged(text):
+    at = committed(parts, case.question, case.kind)
+    chosen = parts[:1] if case.mode == "match" else parts if at is None else parts[at:]
+    if hedged(text, None if at is None else parts[at]):
         return "several answers are offered"
     reason = "no gold answer in it"
-    for part in chosen:
+    for number, part in enumerate(chosen):
+        if number and at is not None and not _IT_IS.match(part):
+            continue
         for gold in case.golds:
             for place in _places(part, gold, case):
                 found = _affirmed(part, place, case, gold)
+                if found is None and number and at is not None and not _covers(part, place, case):
+                    found = "named after the answer"
                 if found is None:
                     return f"+says {gold}"
                 reason = found
     return reason
 
 
+def _wanted(case: _Case) -> set[str]:
+    """Yes or no, where a gold answer is one of them."""
+    found = {_YES.get(folded(gold).strip(" .!")) for gold in case.golds}
+    return {said for said in found if said is not None}
+
+
 def _yes_or_no(sentence: str, case: _Case) -> str | None:
-    wanted = {_YES.get(folded(gold).strip(" .!")) for gold in case.golds} - {None}
+    wanted = _wanted(case)
     if not wanted:
         return None
     first = next((_YES[word.norm] for word in words(sentence) if word.norm in _YES), None)
+    if first is None and re.search(r"\b(?:cannot|never)\b|n't\b", sentence, re.IGNORECASE):
+        first = "no"
+    elif first is None and (_IT_DOES.match(sentence) or stems(words(case.question)) <= stems(words(sentence))):
+        first = "yes"
     return f"+says {first}" if first in wanted else f"says {first or 'neither yes nor no'}"
 
 
 def _places(part: str, gold: str, case: _Case) -> Iterator[Place]:
     """Where a sentence has a gold answer."""
-    if (date := dates.whole(gold, case.question)) is not None:
-        yield from (Place(one.start, one.end, 0, 0) for one in _leading_dates(part, case) if dates.agree(date, one))
-    number = numbers.whole(gold)
-    if number is not None and (date is None or date.month is None):
-        yield from _number_places(part, number, case)
-    if case.mode == "numeric" or (number is not None or date is not None):
+    figure = _with_unit(gold, case.golds)
+    yield from (Place(one.start, one.end, 0, 0) for one in figures(part, figure, case.question))
+    if case.mode == "numeric" or numbers.whole(gold) is not None or dates.whole(gold, case.question) is not None:
         return
-    person = case.person
+    person = case.person and not _offered(case)
     for form in forms(gold, case.golds, person=person):
         yield from places(part, form, case.question, person=person)
+        yield from places(part, form, case.question, person=person, slips=True)
         if len(form) >= _LONG and _says_all(part, gold):
             yield Place(0, len(part), 0, len(lean(words(part))))
     if person:
         yield from person_places(part, gold, case.question)
 
 
-def _leading_dates(part: str, case: _Case) -> list[dates.Date]:
-    """The dates of a sentence that may be its answer: the first that is no range, and those after a contrast."""
-    asked = {str(one) for one in dates.dates(case.question)}
-    found = [one for one in dates.dates(part) if str(one) not in asked and not one.open]
-    return [one for number, one in enumerate(found) if number == 0 or _turned(part, found[number - 1].end, one.start)]
-
-
-def _number_places(part: str, gold: numbers.Quantity, case: _Case) -> Iterator[Place]:
-    asked = unit_asked(case.question)
-    own = {(one.value, one.unit) for one in numbers.quantities(case.question)}
-    spans = [(one.start, one.end) for one in dates.dates(part) if one.month is not None or (one.year or 0) < 0]
-    found = [
-        one
-        for one in numbers.quantities(part)
-        if (one.value, one.unit) not in own
-        and not any(start <= one.start < end for start, end in spans)
-        and not (_is_year(part, one) and not 1000 <= gold.value <= 2100)
-    ]
-    previous: numbers.Quantity | None = None
-    for one in found:
-        agrees = numbers.agree(gold, one, asked)
-        if agrees and (previous is None or _turned(part, previous.end, one.start)):
-            yield Place(one.start, one.end, 0, 0)
-        if not one.open:
-            previous = one
-
-
-def _is_year(part: str, one: numbers.Quantity) -> bool:
-    """Whether a number is the year of something."""
-    said = re.search(r"\b(?:in|since|by|from|until|of|year)\s$", part[: one.start], re.IGNORECASE)
-    return said is not None and one.unit is None and 1000 <= one.value <= 2100 and one.value == int(one.value)
-
-
-def _turned(part: str, start: int, end: int) -> bool:
-    between = part[start:end]
-    return re.search(r"\b(?:but|however|actually|now|so|total|therefore|to|not)\b|[=(;]", between) is not None
+def _with_unit(gold: str, golds: Sequence[str]) -> str:
+    """A gold answer, or another with the same number that names its unit ("$2" for "2")."""
+    number = numbers.whole(gold)
+    if number is None or number.unit is not None:
+        return gold
+    others = [(other, numbers.whole(other)) for other in golds]
+    return next((text for text, one in others if one and one.unit and one.value == number.value), gold)
 
 
 def _says_all(part: str, gold: str) -> bool:
@@ -192,44 +206,45 @@ def _affirmed(part: str, place: Place, case: _Case, gold: str) -> str | None:
     def known(other: str) -> bool:
         items = lean(words(other))
         if not items or content(items) <= asked:
-            return not items or _chosen_from(case) is None
+            return not items or not _offered(case)
         return any(
             places(other, form, case.question, person=False) for g in case.golds for form in forms(g, (), person=False)
-        ) or any(
-            number is not None and numbers.agree(number, one, None)
-            for g in case.golds
-            for number in [numbers.whole(g)]
-            for one in numbers.quantities(other)
-        )
+        ) or any(agree_anywhere(other, gold) for gold in case.golds)
 
-    if len(words(gold)) < _LONG and (
-        why := objection(part, place.start, place.end, known, lambda text: content(words(text)) <= asked)
-    ):
-        return why
-    if (choices := _chosen_from(case)) is not None and not _chosen_first(part, place, choices):
-        return "another choice comes first"
+    offered = _offered(case)
+    if offered:
+        chosen = choices.picked(part, case.question, lambda text: _starts(text, offered))
+        if chosen is not None and not place.start <= chosen < place.end:
+            return "another choice is picked"
+    if len(words(gold)) < _LONG:
+        if beside_claim(part, place.start, case.question, case.kind) and not offered:
+            return "named beside the answer"
+        if not _compared(part, offered) and (
+            why := objection(part, place.start, place.end, known, lambda text: content(words(text)) <= asked)
+        ):
+            return why
     if case.mode == "match" and not _covers(part, place, case):
         return "more than the gold answer"
     return None
 
 
-def _chosen_from(case: _Case) -> list[str] | None:
+def _offered(case: _Case) -> list[str]:
     """The choices of a question that holds its answer ("Which is larger, X or Y?")."""
-    if not any(content(words(gold)) <= content(words(case.question)) for gold in case.golds):
-        return None
-    found = re.search(r"([\w' -]+?)(?:,([\w' -]+))?,? or ([\w' -]+)", case.question)
-    return None if found is None else [item.strip() for item in found.groups() if item]
+    held = any(content(words(gold)) <= content(words(case.question)) for gold in case.golds)
+    return choices.offered(case.question) if held else []
 
 
-def _chosen_first(part: str, place: Place, choices: list[str]) -> bool:
-    return all(
-        other.start >= place.start
-        for choice in choices
+def _starts(text: str, offered: list[str]) -> list[int]:
+    return [
+        place.start
+        for choice in offered
         for form in forms(choice, (), person=False)
-        for other in places(
-            re.sub(r"(?i)\b(?:of|between) [\w ]+,", lambda found: "_" * len(found[0]), part), form, "", person=False
-        )
-    )
+        for place in places(text, form, "", person=False)
+    ]
+
+
+def _compared(part: str, offered: list[str]) -> bool:
+    return bool(offered) and re.search(r"\b(?:than|as)\b", part) is not None
 
 
 def _covers(part: str, place: Place, case: _Case) -> bool:
@@ -252,7 +267,7 @@ def _gold_cluster(case: _Case) -> str:
 def cluster_of(text: str, case: _Case) -> str:
     """The normal form of what an answer claims."""
     parts = sentences(text) or [text]
-    at = committed(parts, case.question) or 0
+    at = committed(parts, case.question, case.kind) or 0
     said = core(parts[at], case.question)
     gold = case.golds[0] if case.golds else ""
     if dates.whole(gold, case.question) is not None and (found := dates.dates(said)):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bluffscope.runs.ask.lands import elsewhere
+from bluffscope.runs.ask.spelling import misspelt, same_given_name
 from bluffscope.runs.ask.words import (
     ARTICLES,
     FOREIGN_ARTICLES,
@@ -33,6 +35,14 @@ _APART: Final = word_set(
     "equatorial greater papua anti non pseudo"
 )
 """Words that make another name of the one that follows."""
+_OTHER_KIND: Final = word_set(
+    "red blue green black brown golden grey gray pink purple yellow sea mountain water prairie guinea polar killer "
+    "sweet fool dwarf pygmy mock false dry heavy"
+)
+"""Words that make another kind of the thing that follows (sea lion, red panda)."""
+_PARTICLES: Final = word_set("van von de da di del della der den du dos la le al el ibn bin ter ten")
+"""Words that begin a surname (Van Gogh)."""
+_MONTHS: Final = word_set("january february march april may june july august september october november december")
 _KINDS: Final = word_set(
     "river lake ocean sea mountain mountains island islands desert museum magazine newspaper band company mission "
     "place tower bridge province county language planet element metal vitamin group team novel film movie song album"
@@ -88,16 +98,18 @@ def _ends_with(other: str, word: Word) -> bool:
     return len(items) > 1 and items[-1].norm == word.norm
 
 
-def places(text: str, form: list[Word], question: str, *, person: bool) -> list[Place]:
-    """Where a form stands as a name of its own."""
+def places(text: str, form: list[Word], question: str, *, person: bool, slips: bool = False) -> list[Place]:
+    """Where a form stands as a name of its own; with `slips`, where it stands with one in a long name."""
     given = lean(words(text))
     plural = not person
     found: list[Place] = []
     for first in range(len(given)):
         for last in range(first + 1, min(first + len(form) + 3, len(given)) + 1):
-            if same(form, given[first:last], plural=plural) and _alone(text, given, first, last, form, question):
+            some = given[first:last]
+            agrees = misspelt(form, some) if slips else same(form, some, plural=plural)
+            if agrees and _alone(text, given, first, last, form, question):
                 found.append(Place(given[first].start, given[last - 1].end, first, last))
-    if form[0].norm in FOREIGN_ARTICLES and len(form) > 1:
+    if form[0].norm in FOREIGN_ARTICLES and len(form) > 1 and not slips:
         found += _with_other_article(text, form, question)
     return found
 
@@ -124,8 +136,11 @@ def _alone(text: str, given: list[Word], first: int, last: int, form: list[Word]
     asked = content(words(question))
     if first and _joined(text, given[first - 1], given[first]):
         hyphen = text[given[first - 1].end] == "-"
-        if (given[first - 1].norm in _APART and not content([given[first - 1]]) <= asked) or hyphen:
+        apart = _APART if form[0].capital else _APART | _OTHER_KIND
+        if (given[first - 1].norm in apart and not content([given[first - 1]]) <= asked) or hyphen:
             return False
+    if form[-1].capital and elsewhere(text[given[last - 1].end :], question):
+        return False
     if last == len(given):
         return True
     after = given[last]
@@ -133,6 +148,8 @@ def _alone(text: str, given: list[Word], first: int, last: int, form: list[Word]
         return True
     if text[given[last - 1].end] == "-":
         return False
+    if form[-1].norm in _MONTHS and after.norm.isdigit():
+        return True
     if given[last - 1].raw.lower().endswith(("'s", "s'")):
         return True
     shouting = text.isupper() or text.islower()
@@ -163,12 +180,16 @@ def person_places(text: str, gold: str, question: str) -> list[Place]:
     lower = text.islower()
     found: list[Place] = []
     for place, word in enumerate(given):
-        if not same([surname], [word]) or not _alone(text, given, place, place + 1, [surname], question):
+        if not (same([surname], [word]) or misspelt([surname], [word])) or not _alone(
+            text, given, place, place + 1, [surname], question
+        ):
             continue
         first = place
         while first and place - first < 4 and _name_before(text, given[first - 1], given[first], lower=lower):
             first -= 1
         before = [item for item in given[first:place] if item.norm not in TITLES]
+        while before and before[0].norm in _PARTICLES:
+            before = before[1:]
         start = _full(before, name)
         if start is not None:
             begin = place - len(before) + start
@@ -186,6 +207,8 @@ def _name_before(text: str, word: Word, following: Word, *, lower: bool) -> bool
 def _full(before: list[Word], name: list[Word]) -> int | None:
     """Where the first name stands among the words before a surname, if these are the gold answer's."""
     wanted = [word.norm[0] for word in name[1:-1]]
+    if before and [word.norm for word in before] == [word.norm for word in name[-1 - len(before) : -1]]:
+        return 0
     for start, word in enumerate(before):
         if not _same_name(word, name[0]):
             continue
@@ -200,7 +223,7 @@ def _full(before: list[Word], name: list[Word]) -> int | None:
 def _same_name(left: Word, right: Word) -> bool:
     if 1 in (len(left.norm), len(right.norm)):
         return left.norm[:1] == right.norm[:1]
-    return same([left], [right])
+    return same([left], [right]) or same_given_name(left.norm, right.norm)
 
 
 def normal_form(text: str) -> str:

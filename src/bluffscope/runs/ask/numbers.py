@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bluffscope.runs.ask.units import BEFORE, Unit, unit_after
-from bluffscope.runs.ask.words import NUMERALS, listed_words
+from bluffscope.runs.ask.words import NUMERALS, ROMAN, listed_words
 
 _SPACES: Final = "\u00a0\u202f\u2009"
 _DIGITS: Final = re.compile(
@@ -45,6 +45,13 @@ _PART: Final = re.compile(
 )
 _AND_HALF: Final = re.compile(r"\b(?:an?|one) (\w+) and a half\b", re.IGNORECASE)
 _HALF_AN: Final = re.compile(r"\bhalf an? (hour|mile|minute|day|kilo\w*|pound|ton\w*)\b", re.IGNORECASE)
+_DOZEN: Final = re.compile(rf"\b(?:(?P<half>half a )|(?:(?P<many>an?|{'|'.join(NUMERALS)}) ))dozen\b", re.IGNORECASE)
+_CENTURY: Final = re.compile(r"\b(?P<roman>[IVX]+)(?:th|st|nd|rd)?(?= (?:century|c\.))")
+_DECADE: Final = re.compile(
+    rf"(?:\bthe |\b(?P<first>eighteen|nineteen)[ -])(?P<word>{'|'.join(name[:-1] + 'ies' for name in _TENS)})\b|"
+    r"(?<!\d)(?:\bthe |['\u2019])['\u2019]?(?P<tens>[1-9]0)['\u2019]?s\b",
+    re.IGNORECASE,
+)
 _BOUND: Final = re.compile(
     r"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower) than|over|under|at least|at most|up to|"
     r"almost|nearly|above|below|"
@@ -81,9 +88,9 @@ class Quantity:
 def quantities(text: str) -> list[Quantity]:
     """The numbers of a text, in order; compound ones (1 hour 30 minutes) are one."""
     text = text.translate({ord(space): " " for space in _SPACES})
-    found = [*_in_digits(text)]
+    found = _in_idioms(text)
     taken = [(one.start, one.end) for one in found]
-    for one in (*_in_parts(text), *_in_words(text)):
+    for one in (*_in_digits(text), *_in_parts(text), *_in_words(text)):
         if all(one.end <= start or one.start >= end for start, end in taken):
             found.append(one)
             taken.append((one.start, one.end))
@@ -119,8 +126,11 @@ def agree(gold: Quantity, given: Quantity, asked: Unit | None) -> bool:
         given: that of the answer.
         asked: the unit that the question wants, which a gold answer without one is in.
     """
-    if given.open:
-        return False
+    return not given.open and near(gold, given, asked)
+
+
+def near(gold: Quantity, given: Quantity, asked: Unit | None) -> bool:
+    """The same, where the number may be the end of a range."""
     if gold.unit is None and asked is not None:
         gold = replace(gold, unit=asked)
     if gold.unit is None or given.unit is None:
@@ -172,6 +182,22 @@ def _read(body: str) -> tuple[float, int]:
         body = body.replace(".", "").replace(",", ".")
     body = body.replace(",", ".")
     return float(body), len(body.partition(".")[2])
+
+
+def _in_idioms(text: str) -> list[Quantity]:
+    """Dozens, centuries in Roman numerals, and decades of the last century but one or two."""
+    made: list[Quantity] = []
+    for found in _DOZEN.finditer(text):
+        many = 0.5 if found["half"] else float(NUMERALS.get(found["many"].lower(), 1))
+        made.append(Quantity(12 * many, None, found.start(), found.end(), 0.0))
+    for found in _CENTURY.finditer(text):
+        if (value := ROMAN.get(found["roman"])) is not None:
+            made.append(Quantity(float(value), None, found.start(), found.end(), 0.0))
+    for found in _DECADE.finditer(text):
+        first = 1800 if (found["first"] or "").lower() == "eighteen" else 1900
+        tens = int(found["tens"]) if found["tens"] else _TENS[found["word"].lower()[:-3] + "y"]
+        made.append(Quantity(float(first + tens), None, found.start(), found.end(), 0.0))
+    return made
 
 
 def _in_parts(text: str) -> list[Quantity]:

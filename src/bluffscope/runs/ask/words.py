@@ -37,13 +37,19 @@ FUNCTION: Final = word_set(
     "those there he she they who whom whose which what when where why how many much do does did has have had i you we "
     "his her their name called located known also"
 )
-_SHORT: Final = {"st": "saint", "mt": "mount", "ft": "fort", "jr": "junior", "sr": "senior", "&": "and"}
-_ROMAN: Final = {
+_SHORT: Final = {"st": "saint", "mt": "mount", "ft": "fort", "jr": "junior", "sr": "senior", "&": "and"} | {
+    name[:size]: name
+    for name in listed_words("january february april august september october november december")
+    for size in (3, 4)
+    if size == 3 or name == "september"
+}
+ROMAN: Final = {
     tens + ones: str(10 * many + one)
     for many, tens in enumerate(("", "X", "XX", "XXX"))
     for one, ones in enumerate(("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"))
-    if len(tens + ones) > 1
+    if tens + ones
 }
+"""Roman numerals up to thirty-nine, as digits."""
 _SMALL: Final = listed_words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
@@ -59,6 +65,12 @@ NUMERALS: Final = {word: str(number) for number, word in enumerate(_SMALL)} | {
 _IRREGULAR: Final = {
     **{"mice": "mouse", "men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth"},
     **{"geese": "goose", "wolves": "wolf", "leaves": "leaf", "knives": "knife", "lives": "life", "people": "person"},
+}
+_PAST: Final = {
+    **{"fell": "fall", "began": "begin", "won": "win", "wrote": "write", "written": "write", "came": "come"},
+    **{"built": "build", "became": "become", "took": "take", "sank": "sink", "made": "make", "broke": "break"},
+    **{"sold": "sell", "led": "lead", "lost": "lose", "spoke": "speak", "flew": "fly", "gave": "give", "left": "leave"},
+    **{"ate": "eat", "sang": "sing", "met": "meet", "held": "hold", "found": "find", "death": "die", "birth": "born"},
 }
 _LOOKALIKES: Final = word_set("us it who am is in or no so he me as at do")
 """Abbreviations in capitals (US, IT, WHO) that are other words in small letters."""
@@ -103,7 +115,12 @@ def folded(text: str) -> str:
 
 def words(text: str) -> list[Word]:
     """The words of a text, in order; "&" counts as one."""
-    return [_word(match[0], match.start()) for match in re.finditer(rf"{_WORD.pattern}|&", text)]
+    return list(_read(text))
+
+
+@lru_cache(maxsize=1024)
+def _read(text: str) -> tuple[Word, ...]:
+    return tuple(_word(match[0], match.start()) for match in re.finditer(rf"{_WORD.pattern}|&", text))
 
 
 def _word(raw: str, start: int) -> Word:
@@ -114,8 +131,8 @@ def _word(raw: str, start: int) -> Word:
 @lru_cache(maxsize=4096)
 def _normal(raw: str) -> tuple[str, str]:
     bare = re.sub(r"['\u2019]s$", "", raw)
-    if bare in _ROMAN:
-        return _ROMAN[bare], _ROMAN[bare]
+    if len(bare) > 1 and bare in ROMAN:
+        return ROMAN[bare], ROMAN[bare]
     return _spelt(folded(bare)), _spelt(folded(bare.casefold().translate(_UMLAUTS)))
 
 
@@ -143,6 +160,8 @@ def singular(norm: str) -> str:
         return norm
     if norm.endswith("ies") and len(norm) > 4:
         return norm[:-3] + "y"
+    if norm.endswith("oes") and len(norm) > 5:
+        return norm[:-2]
     return norm[:-2] if norm.endswith(("ses", "xes", "zes", "ches", "shes")) else norm[:-1]
 
 
@@ -170,3 +189,8 @@ def _joined(items: list[Word], form: str, plural: bool) -> str:
 def content(items: list[Word]) -> set[str]:
     """The words that say something, in their singular."""
     return {singular(word.norm) for word in items if word.norm not in FUNCTION}
+
+
+def stems(items: list[Word]) -> set[str]:
+    """The words that say something, without the endings of verbs."""
+    return {re.sub(r"(?<=\w{3})(?:ed|ing|e|d)$", "", _PAST.get(norm, norm)) for norm in content(items)}

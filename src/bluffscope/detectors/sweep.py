@@ -1,0 +1,138 @@
+"""AUROC of detectors by layer, and of the best of them without the luck of the choice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from bluffscope.detectors.classifiers import probabilities
+from bluffscope.detectors.folds import too_few
+from bluffscope.detectors.held_out import Splits
+from bluffscope.detectors.inputs import Views, read_inputs
+from bluffscope.detectors.measures import area
+from bluffscope.detectors.texts import texts_of
+from bluffscope.errors import InputError
+from bluffscope.host.exclusive import exclusive
+from bluffscope.stats.cells import Resampling
+from bluffscope.stats.scopes import POOLED, Scope
+from bluffscope.stats.study import numbered
+from bluffscope.table.reader import Run
+
+SWEEP_SCHEMA: Final = pl.Schema(
+    {
+        "detector": pl.String(),
+        "layer": pl.Int64(),
+        "n": pl.Int64(),
+        **dict.fromkeys(("auroc", "lo", "hi"), pl.Float64()),
+    }
+)
+"""One row a detector and layer, each as if it were the only one looked at."""
+PROBES: Final = {"residual": "residual", "mean_difference": "residual", "sae": "sae"}
+"""Detectors that look at a layer, and their inputs."""
+_STREAM: Final = 208
+
+
+class Choice(NamedTuple):
+    """A detector and the layer that it looks at."""
+
+    detector: str
+    layer: int
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All detectors at all layers, and what choosing among them comes to."""
+
+    rows: pl.DataFrame
+    """`SWEEP_SCHEMA`."""
+    chosen: dict[str, float]
+    """auroc, lo, hi where each fold's detector and layer are chosen within its training texts."""
+    choices: dict[Choice, int]
+    """How often each was chosen, the most frequent first."""
+    notes: tuple[str, ...]
+    """What could not be looked at."""
+
+
+@exclusive()
+def sweep(run: Run, resampling: Resampling) -> Sweep:
+    """AUROC by detector and layer, cross-validated by group.
+
+    The best of many cells looks better than it is. So the choice is made anew within the training texts of each fold,
+    by folds of these, and what is chosen is tested on texts that had no part in it.
+
+    Args:
+        run: a finished run, with residuals or SAE features.
+        resampling: seed and repeats of the folds.
+
+    Raises:
+        InputError: nothing to look at, or too few texts.
+    """
+    table = run.metrics
+    items = run.items if (run.path / f"{run.arrangement.table}.parquet").exists() else None
+    texts, known = texts_of(table, items)
+    texts = replace(texts, scopes=(Scope(POOLED, np.arange(table.height)),))
+    inputs = read_inputs(texts, Views.of_run(run, table, known), resampling.seed)
+    labels, groups = texts.labels[inputs.rows], numbered(texts.groups[inputs.rows])
+    if reason := too_few(texts, groups, labels):
+        raise InputError(f"{run.path}: {reason}: too few to train and test on")
+    sources = dict.fromkeys(PROBES.values())
+    columns = {name: _columns(inputs.keys[name], inputs.matrices[name]) for name in sources if name in inputs.keys}
+    notes = tuple(f"Without {name}: {inputs.missing[name]}." for name in sources if name in inputs.missing)
+    parts = {
+        Choice(probe, layer): inputs.matrices[source][:, places]
+        for probe, source in PROBES.items()
+        for layer, places in columns.get(source, {}).items()
+    }
+    if not parts:
+        raise InputError(f"{run.path}: nothing to look at. {' '.join(notes)}")
+    rng = np.random.default_rng([resampling.seed, _STREAM])
+    splits = Splits.drawn(groups, labels, resampling.repeats, rng)
+    number = len(labels) // texts.per
+    areas = {choice: splits.by_fit(area, splits.scores(_fits(choice, part, labels))) for choice, part in parts.items()}
+    rows = [
+        {**choice._asdict(), "n": number, **splits.estimated(found).columns("auroc", "")}
+        for choice, found in areas.items()
+    ]
+    chosen, choices = _nested(parts, labels, groups, splits, rng)
+    return Sweep(pl.DataFrame(rows, schema=SWEEP_SCHEMA), chosen, choices, notes)
+
+
+def _columns(keys: Any, matrix: Any) -> dict[int, np.ndarray]:
+    """(column,) places of each layer's columns."""
+    if keys.on == "sae":
+        layers = keys.features["layer"].to_numpy()
+        return {int(layer): np.flatnonzero(layers == layer) for layer in np.unique(layers)}
+    width = matrix.shape[1] // len(keys.layers)
+    return {layer: np.arange(place * width, (place + 1) * width) for place, layer in enumerate(keys.layers)}
+
+
+def _fits(choice: Choice, part: Any, labels: np.ndarray) -> Any:
+    def fitted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        return np.round(probabilities(choice.detector, part[train], labels[train], part[test]), 10)
+
+    return fitted
+
+
+def _nested(
+    parts: Mapping[Choice, Any], labels: np.ndarray, groups: np.ndarray, splits: Splits, rng: np.random.Generator
+) -> tuple[dict[str, float], dict[Choice, int]]:
+    """The chosen detector's area over the outer folds, and how often each was chosen."""
+    made: Counter[Choice] = Counter()
+
+    def fitted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        inner = Splits.drawn(numbered(groups[train]), labels[train], 1, rng)
+        inside = {
+            choice: np.nanmean(inner.by_fit(area, inner.scores(_fits(choice, part[train], labels[train]))))
+            for choice, part in parts.items()
+        }
+        best = max(inside, key=lambda choice: inside[choice])
+        made[best] += 1
+        return _fits(best, parts[best], labels)(train, test)
+
+    found = splits.estimated(splits.by_fit(area, splits.scores(fitted)))
+    return found.columns("auroc", ""), dict(made.most_common())

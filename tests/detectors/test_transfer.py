@@ -1,0 +1,135 @@
+"""Detectors carried from one data set to another: a shared direction, one of its own, text alone, other models."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bluffscope.detectors.held_out import Estimated
+from bluffscope.detectors.inputs import Views, read_inputs
+from bluffscope.detectors.texts import Texts
+from bluffscope.detectors.transfer import CARRIED_SCHEMA, DataSet, _verdict, carried_over, data_sets
+from bluffscope.errors import InputError
+from bluffscope.records import STATEMENTS
+from bluffscope.stats import Resampling
+from bluffscope.stats.scopes import POOLED, Scope
+from bluffscope.table.reader import read_run
+from made_runs import make_run
+
+WIDTH = 12
+ONCE = Resampling(repeats=1)
+
+
+def data_set(name, seed, direction, *, shift=3.0, words=("alpha", "beta"), told=False, size=160):
+    """Labelled texts, two a group, with a residual that moves along a direction where they are false."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat([0, 1], size // 2))
+    values = rng.normal(size=(size, WIDTH)) + shift * np.outer(labels, direction)
+    ids = pl.Series([f"{name}{number}" for number in range(size)])
+    residuals = pl.LazyFrame(
+        {"text_id": ids, "view": ["text"] * size, "layer": [4] * size, "token": [3] * size, "values": values.tolist()}
+    )
+    said = [f"{words[label] if told else rng.choice(words)} {rng.integers(40)}" for label in labels]
+    groups = np.arange(size) // 2
+    texts = Texts(
+        *(STATEMENTS, ("m",), rng.normal(size=(size, 1)), np.full(size, 3.0), np.full(size, np.nan), labels, groups),
+        scopes=(Scope(POOLED, np.arange(size)),),
+    )
+    views = Views(pl.DataFrame({"completion": said}), ids, residuals)
+    return DataSet(name, texts, read_inputs(texts, views, 0), views, said)
+
+
+AXES = np.eye(WIDTH)
+
+
+def cell(found, train, test, detector="residual"):
+    return found.filter(detector=detector, train=train, test=test).row(0, named=True)
+
+
+def test_a_direction_that_data_sets_share_carries_over_and_one_of_its_own_does_not():
+    sets = [data_set("a", 0, AXES[0]), data_set("b", 1, AXES[0]), data_set("c", 2, AXES[1])]
+    found = carried_over(sets, ["residual", "mean_difference"], ONCE)
+    assert found.schema == CARRIED_SCHEMA
+    assert found.height == 3 * 9
+    for detector in ("residual", "mean_difference"):
+        shared = cell(found, "a", "b", detector)
+        assert shared["auroc"] > 0.85 and shared["verdict"] in ("carries over", "partly"), shared
+        assert shared["gain_lo"] > 0 and shared["text"] == pytest.approx(0.5, abs=0.15)
+        assert abs(shared["loss"]) < 0.08 and shared["own"] == pytest.approx(cell(found, "b", "b", detector)["auroc"])
+        other = cell(found, "a", "c", detector)
+        assert other["verdict"] in ("chance", "unclear") and abs(other["auroc"] - 0.5) < 0.15, other
+        assert other["loss"] > 0.25
+        assert cell(found, "c", "c", detector)["verdict"] == "found"
+
+
+@pytest.mark.thorough
+def test_shared_directions_are_found_and_others_called_chance_or_unclear_in_most_data_sets():
+    found = {"shared": 0, "own": 0}
+    for seed in range(40):
+        ways = {"a": AXES[0], "b": AXES[0], "c": AXES[1]}
+        sets = [data_set(name, 3 * seed + place, way) for place, (name, way) in enumerate(ways.items())]
+        table = carried_over(sets, ["mean_difference"], ONCE)
+        found["shared"] += cell(table, "a", "b", "mean_difference")["verdict"] in ("carries over", "partly")
+        found["own"] += cell(table, "a", "c", "mean_difference")["verdict"] in ("chance", "unclear")
+    assert found["shared"] >= 36 and found["own"] >= 32, found
+
+
+def test_what_text_alone_carries_over_is_no_merit():
+    sets = [data_set(name, seed, AXES[0], told=True, shift=2.0) for name, seed in (("a", 0), ("b", 1))]
+    found = carried_over(sets, ["residual"], ONCE)
+    assert cell(found, "a", "b", "text")["auroc"] == 1.0
+    moved = cell(found, "a", "b")
+    assert moved["verdict"] == "no better than text" and moved["gain"] < 0
+
+
+def test_where_nothing_was_learnt_nothing_is_said_of_elsewhere():
+    sets = [data_set("noise", 0, AXES[0], shift=0.0), data_set("b", 1, AXES[0], shift=4.0)]
+    found = carried_over(sets, ["residual"], ONCE)
+    assert cell(found, "noise", "b")["verdict"] == "nothing learnt"
+    assert cell(found, "b", "noise")["verdict"] not in ("carries over", "partly", "no better than text")
+
+
+def test_too_few_texts_and_other_layers_are_said():
+    small = data_set("small", 0, AXES[0], size=12)
+    other = data_set("b", 1, AXES[0])
+    found = carried_over([small, other], ["residual", "sae"], ONCE)
+    assert "fewer than" in cell(found, "b", "small")["reason"]
+    assert cell(found, "b", "b", "sae")["reason"] == "no SAE features: only a run's folder has them"
+    elsewhere = other.views.residuals.with_columns(layer=pl.lit(7, dtype=pl.Int64))
+    views = dataclasses.replace(other.views, residuals=elsewhere)
+    moved = dataclasses.replace(other, name="c", views=views, inputs=read_inputs(other.texts, views, 0))
+    found = carried_over([other, moved], ["residual"], ONCE)
+    assert cell(found, "b", "c")["reason"] == "residuals of other layers: 4 and 7"
+
+
+@pytest.mark.parametrize(
+    ("ends", "loss", "gain", "says"),
+    [
+        ((0.45, 0.58), None, None, "chance"),
+        ((0.30, 0.45), None, None, "reversed"),
+        ((0.45, 0.70), None, None, "unclear"),
+        ((0.60, 0.70), (0.0, -0.02, 0.04), (0.1, 0.02, 0.2), "carries over"),
+        ((0.60, 0.70), (0.1, 0.02, 0.2), (0.1, 0.02, 0.2), "partly"),
+        ((0.60, 0.70), (0.0, -0.02, 0.04), (0.1, -0.02, 0.2), "no better than text"),
+        ((0.60, 0.70), None, (0.1, 0.02, 0.2), "found"),
+    ],
+)
+def test_a_verdict_is_the_first_that_holds(ends, loss, gain, says):
+    assert _verdict(*ends, loss and Estimated(*loss), gain and Estimated(*gain)) == says
+
+
+def test_runs_of_other_models_are_refused_and_one_run_alone_too(tmp_path):
+    runs = [
+        read_run(make_run(tmp_path / name, manifest={"model": {"weights": digest}, "saes": {}}))
+        for name, digest in (("a", "1"), ("b", "2"), ("c", "1"))
+    ]
+    with pytest.raises(InputError, match="was measured with another model"):
+        data_sets(runs, None, 0)
+    assert [one.name for one in data_sets([runs[0], runs[2]], None, 0)] == ["a", "c"]
+    with pytest.raises(InputError, match="takes two data sets or more"):
+        data_sets(runs[:1], None, 0)
+    with pytest.raises(InputError, match="no such column"):
+        data_sets(runs[:1], "nonsense", 0)
