@@ -23,8 +23,9 @@ import tyro
 from bluffscope.host.chat import Chat
 from bluffscope.host.machine import peak_rss
 from bluffscope.model import LanguageModel, load_model
+from bluffscope.model.decode import GREEDY, LEVELS, drawn, uniforms
 from bluffscope.runs.ask.asking import Asked, Asking
-from bluffscope.runs.ask.draw import GREEDY, LEVELS, Answer, Drawing, Prompt, batched, draw, drawn, uniforms
+from bluffscope.runs.ask.draw import Answer, Drawing, Prompt, batched, draw
 from bluffscope.runs.ask.questions import BLUFFQA, read_questions
 
 Answers = dict[str, list[Answer]]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bluffscope.api.calls import analyze, run
+    from bluffscope.api.detector import Detector, load_detector
     from bluffscope.api.opened import Run, read_run
     from bluffscope.compare.precision import Fidelity, measure_fidelity
     from bluffscope.config import RunConfig
@@ -25,6 +26,7 @@ _HOMES = {
     "Analysis": "bluffscope.metrics",
     "BluffscopeError": "bluffscope.errors",
     "Column": "bluffscope.metrics",
+    "Detector": "bluffscope.api.detector",
     "Fidelity": "bluffscope.compare.precision",
     "Finding": "bluffscope.linter",
     "InputError": "bluffscope.errors",
@@ -38,6 +40,7 @@ _HOMES = {
     "analyze": "bluffscope.api.calls",
     "measure_fidelity": "bluffscope.compare.precision",
     "lint": "bluffscope.linter.library",
+    "load_detector": "bluffscope.api.detector",
     "per_read": "bluffscope.metrics.own",
     "read_run": "bluffscope.api.opened",
     "run": "bluffscope.api.calls",
@@ -48,6 +51,7 @@ __all__ = [
     "Analysis",
     "BluffscopeError",
     "Column",
+    "Detector",
     "Fidelity",
     "Finding",
     "InputError",
@@ -61,6 +65,7 @@ __all__ = [
     "__version__",
     "analyze",
     "lint",
+    "load_detector",
     "measure_fidelity",
     "per_read",
     "read_run",

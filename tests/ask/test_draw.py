@@ -15,7 +15,8 @@ from scipy import stats
 import tiny
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model import load_model
-from bluffscope.runs.ask.draw import LEVELS, Drawing, Prompt, alike, batched, chosen, draw, drawn, uniforms
+from bluffscope.model.decode import LEVELS, chosen, drawn, uniforms
+from bluffscope.runs.ask.draw import Drawing, Prompt, alike, batched, draw
 
 GREEDY = Drawing(temperature=0, most_tokens=12)
 

@@ -63,7 +63,17 @@ def test_trained_on_known_pairs_it_tells_held_out_ones_apart_and_unseen_ones_not
     assert "It beats the best baseline" in said
     for baseline in ("length 0.50", "text 0.50", "Without logprob"):
         assert baseline in said
-    assert sorted(file.name for file in (tmp_path / "d").iterdir()) == ["detector.json", "weights.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "d").iterdir()) == [
+        "README.md",
+        "detector.json",
+        "weights.safetensors",
+    ]
+    card = (tmp_path / "d" / "README.md").read_text()
+    assert f"AUROC {evaluation['left_out']['auroc']:.2f}" in card and "not shown to be better than chance" in card
+    assert f"| sae | {own['auroc']:.2f} |" in card and "| length | 0.50 |" in card
+    assert "152 pairs with known=true, 74 groups" in card and "the last token of a text" in card
+    assert "It beats the best baseline" in card and "## When it misleads" in card
+    assert str(demo) not in card and str(tmp_path) not in card
 
 
 @pytest.mark.thorough

@@ -53,7 +53,15 @@ def test_on_the_demo_known_pairs_are_told_apart_from_sae_features_and_unseen_pai
     for name in ("length", "logprob", "text", "residual", "sae"):
         assert re.search(rf"known=true, n = 152 .*{name} +[01]\.\d\d", said), name
     about = json.loads((tmp_path / "out" / "stats.json").read_text())
-    assert about["files"] == ["stats.parquet", "ladder.parquet", "detectors.parquet", "transfer.parquet"]
+    detecting = ["detectors.parquet", "detector_gains.parquet", "detector_curves.parquet", "transfer.parquet"]
+    assert about["files"] == ["stats.parquet", "ladder.parquet", *detecting]
+    gains = pl.read_parquet(tmp_path / "out" / "detector_gains.parquet")
+    assert gains.row(0)[:2] == ("sae", "residual")
+    first = gains.filter(detector="sae", against="residual", scope="known=true").row(0, named=True)
+    assert first["gain"] == pytest.approx(known["auroc"] - of["residual", "known=true"]["auroc"], abs=1e-9)
+    assert f"SAE features against residuals, known=true: {first['gain']:+.2f}" in said
+    curves = pl.read_parquet(tmp_path / "out" / "detector_curves.parquet").filter(detector="sae", scope="pooled")
+    assert curves.filter(curve="reliability")["n"].sum() == pytest.approx(400, abs=10)
     assert about["detectors"]["rows"] == rows.to_dicts()
     assert (about["detectors"]["pairs"], about["detectors"]["folds"]) == (200, 5)
 
@@ -73,7 +81,7 @@ def test_detectors_of_an_earlier_call_do_not_outlive_its_statistics(call, demo, 
     assert (run / "detectors.parquet").exists()  # a run of so few pairs is closed with them
     outcome = call("stats", run, "--by", "known")
     assert outcome.code == 0, outcome.err
-    assert not (run / "detectors.parquet").exists()
+    assert not [*run.glob("detector*.parquet")]
     assert not (run / "transfer.parquet").exists()
     assert "No detectors were fitted; use --detectors." in outcome.out
     assert f"report.html is out of date; run `bluffscope report {run}`." in outcome.out

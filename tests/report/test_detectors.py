@@ -6,7 +6,13 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from bluffscope.detectors.evaluate import DETECTORS_SCHEMA, TRANSFER_SCHEMA, Detection
+from bluffscope.detectors.evaluate import (
+    AGAINST_SCHEMA,
+    CURVES_SCHEMA,
+    DETECTORS_SCHEMA,
+    TRANSFER_SCHEMA,
+    Detection,
+)
 from bluffscope.report.detectors import _elsewhere, render_detection
 
 _GAIN = {"gain": 0.1, "gain_lo": 0.02, "gain_hi": 0.2}
@@ -51,10 +57,20 @@ def lines():
     ]
     detection = Detection(
         pl.DataFrame(rows, schema=DETECTORS_SCHEMA),
+        pl.DataFrame(
+            [{"detector": "sae", "against": "residual", "scope": "pooled", "gain": 0.05, "lo": -0.02, "hi": 0.12}],
+            schema=AGAINST_SCHEMA,
+        ),
+        pl.DataFrame(schema=CURVES_SCHEMA),
         pl.DataFrame(transfer, schema=TRANSFER_SCHEMA),
         {"notes": ["2,000 of 9,000 pairs drawn at random"]},
     )
     return printed(detection).splitlines()
+
+
+def test_what_saes_add_to_residuals_is_the_first_line_of_a_scope(lines):
+    place = lines.index("SAE features against residuals, pooled: +0.05 (-0.02 to +0.12)")
+    assert "pooled, n = 40" in lines[place + 1]
 
 
 def test_each_scope_has_a_table_with_the_gain_over_the_baselines_that_are_there(lines):

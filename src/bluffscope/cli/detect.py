@@ -13,6 +13,7 @@ from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.named_file import check_file
 from bluffscope.cli.options import Command, CommandGroup
+from bluffscope.cli.watch import Watch
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Train(Command):
         from bluffscope.detectors.files import check_new, write_detector
         from bluffscope.detectors.train import train
         from bluffscope.features.selection import items_of, matching
+        from bluffscope.report.detector_card import card
         from bluffscope.report.detectors import render_trained, verdict
         from bluffscope.table.atomic import table_errors
         from bluffscope.table.health import read_health
@@ -78,8 +80,8 @@ class Train(Command):
         if not trained.beats and not self.allow_weak:
             console.say(f"Not saved: {verdict(trained)}. --allow-weak saves it anyway.", style="bold red")
             return exit_codes.FAILED
-        paths = write_detector(self.out, trained, run, self.where)
-        console.say(f"Detector: {paths[0]}, {paths[1].name}")
+        paths = write_detector(self.out, trained, run, self.where, card(self.out.name, trained, run, self.where))
+        console.say(f"Detector: {paths[0]}, {paths[1].name}, README.md")
         return exit_codes.DONE
 
 
@@ -152,6 +154,24 @@ class Score(Command):
             scored = f"not scored ({found.reason}):" if found.probability is None else f"{found.probability:.3f}"
             console.say(f"{scored}{' ALARM' if found.alarm else ''} {json.dumps(whole, ensure_ascii=False)}")
         return exit_codes.QUARANTINED if failed else exit_codes.DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Command):
+    """Write a detector's linear weights as one safetensors file, to be applied without Bluffscope."""
+
+    detector: tyro.conf.Positional[Path]
+    """The folder of a detector, from bluffscope detect train."""
+    out: Path
+    """New file (.safetensors)."""
+
+    def execute(self) -> int:
+        """Read, write."""
+        from bluffscope.detectors.export import export
+        from bluffscope.detectors.files import read_detector
+
+        output_console().say(f"Weights: {export(read_detector(self.detector), self.out)}")
+        return exit_codes.DONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +259,6 @@ def _check_numbers(repeats: int, seed: int) -> None:
 
 
 COMMAND = CommandGroup(
-    "Train a detector on a run, score texts with one, see which layer it takes and what carries over to other data.",
-    {"train": Train, "score": Score, "sweep": Sweep, "transfer": Transfer},
+    "Train a detector on a run; score texts with one, also while the model writes; see what carries over.",
+    {"train": Train, "score": Score, "watch": Watch, "export": Export, "sweep": Sweep, "transfer": Transfer},
 )

@@ -18,4 +18,5 @@ from bluffscope.config.options import from_words as from_words
 from bluffscope.config.options import refuse_endless as refuse_endless
 from bluffscope.config.options import run_config as run_config
 from bluffscope.config.options import with_values as with_values
+from bluffscope.config.watch import WatchOptions as WatchOptions
 from bluffscope.config.workers import WorkerOptions as WorkerOptions

@@ -1,4 +1,7 @@
-"""A kept detector: detector.json says what it is and needs, weights.safetensors holds its numbers. No pickle."""
+"""A kept detector: detector.json says what it is and needs, weights.safetensors holds its numbers. No pickle.
+
+README.md, its model card, tells a reader.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from bluffscope.table.reader import Run
 DETECTOR_VERSION: Final = 1
 """Version of both files' layout."""
 _AGAIN: Final = "train the detector again"
-_NAMES: Final = ("detector.json", "weights.safetensors")
+_NAMES: Final = ("detector.json", "weights.safetensors", "README.md")
 _PACKAGES: Final = ("bluffscope", "numpy", "scipy", "scikit-learn", "torch", "transformers", "sae-lens")
 _NEEDED: Final = ("on", "model", "saes", "config", "metric_versions", "columns", "weights", "evaluation")
 _IDENTITY: Final = ("model", "saes", "dtype", "quantize")
@@ -47,7 +50,7 @@ class Detector:
     keys: Keys
     linear: Linear
     calibration: Calibration
-    alarm: Alarm | None = None
+    alarm: Alarm | None
     """The threshold for alarms, where it was trained with one."""
 
     @property
@@ -62,6 +65,21 @@ class Detector:
         return str(cast("dict[str, Any]", measure).get("position", "last")) if isinstance(measure, dict) else "last"
 
     @property
+    def chat(self) -> bool:
+        """Whether its texts were conversations by the model's chat template."""
+        return bool(self._data.get("chat"))
+
+    @property
+    def system(self) -> str | None:
+        """The system message in front of them."""
+        return self._data.get("system")
+
+    @property
+    def _data(self) -> Mapping[str, Any]:
+        data: object = self.about["config"].get("data")
+        return cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+
+    @property
     def pairs_only(self) -> str:
         """Why a text that is not parted into prompt and completion cannot be scored; empty where it can."""
         if self.arrangement == STATEMENTS:
@@ -70,9 +88,7 @@ class Detector:
             return "uses metrics of prompt and completion"
         if self.position != "last":
             return f"reads at {self.position}"
-        data: object = self.about["config"].get("data")
-        chats = isinstance(data, dict) and cast("dict[str, Any]", data).get("chat")
-        return "reads what the assistant says in a conversation" if chats else ""
+        return "reads what the assistant says in a conversation" if self.chat else ""
 
 
 def check_new(folder: Path) -> None:
@@ -88,7 +104,9 @@ def check_new(folder: Path) -> None:
         raise InputError(f"--out {folder}: there is a {there} already; give another folder")
 
 
-def write_detector(folder: Path, trained: Trained, run: Run, where: tuple[str, ...]) -> tuple[Path, Path]:
+def write_detector(
+    folder: Path, trained: Trained, run: Run, where: tuple[str, ...], card: str = ""
+) -> tuple[Path, Path]:
     """Write both files; gives their paths. detector.json comes last: without it there is no detector.
 
     Args:
@@ -96,6 +114,7 @@ def write_detector(folder: Path, trained: Trained, run: Run, where: tuple[str, .
         trained: what is kept.
         run: whose model and SAEs it needs.
         where: the conditions that chose its pairs.
+        card: its model card, README.md, in Markdown.
 
     Raises:
         RunFolderError: the operating system refused.
@@ -131,6 +150,8 @@ def write_detector(folder: Path, trained: Trained, run: Run, where: tuple[str, .
     }
     paths = (folder / _NAMES[0], folder / _NAMES[1])
     write_bytes(paths[1], content)
+    if card:
+        write_bytes(folder / _NAMES[2], card.encode("utf-8", "backslashreplace"))
     write_json(paths[0], document)
     return paths
 

@@ -20,11 +20,13 @@ from bluffscope.model.load import choose_device
 from bluffscope.pipeline.build import assemble_batched, load_parts
 from bluffscope.pipeline.reload import refuse_others
 from bluffscope.pipeline.shard import ShardWorker
+from bluffscope.pipeline.worker import Parts
 from bluffscope.records import PAIRS, STATEMENTS, Arrangement, LabelledText, Pair, Shard, View, joined
 from bluffscope.table.metric_pairs import metric_pairs
 from bluffscope.table.schema import Column, table_columns
 
 TEXTS_AT_ONCE: Final = 256
+_CURE: Final = "say where those are with --model, --revision and --sae"
 _DUMMY: Final = "x"
 """Stands for the completion of a text that has none: the text is the prompt, which is read at its own last token."""
 
@@ -127,19 +129,8 @@ def open_scorer(
     Raises:
         InputError: they cannot be loaded, or differ in revision, hashes or metric versions: saying in what.
     """
-    where = str(detector.path / "detector.json")
-    content: Mapping[str, Any] = {name: part or {} for name, part in detector.about["config"].items()}
-    stored = run_config(content, where)
-    options = replace(
-        stored.model,
-        model=model or stored.model.model,
-        sae=sae or stored.model.sae,
-        revision=revision or stored.model.revision,
-        device=choose_device(device).type,
-        preset=None,
-    )
-    if options.model is None or options.sae is None:
-        raise InputError(f"{where} names no model and SAEs: give them with --model and --sae")
+    stored = stored_config(detector, model=model, sae=sae, revision=revision, device=device)
+    options = stored.model
     on = detector.keys.on
     config = replace(
         stored,
@@ -155,8 +146,7 @@ def open_scorer(
         analyses = tuple(item for item in known if "prompt" in arrangement.views or not item.needs_prompt)
     _refuse_versions(detector, _columns(config, stored.model.measured_layers, (*ANALYSES, TRAJECTORY), arrangement))
     parts = load_parts(config)
-    cure = "say where those are with --model, --revision and --sae"
-    refuse_others(detector.about, parts, f"the detector {detector.path}", cure)
+    refuse_parts(detector, parts)
     # loaded whole, so that its hash is that of the training; the head has done its part
     if config.measure.needs_head and TRAJECTORY not in analyses:
         body: Any = parts.model.network.base_model
@@ -166,6 +156,39 @@ def open_scorer(
         config, parts, analyses, lambda layers: _columns(config, layers, analyses, arrangement), Stopwatch()
     )
     return Scorer(detector, worker, config.data.join)
+
+
+def stored_config(
+    detector: Detector, *, model: str | None, sae: str | None, revision: str | None, device: str
+) -> RunConfig:
+    """The options of the training's run, with model and SAEs where they are now.
+
+    Raises:
+        InputError: they are named nowhere, or the device is not there.
+    """
+    where = str(detector.path / "detector.json")
+    content: Mapping[str, Any] = {name: part or {} for name, part in detector.about["config"].items()}
+    stored = run_config(content, where)
+    options = replace(
+        stored.model,
+        model=model or stored.model.model,
+        sae=sae or stored.model.sae,
+        revision=revision or stored.model.revision,
+        device=choose_device(device).type,
+        preset=None,
+    )
+    if options.model is None or options.sae is None:
+        raise InputError(f"{where} names no model and SAEs: give them with --model and --sae")
+    return replace(stored, model=options)
+
+
+def refuse_parts(detector: Detector, parts: Parts, cure: str = _CURE) -> None:
+    """Refuse a model and SAEs that are not those of the training.
+
+    Raises:
+        InputError: saying what differs, and what to do.
+    """
+    refuse_others(detector.about, parts, f"the detector {detector.path}", cure)
 
 
 def _measured(analysis: Analysis, config: RunConfig) -> bool:

@@ -72,12 +72,8 @@ class GivenModel:
         Raises:
             InputError: no such model, or no tokenizer.
         """
-        network = _unwrapped(model)
-        config = getattr(network, "config", None)
-        if not isinstance(network, nn.Module) or not hasattr(network, "base_model") or config is None:
-            raise InputError(f"--model: {_not_a_model(model)}")
+        network, name = _network_of(model)
         tokenizer = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
-        name = str(getattr(network, "name_or_path", "") or type(network).__name__)
         if tokenizer is None:
             raise InputError(f"--model {name}: a model in memory comes without its tokenizer; give tokenizer=TOKENIZER")
         if not hasattr(tokenizer, "all_special_ids"):
@@ -168,18 +164,61 @@ class GivenModel:
             dtype=self.dtype,
             stored_dtype=self.dtype,
             full_layers=full_layers,
-            identity={
-                "name": name,
-                "in_memory": True,
-                "revision": getattr(config, "_commit_hash", None),
-                "architecture": type(network).__name__,
-                "layers": full_layers,
-                "layers_loaded": blocks,
-                "d_model": int(config.hidden_size),
-                "weights": weights_digest(network.state_dict().items()),
-                "files": {},
-            },
+            identity=_identity(network, name, full_layers, blocks),
         )
+
+
+class GivenPlace(GivenModel):
+    """The caller's model as it stands, to be hooked and not to be run by us: no twin, and no tokenizer is needed."""
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any = None) -> GivenPlace:
+        """What can be hooked of an object: as `GivenModel.of`, but for the tokenizer."""
+        network, name = _network_of(model)
+        return cls(network, tokenizer, name)
+
+    def load(self, blocks: int | None, *, head: bool) -> LanguageModel:
+        """The model itself, whole, with its identity."""
+        del blocks, head
+        name, full_layers, config = self.name, self.depth, readable(self.network.config.get_text_config(decoder=True))
+        return LanguageModel(
+            name=name,
+            network=self.network,
+            blocks=find_blocks(self.network, full_layers),
+            config=config,
+            tokenizer=self.tokenizer,
+            device=self.device,
+            dtype=self.dtype,
+            full_layers=full_layers,
+            identity=_identity(self.network, name, full_layers, full_layers),
+        )
+
+
+def _network_of(model: Any) -> tuple[Any, str]:
+    """The model of transformers in an object, and its name.
+
+    Raises:
+        InputError: there is none.
+    """
+    network = _unwrapped(model)
+    if not isinstance(network, nn.Module) or not hasattr(network, "base_model") or not hasattr(network, "config"):
+        raise InputError(f"--model: {_not_a_model(model)}")
+    return network, str(getattr(network, "name_or_path", "") or type(network).__name__)
+
+
+def _identity(network: Any, name: str, layers: int, loaded: int) -> dict[str, Any]:
+    config = readable(network.config.get_text_config(decoder=True))
+    return {
+        "name": name,
+        "in_memory": True,
+        "revision": getattr(config, "_commit_hash", None),
+        "architecture": type(network).__name__,
+        "layers": layers,
+        "layers_loaded": loaded,
+        "d_model": int(config.hidden_size),
+        "weights": weights_digest(network.state_dict().items()),
+        "files": {},
+    }
 
 
 def _unwrapped(model: Any) -> Any:

@@ -188,7 +188,7 @@ def assemble_batched(
 ) -> ShardWorker:
     """A worker of these parts that reads texts in batches, packed or padded."""
     model, coders = parts.model, parts.coders
-    points = _points(parts)
+    points = points_of(parts)
     device = model.device.type
     sizes = loaded_shape(
         model, coders.values(), config.model.quantize, bare=len(parts.bare), head=config.measure.needs_head
@@ -230,7 +230,7 @@ def _baseline(
     stopwatch: Stopwatch,
 ) -> BaselineWorker:
     """The worker of the reference's strategies."""
-    _points(parts)
+    points_of(parts)
     if strange := [analysis.name for analysis in analyses if analysis.name not in REFERENCE]:
         raise InputError(
             f"--strategy {config.engine.strategy}: the reference has no analysis {strange[0]!r}; use packed or batched"
@@ -265,22 +265,27 @@ def _baseline(
 def _loaded(
     config: RunConfig, parts: Parts, columns_of: ColumnsOf, strategy: str, footprint: Footprint | None
 ) -> Loaded:
-    model, coders = parts.model, parts.coders
+    columns = tuple(columns_of(parts.layers))
+    tokenizer, identity = text_tokenizer(config, parts), parts.model.identity
+    return Loaded(config, tokenizer, columns, identity, parts.sae_identities, strategy, footprint)
+
+
+def text_tokenizer(config: RunConfig, parts: Parts) -> TextTokenizer:
+    """How a run turns its texts into token ids."""
+    model = parts.model
     chat = Chat.of(model.name, model.tokenizer, config.data.system) if config.data.chat else None
-    tokenizer = TextTokenizer(
+    return TextTokenizer(
         tokenizer=model.tokenizer,
-        bos=_bos(model, coders) if chat is None else chat.bos,
+        bos=_bos(model, parts.coders) if chat is None else chat.bos,
         chat=chat,
         position=config.measure.position,
         join=config.data.join,
         context=model.context,
         logprob=config.measure.scores_completions,
     )
-    columns = tuple(columns_of(parts.layers))
-    return Loaded(config, tokenizer, columns, model.identity, parts.sae_identities, strategy, footprint)
 
 
-def _points(parts: Parts) -> dict[int, HookPoint]:
+def points_of(parts: Parts) -> dict[int, HookPoint]:
     """Where each SAE reads; refuses SAEs that do not fit the model."""
     model, coders = parts.model, parts.coders
     points = centred_points(hook_points(parts.sae, coders, parts.bare), coders, model)

@@ -78,11 +78,11 @@ def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[Renderabl
     about, row, items = trained.about, trained.row, trained.arrangement.table
     named = f" with {' and '.join(clean(condition) for condition in where)}" if where else ""
     yield Text(
-        f"Trained on {_SEES[trained.keys.on]} of {about[items]:,} {items}{named}, in {about['groups']:,} groups; "
+        f"Trained on {sees(trained)} of {about[items]:,} {items}{named}, in {about['groups']:,} groups; "
         f"{about['folds']} folds that split no group."
     )
     heads = ["detector", "AUROC", "95 %", "gain over the best baseline", "95 %"]
-    yield table(heads, _trained_rows(trained), gap=2)
+    yield table(heads, trained_rows(trained), gap=2)
     yield Text(f"Held-out {items} of the training{named}: AUROC {_area(row)}.", style="bold")
     if trained.left_out is not None:
         yield Text(f"Other {items} of the run ({trained.left_out['n']:,}): {_elsewhere(trained.left_out)}", "bold")
@@ -101,7 +101,13 @@ def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[Renderabl
         yield Text(note, style="dim")
 
 
-def _trained_rows(trained: Trained) -> Iterator[Row]:
+def sees(trained: Trained) -> str:
+    """What a detector looks at."""
+    return _SEES[trained.keys.on]
+
+
+def trained_rows(trained: Trained) -> Iterator[Row]:
+    """Its own row, and the baselines' before it: detector, AUROC and gain, each with its interval."""
     shown = [*trained.baselines["detector"], trained.keys.on]
     for row in trained.rows.filter(pl.col("detector").is_in(shown)).iter_rows(named=True):
         yield Row([row["detector"], *areas(row)], "bold" if row["detector"] == trained.keys.on else "")

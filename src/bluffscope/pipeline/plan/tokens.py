@@ -120,6 +120,16 @@ class TextTokenizer:
         """Whether the model has a chat template that is not used."""
         return self.chat is None and bool(self.tokenizer.chat_template)
 
+    def opening(self, prompt: str) -> tuple[int, ...]:
+        """Token ids of a prompt that the model is to go on from, BOS included.
+
+        Raises:
+            PairError: the chat template refuses it.
+        """
+        text = prompt if self.chat is None else _OPENS + prompt
+        ids = self._new([text])[text]
+        return tuple(ids) if self.bos is None else (self.bos, *ids)
+
     def tokenize(self, items: Sequence[ItemT]) -> Iterator[Tokenized[ItemT] | PairError]:
         """Yields, for each item in turn, its token ids, or the reason it cannot be measured.
 

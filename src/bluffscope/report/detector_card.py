@@ -1,0 +1,100 @@
+"""The model card of a detector that is saved: what it is for, how good it is, and when it misleads, in Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+from bluffscope.detectors.growing import SAYS
+from bluffscope.detectors.train import Trained
+from bluffscope.report.detectors import sees, trained_rows, verdict
+from bluffscope.report.labels import clean
+from bluffscope.table.reader import Run
+
+_READS: Final = {
+    "last": "the last token of a text",
+    "first-completion": "the first token of the completion",
+    "completion-mean": "the mean over the completion's tokens",
+    "end-of-turn": "the token that closes the assistant's turn",
+}
+_MISLEADS: Final = """\
+- Its probability holds for texts like those above, with as many hallucinated among them. Where one text in a hundred
+  is, most alarms are false, whatever the AUROC.
+- It judges texts in which a completion ends; while a model writes, each prefix is judged as if it ended there.
+- It can be right for an uninteresting reason (another author, another topic): the baselines catch what they can count.
+- It works with this model at this precision alone; Bluffscope refuses others.
+"""
+
+
+def card(name: str, trained: Trained, run: Run, where: Sequence[str]) -> str:
+    """The card.
+
+    Args:
+        name: of the detector.
+        trained: what is saved.
+        run: that it was trained on.
+        where: the conditions that chose its pairs.
+    """
+    return "\n".join(_lines(name, trained, run, where))
+
+
+def _lines(name: str, trained: Trained, run: Run, where: Sequence[str]) -> Iterator[str]:
+    about, items, model = trained.about, trained.arrangement.table, run.manifest.get("model") or {}
+    chosen = f" with {' and '.join(map(_safe, where))}" if where else ""
+    yield from (f"# Detector {_safe(name)}", "")
+    yield "Estimates the probability that a text is hallucinated, from inside a language model. It is linear: one"
+    yield from ("weight a value, saved in `weights.safetensors`; no pickle and no code is in this folder.", "")
+    yield from ("| | |", "|---|---|")
+    yield f"| model | {_place(model.get('name'))} ({model.get('architecture')}, {run.manifest.get('dtype')}) |"
+    yield f"| looks at | {sees(trained)} of layers {', '.join(map(str, _layers(trained, run)))} |"
+    yield f"| reads | {_READS.get(_option(run, 'measure', 'position'), _option(run, 'measure', 'position'))} |"
+    data = _place(_option(run, "data", "data"))
+    yield f"| data | {data}: {about[items]:,} {items}{chosen}, {about['groups']:,} groups |"
+    yield f"| texts | {'conversations by the chat template' if _option(run, 'data', 'chat') == 'True' else 'plain'} |"
+    yield from ("", "## How good it is", "")
+    yield f"Cross-validated in {about['folds']} folds that split no group, beside baselines without a look inside:"
+    yield from ("", "| detector | AUROC | 95 % | gain over the best baseline | 95 % |", "|---|---|---|---|---|")
+    for row in trained_rows(trained):
+        cells = [str(cell) for cell in row.cells]
+        yield f"| {' | '.join([*cells, *['-'] * (5 - len(cells))])} |"
+    yield from ("", f"{verdict(trained)[0].upper()}{verdict(trained)[1:]}.", "")
+    if (left := trained.left_out) is None:
+        yield "The run had no other pairs or texts to test it on."
+    else:
+        bounds = "" if left["lo"] is None else f" ({left['lo']:.2f} to {left['hi']:.2f})"
+        generalises = left["lo"] is not None and left["lo"] > 0.5
+        judged = "better than chance there too" if generalises else "not shown to be better than chance there"
+        yield f"Other {items} of the run ({left['n']:,}): AUROC {left['auroc']:.2f}{bounds}, {judged}."
+    yield f"Calibration error of held-out probabilities: {trained.ece:.3f}."
+    yield from (f"{_safe(note, 400)}" for note in about["notes"])
+    yield from ("", "## When it misleads", "", _MISLEADS)
+    name = clean(name, 80)
+    grows = trained.keys.on != "metrics" and _option(run, "measure", "position") in SAYS
+    yield from ("## Use", "", f"    bluffscope detect score {name} --prompt PROMPT --completion COMPLETION")
+    yield from (f"    bluffscope detect watch {name} --prompt PROMPT", "") if grows else ("",)
+
+
+def _option(run: Run, part: str, name: str) -> str:
+    options: object = run.config.get(part)
+    return str(cast("dict[str, Any]", options).get(name)) if isinstance(options, dict) else "unknown"
+
+
+def _layers(trained: Trained, run: Run) -> list[int]:
+    keys = trained.keys
+    if keys.on == "metrics":
+        model: Any = run.config.get("model")
+        return list(model["layers"]) if isinstance(model, dict) else []
+    return [*keys.layers] or keys.features["layer"].unique().sort().to_list()
+
+
+def _place(name: object) -> str:
+    """A name on the hub as it is; of a path only its end: a card is published, the machine's folders are not."""
+    path = Path(str(name))
+    return _safe(path.name if path.is_absolute() or path.exists() else str(name))
+
+
+def _safe(text: str, width: int = 80) -> str:
+    """Text that no Markdown or HTML in it can change."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", clean(text, width))
