@@ -35,6 +35,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "data",
         "lint",
         "ask",
+        "own-answers",
         "models",
         "families",
         "sae-formats",

@@ -123,8 +123,11 @@ def test_an_option_that_does_not_exist_is_a_type_error(options):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"layers": 5}, "layers: expected a list of whole numbers or slices (all, START:STOP:STEP), got 5"),
-        ({"layers": "0 1"}, "layers: expected a list of whole numbers or slices (all, START:STOP:STEP), got '0 1'"),
+        ({"layers": 5}, "layers: expected a list of whole numbers or slices (all, spread, START:STOP:STEP), got 5"),
+        (
+            {"layers": "0 1"},
+            "layers: expected a list of whole numbers or slices (all, spread, START:STOP:STEP), got '0 1'",
+        ),
         ({"batch_size": "many"}, "batch_size: expected auto or a whole number, got 'many'"),
         ({"noise_draws": 0}, "--noise-draws 0: give at least 1"),
         ({"noise_std": float("nan")}, "--noise-std nan"),

@@ -21,7 +21,7 @@ from bluffscope.errors import InputError
         (["--layers", "-1"], "layers are counted from 0"),
         (
             ["--layers", "5,12"],
-            ("--layers: expected a list of whole numbers or slices (all, START:STOP:STEP), got 5,12", "--help"),
+            ("--layers: expected a list of whole numbers or slices (all, spread, START:STOP:STEP), got 5,12", "--help"),
         ),
         (["--batch-size", "0"], "--batch-size 0: give auto or at least 1"),
         (["--batch-size", "-3"], "--batch-size -3: give auto or at least 1"),
@@ -94,8 +94,14 @@ def test_a_model_without_saes_and_saes_without_a_model_are_refused(refused, tiny
         ("model: 3", "model: expected options and their values"),
         ("model: {modle: x}", "model.modle: no such option in this version; expected some of preset, model"),
         ("model: {temperature: 0.7}", "model.temperature: no such option in this version"),
-        ("model: {layers: 5}", "model.layers: expected a list of whole numbers or slices (all, START:STOP:STEP), got"),
-        ("model: {layers: [a]}", "expected a list of whole numbers or slices (all, START:STOP:STEP), got ['a']"),
+        (
+            "model: {layers: 5}",
+            "model.layers: expected a list of whole numbers or slices (all, spread, START:STOP:STEP), got",
+        ),
+        (
+            "model: {layers: [a]}",
+            "expected a list of whole numbers or slices (all, spread, START:STOP:STEP), got ['a']",
+        ),
         ("model: {dtype: float8}", "model.dtype: expected auto or float32"),
         ("model: {model: 5}", "model.model: expected text or null, got 5"),
         ("measure: {noise_draws: 1.5}", "measure.noise_draws: expected a whole number, got 1.5"),

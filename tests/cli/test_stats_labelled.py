@@ -157,11 +157,16 @@ def test_two_runs_over_the_same_texts_are_compared_text_by_text(call, run, tmp_p
     assert same["pearson"] == pytest.approx(1)
 
 
-def test_texts_are_not_compared_with_pairs(call, run, tmp_path):
+def test_texts_are_compared_with_pairs_metric_by_metric(call, run, tmp_path):
     pairs = made_runs.make_run(tmp_path / "pairs", effect=2.0)
-    outcome = call("compare", run, pairs)
-    assert outcome.code == 2
-    assert f"{run} holds labelled texts and {pairs} holds pairs: compare runs over the same data" in outcome.err
+    outcome = call("compare", pairs, run, "--out", tmp_path / "compared")
+    assert outcome.code == 0, outcome.err
+    said = " ".join(outcome.out.split())  # the completion gives the label away here, so nothing is judged
+    assert said.startswith("Whether what separates the pairs separates the texts cannot be said")
+    assert "shared question" in said
+    rows = pl.read_parquet(tmp_path / "compared" / "compare.parquet")
+    assert {"l2_gini", "entropy"} <= set(rows["metric"])
+    assert max(map(len, outcome.out.splitlines()[:-1])) <= 110
 
 
 def test_a_labelled_run_is_an_object_as_any_other(run):

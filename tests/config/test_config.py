@@ -49,8 +49,13 @@ def test_a_value_that_fits_is_held_as_the_field_says(options, name, given, held)
 @pytest.mark.parametrize(
     ("options", "name", "given", "says"),
     [
-        (ModelOptions(), "layers", 5, "expected a list of whole numbers or slices (all, START:STOP:STEP), got 5"),
-        (ModelOptions(), "layers", "5", "whole numbers or slices (all, START:STOP:STEP), got '5'"),
+        (
+            ModelOptions(),
+            "layers",
+            5,
+            "expected a list of whole numbers or slices (all, spread, START:STOP:STEP), got 5",
+        ),
+        (ModelOptions(), "layers", "5", "whole numbers or slices (all, spread, START:STOP:STEP), got '5'"),
         (ModelOptions(), "layers", [1.0], "expected a list of whole numbers"),
         (ModelOptions(), "model", 5, "expected text or null, got 5"),
         (ModelOptions(), "model", "a\0b", "expected text or null"),

@@ -47,6 +47,7 @@ def run(
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
     draw: bool = True,
+    earlier: Path | None = None,
 ) -> CompletedRun:
     """Measure, compare with float32 where the options ask for it, and close the run with its statistics and report.
 
@@ -58,6 +59,7 @@ def run(
         progress: called with the number of pairs just done.
         tell: called with each step as it begins.
         draw: whether statistics and report.html are made (it takes seconds).
+        earlier: as for `bluffscope.runs.run.run`.
 
     Raises:
         InputError: something in the options or the data; nothing is written (but for a run that is complete when its
@@ -68,7 +70,9 @@ def run(
     tell = tell or (lambda _: None)
     given.check(config)
     check_fidelity(config)
-    measured = measure(config, analyses=analyses, added=added, given=given, progress=progress, tell=tell)
+    measured = measure(
+        config, analyses=analyses, added=added, given=given, progress=progress, tell=tell, earlier=earlier
+    )
     result = CompletedRun(**vars(measured))
     if config.output.fidelity and "fidelity" not in result.manifest:
         tell("Fidelity: measuring in float32")

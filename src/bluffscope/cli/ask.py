@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import tyro
 
@@ -17,16 +17,34 @@ from bluffscope.cli.console import LastingConsole, message_console, messages_on,
 from bluffscope.cli.named_file import check_file
 from bluffscope.cli.options import Command
 from bluffscope.cli.progress import BarProgress, LineProgress
-from bluffscope.config import AskOptions, WorkerOptions
+from bluffscope.config import AskOptions, QuestionOptions, WorkerOptions
 from bluffscope.errors import InputError
 from bluffscope.host.terminal import count, table
 
 if TYPE_CHECKING:
     from bluffscope.runs.ask.generate import Replies
     from bluffscope.runs.ask.questions import Question
-    from bluffscope.runs.ask.verdicts import Answer
+    from bluffscope.runs.ask.verdicts import Answer, Given
+
+    GivenTo = Callable[[Sequence[Question]], Mapping[str, Given] | None]
 
 SHOWN_DOMAINS = 20
+
+
+class Answered(NamedTuple):
+    """Judged answers, as they were written."""
+
+    answers: list[Answer]
+    kept: int
+    """Labels by hand among them."""
+    replies: Replies | None
+    """What the model answered; None where answers were given."""
+
+    @property
+    def exit_code(self) -> int:
+        """3 where a question could not be asked."""
+        left_out = self.replies is not None and self.replies.left_out
+        return exit_codes.QUARANTINED if left_out else exit_codes.DONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +63,8 @@ class Ask(Command):
     question) and answer. Several answers to a question are samples."""
     out: Path
     """File of the judged answers (.jsonl)."""
-    judge: str = "contains"
-    """How answers are judged: match (a short answer alone), contains (also in a sentence), numeric (only numbers and
-    dates), or a function of yours, FILE.py:NAME, of question, answer and right answers."""
-    schema: str = "auto"
-    """Read a published data set by its name; auto recognises it by its fields."""
-    columns: tuple[str, ...] = ()
-    """Map fields of the questions, KEY=NAME: question, answers, aliases, id, domain."""
-    limit: int | None = None
-    """Use only the first N questions."""
+    reading: QuestionOptions = field(default_factory=QuestionOptions)
+    """How questions are read, and answers judged."""
     asking: AskOptions = field(default_factory=AskOptions)
     """The model, and how it is asked."""
     engine: WorkerOptions = field(default_factory=WorkerOptions)
@@ -61,49 +72,85 @@ class Ask(Command):
 
     def execute(self) -> int:
         """Read, judge, write; print what the model knows."""
-        # Polars takes half a second to import: --help and a mistyped flag should not.
-        from bluffscope.runs.ask.answers import read_answers
-        from bluffscope.runs.ask.own import judge_of
-        from bluffscope.runs.ask.questions import read_questions
-        from bluffscope.runs.ask.verdicts import Given, corrected, judged, with_corrections, write_answers
-
         check_file("--out", self.out)
         if self.out.suffix.lower() not in (".jsonl", ".ndjson"):
             raise InputError(f"--out {self.out}: expected a name that ends in .jsonl")
         if (self.answers is None) == (self.asking.model is None):
             raise InputError("give --model, to ask it, or --answers FILE, to judge what was generated elsewhere")
-        judge = judge_of(self.judge)
         with messages_on(message_console()):
-            by_hand = corrected(self.out)
-            questions = read_questions(self.questions, self.schema, self.columns, self.limit)
-            replies = None
-            if self.answers is None:
-                replies = _asked(self.asking, self.engine, questions, self.out)
-                questions = questions[self.asking.shots :]
-                given = {
-                    name: Given([one.text for one in some], replies.prompts[name], [one.logprob for one in some])
-                    for name, some in replies.kept.samples.items()
-                }
-            else:
-                given = {name: Given(some) for name, some in read_answers(self.answers, questions).items()}
-            found = [
-                answer
-                for question in questions
-                if (said := given.get(question.id)) is not None
-                for answer in judged(
-                    question,
-                    said.texts,
-                    [judge(question.text, text, question.golds) for text in said.texts],
-                    prompt=said.prompt,
-                    logprobs=said.logprobs,
-                )
-            ]
-            answers, kept = with_corrections(found, by_hand)
-            write_answers(self.out, answers)
-            if replies is not None:
-                replies.kept.remove()
-        _print(answers, kept, replies, self.out, output_console())
-        return exit_codes.QUARANTINED if replies is not None and replies.left_out else exit_codes.DONE
+            found = answered(self.questions, self.reading, self.asking, self.engine, self.out, self._elsewhere)
+        console = output_console()
+        print_known(found, console)
+        console.say(f"Written to {self.out}. Next: bluffscope analyze --data {self.out}")
+        return found.exit_code
+
+    @property
+    def _elsewhere(self) -> GivenTo | None:
+        """Reads answers that were generated elsewhere, where some are given."""
+        if (path := self.answers) is None:
+            return None
+        from bluffscope.runs.ask.answers import read_answers
+        from bluffscope.runs.ask.verdicts import Given
+
+        return lambda questions: {name: Given(some) for name, some in read_answers(path, questions).items()}
+
+
+def answered(
+    data: str,
+    reading: QuestionOptions,
+    asking: AskOptions,
+    where: WorkerOptions,
+    out: Path,
+    given_to: GivenTo | None = None,
+    asked_all: Callable[[Sequence[Question]], None] | None = None,
+) -> Answered:
+    """Read questions, put them to the model, judge its answers and write them; labels by hand in the file are kept.
+
+    Args:
+        data: the questions.
+        reading: how they are read, and answers judged.
+        asking: the model, and how it is asked.
+        where: it is asked.
+        out: file of the judged answers.
+        given_to: gives answers that are there already; where it gives None, the model is asked.
+        asked_all: called with all questions once the model has answered them, before the file is written.
+    """
+    # Polars takes half a second to import: --help and a mistyped flag should not.
+    from bluffscope.runs.ask.own import judge_of
+    from bluffscope.runs.ask.questions import read_questions
+    from bluffscope.runs.ask.verdicts import Given, corrected, judged, with_corrections, write_answers
+
+    judge = judge_of(reading.judge)
+    by_hand = corrected(out)
+    questions = read_questions(data, reading.schema, reading.columns, reading.limit)
+    replies = None
+    given = None if given_to is None else given_to(questions)
+    if given is None:
+        replies = _asked(asking, where, questions, out)
+        if asked_all is not None:
+            asked_all(questions)
+        questions = questions[asking.shots :]
+        given = {
+            name: Given([one.text for one in some], replies.prompts[name], [one.logprob for one in some])
+            for name, some in replies.kept.samples.items()
+        }
+    found = [
+        answer
+        for question in questions
+        if (said := given.get(question.id)) is not None
+        for answer in judged(
+            question,
+            said.texts,
+            [judge(question.text, text, question.golds) for text in said.texts],
+            prompt=said.prompt,
+            logprobs=said.logprobs,
+        )
+    ]
+    answers, kept = with_corrections(found, by_hand)
+    write_answers(out, answers)
+    if replies is not None:
+        replies.kept.remove()
+    return Answered(answers, kept, replies)
 
 
 def _asked(options: AskOptions, where: WorkerOptions, questions: list[Question], out: Path) -> Replies:
@@ -121,9 +168,11 @@ def _asked(options: AskOptions, where: WorkerOptions, questions: list[Question],
 COMMAND = Ask
 
 
-def _print(answers: Sequence[Answer], kept: int, replies: Replies | None, out: Path, console: LastingConsole) -> None:
+def print_known(found: Answered, console: LastingConsole) -> None:
+    """How many answers are right, and on how many questions of each domain the model is."""
     from bluffscope.runs.ask.verdicts import KNOWN, known
 
+    answers = found.answers
     states = known(answers)
     domains: dict[str, Counter[str]] = {}
     for domain, state in states.values():
@@ -140,11 +189,10 @@ def _print(answers: Sequence[Answer], kept: int, replies: Replies | None, out: P
     if (more := len(domains) - SHOWN_DOMAINS) > 0:
         console.say(f"Not shown: {more:,} more domains.")
     console.say("")
-    if kept:
-        console.say(f"{count(kept, 'label')} by hand kept.")
-    if replies is not None:
+    if found.kept:
+        console.say(f"{count(found.kept, 'label')} by hand kept.")
+    if (replies := found.replies) is not None:
         console.say(f"Peak memory: {replies.peak_bytes / 1e9:.1f} GB")
-    console.say(f"Written to {out}. Next: bluffscope analyze --data {out}")
 
 
 def _shares(states: Counter[str]) -> list[str]:

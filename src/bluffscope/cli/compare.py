@@ -1,4 +1,4 @@
-"""`bluffscope compare`: the same pairs under two models, layers, dtypes or seeds."""
+"""`bluffscope compare`: the same pairs under two models, layers, dtypes or seeds; or pairs and a model's answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from bluffscope.cli.options import Command
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Command):
-    """Compare runs over the same pairs with the first of them: effects, how they change, and fidelity."""
+    """Compare runs over the same pairs with the first of them: effects, how they change, and fidelity.
+
+    Or a run over pairs with one over the model's own answers: does what separates the one separate the other?
+    """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of two or more runs; the others are compared with the first."""

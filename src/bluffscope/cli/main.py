@@ -27,6 +27,7 @@ MOST_SAID = 1_500
 COMMANDS = (
     "analyze",
     "ask",
+    "study",
     "report",
     "stats",
     "features",

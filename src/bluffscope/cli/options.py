@@ -20,7 +20,7 @@ from bluffscope.config import MeasureOptions, RunConfig, Switch, from_words, ref
 from bluffscope.config.layers import LayerSlice
 from bluffscope.errors import InputError
 
-_METAVARS = {int: "INT", float: "FLOAT", Path: "PATH", LayerSlice: "START:STOP:STEP|all"}
+_METAVARS = {int: "INT", float: "FLOAT", Path: "PATH", LayerSlice: "START:STOP:STEP|all|spread"}
 _MARKERS = (
     tyro.conf.OmitArgPrefixes,
     tyro.conf.OmitSubcommandPrefixes,

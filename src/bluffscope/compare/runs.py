@@ -1,5 +1,7 @@
 """Runs over the same pairs, compared: which effects agree, how much they differ, and what a run's precision changed.
 
+A run over pairs and one over labelled texts are compared metric by metric, by `mixed_rows`.
+
 Each run is compared with the first. Pairs are the same where id and texts are; metrics where their names are, and
 layers as `match_layers` says.
 """
@@ -7,27 +9,27 @@ layers as `match_layers` says.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from scipy.stats import rankdata
 
+from bluffscope.compare.agreement import NEEDS_NO_CHANCE, mixed_rows, only_metrics, with_agreement
+from bluffscope.compare.matching import Matched, matched_items, matched_questions
 from bluffscope.compare.precision import FEATURES, compare_runs
-from bluffscope.compare.tables import aligned
 from bluffscope.compare.text_runs import TEXTS_JUDGED, judged_texts, text_changes
 from bluffscope.config import run_config
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.records import PAIRS
 from bluffscope.stats.analysis import analyse_table
-from bluffscope.stats.cells import Resampling
 from bluffscope.stats.effects import varies
 from bluffscope.stats.linear_model import design
 from bluffscope.stats.multiplicity import benjamini_hochberg
-from bluffscope.stats.sampling import MOST_TESTED, draw_groups, drawn_from
+from bluffscope.stats.sampling import MOST_TESTED
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import Study, build_study, numbered
 from bluffscope.stats.text_study import TextStudy, build_text_study
@@ -55,8 +57,6 @@ LABELLED_COMPARE_SCHEMA: Final = pl.Schema(
 """The same of runs over labelled texts: Hedges' g, and no signed ranks."""
 
 _KINDS: Final = {PAIRS.key: "pairs", "text_id": "labelled texts"}
-_NEEDS_NO_CHANCE: Final = Resampling(flips=9)
-"""Verdicts rest on no bootstrap and no permutation."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class RunPair:
     run: str
     """The run's folder, as given."""
     shared: int
-    """Pairs that both measured."""
+    """Pairs that both measured; or, of pairs against texts, questions that both ask."""
     pairs: tuple[int, int]
     """Pairs that each measured: the first run, this one."""
     other_texts: int
@@ -82,6 +82,12 @@ class RunPair:
     """`bluffscope.compare.precision.SCHEMA`, the first run in float32's place; None for another model or other SAEs."""
     notes: tuple[str, ...]
     """What else a reader must know: sentences."""
+    compared: tuple[int, ...] | None = None
+    """Of a run over pairs against one over texts, items of each that are compared."""
+    pairs_first: bool = True
+    """Whether the first run is the one over pairs."""
+    own_answers: bool = False
+    """Whether the texts are a model's own answers."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +98,8 @@ class RunComparison:
     """The folder of the run that the others are compared with."""
     others: tuple[RunPair, ...]
     rows: pl.DataFrame
-    """`COMPARE_SCHEMA`: runs in the order given, scopes in that of the first run, metrics in its table's order."""
-
-
-class _Matched(NamedTuple):
-    """Two runs over the pairs they share, row by row."""
-
-    tables: tuple[pl.DataFrame, pl.DataFrame]
-    pairs: pl.DataFrame
-    other_texts: int
-    """Pairs whose id is in both and whose texts differ."""
-    sample: str | None
-    """What was drawn, where they share too many."""
+    """`COMPARE_SCHEMA`, `LABELLED_COMPARE_SCHEMA` or `MIXED_SCHEMA`: runs in the order given, scopes in that of the
+    first run, metrics in its table's order."""
 
 
 @exclusive()
@@ -123,10 +119,10 @@ def compare_all(runs: Sequence[Run], by: Sequence[str] = (), *, most: int = MOST
     folders = [run.path.resolve() for run in runs]
     if repeated := next((run for place, run in enumerate(runs) if folders.index(folders[place]) < place), None):
         raise InputError(f"{repeated.path} is given twice: give different runs")
-    for run in runs[1:]:
-        if run.key != runs[0].key:
-            kinds = [f"{each.path} holds {_KINDS[each.key]}" for each in (runs[0], run)]
-            raise InputError(f"{' and '.join(kinds)}: compare runs over the same data")
+    for run in runs[2:]:
+        if run.key != runs[1].key:
+            kinds = [f"{each.path} holds {_KINDS[each.key]}" for each in (runs[1], run)]
+            raise InputError(f"{' and '.join(kinds)}: compare the first run with one kind at a time")
     found = [_compare(runs[0], other, by, most) for other in runs[1:]]
     return RunComparison(str(runs[0].path), tuple(pair for pair, _ in found), pl.concat([rows for _, rows in found]))
 
@@ -140,23 +136,24 @@ def match_layers(first: Sequence[int], other: Sequence[int], *, same_model: bool
 
 
 def _compare(first: Run, other: Run, by: Sequence[str], most: int) -> tuple[RunPair, pl.DataFrame]:
-    matched = _matched(first, other, by, most)
+    mixed = first.key != other.key
+    matched = matched_questions(first, other, most) if mixed else matched_items(first, other, by, most)
     same_model = _same_model(first.manifest, other.manifest)
     configs = [run_config(run.config, str(run.path / "config.yaml")) for run in (first, other)]
     layers = match_layers(configs[0].model.measured_layers, configs[1].model.measured_layers, same_model=same_model)
-    paired = first.key == PAIRS.key
     studies = [
-        build_study(table, matched.pairs, by)
-        if paired
-        else build_text_study(table, matched.pairs, by, measured=run.measured)
-        for table, run in zip(matched.tables, (first, other), strict=True)
+        build_study(table, items, by)
+        if run.key == PAIRS.key
+        else build_text_study(table, items, by, measured=run.measured)
+        for table, items, run in zip(matched.tables, matched.items, (first, other), strict=True)
     ]
     columns, unmatched = _same_metrics(matched.tables, studies, layers)
     if not columns:
         raise InputError(f"{first.path} and {other.path} have no metric in common: compare runs of the same analyses")
-    rows = _rows(str(other.path), matched, studies, columns, by)
+    folder = str(other.path)
+    rows = mixed_rows(folder, matched, columns, by) if mixed else _rows(folder, matched, studies, columns, by)
     fidelity = None
-    if paired and (
+    if first.key == other.key == PAIRS.key and (
         shared := _same_saes(first.manifest, other.manifest, [a for a, b in layers if a == b]) if same_model else ()
     ):
         config = replace(configs[0], model=replace(configs[0].model, layers=shared))
@@ -165,7 +162,10 @@ def _compare(first: Run, other: Run, by: Sequence[str], most: int) -> tuple[RunP
         )
     pair = RunPair(
         run=str(other.path),
-        shared=matched.tables[0].height,
+        shared=matched.tables[0].height if matched.questions is None else matched.questions,
+        compared=tuple(table.height for table in matched.tables) if mixed else None,
+        pairs_first=first.key == PAIRS.key,
+        own_answers=any(run.of_answers for run in (first, other)),
         pairs=(first.metrics.height, other.metrics.height),
         other_texts=matched.other_texts,
         differences=_differences(first.config, other.config),
@@ -176,31 +176,6 @@ def _compare(first: Run, other: Run, by: Sequence[str], most: int) -> tuple[RunP
         notes=(*([] if matched.sample is None else [matched.sample]), *_notes(first, other, columns)),
     )
     return pair, rows
-
-
-def _matched(first: Run, other: Run, by: Sequence[str], most: int) -> _Matched:
-    """The items that both measured, in the first run's order, with its domains and groups on both sides."""
-    key, item = first.key, first.key.removesuffix("_id")
-    texts = [key, *first.arrangement.sources, *([] if key == PAIRS.key else ["label"])]
-    ids = first.metrics.select(key).join(other.metrics.select(key), on=key, how="semi")
-    ours, theirs = (run.items.select(texts) for run in (first, other))
-    equal = ours.join(theirs, on=texts, how="semi", nulls_equal=True)
-    same = ids.join(equal, on=key, how="semi", maintain_order="left")
-    if same.is_empty():
-        why = f"the {ids.height} ids in common have other texts" if ids.height else f"no {item} id is in both"
-        raise InputError(f"{first.path} and {other.path} share no {item} ({why}): compare runs over the same data")
-    shared = same.height
-    (of_first,) = aligned(same, first.metrics)
-    same = same.filter(draw_groups(of_first["group"], most))
-    ours, theirs, pairs = aligned(same, first.metrics, other.metrics, first.items)
-    named = [name for name in ("domain", "group", *by) if name in ours.columns]
-    theirs = theirs.with_columns(ours[name] for name in dict.fromkeys(named))
-    return _Matched(
-        (ours, theirs),
-        pairs,
-        ids.height - shared,
-        drawn_from(same.height, shared, of="pairs" if key == PAIRS.key else "texts"),
-    )
 
 
 def _same_metrics(
@@ -230,7 +205,7 @@ def _places(table: pl.DataFrame, study: Study | TextStudy) -> dict[str, tuple[in
 
 def _rows(
     run: str,
-    matched: _Matched,
+    matched: Matched,
     studies: Sequence[Study | TextStudy],
     columns: Sequence[tuple[str, str]],
     by: Sequence[str],
@@ -240,12 +215,12 @@ def _rows(
     names = [[both[side] for both in columns] for side in (0, 1)]
     if texts := [study for study in studies if isinstance(study, TextStudy)]:
         schema, judging, changes = LABELLED_COMPARE_SCHEMA, TEXTS_JUDGED, text_changes(texts, names)
-        tested = [judged_texts(*one, matched.pairs, by) for one in zip(matched.tables, names, strict=True)]
+        tested = [judged_texts(*one, matched.items[0], by) for one in zip(matched.tables, names, strict=True)]
     else:
         schema, judging = COMPARE_SCHEMA, _JUDGED
         changes = _pair_changes([study for study in studies if isinstance(study, Study)], names)
-        tables = [_only(*one) for one in zip(matched.tables, names, strict=True)]
-        tested = [analyse_table(table, matched.pairs, by=by, resampling=_NEEDS_NO_CHANCE).rows for table in tables]
+        tables = [only_metrics(*one) for one in zip(matched.tables, names, strict=True)]
+        tested = [analyse_table(table, matched.items[0], by=by, resampling=NEEDS_NO_CHANCE).rows for table in tables]
     kinds = {name: kind for name, kind in schema.items() if name in ("metric", "metric_other", "scope", *changes[0])}
     found = pl.DataFrame(changes, schema=kinds).with_columns(run=pl.lit(run))
     counted = np.array([not not_interpretable(name) for name, _ in columns])
@@ -269,12 +244,6 @@ def _pair_changes(studies: Sequence[Study], names: Sequence[Sequence[str]]) -> l
         for groups in [studies[0].groups[scope.rows]]
         for name, match, first, other in zip(*names, ours[scope.rows].T, theirs[scope.rows].T, strict=True)
     ]
-
-
-def _only(table: pl.DataFrame, metrics: Collection[str]) -> pl.DataFrame:
-    """The table without the metrics that are not compared."""
-    others = [pair for pair in metric_pairs(table.columns) if pair.name not in metrics]
-    return table.drop(name for pair in others for name in (pair.fact, pair.hall))
 
 
 def _change(first: np.ndarray, other: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
@@ -309,16 +278,6 @@ def _correlation(first: np.ndarray, other: np.ndarray) -> float:
     if len(first) < 3 or not all(varies(zeros, side[:, None])[0] for side in (first, other)):
         return float("nan")
     return float(np.clip(np.corrcoef(first, other)[0, 1], -1, 1))
-
-
-def with_agreement(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows with the verdicts and mean differences of both runs, and whether these agree."""
-    same_verdict = pl.col("verdict_first") == pl.col("verdict_other")
-    same_sign = pl.col("mean_diff_first").sign() == pl.col("mean_diff_other").sign()
-    # Where no effect is shown its sign is chance.
-    shown = pl.col("verdict_first").is_in(["separates", "confounded"])
-    agrees = same_verdict & (same_sign.fill_null(False) | ~shown)
-    return rows.with_columns(same_verdict=same_verdict, same_sign=same_sign, agrees=agrees)
 
 
 def _same_model(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -1,6 +1,8 @@
 """Options of a run, and the presets: named sets of model, SAEs and layers, and the embedded demo model."""
 
 from bluffscope.config.ask import AskOptions as AskOptions
+from bluffscope.config.ask import QuestionOptions as QuestionOptions
+from bluffscope.config.ask import StudyOptions as StudyOptions
 from bluffscope.config.lint import LintConfig as LintConfig
 from bluffscope.config.lint import TokenizerOptions as TokenizerOptions
 from bluffscope.config.options import NO_SAE as NO_SAE

@@ -1,11 +1,28 @@
-"""Options of asking a model."""
+"""Options of asking a model, and of measuring its answers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from bluffscope.config.layers import LayerSlice
+from bluffscope.config.options import NO_SAE, Position
 from bluffscope.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionOptions:
+    """How questions are read, and answers judged."""
+
+    judge: str = "contains"
+    """How answers are judged: match (a short answer alone), contains (also in a sentence), numeric (only numbers and
+    dates), or a function of yours, FILE.py:NAME, of question, answer and right answers."""
+    schema: str = "auto"
+    """Read a published data set by its name; auto recognises it by its fields."""
+    columns: tuple[str, ...] = ()
+    """Map fields of the questions, KEY=NAME: question, answers, aliases, id, domain."""
+    limit: int | None = None
+    """Use only the first N questions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,3 +68,19 @@ class AskOptions:
             raise InputError(f"--temperature {self.temperature:g}: give a number that is 0 or more")
         if self.system is not None and not self.chat:
             raise InputError("--system: only with --chat")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """How the answers are measured."""
+
+    sae: str = NO_SAE
+    """SAEs: a SAELens release (RELEASE, or RELEASE:ID with {layer} in ID), a folder with layer_K/ in it, or none."""
+    layers: tuple[int | LayerSlice, ...] = ()
+    """Layers to measure: numbers, slices as in Python (4:20:2), all, or spread for six evenly spaced (default: all in
+    the SAE folder, or spread without SAEs)."""
+    position: Position = "last"
+    """Read the last token of each answer, its first, the one that closes the assistant's turn (with --chat), or
+    average over the answer."""
+    allow_unsound: bool = False
+    """Show verdicts (and exit with 0) even if the health gate fails."""

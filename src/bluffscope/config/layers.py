@@ -1,4 +1,4 @@
-"""Which layers a run measures, as one writes them: numbers, `all`, and slices as Python has them."""
+"""Which layers a run measures, as one writes them: numbers, `all`, `spread`, and slices as Python has them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Final, Self
 
 from bluffscope.errors import InputError
 
+SPREAD: Final = "spread"
+"""Stands for `SPREAD_LAYERS` layers, evenly spaced, the last among them."""
+SPREAD_LAYERS: Final = 6
 _SLICE: Final = re.compile(r"(-?\d{1,5})?:(-?\d{1,5})?(?::(-?[1-9]\d{0,4})?)?")
 
 
 class LayerSlice(str):
-    """`all`, or START:STOP:STEP over the layers of a model, each part left out or negative as in Python."""
+    """`all`, `spread`, or START:STOP:STEP over the layers of a model, each part left out or negative as in Python."""
 
     __slots__ = ()
 
@@ -20,14 +23,17 @@ class LayerSlice(str):
         """What is written.
 
         Raises:
-            ValueError: it is neither.
+            ValueError: it is none of these.
         """
-        if written != "all" and not _SLICE.fullmatch(written):
-            raise ValueError(f"{written!r}: expected all, or START:STOP:STEP")
+        if written not in ("all", SPREAD) and not _SLICE.fullmatch(written):
+            raise ValueError(f"{written!r}: expected all, {SPREAD}, or START:STOP:STEP")
         return super().__new__(cls, written)
 
     def of(self, layers: Sequence[int]) -> Sequence[int]:
         """Those that it selects."""
+        if self == SPREAD:
+            number = min(SPREAD_LAYERS, len(layers))
+            return [layers[(place + 1) * len(layers) // number - 1] for place in range(number)]
         match = _SLICE.fullmatch(self)
         return layers[slice(*(None if part is None else int(part) for part in match.groups()))] if match else layers
 

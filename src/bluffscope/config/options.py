@@ -78,8 +78,8 @@ class ModelOptions:
     sae: str | None = None
     """SAEs: a SAELens release (RELEASE, or RELEASE:ID with {layer} in ID), a folder with layer_K/ in it, or none."""
     layers: tuple[int | LayerSlice, ...] = ()
-    """Layers to measure: numbers, slices as in Python (4:20:2), or all (default: the preset's, all in the SAE folder,
-    or all of the model with --sae none)."""
+    """Layers to measure: numbers, slices as in Python (4:20:2), all, or spread for six evenly spaced (default: the
+    preset's, all in the SAE folder, or all of the model with --sae none)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device for the model; auto prefers CUDA, then MPS, then the CPU."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
@@ -360,9 +360,9 @@ def _described(hint: Any) -> str:
     if kind in (Union, UnionType):
         return " or ".join(_described(choice) for choice in get_args(hint))
     if kind is tuple:
-        plural = {int: "whole numbers", float: "numbers", str: "texts", LayerSlice: "slices (all, START:STOP:STEP)"}
-        (item, *_) = get_args(hint)
-        return f"a list of {' or '.join(plural[kind] for kind in get_args(item) or (item,))}"
+        slices = "slices (all, spread, START:STOP:STEP)"
+        plural = {int: "whole numbers", float: "numbers", str: "texts", LayerSlice: slices}
+        return f"a list of {' or '.join(plural[kind] for kind in get_args(get_args(hint)[0]) or get_args(hint)[:1])}"
     if kind is Literal:
         return " or ".join(get_args(hint))
     names = {NoneType: "null", bool: "true or false", int: "a whole number", float: "a number", str: "text"}

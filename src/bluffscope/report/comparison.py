@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bluffscope.compare.runs import RunComparison, RunPair
-from bluffscope.host.terminal import Cell, table
+from bluffscope.host.terminal import Cell, count, interval, table
 from bluffscope.report.fidelity import fidelity_parts
 from bluffscope.report.labels import clean, listed, number
 from bluffscope.report.sides import LABELLED, PAIRED, Words
@@ -35,6 +35,9 @@ _NO_MATTER: Final = ("engine", "output")
 @group()
 def render_comparison(result: RunComparison) -> Iterator[RenderableType]:
     """Each further run: its options, agreement, effects over all pairs, fidelity; to be printed by a rich console."""
+    if "effect_first" in result.rows.columns:
+        yield from _mixed(result)
+        return
     words = LABELLED if "g_change" in result.rows.columns else PAIRED
     compared = result.rows.rename(_RENAMED, strict=False)
     for other in result.others:
@@ -56,6 +59,82 @@ def render_comparison(result: RunComparison) -> Iterator[RenderableType]:
         f"(Benjamini-Hochberg within a scope). r: correlation of the two over the {words.items}.",
         style="dim",
     )
+
+
+def _mixed(result: RunComparison) -> Iterator[RenderableType]:
+    """A run over pairs against runs over labelled texts, or one over texts against runs over pairs."""
+    for other in result.others:
+        rows = result.rows.filter(run=other.run)
+        judged = rows.drop_nulls(("adj_effect_first", "adj_effect_other")).filter(interpretable())
+        yield Text(_transferred(judged.filter(scope=POOLED), other), style="bold")
+        yield Text(f"{_name(other.run)} against {_name(result.first)}: {_questions(other)}")
+        yield from _about(other)
+        yield _side_by_side(rows.filter(scope=POOLED), other)
+        scopes = judged.filter(pl.col("scope") != POOLED).group_by("scope", maintain_order=True)
+        counts = scopes.agg(agree=pl.col("agrees").sum(), all=pl.len()).iter_rows()
+        if said := ", ".join(f"{clean(name)} {agree} of {total}" for name, agree, total in counts):
+            yield Text(f"\nVerdicts agree by scope: {said}.")
+        yield Text("")
+    yield Text(
+        "Effects: d_z of pairs (hallucination - fact), Hedges' g of texts (false - true), each with its 95 % interval. "
+        "AUROC: chance that the false side is the larger.",
+        style="dim",
+    )
+
+
+def _transferred(judged: pl.DataFrame, other: RunPair) -> str:
+    """Whether what separates the pairs separates the texts, in a sentence."""
+    texts = _texts(other)
+    if judged.is_empty():
+        return f"Whether what separates the pairs separates {texts} cannot be said: no metric was judged in both runs."
+    of_pairs, of_texts = ("first", "other") if other.pairs_first else ("other", "first")
+    found = judged.filter(pl.col(f"verdict_{of_pairs}") == "separates")
+    also = found.filter(pl.col(f"verdict_{of_texts}") == "separates")
+    new = judged.filter(pl.col(f"verdict_{of_pairs}") != "separates", pl.col(f"verdict_{of_texts}") == "separates")
+    same = also.filter(same_sign=True).height
+    if found.is_empty():
+        return f"Nothing separates the pairs; {new.height} of {judged.height} metrics separate {texts}."
+    ends = [f"{same} separate{'s' * (same == 1)} {texts} with the same sign"]
+    if opposite := also.height - same:
+        ends.append(f"{opposite} with the opposite sign")
+    ends.append(f"{found.height - also.height} do{'es' * (found.height - also.height == 1)} not")
+    more = f"; {new.height} more separate{'s' * (new.height == 1)} {texts} alone" if new.height else ""
+    verb = "separates" if found.height == 1 else "separate"
+    return f"Of {count(found.height, 'metric')} that {verb} the pairs, {', '.join(ends)}{more}."
+
+
+def _texts(other: RunPair) -> str:
+    return "the model's own answers" if other.own_answers else "the texts"
+
+
+def _questions(other: RunPair) -> str:
+    """What is compared with what, where one run is over pairs and the other over texts."""
+    kinds = ("pair", "text") if other.pairs_first else ("text", "pair")
+    numbers = " and ".join(count(n, kind) for n, kind in zip(other.compared or (), kinds, strict=True))
+    every = f"of {other.pairs[0]:,} in the first run and {other.pairs[1]:,} in this one"
+    if other.shared:
+        return f"{numbers} to {count(other.shared, 'shared question')} ({every})"
+    return f"no question is in both, so the whole runs are compared: {numbers}"
+
+
+def _side_by_side(rows: pl.DataFrame, other: RunPair) -> Table:
+    kinds = ("pairs", "texts") if other.pairs_first else ("texts", "pairs")
+    symbols = [PAIRED.symbol if kind == "pairs" else LABELLED.symbol for kind in kinds]
+    heads = ["\n", *(f"verdict\n{kind}" for kind in kinds)]
+    for kind, symbol in zip(kinds, symbols, strict=True):
+        heads += [f"{symbol}\n{kind}", "95 %\n", "AUROC\n"]
+    title = "\nOver all pairs and texts"
+    return table(heads, map(_both, rows.to_dicts()), title=title, left=range(3), widths={0: NAME_WIDTH})
+
+
+def _both(row: dict[str, Any]) -> list[Cell]:
+    name = row["metric"] if row["metric"] == row["metric_other"] else f"{row['metric']} / {row['metric_other']}"
+    style = "dim" if row["agrees"] else "yellow"
+    cells: list[Cell] = [clean(name, 3 * NAME_WIDTH), row["verdict_first"], Text(row["verdict_other"], style=style)]
+    for side in ("first", "other"):
+        ends = {end: row[f"effect_{end}_{side}"] for end in ("lo", "hi")}
+        cells += [number(row[f"effect_{side}"], signed=True), interval(ends, "", "+.2f"), number(row[f"auroc_{side}"])]
+    return cells
 
 
 def _name(run: str) -> str:

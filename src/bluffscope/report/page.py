@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 import jinja2
@@ -45,6 +46,7 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
     environment = jinja2.Environment(
         loader=jinja2.BaseLoader(), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
+    environment.filters["named"] = _named
     scripts = [javascript(), _asset("report.js")]
     data = _embedded(page_data(contents))
     text = environment.from_string(_asset("report.html.j2")).render(
@@ -130,6 +132,11 @@ def _held(contents: Contents) -> Contents:
         return contents
     drawn = np.sort(np.random.default_rng(SEED).choice(rows, MOST_PAIRS, replace=False))
     return replace(contents, metrics=contents.metrics[drawn], pairs=contents.pairs[drawn])
+
+
+def _named(model: str) -> str:
+    """A model's name: of a file or folder its last part; a Hub id as it is."""
+    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _filled(table: pl.DataFrame | None) -> bool:

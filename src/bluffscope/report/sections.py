@@ -15,6 +15,7 @@ from bluffscope.host.terminal import count, interval
 from bluffscope.report.contents import Contents
 from bluffscope.report.features import found_sentence, ghost_sentence
 from bluffscope.report.labels import by_analysis, distinct, effect, largest
+from bluffscope.report.own_answers import own_answers
 from bluffscope.report.verdicts import headline, judged
 from bluffscope.stats.scopes import POOLED
 from bluffscope.stats.verdicts import NAMES
@@ -43,6 +44,8 @@ class Answer(NamedTuple):
     """How well a detector judges single texts."""
     health: str | None = None
     """Whether the measurement is sound, in a line; of labelled runs."""
+    own: tuple[str, ...] = ()
+    """What a run over a model's own answers says of them, sentence by sentence."""
 
 
 class Doubt(NamedTuple):
@@ -68,7 +71,9 @@ def answer(contents: Contents) -> Answer:
     pooled = tested.filter(scope=POOLED)
     counts = {name: pooled.filter(verdict=name).height for name in NAMES} if pooled.height else {}
     kind = "some" if (tested["verdict"] == "separates").any() else "nothing" if tested.height else "none"
-    return Answer(headline(rows), kind, counts, _banner(contents), _alone(contents), _health(contents))
+    own = own_answers(contents)
+    alone = None if own else _alone(contents)
+    return Answer(headline(rows), kind, counts, _banner(contents), alone, _health(contents), own)
 
 
 def _health(contents: Contents) -> str | None:

@@ -45,6 +45,8 @@ class Report:
     """The answer that the page opens with."""
     seconds: float
     """Of the run and this page together, as on the page."""
+    own: tuple[str, ...] = ()
+    """What follows that answer in a run over a model's own answers, sentence by sentence."""
 
 
 @exclusive()
@@ -54,6 +56,7 @@ def write_report(
     figures: bool = False,
     tell: Callable[[str], None] | None = None,
     started: float | None = None,
+    detectors: bool = False,
 ) -> Report:
     """Write report.html into a run's folder, in place of an earlier one, and the run's statistics if they are missing.
 
@@ -62,6 +65,7 @@ def write_report(
         figures: whether figures/ is written too, the charts as PNG and SVG: some seconds more.
         tell: called with the name of each step as it begins.
         started: `time.perf_counter()` when the run began, where it was only now, for the total time.
+        detectors: whether detectors are fitted however many texts there are, if the folder has none yet.
 
     Raises:
         InputError: no finished run, or a file of it is missing or damaged.
@@ -76,8 +80,8 @@ def write_report(
     def total() -> float:
         return time.perf_counter() - (began - before if started is None else started)
 
-    if not current_statistics(tables.path):
-        _write_statistics(tables, tell)
+    if not current_statistics(tables.path) or (detectors and not (tables.path / "detectors.parquet").exists()):
+        _write_statistics(tables, tell, detectors)
     tell("Report: testing features")
     contents = read_contents(tables)
     tell("Report: writing the page")
@@ -89,7 +93,8 @@ def write_report(
         from bluffscope.report import figures as static  # only now: most reports have none
 
         written = static.write_figures(static.figures(contents), tables.path / "figures")
-    return Report(page, tuple(written), answer(contents).sentence, total())
+    said = answer(contents)
+    return Report(page, tuple(written), said.sentence, total(), said.own)
 
 
 def statistics_of(tables: RunTables) -> StatsResult:
@@ -112,7 +117,7 @@ def _texts_of(tables: RunTables) -> pl.DataFrame:
     return tables.pairs.drop("domain", strict=False)
 
 
-def _write_statistics(tables: RunTables, tell: Callable[[str], None]) -> None:
+def _write_statistics(tables: RunTables, tell: Callable[[str], None], detectors: bool) -> None:
     """All of `bluffscope stats`; where the table has nothing to test, a warning."""
     run, metrics = tables.run, tables.metrics
     health = read_health(checked(run.manifest, MANIFEST, run.path / "manifest.json"))
@@ -120,10 +125,10 @@ def _write_statistics(tables: RunTables, tell: Callable[[str], None]) -> None:
         tell("Report: testing effects")
         result = statistics_of(tables)
         tell("Report: fitting detectors")
-        # Repeats of the folds are for `stats --detectors`: a run is to close in seconds.
-        quick = Resampling(repeats=1)
-        known = quick_to_detect(metrics)
-        detection = detect_in(metrics, _texts_of(tables), run, resampling=quick) if known else None
+        # Where nobody asked for detectors a run is to close in seconds: their folds are drawn once.
+        wanted = detectors or quick_to_detect(metrics)
+        drawn = Resampling() if detectors else Resampling(repeats=1)
+        detection = detect_in(metrics, _texts_of(tables), run, resampling=drawn) if wanted else None
     except InputError as error:
         _log.warning("no statistics: %s", error)
         return

@@ -26,11 +26,13 @@ from bluffscope.linter import GroupSample, lint_source
 from bluffscope.linter.findings import PLAIN
 from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.metrics.own import UserAnalysis
-from bluffscope.pairs import Scan, Source, open_source
-from bluffscope.pipeline.build import NOTHING, ColumnsOf
+from bluffscope.pairs import Source, open_source
+from bluffscope.pipeline.build import NOTHING
 from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.worker import Loaded
 from bluffscope.records import Shard
+from bluffscope.runs.columns import columns_by_layers
+from bluffscope.runs.earlier import Earlier
 from bluffscope.runs.hints import noise_hints, slow_hints, unasked_hints
 from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
 from bluffscope.runs.log import RunLog, logging_to
@@ -56,7 +58,6 @@ from bluffscope.table.journal import Journal
 from bluffscope.table.lock import locked
 from bluffscope.table.merge import MergeResult, merge, remove_shards
 from bluffscope.table.reader import Run
-from bluffscope.table.schema import Column, table_columns
 from bluffscope.table.space import bytes_a_pair, check_space
 
 LINT_ROWS = 20_000
@@ -124,6 +125,7 @@ def run(
     given: Given = NOTHING,
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
+    earlier: Path | None = None,
 ) -> RunResult:
     """Measure the pairs that the options name and write the run's folder; or go on with a run, see ``output.resume``.
 
@@ -136,6 +138,7 @@ def run(
         given: model and SAEs that are in memory already, whatever the options name; they are left as they are.
         progress: shows how many pairs are done.
         tell: called with what the run is doing, in a few words.
+        earlier: folder of a finished run: what it measured of the same texts, by the same options, is taken from there.
 
     Raises:
         InputError: something in the options or the data; nothing is written.
@@ -169,7 +172,7 @@ def run(
         config = resolved(replace(config, data=replace(config.data, data=source.location)))
         analyses = possible(config, analyses, added, scan.arrangement)
         everything = (*analyses, *(Analysis(item.title, item) for item in added))
-        columns_of = _columns(config, scan, analyses, added)
+        columns_of = columns_by_layers(config, scan, analyses, added)
         crew = held.enter_context(crew_of(config, everything, columns_of, clock.stopwatch, given))
         config = crew.loaded.config
         with clock.stopwatch.stage("lint"):
@@ -178,7 +181,7 @@ def run(
         with clock.stopwatch.stage("write"):
             folder = _folder(session, previous, held, log)
         with resumable(folder, config, in_memory=bool(given)):
-            return _finish(session, folder, previous, lint, progress or _Silent())
+            return _finish(session, folder, previous, lint, progress or _Silent(), earlier)
 
 
 def _continued(config: RunConfig, held: ExitStack, log: RunLog) -> Previous:
@@ -225,7 +228,12 @@ def _bytes_a_pair(session: Session) -> int:
 
 
 def _finish(
-    session: Session, folder: RunFolder, previous: Previous | None, lint: dict[str, Any], progress: Progress
+    session: Session,
+    folder: RunFolder,
+    previous: Previous | None,
+    lint: dict[str, Any],
+    progress: Progress,
+    earlier: Path | None,
 ) -> RunResult:
     """Measure what is missing, merge, write the manifest; the shards go last."""
     config, stopwatch, hints = session.config, session.clock.stopwatch, list[str]()
@@ -234,7 +242,7 @@ def _finish(
         if merged is None:
             measuring = time.perf_counter()
             with Watch() as watch:
-                _measure(session, folder, previous is not None, progress, check)
+                _measure(session, folder, previous is not None, progress, check, earlier)
             hints = slow_hints(config, time.perf_counter() - measuring, watch.marks, session.crew.tally().work)
             with stopwatch.stage("write"):
                 count = -(-session.scan.count // config.engine.shard_pairs)
@@ -284,8 +292,10 @@ def _health(session: Session, run: Run, merged: MergeResult) -> Health:
     )
 
 
-def _measure(session: Session, folder: RunFolder, resumed: bool, progress: Progress, check: Check) -> None:
-    """Run and commit every shard that is not committed yet."""
+def _measure(
+    session: Session, folder: RunFolder, resumed: bool, progress: Progress, check: Check, earlier: Path | None
+) -> None:
+    """Run and commit every shard that is not committed yet; an earlier run's numbers are taken where they hold."""
     stopwatch, scan, limit = session.clock.stopwatch, session.scan, session.config.engine.max_quarantine
     journal, identity = Journal(folder, session.identity.digest()), session.identity
     objects = bool(objects_of(identity.model, identity.saes))
@@ -308,6 +318,11 @@ def _measure(session: Session, folder: RunFolder, resumed: bool, progress: Progr
         progress.advance(pairs)
         check()
 
+    if earlier is not None and (before := Earlier.of(earlier, identity)) is not None:
+        for shard in journal.missing(session.shards()):
+            keep = session.config.output.keep_residuals
+            if (frame := before.frame(shard, session.loaded.columns, keep_residuals=keep)) is not None:
+                commit(shard, frame)
     progress.start(scan.count - journal.pairs)
     try:
         shards = stopwatch.each("data", journal.missing(session.shards()))
@@ -340,25 +355,6 @@ def _lint(config: RunConfig, source: Source, loaded: Loaded) -> dict[str, Any]:
         seed=config.measure.seed,
     )
     return report.as_dict(LINT_KEPT) | ({} if sample is None else {"rows_in_all": sample.total})
-
-
-def _columns(
-    config: RunConfig, scan: Scan, analyses: tuple[Analysis, ...], added: tuple[UserAnalysis, ...]
-) -> ColumnsOf:
-    """The table's columns by layers; without the scan itself, since it may travel to other processes."""
-    return partial(
-        _columns_at,
-        added=added,
-        sweep=config.measure.noise_sweep,
-        carried=tuple((column.name, column.kind) for column in scan.carried),
-        arrangement=scan.arrangement,
-        analyses=tuple(analysis.name for analysis in analyses),
-    )
-
-
-def _columns_at(layers: tuple[int, ...], *, added: tuple[UserAnalysis, ...], **options: Any) -> tuple[Column, ...]:
-    declared = [column for item in added for column in item.declared(layers, options["arrangement"])]
-    return table_columns(layers, added=declared, **options)
 
 
 def _log_quarantine(folder: RunFolder) -> None:

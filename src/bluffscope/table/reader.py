@@ -21,6 +21,9 @@ from bluffscope.table.damage import CONFIG, MANIFEST, as_mapping, check_columns,
 from bluffscope.table.links import refuse_links
 from bluffscope.table.schema import SCHEMA_VERSION
 
+OF_ANSWERS: Final = frozenset({"verdict", "label_by", "judge_reason"})
+"""Columns that judged answers carry along, and no other texts do."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -87,6 +90,11 @@ class Run:
     def items(self) -> pl.DataFrame:
         """`pairs`, or `texts` in a run over labelled texts."""
         return self.pairs if self.arrangement == PAIRS else self.texts
+
+    @cached_property
+    def of_answers(self) -> bool:
+        """Whether it is over labelled texts that are a model's judged answers, as `bluffscope ask` writes them."""
+        return self.arrangement != PAIRS and set(self._scan("texts.parquet").collect_schema().names()) >= OF_ANSWERS
 
     @cached_property
     def quarantine(self) -> pl.DataFrame:

@@ -57,7 +57,7 @@ class Given:
     texts: Sequence[str]
     prompt: str | None = None
     """As the model was asked; the question's text where that is not known."""
-    logprobs: Sequence[float] | None = None
+    logprobs: Sequence[float | None] | None = None
 
 
 def judged(
@@ -66,7 +66,7 @@ def judged(
     judgements: Sequence[Judgement],
     *,
     prompt: str | None = None,
-    logprobs: Sequence[float] | None = None,
+    logprobs: Sequence[float | None] | None = None,
 ) -> list[Answer]:
     """The answers to one question.
 
@@ -113,7 +113,20 @@ def corrected(path: Path) -> dict[str, Answer]:
     """
     if not path.exists():
         return {}
-    found: dict[str, Answer] = {}
+    return {
+        answer.id: replace(answer, label_by="hand")
+        for answer in read_written(path)
+        if answer.label_by == "hand" or answer.label != LABELS[answer.verdict]
+    }
+
+
+def read_written(path: Path) -> list[Answer]:
+    """The answers of a file, with labels that somebody may have changed.
+
+    Raises:
+        InputError: the file is not one that `write_answers` wrote.
+    """
+    found: list[Answer] = []
     for record in read_records(path, lambda _: None):
         fields = record.fields
         verdict = fields.get("verdict")
@@ -125,10 +138,27 @@ def corrected(path: Path) -> dict[str, Answer]:
             raise InputError(f"--out {record.place}: not a file of judged answers; give another file")
         if not isinstance(fields["label"], bool | None):
             raise InputError(f"{record.place}: label is {fields['label']!r}; expected true, false or null")
-        if fields["label_by"] == "hand" or fields["label"] != LABELS[verdict]:
-            kept = {key: fields[key] for key in Answer.__dataclass_fields__}
-            found[str(kept["id"])] = replace(Answer(**kept), label_by="hand")
+        found.append(Answer(**{key: fields[key] for key in Answer.__dataclass_fields__}))
     return found
+
+
+def given_again(path: Path) -> dict[str, Given]:
+    """The answers of a file as they were given, by the question's id: to be judged again.
+
+    Raises:
+        InputError: the file is not one that `write_answers` wrote.
+    """
+    by_question: dict[str, list[Answer]] = {}
+    for answer in read_written(path):
+        by_question.setdefault(answer.group, []).append(answer)
+    return {
+        name: Given(
+            [answer.completion for answer in some],
+            some[0].prompt,
+            [answer.answer_logprob for answer in some],
+        )
+        for name, some in by_question.items()
+    }
 
 
 def with_corrections(answers: Iterable[Answer], by_hand: Mapping[str, Answer]) -> tuple[list[Answer], int]:
