@@ -10,6 +10,7 @@ import numpy as np
 
 from bluffscope.host.terminal import count
 from bluffscope.linter.classifier import (
+    EXCHANGED,
     FEWEST_GROUPS,
     MARGIN,
     REFITTED,
@@ -112,7 +113,7 @@ def judge_texts(texts: Sequence[str], false: np.ndarray, groups: np.ndarray, lev
 
     def exchanged_area(generator: np.random.Generator) -> float:
         dealt = deal(generator)
-        fitted = held_out.scores(dealt) if number < REFITTED else scores
+        fitted = held_out.scores(dealt, EXCHANGED) if number < REFITTED else scores
         return _area(fitted, dealt == 1, groups, level)[0]
 
     p = exchange_p(exchanged_area, whole, number, seed) if whole >= 0.5 + MARGIN else None
