@@ -20,6 +20,8 @@ from bluffscope.stats.linear_model import LEVEL
 
 CHANCE: Final = 0.5
 _TAIL: Final = (1 - LEVEL) / 2
+EDGE: Final = float(t.isf(_TAIL, FOLDS - 1))
+"""Half the width of an interval, in standard errors."""
 _EXACT: Final = 1e-12
 
 
@@ -115,4 +117,4 @@ def _mean(by_fit: np.ndarray) -> tuple[float, float]:
         return float(np.mean(known)) if len(known) else np.nan, np.nan
     # Of each fit a share 1 / FOLDS is tested: n_test / n_train.
     variance = known.var(ddof=1) * (1 / len(known) + 1 / (FOLDS - 1))
-    return float(known.mean()), float(t.isf(_TAIL, FOLDS - 1) * np.sqrt(variance))
+    return float(known.mean()), EDGE * float(np.sqrt(variance))

@@ -9,18 +9,18 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.detectors.classifiers import BASELINES
+from bluffscope.detectors.held_out import EDGE
 from bluffscope.host.terminal import count, interval
 from bluffscope.report.contents import Contents
 from bluffscope.report.labels import effect
 from bluffscope.report.sides import IS_FACT
-from bluffscope.stats.effects import ALPHA, POWER
+from bluffscope.stats.effects import POWER
 from bluffscope.stats.scopes import POOLED
 
 _INSIDE: Final = {"sae": "SAE features", "residual": "residuals", "metrics": "the metrics"}
 """What a detector looks at; the first that was fitted speaks for all, so that none is chosen by its result."""
-_EDGE: Final = NormalDist().inv_cdf(1 - ALPHA / 2)
-_REACH: Final = _EDGE + NormalDist().inv_cdf(POWER)
-"""Standard errors from chance at which an AUROC is found with `POWER`."""
+_REACH: Final = 1 + NormalDist().inv_cdf(POWER) / EDGE
+"""Half widths of an interval from chance at which an AUROC is found with `POWER`."""
 
 
 def own_answers(contents: Contents) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def _reach(contents: Contents, row: Mapping[str, Any]) -> str:
     """The smallest AUROC that would have been found, by the width of this one's interval."""
     if row["lo"] is None or row["hi"] is None:
         return ""
-    least = 0.5 + _REACH * (row["hi"] - row["lo"]) / (2 * _EDGE)
+    least = 0.5 + _REACH * (row["hi"] - row["lo"]) / 2
     questions = contents.pairs["group"].n_unique()
     answers = count(row["n"], "answer")
     return (
