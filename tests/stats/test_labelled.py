@@ -266,3 +266,12 @@ def test_controls_find_little_where_labels_are_drawn_and_much_where_an_effect_is
     assert planted["planted_g"].to_list() == [0.2, 0.5, 0.8]
     assert planted["rate"].is_sorted()
     assert planted["rate"][2] > 0.8
+
+
+def test_a_carried_column_that_gives_the_label_away_is_no_scope():
+    table = texts()
+    judged = pl.when(pl.col("label")).then(pl.lit("right")).otherwise(pl.lit("wrong"))
+    table = table.with_columns(verdict=judged, source=pl.Series(["a", "b"] * 150))
+    scopes = set(analyse_labelled(table).rows["scope"])
+    assert {"source=a", "source=b"} < scopes
+    assert not {scope for scope in scopes if scope.startswith("verdict")}

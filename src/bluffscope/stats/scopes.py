@@ -125,6 +125,7 @@ def carried_columns(table: pl.DataFrame, measured: Collection[str], by: Sequence
         and (column.dtype.is_integer() or any(column.dtype == kind for kind in (pl.String, pl.Boolean, pl.Categorical)))
         and 2 <= column.n_unique() <= MOST_CARRIED
         and (column.value_counts()["count"] >= FEWEST_CARRIED).sum() > 1
+        and not _gives_label_away(table, column.name)
     ]
     most = max(1, min(MOST_COLUMNS, MOST_ROWS // table.height))
     if names:
@@ -133,3 +134,11 @@ def carried_columns(table: pl.DataFrame, measured: Collection[str], by: Sequence
         more = ", ".join(names[most : most + 6]) + (", ..." if len(names) > most + 6 else "")
         notes.append(f"{len(names) - most} more such columns make none ({more}): name them with --by.")
     return names[:most]
+
+
+def _gives_label_away(table: pl.DataFrame, name: str) -> bool:
+    """Whether each value of a column has texts of one label only, as a judge's verdict has: nothing to compare in."""
+    if "label" not in table.columns:
+        return False
+    labels = table.group_by(name).agg(number=pl.col("label").n_unique())["number"]
+    return bool((labels == 1).all())
