@@ -91,9 +91,10 @@ def _reach(contents: Contents, row: Mapping[str, Any]) -> str:
 def _against(row: Mapping[str, Any], inside: str, known: Mapping[str, Mapping[str, Any]]) -> str:
     best = max(known, key=lambda name: known[name]["auroc"])
     gain = f"{effect(row['gain'])} ({interval(row, 'gain_', '+.2f')})"
-    better = row["gain_lo"] is not None and row["gain_lo"] > 0
+    lo, hi = row["gain_lo"], row["gain_hi"]
+    verb = "is better than" if lo is not None and lo > 0 else "is not shown to be better than"
+    verb = "does worse than" if hi is not None and hi < 0 else verb
     over = f"the best baseline, {_named(best)} (AUROC {known[best]['auroc']:.2f})"
-    verb = "is better than" if better else "is not shown to be better than"
     return f"The detector on {inside} {verb} {over}: {gain}."
 
 
