@@ -33,7 +33,8 @@ def test_single_texts_have_the_same_numbers_as_the_two_sides_of_a_pair(
     tiny_model, tiny_saes, strategy, position, arrangement
 ):
     pairs = as_pairs(tiny.PAIRS)
-    options = {"strategy": strategy, "position": position, "logprob": True, "trajectory": "on", "dtype": "float64"}
+    asked = {"logprob": True, "p_true": True, "trajectory": "on"}
+    options = {"strategy": strategy, "position": position, "dtype": "float64", **asked}
     expected = measure(make_worker(tiny_model, tiny_saes, **options), pairs)
     config = options_of(tiny_model, tiny_saes, **options)
     analyses = [
