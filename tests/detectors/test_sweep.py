@@ -42,7 +42,7 @@ def test_the_layer_that_knows_is_found_and_chosen(tmp_path):
     assert found.chosen["auroc"] > 0.9 and found.chosen["lo"] > 0.8
 
 
-@pytest.mark.thorough
+@pytest.mark.soak
 def test_the_best_of_many_layers_is_not_claimed_where_nothing_is_there(tmp_path):
     claimed, best, chosen = 0, [], []
     for seed in range(15):

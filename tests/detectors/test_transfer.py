@@ -65,7 +65,7 @@ def test_a_direction_that_data_sets_share_carries_over_and_one_of_its_own_does_n
         assert cell(found, "c", "c", detector)["verdict"] == "found"
 
 
-@pytest.mark.thorough
+@pytest.mark.soak
 def test_shared_directions_are_found_and_others_called_chance_or_unclear_in_most_data_sets():
     found = {"shared": 0, "own": 0}
     for seed in range(40):
