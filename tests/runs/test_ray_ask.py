@@ -91,7 +91,8 @@ def test_workers_on_ray_write_what_one_process_writes_even_where_one_is_killed(f
     ]
     workers[0].kill()
     assert driver.wait(200) == 0, (tmp_path / "said").read_text()
-    assert "a worker died" in (tmp_path / "said").read_text()  # while it was loading, or with a batch in work
+    said = (tmp_path / "said").read_text()
+    assert "a worker died while it was loading" in said or "will be measured again" in said
     assert out.read_bytes() == whole
     assert not kept(out)
 
