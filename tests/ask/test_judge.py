@@ -28,6 +28,7 @@ def test_what_it_calls_right_is_right_and_little_that_is_right_is_missed(part):
     assert found["agreement"] >= 0.95
 
 
+@pytest.mark.thorough
 def test_the_page_has_the_figures_that_the_command_prints(capsys):
     page = (ROOT / "docs" / "ask.md").read_text(encoding="utf-8")
     for part in judge_cases.PARTS:

@@ -124,6 +124,7 @@ def sides():
     ]
 
 
+@pytest.mark.thorough
 def test_labelled_texts_have_the_values_of_the_pairs_that_they_are_the_sides_of(tiny_model, tiny_saes, tmp_path):
     given = {"model": str(tiny_model), "sae": str(tiny_saes), "dtype": "float64", "noise_draws": 1, "p_true": True}
     pairs = bluffscope.analyze(tiny.PAIRS, **given)
@@ -150,6 +151,7 @@ def chat_model(tiny_model, tmp_path):
     return folder
 
 
+@pytest.mark.thorough
 def test_in_a_conversation_the_question_is_the_user_s_next_turn(chat_model, tiny_saes, tmp_path):
     rows = [{**pair, "domain": "all"} for pair in tiny.PAIRS]
     rows[0]["prompt"] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}] + [

@@ -67,7 +67,7 @@ def with_template(folder, template):
     return tokenizer
 
 
-@pytest.fixture(scope="module", params=[*TEMPLATES, "smollm2", "gemma3"])
+@pytest.fixture(scope="module", params=[*TEMPLATES, "smollm2", pytest.param("gemma3", marks=pytest.mark.thorough)])
 def tokenizer(request, tmp_path_factory):
     if request.param == "smollm2":
         found = load_tokenizer(str(published_model()[0]), None).tokenizer

@@ -3,6 +3,7 @@
 from bluffscope.config.ask import AskOptions as AskOptions
 from bluffscope.config.ask import QuestionOptions as QuestionOptions
 from bluffscope.config.ask import StudyOptions as StudyOptions
+from bluffscope.config.ask import WatchOptions as WatchOptions
 from bluffscope.config.lint import LintConfig as LintConfig
 from bluffscope.config.lint import TokenizerOptions as TokenizerOptions
 from bluffscope.config.options import NO_SAE as NO_SAE
@@ -20,5 +21,4 @@ from bluffscope.config.options import from_words as from_words
 from bluffscope.config.options import refuse_endless as refuse_endless
 from bluffscope.config.options import run_config as run_config
 from bluffscope.config.options import with_values as with_values
-from bluffscope.config.watch import WatchOptions as WatchOptions
 from bluffscope.config.workers import WorkerOptions as WorkerOptions

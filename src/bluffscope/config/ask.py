@@ -1,4 +1,4 @@
-"""Options of asking a model, and of measuring its answers."""
+"""Options of a model that writes: asked, measured by its answers, or watched by a detector."""
 
 from __future__ import annotations
 
@@ -60,14 +60,51 @@ class AskOptions:
         Raises:
             InputError: naming the option.
         """
-        for name, least in (("samples", 1), ("max_new_tokens", 1), ("batch_size", 1), ("shots", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and not least <= value < 2**31:
-                raise InputError(f"--{name.replace('_', '-')} {value}: give a whole number that is {least} or more")
-        if not 0 <= self.temperature < 100:
-            raise InputError(f"--temperature {self.temperature:g}: give a number that is 0 or more")
+        check_drawing(self, samples=1, max_new_tokens=1, batch_size=1, shots=0, seed=0)
         if self.system is not None and not self.chat:
             raise InputError("--system: only with --chat")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchOptions:
+    """How the model writes."""
+
+    chat: bool = False
+    """Put prompts through the model's own chat template; a detector trained on conversations always does."""
+    system: str | None = None
+    """Text of a system message (in a conversation)."""
+    max_new_tokens: int = 128
+    """Most tokens to write."""
+    temperature: float = 0.0
+    """Temperature of the draw; 0 takes the most probable token."""
+    seed: int = 0
+    """Seed of the draw."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the writing, themselves included."""
+
+    def check(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            InputError: naming the option.
+        """
+        check_drawing(self, max_new_tokens=1, seed=0)
+        if "" in self.stop:
+            raise InputError('--stop "": give a text that is not empty')
+
+
+def check_drawing(options: AskOptions | WatchOptions, **least: int) -> None:
+    """Refuse a temperature below 0, and whole numbers below the least that each may be.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value is not None and not smallest <= value < 2**31:
+            raise InputError(f"--{name.replace('_', '-')} {value}: give a whole number that is {smallest} or more")
+    if not 0 <= options.temperature < 100:
+        raise InputError(f"--temperature {options.temperature:g}: give a number that is 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -254,16 +254,9 @@ def _heldout(detector: str, matrix: Any, part: _Part, splits: Splits) -> np.ndar
     """(repeat, text) probabilities, each from a fit to the other folds."""
 
     def fitted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        return _applied(detector, matrix, part.texts[train], part.labels[train], part.texts[test])
+        return probabilities(detector, matrix[part.texts[train]], part.labels[train], matrix[part.texts[test]])
 
     return splits.scores(fitted)
-
-
-def _applied(detector: str, matrix: Any, train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """(text,) probabilities of the test texts."""
-    found = probabilities(detector, matrix[train], labels, matrix[test])
-    # Texts that look the same to a detector are ties, whatever the order of sums left in the last digits.
-    return np.round(found, 10)
 
 
 def area_of_a_fit(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, float]:
@@ -280,7 +273,9 @@ def _transferred(train: _Part, test: _Part, inputs: Inputs) -> Iterator[dict[str
     if train.too_few or test.too_few:
         return
     scores = {
-        name: _applied(name, inputs.matrices[source], train.texts, train.labels, test.texts)
+        name: probabilities(
+            name, inputs.matrices[source][train.texts], train.labels, inputs.matrices[source][test.texts]
+        )
         for name, source in DETECTORS.items()
         if source in inputs.matrices
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,12 +12,13 @@ from scipy.special import logit
 
 from bluffscope.detectors.classifiers import CARRIED, MEASURED
 from bluffscope.detectors.linear import On
-from bluffscope.detectors.texts import Texts
+from bluffscope.detectors.texts import Texts, texts_of
 from bluffscope.errors import InputError
 from bluffscope.pairs.wordbag import counted
 from bluffscope.records import PAIRS
 from bluffscope.stats.ladder import NO_LOGPROB
 from bluffscope.stats.sampling import whole_groups
+from bluffscope.stats.scopes import POOLED, Scope
 from bluffscope.table.atomic import table_errors
 from bluffscope.table.reader import Run
 
@@ -114,6 +115,17 @@ class Inputs:
     """Why an input is not there, by name."""
 
 
+def known_items(run: Run) -> pl.DataFrame | None:
+    """The pairs or labelled texts of a run, where its folder has them."""
+    return run.items if (run.path / f"{run.arrangement.table}.parquet").exists() else None
+
+
+def opened(run: Run, table: pl.DataFrame) -> tuple[Texts, Views]:
+    """Some rows of a run's table as one scope of texts, and what the run has kept of them."""
+    texts, known = texts_of(table, known_items(run))
+    return replace(texts, scopes=(Scope(POOLED, np.arange(table.height)),)), Views.of_run(run, table, known)
+
+
 def read_inputs(texts: Texts, views: Views, seed: int) -> Inputs:
     """The inputs of `DETECTORS` of all texts or of a sample; those that such texts cannot have are no input."""
     rows = sampled(texts.groups, 2 * MOST_PAIRS, np.random.default_rng([seed, 104]))
@@ -122,7 +134,7 @@ def read_inputs(texts: Texts, views: Views, seed: int) -> Inputs:
         "logprob": _logprobs(texts, rows),
         "p_true": _p_true(texts, rows),
         **{name: texts.numbers[name][rows, None] for name in CARRIED if name in texts.numbers},
-        "text": _completions(texts, views, rows),
+        "text": _bag(completions(texts, views, rows)),
         **_prompts(texts, views, rows),
         "metrics": _metrics(texts, rows),
         "residual": _residuals(texts, views, rows),
@@ -185,12 +197,17 @@ def _p_true(texts: Texts, rows: np.ndarray) -> np.ndarray | str:
     return logit(texts.numbers["p_true"][rows, None].clip(_SURE, 1 - _SURE))
 
 
-def _completions(texts: Texts, views: Views, rows: np.ndarray) -> Any:
+def _bag(said: list[str] | str) -> Any:
+    return said if isinstance(said, str) else counted(said)[0]
+
+
+def completions(texts: Texts, views: Views, rows: np.ndarray) -> list[str] | str:
+    """The completions of some texts, or why they are not known."""
     names = texts.arrangement.sources[-texts.per :]
     if views.items is None or any(name not in views.items.columns for name in names):
         return "no texts: give --pairs" if texts.arrangement == PAIRS else "no texts: only a run's folder has them"
     known = [text for name in names for text in views.items[name].cast(pl.String).fill_null("")]
-    return counted([known[row] for row in rows.tolist()])[0]
+    return [known[row] for row in rows.tolist()]
 
 
 def _prompts(texts: Texts, views: Views, rows: np.ndarray) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -13,13 +13,11 @@ import polars as pl
 from bluffscope.detectors.classifiers import probabilities
 from bluffscope.detectors.folds import too_few
 from bluffscope.detectors.held_out import Splits
-from bluffscope.detectors.inputs import Views, read_inputs
+from bluffscope.detectors.inputs import opened, read_inputs
 from bluffscope.detectors.measures import area
-from bluffscope.detectors.texts import texts_of
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.stats.cells import Resampling
-from bluffscope.stats.scopes import POOLED, Scope
 from bluffscope.stats.study import numbered
 from bluffscope.table.reader import Run
 
@@ -72,11 +70,8 @@ def sweep(run: Run, resampling: Resampling) -> Sweep:
     Raises:
         InputError: nothing to look at, or too few texts.
     """
-    table = run.metrics
-    items = run.items if (run.path / f"{run.arrangement.table}.parquet").exists() else None
-    texts, known = texts_of(table, items)
-    texts = replace(texts, scopes=(Scope(POOLED, np.arange(table.height)),))
-    inputs = read_inputs(texts, Views.of_run(run, table, known), resampling.seed)
+    texts, views = opened(run, run.metrics)
+    inputs = read_inputs(texts, views, resampling.seed)
     labels, groups = texts.labels[inputs.rows], numbered(texts.groups[inputs.rows])
     if reason := too_few(texts, groups, labels):
         raise InputError(f"{run.path}: {reason}: too few to train and test on")
@@ -113,7 +108,7 @@ def _columns(keys: Any, matrix: Any) -> dict[int, np.ndarray]:
 
 def _fits(choice: Choice, part: Any, labels: np.ndarray) -> Any:
     def fitted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        return np.round(probabilities(choice.detector, part[train], labels[train], part[test]), 10)
+        return probabilities(choice.detector, part[train], labels[train], part[test])
 
     return fitted
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,18 +11,15 @@ import polars as pl
 from bluffscope.detectors.classifiers import BASELINES
 from bluffscope.detectors.conformal import Alarm, calibrated_alarm, calibration_part
 from bluffscope.detectors.evaluate import area_of_a_fit, detect
-from bluffscope.detectors.folds import FEWEST_GROUPS, label_folds, too_few
-from bluffscope.detectors.held_out import CHANCE
-from bluffscope.detectors.inputs import Keys, Views, keyed_matrix, read_inputs
+from bluffscope.detectors.folds import FEWEST_GROUPS, too_few
+from bluffscope.detectors.held_out import CHANCE, Splits
+from bluffscope.detectors.inputs import Keys, keyed_matrix, opened, read_inputs
 from bluffscope.detectors.linear import Calibration, Linear, On, calibrate, fit_linear
 from bluffscope.detectors.measures import calibration_error
-from bluffscope.detectors.texts import Texts, texts_of
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.records import Arrangement
 from bluffscope.stats.cells import Resampling
-from bluffscope.stats.heldout import FOLDS
-from bluffscope.stats.scopes import POOLED, Scope
 from bluffscope.stats.study import numbered
 from bluffscope.table.reader import Run
 
@@ -83,7 +79,7 @@ def train(run: Run, chosen: pl.Series, on: On, seed: int, alpha: float | None = 
         InputError: too few groups or texts of a label, or for alpha, or the run has not kept what the detector looks
             at.
     """
-    texts, views = _opened(run, chosen)
+    texts, views = opened(run, run.metrics.filter(chosen))
     if reason := too_few(texts, texts.groups, texts.labels):
         raise InputError(f"{reason}: too few to train and test on")
     resampling = Resampling(seed=seed)
@@ -122,14 +118,6 @@ def train(run: Run, chosen: pl.Series, on: On, seed: int, alpha: float | None = 
     return replace(trained, left_out=_left_out(run, chosen, trained, seed))
 
 
-def _opened(run: Run, chosen: pl.Series) -> tuple[Texts, Views]:
-    """The chosen rows' texts as one scope, and what the run has kept of them."""
-    table = run.metrics.filter(chosen)
-    items = run.items if (run.path / f"{run.arrangement.table}.parquet").exists() else None
-    texts, known = texts_of(table, items)
-    return replace(texts, scopes=(Scope(POOLED, np.arange(table.height)),)), Views.of_run(run, table, known)
-
-
 def _calibrated(
     on: On, matrix: Any, labels: np.ndarray, groups: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -137,23 +125,22 @@ def _calibrated(
 
     No text's score, and no text's curve, comes from a fit that saw its group.
     """
-    scores, probabilities = np.empty(len(groups)), np.empty(len(groups))
-    for train, test in _splits(groups, labels, rng):
-        scores[test] = fit_linear(on, matrix[train], labels[train]).scores(matrix[test])
-        within = np.empty(len(train))
-        for known, held in _splits(numbered(groups[train]), labels[train], rng):
-            within[held] = fit_linear(on, matrix[train[known]], labels[train[known]]).scores(matrix[train[held]])
-        probabilities[test] = calibrate(within, labels[train]).probabilities(scores[test])
-    return scores, probabilities
+
+    def fitted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        found = fit_linear(on, matrix[train], labels[train]).scores(matrix[test])
+        within = _held_out(on, matrix[train], labels[train], numbered(groups[train]), rng)
+        probabilities[test] = calibrate(within, labels[train]).probabilities(found)
+        return found
+
+    probabilities = np.empty(len(groups))
+    return Splits.drawn(groups, labels, 1, rng).scores(fitted)[0], probabilities
 
 
-def _splits(
-    groups: np.ndarray, labels: np.ndarray, rng: np.random.Generator
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places of each fold's training and test texts."""
-    folds = label_folds(groups, labels, FOLDS, rng)
-    for fold in range(FOLDS):
-        yield np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+def _held_out(on: On, matrix: Any, labels: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(text,) scores from fits to the other folds."""
+    return Splits.drawn(groups, labels, 1, rng).scores(
+        lambda train, test: fit_linear(on, matrix[train], labels[train]).scores(matrix[test])
+    )[0]
 
 
 def _left_out(run: Run, chosen: pl.Series, trained: Trained, seed: int) -> dict[str, Any] | None:
@@ -163,7 +150,7 @@ def _left_out(run: Run, chosen: pl.Series, trained: Trained, seed: int) -> dict[
         others &= ~run.metrics["group"].is_in(run.metrics["group"].filter(chosen).unique().implode())
     if not others.any():
         return None
-    texts, views = _opened(run, others)
+    texts, views = opened(run, run.metrics.filter(others))
     inputs = read_inputs(texts, views, seed)
     groups, labels = numbered(texts.groups[inputs.rows]), texts.labels[inputs.rows]
     if len(np.unique(labels)) < 2:

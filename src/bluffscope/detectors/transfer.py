@@ -14,7 +14,7 @@ from bluffscope.detectors.classifiers import DETECTORS, probabilities
 from bluffscope.detectors.evaluate import area_of_a_fit
 from bluffscope.detectors.folds import too_few
 from bluffscope.detectors.held_out import CHANCE, Estimated, Splits
-from bluffscope.detectors.inputs import Inputs, Views, keyed_matrix, read_inputs
+from bluffscope.detectors.inputs import Inputs, Views, completions, keyed_matrix, known_items, opened, read_inputs
 from bluffscope.detectors.measures import area
 from bluffscope.detectors.texts import Texts, texts_of
 from bluffscope.errors import InputError
@@ -108,32 +108,17 @@ def _weights(run: Run, what: str) -> Any:
 
 def _parts(run: Run, by: str | None, seed: int) -> Iterator[DataSet]:
     table = run.metrics
-    items = run.items if (run.path / f"{run.arrangement.table}.parquet").exists() else None
-    whole, known = texts_of(table, items, () if by is None else (by,))
+    whole, _ = texts_of(table, known_items(run), () if by is None else (by,))
     scopes = [scope for scope in whole.scopes if scope.column == by] if by else [Scope(POOLED, np.arange(table.height))]
     if by and len(scopes) < 2:
         raise InputError(f"--by {by}: {run.path} has no such column of 2 values or more")
     for scope in scopes:
-        part, kept = table[scope.rows], None if known is None else known[scope.rows]
-        texts, _ = texts_of(part, items)
-        texts = replace(texts, scopes=(Scope(POOLED, np.arange(part.height)),))
-        views = Views.of_run(run, part, kept)
+        texts, views = opened(run, table[scope.rows])
+        inputs = read_inputs(texts, views, seed)
+        said = completions(texts, views, inputs.rows)
         name = run.path.resolve().name
-        yield DataSet(
-            f"{name}, {scope.name}" if by else name,
-            texts,
-            inputs := read_inputs(texts, views, seed),
-            views,
-            _completions(texts, views, inputs),
-        )
-
-
-def _completions(texts: Texts, views: Views, inputs: Inputs) -> list[str] | None:
-    names = texts.arrangement.sources[-texts.per :]
-    if views.items is None or any(name not in views.items.columns for name in names):
-        return None
-    known = [text for name in names for text in views.items[name].cast(pl.String).fill_null("")]
-    return [known[row] for row in inputs.rows.tolist()]
+        name = f"{name}, {scope.name}" if by else name
+        yield DataSet(name, texts, inputs, views, None if isinstance(said, str) else said)
 
 
 @exclusive()
@@ -218,7 +203,7 @@ class _Test:
             else:
                 labels = one.labels
                 scores = self._splits.scores(
-                    lambda train, test: _rounded(detector, matrix[train], labels[train], matrix[test])
+                    lambda train, test: probabilities(detector, matrix[train], labels[train], matrix[test])
                 )
                 self._own[detector] = self._splits.by_fit(area, scores)
         return self._own[detector]
@@ -232,7 +217,7 @@ def _scores(detector: str, train: DataSet, test: DataSet) -> np.ndarray | str:
             return "no texts"
         counts = counted([*train.completions, *test.completions])[0].tocsr()
         border = len(train.completions)
-        return _rounded(detector, counts[:border], train.labels, counts[border:])
+        return probabilities(detector, counts[:border], train.labels, counts[border:])
     if source not in train.inputs.matrices or source not in test.inputs.matrices:
         return train.inputs.missing.get(source) or test.inputs.missing[source]
     keys = train.inputs.keys[source]
@@ -242,11 +227,7 @@ def _scores(detector: str, train: DataSet, test: DataSet) -> np.ndarray | str:
         matrix = keyed_matrix(keys, test.texts, test.views, test.inputs)
     except InputError as error:
         return str(error)
-    return _rounded(detector, train.inputs.matrices[source], train.labels, matrix)
-
-
-def _rounded(detector: str, train: Any, labels: np.ndarray, test: Any) -> np.ndarray:
-    return np.round(probabilities(detector, train, labels, test), 10)
+    return probabilities(detector, train.inputs.matrices[source], train.labels, matrix)
 
 
 def _listed(layers: Sequence[int]) -> str:

@@ -54,7 +54,8 @@ def _lines(name: str, trained: Trained, run: Run, where: Sequence[str]) -> Itera
     yield f"| data | {data}: {about[items]:,} {items}{chosen}, {about['groups']:,} groups |"
     yield f"| texts | {'conversations by the chat template' if _option(run, 'data', 'chat') == 'True' else 'plain'} |"
     yield from ("", "## How good it is", "")
-    yield f"Cross-validated in {about['folds']} folds that split no group, beside baselines without a look inside:"
+    drawn = f"{about['repeats']} draws of {about['folds']} folds that split no group"
+    yield f"Cross-validated in {drawn}, beside baselines without a look inside:"
     yield from ("", "| detector | AUROC | 95 % | gain over the best baseline | 95 % |", "|---|---|---|---|---|")
     for row in trained_rows(trained):
         cells = [str(cell) for cell in row.cells]

@@ -79,7 +79,7 @@ def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[Renderabl
     named = f" with {' and '.join(clean(condition) for condition in where)}" if where else ""
     yield Text(
         f"Trained on {sees(trained)} of {about[items]:,} {items}{named}, in {about['groups']:,} groups; "
-        f"{about['folds']} folds that split no group."
+        f"{about['repeats']} draws of {about['folds']} folds that split no group."
     )
     heads = ["detector", "AUROC", "95 %", "gain over the best baseline", "95 %"]
     yield table(heads, trained_rows(trained), gap=2)

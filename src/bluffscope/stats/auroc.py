@@ -49,7 +49,7 @@ def paired_share(differences: np.ndarray) -> np.ndarray:
     return (differences > 0).mean(axis=0) + (differences == 0).mean(axis=0) / 2
 
 
-def weighted_auroc(order: Ordering, weights: np.ndarray, hall_weights: np.ndarray | None = None) -> np.ndarray:
+def weighted_auroc(order: Ordering, weights: np.ndarray) -> np.ndarray:
     """(resample,) AUROC of one metric where pair i counts w_i times, as a fact and as a hallucination.
 
     One running sum over the sorted facts answers, for every hallucination, how much weight lies below it.
@@ -57,18 +57,13 @@ def weighted_auroc(order: Ordering, weights: np.ndarray, hall_weights: np.ndarra
     Args:
         order: the metric's `ordering`.
         weights: (pair, resample), not all 0.
-        hall_weights: (text, resample) of the hallucinations, where they are not those of the facts; where all of
-            either are 0, the AUROC is NaN.
     """
     pairs, resamples = weights.shape
     running = np.zeros((pairs + 1, resamples))
     np.cumsum(weights[order.facts], axis=0, out=running[1:])
     below = running[order.below]
     twice = 2 * below if np.array_equal(order.below, order.upto) else below + running[order.upto]
-    if hall_weights is None:
-        return np.einsum("pr,pr->r", weights, twice) / (2 * running[-1] ** 2)
-    with np.errstate(invalid="ignore"):
-        return np.einsum("pr,pr->r", hall_weights, twice) / (2 * running[-1] * hall_weights.sum(axis=0))
+    return np.einsum("pr,pr->r", weights, twice) / (2 * running[-1] ** 2)
 
 
 class Areas(NamedTuple):

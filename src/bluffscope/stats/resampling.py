@@ -82,42 +82,32 @@ def draws(groups: int, resamples: int, rng: np.random.Generator, held: int) -> I
         yield drawn_counts(groups, min(step, resamples - start), rng)
 
 
-def drawn_areas(
-    orders: Sequence[Ordering], groups: np.ndarray, counts: np.ndarray, hall_groups: np.ndarray | None = None
-) -> np.ndarray:
+def drawn_areas(orders: Sequence[Ordering], groups: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """(resample, metric) AUROC, counted out pair by pair.
 
     Args:
         orders: each metric's.
         groups: (pair,) numbers from 0.
         counts: (resample, group) how often each group is drawn.
-        hall_groups: those of the hallucinations, where they are not those of the facts.
     """
     weights = np.ascontiguousarray(counts.T[groups])  # (pair, resample)
-    others = None if hall_groups is None else np.ascontiguousarray(counts.T[hall_groups])
-    return np.stack([weighted_auroc(order, weights, others) for order in orders], axis=1)
+    return np.stack([weighted_auroc(order, weights) for order in orders], axis=1)
 
 
 def area_draws(
-    scores: Sequence[Sequence[np.ndarray] | np.ndarray],
-    groups: np.ndarray,
-    resamples: int,
-    rng: np.random.Generator,
-    hall_groups: np.ndarray | None = None,
+    scores: Sequence[np.ndarray], groups: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """(resample, score) AUROC of several scores in the same resamples of groups; NaN in one without texts of a label.
+    """(resample, score) AUROC of several scores in the same resamples of groups.
 
     Args:
-        scores: (2, pair) of facts and hallucinations each; or (text,) of either, as many as there are.
+        scores: (2, pair) of facts and hallucinations each.
         groups: (pair,) numbers from 0.
         resamples: how many are drawn.
         rng: draws them.
-        hall_groups: (text,) those of the hallucinations, where they are not those of the facts.
     """
     orders = [ordering(*sides) for sides in scores]
-    number = max(int(some.max()) for some in (groups, hall_groups) if some is not None) + 1
-    drawn = draws(number, resamples, rng, len(groups))
-    return np.concatenate([drawn_areas(orders, groups, counts, hall_groups) for counts in drawn])
+    drawn = draws(int(groups.max()) + 1, resamples, rng, len(groups))
+    return np.concatenate([drawn_areas(orders, groups, counts) for counts in drawn])
 
 
 def ends(drawn: np.ndarray, level: float = LEVEL) -> np.ndarray:
