@@ -251,8 +251,9 @@ def _tail(dealt: _Dealt, differences: np.ndarray, rng: np.random.Generator) -> f
 
 def _per_stratum(dealt: _Dealt, false: np.ndarray) -> np.ndarray:
     """(draw, stratum) false groups among those whose value counts; (draw, group) labels."""
-    member = (dealt.stratum[:, None] == np.arange(len(dealt.size))).astype(np.float32)
-    return np.rint(false.astype(np.float32) @ member).astype(np.int64)
+    # Counted, not multiplied: some BLAS builds raise the processor's "invalid" flag on matrices of 0 and 1.
+    strata = range(len(dealt.size))
+    return np.stack([np.count_nonzero(false[:, dealt.stratum == one], axis=1) for one in strata], axis=1)
 
 
 def _log_weight(dealt: _Dealt, counts: np.ndarray) -> np.ndarray:
