@@ -98,6 +98,7 @@ def test_statistics_are_made_when_asked_for_and_are_those_of_the_page(made):
     assert bluffscope.read_run(made.path).stats.equals(stats)
 
 
+@pytest.mark.thorough
 def test_a_report_is_written_and_copied_and_shown_only_if_asked(made, tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr("webbrowser.open", shown.append)
@@ -171,6 +172,7 @@ def test_the_summary_fits_dark_and_light_themes_and_texts_of_the_user_are_texts(
     assert not re.search(r"#[0-9a-fA-F]{3,6}\b|https?:", page)
 
 
+@pytest.mark.thorough
 def test_opening_a_run_imports_no_torch(made):
     code = (
         "import sys, bluffscope; run = bluffscope.read_run(sys.argv[1]); run.metrics, run._repr_html_(), run.stats; "

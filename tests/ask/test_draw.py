@@ -118,7 +118,7 @@ def test_a_token_is_the_first_at_which_the_cumulative_probability_exceeds_the_nu
     assert chosen(logits, numbers, 0.0).tolist() == [0] * 5
 
 
-@pytest.mark.parametrize("size", [1, 16, 17, 320, 5000])
+@pytest.mark.parametrize("size", [1, 16, 17, 320, pytest.param(5000, marks=pytest.mark.thorough)])
 def test_tokens_are_drawn_as_often_as_they_are_likely_whatever_the_vocabulary(size):
     generator = np.random.default_rng(size)
     logits = torch.from_numpy(generator.normal(0, 2, size))
@@ -171,6 +171,7 @@ def test_prompts_of_different_position_factors_share_no_batch(kind, tmp_path):
 
 
 @pytest.mark.parametrize("size", [1, 5])
+@pytest.mark.thorough
 def test_in_float32_other_batches_change_an_answer_only_at_a_border_between_tokens(tiny_model, size):
     differences = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "ask.py"))["differences"]
     own = load_model(

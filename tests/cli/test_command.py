@@ -176,6 +176,7 @@ def test_the_config_of_a_run_is_complete_and_replays_it(call, tiny_flags, tmp_pa
     assert yaml.safe_load((tmp_path / "again" / "config.yaml").read_text()) == saved
 
 
+@pytest.mark.thorough
 def test_a_run_by_relative_paths_replays_from_anywhere(call, tiny_flags, tmp_path, monkeypatch):
     monkeypatch.chdir(tiny_flags[1].parent)
     flags = ["--model", tiny_flags[1].name, *tiny_flags[2:]]
@@ -187,6 +188,7 @@ def test_a_run_by_relative_paths_replays_from_anywhere(call, tiny_flags, tmp_pat
     assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.thorough
 def test_flags_take_precedence_over_a_replayed_config(call, tiny_flags, tmp_path):
     assert call("analyze", *tiny_flags, "--keep-residuals").code == 0
     config = ["--config", tmp_path / "run" / "config.yaml"]

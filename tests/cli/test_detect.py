@@ -45,6 +45,7 @@ def scored(call, folder, lines, tmp_path, *flags):
     return outcome.code, [json.loads(line) for line in out.read_text().splitlines()]
 
 
+@pytest.mark.thorough
 def test_trained_on_known_pairs_it_tells_held_out_ones_apart_and_unseen_ones_not_and_says_both(call, demo, tmp_path):
     outcome = call("detect", "train", demo, "--out", tmp_path / "d", *KNOWN)
     assert outcome.code == 0, outcome.err

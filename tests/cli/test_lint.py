@@ -190,6 +190,7 @@ def test_one_label_fails_and_labels_that_are_none_are_refused_in_one_line(call, 
     refused("lint", tmp_path / "empty.jsonl", says="empty.jsonl")
 
 
+@pytest.mark.thorough
 def test_analyze_carries_the_findings_of_labelled_texts(call, tiny_flags, tmp_path):
     rows = clean_texts(6)
     rows[1] |= {"completion": rows[0]["completion"]}

@@ -55,6 +55,7 @@ def test_a_labelled_run_is_judged_from_its_folder(call, run):
     assert bluffscope.read_run(run).stats.equals(rows)
 
 
+@pytest.mark.thorough
 def test_a_run_is_tested_as_statsmodels_tests_it(call, run, tmp_path):
     import statsmodels.api as sm  # seconds
 
@@ -100,6 +101,7 @@ def test_a_planted_effect_separates_and_length_alone_does_not(call, run, tmp_pat
         }
 
 
+@pytest.mark.thorough
 def test_by_family_and_clusters_are_options_of_texts_too(call, run):
     outcome = call("stats", run, "--by", "label", "--family", "all", "--cluster-by", "prompt")
     assert outcome.code == 0, outcome.err

@@ -191,6 +191,7 @@ def test_other_precisions_compare_too_the_finer_the_nearer(options, half, tmp_pa
     assert 0 < gini < coarse / 2
 
 
+@pytest.mark.thorough
 def test_int8_weights_compare_too(options, tmp_path):
     pytest.importorskip("torchao", reason="torchao is not installed (extra quant)")
     result = run(config_from(**options, quantize="int8", fidelity=3, out=tmp_path / "run"), draw=False)
@@ -269,6 +270,7 @@ def test_a_comparison_that_fails_leaves_the_run_complete_and_says_so(options, tm
     assert bluffscope.read_run(tmp_path / "run").metrics.height == 14
 
 
+@pytest.mark.thorough
 def test_a_replay_keeps_quantisation_and_fidelity(half, tmp_path, options):
     from bluffscope.config.yaml_file import load_config
 

@@ -102,6 +102,7 @@ def test_changes_and_correlations_are_scipy_s(plain, half, records, metric, fact
     assert 0 < found["sd_change"] < first.std(ddof=1)
 
 
+@pytest.mark.thorough
 def test_q_values_are_corrected_within_each_scope(plain, half):
     rows = compare_all([plain, half]).rows
     assert rows.schema == COMPARE_SCHEMA
@@ -113,6 +114,7 @@ def test_q_values_are_corrected_within_each_scope(plain, half):
         assert of_scope["q"].to_list() == pytest.approx(expected.tolist(), rel=1e-9)
 
 
+@pytest.mark.thorough
 def test_the_change_is_tested_over_clusters_and_its_interval_agrees_with_its_p(plain, half):
     rows = compare_all([plain, half]).rows.filter(pl.col("p").is_not_null())
     assert rows.height > 30
@@ -181,6 +183,7 @@ def test_another_dtype_shows_in_options_and_fidelity(plain, half):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.thorough
 def test_saes_are_known_again_whatever_the_precision_that_holds_their_weights(plain, make, dtype):
     pair = only(compare_all([plain, make("half" if dtype == "bfloat16" else dtype, dtype=dtype)]))
     assert pair.fidelity.filter(metric=FEATURES)["layer"].to_list() == [0, 1, 3]
@@ -195,6 +198,7 @@ def test_another_seed_changes_stability_alone(plain, make):
     assert row(result, "stability")["pearson"] < 0.999
 
 
+@pytest.mark.thorough
 def test_layers_that_differ_are_matched_by_name_and_order(plain, make):
     result = compare_all([make("shallow", layers=(0, 1)), make("deep", layers=(0, 3))])
     pair = only(result)
@@ -224,6 +228,7 @@ def test_layers_of_one_model_go_by_their_number_first_those_of_two_by_their_orde
     assert match_layers(first, other, same_model=same_model) == expected
 
 
+@pytest.mark.thorough
 def test_another_model_has_verdicts_and_correlations_but_no_fidelity(plain, make, tmp_path_factory):
     other = tiny.save_model(tmp_path_factory.mktemp("models") / "gemma2", "gemma2", seed=1)
     result = compare_all([plain, make("other-model", model=str(other))])
@@ -242,12 +247,14 @@ def test_the_same_weights_in_another_folder_are_the_same_model(plain, make, tiny
     assert pair.fidelity.filter(metric=FEATURES)["surviving"].to_list() == [1.0] * 3
 
 
+@pytest.mark.thorough
 def test_other_saes_have_no_fidelity_even_in_one_model(plain, make, tmp_path_factory):
     saes = tiny.save_saes(tmp_path_factory.mktemp("saes"), seed=50)
     pair = only(compare_all([plain, make("other-saes", sae=str(saes))]))
     assert (pair.same_model, pair.fidelity) == (True, None)
 
 
+@pytest.mark.thorough
 def test_pairs_are_matched_by_id_and_text_whatever_their_order_and_number(plain, make, records):
     some = [{**r, "fact": "other"} if n == 3 else r for n, r in enumerate(records[:16])][::-1]
     result = compare_all([plain, make("some", pairs=[*some, {**records[0], "id": "extra"}])])
@@ -261,6 +268,7 @@ def test_pairs_are_matched_by_id_and_text_whatever_their_order_and_number(plain,
     assert pair.fidelity.filter(metric=FEATURES)["surviving"].min() > 0.99
 
 
+@pytest.mark.thorough
 def test_what_one_run_lacks_is_named(plain, make):
     result = compare_all([plain, make("likely", logprob=True)])
     assert only(result).unmatched == ("logprob", "logprob_per_token")
@@ -281,6 +289,7 @@ def test_what_one_run_lacks_does_not_count_in_the_family_of_the_other(plain, tmp
     assert all(r["verdict_first"] == wanted[r["metric"], r["scope"]] for r in result.rows.to_dicts())
 
 
+@pytest.mark.thorough
 def test_of_many_pairs_the_same_groups_are_drawn_on_both_sides_and_that_is_said(plain, half):
     result = compare_all([plain, half], most=10)
     drawn = only(result).shared
@@ -290,6 +299,7 @@ def test_of_many_pairs_the_same_groups_are_drawn_on_both_sides_and_that_is_said(
     assert only(compare_all([plain, half], most=COUNT)).notes == only(compare_all([plain, half])).notes == ()
 
 
+@pytest.mark.thorough
 def test_every_further_run_is_compared_with_the_first(plain, half, make):
     seed = make("seed", seed=9)
     together, apart = compare_all([plain, half, seed]), compare_all([plain, seed])

@@ -130,7 +130,7 @@ def test_without_the_split_short_texts_change(by_length, tiny_saes, strategy, mo
     assert max(apart(read(worker, pairs), alone(model, dtype, short, (0, 1))).values()) > 0.01
 
 
-@pytest.mark.parametrize("strategy", [*LAYOUTS, "sequential"])
+@pytest.mark.parametrize("strategy", [*LAYOUTS, pytest.param("sequential", marks=pytest.mark.thorough)])
 def test_tables_and_log_probabilities_are_those_of_texts_alone(phi3, tiny_saes, strategy):
     asked = {"logprob": True, "noise_draws": 1}
     worker = measuring.make_worker(phi3, tiny_saes, strategy=strategy, **asked)
@@ -138,6 +138,7 @@ def test_tables_and_log_probabilities_are_those_of_texts_alone(phi3, tiny_saes, 
     assert compare.assert_same(measuring.measure(worker, PAIRS), expected, "float64", draws=1).left_out == 0
 
 
+@pytest.mark.thorough
 def test_neither_the_size_of_batches_nor_memory_that_runs_out_changes_the_table(phi3, tiny_saes):
     worker = measuring.make_worker(phi3, tiny_saes)
     whole = measuring.measure(worker, PAIRS)
@@ -197,6 +198,7 @@ def test_a_dry_run_counts_the_forwards_that_happen(phi3, tiny_saes, tmp_path, st
     assert tuple(getattr(work, name) for name in names) == tuple(counts[name] for name in names)
 
 
+@pytest.mark.thorough
 def test_ablation_gives_the_log_probabilities_of_texts_alone(phi3, tiny_saes, tmp_path, monkeypatch):
     data = tiny.write_pairs(tmp_path / "pairs.jsonl", records())
     run(config_from(data=str(data), model=str(phi3), sae=str(tiny_saes), out=tmp_path / "run"), draw=False)
@@ -263,6 +265,7 @@ def texts_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("strategy", LAYOUTS)
+@pytest.mark.thorough
 def test_the_health_check_names_texts_that_change_each_other(
     phi3, tiny_saes, one_long, tmp_path, strategy, monkeypatch
 ):

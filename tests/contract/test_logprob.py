@@ -77,6 +77,7 @@ def test_capped_logits_are_capped(tmp_path, tiny_saes):
     assert found[0.5] == pytest.approx([-math.log(tiny.VOCABULARY)] * len(pairs), abs=1)
 
 
+@pytest.mark.thorough
 def test_scaled_logits_are_scaled(tmp_path, tiny_saes):
     from transformers import AutoModelForCausalLM, CohereConfig, GraniteConfig
 

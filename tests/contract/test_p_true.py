@@ -179,6 +179,7 @@ def test_in_a_conversation_the_question_is_the_user_s_next_turn(chat_model, tiny
     assert table["p_true_fact"][3] == pytest.approx(sure(oracle.model, question, answers), rel=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_as_it_was_asked_and_an_older_one_too(tiny_model, tiny_saes, tmp_path, monkeypatch):
     data = str(tiny.write_pairs(tmp_path / "pairs.jsonl", tiny.PAIRS))
     given = {"model": str(tiny_model), "sae": str(tiny_saes), "data": data, "noise_draws": 1, "shard_pairs": 2}

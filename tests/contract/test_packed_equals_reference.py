@@ -44,7 +44,9 @@ def both(model, saes, dtype, pairs, *, position="last", join=" ", **options):
 
 
 @pytest.mark.usefixtures("exact_softmax")
-@pytest.mark.parametrize(("position", "join"), [("last", ""), ("completion-mean", " ")])
+@pytest.mark.parametrize(
+    ("position", "join"), [pytest.param("last", "", marks=pytest.mark.thorough), ("completion-mean", " ")]
+)
 def test_in_float64_every_column_is_the_reference_s(any_model, tiny_saes, position, join):
     pairs = measuring.as_pairs(random_pairs(SEED))
     table, expected, how = both(any_model, tiny_saes, "float64", pairs, position=position, join=join)

@@ -115,6 +115,7 @@ def test_a_detector_gains_nothing_over_texts_that_give_the_label_away():
     assert row_of(detection, "residual")["surface_gain_lo"] < 0
 
 
+@pytest.mark.thorough
 def test_the_log_probability_is_a_baseline_that_gains_are_also_measured_against():
     table, views = world(signal=1.0)
     logprob = np.random.default_rng(0).normal(0, 0.1, (2, table.height)) + np.array([[0.0], [-3.0]])
@@ -127,6 +128,7 @@ def test_the_log_probability_is_a_baseline_that_gains_are_also_measured_against(
     assert row_of(detection, "metrics")["auroc"] < 0.9
 
 
+@pytest.mark.thorough
 def test_what_the_model_says_when_asked_is_a_baseline_and_no_metric():
     table, views = world(signal=1.0)
     logits = np.random.default_rng(0).normal(0, 0.3, (2, table.height)) + np.array([[9.0], [7.0]])
@@ -170,6 +172,7 @@ def test_what_was_not_measured_is_named_with_the_way_to_measure_it():
     assert compared_with(["sae"]).startswith("guessing (log-probability and P(True) were not measured")
 
 
+@pytest.mark.thorough
 def test_what_was_learnt_in_one_domain_is_asked_of_the_other():
     detection = found(*world(signal=1.5, flipped=True))
     transfer = detection.transfer

@@ -91,6 +91,7 @@ def test_the_last_token_s_probability_is_that_of_detect_score(tiny_model, tmp_pa
     assert compared >= 3
 
 
+@pytest.mark.thorough
 def test_what_is_drawn_follows_from_prompt_and_seed_and_not_from_the_batch(tiny_model, tmp_path):
     folder = make_detector(tmp_path / "d", tiny_model)
     together = watched(folder, temperature=1.5)
@@ -183,6 +184,7 @@ def test_another_model_is_refused_and_so_is_a_prompt_that_leaves_no_room(tiny_mo
         watcher.write(["word " * 200], WatchOptions())
 
 
+@pytest.mark.thorough
 def test_from_python_it_yields_text_and_probability_and_leaves_nothing_set_in_between(tiny_model, tmp_path):
     detector = bluffscope.load_detector(make_detector(tmp_path / "d", tiny_model))
     torch.set_default_dtype(torch.float64)

@@ -80,6 +80,7 @@ def test_a_source_without_shards_is_done_at_once():
     assert run(Factory(), []).tables == {}
 
 
+@pytest.mark.thorough
 def test_shards_are_taken_from_their_source_no_earlier_than_workers_can_have_them():
     taken = []
 
@@ -183,6 +184,7 @@ def refuse(worker):
     raise InputError(f"{worker.done} pairs are enough")
 
 
+@pytest.mark.thorough
 def test_a_question_is_answered_by_a_worker_that_is_left_and_its_error_is_raised_here():
     with cluster(None), RayEngine(Placement(2, 1), Stopwatch(), ("light_worker", __name__)) as engine:
         engine.run(iter(shards(4, 4)), Factory(seconds=0.02), lambda shard, table: None, lambda pairs: None)
@@ -214,6 +216,7 @@ def test_workers_that_die_of_every_pair_end_the_run():
         run(Factory({f"p{index}": "dies" for index in range(16)}), shards(4, 4), 1)
 
 
+@pytest.mark.thorough
 def test_an_error_raised_in_a_worker_arrives_as_itself():
     with pytest.raises(InputError) as caught:
         run(Factory({"p9": "raises"}), shards())
@@ -232,6 +235,7 @@ class Unmakable:
         raise InputError("no such model")
 
 
+@pytest.mark.thorough
 def test_an_error_while_a_worker_is_made_arrives_as_itself():
     with pytest.raises(InputError) as caught:
         run(Unmakable(fatal=False), shards())
@@ -244,6 +248,7 @@ def test_workers_that_die_while_they_are_made_are_not_replaced_for_ever():
         run(Unmakable(fatal=True), shards())
 
 
+@pytest.mark.thorough
 def test_an_error_of_the_driver_ends_the_run_and_the_workers():
     def commit(shard, table):
         raise OSError("disk full")
@@ -281,6 +286,7 @@ def test_a_run_that_is_to_stop_keeps_the_shards_that_have_come():
         assert table.equals(frame(shards()[number]))
 
 
+@pytest.mark.thorough
 def test_a_warning_of_all_workers_is_shown_once(caplog):
     run(Factory({f"p{index}": "warns" for index in range(32)}), shards())
     # Ray's own logger may still tell of workers of other tests.
@@ -304,6 +310,7 @@ def test_work_and_seconds_are_summed_over_workers_and_loading_is_the_drivers():
     assert outcome.crew.loaded.fingerprint == "weights"
 
 
+@pytest.mark.thorough
 def test_progress_is_told_while_a_shard_is_in_work():
     outcome = run(Factory(seconds=0.05), shards(1, 40), 1)
     assert sum(pairs > 0 for pairs in outcome.told) > 1
@@ -318,6 +325,7 @@ class Unlike:
         return Worker(fingerprint=str(os.getpid()), seconds=0.05)
 
 
+@pytest.mark.thorough
 def test_workers_that_load_different_weights_are_refused():
     with pytest.raises(InputError, match="different weights under the same name"):
         run(Unlike(), shards(), 2)

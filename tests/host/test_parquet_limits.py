@@ -111,6 +111,7 @@ def test_texts_that_share_beginnings_are_as_long_as_their_page(tmp_path):
         check_whole(path, pq.read_metadata(path))
 
 
+@pytest.mark.thorough
 def test_fixed_widths_count_where_nothing_is_stored(tmp_path):
     nothing = pa.nulls(600, pa.binary(1 << 20))
     assert at_once(saved(tmp_path / "x.parquet", {"c": nothing})) <= MOST_BYTES >> 20
@@ -124,6 +125,7 @@ def test_more_rows_than_a_file_of_its_size_can_have_are_refused(tmp_path):
         at_once(path)
 
 
+@pytest.mark.thorough
 def test_a_footer_that_lies_about_sizes_helps_nothing(tmp_path):
     """The sizes that the footer states are halved to nothing; the pages stay what they are."""
     path = saved(tmp_path / "x.parquet", {"c": ["x" * (70 << 20), "x" * (70 << 20)]}, use_dictionary=False)
@@ -156,6 +158,7 @@ def test_what_is_no_page_header_is_refused(tmp_path):
 
 @settings(max_examples=200, deadline=None)
 @given(place=st.integers(0, 400), piece=st.binary(min_size=1, max_size=6))
+@pytest.mark.thorough
 def test_damage_anywhere_is_an_error_that_readers_expect_or_none(place, piece):
     held = io.BytesIO()
     pl.DataFrame({"a": ["one", "two"] * 20, "b": [[1, 2]] * 40}).write_parquet(held)

@@ -288,6 +288,7 @@ def with_lengths(differences: list[int]) -> list[dict]:
     return rows
 
 
+@pytest.mark.thorough
 def test_lengths_that_differ_the_same_way_are_found_and_those_that_cancel_are_not(lint):
     spread = [1, 2, 3, -1, -2, -3] * 10
     assert not lint(with_lengths(spread)).of("length-imbalance")
@@ -375,6 +376,7 @@ def test_too_few_independent_pairs_are_said_not_to_be_judged(lint):
     assert not report.failed
 
 
+@pytest.mark.thorough
 def test_large_data_is_judged_by_a_seeded_sample_of_whole_groups(tmp_path):
     rows = clean_pairs(300)
     for row, other in zip(rows[::2], rows[1::2], strict=True):

@@ -17,6 +17,7 @@ from bluffscope.metrics.geometry import Geometry
 from bluffscope.metrics.sensitivity import shape_class
 from bluffscope.records import Features
 from bluffscope.reference import geometry as slow
+from by_hand import sparse
 
 SHAPE = ("sphericity", "elongation", "dimensionality", "eigenvalue_entropy")
 
@@ -279,3 +280,13 @@ def test_a_matrix_that_cannot_be_decomposed_is_undefined_and_its_neighbours_are_
     for place in (0, 2):
         torch.testing.assert_close(values[place], torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))
         torch.testing.assert_close(top[place].abs(), torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
+
+
+def test_features_of_chosen_reads_come_in_their_order_and_as_often_as_asked():
+    dense = torch.tensor([[0.0, 2, 3], [0, 0, 0], [1, 0, 0], [0, 5, 0]])
+    chosen = torch.tensor([3, 0, 1, 0, 2])
+    taken, expected = sparse(dense).take(chosen), sparse(dense[chosen])
+    assert taken.indptr.tolist() == expected.indptr.tolist()
+    assert taken.indices.tolist() == expected.indices.tolist()
+    assert taken.values.tolist() == expected.values.tolist()
+    assert sparse(dense).take(chosen[:0]).counts.tolist() == []

@@ -161,6 +161,7 @@ def test_weights_are_held_once_however_often_they_are_measured(tiny_model):
     assert {name: short.identity[name] for name in same} == {name: by_name.identity[name] for name in same}
 
 
+@pytest.mark.thorough
 def test_a_hook_that_steers_is_measured_as_it_steers(tiny_model, tiny_saes):
     model, tokenizer = loaded(tiny_model)
     before = bluffscope.analyze(tiny.PAIRS, model=model, tokenizer=tokenizer, sae=tiny_saes)
@@ -256,6 +257,7 @@ def test_a_tokenizer_is_no_option_of_a_model_by_name(tiny_model, tiny_saes):
         bluffscope.analyze(tiny.PAIRS, model=tiny_model, tokenizer=AutoTokenizer.from_pretrained(tiny_model))
 
 
+@pytest.mark.thorough
 def test_a_run_of_objects_is_resumed_with_the_same_objects_and_no_others(tiny_model, tiny_saes, tmp_path):
     model, tokenizer = loaded(tiny_model)
     saes = {layer: tiny_saes / f"layer_{layer}" for layer in (0, 1)}

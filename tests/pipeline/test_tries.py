@@ -140,6 +140,19 @@ def test_padded_rows_hold_one_text_each(asked):
     assert [nodes[-1] for nodes in spelled] == [sequence.ids for sequence in sequences]
 
 
+@settings(deadline=None)
+@given(batches())
+def test_each_node_that_is_read_comes_once_among_the_distinct_reads(asked):
+    sequences, slots = asked
+    batch = pack(sequences, slots, 12)
+    nodes = list(zip(batch.read_row.tolist(), batch.read_slot.tolist(), strict=True))
+    if (found := batch.distinct_reads) is None:
+        assert len(set(nodes)) == len(nodes)
+    else:
+        assert [nodes[read] for read in found.first] == list(dict.fromkeys(nodes))
+        assert [nodes[found.first[place]] for place in found.place] == nodes
+
+
 def test_the_order_of_reads_is_pair_view_token():
     sequences = [
         Sequence(item=pair, view=VIEWS.index(view), ids=(1, 2, 3, number), reads=(1, 3))

@@ -280,8 +280,8 @@ def opened(tmp_path_factory) -> Path:
     return write_report(folder).path
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.thorough), 390])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["light", "dark"])
 def test_it_opens_without_a_complaint_and_never_speaks_of_pairs(browser, opened, width, dark):
     browser.open(opened, width, dark=dark)
     assert browser.complaints == []
@@ -335,6 +335,7 @@ def test_texts_are_found_sorted_and_opened_beside_the_others_of_their_domain(bro
     assert browser.complaints == []
 
 
+@pytest.mark.thorough
 def test_a_cell_of_the_verdicts_of_texts_opens_its_numbers(browser, opened):
     browser.open(opened)
     browser.run("document.querySelector('.cell.separates').click()")
@@ -344,6 +345,7 @@ def test_a_cell_of_the_verdicts_of_texts_opens_its_numbers(browser, opened):
     assert not OF_PAIRS.search(text)
 
 
+@pytest.mark.thorough
 def test_statements_of_one_domain_and_names_that_every_object_has(browser, tmp_path):
     browser.open(write_report(make_texts(tmp_path / "one", domains=("all",), prompts=False)).path)
     heads = browser.run("[...document.querySelectorAll('#pair-table th')].map(head => head.dataset.key)")

@@ -90,6 +90,7 @@ def test_a_planted_effect_leads_and_every_verdict_is_in_the_table(tmp_path):
     assert page.data["stats"]["verdict"] == rows["verdict"].to_list()
 
 
+@pytest.mark.thorough
 def test_a_failed_health_gate_withholds_the_verdicts_and_says_why(tmp_path):
     folder = make_run(tmp_path / "run", 90, effect=1.5, manifest={"health": UNSOUND})
     page = page_of(folder)
@@ -106,6 +107,7 @@ def test_a_failed_health_gate_withholds_the_verdicts_and_says_why(tmp_path):
     assert "Verdicts are withheld" in page_of(folder).text
 
 
+@pytest.mark.thorough
 def test_verdicts_that_were_asked_for_all_the_same_stand_below_a_banner(tmp_path):
     allowed = UNSOUND | {"allowed": True}
     page = page_of(make_run(tmp_path / "run", 90, effect=1.5, manifest={"health": allowed}))
@@ -173,6 +175,7 @@ def test_texts_of_every_kind_are_text_and_come_back_whole(tmp_path):
     assert not re.search("[<>&\u2028]", raw)
 
 
+@pytest.mark.thorough
 def test_strange_domains_names_and_reasons_are_escaped_too(tmp_path):
     folder = make_run(tmp_path / "run", manifest={"model": {"name": "<script>window.hacked = 4</script>"}})
     metrics = pl.read_parquet(folder / "metrics.parquet")
@@ -207,6 +210,7 @@ def test_the_data_of_the_page_are_those_of_the_run(tmp_path):
     assert row["hi"] - row["mean"] == pytest.approx(1.96 * values.std() / len(values) ** 0.5, rel=0.01)
 
 
+@pytest.mark.thorough
 def test_features_link_to_neuronpedia_only_where_the_sae_names_a_page(tmp_path):
     page = page_of(make_run(tmp_path / "run"))
     links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href") and value.startswith("http")]
@@ -222,6 +226,7 @@ def test_sections_whose_numbers_are_not_there_are_left_out(tmp_path):
     assert full - ids == {"dose", "dose-note"}
 
 
+@pytest.mark.thorough
 def test_the_answer_compares_a_detector_with_length_and_text_alone(tmp_path):
     folder = make_run(tmp_path / "run")
     page = page_of(folder)
@@ -269,6 +274,7 @@ def test_statistics_that_are_there_are_shown_and_not_computed_again(tmp_path):
 
 
 @pytest.mark.parametrize("version", [pytest.param(None, marks=pytest.mark.thorough), "1"])
+@pytest.mark.thorough
 def test_statistics_of_an_earlier_version_are_judged_anew(tmp_path, version):
     folder = make_run(tmp_path / "run")
     write_report(folder)
@@ -395,6 +401,7 @@ def test_figures_of_what_is_no_longer_there_are_removed(tmp_path):
     assert {path.name for path in (folder / "figures").iterdir()} == left | {"mine.png"}
 
 
+@pytest.mark.thorough
 def test_a_folder_that_is_no_run_is_refused_and_one_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="holds no run"):
         write_report(tmp_path)

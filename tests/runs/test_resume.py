@@ -104,6 +104,7 @@ def same(folder, whole):
     assert not (folder / "shards").exists()
 
 
+@pytest.mark.thorough
 def test_a_run_from_before_data_sets_had_names_goes_on_with_its_own_pairs(half, whole, resume):
     later = {"schema", "prompt_template", "pairing"}
     config = yaml.safe_load((half / "config.yaml").read_text())
@@ -229,6 +230,7 @@ def test_tables_of_other_options_are_not_given_a_manifest_of_these(complete, res
     assert not (complete / "manifest.json").exists()
 
 
+@pytest.mark.thorough
 def test_a_damaged_table_is_named_and_made_again(complete, whole, resume, caplog):
     (complete / "features.parquet").write_bytes((whole / "features.parquet").read_bytes()[:-9])
     resume(complete)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from bluffscope.config import MeasureOptions
 from bluffscope.errors import InputError
 from bluffscope.metrics.declaration import Values
-from bluffscope.records import PAIRS, Arrangement, Features, LayerState, LensReading, Targets
+from bluffscope.records import PAIRS, Arrangement, DistinctReads, Features, LayerState, LensReading, Targets
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +55,8 @@ class Measurement:
     """What the run was asked to measure: position, noise, seed."""
     decompose: Callable[[Features, torch.Tensor], Geometry] = _decomposed
     """How the geometry of features over a decoder is computed."""
+    distinct: DistinctReads | None = None
+    """Which reads are of the same node of the batch's tries; None where none are."""
     targets: Targets | None = None
     """The completion tokens of the batch, with ``logprob`` or ``trajectory`` only."""
     logprobs: np.ndarray | None = None
@@ -94,8 +96,18 @@ class Measurement:
         """Geometry of the active decoder directions of every read, computed once, where the model runs."""
         if layer not in self._geometry:
             state = self._state(layer)
-            self._geometry[layer] = self.decompose(state.features, state.decoder)
+            self._geometry[layer] = self._of_distinct_reads(state)
         return self._geometry[layer]
+
+    def _of_distinct_reads(self, state: LayerState) -> Geometry:
+        if self.distinct is None:
+            return self.decompose(state.features, state.decoder)
+        import torch  # as above
+
+        device = state.features.indptr.device
+        first, place = (torch.from_numpy(part).to(device) for part in self.distinct)
+        found = self.decompose(state.features.take(first), state.decoder)
+        return type(found)(*(part[place] for part in found))
 
     @property
     def pair_ids(self) -> Sequence[str]:

@@ -24,6 +24,7 @@ from bluffscope.records import (
     PAIRS,
     Activations,
     Arrangement,
+    DistinctReads,
     Encoded,
     Features,
     Item,
@@ -163,7 +164,8 @@ class ShardWorker(RunWorker):
             rows.quarantine(items[0].item.index, "the log-probability is not finite (overflow in this dtype?)")
             return True
         with self.stopwatch.stage("sae"):
-            states = {layer: self._encode(layer, residual) for layer, residual in activations.residuals.items()}
+            shared = batch.distinct_reads
+            states = {layer: self._encode(layer, read, shared) for layer, read in activations.residuals.items()}
         measurement = Measurement(
             item_ids=[found.item.id for found in items],
             arrangement=items[0].item.arrangement,
@@ -173,6 +175,7 @@ class ShardWorker(RunWorker):
             encode=self._encode_only,
             options=self.loaded.config.measure,
             decompose=self.decompose,
+            distinct=shared,
             targets=batch.targets,
             logprobs=_numbers(activations.logprobs),
             answers=batch.answers,
@@ -200,12 +203,16 @@ class ShardWorker(RunWorker):
         return batch, activations
 
     @torch.inference_mode()
-    def _encode(self, layer: int, residual: torch.Tensor) -> LayerState:
+    def _encode(self, layer: int, residual: torch.Tensor, shared: DistinctReads | None = None) -> LayerState:
         residual = residual.to(torch.promote_types(residual.dtype, torch.float32))  # as SAEs are loaded
         if (coder := self.coders.get(layer)) is None:
             return LayerState(layer, _with_float64(residual))
-        features, reconstruction = coder.encode_decode(residual)
-        encoded = Encoded(_features_with_float64(features), _with_float64(reconstruction), coder.decoder)
+        features, reconstruction = coder.encode_decode(residual if shared is None else residual[shared.first])
+        features, reconstruction = _features_with_float64(features), _with_float64(reconstruction)
+        if shared is not None:
+            place = torch.from_numpy(shared.place).to(features.indptr.device)
+            features, reconstruction = features.take(place), reconstruction[place]
+        encoded = Encoded(features, reconstruction, coder.decoder)
         return LayerState(layer, _with_float64(residual), encoded)
 
     @torch.inference_mode()

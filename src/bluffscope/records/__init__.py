@@ -11,7 +11,16 @@ Axis glossary (used in every jaxtyping shape):
 * ``active``: active features of one read; ``d_model``: residual width; ``d_sae``: dictionary width.
 """
 
-from bluffscope.records.batches import Activations, Encoded, Features, LayerState, LensReading, PackedBatch, Targets
+from bluffscope.records.batches import (
+    Activations,
+    DistinctReads,
+    Encoded,
+    Features,
+    LayerState,
+    LensReading,
+    PackedBatch,
+    Targets,
+)
 from bluffscope.records.items import (
     AUTO_JOIN,
     PAIRS,
@@ -41,6 +50,7 @@ __all__ = [
     "VIEWS",
     "Activations",
     "Arrangement",
+    "DistinctReads",
     "Encoded",
     "Features",
     "Item",

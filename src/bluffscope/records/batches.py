@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -42,7 +43,16 @@ class Targets:
         )
 
 
-@dataclass(frozen=True, slots=True)
+class DistinctReads(NamedTuple):
+    """Reads of one node by several items, as of a prompt with many answers: encoded and measured once."""
+
+    first: np.ndarray
+    """(node,) the first read of each node, ascending."""
+    place: np.ndarray
+    """(read,) index of each read's node in `first`."""
+
+
+@dataclass(frozen=True)
 class PackedBatch:
     """Token tries of many views, laid out in rows for one forward pass.
 
@@ -94,6 +104,16 @@ class PackedBatch:
             targets=targets,
             answers=answers,
         )
+
+    @cached_property
+    def distinct_reads(self) -> DistinctReads | None:
+        """Each node that is read, once; None where no node is read twice."""
+        node = self.read_row * self.input_ids.shape[1] + self.read_slot
+        _, first, place = np.unique(node, return_index=True, return_inverse=True)
+        if len(first) == len(node):
+            return None
+        order = np.argsort(first)
+        return DistinctReads(first[order], np.argsort(order)[place])
 
     @property
     def distinct_tokens(self) -> int:
@@ -153,6 +173,16 @@ class Features:
     def counts(self) -> Int[torch.Tensor, " read"]:
         """L0 of every read."""
         return self.indptr[1:] - self.indptr[:-1]
+
+    def take(self, reads: Int[torch.Tensor, " chosen"]) -> Features:
+        """The features of some reads, in their order; a read may come several times."""
+        import torch  # only where there are tensors already
+
+        counts = self.counts[reads]
+        ends = counts.cumsum(0)
+        within = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+        source = torch.arange(len(within), device=counts.device) + (self.indptr[reads] - ends + counts)[within]
+        return Features(torch.nn.functional.pad(ends, (1, 0)), self.indices[source], self.values[source], self.d_sae)
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,6 +269,7 @@ def test_the_auroc_of_domains_is_that_of_guessing_by_their_shares():
     assert f"AUROC {auroc:.2f}, F test" in only(bluffscope.lint(rows), "domain-tells")
 
 
+@pytest.mark.thorough
 def test_prompts_of_one_label_only_are_said_with_numbers_and_not_of_statements():
     one_each = [row for place, row in enumerate(clean_texts(80)) if place % 4 in (0, 3)]
     report = bluffscope.lint(one_each)
@@ -295,6 +296,7 @@ def with_lengths(differences: list[int]) -> list[dict]:
     return rows
 
 
+@pytest.mark.thorough
 def test_lengths_that_differ_the_same_way_are_found_and_those_that_cancel_are_not():
     spread = [1, 2, 3, -1, -2, -3] * 10
     assert not bluffscope.lint(with_lengths(spread)).of("length-imbalance")

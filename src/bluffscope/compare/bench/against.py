@@ -59,6 +59,9 @@ CLOSE: Final = 1e-4
 """Largest relative difference of a residual between packed rows and padded batches in float32; a wrong mask, position
 or layer makes one near 1."""
 WARM_PAIRS: Final = 16
+SETTLED: Final = 30.0
+"""Seconds that all repetitions of a way should take."""
+MOST_REPEATS: Final = 15
 Result = TypeVar("Result")
 Way = Literal["sequential", "packed", "careful"]
 
@@ -74,7 +77,7 @@ class Against:
     sequential_pairs: int = 10
     """Pairs that the sequential pattern is measured on, spread over the lengths."""
     repeats: int = 3
-    """Of all but the sequential pattern; the median counts."""
+    """Of all but the sequential pattern, at least: what is short is measured more often. The median counts."""
 
 
 class Measured(NamedTuple):
@@ -178,7 +181,7 @@ def of_engine(config: RunConfig, repeats: int, analyses: bool) -> Iterator[Measu
         worker.run(Shard(0, items[:warm], groups[:warm]))
         before = worker.computed().get("slots")
         with Watch() as watch:
-            done = [_timed(lambda: worker.measure(worker.prepare(shard), lambda _: None)) for _ in range(repeats)]
+            done = _timed(lambda: worker.measure(worker.prepare(shard), lambda _: None), repeats)
     tables = _tables(worker.tabulate(done[-1].result), worker.columns)
     yield Measured(
         way="sequential" if slow else "packed",
@@ -190,7 +193,7 @@ def of_engine(config: RunConfig, repeats: int, analyses: bool) -> Iterator[Measu
         layers=worker.loaded.config.model.measured_layers,
         threads=torch.get_num_threads(),
         marks=watch.marks,
-        tokens=None if before is None else (worker.computed()["slots"] - before) // repeats,
+        tokens=None if before is None else (worker.computed()["slots"] - before) // len(done),
         metrics=tables["metrics"] if analyses else None,
         features=tables["features"],
         residuals={} if analyses else _by_layer(tables["residuals"], [item.id for item in items]),
@@ -203,10 +206,14 @@ class _Timed(NamedTuple, Generic[Result]):
     result: Result
 
 
-def _timed(work: Callable[[], Result]) -> _Timed[Result]:
-    started, used = time.perf_counter(), time.process_time()
-    result = work()
-    return _Timed(time.perf_counter() - started, time.process_time() - used, result)
+def _timed(work: Callable[[], Result], repeats: int) -> list[_Timed[Result]]:
+    """At least so many repetitions; more while they are short, so that other programs weigh on all ways alike."""
+    done: list[_Timed[Result]] = []
+    while len(done) < repeats or (repeats > 1 and len(done) < MOST_REPEATS and sum(e.seconds for e in done) < SETTLED):
+        started, used = time.perf_counter(), time.process_time()
+        result = work()
+        done.append(_Timed(time.perf_counter() - started, time.process_time() - used, result))
+    return done
 
 
 def _tables(frame: pl.DataFrame, columns: Sequence[Any]) -> dict[str, pl.DataFrame]:
@@ -244,7 +251,7 @@ def of_careful(config: RunConfig, repeats: int, head: bool) -> Iterator[Measured
     texts = [pair.text(view, config.data.join) for pair in pairs for view in VIEWS]
     careful.read(model, tokenizer, saes, states, texts[: 3 * WARM_PAIRS], bos=bos)
     with Watch() as watch:
-        done = [_timed(lambda: careful.read(model, tokenizer, saes, states, texts, bos=bos)) for _ in range(repeats)]
+        done = _timed(lambda: careful.read(model, tokenizer, saes, states, texts, bos=bos), repeats)
     found = done[-1].result
     yield Measured(
         way="careful",
