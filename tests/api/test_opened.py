@@ -15,6 +15,9 @@ import torch
 import bluffscope
 import made_runs
 import tiny
+from bluffscope.compare.runs import compare_all
+from bluffscope.detectors.files import write_detector
+from bluffscope.detectors.train import train
 from bluffscope.errors import InputError
 from bluffscope.report.write import write_report
 from bluffscope.stats import analyse_table
@@ -123,6 +126,36 @@ def test_a_plot_is_a_chart_of_the_report_with_its_numbers(made):
         assert "http" not in plot._repr_html_().replace("http://www.w3.org/", "")
 
 
+def test_a_pair_is_drawn_by_how_far_its_metrics_are_from_those_of_the_others(made):
+    item = made.metrics["pair_id"][3]
+    drawn = {row["metric"].strip(): row["sd"] for row in made.plot.pair(item).to_dict()["data"]["values"]}
+    for name, sd in drawn.items():
+        if match := re.fullmatch(r"(l\d+)_(.*)", name):
+            fact, hall = (made.metrics[f"{match[1]}_{view}_{match[2]}"] for view in ("fact", "hall"))
+            difference = (hall - fact).to_numpy()
+            assert sd == pytest.approx((difference[3] - np.nanmean(difference)) / np.nanstd(difference, ddof=1))
+    assert {"l2_gini", "l5_gini"} <= drawn.keys()
+    assert sorted(map(abs, drawn.values()), reverse=True) == [abs(value) for value in drawn.values()]
+    assert made.plot.pair(item)._repr_html_().startswith("<svg")
+    with pytest.raises(InputError, match=f"measured no pair '{item}x'; there are {item}"):
+        made.plot.pair(f"{item}x")
+
+
+def test_plots_are_altair_charts_too(made):
+    chart = made.plot.effects().altair()
+    (values,) = chart.to_dict()["datasets"].values() if "datasets" in chart.to_dict() else (chart.data.values,)
+    assert values == made.plot().to_dict()["data"]["values"]
+
+
+def test_the_trajectory_is_drawn_where_it_was_measured(made, tiny_model, tmp_path):
+    with pytest.raises(InputError, match="no trajectory over layers; measure with --trajectory"):
+        made.plot.trajectory()
+    run = bluffscope.run(tiny.PAIRS, model=tiny_model, sae="none", layers=(0, 1, 3), out=tmp_path / "lens")
+    (part,) = run.plot.trajectory().to_dict()["concat"]
+    rows = [row for row in part["data"]["values"] if row["view"] == "fact" and row["layer"] == 1]
+    assert [row["mean"] for row in rows] == pytest.approx([run.metrics["l1_fact_lens_logprob"].mean()])
+
+
 class Seen(HTMLParser):
     """Tags, the texts between them, and whether every tag is closed."""
 
@@ -158,6 +191,26 @@ def test_a_notebook_shows_what_ran_whether_it_is_sound_and_the_five_strongest_ef
     assert strongest == "entropy"
     assert before.texts.index("entropy") and "separates" not in before.texts
     assert "separates" in after.texts[after.texts.index("entropy") :][:8]
+
+
+def test_findings_detectors_and_comparisons_are_shown_too(made, tmp_path):
+    pairs = [{**pair, "id": "one"} for pair in tiny.PAIRS]
+    found = bluffscope.lint(pairs)
+    seen = Seen(found._repr_html_())
+    assert seen.tags.count("tr") == 1 + min(8, len(found.findings))
+    assert found.of("duplicate-id")[0].message in seen.texts
+    folder = tmp_path / "detector"
+    write_detector(folder, train(made, pl.Series([True] * made.rows), "metrics", 0), made, ())
+    detector = bluffscope.load_detector(folder)
+    row = detector.about["evaluation"]["cross_validated"][0]
+    said = " ".join(Seen(detector._repr_html_()).texts)
+    assert "on metrics" in said
+    assert f"{row['auroc']:.2f} ({row['lo']:.2f} to {row['hi']:.2f})" in said
+    other = bluffscope.read_run(made_runs.make_run(tmp_path / "other", effect=0.0))
+    result = compare_all([made, other])
+    pooled = result.rows.filter(pl.col("agrees").is_not_null(), scope="pooled")
+    said = " ".join(Seen(result._repr_html_()).texts)
+    assert f"verdicts agree in {pooled['agrees'].sum()} of {pooled.height} metrics" in said
 
 
 def test_the_summary_fits_dark_and_light_themes_and_texts_of_the_user_are_texts(tmp_path):

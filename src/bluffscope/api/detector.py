@@ -6,15 +6,20 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bluffscope.config import WatchOptions
 from bluffscope.detectors import files
 from bluffscope.detectors.export import export
+from bluffscope.host import notebook
+from bluffscope.host.terminal import interval
 
 if TYPE_CHECKING:
     from bluffscope.detectors.attach import Attached, Each
     from bluffscope.detectors.stream import Watcher
+
+_IN_NOTEBOOK: Final = 12
+"""Rows of the evaluation that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,15 @@ class Detector(files.Detector):
 
     loaded: dict[Any, Watcher]
     """Models that `stream` has loaded, by their options; clear it to free their memory."""
+
+    def _repr_html_(self) -> str:
+        """What it looks at, and how it did beside its baselines, for a notebook."""
+        found = self.about["evaluation"].get("cross_validated")
+        rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+        cells = [[str(row.get("detector")), str(row.get("scope")), _shown(row)] for row in rows if "auroc" in row]
+        facts = [f"on {self.keys.on}", str(self.about["model"].get("name")), f"read at {self.position}"]
+        heads = ["detector", "scope", "AUROC, cross-validated"]
+        return notebook.block(self.path.name, facts, [notebook.table(heads, cells[:_IN_NOTEBOOK])])
 
     def stream(
         self,
@@ -132,6 +146,12 @@ class Detector(files.Detector):
                 self, **places, revision=revision, device=device, chat=how.chat, system=how.system, given=given
             )
         return self.loaded[key]
+
+
+def _shown(row: dict[str, Any]) -> str:
+    """An AUROC with its interval."""
+    value: float | None = row["auroc"]
+    return "-" if value is None else f"{value:.2f} ({interval(row)})"
 
 
 def load_detector(folder: str | Path) -> Detector:

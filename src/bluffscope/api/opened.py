@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import webbrowser
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,13 +17,12 @@ from bluffscope.records import View
 from bluffscope.table import reader
 from bluffscope.table.atomic import write_bytes
 from bluffscope.table.health import Health, read_health
-from bluffscope.table.metric_pairs import metric_pairs
 
 if TYPE_CHECKING:
     import torch
     from scipy.sparse import csr_array
 
-    from bluffscope.api.plot import Plot
+    from bluffscope.api.plot import Plots
 
 
 @dataclass(frozen=True)
@@ -77,28 +75,12 @@ class Run(reader.Run):
             webbrowser.open(page.resolve().as_uri())
         return page
 
-    def plot(self, metric: str | None = None, layer: int | None = None) -> Plot:
-        """A chart of the report: every metric's effect size, or one metric's values of fact against hallucination.
+    @property
+    def plot(self) -> Plots:
+        """Charts: ``plot("gini", layer=5)``, ``plot.effects()``, ``plot.trajectory()``, ``plot.pair(ID)``."""
+        from bluffscope.api.plot import Plots  # only now, as above
 
-        Args:
-            metric: its name, with or without layer ("entropy", "l5_gini", "gini"); None for effect sizes.
-            layer: of the metric, where it has one and the name does not say it.
-
-        Raises:
-            InputError: the run has no such metric, or nothing to draw.
-        """
-        from bluffscope.api.plot import effects_plot, metric_plot  # only now, as above
-        from bluffscope.report.sides import two_sided
-
-        if metric is None:
-            return effects_plot(self.stats)
-        name = metric if layer is None else f"l{layer}_{metric}"
-        metrics = two_sided(self.metrics, self.measured)
-        known = {pair.name: pair for pair in metric_pairs(metrics.columns)}
-        if name not in known:
-            alike = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
-            raise InputError(f"plot: the run has no metric {name!r}; there are {', '.join(alike or list(known)[:3])}")
-        return metric_plot(metrics, known[name])
+        return Plots(self, lambda: self.stats)
 
     def residuals(self, layer: int, view: View) -> torch.Tensor:
         """The residual stream that a layer's SAE read, (pair or text, d_model), float32, in the order of `metrics`.

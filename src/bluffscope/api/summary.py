@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 from typing import Any, Final
 
 import polars as pl
 
+from bluffscope.host import notebook
 from bluffscope.host.terminal import count
 from bluffscope.report.labels import clean, effect, listed
 from bluffscope.report.sides import sided_statistics, words_of
@@ -17,8 +17,6 @@ from bluffscope.table.reader import Run
 
 SHOWN: Final = 5
 """Effects."""
-_LINE: Final = "border-top:1px solid color-mix(in srgb,currentColor 25%,transparent)"
-_CELL: Final = f"padding:.15em .8em .15em 0;text-align:left;background:none;{_LINE}"
 
 
 def run_html(run: Run, stats: pl.DataFrame | None) -> str:
@@ -28,9 +26,8 @@ def run_html(run: Run, stats: pl.DataFrame | None) -> str:
         run: a finished one.
         stats: its verdicts; None where none were made yet.
     """
-    head = f'<p style="margin:.2em 0"><b>{_text(run.path.name)}</b> {" · ".join(map(_text, _what(run)))}</p>'
-    lines = [head, f'<p style="margin:.2em 0">{_text(_sound(run.manifest))}</p>', *_effects(run, stats)]
-    return f'<div style="font-family:sans-serif;font-size:.92em">{"".join(lines)}</div>'
+    parts = [notebook.line(_sound(run.manifest)), *_effects(run, stats)]
+    return notebook.block(run.path.name, _what(run), parts)
 
 
 def _what(run: Run) -> Iterable[str]:
@@ -63,24 +60,17 @@ def _effects(run: Run, stats: pl.DataFrame | None) -> Iterable[str]:
     rows = rows if stats is None else rows.filter(scope=POOLED)
     rows = rows.filter(interpretable()).drop_nulls("dz").sort(pl.col("dz").abs(), descending=True, maintain_order=True)
     if rows.is_empty():
-        yield "<p>No metric has an effect size.</p>"
+        yield notebook.line("No metric has an effect size.")
         return
     heads = ["metric", "n", words.symbol, *([f"{words.symbol} at equal lengths", "q", "verdict"] if tested else [])]
-    yield f'<table style="border-collapse:collapse;margin:.4em 0"><tr>{_cells(heads, "th")}</tr>'
-    for row in rows.head(SHOWN).iter_rows(named=True):
-        cells = [clean(row["metric"], 60), str(row["n"]), effect(row["dz"])]
-        if tested:
-            cells += [effect(row["adj_dz"]), "-" if row["q"] is None else f"{row['q']:.2g}", row["verdict"]]
-        yield f"<tr>{_cells(cells, 'td')}</tr>"
-    yield "</table>"
+    yield notebook.table(heads, (_row(row, tested) for row in rows.head(SHOWN).iter_rows(named=True)))
     what = f"largest effects over all {words.items}, {words.difference}"
     note = f"The {what}; run.stats has all." if tested else f"The {what}, not tested yet: run.stats does that."
-    yield f'<p style="margin:.2em 0;opacity:.75">{_text(note)}</p>'
+    yield notebook.line(note, faint=True)
 
 
-def _cells(texts: Iterable[str], tag: str) -> str:
-    return "".join(f'<{tag} style="{_CELL}">{_text(text)}</{tag}>' for text in texts)
-
-
-def _text(text: str) -> str:
-    return escape(clean(text, 300))
+def _row(row: dict[str, Any], tested: bool) -> list[str]:
+    cells = [clean(row["metric"], 60), str(row["n"]), effect(row["dz"])]
+    if tested:
+        cells += [effect(row["adj_dz"]), "-" if row["q"] is None else f"{row['q']:.2g}", row["verdict"]]
+    return cells

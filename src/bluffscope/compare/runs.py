@@ -23,13 +23,16 @@ from bluffscope.compare.precision import FEATURES, compare_runs
 from bluffscope.compare.text_runs import TEXTS_JUDGED, judged_texts, text_changes
 from bluffscope.config import run_config
 from bluffscope.errors import InputError
+from bluffscope.host import notebook
 from bluffscope.host.exclusive import exclusive
+from bluffscope.host.terminal import count
 from bluffscope.records import PAIRS
 from bluffscope.stats.analysis import analyse_table
 from bluffscope.stats.effects import varies
 from bluffscope.stats.linear_model import design
 from bluffscope.stats.multiplicity import benjamini_hochberg
 from bluffscope.stats.sampling import MOST_TESTED
+from bluffscope.stats.scopes import POOLED
 from bluffscope.stats.signed_rank import wilcoxon
 from bluffscope.stats.study import Study, build_study, numbered
 from bluffscope.stats.text_study import TextStudy, build_text_study
@@ -100,6 +103,20 @@ class RunComparison:
     rows: pl.DataFrame
     """`COMPARE_SCHEMA`, `LABELLED_COMPARE_SCHEMA` or `MIXED_SCHEMA`: runs in the order given, scopes in that of the
     first run, metrics in its table's order."""
+
+    def _repr_html_(self) -> str:
+        """In how many metrics the verdicts agree, and in which they do not, for a notebook."""
+        parts: list[str] = []
+        for other in self.others:
+            rows = self.rows.filter(pl.col("agrees").is_not_null(), run=other.run, scope=POOLED)
+            agree = rows.filter("agrees").height
+            said = f"{other.run}: {other.shared:,} shared; verdicts agree in {agree} of {count(rows.height, 'metric')}"
+            apart = rows.filter(~pl.col("agrees")).select("metric", "verdict_first", "verdict_other")
+            parts += [
+                notebook.line(said),
+                notebook.table(["metric", "first run", "this run"], apart.head(8).iter_rows()),
+            ]
+        return notebook.block(self.first, [f"compared with {count(len(self.others), 'run')}"], parts)
 
 
 @exclusive()

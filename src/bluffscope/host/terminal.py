@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
@@ -105,3 +106,22 @@ def interval(row: Mapping[str, float | None], prefix: str = "", style: str = ".2
 def count(number: int, noun: str = "pair") -> str:
     """`1 pair`, `1,200 pairs`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def clean(text: str, width: int = 24) -> str:
+    """A text on one line of at most `width` characters, without what would disturb the text around it.
+
+    Control characters, line ends and bidirectional overrides go; a long text ends in an ellipsis. An empty
+    text becomes "(empty)".
+    """
+    # Cc, Cf: controls and bidirectional marks; Cs, Cn: what neither a terminal nor an SVG file can hold.
+    # Joiners are kept: emoji and several scripts need them.
+    kept = "".join(
+        " " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char
+        for char in text
+        if char in "\u200c\u200d" or unicodedata.category(char) not in ("Cf", "Cs", "Cn", "Co")
+    )
+    line = " ".join(kept.split())
+    if len(line) > width:
+        line = line[: width - 1].rstrip() + "…"
+    return line or "(empty)"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, NamedTuple
 
+from bluffscope.host import notebook
 from bluffscope.host.terminal import count
 
 Severity = Literal["error", "warning", "info"]
@@ -14,6 +15,8 @@ PLAIN: Final = (
     "model was tuned on them"
 )
 """What is said of a model that is given plain text."""
+_IN_NOTEBOOK: Final = 8
+"""Findings that a notebook shows; the gravest first."""
 SEVERITIES: Final[tuple[Severity, Severity, Severity]] = ("error", "warning", "info")
 
 CODES: Final[Mapping[str, Severity]] = {
@@ -220,6 +223,16 @@ class LintReport:
                 ]
                 parts.append(f"{count(len(codes), severity)} ({'; '.join(named)})")
         return ", ".join(parts) or None
+
+    def _repr_html_(self) -> str:
+        """How many findings there are, and the gravest, for a notebook."""
+        counts = [count(sum(f.severity == severity for f in self.findings), severity) for severity in SEVERITIES]
+        graver = sorted(self.findings, key=lambda finding: SEVERITIES.index(finding.severity))
+        rows = [[found.severity, found.code, found.scope or "", found.message] for found in graver[:_IN_NOTEBOOK]]
+        parts = [notebook.table(["severity", "code", "scope", "what"], rows)]
+        if left := len(graver) - len(rows):
+            parts.append(notebook.line(f"{count(left, 'more finding')} in .findings", faint=True))
+        return notebook.block(self.data, [count(self.rows, self.noun), ", ".join(counts)], parts)
 
     def as_dict(self, most: int | None = None) -> dict[str, Any]:
         """The report as JSON knows it.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from bluffscope.host.terminal import interval
+from bluffscope.host.terminal import clean, interval
 from bluffscope.metrics import declared
 from bluffscope.table.metric_pairs import MetricPair, not_interpretable
 
@@ -64,25 +63,6 @@ def doubts(names: Iterable[str]) -> list[str]:
     """A footnote for each metric that is not interpretable: its mark is an asterisk."""
     reasons = {name: not_interpretable(name) for name in names}
     return [f"* {clean(name, 60)} is not interpretable: {reason}." for name, reason in reasons.items() if reason]
-
-
-def clean(text: str, width: int = 24) -> str:
-    """A text on one line of at most `width` characters, without what would disturb the text around it.
-
-    Control characters, line ends and bidirectional overrides go; a long text ends in an ellipsis. An empty
-    text becomes "(empty)".
-    """
-    # Cc, Cf: controls and bidirectional marks; Cs, Cn: what neither a terminal nor an SVG file can hold.
-    # Joiners are kept: emoji and several scripts need them.
-    kept = "".join(
-        " " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char
-        for char in text
-        if char in "\u200c\u200d" or unicodedata.category(char) not in ("Cf", "Cs", "Cn", "Co")
-    )
-    line = " ".join(kept.split())
-    if len(line) > width:
-        line = line[: width - 1].rstrip() + "…"
-    return line or "(empty)"
 
 
 def distinct(texts: Sequence[str], width: int = 24, reserved: Sequence[str] = ()) -> dict[str, str]:
