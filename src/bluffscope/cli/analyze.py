@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.text import Text
 
 from bluffscope.cli import exit_codes
-from bluffscope.cli.console import message_console, messages_on, output_console
+from bluffscope.cli.brief import print_brief
+from bluffscope.cli.console import LastingConsole, message_console, messages_on, output_console
 from bluffscope.cli.dry_run import dry_run
-from bluffscope.cli.health import exit_code, headline, print_findings
+from bluffscope.cli.health import exit_code, print_findings
 from bluffscope.cli.main import guarded
-from bluffscope.cli.options import RunCommand, parse
-from bluffscope.cli.progress import BarProgress, LineProgress
+from bluffscope.cli.options import RunCommand, ScreenOptions, parse
+from bluffscope.cli.progress import shown_progress
 from bluffscope.config import EngineOptions, ForecastOptions, RunConfig
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.host.terminal import count
+from bluffscope.table.health import outcome
 
 if TYPE_CHECKING:
     from bluffscope.api import CompletedRun
@@ -35,14 +37,25 @@ class Analyze(RunCommand):
 
     forecast: ForecastOptions = field(default_factory=ForecastOptions)
     """Predict a run instead of doing it."""
+    screen: ScreenOptions = field(default_factory=ScreenOptions)
+    """How much is printed."""
 
     def execute(self) -> int:
-        """Run and print the summary, or predict the run."""
+        """Run and print the answer, or predict the run."""
+        self.screen.check()
         if self.forecast.dry_run:
             return dry_run(self.config, self.forecast)
         if self.forecast != ForecastOptions():
             raise InputError("--gpus and --gpu-kind require --dry-run")
-        return analyze(self.config)
+        return analyze(self.config, screen=self.screen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(RunCommand):
+    """`bluffscope analyze` with some of the analyses."""
+
+    screen: ScreenOptions = field(default_factory=ScreenOptions)
+    """How much is printed."""
 
 
 def experiment(
@@ -57,19 +70,23 @@ def experiment(
         batch_size: what holds without --batch-size.
     """
     program = Path(script).name
-    default = RunCommand(engine=EngineOptions(batch_size=batch_size))
+    default = Experiment(engine=EngineOptions(batch_size=batch_size))
 
     def action() -> int:
-        config = parse(RunCommand, sys.argv[1:], program, description.strip(), default).config
+        command: Experiment = parse(Experiment, sys.argv[1:], program, description.strip(), default)
+        command.screen.check()
         from bluffscope.metrics import ANALYSES  # polars, which --help should not wait for
 
         with exclusive():
-            return analyze(config, tuple(analysis for analysis in ANALYSES if not names or analysis.name in names))
+            chosen = tuple(analysis for analysis in ANALYSES if not names or analysis.name in names)
+            return analyze(command.config, chosen, screen=command.screen)
 
     return guarded(program, action)
 
 
-def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> int:
+def analyze(
+    config: RunConfig, analyses: tuple[Analysis, ...] | None = None, *, screen: ScreenOptions | None = None
+) -> int:
     """Run with progress on the terminal and print the results; returns the exit code.
 
     4 if the health gate failed and verdicts are withheld, else 3 if pairs had to be quarantined.
@@ -77,10 +94,12 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
     Args:
         config: the options.
         analyses: which analyses run, or None for all five.
+        screen: how much is printed.
     """
+    screen = screen or ScreenOptions()
     messages = message_console()
     started = time.perf_counter()
-    with closing(BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)) as progress:
+    with shown_progress(messages, quiet=screen.quiet) as progress:
         # Torch and polars take seconds to import: the bar moves by then.
         from bluffscope.api import run
         from bluffscope.host.hub import downloads_reported
@@ -89,27 +108,47 @@ def analyze(config: RunConfig, analyses: tuple[Analysis, ...] | None = None) -> 
         from bluffscope.table.health import read_health
 
         added = load_analyses(config.measure.analysis)
-        downloads = downloads_reported(progress.tell) if messages.is_terminal else nullcontext()
-        with messages_on(messages), downloads:
+        downloads = downloads_reported(progress.tell) if progress.moves else nullcontext()
+        with messages_on(messages, notes=not screen.quiet), downloads:
             result = run(config, analyses=analyses or ANALYSES, added=added, progress=progress, tell=progress.tell)
-    _print(result, time.perf_counter() - started)
+    _print(result, time.perf_counter() - started, screen)
     quarantined = exit_codes.QUARANTINED if result.merged.quarantined else exit_codes.DONE
     return exit_code(read_health(result.manifest)) or quarantined
 
 
-def _print(result: CompletedRun, seconds: float) -> None:
-    """The summary, the answer, where the time went, what was left out, and where the results are."""
-    from bluffscope.metrics import ANALYSES
-    from bluffscope.report import render_fidelity, render_summary
-    from bluffscope.report.sides import words_of
-    from bluffscope.report.timings import read_timings
-    from bluffscope.stats.sampling import drawn_from, read_metrics
-
+def _print(result: CompletedRun, seconds: float, screen: ScreenOptions) -> None:
+    """The answer and where the results are; with --full all tables, with --verbose what the run took and left out."""
     console = output_console()
-    if result.untouched:
+    made = result.report
+    where = [f"Run: {result.path}"] if made is None else [f"Report: {made.path}"]
+    if screen.quiet:
+        page = result.path / "report.html"
+        console.say(str(page if page.exists() else result.path))
+    elif result.untouched:
         tables = len(result.merged.tables)
         console.say(f"Nothing to do: {result.path} is complete, and its {tables} tables match their checksums")
-        return
+    elif screen.full:
+        _print_tables(console, result)
+        print_findings(console, result.manifest["health"])
+        details, hints = _details(result, seconds), [f"Hint: {hint}" for hint in result.manifest["hints"]]
+        run = [f"Run: {result.path}"] if made is not None else []
+        console.say(*details, outcome(result.manifest["health"]), *hints, *run, *where)
+    else:
+        if screen.verbose:
+            print_findings(console, result.manifest["health"])
+            console.say(*_details(result, seconds), *(f"Hint: {hint}" for hint in result.manifest["hints"]), "")
+        if made is None:
+            console.say(outcome(result.manifest["health"]), *where)
+        else:
+            print_brief(console, made.answer, *where)
+
+
+def _print_tables(console: LastingConsole, result: CompletedRun) -> None:
+    """The summary of every metric, and the answer."""
+    from bluffscope.metrics import ANALYSES
+    from bluffscope.report import render_fidelity, render_summary
+    from bluffscope.stats.sampling import drawn_from, read_metrics
+
     metrics, total = read_metrics(result.path)
     console.print(render_summary(metrics, result.manifest["metric_versions"]))
     if note := drawn_from(metrics.height, total):
@@ -117,14 +156,21 @@ def _print(result: CompletedRun, seconds: float) -> None:
     if result.fidelity is not None:
         console.print(render_fidelity(result.fidelity))
     if result.report is not None:
-        console.print(Text(f"\n{result.report.sentence}\n", style="bold"))
-    manifest, merged = result.manifest, result.merged
-    if not manifest["saes"]:
+        console.print(Text(f"\n{result.report.answer.headline}\n", style="bold"))
+    if not result.manifest["saes"]:
         names = ", ".join(analysis.title.lower() for analysis in ANALYSES if analysis.needs_sae)
         console.say(f"Without SAEs: left out are {names}, features and what follows from them")
-    items = words_of(metrics).items
-    timings = read_timings(manifest, None if result.report is None else result.report.seconds)
-    taken = seconds if result.report is None else result.report.seconds  # as the page says it
+
+
+def _details(result: CompletedRun, seconds: float) -> list[str]:
+    """Where the time went, and what was left out."""
+    from bluffscope.report.timings import read_timings
+    from bluffscope.table.reader import Run
+
+    manifest, merged, report = result.manifest, result.merged, result.report
+    items = Run(result.path).arrangement.table
+    timings = read_timings(manifest, None if report is None else report.seconds)
+    taken = seconds if report is None else report.seconds  # as the page says it
     rate = "" if timings.rate is None else f" ({timings.rate:.0f} {items}/sec once loaded)"
     stages = " | ".join(f"{stage} {seconds:.1f}" for stage, seconds in timings.stages.items())
     lines = [f"Total time: {taken:.1f} s{rate}", f"Seconds by stage: {stages}"]
@@ -139,13 +185,7 @@ def _print(result: CompletedRun, seconds: float) -> None:
     if lint.get("headline"):
         of = f" of {lint['rows']:,} {items} in whole groups drawn at random" if "rows_in_all" in lint else ""
         lines.append(f"Lint{of}: {lint['headline']}; see manifest.json")
-    print_findings(console, manifest["health"])
-    lines.append(headline(manifest["health"]))
-    lines += [f"Hint: {hint}" for hint in manifest["hints"]]
-    lines.append(f"Run: {result.path}")
-    if result.report is not None:
-        lines.append(f"Report: {result.report.path}")
-    console.say(*lines)
+    return lines
 
 
 def _workers_line(workers: Mapping[str, Any]) -> str:

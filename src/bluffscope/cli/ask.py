@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,8 +13,8 @@ import tyro
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import LastingConsole, message_console, messages_on, output_console
 from bluffscope.cli.named_file import check_file
-from bluffscope.cli.options import Command
-from bluffscope.cli.progress import BarProgress, LineProgress
+from bluffscope.cli.options import Command, ScreenOptions
+from bluffscope.cli.progress import shown_progress
 from bluffscope.config import AskOptions, QuestionOptions, WorkerOptions
 from bluffscope.errors import InputError
 from bluffscope.host.terminal import count, table
@@ -69,18 +67,27 @@ class Ask(Command):
     """The model, and how it is asked."""
     engine: WorkerOptions = field(default_factory=WorkerOptions)
     """Where the model is asked."""
+    screen: ScreenOptions = field(default_factory=ScreenOptions)
+    """How much is printed."""
 
     def execute(self) -> int:
         """Read, judge, write; print what the model knows."""
+        self.screen.check()
         check_file("--out", self.out)
         if self.out.suffix.lower() not in (".jsonl", ".ndjson"):
             raise InputError(f"--out {self.out}: expected a name that ends in .jsonl")
         if (self.answers is None) == (self.asking.model is None):
             raise InputError("give --model, to ask it, or --answers FILE, to judge what was generated elsewhere")
-        with messages_on(message_console()):
-            found = answered(self.questions, self.reading, self.asking, self.engine, self.out, self._elsewhere)
+        quiet = self.screen.quiet
+        with messages_on(message_console(), notes=not quiet):
+            found = answered(
+                self.questions, self.reading, self.asking, self.engine, self.out, self._elsewhere, quiet=quiet
+            )
         console = output_console()
-        print_known(found, console)
+        if quiet:
+            console.say(str(self.out))
+            return found.exit_code
+        print_known(found, console, every_domain=self.screen.full)
         console.say(f"Written to {self.out}. Next: bluffscope analyze --data {self.out}")
         return found.exit_code
 
@@ -103,6 +110,8 @@ def answered(
     out: Path,
     given_to: GivenTo | None = None,
     asked_all: Callable[[Sequence[Question]], None] | None = None,
+    *,
+    quiet: bool = False,
 ) -> Answered:
     """Read questions, put them to the model, judge its answers and write them; labels by hand in the file are kept.
 
@@ -114,6 +123,7 @@ def answered(
         out: file of the judged answers.
         given_to: gives answers that are there already; where it gives None, the model is asked.
         asked_all: called with all questions once the model has answered them, before the file is written.
+        quiet: whether no progress is shown.
     """
     # Polars takes half a second to import: --help and a mistyped flag should not.
     from bluffscope.runs.ask.own import judge_of
@@ -126,7 +136,7 @@ def answered(
     replies = None
     given = None if given_to is None else given_to(questions)
     if given is None:
-        replies = _asked(asking, where, questions, out)
+        replies = _asked(asking, where, questions, out, quiet=quiet)
         if asked_all is not None:
             asked_all(questions)
         questions = questions[asking.shots :]
@@ -153,14 +163,14 @@ def answered(
     return Answered(answers, kept, replies)
 
 
-def _asked(options: AskOptions, where: WorkerOptions, questions: list[Question], out: Path) -> Replies:
+def _asked(options: AskOptions, where: WorkerOptions, questions: list[Question], out: Path, *, quiet: bool) -> Replies:
     """What the model answers to the questions (all but the examples)."""
     from bluffscope.runs.ask.asking import Asked
     from bluffscope.runs.ask.generate import asked
 
     messages = message_console()
     every = [Asked(question.id, question.text, question.golds[0]) for question in questions]
-    with closing(BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)) as progress:
+    with shown_progress(messages, quiet=quiet) as progress:
         progress.tell("Loading the model")
         return asked(options, where, every, out, progress)
 
@@ -168,7 +178,7 @@ def _asked(options: AskOptions, where: WorkerOptions, questions: list[Question],
 COMMAND = Ask
 
 
-def print_known(found: Answered, console: LastingConsole) -> None:
+def print_known(found: Answered, console: LastingConsole, *, every_domain: bool = False) -> None:
     """How many answers are right, and on how many questions of each domain the model is."""
     from bluffscope.runs.ask.verdicts import KNOWN, known
 
@@ -181,13 +191,14 @@ def print_known(found: Answered, console: LastingConsole) -> None:
     said = ", ".join(f"{verdicts[name]:,} {name}" for name in ("right", "wrong", "refused", "empty"))
     console.say(f"{count(len(answers), 'answer')} to {count(len(states), 'question')}: {said}", "")
     every = sum(domains.values(), Counter[str]())
-    rows = [(domain, *_shares(states)) for domain, states in list(domains.items())[:SHOWN_DOMAINS]]
+    most = len(domains) if every_domain else SHOWN_DOMAINS
+    rows = [(domain, *_shares(states)) for domain, states in list(domains.items())[:most]]
     rows += [("all", *_shares(every))] if len(domains) > 1 else []
     heads = ["domain", "questions", "always right", "sometimes", "never", "refused", "no answer"]
     assert len(heads) == len(KNOWN) + 2
     console.print(table(heads, rows, gap=2))
-    if (more := len(domains) - SHOWN_DOMAINS) > 0:
-        console.say(f"Not shown: {more:,} more domains.")
+    if (more := len(domains) - most) > 0:
+        console.say(f"Not shown: {more:,} more domains (--full).")
     console.say("")
     if found.kept:
         console.say(f"{count(found.kept, 'label')} by hand kept.")

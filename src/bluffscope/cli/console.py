@@ -55,14 +55,17 @@ def message_console() -> LastingConsole:
 class _MessageHandler(logging.Handler):
     """Each warning on one line, above the progress bar where there is one."""
 
-    def __init__(self, console: LastingConsole, *, once: bool) -> None:
+    def __init__(self, console: LastingConsole, *, once: bool, notes: bool) -> None:
         super().__init__(logging.WARNING)
         self._console = console
         self._once = once
+        self._notes = notes
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         called = getattr(record, "called", record.levelname.lower())  # a note says what was done, and warns of nothing
+        if called == "note" and not self._notes:
+            return
         text = redacted(" ".join(f"{called}: {record.getMessage()}".split()))
         if self._once and text in self._said:
             return
@@ -72,10 +75,10 @@ class _MessageHandler(logging.Handler):
 
 
 @contextlib.contextmanager
-def messages_on(console: LastingConsole, *, once: bool = False) -> Generator[None, None, None]:
-    """Send the package's warnings to this console; with `once`, each text a single time."""
+def messages_on(console: LastingConsole, *, once: bool = False, notes: bool = True) -> Generator[None, None, None]:
+    """Send the package's warnings to this console; with `once`, each text a single time; notes where wanted."""
     package = logging.getLogger("bluffscope")
-    handler, propagated = _MessageHandler(console, once=once), package.propagate
+    handler, propagated = _MessageHandler(console, once=once, notes=notes), package.propagate
     package.addHandler(handler)
     package.propagate = False
     try:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
-from bluffscope.cli.health import headline, print_health
+from bluffscope.cli.health import print_health
 from bluffscope.cli.named_file import check_file, write_json
 from bluffscope.cli.options import RunCommand
 from bluffscope.config import MeasureOptions, RunConfig
 from bluffscope.config.presets import resolved
 from bluffscope.host.terminal import table
 from bluffscope.pipeline.memory import GEMMA_2_2B, TOKENS_A_PAIR, Device, Shape, pairs
+from bluffscope.table.health import outcome
 
 if TYPE_CHECKING:
     from bluffscope.host.machine import Machine
@@ -69,7 +70,7 @@ class Doctor(RunCommand):
             found = diagnose(self.config)
         entry = found.entry()
         print_health(console, entry)
-        console.say(headline(entry, verdicts=False), f"Checked in {time.perf_counter() - started:.1f} s")
+        console.say(outcome(entry, verdicts=False), f"Checked in {time.perf_counter() - started:.1f} s")
         write_json(self.doctor.json, entry)
         return exit_codes.DONE if found.sound else exit_codes.FAILED
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bluffscope.cli import exit_codes
-from bluffscope.host.terminal import count, table
+from bluffscope.host.terminal import table
 
 if TYPE_CHECKING:
     from bluffscope.table.health import Health
@@ -17,19 +17,6 @@ if TYPE_CHECKING:
 _STYLES: Final = {"error": "bold red", "warning": "bold yellow", "note": "dim", "ok": "green"}
 Entry = Mapping[str, Any]
 """The manifest's ``health``, or a row of it."""
-
-
-def headline(health: Entry, *, verdicts: bool = True) -> str:
-    """The outcome in a line; with `verdicts`, whether they are shown."""
-    found = [check.get("severity") for check in health.get("findings", ())]
-    counts = " and ".join(count(number, name) for name in ("error", "warning") if (number := found.count(name)))
-    checks = len(health.get("checks", ()))
-    if health.get("status") != "unsound":
-        return f"Health: healthy ({checks} checks{', ' + counts if counts else ''})"
-    if not verdicts:
-        return f"Health: UNSOUND: {counts} in {checks} checks"
-    end = "verdicts are shown anyway (--allow-unsound)" if health.get("allowed") else "verdicts are withheld"
-    return f"Health: UNSOUND: {counts} in {checks} checks; {end}"
 
 
 def print_findings(console: Console, health: Entry) -> None:

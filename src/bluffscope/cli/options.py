@@ -21,6 +21,8 @@ from bluffscope.config.layers import LayerSlice
 from bluffscope.errors import InputError
 
 _METAVARS = {int: "INT", float: "FLOAT", Path: "PATH", LayerSlice: "START:STOP:STEP|all|spread"}
+_SHORT = ("quiet", "verbose")
+"""Options that their first letter stands for too."""
 _MARKERS = (
     tyro.conf.OmitArgPrefixes,
     tyro.conf.OmitSubcommandPrefixes,
@@ -43,6 +45,23 @@ class CommandGroup:
 
     description: str
     commands: Mapping[str, type[Command] | CommandGroup]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenOptions:
+    """How much is printed."""
+
+    full: bool = False
+    """Print all tables."""
+    quiet: bool = False
+    """Print only where the result is; errors and warnings stay."""
+    verbose: bool = False
+    """Also print timings, and warnings in full."""
+
+    def check(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.quiet and (self.full or self.verbose):
+            raise InputError(f"--quiet and --{'full' if self.full else 'verbose'} contradict each other: give one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +206,8 @@ def _registry() -> ConstructorRegistry:
 def _argument(item: StructFieldSpec, hint: Any) -> StructFieldSpec:
     if is_dataclass(hint):
         return item
-    annotations: list[Any] = [tyro.conf.arg(help_behavior_hint=_default)]
+    short = (f"-{item.name[0]}",) if item.name in _SHORT else ()
+    annotations: list[Any] = [tyro.conf.arg(help_behavior_hint=_default, aliases=short or None)]
     if hint is not bool:
         several = get_origin(hint) is tuple
         words, choices = _values(hint)

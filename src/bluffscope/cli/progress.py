@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
-from typing import TextIO
+from collections.abc import Generator
+from typing import ClassVar, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -32,6 +34,9 @@ def _duration(seconds: float) -> str:
 class _Counting:
     """Counts pairs; the clock starts with the first, so that rates leave out the loading of the model."""
 
+    moves: ClassVar[bool] = False
+    """Whether it shows each step as it begins."""
+
     def __init__(self) -> None:
         self._done = self._total = 0
         self._started = 0.0
@@ -58,13 +63,21 @@ class _Counting:
         raise NotImplementedError
 
 
+class SilentProgress(_Counting):
+    """For whoever wants nothing but the result."""
+
+    def _show(self, seconds: float) -> None:
+        del seconds
+
+
 class LineProgress(_Counting):
-    """For logs and pipes: pairs alone, a line every other second and at the end."""
+    """For logs and pipes: pairs, a line every other second and at the end, then what takes longer than that."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self._stream = stream
         self._shown = 0.0
+        self._finished = False
 
     def advance(self, pairs: int) -> None:
         """So many more are done; nothing new after the last."""
@@ -73,15 +86,29 @@ class LineProgress(_Counting):
 
     def _show(self, seconds: float) -> None:
         if seconds - self._shown >= LINE_SECONDS or self._done == self._total:
-            self._shown = seconds
-            # Hours of work must not end because nobody reads along any more.
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.write(progress_text(self._done, self._total, seconds) + "\n")
-                self._stream.flush()
+            self._say(progress_text(self._done, self._total, seconds), seconds)
+
+    def finish(self) -> None:
+        """Go on with what is being done."""
+        self._finished = True
+
+    def tell(self, text: str) -> None:
+        """What is being done once all pairs are, if something was for long."""
+        if self._finished and (seconds := time.perf_counter() - self._started) - self._shown >= LINE_SECONDS:
+            self._say(text, seconds)
+
+    def _say(self, text: str, seconds: float) -> None:
+        self._shown = seconds
+        # Hours of work must not end because nobody reads along any more.
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
 
 
 class BarProgress(_Counting):
     """For terminals: a bar that says what is being done, pulses where nothing can be counted, and leaves no trace."""
+
+    moves = True
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -117,3 +144,18 @@ class BarProgress(_Counting):
     def close(self) -> None:
         """Take the bar away; may be called again."""
         self._bar.stop()
+
+
+@contextlib.contextmanager
+def shown_progress(
+    messages: Console, *, quiet: bool = False
+) -> Generator[SilentProgress | LineProgress | BarProgress, None, None]:
+    """A bar on a terminal, lines elsewhere, nothing with `quiet`; gone at the end.
+
+    Args:
+        messages: the console of standard error.
+        quiet: whether nothing is shown.
+    """
+    shown = SilentProgress() if quiet else BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)
+    with contextlib.closing(shown):
+        yield shown

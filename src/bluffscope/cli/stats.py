@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from bluffscope.cli.console import output_console
+from bluffscope.cli.brief import print_brief
+from bluffscope.cli.console import LastingConsole, output_console
 from bluffscope.cli.health import exit_code, print_failed_gate
-from bluffscope.cli.options import Command
+from bluffscope.cli.options import Command, ScreenOptions
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from bluffscope.detectors.evaluate import Detection
     from bluffscope.stats import StatsResult
+    from bluffscope.table.health import Health
     from bluffscope.table.reader import Run
 
 
@@ -51,16 +54,17 @@ class Stats(Command):
     """Seed for permutations, controls and detectors' folds."""
     out: Path | None = None
     """Folder for stats.parquet and stats.json (default: the folder of the run or table)."""
+    screen: ScreenOptions = field(default_factory=ScreenOptions)
+    """How much is printed."""
 
     def execute(self) -> int:
         """Test, write, print."""
+        self.screen.check()
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: give a number from 0")
         # Polars and scipy take a second to import: --help and a mistyped flag should not.
         from bluffscope.detectors.evaluate import detect_in
-        from bluffscope.report.detectors import render_detection
         from bluffscope.report.result_files import write_stats
-        from bluffscope.report.verdicts import render_verdicts
         from bluffscope.stats import Resampling
         from bluffscope.stats.analysis import noted
         from bluffscope.stats.sampling import drawn_from
@@ -96,19 +100,50 @@ class Stats(Command):
         }
         result = noted(found, note)
         files = write_stats(result, self.out or folder, source, detection)
-        console = output_console()
-        print_failed_gate(console, health)
-        console.print(render_verdicts(result))
-        if detection is not None:
-            console.print(render_detection(detection))
-        if note is not None:
-            console.say(note)
-        console.say(f"Statistics: {files[0]}, {files[1].name} ({result.rows.height} rows)")
-        if run is not None and not self.detectors:
-            console.say("No detectors were fitted; use --detectors.")
+        where = [f"Statistics: {files[0]}, {files[1].name} ({result.rows.height} rows)"]
         if run is not None and self.out is None and (run.path / "report.html").exists():
-            console.say(f"report.html is out of date; run `bluffscope report {run.path}`.")
+            where = [f"report.html is out of date; run `bluffscope report {run.path}`.", *where]
+        console = output_console()
+        if self.screen.quiet:
+            console.say(str(files[0]))
+        elif self.screen.full:
+            print_failed_gate(console, health)
+            if run is not None and not self.detectors:
+                where = ["No detectors were fitted; use --detectors.", *where]
+            _print_tables(console, result, detection, note, where)
+        else:
+            self._print_brief(console, result, detection, run, replace(health, allowed=allowed), where)
         return exit_code(health, allowed=self.allow_unsound)
+
+    def _print_brief(
+        self,
+        console: LastingConsole,
+        result: StatsResult,
+        detection: Detection | None,
+        run: Run | None,
+        health: Health,
+        where: list[str],
+    ) -> None:
+        from bluffscope.report.answer import Results, answer
+        from bluffscope.report.sides import sided_statistics, words_of_statistics
+
+        rows, about = result.rows, result.about
+        words = words_of_statistics(rows)
+        labelled = not words.paired
+        found = Results(
+            stats=sided_statistics(rows),
+            words=words,
+            path=self.table,
+            health=health,
+            manifest={} if run is None else run.manifest,
+            config={} if run is None else run.config,
+            detectors=None if detection is None else detection.rows,
+            n=about[words.items],
+            sides=(about["true"], about["false"]) if labelled else None,
+        )
+        if self.screen.verbose:
+            console.say(f"Correction: {about['corrections']}.", f"Errors: {about['errors']}.", *about["notes"], "")
+        print_brief(console, answer(found), *where)
 
     def _of_pairs(self, table: pl.DataFrame, pairs: pl.DataFrame | None, **gate: Any) -> StatsResult:
         from bluffscope.stats import Resampling, analyse_table
@@ -162,6 +197,19 @@ class Stats(Command):
         if pairs is None and (path / f"{run.arrangement.table}.parquet").exists():
             pairs = pairs_of(path, table)
         return table, pairs, path, run
+
+
+def _print_tables(
+    console: LastingConsole, result: StatsResult, detection: Detection | None, note: str | None, where: list[str]
+) -> None:
+    """Every verdict with its reason, and every detector."""
+    from bluffscope.report.detectors import render_detection
+    from bluffscope.report.verdicts import render_verdicts
+
+    console.print(render_verdicts(result))
+    if detection is not None:
+        console.print(render_detection(detection))
+    console.say(*filter(None, (note,)), *where)
 
 
 def _labelled(table: pl.DataFrame, run: Run | None) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-import sys
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,10 +15,12 @@ import tyro
 
 from bluffscope.cli import exit_codes
 from bluffscope.cli.ask import Answered, answered, print_known
+from bluffscope.cli.brief import print_brief
 from bluffscope.cli.console import message_console, messages_on, output_console
-from bluffscope.cli.health import exit_code, headline, print_findings
-from bluffscope.cli.options import Command
-from bluffscope.cli.progress import BarProgress, LineProgress
+from bluffscope.cli.health import exit_code, print_findings
+from bluffscope.cli.options import Command, ScreenOptions
+from bluffscope.cli.progress import shown_progress
+from bluffscope.cli.report import reported
 from bluffscope.config import (
     NO_SAE,
     AskOptions,
@@ -35,10 +36,10 @@ from bluffscope.config import (
 )
 from bluffscope.config.layers import SPREAD, LayerSlice
 from bluffscope.errors import BluffscopeError, InputError, RunStopped
+from bluffscope.table.health import outcome
 
 if TYPE_CHECKING:
     from bluffscope.api import CompletedRun
-    from bluffscope.report.write import Report
     from bluffscope.runs.ask.verdicts import Answer
 
 _FEW: Final = "nothing inside can be told from so few"
@@ -66,25 +67,37 @@ class Study(Command):
     """How the answers are measured."""
     engine: WorkerOptions = field(default_factory=WorkerOptions)
     """Where the model is asked, and its answers are measured."""
+    screen: ScreenOptions = field(default_factory=ScreenOptions)
+    """How much is printed."""
 
     def execute(self) -> int:
         """Ask, judge, measure, test, report; print what came out."""
+        self.screen.check()
         if self.asking.model is None:
             raise InputError("give --model: the model that is asked and looked into")
         self.asking.check()
         folder = (self.out or self._named()).expanduser()
         console = output_console()
-        with messages_on(message_console()):
+        with messages_on(message_console(), notes=not self.screen.quiet):
             found = self._answers(folder)
-        print_known(found, console)
+        if self.screen.full or self.screen.verbose:
+            print_known(found, console, every_domain=self.screen.full)
         _refuse_too_few(found.answers, folder)
         result = self._measured(folder)
-        report = _reported(result.path)
-        console.say("", report.sentence, style="bold")
-        console.say("", *report.own, "")
-        console.say(self._where(result.path))
-        print_findings(console, result.manifest["health"])
-        console.say(headline(result.manifest["health"]), f"Report: {report.path}", *_next(folder))
+        report = reported(result.path, self.screen, detectors=True)
+        if self.screen.quiet:
+            console.say(str(report.path))
+        elif self.screen.full:
+            console.say("", report.answer.headline, style="bold")
+            console.say("", *report.answer.own, "")
+            console.say(self._where(result.path))
+            print_findings(console, result.manifest["health"])
+            console.say(outcome(result.manifest["health"]), f"Report: {report.path}", *_next(folder))
+        else:
+            if self.screen.verbose:
+                console.say("", *report.answer.own, "", self._where(result.path))
+                print_findings(console, result.manifest["health"])
+            print_brief(console, report.answer, f"Report: {report.path}")
         from bluffscope.table.health import read_health
 
         quarantined = exit_codes.QUARANTINED if result.merged.quarantined else exit_codes.DONE
@@ -119,6 +132,7 @@ class Study(Command):
                     else make_folder(folder)
                 ),
                 lambda questions: write_record(folder, record_of(self.asking, questions)),
+                quiet=self.screen.quiet,
             )
         except BluffscopeError:
             with contextlib.suppress(OSError):  # where nothing is in it
@@ -158,15 +172,15 @@ class Study(Command):
     def _measured(self, folder: Path) -> CompletedRun:
         """The run over the answers: new, gone on with, or made anew from an earlier one where labels changed."""
         messages = message_console()
-        with closing(BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)) as progress:
+        with shown_progress(messages, quiet=self.screen.quiet) as progress:
             # Torch and polars take seconds to import: the bar moves by then.
             from bluffscope.api import run
             from bluffscope.host.hub import downloads_reported
             from bluffscope.pairs import open_source
             from bluffscope.runs.earlier import drop_earlier, prepare
 
-            downloads = downloads_reported(progress.tell) if messages.is_terminal else nullcontext()
-            with messages_on(messages, once=True), downloads:
+            downloads = downloads_reported(progress.tell) if progress.moves else nullcontext()
+            with messages_on(messages, once=True, notes=not self.screen.quiet), downloads:
                 config = self._config(folder)
                 state = prepare(folder, Path(config.data.data), open_source(config.data).scan().digest)
                 place = {"resume": folder} if state.resume else {"out": folder}
@@ -194,17 +208,6 @@ def _refuse_too_few(answers: Sequence[Answer], folder: Path) -> None:
                 f"{number or 'no'} question{'s' * (number > 1)} with a {name} answer, fewer than "
                 f"{FEWEST_OF_A_LABEL}: {_FEW}; ask more, or {other} ones; {kept}"
             )
-
-
-def _reported(path: Path) -> Report:
-    """The run's statistics with detectors, and its page."""
-    messages = message_console()
-    with closing(BarProgress(messages) if messages.is_terminal else LineProgress(sys.stderr)) as progress:
-        progress.tell("Report: reading the run")
-        from bluffscope.report.write import write_report
-
-        with messages_on(messages):
-            return write_report(path, tell=progress.tell, detectors=True)
 
 
 def _next(folder: Path) -> list[str]:

@@ -80,6 +80,8 @@ ANALYSIS = Analysis(
             "Cosine, index by index, of {view}'s feature vectors at the middle and the last layer; "
             "not interpretable (two dictionaries share no index), kept for comparison with earlier work",
             label="Cross-layer consistency",
+            higher="features more alike across layers",
+            lower="features less alike across layers",
             not_interpretable="two dictionaries share no index",
         ),
         Metric(
@@ -89,6 +91,8 @@ ANALYSIS = Analysis(
             1,
             "Cosine of {view}'s SAE reconstructions at the middle and the last layer, which share the residual basis",
             label="Cross-layer alignment",
+            higher="reconstructions more alike across layers",
+            lower="reconstructions less alike across layers",
         ),
     ),
     note=_NOTE,

@@ -72,6 +72,10 @@ class Metric:
     """One sentence without its end: "of {view}" is filled in for each column."""
     label: str = ""
     """What figures call it; its name where empty."""
+    higher: str = ""
+    """What is said of texts in which it is higher; of a number that may differ."""
+    lower: str = ""
+    """Likewise of texts in which it is lower."""
     kind: Kind = "float"
     version: int = 1
     not_interpretable: str = ""

@@ -35,6 +35,8 @@ ANALYSIS = Analysis(
             math.log(TOP),
             "Entropy of the top-50 active magnitudes of {view}, first layer",
             label="Entropy",
+            higher="strongest features more even",
+            lower="strongest features less even",
         ),
     ),
 )

@@ -57,6 +57,8 @@ ANALYSIS = Analysis(
             0,
             f"{_LIKELY}, summed over its completion's tokens",
             label="Log-probability",
+            higher="completion more likely",
+            lower="completion less likely",
         ),
         Metric(
             "logprob_per_token",
@@ -65,6 +67,8 @@ ANALYSIS = Analysis(
             0,
             f"{_LIKELY}, mean over its completion's tokens",
             label="Log-probability per token",
+            higher="tokens more likely on average",
+            lower="tokens less likely on average",
         ),
     ),
     of_pair=(

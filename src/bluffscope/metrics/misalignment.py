@@ -31,6 +31,8 @@ ANALYSIS = Analysis(
             180,
             "Angle between the centroids of the prompt and of {view}, first layer",
             label="Centroid drift from the prompt",
+            higher="feature cloud further from the prompt's",
+            lower="feature cloud closer to the prompt's",
         ),
         Metric(
             "axis_twist",
@@ -39,6 +41,8 @@ ANALYSIS = Analysis(
             90,
             "Angle between the lines of the principal axes of the prompt and of {view}, first layer",
             label="Axis twist from the prompt",
+            higher="feature cloud more twisted against the prompt's",
+            lower="feature cloud less twisted against the prompt's",
         ),
     ),
 )

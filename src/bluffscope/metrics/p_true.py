@@ -55,6 +55,8 @@ ANALYSIS = Analysis(
             1,
             "P(True) / (P(True) + P(False)) of the model's answer to whether {view} is true",
             label="P(True), asked",
+            higher="called true with more confidence",
+            lower="called true with less confidence",
         ),
     ),
     needs_sae=False,

@@ -92,7 +92,16 @@ ANALYSIS = Analysis(
     title="Layer sensitivity",
     metrics=(
         # l0_norm is not an integer: with position "completion-mean" it is a mean over tokens.
-        Metric("l0_norm", "features", 0, None, "Active SAE features of {view}", label="Active features"),
+        Metric(
+            "l0_norm",
+            "features",
+            0,
+            None,
+            "Active SAE features of {view}",
+            label="Active features",
+            higher="more active features",
+            lower="fewer active features",
+        ),
         Metric(
             "reconstruction_error",
             "activation units",
@@ -100,6 +109,8 @@ ANALYSIS = Analysis(
             None,
             "Length of the residual of {view} less the SAE's reconstruction, ||x - y||",
             label="Reconstruction error of the SAE",
+            higher="larger reconstruction error",
+            lower="smaller reconstruction error",
         ),
         Metric(
             "relative_error",
@@ -108,6 +119,8 @@ ANALYSIS = Analysis(
             None,
             "Share of the squared length of {view}'s residual that the SAE misses, ||x - y||^2 / ||x||^2",
             label="Relative reconstruction error",
+            higher="larger share that the SAE misses",
+            lower="smaller share that the SAE misses",
         ),
         Metric(
             "gini",
@@ -116,6 +129,8 @@ ANALYSIS = Analysis(
             1,
             "Gini coefficient of the active magnitudes of {view}: 0 when all are equal, near 1 when one dominates",
             label="Gini coefficient of the active features",
+            higher="activation in fewer features",
+            lower="activation spread over more features",
         ),
         Metric(
             "sphericity",
@@ -125,6 +140,8 @@ ANALYSIS = Analysis(
             "Third over first axis of the cloud of active decoder directions of {view}, sqrt(l3 / l1); "
             "null below 4 active features",
             label="Sphericity of the active features",
+            higher="feature cloud more spherical",
+            lower="feature cloud less spherical",
         ),
         Metric(
             "elongation",
@@ -134,6 +151,8 @@ ANALYSIS = Analysis(
             "Second over first axis of the cloud of active decoder directions of {view}, sqrt(l2 / l1); "
             "null below 3 active features",
             label="Elongation of the active features",
+            higher="feature cloud less elongated",
+            lower="feature cloud more elongated",
         ),
         Metric(
             "dimensionality",
@@ -142,6 +161,8 @@ ANALYSIS = Analysis(
             None,
             "Participation ratio of the cloud's eigenvalues, (sum l)^2 / sum l^2, of {view}",
             label="Dimensionality of the active features",
+            higher="feature cloud of more dimensions",
+            lower="feature cloud of fewer dimensions",
         ),
         Metric(
             "eigenvalue_entropy",
@@ -150,6 +171,8 @@ ANALYSIS = Analysis(
             None,
             "Entropy of the normalised eigenvalues of {view}'s cloud",
             label="Entropy of the eigenvalues",
+            higher="feature cloud more even along its axes",
+            lower="feature cloud less even along its axes",
         ),
         Metric(
             "misalignment_angle",
@@ -158,6 +181,8 @@ ANALYSIS = Analysis(
             90,
             "Angle between the line of the principal axis of {view}'s cloud and the cloud's centroid",
             label="Angle of axis and centroid",
+            higher="feature cloud's axis further from its centre",
+            lower="feature cloud's axis closer to its centre",
         ),
         Metric(
             "shape_class",

@@ -116,6 +116,8 @@ ANALYSIS = Analysis(
             "Mean Jaccard similarity of the top-10 features of {view} with and without noise on the residual, "
             "first layer",
             label="Stability under noise",
+            higher="features more stable under noise",
+            lower="features less stable under noise",
             swept=True,
         ),
     ),

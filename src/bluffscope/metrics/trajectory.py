@@ -82,6 +82,8 @@ ANALYSIS = Analysis(
             0,
             "Log-probability of {view}'s completion through the logit lens, mean over its tokens",
             label="Log-probability through the lens",
+            higher="completion more likely through the lens",
+            lower="completion less likely through the lens",
             of_completions=True,
         ),
         Metric(
@@ -91,6 +93,8 @@ ANALYSIS = Analysis(
             None,
             "Entropy of the predictions of {view}'s completion through the logit lens, mean over its tokens",
             label="Entropy through the lens",
+            higher="predictions less certain through the lens",
+            lower="predictions more certain through the lens",
             of_completions=True,
         ),
         Metric(
@@ -101,6 +105,8 @@ ANALYSIS = Analysis(
             "Jensen-Shannon divergence between the logit lens and the model's own predictions of {view}'s completion, "
             "mean over its tokens",
             label="Divergence from the last layer",
+            higher="predictions further from the last layer's",
+            lower="predictions closer to the last layer's",
             of_completions=True,
         ),
         Metric(
@@ -110,6 +116,8 @@ ANALYSIS = Analysis(
             None,
             "Rank of the tokens of {view}'s completion through the logit lens, 1 for the most likely, median over them",
             label="Rank through the lens",
+            higher="tokens of worse rank through the lens",
+            lower="tokens of better rank through the lens",
             of_completions=True,
         ),
         Metric(
@@ -119,6 +127,8 @@ ANALYSIS = Analysis(
             None,
             "Length of the residual of {view} at the read position",
             label="Length of the residual",
+            higher="longer residual",
+            lower="shorter residual",
         ),
         Metric(
             "prompt_cosine",
@@ -127,6 +137,8 @@ ANALYSIS = Analysis(
             1,
             "Cosine of the residuals of {view} at the read position and of the prompt at its last token",
             label="Cosine with the prompt",
+            higher="residual closer to the prompt's",
+            lower="residual further from the prompt's",
             of_completions=True,
         ),
     ),

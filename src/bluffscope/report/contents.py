@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import polars as pl
 
+from bluffscope.config.presets import DEMO_NAME
 from bluffscope.features.effects import FeatureStudy, feature_effects
 from bluffscope.metrics import declared
 from bluffscope.metrics.logprob import KNOWS
@@ -35,8 +37,20 @@ class Definition(NamedTuple):
     unit: str
 
 
-_KNOWLEDGE: Final = (KNOWS, "known")
-"""Columns that say whether a model knows a pair: this one, or another that the data were made with."""
+def knowledge(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Columns that may say whether a model knows a pair, the more telling one first.
+
+    `known` speaks of the model that the data were made with: for the bundled benchmark this is the demo model.
+    """
+    return ("known", KNOWS) if (manifest.get("model") or {}).get("name") == DEMO_NAME else (KNOWS, "known")
+
+
+def verdicts_withheld(stats: pl.DataFrame | None, health: Health) -> bool:
+    """Whether no verdict may be shown: the gate failed, or the statistics were made when it had."""
+    if stats is None or stats.is_empty():
+        return bool(health.withheld)
+    stopped = stats["verdict"] == "withheld"
+    return stopped.all() or (bool(health.withheld) and not (health.of_saes and stopped.any()))
 
 
 @dataclass(frozen=True)
@@ -143,7 +157,7 @@ class Contents(RunTables):
         by_layer = {pair.layer: pair for pair in self.measured if pair.metric == "lens_logprob"}
         if len(by_layer) < 2:
             return pl.DataFrame()
-        column = next((name for name in _KNOWLEDGE if name in self.metrics.columns), None)
+        column = next((name for name in (KNOWS, "known") if name in self.metrics.columns), None)
         scopes = {f"all {self.words.items}": pl.lit(value=True)}
         if column is not None:
             scopes |= {f"{column}={str(value).lower()}": pl.col(column) == value for value in (True, False)}
@@ -171,11 +185,8 @@ class Contents(RunTables):
 
     @property
     def withheld(self) -> bool:
-        """Whether no verdict may be shown: the gate failed, or the statistics were made when it had."""
-        if self.stats is None or self.stats.is_empty():
-            return bool(self.health.withheld)
-        stopped = self.stats["verdict"] == "withheld"
-        return stopped.all() or (bool(self.health.withheld) and not (self.health.of_saes and stopped.any()))
+        """Whether no verdict may be shown."""
+        return verdicts_withheld(self.stats, self.health)
 
 
 def _means(texts: pl.DataFrame, along: str, words: Words) -> pl.DataFrame:

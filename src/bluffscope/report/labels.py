@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from bluffscope.host.terminal import clean, interval
 from bluffscope.metrics import declared
-from bluffscope.table.metric_pairs import MetricPair, not_interpretable
+from bluffscope.table.metric_pairs import MetricPair, layer_of, not_interpretable
 
 OTHER_GROUP: Final = "Further columns"
 Item = TypeVar("Item")
@@ -19,6 +19,32 @@ def group_title(metric: str, layer: int | None) -> str:
     # A user's column may have a built-in name: only metrics of layers are declared for layers.
     title = known.analysis.title if known and known.analysis.per_layer == (layer is not None) else OTHER_GROUP
     return title if layer is None else f"{title}, layer {layer}"
+
+
+def in_words(metric: str, value: float, label: str = "") -> str:
+    """A difference without its column's name: "feature cloud more elongated at layer 5".
+
+    Args:
+        metric: a metric, with its layer where it is of one.
+        value: the difference; its sign counts.
+        label: what a metric is called that is not built in; its name where empty.
+    """
+    layer, name = layer_of(metric)
+    known = declared(name)
+    if known and known.metric.higher and known.analysis.per_layer == (layer is not None):
+        said = known.metric.higher if value > 0 else known.metric.lower
+        said += f" of s = {known.level:g}" if known.level else ""
+    else:
+        said = f"{clean(label or name, 40)} {'higher' if value > 0 else 'lower'}"
+    return said if layer is None else f"{said} at layer {layer}"
+
+
+def size(value: float) -> str:
+    """A standardised effect's size in words, by Cohen's limits."""
+    return next((word for least, word in _SIZES if abs(value) >= least), "negligible")
+
+
+_SIZES: Final = ((0.8, "large"), (0.5, "medium"), (0.2, "small"))
 
 
 def by_analysis(pairs: Iterable[MetricPair]) -> dict[str, list[MetricPair]]:

@@ -17,7 +17,7 @@ from bluffscope.report.sides import IS_FACT
 from bluffscope.stats.effects import POWER
 from bluffscope.stats.scopes import POOLED
 
-_INSIDE: Final = {"sae": "SAE features", "residual": "residuals", "metrics": "the metrics"}
+INSIDE: Final = {"sae": "SAE features", "residual": "residuals", "metrics": "the metrics"}
 """What a detector looks at; the first that was fitted speaks for all, so that none is chosen by its result."""
 _REACH: Final = 1 + NormalDist().inv_cdf(POWER) / EDGE
 """Half widths of an interval from chance at which an AUROC is found with `POWER`."""
@@ -53,13 +53,13 @@ def _told(contents: Contents, rows: pl.DataFrame) -> Iterator[str]:
     """Whether a detector tells right from wrong answers, and better than what needs no look inside."""
     by_name = {row["detector"]: row for row in rows.iter_rows(named=True)}
     fitted = {name: row for name, row in by_name.items() if row["auroc"] is not None}
-    name = next((name for name in _INSIDE if name in fitted), None)
+    name = next((name for name in INSIDE if name in fitted), None)
     if name is None:
         reasons = [row["reason"] for row in by_name.values() if row["reason"]]
         yield f"No detector was fitted: {reasons[0] if reasons else 'there is none'}."
         return
     row = fitted[name]
-    reached = f"a detector on {_INSIDE[name]} reaches AUROC {row['auroc']:.2f} ({interval(row)})"
+    reached = f"a detector on {INSIDE[name]} reaches AUROC {row['auroc']:.2f} ({interval(row)})"
     if row["lo"] is not None and row["lo"] > 0.5:
         yield f"Inside, right and wrong answers differ: {reached} on questions that it was not fitted to."
     else:
@@ -68,7 +68,7 @@ def _told(contents: Contents, rows: pl.DataFrame) -> Iterator[str]:
         yield f"{nothing} inside tells wrong answers from right ones: {reached}.{_reach(contents, row)}"
     known = {one: fitted[one] for one in BASELINES if one in fitted}
     if known and row["gain"] is not None:
-        yield _against(row, _INSIDE[name], known)
+        yield _against(row, INSIDE[name], known)
     yield from (_alone(one, found) for one, found in known.items())
     for one in BASELINES:
         if one not in fitted and one in by_name:
@@ -112,4 +112,4 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-__all__ = ["own_answers"]
+__all__ = ["INSIDE", "own_answers"]

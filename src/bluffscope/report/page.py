@@ -18,6 +18,7 @@ import polars as pl
 from bluffscope import __version__
 from bluffscope.records import STATEMENTS
 from bluffscope.report import charts, sections
+from bluffscope.report.answer import Results, answer
 from bluffscope.report.bundle import javascript
 from bluffscope.report.contents import Contents
 from bluffscope.report.labels import clean, effect, number
@@ -61,7 +62,7 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
         doubtful=not_interpretable,
         held=min(MOST_PAIRS, contents.metrics.height),
         version=__version__,
-        answer=sections.answer(contents),
+        answer=answer(Results.of(contents)),
         doubts=sections.doubts(contents),
         verdicts=None if contents.withheld else sections.verdict_table(contents),
         features=sections.feature_tables(contents),

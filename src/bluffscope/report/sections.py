@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import polars as pl
 
-from bluffscope.detectors.classifiers import BASELINES, compared_with, unmeasured
+from bluffscope.detectors.classifiers import compared_with
 from bluffscope.features.neuronpedia import feature_pages
-from bluffscope.host.terminal import count, interval
 from bluffscope.report.contents import Contents
 from bluffscope.report.features import found_sentence, ghost_sentence
-from bluffscope.report.labels import by_analysis, distinct, effect, largest
-from bluffscope.report.own_answers import own_answers
-from bluffscope.report.verdicts import headline, judged
+from bluffscope.report.labels import by_analysis, distinct, largest
 from bluffscope.stats.scopes import POOLED
-from bluffscope.stats.verdicts import NAMES
 from bluffscope.table.metric_pairs import not_interpretable
 
 Values = dict[str, Any]
@@ -30,24 +26,6 @@ FEATURES_SHOWN: Final = 15
 _PROBLEMS: Final = ("error", "warning", "info")
 
 
-class Answer(NamedTuple):
-    """What the page opens with."""
-
-    sentence: str
-    kind: Literal["some", "nothing", "none", "withheld"] = "none"
-    """Whether anything separates; "none" where nothing was tested."""
-    counts: Mapping[str, int] = {}
-    """Metrics tested over all items, by verdict."""
-    banner: str | None = None
-    """A warning above verdicts that should not be relied on."""
-    alone: str | None = None
-    """How well a detector judges single texts."""
-    health: str | None = None
-    """Whether the measurement is sound, in a line; of labelled runs."""
-    own: tuple[str, ...] = ()
-    """What a run over a model's own answers says of them, sentence by sentence."""
-
-
 class Doubt(NamedTuple):
     """Something that would make the answer wrong."""
 
@@ -57,72 +35,10 @@ class Doubt(NamedTuple):
     """Ids of items that show it."""
 
 
-def answer(contents: Contents) -> Answer:
-    """The sentence that the page opens with, and how many of the metrics tested over all items got which verdict."""
-    rows = contents.stats
-    if rows is None or rows.is_empty():
-        why = "there is no stats.parquet" if rows is None else "no metric is in the table"
-        return Answer(f"No effect was tested: {why}.", banner=_banner(contents), health=_health(contents))
-    if contents.withheld:
-        failures = list(contents.health.failures) or ["as its statistics say"]
-        more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
-        return Answer(f"Verdicts are withheld: the health gate failed ({failures[0].rstrip('.')}{more}).", "withheld")
-    tested = judged(rows)
-    pooled = tested.filter(scope=POOLED)
-    counts = {name: pooled.filter(verdict=name).height for name in NAMES} if pooled.height else {}
-    kind = "some" if (tested["verdict"] == "separates").any() else "nothing" if tested.height else "none"
-    own = own_answers(contents)
-    alone = None if own else _alone(contents)
-    return Answer(headline(rows), kind, counts, _banner(contents), alone, _health(contents), own)
-
-
-def _health(contents: Contents) -> str | None:
-    if contents.words.paired or contents.health.failures:
-        return None
-    if not contents.health.ran:
-        return "Health was not checked."
-    warnings = sum(item.severity == "warning" for item in contents.health.findings)
-    seen = f", with {count(warnings, 'warning')} below" if warnings else ""
-    return f"The run passed its health gate{seen}."
-
-
-def _alone(contents: Contents) -> str | None:
-    """How well one text is judged without its partner by its SAE features, the one detector fixed beforehand."""
-    if contents.detectors is None:
-        return None
-    rows = contents.detectors.filter(pl.col("auroc").is_not_null(), scope=POOLED)
-    found = rows.filter(pl.col("gain_lo").is_not_null(), detector="sae")
-    if found.is_empty():
-        return None
-    row = found.row(0, named=True)
-    known = [BASELINES[name] for name in rows["detector"] if name in BASELINES]
-    best = f"{' or '.join([', '.join(known[:-1])] * (len(known) > 1) + known[-1:])} alone" if known else "chance"
-    lacking = unmeasured(rows["detector"].to_list())
-    gain = f"Gain: {effect(row['gain'])} ({interval(row, 'gain_', '+.2f')})"
-    return (
-        f"A detector on SAE features reaches AUROC {row['auroc']:.2f} ({interval(row)}) for single texts; "
-        f"{best}, {row['auroc'] - row['gain']:.2f}. {gain}{'' if row['gain_lo'] > 0 else ', not shown to be above 0'}."
-        f"{f' {lacking[0].upper()}{lacking[1:]}.' if lacking else ''}"
-    )
-
-
 def baselines(contents: Contents) -> str:
     """What gains of detectors are measured against."""
     rows = contents.detectors
     return "" if rows is None else compared_with(rows.filter(pl.col("auroc").is_not_null())["detector"].to_list())
-
-
-def _banner(contents: Contents) -> str | None:
-    """What stands above verdicts that were asked for although the health gate failed."""
-    failures = contents.health.failures
-    if not failures:
-        return None
-    listed = "; ".join(failure.rstrip(".") for failure in failures)
-    if not contents.health.allowed:
-        return f"The health gate failed over the SAEs: {listed}. Only what needs no SAE is judged."
-    return (
-        f"The health gate failed: {listed}. The verdicts below are shown anyway (--allow-unsound); do not rely on them."
-    )
 
 
 def strongest(contents: Contents) -> str | None:

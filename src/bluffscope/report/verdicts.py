@@ -78,6 +78,13 @@ def judged(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(interpretable()).drop_nulls("q")
 
 
+def ranked(rows: pl.DataFrame, by: str = "adj_dz") -> pl.DataFrame:
+    """The rows with the largest effect first: by default at equal length and wording, raw where there is none."""
+    ordered = rows.sort(pl.coalesce(by, "dz").abs(), descending=True, nulls_last=True, maintain_order=True)
+    # The last layer's lens is the log-probability itself: one thing is named once, by its plain name, which comes last.
+    return ordered.unique(pl.col("dz").round_sig_figs(9), keep="last", maintain_order=True)
+
+
 def _over_all(rows: pl.DataFrame, words: Words) -> str:
     tested = judged(rows)
     if tested.is_empty():
@@ -92,9 +99,7 @@ def _over_all(rows: pl.DataFrame, words: Words) -> str:
         number = _metrics(tested.height)
         nothing = f"Nothing separates {words.apart} at equal lengths"
         return f"{nothing}: {number} tested over all {words.items}{others}."
-    ordered = found.sort(pl.col("dz").abs(), descending=True, maintain_order=True)
-    # The last layer's lens is the log-probability itself: one thing is named once, by its plain name, which comes last.
-    named = ordered.unique(pl.col("dz").round_sig_figs(9), keep="last", maintain_order=True)
+    named = ranked(found, by="dz")
     first, *names = map(clean, named["metric"])
     if not words.paired:
         first += f" ({words.symbol} {effect(named['dz'][0])}, 95 % {interval(named.row(0, named=True), 'dz_', '+.2f')})"

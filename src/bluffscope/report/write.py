@@ -17,10 +17,10 @@ from bluffscope.detectors.evaluate import detect_in, quick_to_detect
 from bluffscope.errors import BluffscopeError, InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.records import PAIRS
-from bluffscope.report.contents import RunTables, read_contents, read_tables
+from bluffscope.report.answer import Answer, Results, answer
+from bluffscope.report.contents import RunTables, knowledge, read_contents, read_tables
 from bluffscope.report.page import render_page
 from bluffscope.report.result_files import current_statistics, write_stats
-from bluffscope.report.sections import answer
 from bluffscope.stats import Resampling, StatsResult, analyse_labelled, analyse_table
 from bluffscope.stats.analysis import noted
 from bluffscope.stats.sampling import drawn_from
@@ -41,12 +41,15 @@ class Report:
     path: Path
     """report.html."""
     figures: tuple[Path, ...]
-    sentence: str
-    """The answer that the page opens with."""
+    answer: Answer
+    """What the page opens with."""
     seconds: float
     """Of the run and this page together, as on the page."""
-    own: tuple[str, ...] = ()
-    """What follows that answer in a run over a model's own answers, sentence by sentence."""
+
+    @property
+    def sentence(self) -> str:
+        """The answer in a sentence."""
+        return self.answer.sentence
 
 
 @exclusive()
@@ -93,8 +96,7 @@ def write_report(
         from bluffscope.report import figures as static  # only now: most reports have none
 
         written = static.write_figures(static.figures(contents), tables.path / "figures")
-    said = answer(contents)
-    return Report(page, tuple(written), said.sentence, total(), said.own)
+    return Report(page, tuple(written), answer(Results.of(contents)), total())
 
 
 def statistics_of(tables: RunTables) -> StatsResult:
@@ -128,12 +130,19 @@ def _write_statistics(tables: RunTables, tell: Callable[[str], None], detectors:
         # Where nobody asked for detectors a run is to close in seconds: their folds are drawn once.
         wanted = detectors or quick_to_detect(metrics)
         drawn = Resampling() if detectors else Resampling(repeats=1)
-        detection = detect_in(metrics, _texts_of(tables), run, resampling=drawn) if wanted else None
+        by = _known_column(tables)
+        detection = detect_in(metrics, _texts_of(tables), run, by=by, resampling=drawn) if wanted else None
     except InputError as error:
         _log.warning("no statistics: %s", error)
         return
     source = {"table": "metrics.parquet", "pairs_from": None, "by": [], "health": health.failures}
     write_stats(result, run.path, source | {"allowed_unsound": health.allowed}, detection)
+
+
+def _known_column(tables: RunTables) -> tuple[str, ...]:
+    """The column that says what the model knows, where there is one: what is found may hold of that alone."""
+    names = (*tables.metrics.columns, *tables.pairs.columns)
+    return next(((name,) for name in knowledge(tables.run.manifest) if name in names), ())
 
 
 __all__ = ["REPORT_ERRORS", "Report", "statistics_of", "write_report"]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bluffscope.host.terminal import count
+
 UNSOUND: Final = "unsound"
 
 
@@ -52,6 +54,19 @@ class Health:
     def withheld(self) -> tuple[str, ...]:
         """`failures`, where they stop verdicts."""
         return () if self.allowed else self.failures
+
+
+def outcome(health: Mapping[str, Any], *, verdicts: bool = True) -> str:
+    """The outcome in a line, of a manifest's ``health``; with `verdicts`, whether they are shown."""
+    found = [check.get("severity") for check in health.get("findings", ())]
+    counts = " and ".join(count(number, name) for name in ("error", "warning") if (number := found.count(name)))
+    checks = len(health.get("checks", ()))
+    if health.get("status") != UNSOUND:
+        return f"Health: healthy ({checks} checks{', ' + counts if counts else ''})"
+    if not verdicts:
+        return f"Health: UNSOUND: {counts} in {checks} checks"
+    end = "verdicts are shown anyway (--allow-unsound)" if health.get("allowed") else "verdicts are withheld"
+    return f"Health: UNSOUND: {counts} in {checks} checks; {end}"
 
 
 def read_health(manifest: Mapping[str, Any]) -> Health:

@@ -66,9 +66,15 @@ def text_metrics(columns: Sequence[str], measured: Collection[str] | None = None
     return [name for name in kept if not ((of := _PROMPT_COLUMN.fullmatch(name)) and f"{of[1]}{of[2]}" in known)]
 
 
+def layer_of(name: str) -> tuple[int | None, str]:
+    """The layer of a metric (name without its view), or None, and its name without it."""
+    found = re.match(_LAYER, name)
+    return (int(found[0][1:-1]), name[found.end() :]) if found else (None, name)
+
+
 def not_interpretable(name: str) -> str:
     """Why a metric (name without its view) is shown but neither tested together with others nor counted; else empty."""
-    return _DOUBTFUL.get(re.sub(_LAYER, "", name), "")
+    return _DOUBTFUL.get(layer_of(name)[1], "")
 
 
 def needs_sae() -> pl.Expr:

@@ -1,0 +1,72 @@
+"""What closes a command: the answer in at most 15 lines, the last of which says where the result is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from bluffscope.cli.console import LastingConsole
+from bluffscope.host.terminal import table
+
+if TYPE_CHECKING:
+    from bluffscope.report.answer import Answer, Effect
+
+MOST_LINES: Final = 15
+"""Lines of a terminal of 80 columns or more."""
+LEAST_EFFECTS: Final = 3
+
+
+def print_brief(console: LastingConsole, answer: Answer, *last: str, known: str | None = None) -> None:
+    """What ran, whether it is sound, the answer, the strongest effects, a detector, what next, and where the result is.
+
+    Where the lines would be too many, fewer effects are shown.
+
+    Args:
+        console: where it is printed.
+        answer: what is said.
+        last: lines at the end.
+        known: what stands before the answer.
+    """
+    before = [Text(answer.ran, style="dim"), Text(answer.health)]
+    before += [Text(line) for line in (known,) if line]
+    before += [Text(answer.sentence, style="bold")]
+    after = [Text(answer.detector)] if answer.detector else []
+    next_lines = [f"{'' if place else 'Next:':<6}{command}" for place, command in enumerate(answer.next)]
+    taken = sum(len(text.wrap(console, console.width)) for text in (*before, *after)) + len(next_lines) + len(last)
+    console.print(*before, sep="\n")
+    shown = len(answer.effects)
+    while shown > LEAST_EFFECTS and taken + _height(console, _effects(answer, shown)) > MOST_LINES:
+        shown -= 1
+    if shown:
+        console.print(_effects(answer, shown))
+    if after:
+        console.print(*after, sep="\n")
+    console.say(*next_lines, *last)
+
+
+def _height(console: LastingConsole, shown: Table) -> int:
+    return len(console.render_lines(shown))
+
+
+def _effects(answer: Answer, most: int) -> Table:
+    """The strongest effects in words: where most is found, then in the other scopes."""
+    effects = answer.effects[:most]
+    others = [part for part in answer.scopes if part.scope != effects[0].scope]
+    undecided = any(effect.verdict != "separates" for effect in effects)
+    heads = [
+        f"Strongest effects ({answer.symbol})",
+        answer.where,
+        *(other.name for other in others),
+        *(["verdict"] if undecided else []),
+    ]
+    rows = [
+        [effect.words, _cell(effect), *(_cell(other.effects[place]) for other in others), effect.verdict]
+        for place, effect in enumerate(effects)
+    ]
+    return table(heads, [row[: len(heads)] for row in rows], left=range(len(heads)), gap=2)
+
+
+def _cell(effect: Effect | None) -> str:
+    return "-" if effect is None else f"{effect.value:+.2f} {effect.size}"
