@@ -53,8 +53,8 @@ def _height(console: LastingConsole, shown: Table) -> int:
 def _effects(answer: Answer, most: int) -> Table:
     """The strongest effects in words: where most is found, then in the other scopes."""
     effects = answer.effects[:most]
-    others = [part for part in answer.scopes if part.scope != effects[0].scope]
-    undecided = any(effect.verdict != "separates" for effect in effects)
+    undecided = effects[0].verdict != "separates"
+    others = [] if undecided else [part for part in answer.scopes if part.scope != effects[0].scope]
     heads = [
         f"Strongest effects ({answer.symbol})",
         answer.where,

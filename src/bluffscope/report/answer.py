@@ -5,125 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Literal
 
 import polars as pl
 
-from bluffscope.host.terminal import count, interval
-from bluffscope.report.contents import Contents, knowledge, verdicts_withheld
-from bluffscope.report.detector_line import alone, detector_line
-from bluffscope.report.labels import clean, effect, in_words, size
+from bluffscope.host.terminal import count
+from bluffscope.metrics import LOGPROB
+from bluffscope.report.detector_line import alone, better_detectors, detector_line
+from bluffscope.report.labels import clean
 from bluffscope.report.next_commands import next_commands
-from bluffscope.report.own_answers import own_answers
-from bluffscope.report.sides import Words, labels_of
-from bluffscope.report.verdicts import headline, judged, ranked
+from bluffscope.report.results import (
+    Effect,
+    Results,
+    ScopeAnswer,
+    furthest,
+    known_scopes,
+    scope_answer,
+    strongest_effects,
+    with_effects,
+)
+from bluffscope.report.sides import Words
+from bluffscope.report.verdicts import headline, judged
 from bluffscope.stats.scopes import POOLED
 from bluffscope.stats.verdicts import NAMES
-from bluffscope.table.health import Health, outcome
+from bluffscope.table.health import outcome
 from bluffscope.table.metric_pairs import layer_of
 
-MOST_EFFECTS: Final = 5
 Kind = Literal["some", "nothing", "none", "withheld"]
 """Whether anything separates; "none" where nothing was tested."""
-
-
-@dataclass(frozen=True)
-class Results:
-    """What an answer is made of."""
-
-    stats: pl.DataFrame | None
-    """The statistics under the names of pairs (`sided_statistics`); None where nothing was tested."""
-    words: Words
-    path: Path
-    """The run's folder, or the table."""
-    health: Health = field(default_factory=Health)
-    manifest: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    detectors: pl.DataFrame | None = None
-    n: int = 0
-    """Items of the table."""
-    sides: tuple[int, int] | None = None
-    """True and false texts among them, of labelled ones."""
-    own: tuple[str, ...] = ()
-    """Sentences on a model's own answers (`own_answers`)."""
-
-    @classmethod
-    def of(cls, contents: Contents) -> Results:
-        """Those of a run."""
-        whole = contents.total == contents.metrics.height
-        return cls(
-            stats=contents.stats,
-            words=contents.words,
-            path=contents.path,
-            health=contents.health,
-            manifest=contents.manifest,
-            config=contents.config,
-            detectors=contents.detectors,
-            n=contents.total,
-            sides=labels_of(contents.metrics) if whole and not contents.words.paired else None,
-            own=own_answers(contents),
-        )
-
-    @property
-    def withheld(self) -> bool:
-        """Whether no verdict may be shown."""
-        return verdicts_withheld(self.stats, self.health)
-
-    @property
-    def is_run(self) -> bool:
-        """Whether there is a run's folder, rather than a table alone."""
-        return bool(self.config)
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether model or SAEs lay in memory, so that no command can load them again."""
-        identities = [self.manifest.get("model") or {}, *(self.manifest.get("saes") or {}).values()]
-        return any(identity.get("in_memory") for identity in identities)
-
-
-@dataclass(frozen=True)
-class Effect:
-    """The difference of hallucinations from facts, or of false texts from true ones, in one metric."""
-
-    metric: str
-    """Its column's name."""
-    words: str
-    """The difference in words, with the layer."""
-    scope: str
-    n: int
-    value: float
-    """d_z, of labelled texts Hedges' g, at equal length and wording; raw where there is no such number."""
-    lo: float | None
-    hi: float | None
-    size: str
-    """negligible, small, medium or large."""
-    verdict: str
-    text: str
-    """The number with its interval and size: `d_z -5.21, 95 % -6.08 to -4.35, large`."""
-
-
-@dataclass(frozen=True)
-class ScopeAnswer:
-    """What some of the pairs or texts say."""
-
-    scope: str
-    words: str
-    """After "of": "what the model knows"."""
-    short: str
-    """known, unknown, or the scope's name."""
-    name: str
-    """What a table calls it: "known=true", "all"."""
-    n: int
-    separate: int
-    """Metrics that separate, of so many tested."""
-    tested: int
-    strongest: Effect | None
-    least: float | None
-    """The smallest effect that so many independent items show with 80 % power, before correction."""
-    why: str
-    """Why nothing was tested; empty where something was."""
-    effects: tuple[Effect | None, ...] = ()
-    """Those of `Answer.effects`, here."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +48,7 @@ class Answer:
     """How many metrics separate, by their names."""
     kind: Kind = "none"
     effects: tuple[Effect, ...] = ()
-    """The strongest ones, those that separate first, where most is found: known pairs, say, or all."""
+    """The strongest ones that separate where something does, in known pairs, say; else the largest that were tested."""
     where: str = ""
     """What a table calls that place."""
     symbol: str = ""
@@ -170,14 +79,14 @@ def answer(results: Results) -> Answer:
         return replace(made, sentence=said, headline=said)
     if results.withheld:
         return replace(_withheld(results, made), own=results.own)
-    whole = _scope(results, POOLED)
-    known = tuple(_scope(results, name) for name in _known(results, rows))
+    whole = scope_answer(results, POOLED)
+    known = tuple(scope_answer(results, name) for name in known_scopes(results, rows))
     lead = next((part for part in (*known, whole) if part.separate), whole)
-    effects = _strongest(results, lead.scope)
+    effects = strongest_effects(results, lead.scope)
     tested = judged(rows)
     pooled = tested.filter(scope=POOLED)
     kind = "some" if (tested["verdict"] == "separates").any() else "nothing" if tested.height else "none"
-    parts = [_with(results, part, effects) for part in known or _furthest(results, effects)]
+    parts = [with_effects(results, part, effects) for part in known or furthest(results, effects)]
     return replace(
         made,
         sentence=_sentence(results, whole, known),
@@ -203,9 +112,20 @@ def _ran(results: Results) -> str:
     manifest, model = results.manifest, results.config.get("model", {})
     data = str((manifest.get("data") or {}).get("name") or results.words.items)
     name = str((manifest.get("model") or {}).get("name") or model.get("model") or "a model")
-    layers = " ".join(map(str, model.get("layers") or ()))
-    saes = f"SAEs {_short(str(model.get('sae')))}" if manifest.get("saes") else "without SAEs"
+    layers = _ranges(model.get("layers") or ())
+    saes = f"SAEs {_short(str(model.get('sae') or 'given'))}" if manifest.get("saes") else "without SAEs"
     return f"{_short(data)}: {items}; {_short(name)}, layers {layers}, {saes}"
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """`2 5 8`, `0-29`: three or more in a row are a range."""
+    rows: list[list[int]] = []
+    for layer in layers:
+        if rows and layer == rows[-1][-1] + 1:
+            rows[-1].append(layer)
+        else:
+            rows.append([layer])
+    return " ".join(f"{row[0]}-{row[-1]}" if len(row) > 2 else " ".join(map(str, row)) for row in rows)
 
 
 def _short(name: str) -> str:
@@ -234,104 +154,8 @@ def _withheld(results: Results, made: Answer) -> Answer:
     if first is not None:
         parts += [f"{part.rstrip('.')}." for part in (first.means, first.do) if part and part.rstrip(".") not in wrong]
     stopped = f"Verdicts are withheld: the health gate failed ({wrong}{others})."
-    return replace(made, sentence=" ".join(parts), headline=stopped, kind="withheld", banner=None)
-
-
-def _known(results: Results, rows: pl.DataFrame) -> tuple[str, ...]:
-    """The scopes of what a model knows and of what it does not, where both are there."""
-    scopes = set(rows["scope"])
-    pairs = [(f"{name}=true", f"{name}=false") for name in knowledge(results.manifest)]
-    return next((pair for pair in pairs if scopes.issuperset(pair)), ())
-
-
-def _scope(results: Results, name: str) -> ScopeAnswer:
-    assert results.stats is not None
-    rows = results.stats.filter(scope=name)
-    words, short = _spoken(results, name)
-    tested = judged(rows)
-    found = ranked(tested.filter(verdict="separates"))
-    reasons = rows["reason"].value_counts(sort=True)["reason"]
-    return ScopeAnswer(
-        scope=name,
-        words=words,
-        short=short,
-        name="all" if name == POOLED else clean(name),
-        n=int(rows["n"].max() or 0),  # pyright: ignore[reportArgumentType]
-        separate=tested.filter(verdict="separates").height,
-        tested=tested.height,
-        strongest=_effect(results, found.row(0, named=True)) if found.height else None,
-        least=tested["mde80"].max(),  # pyright: ignore[reportArgumentType]
-        why="" if tested.height else str(reasons[0]) if len(reasons) else "there is no metric",
-    )
-
-
-def _spoken(results: Results, scope: str) -> tuple[str, str]:
-    """A scope after "of", and in a word."""
-    column, _, value = scope.partition("=")
-    if column == knowledge(results.manifest)[0] and value in ("true", "false"):
-        return ("what the model knows", "known") if value == "true" else ("what it does not know", "unknown")
-    items, name = results.words.items, clean(scope, 40)
-    return (f"all {items}", "all") if scope == POOLED else (f"{items} with {name}" if "=" in scope else name, name)
-
-
-def _effect(results: Results, row: Mapping[str, Any]) -> Effect:
-    held = row["adj_dz"] is not None
-    value = row["adj_dz"] if held else row["dz"]
-    ends = {"lo": row["adj_lo" if held else "dz_lo"], "hi": row["adj_hi" if held else "dz_hi"]}
-    within = f", 95 % {interval(ends, style='+.2f')}" if ends["lo"] is not None and ends["hi"] is not None else ""
-    layer, name = layer_of(row["metric"])
-    label = (results.manifest.get("added") or {}).get(name if layer is not None else row["metric"], {}).get("label")
-    return Effect(
-        metric=row["metric"],
-        words=in_words(row["metric"], value, label or ""),
-        scope=row["scope"],
-        n=row["n"],
-        value=value,
-        **ends,
-        size=size(value),
-        verdict=row["verdict"],
-        text=f"{results.words.symbol} {effect(value)}{within}, {size(value)}",
-    )
-
-
-def _strongest(results: Results, scope: str) -> tuple[Effect, ...]:
-    assert results.stats is not None
-    tested = ranked(judged(results.stats.filter(scope=scope)).drop_nulls("dz"))
-    first = tested.sort(pl.col("verdict") != "separates", maintain_order=True).head(MOST_EFFECTS)
-    return tuple(_effect(results, row) for row in first.iter_rows(named=True))
-
-
-def _with(results: Results, part: ScopeAnswer, effects: Sequence[Effect]) -> ScopeAnswer:
-    """The same with the effects of these metrics there."""
-    assert results.stats is not None
-    rows = {row["metric"]: row for row in results.stats.filter(scope=part.scope).iter_rows(named=True)}
-    here = (rows.get(one.metric) for one in effects)
-    return replace(
-        part, effects=tuple(_effect(results, row) if row and row["dz"] is not None else None for row in here)
-    )
-
-
-def _furthest(results: Results, effects: Sequence[Effect]) -> tuple[ScopeAnswer, ...]:
-    """Where the strongest effect is largest and where smallest, of the column whose values differ most in it."""
-    if not effects or results.stats is None:
-        return ()
-    rows = results.stats.filter(pl.col("scope") != POOLED, metric=effects[0].metric).drop_nulls("q")
-    value = pl.coalesce("adj_dz", "dz")
-    column = pl.col("scope").str.extract("^([^=]*)=").fill_null("domain")
-    spread = (
-        rows.with_columns(column=column, value=value)
-        .group_by("column", maintain_order=True)
-        .agg(
-            first=pl.col("scope").get(pl.col("value").abs().arg_max()),
-            last=pl.col("scope").get(pl.col("value").abs().arg_min()),
-            apart=pl.col("value").max() - pl.col("value").min(),
-        )
-        .filter(pl.col("first") != pl.col("last"))
-        .sort("apart", descending=True, maintain_order=True)
-    )
-    if spread.is_empty():
-        return ()
-    return tuple(_scope(results, name) for name in spread.select("first", "last").row(0))
+    commands = next_commands(results, "withheld")
+    return replace(made, sentence=" ".join(parts), headline=stopped, kind="withheld", banner=None, next=commands)
 
 
 def _sentence(results: Results, whole: ScopeAnswer, known: Sequence[ScopeAnswer]) -> str:
@@ -343,14 +167,24 @@ def _sentence(results: Results, whole: ScopeAnswer, known: Sequence[ScopeAnswer]
         parts = [f"of {part.words} ({words.count(part.n)}), {_finding(part, words)}" for part in known]
         said = "; ".join(parts)
     elif whole.separate:
-        said = f"{_finding(whole, words)}; {whole.separate} of {count(whole.tested, 'metric')} separate them"
+        said = f"{_finding(whole, words)}; {_share(whole, rows)} separate them"
     elif whole.tested:
         tested = f"{count(whole.tested, 'metric')} tested over {words.count(whole.n)}"
-        said = f"nothing is shown to tell {words.facts} from {words.halls}: {tested}{_power(whole, words)}"
-        said += "".join(_others(rows))
+        found = better_detectors(results.detectors)
+        said = f"{'no single metric' if found else 'nothing'} is shown to tell {words.facts} from {words.halls}: "
+        said += f"{tested}{_power(whole, words)}"
+        said += "".join(_others(rows)) + ("; a detector does" if found else "")
     else:
         said = f"whether anything tells {words.facts} from {words.halls} cannot be judged: {whole.why}"
     return start + (said if start else f"{said[0].upper()}{said[1:]}") + "."
+
+
+def _share(whole: ScopeAnswer, rows: pl.DataFrame) -> str:
+    """How many metrics separate; where these are log-probabilities alone, that."""
+    found = [layer_of(name)[1] for name in rows.filter(scope=POOLED, verdict="separates")["metric"]]
+    only = all(name in {metric.name for metric in LOGPROB.metrics} for name in found)
+    tested = count(whole.tested, "metric")
+    return f"of {tested} only log-probabilities" if only else f"{whole.separate} of {tested}"
 
 
 def _finding(part: ScopeAnswer, words: Words) -> str:
@@ -364,7 +198,7 @@ def _finding(part: ScopeAnswer, words: Words) -> str:
 def _power(part: ScopeAnswer, words: Words) -> str:
     if part.least is None:
         return ""
-    return f" (80 % power for {words.symbol} {part.least:.2f}, {size(part.least)})"
+    return f" ({words.symbol} {part.least:.2f} would be found with 80 % power)"
 
 
 def _others(rows: pl.DataFrame) -> Iterator[str]:

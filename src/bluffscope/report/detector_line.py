@@ -14,7 +14,15 @@ from bluffscope.report.own_answers import INSIDE
 from bluffscope.stats.scopes import POOLED
 
 if TYPE_CHECKING:
-    from bluffscope.report.answer import ScopeAnswer
+    from bluffscope.report.results import ScopeAnswer
+
+
+def better_detectors(detectors: pl.DataFrame | None) -> list[str]:
+    """Those that look inside the model and beat all that needs no such look, over all items."""
+    if detectors is None:
+        return []
+    better = detectors.filter(pl.col("gain_lo") > 0, scope=POOLED)["detector"].to_list()
+    return [name for name in INSIDE if name in better]
 
 
 def detector_line(detectors: pl.DataFrame | None, lead: ScopeAnswer, known: Sequence[ScopeAnswer]) -> str | None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-import polars as pl
-
-from bluffscope.report.own_answers import INSIDE
-from bluffscope.stats.scopes import POOLED
+from bluffscope.report.detector_line import better_detectors
 
 if TYPE_CHECKING:
-    from bluffscope.report.answer import Kind, Results, ScopeAnswer
+    from bluffscope.report.answer import Kind
+    from bluffscope.report.results import Results, ScopeAnswer
 
 
 def next_commands(results: Results, kind: Kind, lead: ScopeAnswer | None = None) -> tuple[str, ...]:
@@ -23,22 +21,29 @@ def next_commands(results: Results, kind: Kind, lead: ScopeAnswer | None = None)
         lead: where most was found.
     """
     folder = str(results.path)
-    stats = ["stats", folder, "--control", "null" if kind == "some" else "planted"]
+    control = ["stats", folder, "--control", "null" if kind == "some" else "planted"]
+    detectors = ["stats", folder, "--detectors"]
     if not results.is_run:
-        chosen = [stats, ["stats", folder, "--detectors"]]
+        chosen = [control, detectors]
     elif kind == "some":
-        chosen = [*_features(results, lead), *_detector(results), stats]
+        chosen = [*_features(results, lead), *_detector(results), control, *_elsewhere(results), detectors]
+    elif kind == "nothing":
+        chosen = [*_elsewhere(results), control, detectors]
+    elif results.in_memory:
+        chosen = [["stats", folder, "--allow-unsound"], detectors]
     else:
-        again = [] if results.in_memory else ["analyze", "--config", f"{folder}/config.yaml"]
-        doctor = ["doctor", *again[1:]]
-        elsewhere = [*again, "--position", "completion-mean", "--out", f"{folder}-completion-mean"]
-        last = results.config.get("measure", {}).get("position") == "last"
-        chosen = {
-            "nothing": [elsewhere if again and last else ["stats", folder, "--detectors"], stats],
-            "withheld": [doctor, again] if again else [["stats", folder, "--allow-unsound"]],
-            "none": [["lint", str(results.config.get("data", {}).get("data"))], doctor if again else stats],
-        }[kind]
+        again = ["--config", f"{folder}/config.yaml"]
+        data = results.config.get("data", {}).get("data")
+        chosen = [["doctor", *again], ["lint", str(data)] if data and kind == "none" else ["analyze", *again]]
     return tuple(shlex.join(["bluffscope", *words]) for words in chosen[:2])
+
+
+def _elsewhere(results: Results) -> list[list[str]]:
+    """The same at another read position, where it was the last token's."""
+    if results.in_memory or results.config.get("measure", {}).get("position") != "last":
+        return []
+    out = ["--position", "completion-mean", "--out", f"{results.path}-completion-mean"]
+    return [["analyze", "--config", f"{results.path}/config.yaml", *out]]
 
 
 def _features(results: Results, lead: ScopeAnswer | None) -> list[list[str]]:
@@ -53,7 +58,6 @@ def _detector(results: Results) -> list[list[str]]:
     """Save a detector that beats its baselines, or fit some."""
     if results.detectors is None:
         return [["stats", str(results.path), "--detectors"]]
-    better = results.detectors.filter(pl.col("gain_lo") > 0, scope=POOLED)["detector"]
-    found = [name for name in INSIDE if name in better]
+    found = better_detectors(results.detectors)
     on = [] if found[:1] == ["sae"] else ["--on", found[0]] if found else []
     return [["detect", "train", str(results.path), *on, "--out", f"{results.path}-detector"]] if found else []

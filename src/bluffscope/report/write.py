@@ -135,7 +135,9 @@ def _write_statistics(tables: RunTables, tell: Callable[[str], None], detectors:
     except InputError as error:
         _log.warning("no statistics: %s", error)
         return
-    source = {"table": "metrics.parquet", "pairs_from": None, "by": [], "health": health.failures}
+    # The columns that `bluffscope stats RUN --detectors --by ...` takes to come to the same.
+    source = {"table": "metrics.parquet", "pairs_from": None, "by": list(by if wanted else ())}
+    source |= {"health": health.failures}
     write_stats(result, run.path, source | {"allowed_unsound": health.allowed}, detection)
 
 
