@@ -25,5 +25,5 @@ def write_or_check(target: Path, made: Callable[[], str], about: str | None, arg
         print(f"{target.name} is {'current' if current else f'out of date: run tools/{Path(sys.argv[0]).name}'}")
         return 0 if current else 1
     target.write_text(text, encoding="utf-8")
-    print(f"wrote docs/{target.name}")
+    print(f"wrote {target.name}")
     return 0

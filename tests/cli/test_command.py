@@ -104,8 +104,10 @@ def test_presets_are_listed_with_their_whole_names(call):
     assert "gemma-scope-2b-pt-res-can" in words
 
 
-def test_a_run_says_only_progress_on_stderr_and_ends_with_timings_and_its_folder(call, drawn, tiny_flags, tmp_path):
-    outcome = call("analyze", *tiny_flags)
+def test_a_run_says_only_progress_on_stderr_and_with_full_ends_with_timings_and_its_folder(
+    call, drawn, tiny_flags, tmp_path
+):
+    outcome = call("analyze", *tiny_flags, "--full")
     assert outcome.code == 0
     (line,) = outcome.err.splitlines()  # what is being done otherwise is for terminals
     done, rate, left = line.split(" | ")
@@ -223,7 +225,7 @@ def test_markup_and_slashes_in_the_data_are_printed_as_they_are(call, drawn, tin
     names = ["[bold]a[/bold]", "[/]", "a/b\\c", "[link=x]y"]
     pairs = [pair | {"domain": domain} for pair, domain in zip(tiny.PAIRS, [*names, names[0]], strict=True)]
     data = tiny.write_pairs(tmp_path / "odd.jsonl", pairs)
-    outcome = call("analyze", *tiny_flags[:4], "--data", data, "--out", tmp_path / "[red]a=b[/red]")
+    outcome = call("analyze", *tiny_flags[:4], "--data", data, "--out", tmp_path / "[red]a=b[/red]", "--full")
     assert outcome.code == 0
     run, report = outcome.out.splitlines()[-2:]
     assert run == f"Run: {tmp_path / '[red]a=b[/red]'}"
@@ -252,7 +254,7 @@ def test_texts_of_ten_thousand_characters_are_measured_where_the_context_holds_t
 
 @pytest.mark.thorough
 def test_fidelity_is_printed_after_the_summary(call, tiny_flags, tmp_path):
-    outcome = call("analyze", *tiny_flags, "--dtype", "bfloat16", "--fidelity", 2)
+    outcome = call("analyze", *tiny_flags, "--dtype", "bfloat16", "--fidelity", 2, "--full")
     assert outcome.code == 0, outcome.err
     assert outcome.out.index("Summary of 5 pairs") < outcome.out.index("Fidelity: bfloat16 against float32, 2 pairs")
     assert outcome.out.index("Active features") < outcome.out.index("Total time")

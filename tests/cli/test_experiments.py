@@ -45,7 +45,7 @@ def saved(folder):
 
 @pytest.mark.usefixtures("drawn")
 def test_04_measures_layer_sensitivity_alone(script, tmp_path, capsys):
-    code, table = script("04_layer_sensitivity", "--figures")
+    code, table = script("04_layer_sensitivity", "--figures", "--full")
     assert code == 0
     assert {"l0_norm", "gini", "sphericity", "shape_class", "relative_error"} <= measured(table)
     assert not measured(table) & set(SINGLE)
@@ -57,7 +57,7 @@ def test_04_measures_layer_sensitivity_alone(script, tmp_path, capsys):
 
 @pytest.mark.usefixtures("drawn")
 def test_05_measures_semantic_misalignment_alone(script, tmp_path, capsys):
-    code, table = script("05_semantic_misalignment", "--figures")
+    code, table = script("05_semantic_misalignment", "--figures", "--full")
     assert code == 0
     assert measured(table) == {"centroid_drift", "axis_twist"}
     assert "Semantic misalignment" in capsys.readouterr().out

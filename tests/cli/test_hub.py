@@ -52,7 +52,7 @@ def base(folder):
 
 def analyze(base, folder, name, model, *flags, sae="org/saes:layer_{layer}"):
     where = ["--out", str(folder / name), "--model", model, "--sae", sae]
-    return ["analyze", *base, *where, "--allow-unsound", *flags]  # random SAEs fit no model
+    return ["analyze", *base, *where, "--allow-unsound", "--full", *flags]  # random SAEs fit no model
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,11 @@ def outcomes(home, commits):
         runs[f"{file} dangling"] = (str(link.resolve()), "away", one_layer)
     runs["pickle"] = (f"{model}/model.safetensors.index.json", "pytorch_model.bin", one_layer)
     given = [
-        (file, away, ["analyze", *flags, *data, "--allow-unsound", "--out", str(home.parent / name.replace("/", "-"))])
+        (
+            file,
+            away,
+            ["analyze", *flags, *data, "--allow-unsound", "--full", "--out", str(home.parent / name.replace("/", "-"))],
+        )
         for name, (file, away, flags) in runs.items()
     ]
     process = subprocess.run(

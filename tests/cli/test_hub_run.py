@@ -39,7 +39,7 @@ def hub(server, tmp_path, monkeypatch):
 def test_a_run_from_the_hub_names_commits_and_hashes_and_is_replayed_without_the_hub(
     call, hub, tmp_path, tiny_model, monkeypatch
 ):
-    outcome = call("analyze", *FLAGS, "--data", f"{PAIRS}/data/test-*.jsonl", "--out", tmp_path / "run")
+    outcome = call("analyze", *FLAGS, "--data", f"{PAIRS}/data/test-*.jsonl", "--out", tmp_path / "run", "--full")
     assert outcome.code == 0, outcome.err
     assert outcome.out.startswith("Summary of 4 pairs")
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())

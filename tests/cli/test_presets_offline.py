@@ -74,6 +74,7 @@ def outcomes(home, commits):
         "--limit",
         str(LIMIT),
         "--allow-unsound",
+        "--full",
     ]
     runs = [
         ["analyze", "--preset", name, *data, "--keep-residuals", "--out", str(home.parent / name)] for name in NAMES

@@ -45,7 +45,7 @@ def foreign(tmp_path):
 
 
 def test_a_run_is_judged_from_its_folder_alone(call, run):
-    outcome = call("stats", run)
+    outcome = call("stats", run, "--full")
     assert outcome.code == 0, outcome.err
     # Random SAEs explain nothing, and the run was allowed to be unsound.
     assert outcome.out.startswith("The run failed its health gate: ")
@@ -65,7 +65,7 @@ def test_a_run_is_judged_from_its_folder_alone(call, run):
 
 
 def test_a_foreign_csv_takes_lengths_groups_domains_and_columns_from_its_pairs(call, foreign, tmp_path):
-    outcome = call("stats", foreign, "--pairs", "bluff200", "--by-order", "--by", "known", "--family", "all")
+    outcome = call("stats", foreign, "--pairs", "bluff200", "--by-order", "--by", "known", "--family", "all", "--full")
     assert outcome.code == 0, outcome.err
     rows = pl.read_parquet(foreign.parent / "stats.parquet")
     assert rows["metric"].unique(maintain_order=True).to_list() == ["l3_gini", "drop", "entropy"]
@@ -101,7 +101,8 @@ def test_the_summary_opens_with_the_negative_answer_where_there_is_no_other(call
     rng = np.random.default_rng(1)
     table = one_metric(rng.normal(size=90), rng.normal(size=90), rng.integers(-2, 3, 90))
     table.write_parquet(tmp_path / "t.parquet")
-    outcome = call("stats", tmp_path / "t.parquet", "--out", tmp_path / "out" / "deep", "--control", "null")
+    flags = ("--out", tmp_path / "out" / "deep", "--control", "null", "--full")
+    outcome = call("stats", tmp_path / "t.parquet", *flags)
     said = " ".join(outcome.out.split())
     assert said.startswith("Nothing separates fact from hallucination at equal lengths: 1 metric tested over all pairs")
     assert "share of draws with a false `separates`" in outcome.out
@@ -114,7 +115,7 @@ def test_the_summary_opens_with_the_negative_answer_where_there_is_no_other(call
 def test_the_planted_control_names_the_metric_that_is_hardest_to_find(call, tmp_path):
     table = random_table(0, 60, kinds=("normal",))
     table.write_parquet(tmp_path / "t.parquet")
-    outcome = call("stats", tmp_path / "t.parquet", "--control", "planted", "--seed", 3)
+    outcome = call("stats", tmp_path / "t.parquet", "--control", "planted", "--seed", 3, "--full")
     assert outcome.code == 0, outcome.err
     assert "worst metric" in outcome.out
     about = json.loads((tmp_path / "stats.json").read_text())
@@ -221,7 +222,8 @@ def test_clusters_are_made_as_asked_and_that_is_written_and_said(call, foreign, 
     found = {}
     for by in ("prompt", "known", "mood"):
         out = tmp_path / by
-        outcome = call("stats", foreign, "--pairs", "bluff200", "--by-order", "--cluster-by", by, "--out", out)
+        flags = ("--by-order", "--cluster-by", by, "--out", out, "--full")
+        outcome = call("stats", foreign, "--pairs", "bluff200", *flags)
         if by == "mood":
             assert (outcome.code, outcome.out, out.exists()) == (2, "", False)
             assert "--cluster-by mood: no such column; use both, prompt, completion or a column out of" in outcome.err

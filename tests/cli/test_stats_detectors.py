@@ -21,7 +21,7 @@ def demo(tmp_path_factory):
 
 
 def test_on_the_demo_known_pairs_are_told_apart_from_sae_features_and_unseen_pairs_are_not(call, demo, tmp_path):
-    outcome = call("stats", demo, "--detectors", "--by", "known", "--out", tmp_path / "out")
+    outcome = call("stats", demo, "--detectors", "--by", "known", "--out", tmp_path / "out", "--full")
     assert outcome.code == 0, outcome.err
     rows = pl.read_parquet(tmp_path / "out" / "detectors.parquet")
     of = {(row["detector"], row["scope"]): row for row in rows.iter_rows(named=True)}
@@ -79,7 +79,7 @@ def test_detectors_of_an_earlier_call_do_not_outlive_its_statistics(call, demo, 
     run = copied(demo)
     write_report(run)
     assert (run / "detectors.parquet").exists()  # a run of so few pairs is closed with them
-    outcome = call("stats", run, "--by", "known")
+    outcome = call("stats", run, "--by", "known", "--full")
     assert outcome.code == 0, outcome.err
     assert not [*run.glob("detector*.parquet")]
     assert not (run / "transfer.parquet").exists()
@@ -132,7 +132,7 @@ def test_a_failed_health_gate_withholds_verdicts(call, demo, copied, tmp_path, h
     run = copied(demo)
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps(manifest | {"health": health}))
-    outcome = call("stats", run, *flags)
+    outcome = call("stats", run, *flags, "--full")
     assert outcome.code == code
     rows = pl.read_parquet(run / "stats.parquet")
     assert (set(rows["verdict"]) == {"withheld"}) == withheld

@@ -38,7 +38,7 @@ def run(measured, tmp_path):
 
 
 def test_a_labelled_run_is_judged_from_its_folder(call, run):
-    outcome = call("stats", run)
+    outcome = call("stats", run, "--full")
     assert outcome.code == 0, outcome.err
     assert "true from false texts at equal lengths" in " ".join(outcome.out.split())
     assert "400 texts in 200 clusters (largest 2, by group)" in outcome.out

@@ -78,7 +78,7 @@ def counted(monkeypatch):
 
 @pytest.mark.thorough
 def test_one_command_asks_measures_tests_and_says_what_came_out(study, call, tmp_path, counted):
-    outcome = study()
+    outcome = study("--full")
     assert outcome.code == 0, outcome.err
     folder = tmp_path / "study"
     answers = lines(folder / "answers.jsonl")
@@ -102,10 +102,13 @@ def test_one_command_asks_measures_tests_and_says_what_came_out(study, call, tmp
     (asked, measured) = counted
     assert (len(asked), measured) == (N, [N, len(labelled)])
     # again: nothing is asked or measured twice
-    again = study()
+    again = study("--full")
     assert again.code == 0, again.err
     assert (len(asked), measured) == (N, [N, len(labelled)])
     assert again.out == "".join(line for line in outcome.out.splitlines(True) if not line.startswith("Peak memory"))
+    brief = study().out.splitlines()
+    assert len(brief) <= 15 and brief[-1] == f"Report: {folder / 'report.html'}"
+    assert f"The model gave {right} right and" in " ".join(brief) and "right answers" in " ".join(brief)
     for command in (("stats", folder), ("report", folder)):
         assert call(*command).code == 0
 

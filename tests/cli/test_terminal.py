@@ -94,7 +94,7 @@ def start():
 def test_a_terminal_gets_a_bar_that_is_gone_at_the_end(command, start, tmp_path):
     leader, follower = pty.openpty()
     environment = {**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "100"}
-    process = start(command(400), environment, stdout=follower, stderr=follower, stdin=follower)
+    process = start(command(400, "--full"), environment, stdout=follower, stderr=follower, stdin=follower)
     os.close(follower)
     said = b""
     while select.select([leader], [], [], LONGEST)[0]:

@@ -113,6 +113,7 @@ def analyse(out: Path, *flags: object) -> dict[str, int]:
         out,
         *flags,
         "--allow-unsound",
+        "--verbose",
     ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr

@@ -9,10 +9,11 @@ import pytest
 
 from bluffscope.detectors.classifiers import BASELINES
 from bluffscope.detectors.evaluate import DETECTORS_SCHEMA
+from bluffscope.report.answer import answer
 from bluffscope.report.contents import read_contents
 from bluffscope.report.own_answers import own_answers
 from bluffscope.report.page import render_page
-from bluffscope.report.sections import answer
+from bluffscope.report.results import Results
 from made_texts import make_texts
 
 
@@ -60,7 +61,8 @@ def test_a_detector_that_tells_is_set_against_the_best_baseline_and_each_of_them
         "Log-probability tells them apart by itself: AUROC 0.66 (0.61 to 0.71).",
         "The answer's wording tells them apart by itself: AUROC 0.58 (0.53 to 0.63).",
     )
-    assert answer(contents).own == said and answer(contents).alone is None
+    found = answer(Results.of(contents))
+    assert found.own == said and found.alone is None
     page = render_page(contents).decode()
     assert all(sentence.replace("'", "&#39;") in page for sentence in said)
 

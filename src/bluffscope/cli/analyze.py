@@ -134,12 +134,13 @@ def _print(result: CompletedRun, seconds: float, screen: ScreenOptions) -> None:
         run = [f"Run: {result.path}"] if made is not None else []
         console.say(*details, outcome(result.manifest["health"]), *hints, *run, *where)
     else:
-        if screen.verbose:
+        if screen.verbose or made is None:
             print_findings(console, result.manifest["health"])
-            console.say(*_details(result, seconds), *(f"Hint: {hint}" for hint in result.manifest["hints"]), "")
+            console.say(*_details(result, seconds), *(f"Hint: {hint}" for hint in result.manifest["hints"]))
         if made is None:
             console.say(outcome(result.manifest["health"]), *where)
         else:
+            console.say(*([""] if screen.verbose else []))
             print_brief(console, made.answer, *where)
 
 

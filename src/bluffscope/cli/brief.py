@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
 MOST_LINES: Final = 15
 """Lines of a terminal of 80 columns or more."""
-LEAST_EFFECTS: Final = 3
+LEAST_EFFECTS: Final = 1
 
 
-def print_brief(console: LastingConsole, answer: Answer, *last: str, known: str | None = None) -> None:
+def print_brief(console: LastingConsole, answer: Answer, *last: str, first: Sequence[str] = ()) -> None:
     """What ran, whether it is sound, the answer, the strongest effects, a detector, what next, and where the result is.
 
     Where the lines would be too many, fewer effects are shown.
@@ -27,10 +28,9 @@ def print_brief(console: LastingConsole, answer: Answer, *last: str, known: str 
         console: where it is printed.
         answer: what is said.
         last: lines at the end.
-        known: what stands before the answer.
+        first: lines before all others.
     """
-    before = [Text(answer.ran, style="dim"), Text(answer.health)]
-    before += [Text(line) for line in (known,) if line]
+    before = [*map(Text, first), Text(answer.ran, style="dim"), Text(answer.health), *map(Text, answer.own[:1])]
     before += [Text(answer.sentence, style="bold")]
     after = [Text(answer.detector)] if answer.detector else []
     next_lines = [f"{'' if place else 'Next:':<6}{command}" for place, command in enumerate(answer.next)]

@@ -36,6 +36,7 @@ from bluffscope.config import (
 )
 from bluffscope.config.layers import SPREAD, LayerSlice
 from bluffscope.errors import BluffscopeError, InputError, RunStopped
+from bluffscope.host.terminal import count
 from bluffscope.table.health import outcome
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ class Study(Command):
             if self.screen.verbose:
                 console.say("", *report.answer.own, "", self._where(result.path))
                 print_findings(console, result.manifest["health"])
-            print_brief(console, report.answer, f"Report: {report.path}")
+            kept = [f"{count(found.kept, 'label')} by hand kept."] if found.kept and not self.screen.verbose else []
+            print_brief(console, report.answer, f"Report: {report.path}", first=kept)
         from bluffscope.table.health import read_health
 
         quarantined = exit_codes.QUARANTINED if result.merged.quarantined else exit_codes.DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -140,7 +141,7 @@ def _health(results: Results) -> str:
     if left_out := (manifest.get("counts") or {}).get("quarantined"):
         parts.append(f"{results.words.count(left_out)} left out, see quarantine.parquet")
     if lint := (manifest.get("lint") or {}).get("headline"):
-        parts.append(f"lint: {lint}")
+        parts.append(f"lint: {re.sub(r' [(][^)]*[)]', '', lint)}")
     return "; ".join(parts)
 
 

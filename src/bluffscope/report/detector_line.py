@@ -51,7 +51,7 @@ def detector_line(detectors: pl.DataFrame | None, lead: ScopeAnswer, known: Sequ
 def _area(row: Mapping[str, Any]) -> str:
     if row["lo"] is None:
         return f"{row['auroc']:.2f}"
-    return f"{row['auroc']:.2f} ({interval(row) if row['lo'] > 0.5 else 'chance'})"
+    return f"{row['auroc']:.2f} ({'chance' if row['lo'] <= 0.5 <= row['hi'] else interval(row)})"
 
 
 def alone(detectors: pl.DataFrame | None) -> str | None:

@@ -20,6 +20,8 @@ from bluffscope.table.health import Health
 from bluffscope.table.metric_pairs import layer_of
 
 MOST_EFFECTS: Final = 5
+_OF_ANSWERS: Final = {"facts": "right answers", "halls": "wrong answers"}
+"""What the sides of a run over a model's own answers are called."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Results:
         whole = contents.total == contents.metrics.height
         return cls(
             stats=contents.stats,
-            words=contents.words,
+            words=replace(contents.words, **_OF_ANSWERS) if contents.run.of_answers else contents.words,
             path=contents.path,
             health=contents.health,
             manifest=contents.manifest,
