@@ -77,6 +77,15 @@ def test_what_the_model_knows_is_printed_by_domain(ask):
     assert outcome.out.startswith("8 answers to 3 questions: 4 right, 2 wrong, 1 refused, 1 empty\n")
 
 
+def test_a_table_of_many_domains_is_cut_but_for_full_and_quiet_prints_the_file_alone(ask, tmp_path):
+    questions = [{**QUESTIONS[0], "id": f"q{k}", "domain": f"d{k}"} for k in range(9)]
+    answers = [{"id": f"q{k}", "answer": "Paris"} for k in range(9)]
+    brief, full, quiet = (ask(questions, answers, *flags)[0].out for flags in ((), ("--full",), ("-q",)))
+    assert "Not shown: 3 more domains (--full)." in brief and len(brief.splitlines()) <= 15
+    assert "Not shown" not in full and "d8" in full
+    assert quiet == f"{tmp_path / 'out.jsonl'}\n"
+
+
 def test_labels_corrected_by_hand_stay_whatever_judge_comes_next(ask, tmp_path):
     _, rows = ask()
     rows[1]["label"], rows[2]["label"] = True, False

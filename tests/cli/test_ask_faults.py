@@ -96,7 +96,7 @@ def test_a_question_too_long_for_the_model_is_left_out_and_named(flags, call, tm
     questions = tmp_path / "q.jsonl"
     questions.write_text("".join(json.dumps(one) + "\n" for one in (long, *QUESTIONS[:3])))
     out = tmp_path / "out.jsonl"
-    outcome = call(*flags, "--out", out)
+    outcome = call(*flags, "--out", out, "-v")
     assert outcome.code == 3
     assert "1 question left out, the first 'long': its prompt has " in outcome.err.replace("\n", " ")
     groups = [json.loads(line)["group"] for line in out.read_text().splitlines()]

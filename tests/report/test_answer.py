@@ -51,7 +51,11 @@ def said(frame: pl.DataFrame, detectors: pl.DataFrame | None = None, **manifest)
     rows = analyse_table(frame, resampling=QUICK).rows
     words = words_of_statistics(rows)
     stats = sided_statistics(rows)
-    return answer(Results(stats, words, Path("t.csv"), manifest=manifest, n=frame.height, detectors=detectors))
+    return answer(
+        Results(
+            stats, words, Path("t.csv"), manifest=manifest, n=frame.height, tested=frame.height, detectors=detectors
+        )
+    )
 
 
 def detected(*rows: tuple[str, str, float, float | None]) -> pl.DataFrame:
@@ -202,6 +206,8 @@ def test_a_run_is_named_by_data_model_and_layers_and_what_was_left_out_stands_wi
     found = answer(results)
     assert found.ran == "made-up pairs: 60 pairs; made-up, layers 2 5, SAEs given"
     assert found.health == ("Health: not checked; 2 pairs left out, see quarantine.parquet; lint: 1 error, 2 warnings")
+    drawn = replace(results, n=200_000, tested=60)
+    assert answer(drawn).ran.startswith("made-up pairs: 200,000 pairs (60 tested, drawn at random); made-up")
     many = replace(results, config={"model": {"layers": [0, 1, 2, 3, 7, 9, 10], "sae": "x"}}, manifest={})
     assert answer(many).ran == "pairs: 60 pairs; a model, layers 0-3 7 9 10, without SAEs"
     assert found.next == (

@@ -137,6 +137,7 @@ def _print(result: CompletedRun, seconds: float, screen: ScreenOptions) -> None:
         if screen.verbose or made is None:
             print_findings(console, result.manifest["health"])
             console.say(*_details(result, seconds), *(f"Hint: {hint}" for hint in result.manifest["hints"]))
+        _print_fidelity(console, result)
         if made is None:
             console.say(outcome(result.manifest["health"]), *where)
         else:
@@ -147,20 +148,27 @@ def _print(result: CompletedRun, seconds: float, screen: ScreenOptions) -> None:
 def _print_tables(console: LastingConsole, result: CompletedRun) -> None:
     """The summary of every metric, and the answer."""
     from bluffscope.metrics import ANALYSES
-    from bluffscope.report import render_fidelity, render_summary
+    from bluffscope.report import render_summary
     from bluffscope.stats.sampling import drawn_from, read_metrics
 
     metrics, total = read_metrics(result.path)
     console.print(render_summary(metrics, result.manifest["metric_versions"]))
     if note := drawn_from(metrics.height, total):
         console.say(note)
-    if result.fidelity is not None:
-        console.print(render_fidelity(result.fidelity))
+    _print_fidelity(console, result)
     if result.report is not None:
         console.print(Text(f"\n{result.report.answer.headline}\n", style="bold"))
     if not result.manifest["saes"]:
         names = ", ".join(analysis.title.lower() for analysis in ANALYSES if analysis.needs_sae)
         console.say(f"Without SAEs: left out are {names}, features and what follows from them")
+
+
+def _print_fidelity(console: LastingConsole, result: CompletedRun) -> None:
+    """What the precision changed, where the options ask for it."""
+    from bluffscope.report import render_fidelity
+
+    if result.fidelity is not None:
+        console.print(render_fidelity(result.fidelity))
 
 
 def _details(result: CompletedRun, seconds: float) -> list[str]:

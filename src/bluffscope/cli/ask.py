@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     GivenTo = Callable[[Sequence[Question]], Mapping[str, Given] | None]
 
-SHOWN_DOMAINS = 20
+SHOWN_DOMAINS = 6
 
 
 class Answered(NamedTuple):
@@ -87,7 +87,7 @@ class Ask(Command):
         if quiet:
             console.say(str(self.out))
             return found.exit_code
-        print_known(found, console, every_domain=self.screen.full)
+        print_known(found, console, self.screen)
         console.say(f"Written to {self.out}. Next: bluffscope analyze --data {self.out}")
         return found.exit_code
 
@@ -178,7 +178,7 @@ def _asked(options: AskOptions, where: WorkerOptions, questions: list[Question],
 COMMAND = Ask
 
 
-def print_known(found: Answered, console: LastingConsole, *, every_domain: bool = False) -> None:
+def print_known(found: Answered, console: LastingConsole, screen: ScreenOptions) -> None:
     """How many answers are right, and on how many questions of each domain the model is."""
     from bluffscope.runs.ask.verdicts import KNOWN, known
 
@@ -191,7 +191,7 @@ def print_known(found: Answered, console: LastingConsole, *, every_domain: bool 
     said = ", ".join(f"{verdicts[name]:,} {name}" for name in ("right", "wrong", "refused", "empty"))
     console.say(f"{count(len(answers), 'answer')} to {count(len(states), 'question')}: {said}", "")
     every = sum(domains.values(), Counter[str]())
-    most = len(domains) if every_domain else SHOWN_DOMAINS
+    most = len(domains) if screen.full else SHOWN_DOMAINS
     rows = [(domain, *_shares(states)) for domain, states in list(domains.items())[:most]]
     rows += [("all", *_shares(every))] if len(domains) > 1 else []
     heads = ["domain", "questions", "always right", "sometimes", "never", "refused", "no answer"]
@@ -202,7 +202,7 @@ def print_known(found: Answered, console: LastingConsole, *, every_domain: bool 
     console.say("")
     if found.kept:
         console.say(f"{count(found.kept, 'label')} by hand kept.")
-    if (replies := found.replies) is not None:
+    if (replies := found.replies) is not None and (screen.full or screen.verbose):
         console.say(f"Peak memory: {replies.peak_bytes / 1e9:.1f} GB")
 
 

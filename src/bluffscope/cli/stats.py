@@ -126,6 +126,7 @@ class Stats(Command):
     ) -> None:
         from bluffscope.report.answer import Results, answer
         from bluffscope.report.sides import sided_statistics, words_of_statistics
+        from bluffscope.report.verdicts import render_control
 
         rows, about = result.rows, result.about
         words = words_of_statistics(rows)
@@ -138,9 +139,12 @@ class Stats(Command):
             manifest={} if run is None else run.manifest,
             config={} if run is None else run.config,
             detectors=None if detection is None else detection.rows,
-            n=about[words.items],
+            n=about[words.items] if run is None else run.rows,
+            tested=about[words.items],
             sides=(about["true"], about["false"]) if labelled else None,
         )
+        if result.control is not None:  # somebody asked for it
+            console.print(render_control(result))
         if self.screen.verbose:
             console.say(f"Correction: {about['corrections']}.", f"Errors: {about['errors']}.", *about["notes"], "")
         print_brief(console, answer(found), *where)

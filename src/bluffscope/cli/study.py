@@ -82,7 +82,7 @@ class Study(Command):
         with messages_on(message_console(), notes=not self.screen.quiet):
             found = self._answers(folder)
         if self.screen.full or self.screen.verbose:
-            print_known(found, console, every_domain=self.screen.full)
+            print_known(found, console, self.screen)
         _refuse_too_few(found.answers, folder)
         result = self._measured(folder)
         report = reported(result.path, self.screen, detectors=True)

@@ -107,7 +107,9 @@ def answer(results: Results) -> Answer:
 
 def _ran(results: Results) -> str:
     """`bluff200: 200 pairs; bluffscope-demo, layers 2 5 8, SAEs of bluffscope-demo`."""
-    items = results.words.number(*(results.sides or (results.n, 0)))
+    items = results.words.number(*results.sides) if results.sides else results.words.count(results.n)
+    if results.tested < results.n:
+        items += f" ({results.tested:,} tested, drawn at random)"
     if not results.is_run:
         return f"{clean(results.path.name, 60)}: {items}"
     manifest, model = results.manifest, results.config.get("model", {})

@@ -39,6 +39,8 @@ class Results:
     detectors: pl.DataFrame | None = None
     n: int = 0
     """Items of the table."""
+    tested: int = 0
+    """How many of them were looked at."""
     sides: tuple[int, int] | None = None
     """True and false texts among them, of labelled ones."""
     own: tuple[str, ...] = ()
@@ -57,6 +59,7 @@ class Results:
             config=contents.config,
             detectors=contents.detectors,
             n=contents.total,
+            tested=contents.metrics.height,
             sides=labels_of(contents.metrics) if whole and not contents.words.paired else None,
             own=own_answers(contents),
         )

@@ -52,6 +52,14 @@ def render_verdicts(result: StatsResult) -> Iterator[RenderableType]:
     yield from (_cross_tables if words.paired else _label_tables)(result.cross_tables.filter(scope=POOLED))
     yield from _declared(result.about, words)
     if result.control is not None:
+        yield render_control(result)
+
+
+@group()
+def render_control(result: StatsResult) -> Iterator[RenderableType]:
+    """What the control found, where there is one, to be printed by a rich console."""
+    if result.control is not None:
+        words = words_of_statistics(result.rows)
         yield from _control(sided_statistics(result.control), result.about["control"], words)
 
 
