@@ -41,6 +41,34 @@ def test_lines_come_now_and_then_and_once_at_the_end(monkeypatch):
     ]
 
 
+def test_after_the_last_pair_a_line_names_what_takes_long(monkeypatch):
+    clock, stream = [0.0], io.StringIO()
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
+    told = LineProgress(stream)
+    told.start(1)
+    told.advance(1)
+    told.finish()
+    for seconds, text in ((1.9, "Report: reading the run"), (2.5, "Report: testing effects"), (3.0, "Report: writing")):
+        clock[0] = seconds
+        told.tell(text)
+    assert stream.getvalue().splitlines()[1:] == ["Report: testing effects"]
+
+
+def test_progress_is_a_bar_on_terminals_lines_elsewhere_and_nothing_for_who_wants_quiet(capsys):
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    for console, quiet, kind in ((terminal, False, "Bar"), (Console(file=io.StringIO()), False, "Line")):
+        with progress.shown_progress(console, quiet=quiet) as shown:
+            assert type(shown).__name__ == f"{kind}Progress"
+            assert shown.moves == (kind == "Bar")
+    before = len(terminal.file.getvalue())
+    with progress.shown_progress(terminal, quiet=True) as shown:
+        shown.start(1)
+        shown.advance(1)
+        shown.tell("Report: testing effects")
+        shown.finish()
+    assert len(terminal.file.getvalue()) == before and capsys.readouterr().err == ""
+
+
 def test_a_reader_who_went_away_does_not_end_the_work():
     stream = io.StringIO()
     told = LineProgress(stream)

@@ -61,8 +61,9 @@ def test_a_text_that_just_fits_the_context_is_measured(call, tiny_flags, tmp_pat
 @pytest.mark.usefixtures("drawn")
 def test_a_run_in_which_all_pairs_are_quarantined_ends_cleanly(call, tiny_flags, tmp_path):
     pairs = tiny.write_pairs(tmp_path / "long.jsonl", [LONG, LONG | {"id": "longer"}])
-    outcome = call("analyze", *tiny_flags[:4], "--data", pairs, "--out", tmp_path / "run")
+    outcome = call("analyze", *tiny_flags[:4], "--data", pairs, "--out", tmp_path / "run", "-v")
     assert outcome.code == 3
+    assert "2 pairs left out, see quarantine.parquet" in " ".join(outcome.out.split())
     assert "Quarantined: 2 of 2 pairs" in outcome.out
     assert "  2 x the prompt text has" in outcome.out
     assert outcome.err.startswith("Progress: 2/2 samples")

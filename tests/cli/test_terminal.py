@@ -212,6 +212,7 @@ def test_a_console_that_knows_no_unicode_costs_characters_not_the_run(call, monk
                     str(data),
                     *map(str, tiny_flags[6:]),
                     "--allow-unsound",
+                    "--full",
                 ]
             )
             == 0

@@ -122,10 +122,11 @@ def test_the_page_opens_with_the_strongest_effect_its_interval_and_health(tmp_pa
     text = text_of(make_texts(tmp_path / "run", sweep=True, manifest={"health": health}))
     opening = text[text.index("Does anything separate true from false texts?") :]
     assert opening.startswith(
-        "Does anything separate true from false texts? 1 of 5 metrics separate true from false texts at equal lengths; "
-        "strongest over all texts: entropy (g +1.23, 95 % +0.98 to +1.48); 4 inconclusive."
+        "Does anything separate true from false texts? False texts differ from true texts at equal length and wording, "
+        "above all: strongest features more even (g +1.18, 95 % +0.93 to +1.43, large); 1 of 5 metrics separate them."
     )
-    assert "The run passed its health gate. Metrics by verdict over all texts:" in opening
+    assert "Health: healthy (0 checks)" in opening
+    assert "strongest over all texts: entropy (g +1.23, 95 % +0.98 to +1.48); 4 inconclusive." in opening
     assert "60 texts (30 true, 30 false), layers 2 5; every difference is false &minus; true" in text
     assert "60 texts in 30 clusters (largest 2), by group" in text
 
@@ -143,8 +144,8 @@ def test_where_nothing_separates_or_nothing_can_be_judged_the_sentence_says_so()
 
 def test_a_failed_health_gate_withholds_verdicts_of_texts_too(tmp_path):
     text = text_of(make_texts(tmp_path / "run", manifest={"health": UNSOUND}))
-    assert "Verdicts are withheld: the health gate failed" in text
-    assert "Verdicts by metric and domain" not in text and "passed its health gate" not in text
+    assert "No verdict, because the measurement is not sound: mean L0 of layer 2" in text
+    assert "Verdicts by metric and domain" not in text and "Health: healthy" not in text
 
 
 def test_a_run_without_statistics_or_with_one_label_has_a_page_that_says_why(tmp_path, caplog):

@@ -20,8 +20,10 @@ class LastingConsole(Console):
     """A console that falls silent when its pipe is closed; rich's own would end the process, and with it the run."""
 
     def on_broken_pipe(self) -> None:
-        """Print nothing more."""
+        """Print nothing more; what is left in the stream's buffer is nobody's loss either."""
         self.quiet = True
+        if drain := getattr(self.file, "drain", None):
+            drain()
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as rich does, but leave no spaces at the ends of lines in logs and files."""

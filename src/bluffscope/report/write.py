@@ -143,8 +143,8 @@ def _write_statistics(tables: RunTables, tell: Callable[[str], None], detectors:
 
 def _known_column(tables: RunTables) -> tuple[str, ...]:
     """The column that says what the model knows, where there is one: what is found may hold of that alone."""
-    names = (*tables.metrics.columns, *tables.pairs.columns)
-    return next(((name,) for name in knowledge(tables.run.manifest) if name in names), ())
+    kinds = {**tables.pairs.schema, **tables.metrics.schema}
+    return next(((name,) for name in knowledge(tables.run.manifest) if kinds.get(name) == pl.Boolean), ())
 
 
 __all__ = ["REPORT_ERRORS", "Report", "statistics_of", "write_report"]
