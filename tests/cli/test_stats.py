@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import time
 
 import numpy as np
@@ -109,6 +110,19 @@ def test_the_summary_opens_with_the_negative_answer_where_there_is_no_other(call
     assert "significant" not in outcome.out
     control = json.loads((tmp_path / "out" / "deep" / "stats.json").read_text())["control_rows"]
     assert [(row["family"], row["draws"]) for row in control] == [("pooled", 1000)]
+
+
+def test_the_commands_to_go_on_with_test_the_same_table_in_the_same_way(call, foreign):
+    flags = ("--pairs", "bluff200", "--by-order", "--by", "known", "--family", "all", "--seed", 3)
+    outcome = call("stats", foreign, *flags)
+    assert outcome.code == 0, outcome.err
+    same = " ".join(map(str, ("bluffscope", "stats", foreign, "--pairs", "bluff200", "--by-order", "--by", "known")))
+    commands = [line.removeprefix("Next:").strip() for line in outcome.out.splitlines() if "bluffscope stats" in line]
+    assert commands == [f"{same} --family all --seed 3 {more}" for more in ("--control null", "--detectors")]
+    again = call(*shlex.split(commands[0])[1:])
+    assert again.code == 0, again.err
+    assert "share of draws with a false `separates`" in again.out  # what was asked for is not for --full alone
+    assert again.out.splitlines()[-2].strip().endswith("--control planted")
 
 
 @pytest.mark.thorough

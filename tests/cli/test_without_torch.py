@@ -47,9 +47,10 @@ def place(tmp_path_factory):
 
 
 CASES = [
-    (("stats", "run"), 0, "Nothing separates fact from hallucination"),
-    (("stats", "run", "--detectors", "--control", "null", "--out", "out"), 0, "Detectors: can a single text"),
-    (("stats", "theirs.csv", "--pairs", "bluff200", "--by-order"), 0, "Nothing separates fact from hallucination"),
+    (("stats", "run"), 0, "Nothing is shown to tell facts from hallucinations"),
+    (("stats", "run", "--full"), 0, "Nothing separates fact from hallucination"),
+    (("stats", "run", "--detectors", "--control", "null", "--out", "out"), 0, "Detector (SAE features): AUROC"),
+    (("stats", "theirs.csv", "--pairs", "bluff200", "--by-order"), 0, "Nothing is shown to tell"),
     (("report", "run"), 0, "Report: "),
     (("compare", "run", "other"), 0, "Verdicts agree"),
     (("lint", "bluff200"), 0, "no finding"),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import tyro
 
 from bluffscope.cli.brief import print_brief
-from bluffscope.cli.console import LastingConsole, output_console
+from bluffscope.cli.console import LastingConsole, message_console, messages_on, output_console
 from bluffscope.cli.health import exit_code, print_failed_gate
 from bluffscope.cli.options import Command, ScreenOptions
+from bluffscope.cli.progress import shown_progress
 from bluffscope.config import DataOptions
 from bluffscope.errors import InputError
 
@@ -23,6 +24,21 @@ if TYPE_CHECKING:
     from bluffscope.stats import StatsResult
     from bluffscope.table.health import Health
     from bluffscope.table.reader import Run
+
+
+class _Tested(NamedTuple):
+    """What came of a table."""
+
+    result: StatsResult
+    detection: Detection | None
+    run: Run | None
+    """The table's run, where it has one."""
+    health: Health
+    note: str | None
+    """On the items that were tested, where not all."""
+    source: dict[str, Any]
+    """What was tested, and how, as stats.json says it."""
+    files: tuple[Path, Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +78,28 @@ class Stats(Command):
         self.screen.check()
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: give a number from 0")
+        messages = message_console()
+        with shown_progress(messages, quiet=self.screen.quiet) as progress:
+            progress.tell("Testing effects")
+            with messages_on(messages, notes=not self.screen.quiet):
+                found = self._tested(progress.tell)
+        where = [f"Statistics: {found.files[0]}, {found.files[1].name} ({found.result.rows.height} rows)"]
+        if found.run is not None and self.out is None and (found.run.path / "report.html").exists():
+            where = [f"report.html is out of date; run `bluffscope report {found.run.path}`.", *where]
+        console = output_console()
+        if self.screen.quiet:
+            console.say(str(found.files[0]))
+        elif self.screen.full:
+            print_failed_gate(console, found.health)
+            if found.run is not None and not self.detectors:
+                where = ["No detectors were fitted; use --detectors.", *where]
+            _print_tables(console, found, where)
+        else:
+            self._print_brief(console, found, where)
+        return exit_code(found.health, allowed=self.allow_unsound)
+
+    def _tested(self, tell: Callable[[str], None]) -> _Tested:
+        """Read, test and write."""
         # Polars and scipy take a second to import: --help and a mistyped flag should not.
         from bluffscope.detectors.evaluate import detect_in
         from bluffscope.report.result_files import write_stats
@@ -86,12 +124,14 @@ class Stats(Command):
             found = self._of_texts(table, pairs, run, **gate) if labelled else self._of_pairs(table, pairs, **gate)
             detection = None
             if self.detectors:
+                tell("Fitting detectors")
                 detection = detect_in(table, pairs, run, by=self.by, by_order=self.by_order, resampling=resampling)
         except InputError as error:
             raise InputError(f"{self.table}: {error}") from error
         source = {
             "table": str(self.table),
             "pairs_from": self.pairs,
+            "columns": self.columns,
             "by_order": self.by_order,
             "by": self.by,
             "cluster_by_option": self.cluster_by,
@@ -100,54 +140,34 @@ class Stats(Command):
         }
         result = noted(found, note)
         files = write_stats(result, self.out or folder, source, detection)
-        where = [f"Statistics: {files[0]}, {files[1].name} ({result.rows.height} rows)"]
-        if run is not None and self.out is None and (run.path / "report.html").exists():
-            where = [f"report.html is out of date; run `bluffscope report {run.path}`.", *where]
-        console = output_console()
-        if self.screen.quiet:
-            console.say(str(files[0]))
-        elif self.screen.full:
-            print_failed_gate(console, health)
-            if run is not None and not self.detectors:
-                where = ["No detectors were fitted; use --detectors.", *where]
-            _print_tables(console, result, detection, note, where)
-        else:
-            self._print_brief(console, result, detection, run, replace(health, allowed=allowed), where)
-        return exit_code(health, allowed=self.allow_unsound)
+        return _Tested(result, detection, run, health, note, source, files)
 
-    def _print_brief(
-        self,
-        console: LastingConsole,
-        result: StatsResult,
-        detection: Detection | None,
-        run: Run | None,
-        health: Health,
-        where: list[str],
-    ) -> None:
+    def _print_brief(self, console: LastingConsole, found: _Tested, where: list[str]) -> None:
+        """The answer; before it what was asked for beyond it."""
         from bluffscope.report.answer import Results, answer
         from bluffscope.report.sides import sided_statistics, words_of_statistics
         from bluffscope.report.verdicts import render_control
 
-        rows, about = result.rows, result.about
-        words = words_of_statistics(rows)
-        labelled = not words.paired
-        found = Results(
-            stats=sided_statistics(rows),
+        result, run = found.result, found.run
+        about, words = {**found.source, **result.about}, words_of_statistics(result.rows)
+        results = Results(
+            stats=sided_statistics(result.rows),
             words=words,
             path=self.table,
-            health=health,
+            health=replace(found.health, allowed=bool(about["allowed_unsound"])),
             manifest={} if run is None else run.manifest,
             config={} if run is None else run.config,
-            detectors=None if detection is None else detection.rows,
+            about=about,
+            detectors=None if found.detection is None else found.detection.rows,
             n=about[words.items] if run is None else run.rows,
             tested=about[words.items],
-            sides=(about["true"], about["false"]) if labelled else None,
+            sides=None if words.paired else (about["true"], about["false"]),
         )
-        if result.control is not None:  # somebody asked for it
+        if result.control is not None:
             console.print(render_control(result))
         if self.screen.verbose:
             console.say(f"Correction: {about['corrections']}.", f"Errors: {about['errors']}.", *about["notes"], "")
-        print_brief(console, answer(found), *where)
+        print_brief(console, answer(results), *where)
 
     def _of_pairs(self, table: pl.DataFrame, pairs: pl.DataFrame | None, **gate: Any) -> StatsResult:
         from bluffscope.stats import Resampling, analyse_table
@@ -203,17 +223,15 @@ class Stats(Command):
         return table, pairs, path, run
 
 
-def _print_tables(
-    console: LastingConsole, result: StatsResult, detection: Detection | None, note: str | None, where: list[str]
-) -> None:
+def _print_tables(console: LastingConsole, found: _Tested, where: list[str]) -> None:
     """Every verdict with its reason, and every detector."""
     from bluffscope.report.detectors import render_detection
     from bluffscope.report.verdicts import render_verdicts
 
-    console.print(render_verdicts(result))
-    if detection is not None:
-        console.print(render_detection(detection))
-    console.say(*filter(None, (note,)), *where)
+    console.print(render_verdicts(found.result))
+    if found.detection is not None:
+        console.print(render_detection(found.detection))
+    console.say(*filter(None, (found.note,)), *where)
 
 
 def _labelled(table: pl.DataFrame, run: Run | None) -> bool:

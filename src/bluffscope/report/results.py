@@ -36,6 +36,8 @@ class Results:
     health: Health = field(default_factory=Health)
     manifest: Mapping[str, Any] = field(default_factory=dict[str, Any])
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """stats.json without its rows."""
     detectors: pl.DataFrame | None = None
     n: int = 0
     """Items of the table."""
@@ -57,6 +59,7 @@ class Results:
             health=contents.health,
             manifest=contents.manifest,
             config=contents.config,
+            about=contents.about,
             detectors=contents.detectors,
             n=contents.total,
             tested=contents.metrics.height,

@@ -14,6 +14,7 @@ from bluffscope.features.neuronpedia import feature_pages
 from bluffscope.report.contents import Contents
 from bluffscope.report.features import found_sentence, ghost_sentence
 from bluffscope.report.labels import by_analysis, distinct, largest
+from bluffscope.report.next_commands import stats_flags
 from bluffscope.stats.scopes import POOLED
 from bluffscope.table.metric_pairs import not_interpretable
 
@@ -144,11 +145,5 @@ def repeat(contents: Contents) -> list[str]:
 
 def statistics(contents: Contents, *, detectors: bool) -> str:
     """The command that makes the statistics, with the choices that those of the page were made with."""
-    about = contents.about
-    words = ["bluffscope", "stats", contents.path.name or "."]
-    if about.get("by"):
-        words += ["--by", *about["by"]]
-    for name, default in (("family", "scope"), ("seed", 0)):
-        if about.get(name, default) != default:
-            words += [f"--{name}", str(about[name])]
+    words = ["bluffscope", "stats", contents.path.name or ".", *stats_flags(contents.about)]
     return shlex.join([*words, *(["--detectors"] if detectors else [])])
