@@ -69,8 +69,9 @@ free, whichever is less. Limits of containers (control groups) count. A run is n
 {SMALLEST_BATCH} tokens do not fit, one line names the memory needed. What was chosen is frozen in `config.yaml`.
 `--batch-size N` (pairs) and `--batch-tokens N` override it.
 
-With `-v` a run closes with its peak beside the prediction, `Peak memory: 1.2 GB (predicted 1.2)`; the manifest has both
-in bytes (`memory`). On CUDA they are tensors in the GPU's memory (the model passes through main memory on its way there).
+With `-v` a run closes with its peak beside the prediction, `Peak memory: 1.2 GB (predicted 1.2)`; the manifest has
+both in bytes (`memory`). On CUDA they are tensors in the GPU's memory (the model passes through main memory on its way
+there).
 The strategies `sequential` and `separate` load the whole model and are not predicted.
 
 ## Measured against predicted
