@@ -69,6 +69,19 @@ TEXT_FILES = (
         "one for each residual read; only with `--keep-residuals`",
     ),
     (
+        "tokens.parquet",
+        "`text_id, token_index, label, start, end, logprob`",
+        "one for each token of the completions; only with `--position tokens`. `token_index` is `token` of the "
+        "residuals; `label` is 1 where the token overlaps a span, else 0, null in a false text of which no span is "
+        "known; `start` and `end` are its characters in the completion; `logprob` (nats) is null where nothing "
+        "predicts it",
+    ),
+    (
+        "token_features.parquet",
+        "`text_id, view, layer, token, feature, activation`",
+        "one for each active SAE feature of each token read; only with `--position tokens`",
+    ),
+    (
         "quarantine.parquet",
         "`text_id, prompt, completion, reason`",
         "texts that could not be processed; no file where there are none",

@@ -56,7 +56,8 @@ from bluffscope.errors import InputError
         (["--device", "cuda"], "--device cuda: not available here; use --device cpu or auto"),
         (
             ["--position", "first"],
-            "--position: expected last or first-completion or divergence or completion-mean or end-of-turn, got first",
+            "--position: expected last or first-completion or divergence or completion-mean or end-of-turn or tokens, "
+            "got first",
         ),
         (["--modle", "x"], ("--modle: no such option", "did you mean --model?")),
         (["stray"], "stray: no such option"),

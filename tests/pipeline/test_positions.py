@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 import tiny
-from bluffscope.config import Position
+from bluffscope.config import READ_WHOLE, Position
 from bluffscope.errors import PairError
 from bluffscope.pipeline.plan import TextTokenizer, as_far_as_read
 from bluffscope.records import VIEWS, Pair
@@ -44,7 +44,9 @@ def by_hand(position, prompt, text, other):
         own = [index for index in own if index >= len(os.path.commonprefix([text, other]))]
     if not own:
         return None
-    return {"last": own[-1:], "first-completion": own[:1], "divergence": own[:1], "completion-mean": own}[position]
+    if position in READ_WHOLE:
+        return own
+    return {"last": own[-1:], "first-completion": own[:1], "divergence": own[:1]}[position]
 
 
 # Few pieces, so that completions begin alike, one within the other, and merge with the prompt.

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from bluffscope.config import Position
+from bluffscope.config import READ_WHOLE, Position
 from bluffscope.errors import InputError
 from bluffscope.metrics import LOGPROB, METRICS, P_TRUE, declared
 from bluffscope.records import VIEWS, View
@@ -190,7 +190,7 @@ def compare(
         precision: whose tolerances hold.
         position: how the texts were read.
         draws: noise draws of the stability analysis.
-        gaps: of use for "completion-mean" only, where an elongation is a mean over reads; without them nothing is
+        gaps: of use for `READ_WHOLE` only, where an elongation is a mean over reads; without them nothing is
             promised of the angles of several reads in float32.
         flips: where the active features are known, how many are active in one table only; else only their numbers
             show it, which a feature that goes and one that comes leave equal.
@@ -258,7 +258,7 @@ class _Judge:
 
     def _reads(self, view: str) -> np.ndarray:
         """Tokens read of a view."""
-        if view == "prompt" or self.position != "completion-mean":
+        if view == "prompt" or self.position not in READ_WHOLE:
             return np.ones(len(self.pairs))
         return _numbers(self.expected[f"{view}_tokens"])
 

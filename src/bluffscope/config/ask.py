@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bluffscope.config.layers import LayerSlice
-from bluffscope.config.options import NO_SAE, Position
+from bluffscope.config.options import NO_SAE
 from bluffscope.errors import InputError
 
 
@@ -116,7 +116,7 @@ class StudyOptions:
     layers: tuple[int | LayerSlice, ...] = ()
     """Layers to measure: numbers, slices as in Python (4:20:2), all, or spread for six evenly spaced (default: all in
     the SAE folder, or spread without SAEs)."""
-    position: Position = "last"
+    position: Literal["last", "first-completion", "completion-mean", "end-of-turn"] = "last"
     """Read the last token of each answer, its first, the one that closes the assistant's turn (with --chat), or
     average over the answer."""
     allow_unsound: bool = False

@@ -18,8 +18,10 @@ from bluffscope.errors import InputError
 Options = TypeVar("Options")
 Switch = Literal["auto", "on", "off"]
 """Of an option that is on or off by what else is chosen; true and false stand for on and off."""
-Position = Literal["last", "first-completion", "divergence", "completion-mean", "end-of-turn"]
+Position = Literal["last", "first-completion", "divergence", "completion-mean", "end-of-turn", "tokens"]
 """Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
+READ_WHOLE: frozenset[Position] = frozenset({"completion-mean", "tokens"})
+"""Positions at which every token of a completion is read, and metrics are means over them."""
 NO_SAE = "none"
 """What stands for SAEs where a model is measured without any."""
 MOST_WHOLE = 2**31 - 1
@@ -104,7 +106,8 @@ class MeasureOptions:
 
     position: Position = "last"
     """Read the last token of each text, the first of its completion, the first that differs between fact and
-    hallucination, the one that closes the assistant's turn (with --chat), or average metrics over the completion."""
+    hallucination, the one that closes the assistant's turn (with --chat), or average metrics over the completion;
+    tokens also keeps each token of labelled texts with spans, for detect train."""
     noise_std: float = 0.1
     """Standard deviation of the noise for the stability metric."""
     noise_mode: Literal["absolute", "relative"] = "absolute"

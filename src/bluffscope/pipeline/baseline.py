@@ -11,14 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from bluffscope.errors import PairError
 from bluffscope.host.float64_guard import own_settings
+from bluffscope.pipeline.plan.token_labels import token_labels
 from bluffscope.pipeline.shard_rows import ShardRows
 from bluffscope.pipeline.worker import Advance, Parts, RunWorker
 from bluffscope.records import Item, Shard
 from bluffscope.reference import analyses as reference
 from bluffscope.reference.analyses import Counts, ReferenceOptions, Subject
+from bluffscope.reference.model import logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ class BaselineWorker(RunWorker):
     @own_settings()
     def measure(self, prepared: Shard, advance: Advance) -> ShardRows:
         """Every analysis of every pair."""
-        rows = ShardRows(prepared, self.columns, keep_residuals=self.loaded.config.output.keep_residuals)
+        rows = self.loaded.rows(prepared)
         passes = [(name,) for name in self.analyses] if self.separate else [tuple(self.analyses)]
         for number, names in enumerate(passes):
             parts = self._parts()
@@ -96,6 +99,8 @@ class BaselineWorker(RunWorker):
 
     def _keep(self, rows: ShardRows, subject: Subject) -> None:
         """The features (and the residuals, where asked for) of every layer and view, read now where no analysis did."""
+        if self.by_token:
+            self._keep_tokens(rows, subject)
         if not subject.saes:
             self._keep_bare(rows, subject)
         for layer in subject.saes:
@@ -105,10 +110,20 @@ class BaselineWorker(RunWorker):
                 views = np.full(len(reading.a), number)
                 active = reading.a > 0
                 counts, features = active.sum(1), np.nonzero(active)[1]
-                rows.add_reads(index, views, layer, counts, features, reading.a[active])
+                token = np.array(subject.texts[view].reads)
+                rows.add_reads(index, views, layer, token, counts, features, reading.a[active])
                 if self.loaded.config.output.keep_residuals:
-                    token = np.array(subject.texts[view].reads)
                     rows.add_residuals(index, views, layer, token, reading.x.cpu().float().numpy())
+
+    def _keep_tokens(self, rows: ShardRows, subject: Subject) -> None:
+        """The completion's tokens, and their log-probabilities where these are asked for."""
+        index, text = subject.item.index, subject.texts[subject.completions[0]]
+        rows.add_tokens(index, token_labels(self.tokenizer, subject.item, text.reads, len(text.ids)))
+        if self.loaded.config.measure.scores_completions and text.own.start > 0:
+            predictions = logits(subject.model, text, subject.counts)
+            place = np.array(text.own)
+            likely = torch.log_softmax(predictions[place - 1], dim=1)[range(len(place)), np.array(text.ids)[place]]
+            rows.add_logprobs(np.full(len(place), index), place, likely.numpy())
 
     def _keep_bare(self, rows: ShardRows, subject: Subject) -> None:
         """The residuals of layers without SAEs, where they are asked for."""

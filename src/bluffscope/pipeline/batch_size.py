@@ -9,7 +9,7 @@ from typing import Final, cast
 
 import torch
 
-from bluffscope.config import EngineOptions, MeasureOptions, ModelOptions
+from bluffscope.config import READ_WHOLE, EngineOptions, MeasureOptions, ModelOptions
 from bluffscope.config.demo import model_place, sae_place
 from bluffscope.config.layers import numbered
 from bluffscope.config.presets import resolve
@@ -39,7 +39,7 @@ _STEP: Final = 64
 def run_footprint(shape: Shape, device: str, measure: MeasureOptions) -> Footprint:
     """The memory model of a run with these options."""
     # Where completions are read as a whole, about every other token belongs to one.
-    reads = 0.5 if measure.position == "completion-mean" else READS_A_TOKEN
+    reads = 0.5 if measure.position in READ_WHOLE else READS_A_TOKEN
     return Footprint(replace(shape, lens=measure.trajectory == "on"), cast("Device", device), reads)
 
 

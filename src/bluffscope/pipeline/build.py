@@ -31,6 +31,7 @@ from bluffscope.pipeline.batch_size import bare_layers, batch_limits, loaded_sha
 from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.memory import Footprint
 from bluffscope.pipeline.plan import TextTokenizer
+from bluffscope.pipeline.plan.token_labels import refuse_without_places
 from bluffscope.pipeline.shard import ShardWorker
 from bluffscope.pipeline.worker import Loaded, Parts, RunWorker
 from bluffscope.reference.analyses import ANALYSES as REFERENCE
@@ -273,6 +274,8 @@ def _loaded(
 def text_tokenizer(config: RunConfig, parts: Parts) -> TextTokenizer:
     """How a run turns its texts into token ids."""
     model = parts.model
+    if config.measure.position == "tokens":
+        refuse_without_places(model.tokenizer, model.name)
     chat = Chat.of(model.name, model.tokenizer, config.data.system) if config.data.chat else None
     return TextTokenizer(
         tokenizer=model.tokenizer,

@@ -18,6 +18,7 @@ from bluffscope.metrics import Analysis, Measurement
 from bluffscope.metrics.geometry import Geometry, measure_geometry
 from bluffscope.model import ResidualReader
 from bluffscope.pipeline.plan import BatchLimits, pack, pad, plan_batches, with_questions
+from bluffscope.pipeline.plan.token_labels import token_labels
 from bluffscope.pipeline.shard_rows import ShardRows
 from bluffscope.pipeline.worker import Advance, Parts, RunWorker
 from bluffscope.records import (
@@ -101,11 +102,15 @@ class ShardWorker(RunWorker):
     def prepare(self, shard: Shard) -> PreparedShard:
         """Token ids and batches of a shard: what needs no model."""
         with self.stopwatch.stage("tokenise"):
-            rows = ShardRows(shard, self.columns, keep_residuals=self.loaded.config.output.keep_residuals)
+            rows = self.loaded.rows(shard)
             tokenized: list[Tokenized[Item]] = []
             for item, result in zip(shard.items, self.tokenizer.tokenize(shard.items), strict=True):
                 if isinstance(result, Tokenized):
                     tokenized.append(result)
+                    if self.by_token:
+                        own = result.sequences[-1]
+                        labels = token_labels(self.tokenizer, item, own.reads, len(own.ids))
+                        rows.add_tokens(item.index, labels)
                 else:
                     rows.quarantine(item.index, str(result))
             if self.loaded.config.measure.p_true:
@@ -188,6 +193,10 @@ class ShardWorker(RunWorker):
             for values in columns:
                 rows.add(items, values)
             rows.add_features(items, batch, states)
+            if self.by_token and (targets := batch.targets) is not None and measurement.logprobs is not None:
+                index = np.array([found.item.index for found in items])[targets.item]
+                place = batch.position_ids[targets.row, targets.slot] + 1  # each is predicted by the one before it
+                rows.add_logprobs(index, place, measurement.logprobs)
         return True
 
     def _forward(self, items: Sequence[Tokenized[Item]]) -> tuple[PackedBatch, Activations]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,23 +10,28 @@ import polars as pl
 import pyarrow as pa
 
 from bluffscope.metrics.declaration import Values
+from bluffscope.pipeline.plan.token_labels import TokenLabel
 from bluffscope.records import Item, LayerState, PackedBatch, Shard, Tokenized
 from bluffscope.table.schema import Column
-from bluffscope.table.shards import FEATURES_TYPE, RESIDUALS_TYPE, shard_schema
+from bluffscope.table.shards import FEATURES_TYPE, RESIDUALS_TYPE, TOKEN_FEATURES_TYPE, TOKENS_TYPE, shard_schema
 
 
 class ShardRows:
     """One row for each item of a shard, in input order; a cell nobody fills is null."""
 
-    def __init__(self, shard: Shard, columns: Sequence[Column], *, keep_residuals: bool) -> None:
+    def __init__(
+        self, shard: Shard, columns: Sequence[Column], *, keep_residuals: bool, by_token: bool = False
+    ) -> None:
         items = shard.items
         self._columns = columns
         self._arrangement = shard.arrangement
-        self._keep_residuals = keep_residuals
+        self._keep_residuals, self._by_token = keep_residuals, by_token
         self._row = {item.index: row for row, item in enumerate(items)}
         self._reasons: list[str | None] = [None] * len(items)
         self._features = _Entries({"feature": np.int32, "activation": np.float32})
         self._residuals = _Entries({"token": np.int32, "values": np.float32})
+        self._token_features = _Entries({"token": np.int32, "feature": np.int32, "activation": np.float32})
+        self._tokens: list[dict[int, dict[str, Any]]] = [{} for _ in items]
         named = [item.cells for item in items]
         self._cells: dict[str, Any] = {name: [cells[name] for cells in named] for name in named[0]}
         self._cells |= {"_index": [item.index for item in items], "group": list(shard.groups)}
@@ -82,6 +87,7 @@ class ShardRows:
                     index,
                     batch.read_view,
                     layer,
+                    depth,
                     features.counts.cpu().numpy(),
                     features.indices.cpu().numpy(),
                     features.values.cpu().double().numpy(),
@@ -94,21 +100,28 @@ class ShardRows:
         index: np.ndarray,
         view: np.ndarray,
         layer: int,
+        token: np.ndarray,
         counts: np.ndarray,
         features: np.ndarray,
         activations: np.ndarray,
     ) -> None:
         """Keep the features of reads at one layer: of a view with several reads, the mean activation over them.
 
+        Where tokens are kept, those of each read as well.
+
         Args:
             index: (read,) each read's item, by its position in the input; all reads of an item come in one call.
             view: (read,) index into the views of its arrangement.
             layer: where they were read.
+            token: (read,) their positions in the text.
             counts: (read,) active features.
             features: (active,) their indices, read after read, ascending in each.
             activations: (active,) their activations, float64.
         """
         key = self._keys(index, view, layer)
+        if self._by_token:
+            places = np.repeat(token, counts)
+            self._token_features.add(key, counts, token=places, feature=features, activation=activations)
         cells, inverse, reads = np.unique(key, return_inverse=True, return_counts=True)
         if len(cells) < len(key):
             cell = np.repeat(inverse, counts)
@@ -125,6 +138,15 @@ class ShardRows:
         """Keep residuals (read, d_model) of reads at one layer, with their positions in the text."""
         self._residuals.add(self._keys(index, view, layer), np.ones(len(index), np.int64), token=token, values=values)
 
+    def add_tokens(self, index: int, labels: Iterable[TokenLabel]) -> None:
+        """Keep what is known of the tokens that are read of an item's completion."""
+        self._tokens[self._row[index]] = {label.token_index: label._asdict() for label in labels}
+
+    def add_logprobs(self, index: np.ndarray, token: np.ndarray, values: np.ndarray) -> None:
+        """Keep the log-probabilities of tokens: (token,) the items they are of, their places in its ids, in nats."""
+        for item, place, value in zip(index.tolist(), token.tolist(), values.tolist(), strict=True):
+            self._tokens[self._row[item]][place]["logprob"] = value
+
     def _keys(self, index: np.ndarray, view: np.ndarray, layer: int) -> np.ndarray:
         """One number for each read's row, view and layer, in the order in which they stand in the table."""
         rows = np.array([self._row[item] for item in index.tolist()], dtype=np.int64)
@@ -132,7 +154,8 @@ class ShardRows:
 
     def frame(self) -> pl.DataFrame:
         """The shard's table: `shard_schema`'s columns, NaN as null."""
-        schema, views = shard_schema(self._columns, self._keep_residuals, self._arrangement), self._arrangement.views
+        schema = shard_schema(self._columns, self._keep_residuals, self._arrangement, self._by_token)
+        views = self._arrangement.views
         series = [
             pl.Series(name, self._cells[name], dtype=kind, nan_to_null=True)
             for name, kind in schema.items()
@@ -142,6 +165,12 @@ class ShardRows:
         series.append(self._features.nested("_features", len(self._reasons), views, FEATURES_TYPE))
         if self._keep_residuals:
             series.append(self._residuals.nested("_residuals", len(self._reasons), views, RESIDUALS_TYPE))
+        if self._by_token:
+            tokens = [list(labels.values()) for labels in self._tokens]
+            series.append(pl.Series("_tokens", tokens, dtype=TOKENS_TYPE))
+            series.append(
+                self._token_features.nested("_token_features", len(self._reasons), views, TOKEN_FEATURES_TYPE)
+            )
         return pl.DataFrame(series).select(list(schema))
 
 

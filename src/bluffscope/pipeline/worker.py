@@ -73,9 +73,15 @@ class Loaded:
         saes = {layer: identity.get("weights") for layer, identity in self.sae_identities.items()}
         return self.identity.get("weights"), saes, self.strategy, self.config.engine
 
+    def rows(self, shard: Shard) -> ShardRows:
+        """The rows of a shard, to be filled."""
+        config = self.config
+        by_token = config.measure.position == "tokens"
+        return ShardRows(shard, self.columns, keep_residuals=config.output.keep_residuals, by_token=by_token)
+
     def rejected(self, shard: Shard, reason: str) -> pl.DataFrame:
         """The table of a shard of which every item is quarantined for this reason."""
-        rows = ShardRows(shard, self.columns, keep_residuals=self.config.output.keep_residuals)
+        rows = self.rows(shard)
         for item in shard.items:
             rows.quarantine(item.index, reason)
         return rows.frame()
@@ -129,6 +135,11 @@ class RunWorker(ABC):
     def run(self, shard: Shard, advance: Advance = lambda _: None) -> pl.DataFrame:
         """Measure every item of a shard; one row an item in input order, quarantined ones with their reason."""
         return self.tabulate(self.measure(self.prepare(shard), advance))
+
+    @property
+    def by_token(self) -> bool:
+        """Whether each token of a completion is kept."""
+        return self.loaded.config.measure.position == "tokens"
 
     def describe(self) -> Loaded:
         """What it loaded."""

@@ -216,7 +216,7 @@ def _shared(ids: list[int], others: list[int]) -> int:
 
 def _reads(position: Position, own: range, ids: list[int], others: list[int]) -> list[int]:
     """Which of a completion's `own` tokens are read; `others` are the ids of the pair's other completed text."""
-    if position == "completion-mean":
+    if position in ("completion-mean", "tokens"):
         return list(own)
     if position == "divergence":  # the first token up to which the text is not also the other's beginning
         return [i for i in own if ids[: i + 1] != others[: i + 1]][:1]

@@ -52,7 +52,13 @@ class Earlier:
             for one in (finished.manifest, now)
         )
         versions = [list(one["metric_versions"].items()) for one in (finished.manifest, now)]
-        same = options == now["options"] and before == after and versions[0] == versions[1]
+        # labels of tokens follow from spans, which may be others now
+        same = (
+            options["position"] != "tokens"
+            and options == now["options"]
+            and before == after
+            and versions[0] == versions[1]
+        )
         return cls(run) if same else None
 
     def frame(self, shard: Shard, columns: Sequence[Column], *, keep_residuals: bool) -> pl.DataFrame | None:

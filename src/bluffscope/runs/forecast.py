@@ -27,6 +27,7 @@ from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, plan_batches, w
 from bluffscope.pipeline.shard import cut_shards, lay_out
 from bluffscope.records import Features, Shard, Tokenized
 from bluffscope.runs.gpus import CORES_A_GPU, GPUS, REACHED, geometry_seconds
+from bluffscope.runs.options import refuse_unlabelled_tokens
 
 SAMPLE_PAIRS: Final = 2000
 """Pairs that are tokenised, in whole shards spread evenly over the input: neighbours share prefixes."""
@@ -132,6 +133,7 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     started = time.perf_counter()
     source = open_source(config.data)
     scan = source.scan()
+    refuse_unlabelled_tokens(config, scan)
     reading = time.perf_counter() - started
     config = resolved(config)
     planned = plan_run(config.model, whole=config.measure.needs_head, weights=False)

@@ -13,6 +13,7 @@ from bluffscope.config import NO_SAE, RunConfig, refuse_endless
 from bluffscope.errors import InputError
 from bluffscope.metrics import ANALYSES, LOGPROB, P_TRUE, TRAJECTORY, Analysis
 from bluffscope.metrics.own import UserAnalysis
+from bluffscope.pairs import Scan
 from bluffscope.records import AUTO_JOIN, PAIRS, Arrangement
 from bluffscope.sae.find import pinned
 from bluffscope.table.folder import RunFolder
@@ -105,6 +106,33 @@ def possible(
             f"--sae {NO_SAE}: nothing is left to measure; add --trajectory, --logprob, --p-true or --analysis"
         )
     return left
+
+
+def keeping_tokens(config: RunConfig) -> RunConfig:
+    """The options with what ``--position tokens`` asks for: the residual of each token is kept."""
+    if config.measure.position != "tokens":
+        return config
+    return replace(config, output=replace(config.output, keep_residuals=True))
+
+
+def refuse_unlabelled_tokens(config: RunConfig, scan: Scan) -> None:
+    """Refuse ``--position tokens`` where no token has a label.
+
+    Raises:
+        InputError: saying so.
+    """
+    if config.measure.position != "tokens":
+        return
+    if scan.arrangement == PAIRS:
+        raise InputError(
+            "--position tokens: only labelled texts with spans have labels of tokens, and these are pairs; use "
+            "completion-mean"
+        )
+    if not any(column.name == "spans" for column in scan.carried):
+        raise InputError(
+            "--position tokens: none of the texts has spans, so no token has a label; give the field's name with "
+            "--columns spans=NAME, or use completion-mean"
+        )
 
 
 def replayable(config: RunConfig, revision: str | None, saes: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import polars as pl
 
-from bluffscope.config import RunConfig
+from bluffscope.config import READ_WHOLE, RunConfig
 from bluffscope.config.presets import resolved
 from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
 from bluffscope.health import Health, Inspection, Sample, examine, inspect
@@ -30,13 +31,21 @@ from bluffscope.pairs import Source, open_source
 from bluffscope.pipeline.build import NOTHING
 from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.worker import Loaded
-from bluffscope.records import Shard
+from bluffscope.records import Shard, Tokenized
 from bluffscope.runs.columns import columns_by_layers
 from bluffscope.runs.earlier import Earlier
 from bluffscope.runs.hints import noise_hints, slow_hints, unasked_hints
 from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
 from bluffscope.runs.log import RunLog, logging_to
-from bluffscope.runs.options import check_out, check_values, homes_expanded, possible, replayable
+from bluffscope.runs.options import (
+    check_out,
+    check_values,
+    homes_expanded,
+    keeping_tokens,
+    possible,
+    refuse_unlabelled_tokens,
+    replayable,
+)
 from bluffscope.runs.resume import (
     Previous,
     completed,
@@ -66,6 +75,9 @@ LINT_PAIRS = 1000
 """Most pairs of a scope that the linter's text classifier sees in a run: `bluffscope lint` takes the time for more."""
 LINT_KEPT = 100
 """Findings of a kind, and pairs of a finding, that the manifest names; `bluffscope lint` names all."""
+
+_SOME: Final = 100
+"""Pairs whose tokens are counted before a run, to see how much it will write."""
 
 _log = logging.getLogger(__name__)
 
@@ -146,7 +158,7 @@ def run(
         QuarantineLimitError: more pairs are in quarantine than ``engine.max_quarantine`` allows.
         RunStopped: Ctrl-C or SIGTERM came; what was committed is kept, and can be resumed.
     """
-    config = homes_expanded(config)
+    config = keeping_tokens(homes_expanded(config))
     clock = Clock()
     clock.stopwatch.entered = None if tell is None else lambda stage: tell(_DOING.get(stage, "Measuring"))
     check_values(config)
@@ -170,6 +182,7 @@ def run(
             source = open_source(config.data)
             scan = source.scan()
         config = resolved(replace(config, data=replace(config.data, data=source.location)))
+        refuse_unlabelled_tokens(config, scan)
         analyses = possible(config, analyses, added, scan.arrangement)
         everything = (*analyses, *(Analysis(item.title, item) for item in added))
         columns_of = columns_by_layers(config, scan, analyses, added)
@@ -222,9 +235,22 @@ def _folder(session: Session, previous: Previous | None, held: ExitStack, log: R
 
 
 def _bytes_a_pair(session: Session) -> int:
-    reads = 2.0 if session.config.measure.position == "completion-mean" else 1.0
-    saes, keep = session.loaded.sae_identities, session.config.output.keep_residuals
-    return bytes_a_pair(session.loaded.columns, saes, reads=reads, keep_residuals=keep)
+    loaded, keep = session.loaded, session.config.output.keep_residuals
+    bare = set(session.config.model.measured_layers) - set(loaded.sae_identities)
+    width = 0 if loaded.footprint is None else loaded.footprint.shape.d_model
+    return bytes_a_pair(
+        loaded.columns, loaded.sae_identities, reads=_reads(session), keep_residuals=keep, bare=len(bare) * width
+    )
+
+
+def _reads(session: Session) -> float:
+    """Tokens read of a pair's three texts, on average; of whole completions by the first pairs of the run."""
+    if session.config.measure.position not in READ_WHOLE:
+        return 1.0
+    some = list(islice(session.source.items(), _SOME))
+    found = [one for one in session.loaded.tokenizer.tokenize(some) if isinstance(one, Tokenized)]
+    reads = sum(len(text.reads) for one in found for text in one.sequences)
+    return reads / 3 / max(1, len(found))
 
 
 def _finish(
@@ -256,6 +282,7 @@ def _finish(
                     check,
                     session.scan.arrangement,
                     session.scan.paired_by,
+                    config.measure.position == "tokens",
                 )
                 _log_quarantine(folder)
     measured = Run(folder.path)

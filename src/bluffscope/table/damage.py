@@ -73,6 +73,12 @@ TABLES: Final[dict[str, dict[str, str]]] = {
     "texts.parquet": {"text_id": "text", "prompt": "text", "completion": "text"},
     "quarantine.parquet": {_ID: "text", "reason": "text"},
     "features.parquet": {**_KEYS, "feature": "whole numbers", "activation": "numbers"},
+    "tokens.parquet": {"text_id": "text", **dict.fromkeys(("token_index", "label", "start", "end"), "whole numbers")},
+    "token_features.parquet": {
+        "text_id": "text",
+        **dict.fromkeys(("layer", "token", "feature"), "whole numbers"),
+        "activation": "numbers",
+    },
     "residuals.parquet": {**_KEYS, "token": "whole numbers", "values": "lists of numbers"},
 }
 """Columns that a run's tables are joined and computed by, and what they hold."""

@@ -28,7 +28,7 @@ from bluffscope.table.folder import RunFolder
 from bluffscope.table.manifest import metric_versions
 from bluffscope.table.paired import PairedBy, write_paired
 from bluffscope.table.schema import SCHEMA_VERSION, Column
-from bluffscope.table.shards import SESSION, ShardFile, committed_shards, shard_schema
+from bluffscope.table.shards import BY_TOKEN, SESSION, ShardFile, committed_shards, shard_schema
 
 GROUP_BYTES: Final = 32 << 20
 """Rows of a table are held until they take this much memory, and then written as one row group."""
@@ -64,12 +64,14 @@ def merge(
     check: Callable[[], None] = lambda: None,
     arrangement: Arrangement = PAIRS,
     paired_by: PairedBy | None = None,
+    by_token: bool = False,
 ) -> MergeResult:
     """Makes a run's tables out of its shards and checks them; the shards stay, see `remove_shards`.
 
     Writes metrics.parquet (the pairs that were measured, with `metadata` as key-value metadata of the file),
     features.parquet, pairs.parquet (all pairs, those in quarantine too; texts.parquet in a run over labelled texts),
-    residuals.parquet with `keep_residuals`, quarantine.parquet where there is any, and checksums.txt.
+    residuals.parquet with `keep_residuals`, tokens.parquet and token_features.parquet with `by_token`,
+    quarantine.parquet where there is any, and checksums.txt.
 
     Args:
         folder: the run's folder.
@@ -79,6 +81,7 @@ def merge(
         keep_residuals: the shards hold ``_residuals``, and residuals.parquet is wanted.
         check: called between shards; may raise to end the merge.
         arrangement: of the items.
+        by_token: the shards hold tokens.
         paired_by: what labelled texts have in common that make pairs: then paired.parquet holds those, if any.
 
     Raises:
@@ -87,7 +90,8 @@ def merge(
             table cannot be written. The shards are left as they are.
     """
     files = _complete(folder, shard_count)
-    schema = shard_schema(columns, keep_residuals, arrangement)
+    schema = shard_schema(columns, keep_residuals, arrangement, by_token)
+    kept = [name for name in ("features", "residuals", *BY_TOKEN) if f"_{name}" in schema]
     reasons: Counter[str] = Counter()
     sessions: dict[str, dict[str, Any]] = {}
     rows = 0
@@ -103,7 +107,7 @@ def merge(
             rows += len(frame)
             reasons.update(frame["_reason"].drop_nulls().to_list())
             _note_session(sessions, content, len(frame))
-            for name, part in _parts(frame, columns, keep_residuals, arrangement).items():
+            for name, part in _parts(frame, columns, kept, arrangement).items():
                 if name not in tables:
                     tables[name] = _Table(folder, name, provenance if name == "metrics" else {}, held)
                 tables[name].add(part)
@@ -200,7 +204,7 @@ class _Table:
 
 
 def _parts(
-    frame: pl.DataFrame, columns: Sequence[Column], keep_residuals: bool, arrangement: Arrangement
+    frame: pl.DataFrame, columns: Sequence[Column], kept: Sequence[str], arrangement: Arrangement
 ) -> dict[str, pl.DataFrame]:
     """Each table's part of a shard; of quarantine.parquet only where there is any."""
     measured, failed = frame.filter(_MEASURED), frame.filter(~_MEASURED)
@@ -210,7 +214,7 @@ def _parts(
         "metrics": measured.select(column.name for column in columns),
         arrangement.table: frame.select(key, *_ABOUT[key], *arrangement.sources, "group", *carried),
     }
-    for name in ("features", "residuals") if keep_residuals else ("features",):
+    for name in kept:
         entries = measured.select(key, entry=f"_{name}").explode("entry", empty_as_null=False, keep_nulls=False)
         parts[name] = entries.unnest("entry")
     if len(failed):

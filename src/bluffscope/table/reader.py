@@ -118,6 +118,21 @@ class Run:
         """The item's `key`, view, layer, token, values: only in runs with ``--keep-residuals``."""
         return self._scan("residuals.parquet")
 
+    @property
+    def by_token(self) -> bool:
+        """Whether each token of the completions was kept (``--position tokens``)."""
+        return (self.path / "tokens.parquet").exists()
+
+    @cached_property
+    def tokens(self) -> pl.DataFrame:
+        """text_id, token_index, label, start, end, logprob of each token read (tokens.parquet)."""
+        return self._read("tokens.parquet")
+
+    @property
+    def token_features(self) -> pl.LazyFrame:
+        """text_id, view, layer, token, feature, activation of each token read."""
+        return self._scan("token_features.parquet")
+
     def table(self, name: str) -> pl.DataFrame | None:
         """A table that not every run has (stats.parquet, say), or None where it is not there."""
         return self._read(name) if (self.path / name).exists() else None

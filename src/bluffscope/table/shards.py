@@ -2,10 +2,11 @@
 
 A shard is a Parquet file with one row a pair, in input order. It holds the table's columns, the texts,
 ``_index`` (position in the input), ``_features`` (the sparse features of all views and layers),
-``_residuals`` (only where kept) and ``_reason`` (null, or why the pair was quarantined; its metrics are then
-null). Its name says which it is and what it must hold: ``<number>.<identity>.<checksum>.parquet``, the identity made
-of its pairs and of the run, the checksum of the file's content. So a name in the folder is a shard that is done, and
-one whose content was cut off or changed gives itself away.
+``_residuals`` (only where kept), ``_tokens`` and ``_token_features`` (only where tokens are) and ``_reason`` (null, or
+why the pair was quarantined; its metrics are then null). Its name says which it is and what it must hold:
+``<number>.<identity>.<checksum>.parquet``, the identity made of its pairs and of the run, the checksum of the file's
+content. So a name in the folder is a shard that is done, and one whose content was cut off or changed gives itself
+away.
 """
 
 from __future__ import annotations
@@ -36,6 +37,17 @@ RESIDUALS_TYPE: Final = pl.List(
     pl.Struct({"view": pl.String, "layer": pl.Int32, "token": pl.Int32, "values": pl.List(pl.Float32)})
 )
 """Of ``_residuals``: one entry for each view, layer and token read."""
+
+TOKENS_TYPE: Final = pl.List(
+    pl.Struct({"token_index": pl.Int32, "label": pl.Int8, "start": pl.Int32, "end": pl.Int32, "logprob": pl.Float32})
+)
+"""Of ``_tokens``: one entry for each token read of a labelled text's completion; see docs/columns.md."""
+TOKEN_FEATURES_TYPE: Final = pl.List(
+    pl.Struct({"view": pl.String, "layer": pl.Int32, "token": pl.Int32, "feature": pl.Int32, "activation": pl.Float32})
+)
+"""Of ``_token_features``: one entry for each active feature of each token read."""
+BY_TOKEN: Final = {"tokens": TOKENS_TYPE, "token_features": TOKEN_FEATURES_TYPE}
+"""The tables of a run that keeps tokens, each with the type of its column in shards."""
 
 SESSION: Final = "bluffscope_session"
 """Key of a shard's metadata: what is known of the session that committed it, as JSON."""
@@ -86,7 +98,10 @@ class ShardFile:
 
 
 def shard_schema(
-    columns: Sequence[Column], keep_residuals: bool = False, arrangement: Arrangement = PAIRS
+    columns: Sequence[Column],
+    keep_residuals: bool = False,
+    arrangement: Arrangement = PAIRS,
+    by_token: bool = False,
 ) -> dict[str, pl.DataType | type[pl.DataType]]:
     """Names and types of a shard's columns: build its frame with these, so that all shards agree.
 
@@ -98,6 +113,7 @@ def shard_schema(
     schema["_features"] = FEATURES_TYPE
     if keep_residuals:
         schema["_residuals"] = RESIDUALS_TYPE
+    schema |= {f"_{name}": kind for name, kind in BY_TOKEN.items() if by_token}
     schema["_reason"] = pl.String
     return schema
 

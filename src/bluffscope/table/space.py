@@ -25,7 +25,12 @@ COPIES: Final = 2
 
 
 def bytes_a_pair(
-    columns: Sequence[Column], saes: Mapping[int, Mapping[str, Any]], *, reads: float, keep_residuals: bool
+    columns: Sequence[Column],
+    saes: Mapping[int, Mapping[str, Any]],
+    *,
+    reads: float,
+    keep_residuals: bool,
+    bare: int = 0,
 ) -> int:
     """What a pair is expected to take in one table of each kind.
 
@@ -34,6 +39,7 @@ def bytes_a_pair(
         saes: the identity of each layer's SAE.
         reads: tokens read in a view: each can have features of its own.
         keep_residuals: whether the residuals are kept.
+        bare: dimensions of the residuals of all layers without SAEs.
     """
     numbers = sum(column.kind in ("float", "int") for column in columns)
     size = TEXT_BYTES + NUMBER_BYTES * numbers + WORD_BYTES * (len(columns) - numbers)
@@ -41,6 +47,8 @@ def bytes_a_pair(
         size += 3 * reads * FEATURE_BYTES * float(sae.get("published_l0") or USUAL_L0)
         if keep_residuals:
             size += 3 * reads * 4 * int(sae["d_in"])
+    if keep_residuals:
+        size += 3 * reads * 4 * bare
     return int(size)
 
 

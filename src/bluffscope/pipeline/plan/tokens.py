@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from bluffscope.config import Position
+from bluffscope.config import READ_WHOLE, Position
 from bluffscope.errors import PairError
 from bluffscope.records import Item, ItemT, Tokenized
 from bluffscope.records import Sequence as TokenSequence
@@ -240,7 +240,7 @@ class TextTokenizer:
 
     def _reads(self, place: _Place) -> range:
         """Where a text is read, as indices into its ids without BOS."""
-        if self.position == "completion-mean":
+        if self.position in READ_WHOLE:
             return range(place.start, place.stop)
         first = {
             "last": place.stop - 1,
