@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Command):
-    """Train a detector on a run; save it if it beats length, text and log-probability alone. Needs no model."""
+    """Train a detector on a run; save it if it beats length, text and log-probability alone. Needs no model.
+
+    On a run with --position tokens it is a detector of tokens.
+    """
 
     run: tyro.conf.Positional[Path]
     """The folder of a run."""
@@ -45,6 +48,7 @@ class Train(Command):
         """Fit, judge, save; 1 where it was not good enough to be saved."""
         # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
         from bluffscope.detectors.files import check_new, write_detector
+        from bluffscope.detectors.tokens import train_tokens
         from bluffscope.detectors.train import train
         from bluffscope.features.selection import items_of, matching
         from bluffscope.report.detector_card import card
@@ -72,7 +76,8 @@ class Train(Command):
             )
         try:
             with table_errors(run.path):
-                trained = train(run, matching(items_of(run), self.where), self.on, self.seed, self.alpha)
+                fit = train_tokens if run.by_token else train
+                trained = fit(run, matching(items_of(run), self.where), self.on, self.seed, self.alpha)
         except InputError as error:
             raise InputError(f"{self.run}: {error}") from error
         console = output_console()

@@ -65,6 +65,11 @@ class Detector:
         return str(cast("dict[str, Any]", measure).get("position", "last")) if isinstance(measure, dict) else "last"
 
     @property
+    def by_token(self) -> bool:
+        """Whether it judges tokens, each by itself, and of a text its highest token."""
+        return self.position == "tokens"
+
+    @property
     def chat(self) -> bool:
         """Whether its texts were conversations by the model's chat template."""
         return bool(self._data.get("chat"))
@@ -87,7 +92,7 @@ class Detector:
         if self.keys.on == "metrics":
             return "uses metrics of prompt and completion"
         if self.position != "last":
-            return f"reads at {self.position}"
+            return "reads a completion's tokens" if self.by_token else f"reads at {self.position}"
         return "reads what the assistant says in a conversation" if self.chat else ""
 
 

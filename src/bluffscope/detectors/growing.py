@@ -1,4 +1,7 @@
-"""What a kept detector says of a text that is being written: the score of all that there is so far. Needs no torch."""
+"""What a kept detector says of a text that is being written: the score of all that there is so far. Needs no torch.
+
+A detector of tokens says it of each token alone.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ SAYS: Final[Mapping[str, str]] = {
     "last": "that the text up to this token is hallucinated",
     "first-completion": "that the text is hallucinated, read at the completion's first token alone",
     "completion-mean": "that the text is hallucinated, by the mean over the completion up to this token",
+    "tokens": "that the token itself is part of a hallucination: it is of this token alone, not of the text up to it",
 }
 """What the probability at a token is, by the position at which the detector was trained."""
 
@@ -39,7 +43,7 @@ def refuse_unstreamable(detector: Detector) -> None:
 
 def reads_prompt(detector: Detector) -> bool:
     """Whether the prompt's own tokens count as the text: labelled texts are read whole."""
-    return detector.arrangement == STATEMENTS and detector.position != "last" and not detector.chat
+    return detector.arrangement == STATEMENTS and detector.position not in ("last", "tokens") and not detector.chat
 
 
 def prefix_scores(position: str, scores: np.ndarray, before: np.ndarray | None = None) -> np.ndarray:

@@ -41,6 +41,16 @@ def recall_at(share: float, scores: np.ndarray, labels: np.ndarray) -> float:
     return float(caught[alarms <= share * facts].max(initial=0) / labels.sum())
 
 
+def precision_at(share: float, scores: np.ndarray, labels: np.ndarray) -> float:
+    """Share of hallucinations among the alarms where `recall_at` is reached; NaN without any alarm, or as there."""
+    caught, alarms = _above(scores, labels)
+    facts = len(labels) - labels.sum()
+    if facts * share < 1 or alarms[0] > share * facts:
+        return np.nan
+    last = int(np.argmax(np.where(alarms <= share * facts, caught, -1)))
+    return float(caught[last] / (caught[last] + alarms[last]))
+
+
 def brier(scores: np.ndarray, labels: np.ndarray) -> float:
     """Mean squared distance of probability and label: 0.25 for one that always says 0.5."""
     return float(np.mean((scores - labels) ** 2))

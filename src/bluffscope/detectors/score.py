@@ -48,7 +48,7 @@ class Score:
     logit: float | None
     """The linear score, in log odds before calibration; None where the text cannot be scored."""
     probability: float | None
-    """Calibrated probability that the text is hallucinated."""
+    """Calibrated probability that the text is hallucinated; of a detector of tokens, that its highest token is."""
     reason: str | None = None
     """Why it cannot be scored."""
     alarm: bool | None = None
@@ -76,7 +76,10 @@ class Scorer:
             frame = self.worker.run(Shard(0, tuple(items), ("",) * len(items), arrangement))
         whole: View = "text" if arrangement == STATEMENTS else "prompt"
         views = [whole if text.completion is None else arrangement.completions[0] for text in texts]
-        logits = self.detector.linear.scores(self._matrix(frame, views))
+        if self.detector.by_token:
+            logits = self._highest(frame)
+        else:
+            logits = self.detector.linear.scores(self._matrix(frame, views))
         probabilities = self.detector.calibration.probabilities(logits)
         for reason, logit, probability in zip(frame["_reason"], logits.tolist(), probabilities.tolist(), strict=True):
             if reason is not None:
@@ -99,6 +102,28 @@ class Scorer:
         if keys.on == "sae":
             return keys.sparse(long, len(views))
         return keys.dense(long, len(views), len(self.detector.linear.weights))[0]
+
+    def _highest(self, frame: pl.DataFrame) -> np.ndarray:
+        """(text,) the score of each text's highest token; of texts that could not be measured, minus infinity."""
+        keys, view = self.detector.keys, self.detector.arrangement.completions[0]
+        text = pl.int_range(pl.len(), dtype=pl.Int64).alias("of_text")
+        tokens = _entries(frame.select(text, "_tokens"), "_tokens")
+        tokens = tokens.select("of_text", token="token_index").with_row_index("text")
+        kept = "_token_features" if keys.on == "sae" else "_residuals"
+        long = _entries(frame.select(text, kept), kept).filter(pl.col("view") == view)
+        long = long.join(tokens, on=["of_text", "token"], how="inner").with_columns(pl.col("text").cast(pl.Int64))
+        if keys.on == "sae":
+            matrix = keys.sparse(long, tokens.height)
+        else:
+            matrix = keys.dense(long, tokens.height, len(self.detector.linear.weights))[0]
+        found = np.full(frame.height, -np.inf)
+        np.maximum.at(found, tokens["of_text"].to_numpy(), self.detector.linear.scores(matrix))
+        return found
+
+
+def _entries(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The entries of a list column, a row each."""
+    return frame.explode(name, empty_as_null=False, keep_nulls=False).unnest(name)
 
 
 def _item(number: int, text: Text, arrangement: Arrangement, join: str) -> Pair | LabelledText:

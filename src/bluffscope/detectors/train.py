@@ -59,6 +59,11 @@ class Trained:
         return self.rows.filter(pl.col("detector").is_in(BASELINES), pl.col("auroc").is_not_null())
 
     @property
+    def by_token(self) -> bool:
+        """Whether it judges tokens and not texts; `about` then has `token_level`."""
+        return "token_level" in self.about
+
+    @property
     def beats(self) -> bool:
         """Whether its AUROC is above that of the best baseline and of guessing, by the interval of their difference."""
         return self.row["gain_lo"] is not None and self.row["gain_lo"] > 0

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
 from bluffscope.detectors.growing import SAYS
 from bluffscope.detectors.train import Trained
-from bluffscope.report.detectors import sees, trained_rows, verdict
+from bluffscope.report.detectors import by_what, sees, trained_rows, verdict
 from bluffscope.report.labels import clean
+from bluffscope.report.tokens import unit_rows
 from bluffscope.table.reader import Run
 
 _READS: Final = {
@@ -18,14 +19,22 @@ _READS: Final = {
     "first-completion": "the first token of the completion",
     "completion-mean": "the mean over the completion's tokens",
     "end-of-turn": "the token that closes the assistant's turn",
+    "tokens": "each token of the completion; a text's score is that of its highest token",
 }
 _MISLEADS: Final = """\
 - Its probability holds for texts like those above, with as many hallucinated among them. Where one text in a hundred
   is, most alarms are false, whatever the AUROC.
-- It judges texts in which a completion ends; while a model writes, each prefix is judged as if it ended there.
+- {judges}
 - It can be right for an uninteresting reason (another author, another topic): the baselines catch what they can count.
 - It works with this model at this precision alone; Bluffscope refuses others.
 """
+
+
+_JUDGES: Final = {
+    False: "It judges texts in which a completion ends; while a model writes, each prefix is judged as if it ended "
+    "there.",
+    True: "It judges each token by itself: a claim that follows from no single token, it does not see.",
+}
 
 
 def card(name: str, trained: Trained, run: Run, where: Sequence[str]) -> str:
@@ -44,7 +53,8 @@ def _lines(name: str, trained: Trained, run: Run, where: Sequence[str]) -> Itera
     about, items, model = trained.about, trained.arrangement.table, run.manifest.get("model") or {}
     chosen = f" with {' and '.join(map(_safe, where))}" if where else ""
     yield from (f"# Detector {_safe(name)}", "")
-    yield "Estimates the probability that a text is hallucinated, from inside a language model. It is linear: one"
+    judges = "a token is part of a hallucination" if trained.by_token else "a text is hallucinated"
+    yield f"Estimates the probability that {judges}, from inside a language model. It is linear: one"
     yield from ("weight a value, saved in `weights.safetensors`; no pickle and no code is in this folder.", "")
     yield from ("| | |", "|---|---|")
     yield f"| model | {_place(model.get('name'))} ({model.get('architecture')}, {run.manifest.get('dtype')}) |"
@@ -60,6 +70,8 @@ def _lines(name: str, trained: Trained, run: Run, where: Sequence[str]) -> Itera
     for row in trained_rows(trained):
         cells = [str(cell) for cell in row.cells]
         yield f"| {' | '.join([*cells, *['-'] * (5 - len(cells))])} |"
+    if trained.by_token:
+        yield from _by_token(trained.about["token_level"])
     yield from ("", f"{verdict(trained)[0].upper()}{verdict(trained)[1:]}.", "")
     if (left := trained.left_out) is None:
         yield "The run had no other pairs or texts to test it on."
@@ -67,14 +79,27 @@ def _lines(name: str, trained: Trained, run: Run, where: Sequence[str]) -> Itera
         bounds = "" if left["lo"] is None else f" ({left['lo']:.2f} to {left['hi']:.2f})"
         generalises = left["lo"] is not None and left["lo"] > 0.5
         judged = "better than chance there too" if generalises else "not shown to be better than chance there"
-        yield f"Other {items} of the run ({left['n']:,}): AUROC {left['auroc']:.2f}{bounds}, {judged}."
+        by, tokens = by_what(left)
+        yield f"Other {items} of the run ({left['n']:,}): AUROC{by} {left['auroc']:.2f}{bounds}{tokens}, {judged}."
     yield f"Calibration error of held-out probabilities: {trained.ece:.3f}."
     yield from (f"{_safe(note, 400)}" for note in about["notes"])
-    yield from ("", "## When it misleads", "", _MISLEADS)
+    yield from ("", "## When it misleads", "", _MISLEADS.format(judges=_JUDGES[trained.by_token]))
     name = clean(name, 80)
     grows = trained.keys.on != "metrics" and _option(run, "measure", "position") in SAYS
     yield from ("## Use", "", f"    bluffscope detect score {name} --prompt PROMPT --completion COMPLETION")
     yield from (f"    bluffscope detect watch {name} --prompt PROMPT", "") if grows else ("",)
+
+
+def _by_token(level: Mapping[str, Any]) -> Iterator[str]:
+    """How good a detector of tokens is by token, span and text."""
+    yield from (
+        "",
+        f"The table above is by {level['judged_by']}; a span's or text's score is that of its highest token:",
+        "",
+    )
+    yield "| by | to be found | AUROC | 95 % | best baseline | recall at 1 % false alarms | 95 % | precision there |"
+    yield "|---|---|---|---|---|---|---|---|"
+    yield from (f"| {' | '.join(map(str, row.cells))} |" for row in unit_rows(level))
 
 
 def _option(run: Run, part: str, name: str) -> str:

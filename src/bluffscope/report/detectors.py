@@ -15,6 +15,7 @@ from bluffscope.detectors.evaluate import Detection
 from bluffscope.detectors.train import Trained, best_baseline
 from bluffscope.host.terminal import Row, interval, table
 from bluffscope.report.labels import areas, clean, effect
+from bluffscope.report.tokens import render_tokens
 
 _SEES: Final = {"sae": "SAE features", "metrics": "metrics", "residual": "residuals"}
 
@@ -83,7 +84,8 @@ def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[Renderabl
     )
     heads = ["detector", "AUROC", "95 %", "gain over the best baseline", "95 %"]
     yield table(heads, trained_rows(trained), gap=2)
-    yield Text(f"Held-out {items} of the training{named}: AUROC {_area(row)}.", style="bold")
+    judged = f"{about['token_level']['judged_by']}s" if trained.by_token else items
+    yield Text(f"Held-out {judged} of the training{named}: AUROC {_area(row)}.", style="bold")
     if trained.left_out is not None:
         yield Text(f"Other {items} of the run ({trained.left_out['n']:,}): {_elsewhere(trained.left_out)}", "bold")
     yield Text(
@@ -91,11 +93,14 @@ def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[Renderabl
         "curve (saved)."
     )
     if (alarm := trained.alarm) is not None:
+        true = "true texts" if not trained.by_token else "the highest tokens of texts without spans"
         coarse = "" if alarm.clusters >= ADVISED_CLUSTERS else f"; few: at least {ADVISED_CLUSTERS} are advised"
         yield Text(
-            f"Alarm: a score above {alarm.threshold:.3f}, which at most {alarm.alpha:.1%} of true texts exceed; "
+            f"Alarm: a score above {alarm.threshold:.3f}, which at most {alarm.alpha:.1%} of {true} exceed; "
             f"calibrated on a true text of each of {alarm.clusters} groups that nothing was fitted to{coarse}."
         )
+    if trained.by_token:
+        yield from render_tokens(about["token_level"])
     yield Text(verdict(trained)[0].upper() + verdict(trained)[1:] + ".")
     for note in about["notes"]:
         yield Text(note, style="dim")
@@ -119,15 +124,23 @@ def verdict(trained: Trained) -> str:
     row = trained.row
     against = f"the best baseline, {name} (AUROC {area:.2f})"
     gain = f"a gain of {effect(row['gain'])} ({interval(row, 'gain_', '+.2f')})"
-    lacking = unmeasured(trained.baselines["detector"].to_list())
+    known = trained.baselines["detector"].to_list()
+    lacking = "" if trained.by_token else unmeasured(known)  # of tokens, a note says it
     return f"it {'beats' if trained.beats else 'does not beat'} {against}: {gain}{lacking and '; '}{lacking}"
 
 
 def _elsewhere(found: dict[str, Any]) -> str:
+    by, tokens = by_what(found)
     if found["lo"] is None:
-        return f"AUROC {found['auroc']:.2f}, of {found['groups']} groups: too few for an interval."
+        return f"AUROC{by} {found['auroc']:.2f}{tokens}, of {found['groups']} groups: too few for an interval."
     judged = "also better than chance" if found["lo"] > 0.5 else "no better than chance: it does not generalise"
-    return f"AUROC {_area(found)}, {judged}."
+    return f"AUROC{by} {_area(found)}{tokens}, {judged}."
+
+
+def by_what(left_out: dict[str, Any]) -> tuple[str, str]:
+    """What the AUROC of texts that were left out is by, and that by token where there is another; of texts nothing."""
+    tokens = f", by token {left_out['by_token']:.2f}" if "by_token" in left_out else ""
+    return f" by {left_out['unit']}" if "unit" in left_out else "", tokens
 
 
 def _area(row: dict[str, Any]) -> str:
