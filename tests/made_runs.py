@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +105,13 @@ def make_run(
     (folder / "manifest.json").write_text(json.dumps(MANIFEST | (manifest or {})))
     (folder / "config.yaml").write_text(yaml.safe_dump({"model": {"layers": [2, 5]}, "measure": {"position": "last"}}))
     return folder
+
+
+def data_of(page: str) -> dict[str, Any]:
+    """What the script of a run's page is given."""
+    held = re.search(r'<script type="application/octet-stream" id="data">(.*?)</script>', page, re.DOTALL)
+    assert held is not None
+    return json.loads(zlib.decompress(base64.b64decode(held[1], validate=True)))
 
 
 _VIEWS = ("prompt", "fact", "hallucination")

@@ -158,6 +158,46 @@ def trajectory(words: Words, low: float, high: float) -> Spec:
     )
 
 
+def histogram(words: Words, title: str | None, share: str, limits: Sequence[float] = ()) -> Spec:
+    """How both sides' values are spread, one over the other. Rows: view, lo, hi, share.
+
+    Args:
+        words: of the run.
+        title: of the values.
+        share: title of the bars' height.
+        limits: of the axis, the same in charts side by side; those of the rows where empty.
+    """
+    scale = {"nice": False, "zero": False, **({"domain": list(limits)} if limits else {})}
+    encoding = {
+        "x": number_axis("lo", title, scale, grid=False, tickCount=4),
+        "x2": {"field": "hi"},
+        "y": number_axis("share", share, tickCount=3) | {"stack": None},
+        "y2": {"datum": 0},
+        "color": colour_key("view", **_colours(words)),
+        "tooltip": tooltips(words, "view", "lo", "hi", "share"),
+    }
+    return chart(
+        "How the values of both sides are spread",
+        [{"mark": {"type": "rect", "opacity": 0.6}, "encoding": encoding}],
+        110,
+    )
+
+
+def by_layer(words: Words) -> Spec:
+    """One item's values from layer to layer. Rows: layer, view, value."""
+    encoding = {
+        "x": number_axis("layer", "layer", tickMinStep=1, grid=False) | {"scale": {"zero": False, "padding": 12}},
+        "y": number_axis("value", None, {"zero": False}),
+        "color": colour_key("view", **_colours(words)),
+    }
+    points = {"type": "point", "filled": True, "size": 50, "opacity": 1}
+    layers = [
+        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": encoding},
+        {"mark": points, "encoding": {**encoding, "tooltip": tooltips(words, "layer", "view", "value")}},
+    ]
+    return chart("One item's values from layer to layer", layers, 170)
+
+
 def spread(words: Words, title: str, scopes: Sequence[str], *, first: bool, faint: bool) -> Spec:
     """Means of both sides by scope, with the middle half of their values. Rows: scope, view, mean, low, high.
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from bluffscope.features.effects import FOUND, FeatureStudy
 from bluffscope.features.ghosts import GHOST_FIRES
 from bluffscope.host.terminal import Row, count, interval, table
-from bluffscope.report.labels import clean, listed, number
+from bluffscope.report.labels import clean, listed, number, percent
 from bluffscope.report.sides import LABELLED, PAIRED, Words, sided_statistics
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _table(rows: pl.DataFrame, about: Mapping[str, Any], promoted: Mapping[tuple
 
     def shown(row: dict[str, Any]) -> Row:
         cells = [f"{row['feature']}{'*' if row['ghost'] else ' '}"]
-        cells += [f"{100 * row[name]:.0f} %" for name in ("share_fact", "share_hall")]
+        cells += [percent(row[name]) for name in ("share_fact", "share_hall")]
         cells += [number(row["mean_diff"], signed=True), number(row["dz"], signed=True)]
         cells += [chance(row[name]) for name in ("p", "q")]
         cells += [] if by is None else [_places(row["differs_in"] or (), about["values"])]

@@ -79,6 +79,24 @@ def effect(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"
 
 
+def percent(share: float) -> str:
+    """A share in per cent: "0 %" only where it is none, "100 %" only where it is all."""
+    if 0 < share < 0.005:
+        return "< 1 %"
+    # Halves go up, as in the page's script.
+    return "> 99 %" if 0.995 < share < 1 else f"{int(100 * share + 0.5)} %"
+
+
+def ending(text: str, width: int) -> str:
+    """The same of the text's end, where a completion begins: a long text begins with an ellipsis."""
+    line = clean(text, len(text) + 1)
+    if len(line) <= width:
+        return line
+    end = line[1 - width :]
+    # A word that is cut goes, where there is another to begin with.
+    return f"…{end.partition(' ')[2] or end}"
+
+
 def areas(row: Mapping[str, Any]) -> list[str]:
     """AUROC and its interval, and where there is one the gain and its interval, as cells of a table."""
     cells = [f"{row['auroc']:.2f}", interval(row)]

@@ -20,6 +20,7 @@ _TIPS: Final[dict[str, tuple[str, str | None]]] = {
     "rung": ("control", None),
     "s": ("noise s", None),
     "view": ("text", None),
+    "share": ("height", ".3~g"),
     "fact_text": ("fact", None),
     "hall_text": ("hallucination", None),
     "fact": ("value of the fact", ".4g"),

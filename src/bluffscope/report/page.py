@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.resources import files
@@ -17,15 +18,17 @@ import polars as pl
 
 from bluffscope import __version__
 from bluffscope.records import STATEMENTS
-from bluffscope.report import charts, sections
-from bluffscope.report.answer import Results, answer
+from bluffscope.report import charts, first_screen, sections
+from bluffscope.report.answer import Answer, answer
 from bluffscope.report.bundle import javascript
 from bluffscope.report.contents import Contents
-from bluffscope.report.labels import clean, effect, number
+from bluffscope.report.feature_cards import feature_cards, leading
+from bluffscope.report.labels import clean, effect, ending, number, percent
 from bluffscope.report.marks import Spec
 from bluffscope.report.panels import MOST_POINTS
-from bluffscope.report.sides import Words, labels_of
-from bluffscope.report.story import metric_columns, pair_columns, strongest_features
+from bluffscope.report.results import Results
+from bluffscope.report.sides import Words
+from bluffscope.report.story import metric_columns, pair_columns, telling_features
 from bluffscope.report.timings import read_timings
 from bluffscope.stats.sampling import SEED
 from bluffscope.table.folder import plain
@@ -34,7 +37,11 @@ from bluffscope.table.metric_pairs import not_interpretable
 MOST_PAIRS: Final = 10_000
 """Items that the page holds with their texts and numbers; of more a sample is drawn, and the page says so."""
 
-_ESCAPED: Final = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
+MOST_NUMBERS: Final = 1_000_000
+"""Values of metrics that the page holds: a run of very many metrics has fewer items there."""
+
+_SCRIPTS: Final = ("report.js", "stories.js", "items.js", "start.js")
+"""The page's own script, one after the other."""
 
 
 def render_page(contents: Contents, total: Callable[[], float] | None = None) -> bytes:
@@ -45,24 +52,32 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
         total: asked once everything is ready: seconds that the run and this page took together.
     """
     environment = jinja2.Environment(
-        loader=jinja2.BaseLoader(), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.FunctionLoader(_asset), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     environment.filters["named"] = _named
-    scripts = [javascript(), _asset("report.js")]
-    data = _embedded(page_data(contents))
-    text = environment.from_string(_asset("report.html.j2")).render(
+    own = "".join(map(_asset, _SCRIPTS))
+    scripts = [javascript(), f'"use strict";\n(async () => {{\n{own}}})();\n']
+    said = answer(Results.of(contents))
+    data = page_data(contents, said)
+    text = environment.get_template("report.html.j2").render(
         contents=contents,
         words=contents.words,
         statements=contents.run.arrangement == STATEMENTS,
-        labels=None if contents.words.paired else labels_of(contents.metrics),
         clean=clean,
         effect=effect,
         number=number,
         filled=_filled,
         doubtful=not_interpretable,
-        held=min(MOST_PAIRS, contents.metrics.height),
+        held=_number_held(contents),
+        percent=percent,
         version=__version__,
-        answer=answer(Results.of(contents)),
+        answer=said,
+        picture=bool(data["picture"]["panel"]),
+        measured_in=data["pictured"],
+        examples=first_screen.examples(_held(contents), said),
+        beyond_length=first_screen.beyond_length(said),
+        holds=first_screen.holds,
+        cards=_opening(contents, data["cards"], said),
         doubts=sections.doubts(contents),
         verdicts=None if contents.withheld else sections.verdict_table(contents),
         features=sections.feature_tables(contents),
@@ -75,25 +90,38 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
         style=_asset("report.css"),
         scripts=scripts,
         hashes=[_hash(script) for script in scripts],
-        data=data,
+        data=_embedded(data),
     )
     # A lone surrogate, which UTF-8 cannot encode, becomes an escape instead of an error.
     return text.encode("utf-8", "backslashreplace")
 
 
-def page_data(contents: Contents) -> dict[str, Any]:
-    """What the page's script shows: items, metrics, statistics and the charts' specifications."""
+def page_data(contents: Contents, said: Answer | None = None) -> dict[str, Any]:
+    """What the page's script shows: items, metrics, statistics and the charts' specifications.
+
+    Args:
+        contents: the run.
+        said: its answer, where it is known already.
+    """
+    said = answer(Results.of(contents)) if said is None else said
     domains = contents.metrics["domain"].n_unique() if "domain" in contents.metrics.columns else 1
     words = contents.words
     held = _held(contents)
+    picture = first_screen.picture(contents, said)
+    named = first_screen.metric_name(contents, said)
+    limits = [min(picture["lo"]), max(picture["hi"])] if picture["lo"] else []
     return {
+        "picture": picture,
+        "pictured": named,
+        "cards": feature_cards(held),
+        "position": contents.config.get("measure", {}).get("position"),
         "pairs": pair_columns(held),
         "metrics": metric_columns(held),
-        "features": strongest_features(held),
+        "features": telling_features(held),
         "neuronpedia": sections.feature_homes(contents),
         "stats": _rows(contents.stats),
         "scopes": contents.scopes,
-        "first": sections.strongest(contents),
+        "first": sections.strongest(contents, said),
         "mostPoints": MOST_POINTS,
         "words": asdict(words) | {"items": words.items, "views": words.views, "paired": words.paired},
         "ladder": _rows(contents.ladder),
@@ -104,6 +132,9 @@ def page_data(contents: Contents) -> dict[str, Any]:
         "config": charts.CONFIG,
         "named": charts.NAMED,
         "specs": {
+            "spread": charts.histogram(words, named, "% of texts", limits),
+            "fires": charts.histogram(words, "activation", words.items),
+            "layers": charts.by_layer(words),
             "forest": charts.forest(words),
             "heat": charts.heat_map(words),
             "scatter": charts.scatter(charts.domain_keys("domain", domains)) if words.paired else charts.strip(),
@@ -126,12 +157,36 @@ def _trajectory(rows: pl.DataFrame, words: Words) -> Spec:
     )
 
 
+def _opening(contents: Contents, cards: list[dict[str, Any]], said: Answer) -> list[dict[str, Any]]:
+    """The features that the page opens with, each with its shares in the scopes that the answer sets apart."""
+    places = {scope: place for place, scope in enumerate(contents.scopes)}
+    apart = [(part.short, places[part.scope]) for part in said.scopes if part.scope in places]
+    items = _held(contents).pairs
+    opening: list[dict[str, Any]] = []
+    for card in [] if said.kind == "withheld" else leading(cards):
+        shares = [(short, *card["scopes"][place][:2]) for short, place in apart]
+        texts = [_fired(items, contents.words, item, side) for item, side, _ in card["texts"][:2]]
+        opening.append(card | {"apart": [row for row in shares if None not in row], "fired": texts})
+    return opening
+
+
+def _fired(items: pl.DataFrame, words: Words, item: int, side: int) -> str:
+    """A text in which a feature fires, on one line."""
+    name = ("fact", "hallucination")[side] if words.paired else "completion"
+    return ending(f"{items['prompt'][item] or ''} {items[name][item]}", 70)
+
+
+def _number_held(contents: Contents) -> int:
+    """Items that the page holds."""
+    return min(MOST_PAIRS, MOST_NUMBERS // (2 * max(1, len(contents.measured))), contents.metrics.height)
+
+
 def _held(contents: Contents) -> Contents:
     """With no more items than a page can bear: a sample of single ones, always the same, in their order."""
-    rows = contents.metrics.height
-    if rows <= MOST_PAIRS:
+    rows, most = contents.metrics.height, _number_held(contents)
+    if rows <= most:
         return contents
-    drawn = np.sort(np.random.default_rng(SEED).choice(rows, MOST_PAIRS, replace=False))
+    drawn = np.sort(np.random.default_rng(SEED).choice(rows, most, replace=False))
     return replace(contents, metrics=contents.metrics[drawn], pairs=contents.pairs[drawn])
 
 
@@ -154,9 +209,10 @@ def _rows(table: pl.DataFrame | None) -> dict[str, list[Any]]:
 
 
 def _embedded(data: dict[str, Any]) -> str:
-    """JSON that is safe inside a script element: nothing in it can end the element or begin another."""
+    """Deflated JSON as base64: a third of its size, and nothing in it can end the element or begin another."""
     text = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.translate(_ESCAPED)
+    # A lone surrogate, which UTF-8 cannot encode, becomes an escape, which JSON has too.
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace"))).decode()
 
 
 def _hash(script: str) -> str:

@@ -11,7 +11,9 @@ import polars as pl
 
 from bluffscope.detectors.classifiers import compared_with
 from bluffscope.features.neuronpedia import feature_pages
+from bluffscope.report.answer import Answer
 from bluffscope.report.contents import Contents
+from bluffscope.report.feature_cards import chosen_features
 from bluffscope.report.features import found_sentence, ghost_sentence
 from bluffscope.report.labels import by_analysis, distinct, largest
 from bluffscope.report.next_commands import stats_flags
@@ -22,8 +24,6 @@ Values = dict[str, Any]
 
 MOST_SCOPES: Final = 12
 """Scopes that the verdict table shows; stats.parquet has all."""
-FEATURES_SHOWN: Final = 15
-"""Features of a layer that the page lists."""
 _PROBLEMS: Final = ("error", "warning", "info")
 
 
@@ -42,8 +42,10 @@ def baselines(contents: Contents) -> str:
     return "" if rows is None else compared_with(rows.filter(pl.col("auroc").is_not_null())["detector"].to_list())
 
 
-def strongest(contents: Contents) -> str | None:
-    """Name of the metric with the largest effect at equal lengths (raw where there is none) over all items."""
+def strongest(contents: Contents, said: Answer) -> str | None:
+    """Name of the metric that the answer leads with; else of the largest effect at equal lengths over all items."""
+    if said.effects:
+        return said.effects[0].metric
     names = [pair.name for pair in contents.measured if not not_interpretable(pair.name)]
     if contents.stats is None:
         return next(iter(names), None)
@@ -105,15 +107,14 @@ def _doubts(contents: Contents) -> Iterator[Doubt]:
 
 
 def feature_tables(contents: Contents) -> list[Values]:
-    """The features that differ most, by layer, with the address of their pages where the SAE is at Neuronpedia."""
+    """The features that differ most, by layer."""
     if (study := contents.features) is None:
         return []
-    pages = feature_homes(contents)
+    chosen = chosen_features(contents)
     return [
         {
             **layer,
-            "rows": part.head(FEATURES_SHOWN).to_dicts(),
-            "page": pages.get(str(layer["layer"])),
+            "rows": part.head(len(chosen[layer["layer"]])).to_dicts(),
             "sentence": found_sentence(layer, study.about["groups"], contents.words, study.about.get("least_p")),
             "ghosts": ghost_sentence(layer, contents.words),
         }

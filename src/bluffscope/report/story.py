@@ -14,14 +14,14 @@ from bluffscope.report.contents import Contents
 from bluffscope.report.sides import IS_FACT, Words
 from bluffscope.table.atomic import table_errors
 
-TEXT_BUDGET: Final = 6_000_000
+TEXT_BUDGET: Final = 3_000_000
 """Characters of all texts together; longer ones are cut where they would not fit."""
 LONGEST_TEXT: Final = 20_000
 SHORTEST_CUT: Final = 200
-FEATURE_BUDGET: Final = 300_000
+FEATURE_BUDGET: Final = 200_000
 """Features of all stories together."""
 MOST_FEATURES: Final = 8
-"""Strongest features of a text and layer in a story."""
+"""Features of an item and layer in a story: of a pair those that differ most, of a text the strongest."""
 
 _TOKENS: Final = tuple(f"{view}_{what}" for view in ("prompt", "fact", "hall") for what in ("tokens", "read_token"))
 _TEXT_TOKENS: Final = ("prompt_tokens", "prompt_read_token", "text_tokens", "read_token")
@@ -68,6 +68,7 @@ def metric_columns(contents: Contents) -> list[dict[str, Any]]:
             "name": pair.name,
             "layer": pair.layer,
             "metric": pair.metric,
+            "called": _called(known.label, pair.layer),
             "doc": known.doc,
             "unit": known.unit,
             "fact": contents.metrics[pair.fact].cast(pl.Float64).round_sig_figs(4).to_list(),
@@ -78,48 +79,60 @@ def metric_columns(contents: Contents) -> list[dict[str, Any]]:
     ]
 
 
-def strongest_features(contents: Contents) -> dict[str, Any]:
-    """The strongest features of each text, most active first.
+def _called(label: str, layer: int | None) -> str:
+    """A metric's name as a reader would say it."""
+    name = label.replace("_", " ")
+    return name if layer is None else f"{name}, layer {layer}"
 
-    ``layers``, ``most`` (features a list holds at the most), and ``pairs``: for each item and layer two lists
-    [feature, activation, feature, ...], of the fact and of the hallucination; of a labelled text the list of its side.
+
+def telling_features(contents: Contents) -> dict[str, Any]:
+    """The features of a pair that differ most between its two texts, and the strongest ones of a labelled text.
+
+    ``layers``, ``most`` (features a list holds at the most), and ``pairs``: for each item and layer a list, the most
+    telling first: [feature, in the fact, in the hallucination, feature, ...], or [feature, activation, ...] of a text.
     No layers where the run has no features.
     """
-    run = contents.run
+    run, words = contents.run, contents.words
     count = contents.pairs.height
     if not run.has_features or not count:
         return {"layers": [], "most": 0, "pairs": []}
     with table_errors(run.path / "features.parquet"):
         unique = run.features.select(pl.col("layer").unique(maintain_order=True))
         layers: list[int] = unique.collect()["layer"].to_list()
-        most = max(1, min(MOST_FEATURES, FEATURE_BUDGET // (2 * max(1, len(layers)) * count)))
+        most = max(1, min(MOST_FEATURES, FEATURE_BUDGET // (max(1, len(layers)) * count)))
         top = _top(contents, most)
-    words = contents.words
     place = {name: index for index, name in enumerate(contents.pairs[words.key])}
-    false = [False] * count if words.paired else (~contents.metrics[IS_FACT]).to_list()
-    stories: list[list[list[list[float]]]] = [[[[], []] for _ in layers] for _ in range(count)]
-    for name, layer, view, features, activations in top.iter_rows():
+    stories: list[list[list[float]]] = [[[] for _ in layers] for _ in range(count)]
+    for name, layer, features, fact, hall in top.iter_rows():
         if name in place:
-            flat = [value for entry in zip(features, activations, strict=True) for value in entry]
-            item = place[name]
-            stories[item][layers.index(layer)][view == "hall" or false[item]] = flat
+            columns = (features, fact, hall) if words.paired else (features, hall)
+            flat = [value for entry in zip(*columns, strict=True) for value in entry]
+            stories[place[name]][layers.index(layer)] = flat
     return {"layers": layers, "most": most, "pairs": stories}
 
 
 def _top(contents: Contents, most: int) -> pl.DataFrame:
-    """The item's key, layer, view, and lists of the strongest features and their activations."""
+    """The item's key, layer, and lists of the most telling features and their activations in both sides."""
     name = contents.words.key
-    key = [name, "layer", "view"]
+    key = [name, "layer"]
+    in_fact = pl.col("view") == "fact"
+    sides = {
+        side: pl.col("activation").cast(pl.Float64).filter(of).sum()
+        for side, of in (("fact", in_fact), ("hall", ~in_fact))
+    }
     return (
         contents.run.features.filter(pl.col("view") != "prompt")
         .join(contents.pairs.lazy().select(name), on=name, how="semi", maintain_order="left")
-        .sort("activation", "feature", descending=[True, False])
+        .group_by(*key, "feature")
+        .agg(**sides)
+        .filter(pl.col("fact") != pl.col("hall"))
+        .sort((pl.col("hall") - pl.col("fact")).abs(), "feature", descending=[True, False])
         .group_by(key, maintain_order=True)
         .head(most)
-        .with_columns(pl.col("activation").cast(pl.Float64).round_sig_figs(3))
-        .group_by(key)
-        .agg("feature", "activation")
-        .select(*key, "feature", "activation")
+        .with_columns(pl.col("fact", "hall").round_sig_figs(3))
+        .group_by(key, maintain_order=True)
+        .agg("feature", "fact", "hall")
+        .select(*key, "feature", "fact", "hall")
         .collect()
     )
 

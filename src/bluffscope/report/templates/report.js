@@ -1,11 +1,12 @@
-"use strict";
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  // The data are deflated: a third of their size, and the browser has what it takes to inflate them.
+  const inflated = new Blob([Uint8Array.from(atob(document.getElementById("data").textContent), (one) => one.charCodeAt(0))])
+    .stream().pipeThrough(new DecompressionStream("deflate"));
+  const data = await new Response(inflated).json();
   // A pair has a text of both sides, fact and hallucination; a labelled text is of one side, true or false.
   const { pairs, metrics, stats, words } = data;
   const { paired, symbol } = words;
   const count = pairs.id.length;
-  const PAGE = 50;
+  const PAGE = 10;
   const byId = (id) => document.getElementById(id);
 
   // Texts only ever become text nodes: nothing of the data is read as markup.
@@ -29,6 +30,8 @@
   const chance = (value) => (missing(value) ? "-" : value < 0.001 ? value.toExponential(0) : value.toFixed(3));
   const short = (text, most) => (text && text.length > most ? text.slice(0, most).trimEnd() + "…" : text || "");
   const unique = (values) => [...new Set(values)];
+  // "0 %" only where it is none, "100 %" only where it is all.
+  const percent = (share) => (missing(share) ? "-" : share > 0 && share < 0.005 ? "< 1 %" : share < 1 && share > 0.995 ? "> 99 %" : `${Math.floor(100 * share + 0.5)} %`);
   const metricNamed = new Map(metrics.map((metric) => [metric.name, metric]));
 
   // ---- rows of the charts: tables arrive column by column
@@ -44,7 +47,7 @@
     return rows;
   }
 
-  const options = { renderer: "svg", actions: false, ast: true, tooltip: { theme: "custom" }, config: data.config };
+  const options = { renderer: "svg", actions: false, ast: true, tooltip: { theme: "custom" }, config: { ...data.config, aria: false } };
   async function draw(id, spec, datasets, clicked) {
     const home = typeof id === "string" ? byId(id) : id;
     if (!home) return;
@@ -53,6 +56,9 @@
     // As bluffscope.report.panels.named says: a name that every object has must not be found where Vega looks groups up.
     const rows = datasets.rows.map((row) => ({ ...row, ...Object.fromEntries(data.named.filter((name) => name in row).map((name) => [name, `${row[name]} `])) }));
     const result = await window.vegaEmbed(home, { ...spec, height, datasets: { ...datasets, rows } }, options);
+    // The place says what the chart shows; its marks, hundreds of them without a name, are not read out.
+    const picture = home.querySelector("svg");
+    if (picture) picture.setAttribute("aria-hidden", "true");
     if (clicked) result.view.addEventListener("click", (_, item) => item && item.datum && clicked(item.datum));
   }
   // Scopes of a further column are named COLUMN=VALUE; domains are named as they are.
@@ -74,8 +80,27 @@
   const chosen = (chart) =>
     [...document.querySelectorAll(`[data-choose~="${chart}"]`)].map((select) => select.value);
 
+  // What a chart shows, for who hears the page: the first and the last of its numbers, in its order.
+  function tell(id, title, parts) {
+    const home = typeof id === "string" ? byId(id) : id;
+    const most = 6;
+    if (home) home.setAttribute("aria-label", `${title}: ${[...parts.slice(0, most), ...(parts.length > most ? [`and ${parts.length - most} more`] : [])].join("; ") || "nothing"}.`);
+  }
+
   const MOST_EFFECTS = 60;
   const charts = {
+    async spread() {
+      const home = byId("spread");
+      // All places first: a chart takes its width from the place that the others leave it.
+      const panels = unique(data.picture.panel).map((panel) => {
+        const rows = rowsOf(data.picture, (row) => row.panel === panel);
+        const chart = el("div", { class: "chart", role: "img" });
+        tell(chart, `${data.pictured}, ${panel}`, [rows[0].note]);
+        return { rows, chart, figure: el("figure", {}, el("figcaption", {}, panel, el("span", {}, rows[0].note)), chart) };
+      });
+      home.replaceChildren(...panels.map(({ figure }) => figure));
+      for (const { rows, chart } of panels) await draw(chart, data.specs.spread, { rows });
+    },
     forest() {
       const [scope] = chosen("forest");
       let rows = rowsOf(stats, (row) => row.scope === scope && !missing(row.dz));
@@ -84,6 +109,7 @@
       if (byId("forest-order").value === "size") rows = largest;
       else if (all > MOST_EFFECTS) rows = rows.filter((row) => largest.includes(row));
       say("forest-note", !all ? "Nothing to show: no effect size is defined here." : all > MOST_EFFECTS ? `The ${MOST_EFFECTS} largest of ${all}.` : "");
+      tell("forest", `Effect sizes, ${scope}`, rows.map((row) => `${row.metric} ${shown(row.dz, true)}, at equal lengths ${shown(row.adj_dz, true)}`));
       return draw("forest", data.specs.forest, { rows });
     },
     async heat() {
@@ -100,6 +126,7 @@
         const cells = rows
           .filter((row) => wanted.get(row.metric).metric === name && kept.has(row.scope))
           .map((row) => ({ layer: String(wanted.get(row.metric).layer), scope: row.scope, dz: row.dz, adj_dz: row.adj_dz, verdict: row.verdict, n: row.n }));
+        tell(chart, `${symbol} of ${name} by layer and domain`, cells.map((cell) => `layer ${cell.layer}, ${cell.scope} ${shown(cell.dz, true)}`));
         const doc = metrics.find((metric) => metric.metric === name && metric.layer !== null).doc;
         home.append(el("figure", {}, el("figcaption", { title: doc }, name), chart));
         await draw(chart, data.specs.heat, { rows: cells });
@@ -111,12 +138,14 @@
       const rows = rowsOf(data.ladder, (row) => row.metric === metric && row.scope === scope);
       const reasons = unique(rows.filter((row) => missing(row.dz) && row.reason).map((row) => `${row.rung}: ${row.reason}`));
       say("ladder-note", reasons.length ? `Not computed: ${reasons.join("; ")}.` : "");
+      tell("ladder", `${metric}, ${scope}`, rows.filter((row) => !missing(row.dz)).map((row) => `${row.rung} (${row.form}) ${shown(row.dz, true)}`));
       return draw("ladder", data.specs.ladder, { rows: rows.filter((row) => !missing(row.dz)) });
     },
     dose() {
       const [scope] = chosen("dose");
       const rows = rowsOf(data.dose, (row) => row.scope === scope);
       say("dose-note", "Means with 95 % intervals of the mean.");
+      tell("dose", `Stability, ${scope}`, rows.map((row) => `${row.view} at noise ${row.s}: ${shown(row.mean)}`));
       return draw("dose", data.specs.dose, { rows });
     },
     async trajectory() {
@@ -126,6 +155,7 @@
         const rows = rowsOf(data.trajectory, (row) => row.scope === scope);
         const chart = el("div", { class: "chart", role: "img", "aria-label": `Log-probability by layer, ${scope}` });
         const n = paired ? rows[0].n : words.views.map((view) => (rows.find((row) => row.view === view) || { n: 0 }).n).join(" + ");
+        tell(chart, `Log-probability by layer, ${scope}`, rows.map((row) => `layer ${row.layer}, ${row.view} ${shown(row.mean)}`));
         home.append(el("figure", {}, el("figcaption", {}, `${scope} (n = ${n})`), chart));
         await draw(chart, data.specs.trajectory, { rows });
       }
@@ -147,23 +177,28 @@
       const ends = values.length ? [low, high].map((end) => ({ x: end, y: end })) : [];
       const which = some.length < usable.length ? `${some.length.toLocaleString("en")} of ${usable.length.toLocaleString("en")} ${words.items}, drawn at random. ` : "";
       say("scatter-note", usable.length ? `${which}${metric.doc}` : "No values in this run.");
-      return draw("scatter", data.specs.scatter, { rows, ends }, (datum) => datum.i !== undefined && openOne(datum.i));
+      tell("scatter", `${metric.called}, ${usable.length} ${words.items}`, stats.metric ? rowsOf(stats, (row) => row.metric === name && row.scope === "pooled").map((row) => `mean of ${words.facts} ${shown(row.mean_fact)}, of ${words.halls} ${shown(row.mean_hall)}`) : []);
+      return draw("scatter", data.specs.scatter, { rows, ends }, (datum) => datum.i !== undefined && follow(linkOf(datum.i)));
     },
     auroc() {
       const [scope] = chosen("auroc");
       const all = rowsOf(data.detectors, (row) => row.scope === scope);
       const reasons = all.filter((row) => missing(row.auroc)).map((row) => `${row.detector}${row.reason ? `: ${row.reason}` : ""}`);
       say("auroc-note", reasons.length ? `Not computed: ${reasons.join("; ")}.` : "");
+      tell("auroc", `AUROC, ${scope}`, all.filter((row) => !missing(row.auroc)).map((row) => `${row.detector} ${shown(row.auroc)}`));
       return draw("auroc", data.specs.auroc, { rows: all.filter((row) => !missing(row.auroc)) });
     },
     gain() {
       const [scope] = chosen("gain");
-      return draw("gain", data.specs.gain, { rows: rowsOf(data.detectors, (row) => row.scope === scope && !missing(row.gain)) });
+      const rows = rowsOf(data.detectors, (row) => row.scope === scope && !missing(row.gain));
+      tell("gain", `Gain over the best baseline, ${scope}`, rows.map((row) => `${row.detector} ${shown(row.gain, true)}`));
+      return draw("gain", data.specs.gain, { rows });
     },
     transfer() {
       const [detector, column] = chosen("transfer");
       const rows = rowsOf(data.transfer, (row) => row.detector === detector && columnOf(row.train) === column);
       say("transfer-note", rows.some((row) => row.learnt === false) ? "Pale: nothing was learnt from the training domain, so AUROC elsewhere is chance." : "");
+      tell("transfer", `AUROC of ${detector}`, rows.map((row) => `${row.train} to ${row.test} ${shown(row.auroc)}`));
       return draw("transfer", data.specs.transfer, { rows });
     },
   };
@@ -181,220 +216,10 @@
     return pool.slice(0, most).sort((a, b) => a - b);
   }
 
-  function fill(select, values, first) {
-    select.replaceChildren(...values.map((value) => el("option", { value }, short(value, 60))));
+  // Metrics are called by words; what they are in the tables is the option's value.
+  const called = (value, from) => (from === "metrics" ? metricNamed.get(value).called : value);
+  function fill(select, values, first, from) {
+    select.replaceChildren(...values.map((value) => el("option", { value, title: value }, short(called(value, from), 60))));
     if (values.includes(first)) select.value = first;
   }
 
-  // ---- one cell of the verdicts, one pair or text
-  function open(title, ...parts) {
-    byId("story-title").textContent = title;
-    byId("story-body").replaceChildren(...parts.filter(Boolean));
-    if (!byId("story").open) byId("story").showModal();
-    byId("story").scrollTop = 0;
-  }
-
-  const SENTENCES = [
-    [words.items, "n", shown], ["true texts", "n_true", shown], ["false texts", "n_false", shown], [`clusters of ${words.items}`, "clusters", shown],
-    [`mean of ${words.facts}`, "mean_fact", shown], [`mean of ${words.halls}`, "mean_hall", shown],
-    ["mean difference", "mean_diff", (v) => shown(v, true)], [symbol, "dz", (v) => shown(v, true)], ["95 % interval from", "dz_lo", (v) => shown(v, true)],
-    ["to", "dz_hi", (v) => shown(v, true)], ["p (t test over clusters)", "p", chance], ["its q", "raw_q", chance],
-    [`${symbol} at equal lengths`, "adj_dz", (v) => shown(v, true)], ["95 % interval from", "adj_lo", (v) => shown(v, true)], ["to", "adj_hi", (v) => shown(v, true)],
-    ["its p", "adj_p", chance], ["its q", "adj_q", chance], ["q of both at once", "q", chance], ["the same, skewness allowed for", "skew_q", chance],
-    [`q of |${symbol}| < 0.2`, "equivalence_q", chance], ["p (Wilcoxon)", "p_wilcoxon", chance], ["p (sign flips of clusters)", "p_signflip", chance],
-    ["d_z at equal lengths, straight line", "linear_dz", (v) => shown(v, true)], ["pairs of equal length", "n_equal_length", shown],
-    ["d_z of those", "equal_length_dz", (v) => shown(v, true)], ["AUROC", "auroc", shown], ["P(hallucination > fact) within a pair", "p_paired", shown],
-    ["AUROC gained over length alone", "cv_auroc_gain", (v) => shown(v, true)], [`smallest ${symbol} found with 80 % power`, "mde80", shown],
-  ];
-  function openStat(index) {
-    const row = {};
-    for (const name of Object.keys(stats)) row[name] = stats[name][index];
-    const metric = metricNamed.get(row.metric);
-    const body = SENTENCES.filter(([, name]) => name in row).map(([label, name, style]) =>
-      el("tr", {}, el("th", { scope: "row" }, label), el("td", {}, style(row[name]))));
-    open(`${row.metric}, ${row.scope}`,
-      el("p", {}, el("span", { class: `badge ${row.verdict}` }, row.verdict), ` ${row.reason}.`),
-      metric && metric.doc ? el("p", { class: "faint" }, metric.doc) : null,
-      el("table", { class: "values" }, el("tbody", {}, ...body)));
-  }
-
-  function passage(kind, label, text, token, tokens) {
-    const facts = [missing(tokens) ? null : `${tokens} token${tokens === 1 ? "" : "s"}`, missing(token) ? null : `read at ${JSON.stringify(token)}`];
-    return el("div", { class: `passage ${kind}` },
-      el("div", { class: "faint" }, [label, ...facts.filter(Boolean)].join(", ")), el("div", { class: "words", dir: "auto" }, text));
-  }
-  function chips(layer, entries, others) {
-    const home = data.neuronpedia[String(layer)];
-    const items = [];
-    for (let k = 0; k < entries.length; k += 2) {
-      const label = `${entries[k]} `;
-      const name = home ? el("a", { href: `${home}/${entries[k]}`, target: "_blank", rel: "noopener noreferrer" }, label) : label;
-      items.push(el("li", { class: others.has(entries[k]) ? "shared" : null }, name, el("span", { class: "faint" }, shown(entries[k + 1]))));
-    }
-    return el("ul", { class: "chips" }, ...(items.length ? items : [el("li", {}, "none active")]));
-  }
-  const sideOf = (i) => (pairs.label[i] ? 0 : 1);
-  const labelOf = (i) => [words.fact, words.hall][sideOf(i)];
-  const valueOf = (metric, i) => (sideOf(i) ? metric.hall : metric.fact)[i];
-  const carriedBy = (i) => Object.entries(pairs.carried).filter(([, values]) => !missing(values[i])).map(([name, values]) => `${name}: ${values[i]}`);
-  const tokensOf = (i, name) => (pairs.tokens[name] ? pairs.tokens[name][i] : null);
-  function aboutOf(i) {
-    const about = [`domain ${pairs.domain[i]}`];
-    if (pairs.complexity && !missing(pairs.complexity[i])) about.push(`complexity ${pairs.complexity[i]}`);
-    if (pairs.group && !missing(pairs.group[i])) about.push(`group ${pairs.group[i]}`);
-    return el("p", { class: "faint", dir: "auto" }, [...about, ...carriedBy(i)].join("; "));
-  }
-  function valueTable(heads, cells) {
-    const values = metrics.map((metric) =>
-      el("tr", { title: metric.doc || null }, el("th", { scope: "row" }, metric.name.replaceAll("_", "_\u200b")), ...cells(metric).map((cell) => el("td", {}, cell))));
-    return el("table", { class: "values" }, el("thead", {}, el("tr", {}, ...["metric", ...heads].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...values));
-  }
-  function openItem(i, passages, table, note, chipsOf) {
-    const parts = [];
-    const story = data.features.pairs[i] || [];
-    data.features.layers.forEach((layer, place) => parts.push(el("h4", {}, `Layer ${layer}`), ...chipsOf(layer, story[place])));
-    open(String(pairs.id[i]), aboutOf(i), ...passages, el("h3", {}, "Metrics"), ...table,
-      parts.length ? el("h3", {}, `Strongest features${data.features.most ? ` (at most ${data.features.most})` : ""}`) : null,
-      parts.length ? el("p", { class: "faint" }, note) : null, ...parts);
-  }
-  const prompted = (i) => passage("", "prompt", pairs.prompt[i], tokensOf(i, "prompt_read_token"), tokensOf(i, "prompt_tokens"));
-  function openPair(i) {
-    const of = (list) => new Set(list.filter((_, k) => k % 2 === 0));
-    const diff = (metric) => (missing(metric.fact[i]) || missing(metric.hall[i]) ? null : metric.hall[i] - metric.fact[i]);
-    const cells = (metric) => [shown(metric.fact[i]), shown(metric.hall[i]), shown(diff(metric), true)];
-    openItem(i, [prompted(i),
-      passage("fact", "fact", pairs.fact[i], tokensOf(i, "fact_read_token"), tokensOf(i, "fact_tokens")),
-      passage("hall", "hallucination", pairs.hallucination[i], tokensOf(i, "hall_read_token"), tokensOf(i, "hall_tokens"))],
-    [valueTable(["fact", "halluc.", "diff"], cells)],
-    "Index and activation; pale: among the strongest of both texts.", (layer, [fact, hall]) => [
-      el("span", { class: "faint" }, "fact"), chips(layer, fact, of(hall)), el("span", { class: "faint" }, "hallucination"), chips(layer, hall, of(fact))]);
-  }
-  // A text has no partner: its values stand beside those of the other texts of its domain.
-  function openText(i) {
-    const others = [0, 1].map((side) => [...Array(count).keys()].filter((k) => k !== i && pairs.domain[k] === pairs.domain[i] && sideOf(k) === side));
-    const cells = (metric) => {
-      const own = valueOf(metric, i);
-      const known = others.map((side) => side.map((k) => valueOf(metric, k)).filter((one) => !missing(one)));
-      const means = known.map((values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null));
-      const below = known.map((values) => (missing(own) || !values.length ? "-" : (100 * values.filter((value) => value < own).length / values.length).toFixed(0) + " %"));
-      return [shown(own), shown(means[0]), shown(means[1]), below.join(" / ")];
-    };
-    const kind = ["fact", "hall"][sideOf(i)];
-    openItem(i, [pairs.prompt[i] ? prompted(i) : null, passage(kind, `${labelOf(i)} text`, pairs.completion[i], tokensOf(i, "read_token"), tokensOf(i, "text_tokens"))],
-    [el("p", { class: "faint" }, `Beside the ${others[0].length} other true and ${others[1].length} other false texts${unique(pairs.domain).length > 1 ? " of its domain" : ""}: their means, and the shares of the true and of the false that lie below it.`),
-      valueTable(["value", "mean, true", "mean, false", "lie below"], cells)],
-    "Index and activation.", (layer, story) => [chips(layer, story[sideOf(i)], new Set())]);
-  }
-  const openOne = paired ? openPair : openText;
-
-  // ---- the table of items: one page of rows in the document at a time
-  const table = { order: [...Array(count).keys()], found: [...Array(count).keys()], page: 0, key: null, down: false };
-  let searchable = null;
-  function columns() {
-    const metric = metricNamed.get(byId("pair-metric") ? byId("pair-metric").value : "");
-    const diff = (i) => (missing(metric.fact[i]) || missing(metric.hall[i]) ? null : metric.hall[i] - metric.fact[i]);
-    if (!paired) {
-      const prompts = pairs.prompt.some(Boolean);
-      const list = [["id", (i) => pairs.id[i], ""], ["domain", (i) => pairs.domain[i], "text"], ["label", labelOf, "text"]];
-      if (prompts) list.push(["prompt", (i) => pairs.prompt[i], "text"]);
-      list.push([prompts ? "completion" : "text", (i) => pairs.completion[i], "text"]);
-      if (pairs.tokens.text_tokens) list.push(["tokens", (i) => pairs.tokens.text_tokens[i], "number"]);
-      if (metric) list.push(["value", (i) => valueOf(metric, i), "number"]);
-      if (Object.keys(pairs.carried).length) list.push(["carried", (i) => carriedBy(i).join("; "), "text"]);
-      return list;
-    }
-    const list = [
-      ["pair", (i) => pairs.id[i], ""], ["domain", (i) => pairs.domain[i], "text"], ["prompt", (i) => pairs.prompt[i], "text"],
-      ["fact", (i) => pairs.fact[i], "text"], ["hallucination", (i) => pairs.hallucination[i], "text"],
-    ];
-    if (metric) list.push(["value, fact", (i) => metric.fact[i], "number"], ["value, halluc.", (i) => metric.hall[i], "number"], ["difference", diff, "number"]);
-    return list;
-  }
-  function search() {
-    const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    searchable ??= pairs.id.map((id, i) => [id, pairs.domain[i], pairs.prompt[i], ...(paired ? [pairs.fact[i], pairs.hallucination[i]] : [labelOf(i), pairs.completion[i]]),
-      ...Object.values(pairs.carried).map((values) => values[i])].join("\n").toLowerCase());
-    table.found = table.order.filter((i) => words.every((word) => searchable[i].includes(word)));
-    table.page = 0;
-    rows();
-  }
-  function sort(key) {
-    table.down = table.key === key ? !table.down : false;
-    table.key = key;
-    const get = columns().find(([name]) => name === key)[1];
-    const sign = table.down ? -1 : 1;
-    const compare = new Intl.Collator("en", { numeric: true }).compare;
-    table.order = [...Array(count).keys()].sort((a, b) => {
-      const [x, y] = [get(a), get(b)];
-      if (missing(x) || missing(y)) return missing(x) - missing(y) || a - b; // undefined last, either way
-      return sign * (typeof x === "number" && typeof y === "number" ? x - y : compare(x, y)) || a - b;
-    });
-    search();
-  }
-  function rows() {
-    const list = columns();
-    const heads = list.map(([name]) => {
-      const on = table.key === name;
-      const head = el("th", { scope: "col", "aria-sort": on ? (table.down ? "descending" : "ascending") : "none" },
-        el("button", { type: "button", onclick: () => { sort(name); focusHead(name); } }, name + (on ? (table.down ? " ▾" : " ▴") : "")));
-      head.dataset.key = name;
-      return head;
-    });
-    byId("pair-table").tHead.replaceChildren(el("tr", {}, ...heads));
-    const pages = Math.max(1, Math.ceil(table.found.length / PAGE));
-    table.page = Math.min(Math.max(0, table.page), pages - 1);
-    const visible = table.found.slice(table.page * PAGE, (table.page + 1) * PAGE);
-    byId("pair-table").tBodies[0].replaceChildren(...visible.map((i) => {
-      const cells = list.map(([, get, kind], place) => {
-        const value = get(i);
-        if (!place) return el("td", {}, el("button", { type: "button", class: "open", onclick: () => openOne(i) }, el("bdi", {}, String(value))));
-        return el("td", { class: kind, dir: kind === "text" ? "auto" : null }, kind === "number" ? shown(value) : short(missing(value) ? "-" : String(value), 160));
-      });
-      return el("tr", {}, ...cells);
-    }));
-    const all = count.toLocaleString("en");
-    say("found", table.found.length === count ? `${all} ${words.items}` : `${table.found.length.toLocaleString("en")} of ${all} ${words.items}`);
-    say("page", `page ${table.page + 1} of ${pages}`);
-    byId("previous").disabled = table.page === 0;
-    byId("next").disabled = table.page >= pages - 1;
-  }
-  const focusHead = (name) => byId("pair-table").tHead.querySelector(`[data-key="${CSS.escape(name)}"] button`).focus();
-
-  // ---- theme: that of the system, until somebody chooses
-  function theme() {
-    const chosenTheme = document.documentElement.dataset.theme;
-    const dark = chosenTheme ? chosenTheme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    byId("theme").setAttribute("aria-pressed", String(dark));
-    return dark;
-  }
-
-  // ---- start
-  for (const select of document.querySelectorAll("[data-choose]")) {
-    fill(select, lists[select.dataset.from], firsts[select.dataset.from]);
-    select.addEventListener("change", () => select.dataset.choose.split(" ").forEach((name) => charts[name]()));
-  }
-  if (byId("forest-order")) byId("forest-order").addEventListener("change", () => charts.forest());
-  if (byId("pair-metric")) {
-    fill(byId("pair-metric"), lists.metrics, data.first);
-    byId("pair-metric").addEventListener("change", () => { table.key = null; rows(); });
-  }
-  byId("search").addEventListener("input", search);
-  byId("previous").addEventListener("click", () => { table.page -= 1; rows(); });
-  byId("next").addEventListener("click", () => { table.page += 1; rows(); });
-  for (const cell of document.querySelectorAll("[data-stat]")) cell.addEventListener("click", () => openStat(Number(cell.dataset.stat)));
-  byId("story").addEventListener("click", (event) => { if (event.target === byId("story")) byId("story").close(); });
-  byId("theme").addEventListener("click", () => {
-    document.documentElement.dataset.theme = theme() ? "light" : "dark";
-    theme();
-  });
-  theme();
-  if (pairs.cut) say("cut-note", `Texts longer than ${pairs.cut.toLocaleString("en")} characters are cut here; ${words.items}.parquet has all of them.`);
-  rows();
-  (async () => {
-    for (const name of Object.keys(charts)) {
-      if (byId(name)) await charts[name]();
-      await new Promise((resolve) => setTimeout(resolve)); // let the page answer between two charts
-    }
-    document.documentElement.dataset.drawn = "true";
-  })();
-})();
