@@ -13,7 +13,7 @@ from bluffscope.report.view.folders import Folder, Walk, look, walk
 from bluffscope.report.view.rows import Row, read, unread
 from bluffscope.report.view.underway import locks
 
-BUDGET: Final = 0.3
+BUDGET: Final = 0.5
 """Seconds of a call that go into reading; what is not read by then follows with the next call."""
 _PAUSE: Final = 1.5
 """Seconds between two walks over all folders, at least."""

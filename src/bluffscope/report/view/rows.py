@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 from urllib.parse import quote
 
 from bluffscope.errors import InputError
+from bluffscope.host.parquet_limits import LargeParquetError
 from bluffscope.report.labels import clean
 from bluffscope.report.view.documents import (
     DocumentError,
@@ -25,7 +26,6 @@ from bluffscope.report.view.documents import (
 from bluffscope.report.view.folders import File, Folder, Kind, offered
 from bluffscope.report.view.statistics import Area, Effect, area, detector, strongest
 from bluffscope.report.view.underway import Progress, progress
-from bluffscope.table.atomic import table_errors
 from bluffscope.table.damage import MANIFEST, checked
 from bluffscope.table.health import read_health
 
@@ -131,12 +131,14 @@ def _of(root: Path, folder: Folder, name: str, read: Callable[[Path], Said | Non
     """What a table says, where the folder has it; and why it cannot be read, where it cannot."""
     if name not in folder.files:
         return None, None
-    path = root.joinpath(*folder.parts, name)
+    import pyarrow  # 0.2 s, and a folder of runs under way has no tables
+
     try:
-        with table_errors(path):  # columns of another kind, too
-            return read(path), None
-    except InputError as error:
-        return None, _without(root, folder, error)
+        return read(root.joinpath(*folder.parts, name)), None
+    except LargeParquetError as error:
+        return None, clean(f"{name}: {error}", _LONG)
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, TypeError):
+        return None, f"{name} is damaged"
 
 
 def _without(root: Path, folder: Folder, error: Exception) -> str:

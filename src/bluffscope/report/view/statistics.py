@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import polars as pl
-
 from bluffscope.detectors.classifiers import BASELINES
+from bluffscope.host.parquet_limits import check_whole
 from bluffscope.metrics import declared
 from bluffscope.report.labels import clean, effect
-from bluffscope.report.sides import sided_statistics, words_of_statistics
-from bluffscope.stats.scopes import POOLED
-from bluffscope.table.metric_pairs import interpretable
-from bluffscope.table.reader import check_parquet
+from bluffscope.report.sides import LABELLED, PAIRED
+from bluffscope.report.summary import POOLED
+from bluffscope.table.metric_pairs import not_interpretable
 
-_EFFECTS: Final = ("metric", "scope", "n_true", "dz", "g", "q", "verdict")
+_EFFECTS: Final = ("metric", "scope", "dz", "g", "q", "verdict")
 _DETECTORS: Final = ("detector", "scope", "auroc", "lo", "hi")
 _KINDS: Final = {
     "sae": "SAE features",
@@ -65,24 +63,26 @@ def strongest(path: Path) -> Effect | None:
         path: a run's stats.parquet.
 
     Raises:
-        InputError: it is damaged, as errors of polars say too.
+        ValueError, OSError, ArrowException: it is damaged, or unpacks to too much.
     """
-    rows = _columns(path, _EFFECTS)
-    if not {"metric", "scope", "q", "verdict"} <= set(rows.columns) or not {"dz", "g"} & set(rows.columns):
-        return None  # of an earlier version
-    words, rows = words_of_statistics(rows), sided_statistics(rows)
-    judged = rows.filter(interpretable(), pl.col("dz").is_finite(), scope=POOLED).drop_nulls(["q", "verdict"])
-    found = judged.filter(verdict="separates")
-    ranked = (judged if found.is_empty() else found).sort(pl.col("dz").abs(), descending=True, maintain_order=True)
-    if ranked.is_empty():
+    rows = _rows(path, _EFFECTS)
+    words = LABELLED if rows and "g" in rows[0] else PAIRED
+    sizes = [(row, size) for row in rows if _judged(row) and (size := finite(row.get("g", row.get("dz")))) is not None]
+    found = [(row, size) for row, size in sizes if row["verdict"] == "separates"] or sizes
+    if not found:
         return None
-    row = ranked.row(0, named=True)
-    value = float(row["dz"])
+    row, value = max(found, key=lambda one: abs(one[1]))  # of equal ones the first
     size = next(name for bound, name in _SIZES if abs(value) < bound)
     where = f"{'higher' if value > 0 else 'lower'} in {words.halls}"
     said = f"{words.symbol} {effect(value)}, {size}"
-    name = str(row["metric"])
-    return Effect(in_words(name), clean(name, 80), value, words.symbol, said, where, clean(str(row["verdict"]), 20))
+    name = row["metric"]
+    return Effect(in_words(name), clean(name, 80), value, words.symbol, said, where, clean(row["verdict"], 20))
+
+
+def _judged(row: dict[str, Any]) -> bool:
+    """Whether a row of the statistics is of all items and was judged; rows of earlier versions were not."""
+    named = isinstance(row.get("metric"), str) and isinstance(row.get("verdict"), str)
+    return named and row.get("q") is not None and not not_interpretable(row["metric"])
 
 
 def detector(path: Path) -> Area | None:
@@ -92,13 +92,11 @@ def detector(path: Path) -> Area | None:
         path: a run's detectors.parquet.
 
     Raises:
-        InputError: it is damaged, as errors of polars say too.
+        ValueError, OSError, ArrowException: it is damaged, or unpacks to too much.
     """
-    rows = _columns(path, _DETECTORS)
-    if len(rows.columns) < len(_DETECTORS):
-        return None
-    fitted = {str(row["detector"]): row for row in rows.filter(scope=POOLED).to_dicts() if finite(row["auroc"])}
-    return next((area(name, fitted[name]) for name in (*_KINDS, *fitted) if name in fitted.keys() - BASELINES), None)
+    fitted = {row["detector"]: row for row in _rows(path, _DETECTORS) if isinstance(row.get("detector"), str)}
+    areas = {name: found for name, row in fitted.items() if name not in BASELINES and (found := area(name, row))}
+    return next((areas[name] for name in (*_KINDS, *areas) if name in areas), None)
 
 
 def area(name: str, row: dict[str, Any]) -> Area | None:
@@ -123,8 +121,16 @@ def finite(value: object) -> float | None:
     return float(value) if abs(value) < _MOST else None
 
 
-def _columns(path: Path, names: tuple[str, ...]) -> pl.DataFrame:
-    check_parquet(path)
-    kinds = pl.read_parquet_schema(path)
-    there = [name for name in names if name in kinds]
-    return pl.read_parquet(path, columns=there, glob=False, hive_partitioning=False)
+def _rows(path: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rows over all items, with those of the columns that the table has."""
+    # Imported here: it costs 0.2 s.
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        check_whole(path, file.metadata, columns=names)
+        held = set(file.schema_arrow.names)
+        table = file.read([name for name in names if name in held], use_threads=False)
+        columns: dict[str, list[Any]] = table.to_pydict()
+    scopes = columns.pop("scope", [])
+    places = [place for place, scope in enumerate(scopes) if scope == POOLED]
+    return [{name: values[place] for name, values in columns.items()} for place in places]

@@ -223,7 +223,7 @@
   }
   byId("files").addEventListener("close", () => chosen().run && choose({ run: "" }));
 
-  // ---- the server is asked again: soon while something is read or runs, seldom otherwise
+  // ---- the server is asked again: at once while something is still to be read
   let before = "";
   let timer = 0;
   async function ask() {
@@ -239,7 +239,7 @@
         show();
       }
       byId("banner").hidden = true;
-      wait = listing.pending ? 100 : listing.rows.some((row) => row.state === "running") ? 2000 : 10000;
+      wait = listing.pending ? 50 : 2000;
       document.documentElement.dataset.drawn = String(!listing.pending);
     } catch {
       byId("banner").hidden = false;
