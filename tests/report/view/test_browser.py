@@ -122,7 +122,7 @@ def test_what_has_no_value_comes_last_in_either_order(browser, address):
     assert "manifest.json is damaged" in browser.run("document.getElementById('rows').textContent")
     browser.visit(f"{address}?kind=detector")
     assert browser.run(NAMES) == ["known"]
-    assert "0.90 (0.80 to 0.95)" in browser.run("document.getElementById('rows').textContent")
+    assert "AUROC 0.900.80 to 0.95" in browser.run("document.getElementById('rows').textContent")
 
 
 def test_the_files_of_a_run_open_and_close_by_keyboard_and_have_a_link(browser, address):

@@ -71,7 +71,8 @@ def strongest(path: Path) -> Effect | None:
     found = [(row, size) for row, size in sizes if row["verdict"] == "separates"] or sizes
     if not found:
         return None
-    row, value = max(found, key=lambda one: abs(one[1]))  # of equal ones the first
+    # The last layer's lens is the log-probability itself: of equal ones the last has the plain name.
+    row, value = max(reversed(found), key=lambda one: float(f"{abs(one[1]):.9g}"))
     size = next(name for bound, name in _SIZES if abs(value) < bound)
     where = f"{'higher' if value > 0 else 'lower'} in {words.halls}"
     said = f"{words.symbol} {effect(value)}, {size}"

@@ -19,9 +19,9 @@
   const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
   function duration(seconds) {
     const whole = Math.round(seconds);
-    if (whole < 60) return `${whole} s`;
-    if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-    return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+    const [minutes, hours] = [Math.floor(whole / 60), Math.floor(whole / 3600)];
+    const parts = whole < 60 ? [whole, "s"] : whole < 3600 ? [minutes, "min", whole % 60, "s"] : [hours, "h", minutes % 60, "min"];
+    return parts.join("\u00a0"); // on one line
   }
   function size(bytes) {
     if (bytes < 1000) return `${bytes} B`;
@@ -29,25 +29,28 @@
     const place = Math.min(names.length - 1, Math.floor(Math.log10(bytes) / 3) - 1);
     return `${(bytes / 1000 ** (place + 1)).toFixed(1)} ${names[place]}`;
   }
-  function moment(iso) {
+  const speed = (rate) => (rate >= 100 ? Math.round(rate).toLocaleString("en") : String(Number(rate.toPrecision(2))));
+  function dateCell({ date: iso }) {
     const date = new Date(iso);
-    if (!iso || Number.isNaN(date.getTime())) return "";
+    if (!iso || Number.isNaN(date.getTime())) return [];
     const two = (number) => String(number).padStart(2, "0");
     const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-    return `${day} ${two(date.getHours())}:${two(date.getMinutes())}`;
+    return [day, second(`${two(date.getHours())}:${two(date.getMinutes())}`)];
   }
+  // Long names break after their signs, not inside a word.
+  const broken = (text) => text.split(/(?<=[-_./])/).flatMap((part, place) => (place ? [el("wbr"), part] : [part]));
 
   // ---- columns: how each is sorted and shown
   const COLUMNS = [
     { id: "name", title: "Run", value: (row) => row.name.toLowerCase() },
     { id: "state", title: "State", value: (row) => ["running", "reading", "stopped", "unreadable", "finished"].indexOf(row.state), cell: stateCell },
-    { id: "model", title: "Model", value: (row) => row.model, cell: (row) => [row.model] },
-    { id: "data", title: "Data", value: (row) => row.data, cell: (row) => [row.data] },
-    { id: "n", title: "n", down: true, value: (row) => row.n, kind: "number", cell: (row) => [missing(row.n) ? null : counted(row.n, row.items.slice(0, -1))] },
+    { id: "model", title: "Model", value: (row) => row.model, cell: (row) => broken(row.model || "") },
+    { id: "data", title: "Data", value: (row) => row.data, cell: (row) => broken(row.data || "") },
+    { id: "n", title: "n", down: true, value: (row) => row.n, cell: (row) => (missing(row.n) ? [] : [row.n.toLocaleString("en"), second(row.items)]) },
     { id: "health", title: "Health", value: (row) => row.health, cell: healthCell },
-    { id: "effect", title: "Strongest effect", down: true, value: (row) => row.effect && Math.abs(row.effect.value), kind: "stack", cell: effectCell },
-    { id: "detector", title: "Detector (AUROC)", down: true, value: (row) => row.detector && row.detector.auroc, kind: "stack", cell: detectorCell },
-    { id: "date", title: "Date", down: true, value: (row) => row.date, kind: "date", cell: (row) => [moment(row.date)] },
+    { id: "effect", title: "Strongest effect", down: true, value: (row) => row.effect && Math.abs(row.effect.value), cell: effectCell },
+    { id: "detector", title: "Detector", down: true, value: (row) => row.detector && row.detector.auroc, cell: detectorCell },
+    { id: "date", title: "Date", down: true, value: (row) => row.date, cell: dateCell },
   ];
   const NEWEST = "-date";
 
@@ -57,10 +60,10 @@
     if (how) {
       if (how.total) {
         parts.push(el("progress", { max: how.total, value: how.done, "aria-label": `measured of ${row.name}` }));
-        parts.push(second(`${how.done.toLocaleString("en")} of ${how.total.toLocaleString("en")} (${Math.floor((100 * how.done) / how.total)} %)`));
+        parts.push(second(`${how.done.toLocaleString("en")} of ${how.total.toLocaleString("en")} (${Math.floor((100 * how.done) / how.total)}\u00a0%)`));
       } else if (how.done) parts.push(second(`${counted(how.done, "question")} answered`));
-      const speed = [how.rate && `${how.rate.toPrecision(2)}/s`, !missing(how.eta) && row.state === "running" && `${duration(how.eta)} left`];
-      parts.push(second(row.state === "running" ? [how.stage, ...speed].filter(Boolean).join(", ") : `while ${how.stage}`));
+      const pace = [how.rate && `${speed(how.rate)}\u00a0a\u00a0second`, how.eta >= 1 && `${duration(how.eta)}\u00a0left`];
+      parts.push(second(row.state === "running" ? [how.stage, ...pace].filter(Boolean).join(", ") : `while ${how.stage}`));
     }
     if (row.problem) parts.push(second(row.problem));
     return parts;
@@ -74,19 +77,19 @@
     if (!effect) return [];
     return [
       el("span", { title: effect.column }, effect.metric),
-      second(`${effect.direction}: ${effect.said}`),
+      second(`${effect.said.replaceAll(" ", "\u00a0")}; ${effect.direction}`),
       el("span", { class: `badge ${effect.verdict}` }, effect.verdict),
     ];
   }
   function detectorCell(row) {
     const area = row.detector;
     if (!area) return [];
-    const ends = missing(area.lo) || missing(area.hi) ? "" : ` (${fixed(area.lo)} to ${fixed(area.hi)})`;
-    return [`${fixed(area.auroc)}${ends}`, second(area.detector)];
+    const ends = missing(area.lo) || missing(area.hi) ? null : `${fixed(area.lo)} to ${fixed(area.hi)}`;
+    return [`AUROC ${fixed(area.auroc)}`, second(ends), second(area.detector)];
   }
   const report = (row) => row.files.find(([name]) => name === "report.html");
   function nameCell(row) {
-    const name = el("bdi", {}, row.name);
+    const name = el("bdi", {}, ...broken(row.name));
     const open = report(row) ? el("a", { href: `${row.href}/report.html` }, name) : name;
     const files = row.files.length
       ? el("button", { type: "button", class: "open", "aria-label": `files of ${row.name}`, "aria-haspopup": "dialog", onclick: () => choose({ run: row.href }) }, "files")
@@ -152,9 +155,10 @@
     );
   }
   function line(row) {
-    const cells = COLUMNS.slice(1).map((column) =>
-      el("td", { class: column.kind, "data-label": column.title }, ...column.cell(row).filter((part) => !missing(part) && part !== "")),
-    );
+    const cells = COLUMNS.slice(1).map((column) => {
+      const parts = column.cell(row).filter((part) => !missing(part) && part !== "");
+      return el("td", { class: column.id, "data-label": column.title }, parts.length ? el("div", {}, ...parts) : null);
+    });
     return el("tr", {}, nameCell(row), ...cells);
   }
 
