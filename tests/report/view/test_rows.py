@@ -56,15 +56,44 @@ def test_a_finished_run_says_what_ran_whether_it_is_sound_and_what_came_out(meas
     assert (row["n"], row["items"], row["health"]) == (60, "pairs", "not checked")
     assert row["date"] == "2026-01-02T03:04:05+00:00"
     stats = pl.read_parquet(measured / "stats.parquet").filter(scope="pooled", metric="entropy").row(0, named=True)
-    effect = row["effect"]
-    assert (effect["column"], effect["value"], effect["verdict"]) == ("entropy", stats["dz"], "separates")
-    assert effect["said"] == f"d_z {stats['dz']:+.2f}, large"
-    assert effect["direction"] == "higher in hallucinations"
+    assert row["effect"] == {
+        "metric": "entropy",
+        "words": "Entropy: higher in hallucinations",
+        "value": stats["adj_dz"],
+        "text": f"d_z {stats['adj_dz']:+.2f}, large",
+        "verdict": "separates",
+    }
     area = pl.read_parquet(measured / "detectors.parquet").filter(scope="pooled", detector="sae").row(0, named=True)
     assert row["detector"] == {"detector": "SAE features", **{name: area[name] for name in ("auroc", "lo", "hi")}}
     names = [name for name, _ in row["files"]]
     assert names[0] == "report.html"
     assert {"metrics.parquet", "stats.json", "manifest.json", "config.yaml"} <= set(names)
+
+
+def test_the_strongest_effect_is_the_largest_that_separates_or_else_the_largest_of_all(measured, tmp_path):
+    table = pl.read_parquet(measured / "stats.parquet")
+    nothing = shutil.copytree(measured, tmp_path / "nothing")
+    table.with_columns(verdict=pl.lit("inconclusive")).write_parquet(nothing / "stats.parquet")
+    other = shutil.copytree(measured, tmp_path / "other")
+    verdicts = pl.when(metric="l5_gini").then(pl.lit("separates")).otherwise(pl.lit("confounded"))
+    table.with_columns(verdict=verdicts).write_parquet(other / "stats.parquet")
+    doubtful = shutil.copytree(measured, tmp_path / "untested")
+    table.with_columns(q=pl.lit(None, pl.Float64)).write_parquet(doubtful / "stats.parquet")
+    found = {name: row["effect"] for name, row in lines(tmp_path).items()}
+    assert (found["nothing"]["metric"], found["nothing"]["verdict"]) == ("entropy", "inconclusive")
+    assert (found["other"]["metric"], found["other"]["verdict"]) == ("l5_gini", "separates")
+    assert found["other"]["words"].startswith("Gini coefficient of the active features, layer 5: ")
+    assert found["untested"] is None
+
+
+def test_labelled_texts_have_their_own_words(tmp_path):
+    run = make_run(tmp_path / "run", manifest={"files": {"metrics.parquet": {}, "texts.parquet": {}}})
+    row = {"metric": "entropy", "scope": "pooled", "n_true": 30, "g": -0.3, "q": 0.01, "verdict": "separates"}
+    pl.DataFrame([row]).write_parquet(run / "stats.parquet")
+    found = lines(tmp_path)["run"]
+    assert found["items"] == "texts"
+    assert found["effect"]["words"] == "Entropy: lower in false texts"
+    assert found["effect"]["text"] == "g -0.30, small"
 
 
 def test_health_is_said_in_a_word(tmp_path):
@@ -193,9 +222,13 @@ def test_damaged_statistics_leave_the_rest_of_the_line(measured, tmp_path):
         (run / "stats.parquet").write_bytes(content)
     run = shutil.copytree(measured, tmp_path / "kinds")
     table = pl.read_parquet(run / "stats.parquet")
-    table.with_columns(metric=pl.lit(3), dz=pl.lit("x"), q=pl.lit([1])).write_parquet(run / "stats.parquet")
+    table.with_columns(metric=pl.lit(3), dz=pl.lit("x"), adj_dz=pl.lit("y"), q=pl.lit([1])).write_parquet(
+        run / "stats.parquet"
+    )
     run = shutil.copytree(measured, tmp_path / "numbers")
-    table.with_columns(dz=pl.lit(float("nan"))).write_parquet(run / "stats.parquet")
+    table.with_columns(pl.lit(float("nan")).alias(name) for name in ("dz", "adj_dz")).write_parquet(
+        run / "stats.parquet"
+    )
     run = shutil.copytree(measured, tmp_path / "older")
     table.drop("verdict").write_parquet(run / "stats.parquet")
     found = lines(tmp_path)

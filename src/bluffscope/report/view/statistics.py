@@ -15,7 +15,7 @@ from bluffscope.report.sides import LABELLED, PAIRED
 from bluffscope.report.summary import POOLED
 from bluffscope.table.metric_pairs import not_interpretable
 
-_EFFECTS: Final = ("metric", "scope", "dz", "g", "q", "verdict")
+_EFFECTS: Final = ("metric", "scope", "adj_dz", "adj_g", "dz", "g", "q", "verdict")
 _DETECTORS: Final = ("detector", "scope", "auroc", "lo", "hi")
 _KINDS: Final = {
     "sae": "SAE features",
@@ -34,15 +34,13 @@ class Effect:
     """The strongest effect over all pairs or texts."""
 
     metric: str
-    """In words, with the layer."""
-    column: str
-    """The metric's name."""
+    """Its column's name."""
+    words: str
+    """The difference in words, with the layer."""
     value: float
-    """d_z, or Hedges' g of labelled texts."""
-    symbol: str
-    said: str
+    """d_z, of labelled texts Hedges' g, at equal length and wording; raw where there is no such number."""
+    text: str
     """`d_z +0.85, large`."""
-    direction: str
     verdict: str
 
 
@@ -67,17 +65,25 @@ def strongest(path: Path) -> Effect | None:
     """
     rows = _rows(path, _EFFECTS)
     words = LABELLED if rows and "g" in rows[0] else PAIRED
-    sizes = [(row, size) for row in rows if _judged(row) and (size := finite(row.get("g", row.get("dz")))) is not None]
-    found = [(row, size) for row, size in sizes if row["verdict"] == "separates"] or sizes
+    sizes = [(row, value) for row in rows if _judged(row) and (value := _value(row)) is not None]
+    found = [(row, value) for row, value in sizes if row["verdict"] == "separates"] or sizes
     if not found:
         return None
     # The last layer's lens is the log-probability itself: of equal ones the last has the plain name.
     row, value = max(reversed(found), key=lambda one: float(f"{abs(one[1]):.9g}"))
-    size = next(name for bound, name in _SIZES if abs(value) < bound)
-    where = f"{'higher' if value > 0 else 'lower'} in {words.halls}"
-    said = f"{words.symbol} {effect(value)}, {size}"
     name = row["metric"]
-    return Effect(in_words(name), clean(name, 80), value, words.symbol, said, where, clean(row["verdict"], 20))
+    said = f"{in_words(name)}: {'higher' if value > 0 else 'lower'} in {words.halls}"
+    size = next(word for bound, word in _SIZES if abs(value) < bound)
+    text = f"{words.symbol} {effect(value)}, {size}"
+    return Effect(clean(name, 80), said, value, text, clean(row["verdict"], 20))
+
+
+def _value(row: dict[str, Any]) -> float | None:
+    """The effect at equal length and wording, or the raw one."""
+    for name in ("adj_dz", "adj_g", "dz", "g"):
+        if (value := finite(row.get(name))) is not None:
+            return value
+    return None
 
 
 def _judged(row: dict[str, Any]) -> bool:

@@ -76,8 +76,8 @@
     const effect = row.effect;
     if (!effect) return [];
     return [
-      el("span", { title: effect.column }, effect.metric),
-      second(`${effect.said.replaceAll(" ", "\u00a0")}; ${effect.direction}`),
+      el("span", { title: effect.metric }, effect.words),
+      second(effect.text),
       el("span", { class: `badge ${effect.verdict}` }, effect.verdict),
     ];
   }
@@ -119,7 +119,7 @@
   }
 
   const textOf = (row) =>
-    [row.name, row.kind, row.state, row.model, row.data, row.health, row.problem, row.effect && `${row.effect.metric} ${row.effect.column} ${row.effect.verdict}`, row.detector && row.detector.detector]
+    [row.name, row.kind, row.state, row.model, row.data, row.health, row.problem, row.effect && `${row.effect.words} ${row.effect.metric} ${row.effect.verdict}`, row.detector && row.detector.detector]
       .filter(Boolean)
       .join(" ")
       .toLowerCase();
@@ -204,13 +204,15 @@
   }
 
   // ---- one folder's files, and how far it is
+  let opened = "";
   function story(href) {
     const dialog = byId("files");
     const row = href && listing.rows.find((one) => one.href === href);
     if (!row) {
-      if (dialog.open) dialog.close();
+      dialog.close();
       return;
     }
+    if (opened === href && !dialog.open) return; // it is just being closed
     byId("files-title").textContent = row.name;
     const files = row.files.map(([name, bytes]) =>
       el("tr", {}, el("td", {}, el("a", { href: `${row.href}/${name.split("/").map(encodeURIComponent).join("/")}` }, name)), el("td", {}, size(bytes))),
@@ -222,10 +224,15 @@
       ...log,
       el("table", { class: "files" }, el("caption", {}, "Files"), el("tbody", {}, ...files)),
     );
-    if (!dialog.open) dialog.showModal();
-    else if (held) [...dialog.querySelectorAll("a")].find((node) => node.getAttribute("href") === held)?.focus();
+    if (opened !== href) {
+      dialog.showModal();
+      opened = href;
+    } else if (held) [...dialog.querySelectorAll("a")].find((node) => node.getAttribute("href") === held)?.focus();
   }
-  byId("files").addEventListener("close", () => chosen().run && choose({ run: "" }));
+  byId("files").addEventListener("close", () => {
+    opened = "";
+    if (chosen().run) choose({ run: "" });
+  });
 
   // ---- the server is asked again: at once while something is still to be read
   let before = "";
