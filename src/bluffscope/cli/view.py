@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -51,6 +52,7 @@ class View(Command):
         from bluffscope.report.view.catalogue import Catalogue
         from bluffscope.report.view.server import ADDRESS, bound, serve
 
+        logging.getLogger("tornado").setLevel(logging.ERROR)  # malformed requests are nobody's news
         place = bound(self.port)
         address = f"http://{ADDRESS}:{place.getsockname()[1]}/"
 

@@ -137,11 +137,13 @@ def test_the_files_of_a_run_open_and_close_by_keyboard_and_have_a_link(browser, 
     press(browser, "Escape", "", 27)
     browser.wait("!document.getElementById('files').open && location.search === ''")
     assert browser.run("document.activeElement.getAttribute('aria-label')") == "files of good"
-    browser.visit(f"{address}?run=files%2Funder-way")
+    browser.run("document.querySelector('[aria-label=\"files of good\"]').click()")
     browser.wait("document.getElementById('files').open")
     browser.run("history.back()")
-    browser.wait("!document.getElementById('files').open")
+    browser.wait("!document.getElementById('files').open && location.search === ''")
     browser.run("history.forward()")
+    browser.wait("document.getElementById('files').open")
+    browser.visit(f"{address}?run=files%2Funder-way")
     browser.wait("document.getElementById('files').open")
     assert "a warning of the run" in browser.run("document.getElementById('files-body').textContent")
     assert browser.complaints == []

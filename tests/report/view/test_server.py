@@ -9,6 +9,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from bluffscope.cli.main import main
@@ -128,6 +129,15 @@ def test_a_report_is_shut_into_a_sandbox_and_other_files_cannot_act(port):
     assert headers["content-type"] == "text/plain; charset=utf-8"
     _, headers, _ = asked(port, "/files/a/run/metrics.parquet")
     assert headers["content-disposition"] == 'attachment; filename="metrics.parquet"'
+
+
+def test_a_run_s_own_folder_can_be_viewed(root):
+    with served(root / "a" / "run") as port:
+        (row,) = rows(port)
+        assert (row["name"], row["href"]) == ("run", "files")
+        assert asked(port, "/files/report.html")[2].decode() == HOSTILE
+        assert asked(port, "/files/figures/one.svg")[0] == 200
+        assert asked(port, "/files/secret.txt")[0] == 404
 
 
 def test_head_says_the_same_without_the_content(port):
@@ -252,11 +262,15 @@ def test_hostile_folders_make_no_error_of_the_server(tmp_path):
         run = make_run(tmp_path / f"run-{number}", 4)
         (run / "manifest.json").write_bytes(content)
     strange = os.fsdecode(b"caf\xe9 <b>\x1b[31m")
-    shutil.copytree(make_run(tmp_path / "made", 4), tmp_path / strange)
+    run = make_run(tmp_path / "made", 4)
+    effect = {"metric": ["entropy"], "scope": ["pooled"], "dz": [0.6], "q": [0.01], "verdict": ["separates"]}
+    pl.DataFrame(effect).write_parquet(run / "stats.parquet")
+    shutil.copytree(run, tmp_path / strange)
     with served(tmp_path) as port:
         found = rows(port)
         assert sum(row["state"] == "unreadable" for row in found) == len(HOSTILE)
         last = next(row for row in found if "<b>" in row["name"])
         assert last["name"].isprintable()
+        assert last["effect"]["text"] == "d_z +0.60, medium"
         status, _, content = asked(port, f"/{last['href']}/manifest.json")
         assert (status, json.loads(content)["model"]["name"]) == (200, "made-up")

@@ -58,8 +58,7 @@ class Catalogue:
 
     def folder(self, parts: tuple[str, ...]) -> Folder | None:
         """What lies at a place that the walk found; None elsewhere."""
-        with self._lock:
-            return look(self.root, parts) if parts in self._walk.places else None
+        return look(self.root, parts) if parts in self._walk.places else None
 
     def _rows(self, end: float) -> list[Row]:
         began = time.monotonic()

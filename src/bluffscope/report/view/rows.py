@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -127,14 +127,16 @@ def _finished(root: Path, folder: Folder, row: Row) -> Row:
     )
 
 
-def _of(root: Path, folder: Folder, name: str, read: Callable[[Path], Said | None]) -> tuple[Said | None, str | None]:
+def _of(
+    root: Path, folder: Folder, name: str, read: Callable[[Path, Sequence[str]], Said | None]
+) -> tuple[Said | None, str | None]:
     """What a table says, where the folder has it; and why it cannot be read, where it cannot."""
     if name not in folder.files:
         return None, None
     import pyarrow  # 0.2 s, and a folder of runs under way has no tables
 
     try:
-        return read(root.joinpath(*folder.parts, name)), None
+        return read(root, (*folder.parts, name)), None
     except LargeParquetError as error:
         return None, clean(f"{name}: {error}", _LONG)
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError, TypeError):

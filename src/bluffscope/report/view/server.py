@@ -13,11 +13,13 @@ import errno
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import tornado.httpserver
+import tornado.iostream
 import tornado.web
 
 from bluffscope.errors import InputError
@@ -118,7 +120,7 @@ class _Files(_Handler):
             file = open_inside(self.catalogue.root, parts)
         except OSError as error:
             raise tornado.web.HTTPError(404) from error
-        with file:
+        with file, suppress(tornado.iostream.StreamClosedError):  # whoever asked has gone
             size = file.seek(0, 2)
             file.seek(0)
             self._describe(Path(name), size)

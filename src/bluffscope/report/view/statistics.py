@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from bluffscope.metrics import declared
 from bluffscope.report.labels import clean, effect
 from bluffscope.report.sides import LABELLED, PAIRED
 from bluffscope.report.summary import POOLED
+from bluffscope.report.view.folders import open_inside
 from bluffscope.table.metric_pairs import not_interpretable
 
 _EFFECTS: Final = ("metric", "scope", "adj_dz", "adj_g", "dz", "g", "q", "verdict")
@@ -54,16 +56,17 @@ class Area:
     hi: float | None
 
 
-def strongest(path: Path) -> Effect | None:
+def strongest(root: Path, parts: Sequence[str]) -> Effect | None:
     """The largest effect over all items among those that separate; where none does, among all that were judged.
 
     Args:
-        path: a run's stats.parquet.
+        root: a folder.
+        parts: names on the way from there to a run's stats.parquet.
 
     Raises:
         ValueError, OSError, ArrowException: it is damaged, or unpacks to too much.
     """
-    rows = _rows(path, _EFFECTS)
+    rows = _rows(root, parts, _EFFECTS)
     words = LABELLED if rows and "g" in rows[0] else PAIRED
     sizes = [(row, value) for row in rows if _judged(row) and (value := _value(row)) is not None]
     found = [(row, value) for row, value in sizes if row["verdict"] == "separates"] or sizes
@@ -92,16 +95,17 @@ def _judged(row: dict[str, Any]) -> bool:
     return named and row.get("q") is not None and not not_interpretable(row["metric"])
 
 
-def detector(path: Path) -> Area | None:
+def detector(root: Path, parts: Sequence[str]) -> Area | None:
     """The detector over all items that stands for the run; None where only baselines were fitted.
 
     Args:
-        path: a run's detectors.parquet.
+        root: a folder.
+        parts: names on the way from there to a run's detectors.parquet.
 
     Raises:
         ValueError, OSError, ArrowException: it is damaged, or unpacks to too much.
     """
-    fitted = {row["detector"]: row for row in _rows(path, _DETECTORS) if isinstance(row.get("detector"), str)}
+    fitted = {row["detector"]: row for row in _rows(root, parts, _DETECTORS) if isinstance(row.get("detector"), str)}
     areas = {name: found for name, row in fitted.items() if name not in BASELINES and (found := area(name, row))}
     return next((areas[name] for name in (*_KINDS, *areas) if name in areas), None)
 
@@ -128,13 +132,13 @@ def finite(value: object) -> float | None:
     return float(value) if abs(value) < _MOST else None
 
 
-def _rows(path: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
+def _rows(root: Path, parts: Sequence[str], names: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows over all items, with those of the columns that the table has."""
     # Imported here: it costs 0.2 s.
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
-        check_whole(path, file.metadata, columns=names)
+    with open_inside(root, parts) as opened, pq.ParquetFile(opened) as file:
+        check_whole(root.joinpath(*parts), file.metadata, columns=names)
         held = set(file.schema_arrow.names)
         table = file.read([name for name in names if name in held], use_threads=False)
         columns: dict[str, list[Any]] = table.to_pydict()
