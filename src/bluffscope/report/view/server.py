@@ -30,6 +30,9 @@ from bluffscope.report.view.page import render_page
 ADDRESS: Final = "127.0.0.1"
 _HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 """Names of this machine; the port may be another one, that of a tunnel."""
+_AHEAD: Final = 0.15
+"""Seconds of reading ahead at a time, and of the pause in which a question of the page has its turn."""
+_TURN: Final = 0.02
 _BLOCK: Final = 256 * 1024
 _MOST_HEADERS: Final = 16 * 1024
 _NOTHING: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -222,6 +225,6 @@ async def serve(catalogue: Catalogue, place: socket.socket, ready: Callable[[], 
 
 
 def _read_ahead(catalogue: Catalogue, ended: threading.Event) -> None:
-    """Read all folders while the browser starts."""
-    while not ended.is_set() and catalogue.listing()["pending"]:
+    """Read all folders while the browser starts, in turn with the page's own questions."""
+    while not ended.wait(_TURN) and catalogue.listing(_AHEAD)["pending"]:
         pass
