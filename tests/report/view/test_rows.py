@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 import yaml
 
+from bluffscope.report.labels import in_words
 from bluffscope.report.view import underway
 from bluffscope.report.view.catalogue import Catalogue
 from bluffscope.report.view.folders import look, open_inside, walk
-from bluffscope.report.view.statistics import in_words
 from bluffscope.report.write import write_report
 from made_runs import UNSOUND, make_run
 
@@ -58,7 +58,7 @@ def test_a_finished_run_says_what_ran_whether_it_is_sound_and_what_came_out(meas
     stats = pl.read_parquet(measured / "stats.parquet").filter(scope="pooled", metric="entropy").row(0, named=True)
     assert row["effect"] == {
         "metric": "entropy",
-        "words": "Entropy: higher in hallucinations",
+        "words": in_words("entropy", stats["adj_dz"]),
         "value": stats["adj_dz"],
         "text": f"d_z {stats['adj_dz']:+.2f}, large",
         "verdict": "separates",
@@ -82,7 +82,7 @@ def test_the_strongest_effect_is_the_largest_that_separates_or_else_the_largest_
     found = {name: row["effect"] for name, row in lines(tmp_path).items()}
     assert (found["nothing"]["metric"], found["nothing"]["verdict"]) == ("entropy", "inconclusive")
     assert (found["other"]["metric"], found["other"]["verdict"]) == ("l5_gini", "separates")
-    assert found["other"]["words"].startswith("Gini coefficient of the active features, layer 5: ")
+    assert found["other"]["words"].endswith(" at layer 5")
     assert found["untested"] is None
 
 
@@ -92,7 +92,7 @@ def test_labelled_texts_have_their_own_words(tmp_path):
     pl.DataFrame([row]).write_parquet(run / "stats.parquet")
     found = lines(tmp_path)["run"]
     assert found["items"] == "texts"
-    assert found["effect"]["words"] == "Entropy: lower in false texts"
+    assert found["effect"]["words"] == in_words("entropy", -0.3)
     assert found["effect"]["text"] == "g -0.30, small"
 
 
@@ -103,20 +103,6 @@ def test_health_is_said_in_a_word(tmp_path):
     make_run(tmp_path / "good", manifest={"health": {"status": "healthy", "findings": []}})
     said = {name: (row["health"], row["sound"]) for name, row in lines(tmp_path).items()}
     assert said == {"bad": ("failed", False), "warned": ("passed, 2 warnings", True), "good": ("passed", True)}
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("entropy", "Entropy"),
-        ("l5_sphericity", "Sphericity of the active features, layer 5"),
-        ("l12_mine", "mine, layer 12"),
-        ("l_odd", "l_odd"),
-        ("mine", "mine"),
-    ],
-)
-def test_metrics_are_named_in_words_with_their_layer(name, words):
-    assert in_words(name) == words
 
 
 def test_runs_are_found_however_deep_they_lie_and_nothing_else_is_taken_for_one(measured, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any, Final
 
 from bluffscope.detectors.classifiers import BASELINES
 from bluffscope.host.parquet_limits import check_whole
-from bluffscope.metrics import declared
-from bluffscope.report.labels import clean, effect
+from bluffscope.report.labels import clean, effect, in_words, size
 from bluffscope.report.sides import LABELLED, PAIRED
 from bluffscope.report.summary import POOLED
 from bluffscope.report.view.folders import open_inside
@@ -27,8 +25,6 @@ _KINDS: Final = {
 }
 """Detectors in words, in the order in which one stands for its run: it is fixed beforehand, not the best of them."""
 _MOST: Final = 1e300
-_SIZES: Final = ((0.2, "negligible"), (0.5, "small"), (0.8, "medium"), (math.inf, "large"))
-"""Cohen's words for a standardised difference below each bound."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +71,8 @@ def strongest(root: Path, parts: Sequence[str]) -> Effect | None:
     # The last layer's lens is the log-probability itself: of equal ones the last has the plain name.
     row, value = max(reversed(found), key=lambda one: float(f"{abs(one[1]):.9g}"))
     name = row["metric"]
-    said = f"{in_words(name)}: {'higher' if value > 0 else 'lower'} in {words.halls}"
-    size = next(word for bound, word in _SIZES if abs(value) < bound)
-    text = f"{words.symbol} {effect(value)}, {size}"
-    return Effect(clean(name, 80), said, value, text, clean(row["verdict"], 20))
+    text = f"{words.symbol} {effect(value)}, {size(value)}"
+    return Effect(clean(name, 80), in_words(name, value), value, text, clean(row["verdict"], 20))
 
 
 def _value(row: dict[str, Any]) -> float | None:
@@ -114,15 +108,6 @@ def area(name: str, row: dict[str, Any]) -> Area | None:
     """A row of a detectors' table; None where it has no AUROC."""
     auroc, lo, hi = (finite(row.get(key)) for key in ("auroc", "lo", "hi"))
     return None if auroc is None else Area(_KINDS.get(name, clean(name, 40)), auroc, lo, hi)
-
-
-def in_words(metric: str) -> str:
-    """`Entropy`, `Sphericity of the active features, layer 5`."""
-    layer, _, name = metric.partition("_")
-    in_layer = bool(name) and layer[:1] == "l" and layer[1:].isdecimal()
-    known = declared(name if in_layer else metric)
-    said = clean((known.metric.label if known else "") or (name if in_layer else metric), 60)
-    return f"{said}, layer {clean(layer[1:], 4)}" if in_layer else said
 
 
 def finite(value: object) -> float | None:
