@@ -87,10 +87,14 @@ class Browser:
 
     def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Open a report and wait for its last chart."""
+        self.visit(path.resolve().as_uri(), width, height, dark)
+
+    def visit(self, address: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Open a page of ours and wait until it says that it is drawn."""
         self.shape(width, height, dark)
         self.complaints.clear()
         self.requests.clear()
-        self.ask("Page.navigate", url=path.resolve().as_uri())
+        self.ask("Page.navigate", url=address)
         self.wait("document.documentElement?.dataset.drawn === 'true'")
 
     def shape(self, width: int, height: int, dark: bool) -> None:

@@ -90,6 +90,7 @@ PROCESS = (
     *("contract/test_resume", "demo/test_demo_model", "demo/test_train_saes"),
     *("engine/test_ray_cluster", "host/test_threads", "model/test_transformer_lens", "pipeline/test_batch_size"),
     "real/test_real_model",
+    "report/view/test_browser",
     *("report/test_browser", "runs/test_ray_ask", "runs/test_ray_run", "test_docs", "test_notebooks"),
 )
 """Files whose tests start other processes, clusters or a browser, or do what takes as long."""

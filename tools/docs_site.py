@@ -43,7 +43,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "faq",
     ),
     "Measure": ("definitions", "columns", "run-folder", "health", "memory", "speed", "scale", "reliability", "ray"),
-    "Results": ("statistics", "report", "compare", "features", "detect"),
+    "Results": ("statistics", "report", "view", "compare", "features", "detect"),
     "Library": ("library", "own-analysis", "api"),
     "Trust": ("verify", "benchmark", "bluffqa", "model-card", "security"),
     "Project": ("contributing", "dependencies", "changelog"),

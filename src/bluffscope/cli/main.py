@@ -29,6 +29,7 @@ COMMANDS = (
     "ask",
     "study",
     "report",
+    "view",
     "stats",
     "features",
     "detect",

@@ -6,7 +6,7 @@ The footer may say anything, so the header of every page is read, as the reader 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
@@ -92,13 +92,16 @@ def rows_at_once(path: Path, metadata: pq.FileMetaData, most: int) -> int:
     return rows
 
 
-def check_whole(path: Path, metadata: pq.FileMetaData, *, repeated: bool = True) -> None:
+def check_whole(
+    path: Path, metadata: pq.FileMetaData, *, repeated: bool = True, columns: Collection[str] | None = None
+) -> None:
     """Refuse a table that would take too much memory if it was read whole.
 
     Args:
         path: the file.
         metadata: its footer.
         repeated: whether a text that repeats takes its bytes each time (Arrow), or is stored once (polars).
+        columns: those that will be read; None for all.
 
     Raises:
         LargeParquetError: it would.
@@ -106,7 +109,7 @@ def check_whole(path: Path, metadata: pq.FileMetaData, *, repeated: bool = True)
     """
     size = path.stat().st_size
     needed = 0
-    for group in _row_groups(path, metadata):
+    for group in _row_groups(path, metadata, columns):
         needed += sum(chunk.whole + repeated * chunk.repeated for chunk in group)
         if (most := needed + sum(chunk.pages for chunk in group)) > max(MOST_WHOLE, TIMES * size):
             raise _too_large(size, most)
@@ -119,12 +122,17 @@ def _too_large(size: int, needed: int) -> LargeParquetError:
     )
 
 
-def _row_groups(path: Path, metadata: pq.FileMetaData) -> Iterator[list[_Chunk]]:
+def _row_groups(
+    path: Path, metadata: pq.FileMetaData, columns: Collection[str] | None = None
+) -> Iterator[list[_Chunk]]:
+    schema = metadata.schema
+    places = range(metadata.num_columns)
+    if columns is not None:  # a nested column's path starts with its name
+        places = [place for place in places if schema.column(place).path.split(".")[0] in columns]
     with path.open("rb") as file:
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
-            schema = metadata.schema
-            yield [_chunk(file, group.column(i), schema.column(i), group.num_rows) for i in range(metadata.num_columns)]
+            yield [_chunk(file, group.column(place), schema.column(place), group.num_rows) for place in places]
 
 
 def _chunk(file: BinaryIO, column: Any, schema: Any, rows: int) -> _Chunk:
