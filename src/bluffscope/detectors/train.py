@@ -11,10 +11,11 @@ import polars as pl
 from bluffscope.detectors.classifiers import BASELINES
 from bluffscope.detectors.conformal import Alarm, calibrated_alarm, calibration_part
 from bluffscope.detectors.evaluate import area_of_a_fit, detect
+from bluffscope.detectors.fits import fit
 from bluffscope.detectors.folds import FEWEST_GROUPS, too_few
 from bluffscope.detectors.held_out import CHANCE, Splits
 from bluffscope.detectors.inputs import Keys, keyed_matrix, opened, read_inputs
-from bluffscope.detectors.linear import Calibration, Linear, On, calibrate, fit_linear
+from bluffscope.detectors.linear import Calibration, Linear, On, calibrate
 from bluffscope.detectors.measures import calibration_error
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
@@ -96,7 +97,8 @@ def train(run: Run, chosen: pl.Series, on: On, seed: int, alpha: float | None = 
         raise InputError(
             f"--alpha keeps half of the groups for its threshold, which leaves {reason}: too few to train on"
         )
-    linear = fit_linear(on, matrix[fitted], labels[fitted])
+    found = fit(on, matrix[fitted], labels[fitted], groups[fitted])
+    linear = found.linear
     alarm = None
     if alpha is not None:
         true = apart & (labels == 0)
@@ -113,7 +115,7 @@ def train(run: Run, chosen: pl.Series, on: On, seed: int, alpha: float | None = 
         rows=detection.rows,
         ece=calibration_error(probabilities, labels),
         left_out=None,
-        about={**detection.about, "groups": len(np.unique(texts.groups)), "seed": seed},
+        about={**detection.about, "groups": len(np.unique(texts.groups)), "seed": seed, "penalty": found.penalty},
     )
     return replace(trained, left_out=_left_out(run, chosen, trained, seed))
 
@@ -127,20 +129,13 @@ def _calibrated(
     """
 
     def fitted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        found = fit_linear(on, matrix[train], labels[train]).scores(matrix[test])
-        within = _held_out(on, matrix[train], labels[train], numbered(groups[train]), rng)
-        probabilities[test] = calibrate(within, labels[train]).probabilities(found)
-        return found
+        found = fit(on, matrix[train], labels[train], groups[train])
+        scores = found.scores(matrix[test])
+        probabilities[test] = calibrate(found.within, labels[train]).probabilities(scores)
+        return scores
 
     probabilities = np.empty(len(groups))
     return Splits.drawn(groups, labels, 1, rng).scores(fitted)[0], probabilities
-
-
-def _held_out(on: On, matrix: Any, labels: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(text,) scores from fits to the other folds."""
-    return Splits.drawn(groups, labels, 1, rng).scores(
-        lambda train, test: fit_linear(on, matrix[train], labels[train]).scores(matrix[test])
-    )[0]
 
 
 def _left_out(run: Run, chosen: pl.Series, trained: Trained, seed: int) -> dict[str, Any] | None:
