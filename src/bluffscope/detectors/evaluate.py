@@ -235,8 +235,11 @@ class _Tested:
         for column, rivals in (("gain", BASELINES), ("surface_gain", SURFACE)) if name not in BASELINES else ():
             others = [tested[rival].areas for rival in rivals if rival in tested]
             found |= splits.gained(self.areas, others).columns(column, f"{column}_")
-        chosen = {"penalty": [fitted.penalty for fitted in self.fits], "k": [fitted.k for fitted in self.fits]}
-        medians = {column: sorted(some)[len(some) // 2] for column, some in chosen.items() if None not in some}
+        medians: dict[str, float | int] = {}
+        if penalties := sorted(fitted.penalty for fitted in self.fits if fitted.penalty is not None):
+            medians["penalty"] = penalties[len(penalties) // 2]
+        if numbers := sorted(fitted.k for fitted in self.fits if fitted.k is not None):
+            medians["k"] = numbers[len(numbers) // 2]
         return {column: value for column, value in (found | medians).items() if np.isfinite(value)}
 
     def points(self) -> Iterator[tuple[str, float, float, int]]:

@@ -30,7 +30,7 @@ SWEEP_SCHEMA: Final = pl.Schema(
     }
 )
 """One row a detector and layer, each as if it were the only one looked at."""
-PROBES: Final = {"residual": "residual", "mean_difference": "residual", "k_sparse": "sae", "sae": "sae"}
+PROBES: Final = {"residual": "residual", "mean_difference": "residual", "sae": "sae"}
 """Detectors that look at a layer, and their inputs."""
 _STREAM: Final = 208
 
