@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 import numpy as np
 import polars as pl
 
+from bluffscope.detectors.classifiers import CARRIED, MEASURED
 from bluffscope.detectors.inputs import Views
 from bluffscope.detectors.texts import Texts, texts_of
 from bluffscope.errors import InputError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from bluffscope.detectors.files import Detector  # which is written from what was trained on these
 
 _NAMES = ("id", "text_id")
-_LEFT = ("label", "group", "logprob", "p_true", "answer_entropy", "answer_logprob")
+_LEFT = ("label", "group", *MEASURED, *CARRIED)
 """Columns of the labels' file that say something of a text by their name; others choose rows with --where."""
 
 
