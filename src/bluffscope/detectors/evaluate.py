@@ -21,7 +21,7 @@ from bluffscope.host.exclusive import exclusive
 from bluffscope.stats.auroc import areas
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.heldout import FOLDS
-from bluffscope.stats.scopes import Scope
+from bluffscope.stats.scopes import POOLED, Scope
 from bluffscope.stats.study import numbered
 from bluffscope.table.reader import Run
 
@@ -288,10 +288,9 @@ def _transferred(train: _Part, parts: Sequence[_Part], inputs: Inputs) -> Iterat
 
 
 def _penalties(rows: pl.DataFrame) -> str:
-    """What the detectors that look inside chose in the first scope that has any, in a note."""
+    """What the detectors that look inside chose over all texts, in a note."""
     inside = rows.filter(pl.col("penalty").is_not_null(), ~pl.col("detector").is_in(BASELINES))
-    chosen = inside.filter(pl.col("scope") == inside["scope"].last()) if inside.height else inside
-    chosen = chosen.select("detector", "penalty", "k")
+    chosen = inside.filter(pl.col("scope") == POOLED).select("detector", "penalty", "k")
     named = [f"{name} {penalty:g}{'' if k is None else f' (k = {k})'}" for name, penalty, k in chosen.iter_rows()]
     return f"Penalties, chosen within the training folds (median): {', '.join(named)}." if named else ""
 
