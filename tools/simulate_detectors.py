@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from bluffscope.detectors.classifiers import probabilities
+from bluffscope.detectors.fits import fit
 from bluffscope.detectors.held_out import CHANCE, Splits
 from bluffscope.detectors.measures import area
 from bluffscope.stats.study import numbered
@@ -72,7 +72,10 @@ def one(kind: str, size: int, number: int) -> tuple[bool, bool, bool]:
     splits = Splits.drawn(groups, labels, REPEATS, rng)
     areas = [
         splits.by_fit(
-            area, splits.scores(lambda train, test, x=x, on=on: probabilities(on, x[train], labels[train], x[test]))
+            area,
+            splits.scores(
+                lambda train, test, x=x, on=on: fit(on, x[train], labels[train], groups[train]).probabilities(x[test])
+            ),
         )
         for on, x in (("residual", values), ("length", lengths))
     ]

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bluffscope.detectors.classifiers import BASELINES, CARRIED, DETECTORS, compared_with, unmeasured
 from bluffscope.detectors.evaluate import DETECTORS_SCHEMA, TRANSFER_SCHEMA, Detection, detect
+from bluffscope.detectors.fits import fit
 from bluffscope.detectors.inputs import MOST_PAIRS, Keys, Views, keyed_matrix, read_inputs, sampled
 from bluffscope.detectors.measures import calibration_error
 from bluffscope.detectors.texts import Texts
@@ -77,7 +78,7 @@ def test_a_signal_inside_is_found_and_beats_what_needs_no_model():
     assert detection.rows.schema == DETECTORS_SCHEMA
     assert detection.rows["detector"].to_list() == OF_PAIRS * 3
     assert detection.about["baselines"] == ["length", "text"]
-    for name in ("mean_difference", "residual", "metrics", "sae"):
+    for name in ("mean_difference", "residual", "metrics", "k_sparse", "sae"):
         row = row_of(detection, name)
         assert row["lo"] < row["auroc"] < row["hi"]
         assert row["gain_lo"] > 0, row
@@ -93,11 +94,11 @@ def test_a_signal_inside_is_found_and_beats_what_needs_no_model():
 
 @pytest.mark.thorough
 def test_where_there_is_nothing_nothing_is_found():
-    beaten = np.zeros(4)
+    beaten = np.zeros(5)
     for seed in range(12):
         # Far more dimensions and features than texts: any choice made on test texts would show.
         detection = found(*world(seed, size=400), resampling=Resampling(repeats=1))
-        for place, name in enumerate(("mean_difference", "residual", "metrics", "sae")):
+        for place, name in enumerate(("mean_difference", "residual", "metrics", "k_sparse", "sae")):
             row = row_of(detection, name)
             assert abs(row["auroc"] - 0.5) < 0.2, row
             beaten[place] += row["gain_lo"] > 0
@@ -208,18 +209,20 @@ def test_scores_are_those_of_scikit_learn_on_the_same_folds():
     lengths = study.lengths.T.reshape(-1, 1)
     label = np.repeat([0, 1], table.height)
     inputs = {
-        "length": (np.hstack([lengths, np.log1p(lengths)]), 1.0),
-        "metrics": (np.concatenate([table["m_fact"], table["m_hall"]])[:, None], 0.1),
+        "length": np.hstack([lengths, np.log1p(lengths)]),
+        "metrics": np.concatenate([table["m_fact"], table["m_hall"]])[:, None],
     }
-    for name, (x, strength) in inputs.items():
+    groups = np.tile(study.groups, 2)
+    for name, x in inputs.items():
         scores, areas = np.empty(len(label)), []
         for fold in range(5):
             held = np.tile(folds == fold, 2)
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
+            strength = 1 / (fit(name, x[~held], label[~held], groups[~held]).penalty * x.shape[1] * (~held).sum())
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, tol=1e-10, max_iter=2000))
             scores[held] = model.fit(x[~held], label[~held]).predict_proba(x[held])[:, 1]
             areas.append(roc_auc_score(label[held], scores[held].round(10)))
         assert row_of(detection, name)["auroc"] == pytest.approx(np.mean(areas), abs=1e-9)
-        assert row_of(detection, name)["ece"] == pytest.approx(by_bins(scores, label), abs=1e-9)
+        assert row_of(detection, name)["ece"] == pytest.approx(by_bins(scores, label), abs=1e-6)
 
 
 def by_bins(scores, label) -> float:

@@ -60,7 +60,9 @@ def test_a_direction_that_data_sets_share_carries_over_and_one_of_its_own_does_n
         assert shared["gain_lo"] > 0 and shared["text"] == pytest.approx(0.5, abs=0.15)
         assert abs(shared["loss"]) < 0.08 and shared["own"] == pytest.approx(cell(found, "b", "b", detector)["auroc"])
         other = cell(found, "a", "c", detector)
-        assert other["verdict"] in ("chance", "unclear") and abs(other["auroc"] - 0.5) < 0.15, other
+        assert other["verdict"] in ("chance", "unclear", "no better than text") and abs(other["auroc"] - 0.5) < 0.15, (
+            other
+        )
         assert other["loss"] > 0.25
         assert cell(found, "c", "c", detector)["verdict"] == "found"
 

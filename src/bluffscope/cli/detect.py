@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,18 +18,25 @@ from bluffscope.cli.watch import Watch
 from bluffscope.errors import InputError
 
 if TYPE_CHECKING:
+    from bluffscope.detectors.files import Detector
     from bluffscope.detectors.score import Scorer
+    from bluffscope.detectors.train import Source
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Command):
     """Train a detector on a run; save it if it beats length, text and log-probability alone. Needs no model.
 
-    On a run with --position tokens it is a detector of tokens.
+    On a run with --position tokens it is a detector of tokens. Or on vectors that exist already: --activations with
+    --labels.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: tyro.conf.Positional[Path | None] = None
     """The folder of a run."""
+    activations: Path | None = None
+    """In place of a run: safetensors with a row a text, one tensor or one for each layer."""
+    labels: Path | None = None
+    """With --activations: CSV, JSONL or Parquet with label (true or false), and group, id, completion where known."""
     out: Path
     """New folder for the detector."""
     on: Literal["sae", "metrics", "residual"] = "sae"
@@ -54,14 +62,51 @@ class Train(Command):
         from bluffscope.report.detector_card import card
         from bluffscope.report.detectors import render_trained, verdict
         from bluffscope.table.atomic import table_errors
-        from bluffscope.table.health import read_health
-        from bluffscope.table.reader import read_run
+        from bluffscope.table.reader import Run
 
+        self._check()
+        check_new(self.out)
+        source = self._source()
+        on = self.on if isinstance(source, Run) else "residual"
+        try:
+            with table_errors(source.path):
+                chosen = matching(items_of(source) if isinstance(source, Run) else source.items, self.where)
+                if isinstance(source, Run) and source.by_token:
+                    trained = train_tokens(source, chosen, on, self.seed, self.alpha)
+                else:
+                    trained = train(source, chosen, on, self.seed, self.alpha)
+        except InputError as error:
+            raise InputError(f"{source.path}: {error}") from error
+        console = output_console()
+        console.print(render_trained(trained, self.where))
+        if not trained.beats and not self.allow_weak:
+            console.say(f"Not saved: {verdict(trained)}. --allow-weak saves it anyway.", style="bold red")
+            return exit_codes.FAILED
+        page = card(self.out.name, trained, source, self.where)
+        paths = write_detector(self.out, trained, source, self.where, page)
+        console.say(f"Detector: {paths[0]}, {paths[1].name}, README.md")
+        return exit_codes.DONE
+
+    def _check(self) -> None:
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: give a number from 0")
         if self.alpha is not None and not 0 < self.alpha < 1:
             raise InputError(f"--alpha {self.alpha:g}: give a share between 0 and 1, such as 0.05")
-        check_new(self.out)
+        if (self.run is None) == (self.activations is None) or (self.activations is None) != (self.labels is None):
+            raise InputError("give the folder of a run, or --activations FILE with --labels FILE")
+        if self.activations is not None and self.on == "metrics":
+            raise InputError("--on metrics: with --activations there is nothing to look at but these")
+
+    def _source(self) -> Source:
+        """The run, or the vectors and their labels."""
+        # As slow as in `execute`.
+        from bluffscope.detectors.vectors import Given
+        from bluffscope.table.health import read_health
+        from bluffscope.table.reader import read_run
+
+        if self.activations is not None and self.labels is not None:
+            return Given.read(self.activations, self.labels)
+        assert self.run is not None  # `_check` has seen to it
         run = read_run(self.run)
         failures = read_health(run.manifest).withheld
         if failures and not self.allow_unsound:
@@ -74,20 +119,7 @@ class Train(Command):
                 f"{self.run} was measured at --position divergence, which a single text does not have; "
                 "run analyze with another --position"
             )
-        try:
-            with table_errors(run.path):
-                fit = train_tokens if run.by_token else train
-                trained = fit(run, matching(items_of(run), self.where), self.on, self.seed, self.alpha)
-        except InputError as error:
-            raise InputError(f"{self.run}: {error}") from error
-        console = output_console()
-        console.print(render_trained(trained, self.where))
-        if not trained.beats and not self.allow_weak:
-            console.say(f"Not saved: {verdict(trained)}. --allow-weak saves it anyway.", style="bold red")
-            return exit_codes.FAILED
-        paths = write_detector(self.out, trained, run, self.where, card(self.out.name, trained, run, self.where))
-        console.say(f"Detector: {paths[0]}, {paths[1].name}, README.md")
-        return exit_codes.DONE
+        return run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +136,10 @@ class Score(Command):
     """The completion to score."""
     data: Path | None = None
     """JSONL file to score: objects with text, or with prompt and completion; - reads standard input."""
+    activations: Path | None = None
+    """Safetensors with a row a text, as in detect train --activations: prints a JSON object a row."""
     out: Path | None = None
-    """File for the lines of --data with probability and logit added (default: standard output)."""
+    """File for the lines of --data with probability and logit added, or of --activations (default: standard output)."""
     model: str | None = None
     """The model, if it has moved since training."""
     sae: str | None = None
@@ -123,6 +157,8 @@ class Score(Command):
         detector = read_detector(self.detector)
         if self.text and detector.pairs_only:
             raise InputError(f"--text: this detector {detector.pairs_only}; give --prompt and --completion")
+        if self.activations is not None:
+            return self._vectors(detector, self.activations)
         from bluffscope.detectors.score import open_scorer  # torch: seconds that a mistyped flag should not take
 
         with messages_on(message_console()):
@@ -137,11 +173,23 @@ class Score(Command):
         pair = self.prompt is not None or self.completion is not None
         if pair and (self.prompt is None or self.completion is None):
             raise InputError("--prompt and --completion: give both")
-        if bool(self.text) + pair + (self.data is not None) != 1:
-            raise InputError("give one of --text, --prompt with --completion, and --data")
-        if self.out is not None and self.data is None:
-            raise InputError("--out: only with --data")
+        if bool(self.text) + pair + (self.data is not None) + (self.activations is not None) != 1:
+            raise InputError("give one of --text, --prompt with --completion, --data, and --activations")
+        if self.out is not None and self.data is None and self.activations is None:
+            raise InputError("--out: only with --data or --activations")
         check_file("--out", self.out)
+
+    def _vectors(self, detector: Detector, path: Path) -> int:
+        """Score vectors that exist already."""
+        from bluffscope.detectors.vectors import scored_vectors
+        from bluffscope.table.atomic import write_bytes
+
+        lines = "".join(f"{json.dumps(row)}\n" for row in scored_vectors(detector, path))
+        if self.out is not None:
+            write_bytes(self.out, lines.encode())
+        else:
+            sys.stdout.write(lines)
+        return exit_codes.DONE
 
     def _given(self, scorer: Scorer) -> int:
         """Score the texts on the command line."""

@@ -1,13 +1,9 @@
-"""The detectors' fits: from the texts of the training folds to the probability that a text is hallucinated."""
+"""The detectors by name: what each looks at, and which are baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Final
-
-import numpy as np
-
-from bluffscope.pairs.wordbag import bag_classifier
+from typing import Final
 
 MEASURED: Final = {"logprob": "--logprob", "p_true": "--p-true"}
 """Baselines that are columns of a run's table, with the option of `bluffscope analyze` that measures them."""
@@ -30,12 +26,10 @@ DETECTORS: Final[dict[str, str]] = {
     "mean_difference": "residual",
     "residual": "residual",
     "metrics": "metrics",
+    "k_sparse": "sae",
     "sae": "sae",
 }
 """Every detector and the input that it looks at, baselines first."""
-
-FEWEST_ACTIVE: Final = 3
-"""Training texts in which an SAE feature must be active to be used."""
 
 
 def unmeasured(known: Collection[str]) -> str:
@@ -61,51 +55,3 @@ def compared_with(known: Collection[str]) -> str:
     lacking = unmeasured(known)
     best = f"the best of {', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else (*named, "guessing")[0]
     return f"{best}{lacking and f' ({lacking})'}"
-
-
-def probabilities(detector: str, train: Any, labels: np.ndarray, test: Any) -> np.ndarray:
-    """(text,) probability of a hallucination for each test text; nothing is learnt from the test texts.
-
-    Args:
-        detector: one of `DETECTORS`.
-        train: (text, feature).
-        labels: (text,) 0 for a fact, 1 for a hallucination.
-        test: (text, feature).
-    """
-    if detector == "mean_difference":
-        # Marks and Tegmark 2023: the line through the two classes' means; a logistic curve calibrates it.
-        direction = train[labels == 1].mean(axis=0) - train[labels == 0].mean(axis=0)
-        train, test = (train @ direction)[:, None], (test @ direction)[:, None]
-    elif detector == "sae":
-        used = active_enough(train)
-        if not used.any():
-            return np.full(test.shape[0], 0.5)
-        train, test = train[:, used], test[:, used]
-    model = classifier(detector).fit(train, labels)
-    # Texts that look the same to a detector are ties, whatever the order of sums left in the last digits.
-    return np.round(model.predict_proba(test)[:, 1], 10)
-
-
-def active_enough(train: Any) -> np.ndarray:
-    """(feature,) whether each SAE feature is active in enough training texts to be used."""
-    return np.asarray((train > 0).sum(axis=0)).ravel() >= FEWEST_ACTIVE
-
-
-def classifier(detector: str) -> Any:
-    """The scikit-learn pipeline of a detector, to be fitted."""
-    # scikit-learn takes a second to import: only where a detector is fitted
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import MaxAbsScaler, StandardScaler
-
-    if detector in ("text", "prompt"):
-        return bag_classifier()
-    strength = {"metrics": 0.1, "residual": 0.01}.get(detector, 1.0)
-    scaler = MaxAbsScaler() if detector == "sae" else StandardScaler()
-    steps: list[Any] = [scaler, LogisticRegression(C=strength, max_iter=2000)]
-    if detector in (*MEASURED, *CARRIED):  # of a text that has no value, nothing is said
-        steps.insert(0, SimpleImputer(strategy="median", keep_empty_features=True))
-    if detector == "metrics":
-        steps.insert(0, SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True))
-    return make_pipeline(*steps)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from bluffscope.detectors.classifiers import BASELINES, DETECTORS, SURFACE, probabilities
+from bluffscope.detectors.classifiers import BASELINES, DETECTORS, MEASURED, SURFACE
+from bluffscope.detectors.fits import Fitted, fit
 from bluffscope.detectors.folds import too_few
 from bluffscope.detectors.held_out import CHANCE, Splits
 from bluffscope.detectors.inputs import MOST_PAIRS, Inputs, Views, read_inputs
@@ -20,7 +21,7 @@ from bluffscope.host.exclusive import exclusive
 from bluffscope.stats.auroc import areas
 from bluffscope.stats.cells import Resampling
 from bluffscope.stats.heldout import FOLDS
-from bluffscope.stats.scopes import Scope
+from bluffscope.stats.scopes import POOLED, Scope
 from bluffscope.stats.study import numbered
 from bluffscope.table.reader import Run
 
@@ -31,7 +32,7 @@ DETECTORS_SCHEMA: Final = pl.Schema(
     dict.fromkeys(("detector", "scope"), pl.String())
     | {"n": pl.Int64()}
     | dict.fromkeys((*_AREA, "ece", *_GAINS, *_FURTHER), pl.Float64())
-    | {"reason": pl.String()}
+    | {"penalty": pl.Float64(), "k": pl.Int64(), "reason": pl.String()}
 )
 """One row a detector and scope; docs/statistics.md says what each is."""
 
@@ -155,8 +156,9 @@ def detect(texts: Texts, views: Views, resampling: Resampling) -> Detection:
     parts = [_Part.of(texts, scope, inputs.rows) for scope in texts.scopes]
     found = [_in_scope(part, inputs, resampling) for part in parts]
     rows, against, curves = (pl.concat(frames) for frames in zip(*found, strict=True))
-    across = [row for train, test in permutations(parts, 2) for row in _transferred(train, test, inputs)]
-    return Detection(rows, against, curves, _transfer(rows, across, parts), _about(texts, inputs, resampling))
+    across = [row for train in parts for row in _transferred(train, parts, inputs)]
+    about = _about(texts, inputs, resampling, _penalties(rows))
+    return Detection(rows, against, curves, _transfer(rows, across, parts), about)
 
 
 def _transfer(rows: pl.DataFrame, across: list[dict[str, Any]], parts: Sequence[_Part]) -> pl.DataFrame:
@@ -221,8 +223,9 @@ class _Tested:
     """(repeat, text)."""
     areas: np.ndarray
     """(fit,) AUROC."""
+    fits: Sequence[Fitted]
 
-    def columns(self, name: str, tested: Mapping[str, _Tested]) -> dict[str, float]:
+    def columns(self, name: str, tested: Mapping[str, _Tested]) -> dict[str, float | int]:
         """Its measures with their intervals, and of one that is no baseline the gain over these."""
         splits = self.splits
         ece = np.mean([calibration_error(repeat, splits.labels) for repeat in self.scores])
@@ -232,7 +235,12 @@ class _Tested:
         for column, rivals in (("gain", BASELINES), ("surface_gain", SURFACE)) if name not in BASELINES else ():
             others = [tested[rival].areas for rival in rivals if rival in tested]
             found |= splits.gained(self.areas, others).columns(column, f"{column}_")
-        return {column: value for column, value in found.items() if np.isfinite(value)}
+        medians: dict[str, float | int] = {}
+        if penalties := sorted(fitted.penalty for fitted in self.fits if fitted.penalty is not None):
+            medians["penalty"] = penalties[len(penalties) // 2]
+        if numbers := sorted(fitted.k for fitted in self.fits if fitted.k is not None):
+            medians["k"] = numbers[len(numbers) // 2]
+        return {column: value for column, value in (found | medians).items() if np.isfinite(value)}
 
     def points(self) -> Iterator[tuple[str, float, float, int]]:
         """Curve, x, y and n of points of its curves, over all repeats."""
@@ -246,17 +254,14 @@ class _Tested:
 
 
 def _tested(detector: str, matrix: Any, part: _Part, splits: Splits) -> _Tested:
-    scores = _heldout(detector, matrix, part, splits)
-    return _Tested(splits, scores, splits.by_fit(area, scores))
-
-
-def _heldout(detector: str, matrix: Any, part: _Part, splits: Splits) -> np.ndarray:
-    """(repeat, text) probabilities, each from a fit to the other folds."""
+    fits: list[Fitted] = []
 
     def fitted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        return probabilities(detector, matrix[part.texts[train]], part.labels[train], matrix[part.texts[test]])
+        fits.append(fit(detector, matrix[part.texts[train]], part.labels[train], part.groups[train]))
+        return fits[-1].probabilities(matrix[part.texts[test]])
 
-    return splits.scores(fitted)
+    scores = splits.scores(fitted)
+    return _Tested(splits, scores, splits.by_fit(area, scores), fits)
 
 
 def area_of_a_fit(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, float]:
@@ -266,25 +271,31 @@ def area_of_a_fit(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray) ->
     return dict(zip(_AREA, (float(one[0]) for one in found), strict=True))
 
 
-def _transferred(train: _Part, test: _Part, inputs: Inputs) -> Iterator[dict[str, Any]]:
-    """Each detector fitted to all of one scope and asked about another of the same column (domains, or `--by`)."""
-    if not train.scope.column or train.scope.column != test.scope.column:
+def _transferred(train: _Part, parts: Sequence[_Part], inputs: Inputs) -> Iterator[dict[str, Any]]:
+    """Each detector fitted to all of one scope and asked about the others of the same column (domains, or `--by`)."""
+    column = train.scope.column
+    tests = [test for test in parts if test is not train and test.scope.column == column and not test.too_few]
+    if not column or train.too_few or not tests:
         return
-    if train.too_few or test.too_few:
-        return
-    scores = {
-        name: probabilities(
-            name, inputs.matrices[source][train.texts], train.labels, inputs.matrices[source][test.texts]
-        )
-        for name, source in DETECTORS.items()
-        if source in inputs.matrices
-    }
-    named = {"train": train.scope.name, "test": test.scope.name, "n": test.n}
-    for name, some in scores.items():
-        yield {"detector": name, **named, **area_of_a_fit(some, test.labels, test.groups)}
+    for name, source in DETECTORS.items():
+        if source in inputs.matrices:
+            matrix = inputs.matrices[source]
+            fitted = fit(name, matrix[train.texts], train.labels, train.groups)
+            for test in tests:
+                scores = fitted.probabilities(matrix[test.texts])
+                named = {"detector": name, "train": train.scope.name, "test": test.scope.name, "n": test.n}
+                yield named | area_of_a_fit(scores, test.labels, test.groups)
 
 
-def _about(texts: Texts, inputs: Inputs, resampling: Resampling) -> dict[str, Any]:
+def _penalties(rows: pl.DataFrame) -> str:
+    """What the detectors that look inside chose over all texts, in a note."""
+    inside = rows.filter(pl.col("penalty").is_not_null(), ~pl.col("detector").is_in(BASELINES))
+    chosen = inside.filter(pl.col("scope") == POOLED).select("detector", "penalty", "k")
+    named = [f"{name} {penalty:g}{'' if k is None else f' (k = {k})'}" for name, penalty, k in chosen.iter_rows()]
+    return f"Penalties, chosen within the training folds (median): {', '.join(named)}." if named else ""
+
+
+def _about(texts: Texts, inputs: Inputs, resampling: Resampling, penalties: str) -> dict[str, Any]:
     notes: list[str] = []
     seen = len(inputs.rows) // texts.per
     if seen < texts.items:
@@ -293,11 +304,13 @@ def _about(texts: Texts, inputs: Inputs, resampling: Resampling) -> dict[str, An
         notes.append(f"Detectors saw {taken}, whole groups at random (at most {most:,}).")
     for reason in dict.fromkeys(inputs.missing.values()):
         names = [name for name, source in DETECTORS.items() if inputs.missing.get(source) == reason]
-        notes.append(f"Without {' and '.join(names)}: {reason}.")
+        if not set(names) <= set(MEASURED):  # what gains are measured against names those
+            notes.append(f"Without {' and '.join(names)}: {reason}.")
     for name, values in texts.numbers.items():
         if lacking := int(np.isnan(values[inputs.rows]).sum()):
             share = f"{lacking:,} of {len(inputs.rows):,} texts"
             notes.append(f"{name} is unknown of {share}: they count as the median of the others.")
+    notes += [penalties] if penalties else []
     labels = texts.labels[inputs.rows]
     return {
         texts.of: seen,

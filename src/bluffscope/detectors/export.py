@@ -84,6 +84,9 @@ def _weights(detector: Detector, points: dict[str, str]) -> dict[str, np.ndarray
             found[f"layer.{layer}.weight"] = weights[here].copy()
             found[f"layer.{layer}.feature"] = features["feature"].to_numpy()[here].copy()
         return found
+    if given := detector.keys.given:
+        parts = np.split(weights, np.cumsum([width for _, width in given])[:-1])
+        return {f"{name}.weight": part.copy() for (name, _), part in zip(given, parts, strict=True)}
     saes: dict[str, Any] = detector.about["saes"]
     widths = [(saes.get(layer) or {}).get("d_in") or detector.about["model"]["d_model"] for layer in points]
     parts = np.split(weights, np.cumsum(widths)[:-1])

@@ -18,7 +18,7 @@ import polars as pl
 from bluffscope.detectors.conformal import Alarm
 from bluffscope.detectors.inputs import Keys
 from bluffscope.detectors.linear import Calibration, Linear
-from bluffscope.detectors.train import Trained
+from bluffscope.detectors.train import Source, Trained
 from bluffscope.errors import InputError
 from bluffscope.records import PAIRS, PROMPTED, STATEMENTS, Arrangement
 from bluffscope.table.atomic import unreadable, write_bytes, writing
@@ -27,7 +27,6 @@ from bluffscope.table.folder import write_json
 from bluffscope.table.links import refuse_links
 from bluffscope.table.manifest import package_versions
 from bluffscope.table.metric_pairs import metric_pairs
-from bluffscope.table.reader import Run
 
 DETECTOR_VERSION: Final = 1
 """Version of both files' layout."""
@@ -110,14 +109,14 @@ def check_new(folder: Path) -> None:
 
 
 def write_detector(
-    folder: Path, trained: Trained, run: Run, where: tuple[str, ...], card: str = ""
+    folder: Path, trained: Trained, run: Source, where: tuple[str, ...], card: str = ""
 ) -> tuple[Path, Path]:
     """Write both files; gives their paths. detector.json comes last: without it there is no detector.
 
     Args:
         folder: made if need be.
         trained: what is kept.
-        run: whose model and SAEs it needs.
+        run: what it was trained on, whose model and SAEs it needs.
         where: the conditions that chose its pairs.
         card: its model card, README.md, in Markdown.
 
@@ -139,9 +138,15 @@ def write_detector(
         "on": keys.on,
         "items": next(name for name, items in _ITEMS.items() if items == trained.arrangement),
         **{name: manifest.get(name) for name in _IDENTITY},
+        **({"model": {}, "saes": {}} if keys.given else {}),
         "config": {name: run.config.get(name) for name in ("data", "model", "measure")},
         "metric_versions": {name: version for name, version in versions.items() if name in used},
-        "columns": {"metrics": list(keys.metrics), "layers": list(keys.layers), "features": keys.features.height},
+        "columns": {
+            "metrics": list(keys.metrics),
+            "layers": list(keys.layers),
+            "features": keys.features.height,
+            "given": keys.given,
+        },
         "trained": {"run": str(run.path), "where": list(where), **trained.about},
         "evaluation": {
             "cross_validated": trained.rows.to_dicts(),
@@ -226,10 +231,12 @@ def _unpacked(folder: Path, about: dict[str, Any]) -> Detector:
         metrics=tuple(map(str, columns["metrics"])),
         features=pl.DataFrame({name: arrays[name].astype(np.int64) for name in ("layer", "feature")}),
         layers=tuple(map(int, columns["layers"])),
+        given=tuple((str(name), int(width)) for name, width in columns.get("given", ())),
     )
     linear = Linear(arrays["weights"], arrays["medians"], arrays["missing"], float(arrays["intercept"][0]))
     width = len(linear.weights)
-    expected = {"sae": keys.features.height, "metrics": len(keys.metrics), "residual": width}[on]
+    of_vectors = sum(part for _, part in keys.given) or width
+    expected = {"sae": keys.features.height, "metrics": len(keys.metrics), "residual": of_vectors}[on]
     if width != expected or any(array.shape != (width,) for array in (linear.medians, linear.missing)):
         raise ValueError(f"{width} weights for {expected} columns")
     if not all(np.isfinite(array).all() for array in arrays.values()):

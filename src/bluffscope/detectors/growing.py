@@ -29,6 +29,8 @@ def refuse_unstreamable(detector: Detector) -> None:
     Raises:
         InputError: saying why, and what to do.
     """
+    if detector.keys.given:
+        raise InputError(f"{detector.path}: it was trained on vectors; score with detect score --activations FILE")
     if detector.keys.on == "metrics":
         raise InputError(
             f"{detector.path}: a detector of metrics compares a finished completion with its prompt; score the text "

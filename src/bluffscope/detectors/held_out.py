@@ -54,6 +54,11 @@ class Splits:
         folds = [label_folds(groups, labels, FOLDS, rng) for _ in range(repeats)]
         return cls(np.stack(folds), labels, int(groups.max()) + 1)
 
+    @classmethod
+    def of(cls, folds: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> Splits:
+        """Folds that were drawn before: (text,) each."""
+        return cls(folds[None], labels, len(np.unique(groups)))
+
     def scores(self, fitted: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
         """(repeat, text) scores, each from a fit to the other folds.
 

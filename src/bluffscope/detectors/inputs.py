@@ -26,6 +26,7 @@ MOST_PAIRS: Final = 2000
 """Pairs of a table that detectors see, whole groups at random: the AUROC's standard error is then about 0.01. Of
 labelled texts they see twice as many."""
 
+_NO_COMPLETION: Final = "the labels have no column completion"
 _SURE: Final = 1e-12
 """A probability is taken to be so far from 0 and 1 at least."""
 _KEY: Final = pl.Schema({"layer": pl.Int64, "feature": pl.Int64})
@@ -43,6 +44,10 @@ class Views:
     """pair_id or text_id, view, layer, token, values."""
     features: pl.LazyFrame | None = None
     """pair_id or text_id, view, layer, feature, activation."""
+    vectors: np.ndarray | None = None
+    """(text, column) in the place of residuals and features, of texts whose vectors were given."""
+    parts: tuple[tuple[str, int], ...] = ()
+    """Of vectors: name and width of each tensor."""
 
     @classmethod
     def of_run(cls, run: Run, table: pl.DataFrame, items: pl.DataFrame | None) -> Views:
@@ -63,6 +68,8 @@ class Keys:
     """Of "sae": layer and feature of each column."""
     layers: tuple[int, ...] = ()
     """Of "residual": layers in the order of their columns, each as wide as the model."""
+    given: tuple[tuple[str, int], ...] = ()
+    """Of "residual" where the vectors were given: name and width of each tensor."""
 
     def sparse(self, frame: pl.DataFrame, texts: int) -> Any:
         """CSR (text, column) of active features; those that are no column are passed over.
@@ -141,6 +148,9 @@ def read_inputs(texts: Texts, views: Views, seed: int) -> Inputs:
         "sae": _features(texts, views, rows),
     }
     missing = {name: why for name, why in found.items() if isinstance(why, str)}
+    if views.vectors is not None:  # a run could have had them
+        missing = {name: _NO_COMPLETION for name in missing if name in ("length", "text")}
+        found = {name: kept for name, kept in found.items() if name in missing or not isinstance(kept, str)}
     keyed = {name: kept for name, kept in found.items() if isinstance(kept, tuple)}
     plain = {name: matrix for name, matrix in found.items() if name not in missing and name not in keyed}
     matrices = plain | {name: matrix for name, (matrix, _) in keyed.items()}
@@ -227,6 +237,8 @@ def _metrics(texts: Texts, rows: np.ndarray) -> tuple[np.ndarray, Keys] | str:
 
 
 def _residuals(texts: Texts, views: Views, rows: np.ndarray) -> tuple[np.ndarray, Keys] | str:
+    if views.vectors is not None:
+        return views.vectors[rows], Keys("residual", given=views.parts)
     if views.residuals is None or views.ids is None:
         return "no residuals: analyze with --keep-residuals"
     frame = _of_texts(views.residuals, views.ids, texts, rows)

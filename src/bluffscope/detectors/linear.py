@@ -9,8 +9,6 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from bluffscope.detectors.classifiers import active_enough, classifier
-
 On = Literal["sae", "metrics", "residual"]
 """What a detector that can be kept looks at; each is a linear classifier."""
 
@@ -29,6 +27,11 @@ class Linear:
     """(feature,) added where a value is not there."""
     intercept: float
 
+    @classmethod
+    def of(cls, weights: np.ndarray, intercept: float) -> Linear:
+        """One of values that are always there."""
+        return cls(weights, np.zeros(len(weights)), np.zeros(len(weights)), intercept)
+
     def scores(self, matrix: Any) -> np.ndarray:
         """(text,) log odds that each text is hallucinated.
 
@@ -39,36 +42,9 @@ class Linear:
             return np.asarray(matrix @ self.weights).ravel() + self.intercept
         matrix = matrix.astype(np.float64)
         gaps = np.isnan(matrix)
+        if not gaps.any():
+            return matrix @ self.weights + self.intercept
         return np.where(gaps, self.medians, matrix) @ self.weights + gaps @ self.missing + self.intercept
-
-
-def fit_linear(on: On, matrix: Any, labels: np.ndarray) -> Linear:
-    """The classifier of `bluffscope.detectors.classifiers`, fitted, with all its steps folded into one.
-
-    Args:
-        on: what the columns are.
-        matrix: (text, feature).
-        labels: (text,) 0 for a fact, 1 for a hallucination.
-    """
-    width = matrix.shape[1]
-    weights, medians, missing = np.zeros(width), np.zeros(width), np.zeros(width)
-    used = active_enough(matrix) if on == "sae" else np.ones(width, dtype=bool)
-    if not used.any():
-        return Linear(weights, medians, missing, 0.0)
-    fitted = classifier(on).fit(matrix[:, used], labels)
-    logistic = fitted[-1]
-    slopes, intercept = logistic.coef_[0].astype(np.float64), float(logistic.intercept_[0])
-    scaler = fitted[-2]
-    slopes = slopes / scaler.scale_
-    if on != "sae":  # a sparse matrix is not centred
-        intercept -= float(scaler.mean_ @ slopes)
-    if on == "metrics":
-        imputer = fitted[0]
-        medians = np.asarray(imputer.statistics_, dtype=np.float64)
-        missing[imputer.indicator_.features_] = slopes[width:]
-        slopes = slopes[:width]
-    weights[used] = slopes
-    return Linear(weights, medians, missing, intercept)
 
 
 class Calibration(NamedTuple):

@@ -191,6 +191,8 @@ def stored_config(
     Raises:
         InputError: they are named nowhere, or the device is not there.
     """
+    if detector.keys.given:
+        raise InputError(f"{detector.path}: it was trained on vectors; score with detect score --activations FILE")
     where = str(detector.path / "detector.json")
     content: Mapping[str, Any] = {name: part or {} for name, part in detector.about["config"].items()}
     stored = run_config(content, where)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from bluffscope.detectors.classifiers import probabilities
+from bluffscope.detectors.fits import fit
 from bluffscope.detectors.folds import too_few
 from bluffscope.detectors.held_out import Splits
 from bluffscope.detectors.inputs import opened, read_inputs
 from bluffscope.detectors.measures import area
+from bluffscope.detectors.penalties import inner_folds
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.stats.cells import Resampling
@@ -61,7 +61,7 @@ def sweep(run: Run, resampling: Resampling) -> Sweep:
     """AUROC by detector and layer, cross-validated by group.
 
     The best of many cells looks better than it is. So the choice is made anew within the training texts of each fold,
-    by folds of these, and what is chosen is tested on texts that had no part in it.
+    by folds of these (as are their penalties), and what is chosen is tested on texts that had no part in it.
 
     Args:
         run: a finished run, with residuals or SAE features.
@@ -85,16 +85,18 @@ def sweep(run: Run, resampling: Resampling) -> Sweep:
     }
     if not parts:
         raise InputError(f"{run.path}: nothing to look at. {' '.join(notes)}")
-    rng = np.random.default_rng([resampling.seed, _STREAM])
-    splits = Splits.drawn(groups, labels, resampling.repeats, rng)
-    number = len(labels) // texts.per
-    areas = {choice: splits.by_fit(area, splits.scores(_fits(choice, part, labels))) for choice, part in parts.items()}
+    splits = Splits.drawn(groups, labels, resampling.repeats, np.random.default_rng([resampling.seed, _STREAM]))
+    cells = {choice: _Cell.of(choice, part, labels, groups, splits) for choice, part in parts.items()}
+    areas = {choice: splits.by_fit(area, cell.scores) for choice, cell in cells.items()}
     rows = [
-        {**choice._asdict(), "n": number, **splits.estimated(found).columns("auroc", "")}
+        {**choice._asdict(), "n": len(labels) // texts.per, **splits.estimated(found).columns("auroc", "")}
         for choice, found in areas.items()
     ]
-    chosen, choices = _nested(parts, labels, groups, splits, rng)
-    return Sweep(pl.DataFrame(rows, schema=SWEEP_SCHEMA), chosen, choices, notes)
+    inside = np.array([cell.inside for cell in cells.values()])
+    best = [list(cells)[place] for place in inside.argmax(axis=0)]  # of each fit
+    chosen = splits.estimated(np.array([areas[choice][place] for place, choice in enumerate(best)]))
+    choices = dict(Counter(best).most_common())
+    return Sweep(pl.DataFrame(rows, schema=SWEEP_SCHEMA), chosen.columns("auroc", ""), choices, notes)
 
 
 def _columns(keys: Any, matrix: Any) -> dict[int, np.ndarray]:
@@ -106,28 +108,22 @@ def _columns(keys: Any, matrix: Any) -> dict[int, np.ndarray]:
     return {layer: np.arange(place * width, (place + 1) * width) for place, layer in enumerate(keys.layers)}
 
 
-def _fits(choice: Choice, part: Any, labels: np.ndarray) -> Any:
-    def fitted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        return probabilities(choice.detector, part[train], labels[train], part[test])
+class _Cell(NamedTuple):
+    """A detector at a layer."""
 
-    return fitted
+    scores: np.ndarray
+    """(repeat, text) probabilities of texts it was not fitted to."""
+    inside: list[float]
+    """Of each fit, its AUROC over folds within its training texts."""
 
+    @classmethod
+    def of(cls, choice: Choice, part: Any, labels: np.ndarray, groups: np.ndarray, splits: Splits) -> _Cell:
+        inside: list[float] = []
 
-def _nested(
-    parts: Mapping[Choice, Any], labels: np.ndarray, groups: np.ndarray, splits: Splits, rng: np.random.Generator
-) -> tuple[dict[str, float], dict[Choice, int]]:
-    """The chosen detector's area over the outer folds, and how often each was chosen."""
-    made: Counter[Choice] = Counter()
+        def fitted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+            found = fit(choice.detector, part[train], labels[train], groups[train])
+            inner = Splits.of(inner_folds(groups[train], labels[train]), groups[train], labels[train])
+            inside.append(float(np.nanmean(inner.by_fit(area, found.within[None]))))
+            return found.probabilities(part[test])
 
-    def fitted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        inner = Splits.drawn(numbered(groups[train]), labels[train], 1, rng)
-        inside = {
-            choice: np.nanmean(inner.by_fit(area, inner.scores(_fits(choice, part[train], labels[train]))))
-            for choice, part in parts.items()
-        }
-        best = max(inside, key=lambda choice: inside[choice])
-        made[best] += 1
-        return _fits(best, parts[best], labels)(train, test)
-
-    found = splits.estimated(splits.by_fit(area, splits.scores(fitted)))
-    return found.columns("auroc", ""), dict(made.most_common())
+        return cls(splits.scores(fitted), inside)

@@ -112,13 +112,18 @@ def _labelled(table: pl.DataFrame, items: pl.DataFrame | None, by: Sequence[str]
     return Texts(
         STATEMENTS,
         tuple(names),
-        _finite(table.select(pl.col(names).cast(pl.Float64, strict=False).fill_null(np.nan)).to_numpy()),
+        _finite(_matrix(table, names)),
         lengths,
         _known({name: _numbers(everything, name) for name in (*MEASURED, *CARRIED)}),
         which_are_false(table).astype(np.int64),
         cluster_numbers(table["group"] if "group" in table.columns else nothing),
         find_scopes(everything, by, []),
     )
+
+
+def _matrix(table: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
+    numbers = table.select(pl.col(names).cast(pl.Float64, strict=False).fill_null(np.nan)).to_numpy()
+    return numbers.reshape(table.height, len(names))  # of no names polars keeps no rows
 
 
 def _numbers(table: pl.DataFrame, name: str) -> np.ndarray:

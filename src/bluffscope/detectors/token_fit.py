@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bluffscope.detectors.classifiers import active_enough
+from bluffscope.detectors.fits import active_enough
 from bluffscope.detectors.linear import Linear
 from bluffscope.detectors.measures import area
 

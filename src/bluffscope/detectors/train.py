@@ -11,11 +11,14 @@ import polars as pl
 from bluffscope.detectors.classifiers import BASELINES
 from bluffscope.detectors.conformal import Alarm, calibrated_alarm, calibration_part
 from bluffscope.detectors.evaluate import area_of_a_fit, detect
+from bluffscope.detectors.fits import fit
 from bluffscope.detectors.folds import FEWEST_GROUPS, too_few
 from bluffscope.detectors.held_out import CHANCE, Splits
-from bluffscope.detectors.inputs import Keys, keyed_matrix, opened, read_inputs
-from bluffscope.detectors.linear import Calibration, Linear, On, calibrate, fit_linear
+from bluffscope.detectors.inputs import Keys, Views, keyed_matrix, opened, read_inputs
+from bluffscope.detectors.linear import Calibration, Linear, On, calibrate
 from bluffscope.detectors.measures import calibration_error
+from bluffscope.detectors.texts import Texts
+from bluffscope.detectors.vectors import Given
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.records import Arrangement
@@ -25,6 +28,10 @@ from bluffscope.table.reader import Run
 
 _FOLD_STREAM: Final = 205
 _ALARM_STREAM: Final = 206
+
+
+Source = Run | Given
+"""What a detector is trained on."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,11 @@ class Trained:
 
 
 @exclusive()
-def train(run: Run, chosen: pl.Series, on: On, seed: int, alpha: float | None = None) -> Trained:
+def train(run: Source, chosen: pl.Series, on: On, seed: int, alpha: float | None = None) -> Trained:
     """Fit a detector to some pairs or labelled texts of a run, and see how it does on the others.
 
     Args:
-        run: a finished run.
+        run: a finished run, or vectors and labels that were given.
         chosen: (row,) whether each row of its table is trained on.
         on: what it looks at.
         seed: of folds.
@@ -84,7 +91,7 @@ def train(run: Run, chosen: pl.Series, on: On, seed: int, alpha: float | None = 
         InputError: too few groups or texts of a label, or for alpha, or the run has not kept what the detector looks
             at.
     """
-    texts, views = opened(run, run.metrics.filter(chosen))
+    texts, views = _opened(run, run.metrics.filter(chosen))
     if reason := too_few(texts, texts.groups, texts.labels):
         raise InputError(f"{reason}: too few to train and test on")
     resampling = Resampling(seed=seed)
@@ -101,7 +108,8 @@ def train(run: Run, chosen: pl.Series, on: On, seed: int, alpha: float | None = 
         raise InputError(
             f"--alpha keeps half of the groups for its threshold, which leaves {reason}: too few to train on"
         )
-    linear = fit_linear(on, matrix[fitted], labels[fitted])
+    found = fit(on, matrix[fitted], labels[fitted], groups[fitted])
+    linear = found.linear
     alarm = None
     if alpha is not None:
         true = apart & (labels == 0)
@@ -118,7 +126,7 @@ def train(run: Run, chosen: pl.Series, on: On, seed: int, alpha: float | None = 
         rows=detection.rows,
         ece=calibration_error(probabilities, labels),
         left_out=None,
-        about={**detection.about, "groups": len(np.unique(texts.groups)), "seed": seed},
+        about={**detection.about, "groups": len(np.unique(texts.groups)), "seed": seed, "penalty": found.penalty},
     )
     return replace(trained, left_out=_left_out(run, chosen, trained, seed))
 
@@ -132,30 +140,27 @@ def _calibrated(
     """
 
     def fitted(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        found = fit_linear(on, matrix[train], labels[train]).scores(matrix[test])
-        within = _held_out(on, matrix[train], labels[train], numbered(groups[train]), rng)
-        probabilities[test] = calibrate(within, labels[train]).probabilities(found)
-        return found
+        found = fit(on, matrix[train], labels[train], groups[train])
+        scores = found.scores(matrix[test])
+        probabilities[test] = calibrate(found.within, labels[train]).probabilities(scores)
+        return scores
 
     probabilities = np.empty(len(groups))
     return Splits.drawn(groups, labels, 1, rng).scores(fitted)[0], probabilities
 
 
-def _held_out(on: On, matrix: Any, labels: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(text,) scores from fits to the other folds."""
-    return Splits.drawn(groups, labels, 1, rng).scores(
-        lambda train, test: fit_linear(on, matrix[train], labels[train]).scores(matrix[test])
-    )[0]
+def _opened(run: Source, table: pl.DataFrame) -> tuple[Texts, Views]:
+    return opened(run, table) if isinstance(run, Run) else run.opened(table)
 
 
-def _left_out(run: Run, chosen: pl.Series, trained: Trained, seed: int) -> dict[str, Any] | None:
+def _left_out(run: Source, chosen: pl.Series, trained: Trained, seed: int) -> dict[str, Any] | None:
     """How the fit does on rows that it has not seen and that share no group with those that it has."""
     others = ~chosen
     if "group" in run.metrics.columns:
         others &= ~run.metrics["group"].is_in(run.metrics["group"].filter(chosen).unique().implode())
     if not others.any():
         return None
-    texts, views = opened(run, run.metrics.filter(others))
+    texts, views = _opened(run, run.metrics.filter(others))
     inputs = read_inputs(texts, views, seed)
     groups, labels = numbered(texts.groups[inputs.rows]), texts.labels[inputs.rows]
     if len(np.unique(labels)) < 2:

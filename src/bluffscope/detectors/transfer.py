@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from bluffscope.detectors.classifiers import DETECTORS, probabilities
+from bluffscope.detectors.classifiers import DETECTORS
 from bluffscope.detectors.evaluate import area_of_a_fit
+from bluffscope.detectors.fits import fit
 from bluffscope.detectors.folds import too_few
 from bluffscope.detectors.held_out import CHANCE, Estimated, Splits
 from bluffscope.detectors.inputs import Inputs, Views, completions, keyed_matrix, known_items, opened, read_inputs
@@ -201,9 +202,11 @@ class _Test:
             if matrix is None:
                 self._own[detector] = one.inputs.missing[source]
             else:
-                labels = one.labels
+                labels, groups = one.labels, one.groups
                 scores = self._splits.scores(
-                    lambda train, test: probabilities(detector, matrix[train], labels[train], matrix[test])
+                    lambda train, test: fit(detector, matrix[train], labels[train], groups[train]).probabilities(
+                        matrix[test]
+                    )
                 )
                 self._own[detector] = self._splits.by_fit(area, scores)
         return self._own[detector]
@@ -217,7 +220,7 @@ def _scores(detector: str, train: DataSet, test: DataSet) -> np.ndarray | str:
             return "no texts"
         counts = counted([*train.completions, *test.completions])[0].tocsr()
         border = len(train.completions)
-        return probabilities(detector, counts[:border], train.labels, counts[border:])
+        return fit(detector, counts[:border], train.labels, train.groups).probabilities(counts[border:])
     if source not in train.inputs.matrices or source not in test.inputs.matrices:
         return train.inputs.missing.get(source) or test.inputs.missing[source]
     keys = train.inputs.keys[source]
@@ -227,7 +230,7 @@ def _scores(detector: str, train: DataSet, test: DataSet) -> np.ndarray | str:
         matrix = keyed_matrix(keys, test.texts, test.views, test.inputs)
     except InputError as error:
         return str(error)
-    return probabilities(detector, train.inputs.matrices[source], train.labels, matrix)
+    return fit(detector, train.inputs.matrices[source], train.labels, train.groups).probabilities(matrix)
 
 
 def _listed(layers: Sequence[int]) -> str:

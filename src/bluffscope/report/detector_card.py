@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from bluffscope.detectors.growing import SAYS
-from bluffscope.detectors.train import Trained
+from bluffscope.detectors.train import Source, Trained
 from bluffscope.report.detectors import by_what, sees, trained_rows, verdict
 from bluffscope.report.labels import clean
 from bluffscope.report.tokens import unit_rows
-from bluffscope.table.reader import Run
 
 _READS: Final = {
     "last": "the last token of a text",
@@ -37,32 +36,30 @@ _JUDGES: Final = {
 }
 
 
-def card(name: str, trained: Trained, run: Run, where: Sequence[str]) -> str:
+def card(name: str, trained: Trained, run: Source, where: Sequence[str]) -> str:
     """The card.
 
     Args:
         name: of the detector.
         trained: what is saved.
-        run: that it was trained on.
+        run: that it was trained on, or vectors that were given.
         where: the conditions that chose its pairs.
     """
     return "\n".join(_lines(name, trained, run, where))
 
 
-def _lines(name: str, trained: Trained, run: Run, where: Sequence[str]) -> Iterator[str]:
-    about, items, model = trained.about, trained.arrangement.table, run.manifest.get("model") or {}
+def _lines(name: str, trained: Trained, run: Source, where: Sequence[str]) -> Iterator[str]:
+    about, items = trained.about, trained.arrangement.table
     chosen = f" with {' and '.join(map(_safe, where))}" if where else ""
     yield from (f"# Detector {_safe(name)}", "")
     judges = "a token is part of a hallucination" if trained.by_token else "a text is hallucinated"
     yield f"Estimates the probability that {judges}, from inside a language model. It is linear: one"
     yield from ("weight a value, saved in `weights.safetensors`; no pickle and no code is in this folder.", "")
     yield from ("| | |", "|---|---|")
-    yield f"| model | {_place(model.get('name'))} ({model.get('architecture')}, {run.manifest.get('dtype')}) |"
-    yield f"| looks at | {sees(trained)} of layers {', '.join(map(str, _layers(trained, run)))} |"
-    yield f"| reads | {_READS.get(_option(run, 'measure', 'position'), _option(run, 'measure', 'position'))} |"
-    data = _place(_option(run, "data", "data"))
-    yield f"| data | {data}: {about[items]:,} {items}{chosen}, {about['groups']:,} groups |"
-    yield f"| texts | {'conversations by the chat template' if _option(run, 'data', 'chat') == 'True' else 'plain'} |"
+    if trained.keys.given:
+        yield from _of_vectors(trained, run)
+    else:
+        yield from _of_run(trained, run, chosen)
     yield from ("", "## How good it is", "")
     drawn = f"{about['repeats']} draws of {about['folds']} folds that split no group"
     yield f"Cross-validated in {drawn}, beside baselines without a look inside:"
@@ -85,6 +82,9 @@ def _lines(name: str, trained: Trained, run: Run, where: Sequence[str]) -> Itera
     yield from (f"{_safe(note, 400)}" for note in about["notes"])
     yield from ("", "## When it misleads", "", _MISLEADS.format(judges=_JUDGES[trained.by_token]))
     name = clean(name, 80)
+    if trained.keys.given:
+        yield from ("## Use", "", f"    bluffscope detect score {name} --activations FILE.safetensors", "")
+        return
     grows = trained.keys.on != "metrics" and _option(run, "measure", "position") in SAYS
     yield from ("## Use", "", f"    bluffscope detect score {name} --prompt PROMPT --completion COMPLETION")
     yield from (f"    bluffscope detect watch {name} --prompt PROMPT", "") if grows else ("",)
@@ -102,12 +102,30 @@ def _by_token(level: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"| {' | '.join(map(str, row.cells))} |" for row in unit_rows(level))
 
 
-def _option(run: Run, part: str, name: str) -> str:
+def _of_run(trained: Trained, run: Source, chosen: str) -> Iterator[str]:
+    """Rows of the table: model, layers, position, data."""
+    about, items, model = trained.about, trained.arrangement.table, run.manifest.get("model") or {}
+    yield f"| model | {_place(model.get('name'))} ({model.get('architecture')}, {run.manifest.get('dtype')}) |"
+    yield f"| looks at | {sees(trained)} of layers {', '.join(map(str, _layers(trained, run)))} |"
+    yield f"| reads | {_READS.get(_option(run, 'measure', 'position'), _option(run, 'measure', 'position'))} |"
+    data = _place(_option(run, "data", "data"))
+    yield f"| data | {data}: {about[items]:,} {items}{chosen}, {about['groups']:,} groups |"
+    yield f"| texts | {'conversations by the chat template' if _option(run, 'data', 'chat') == 'True' else 'plain'} |"
+
+
+def _of_vectors(trained: Trained, run: Source) -> Iterator[str]:
+    """The same of vectors: what they are of is not known."""
+    parts = ", ".join(f"{_safe(name)} ({width:,} values)" for name, width in trained.keys.given)
+    yield f"| looks at | vectors that were given: {parts} |"
+    yield f"| data | {_place(run.path)}: {trained.about['texts']:,} texts, {trained.about['groups']:,} groups |"
+
+
+def _option(run: Source, part: str, name: str) -> str:
     options: object = run.config.get(part)
     return str(cast("dict[str, Any]", options).get(name)) if isinstance(options, dict) else "unknown"
 
 
-def _layers(trained: Trained, run: Run) -> list[int]:
+def _layers(trained: Trained, run: Source) -> list[int]:
     keys = trained.keys
     if keys.on == "metrics":
         model: Any = run.config.get("model")

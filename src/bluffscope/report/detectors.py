@@ -108,7 +108,7 @@ def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[Renderabl
 
 def sees(trained: Trained) -> str:
     """What a detector looks at."""
-    return _SEES[trained.keys.on]
+    return "vectors" if trained.keys.given else _SEES[trained.keys.on]
 
 
 def trained_rows(trained: Trained) -> Iterator[Row]:
