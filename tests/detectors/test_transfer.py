@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from bluffscope.detectors.data_sets import DataSet, data_sets
 from bluffscope.detectors.held_out import Estimated
 from bluffscope.detectors.inputs import Views, read_inputs
 from bluffscope.detectors.texts import Texts
-from bluffscope.detectors.transfer import CARRIED_SCHEMA, DataSet, _verdict, carried_over, data_sets
+from bluffscope.detectors.transfer import CARRIED_SCHEMA, _verdict, carried_over
 from bluffscope.errors import InputError
 from bluffscope.records import STATEMENTS
 from bluffscope.stats import Resampling

@@ -137,7 +137,12 @@ def write_detector(
         "config": {name: run.config.get(name) for name in ("data", "model", "measure")},
         "metric_versions": {name: version for name, version in versions.items() if name in used},
         "columns": {"metrics": list(keys.metrics), "layers": list(keys.layers), "features": keys.features.height},
-        "trained": {"run": str(run.path), "where": list(where), **trained.about},
+        "trained": {
+            "run": str(run.path),
+            "data": (manifest.get("data") or {}).get("digest"),
+            "where": list(where),
+            **trained.about,
+        },
         "evaluation": {
             "cross_validated": trained.rows.to_dicts(),
             "ece": trained.ece,

@@ -95,6 +95,12 @@ class Contents(RunTables):
     ladder: pl.DataFrame | None
     detectors: pl.DataFrame | None
     transfer: pl.DataFrame | None
+    curves: pl.DataFrame | None
+    """Reliability and risk-coverage of the detectors."""
+    sweep: pl.DataFrame | None
+    """What `bluffscope detect sweep` found."""
+    carried: pl.DataFrame | None
+    """What `bluffscope detect transfer` found."""
     features: FeatureStudy | None
     """As `bluffscope features` finds them; None where the run has none."""
     manifest: dict[str, Any]
@@ -240,6 +246,9 @@ def read_contents(source: str | Path | RunTables) -> Contents:
         ladder=None if ladder is None else sided_statistics(ladder),
         detectors=run.table("detectors.parquet"),
         transfer=run.table("transfer.parquet"),
+        curves=run.table("detector_curves.parquet"),
+        sweep=run.table("sweep.parquet"),
+        carried=run.table("transfer_matrix.parquet"),
         features=features,
         manifest=manifest,
         config=checked(run.config, CONFIG, run.path / "config.yaml"),
