@@ -84,7 +84,7 @@ class Transfer(Command):
             write_bytes(self.html, render_transfer_page(found, str(model)))
             console.say(f"Page: {self.html}")
         if self.out is None:
-            _say_outdated(runs[0])
+            _say_where(runs[0])
         return exit_codes.DONE
 
 
@@ -131,13 +131,12 @@ class Sweep(Command):
         export_table(out, table, {"rows": table.to_dicts()})
         console.say(f"Sweep: {out} ({table.height} rows)")
         if self.out is None:
-            _say_outdated(run)
+            _say_where(run)
         return exit_codes.DONE
 
 
-def _say_outdated(run: Run) -> None:
-    if (run.path / "report.html").exists():
-        output_console().say(f"report.html is out of date; run `bluffscope report {run.path}`.")
+def _say_where(run: Run) -> None:
+    output_console().say(f"`bluffscope report {run.path}` puts it into the run's report.")
 
 
 def _check_numbers(repeats: int, seed: int) -> None:

@@ -30,6 +30,8 @@ class DataSet:
     views: Views
     completions: list[str] | None
     """(text,) of the sampled texts; None where the run has none."""
+    contents: list[str] | None = None
+    """(text,) prompt and completion of each: what is the same in two data sets."""
     run: Run | None = None
     """That the texts are of."""
     rows: np.ndarray | None = None
@@ -102,7 +104,8 @@ def identity(manifest: Mapping[str, Any], config: Mapping[str, Any], what: str) 
 
 def _parts(run: Run, by: str | None, seed: int, *, alone: bool) -> Iterator[DataSet]:
     table = run.metrics
-    whole, _ = texts_of(table, known_items(run), () if by is None else (by,))
+    # Domains are scopes in any case.
+    whole, _ = texts_of(table, known_items(run), () if by in (None, "domain") else (by,))
     scopes = [scope for scope in whole.scopes if scope.column == by] if by else [Scope(POOLED, np.arange(table.height))]
     if by and len(scopes) < 2:
         raise InputError(f"--by {by}: {run.path} has no such column of 2 values or more")
@@ -113,7 +116,17 @@ def _parts(run: Run, by: str | None, seed: int, *, alone: bool) -> Iterator[Data
         name = run.path.resolve().name
         if by:
             name = scope.name if alone else f"{name}, {scope.name}"
-        yield DataSet(name, texts, inputs, views, None if isinstance(said, str) else said, run, scope.rows)
+        known = None if isinstance(said, str) else said
+        yield DataSet(name, texts, inputs, views, known, _contents(texts, views, inputs, known), run, scope.rows)
+
+
+def _contents(texts: Texts, views: Views, inputs: Inputs, said: list[str] | None) -> list[str] | None:
+    if said is None or views.items is None:
+        return None
+    items = views.items
+    prompt = pl.col("prompt").cast(pl.String).fill_null("") if "prompt" in items.columns else pl.lit("")
+    asked = items.select(pl.repeat("", pl.len()) + prompt).to_series().gather(inputs.rows % texts.items)
+    return [f"{prompt.strip()}\n{text.strip()}" for prompt, text in zip(asked, said, strict=True)]
 
 
 def listed_layers(layers: Sequence[int]) -> str:

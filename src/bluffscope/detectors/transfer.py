@@ -93,7 +93,7 @@ class _Test:
         """
         if reason := self._barred or too_few(train.texts, train.groups, train.labels):
             return {"reason": reason}
-        scores = None if train is self._set else _scores(detector, train, self._set)
+        scores = None if train is self._set else _scores(detector, train, self._set, self._splits)
         return self._judged(detector, train.name, scores, learnt=learnt)
 
     def saved_cell(self, saved: Saved) -> dict[str, Any]:
@@ -103,13 +103,23 @@ class _Test:
         return self._judged(saved.detector.keys.on, saved.name, saved.scores(self._set), learnt=saved.learnt)
 
     def _judged(self, detector: str, train: str, scores: np.ndarray | str | None, *, learnt: bool) -> dict[str, Any]:
-        """What (text,) scores of a fit to other texts are worth, or without any the data set's own detector."""
+        """What scores are worth, or without any the data set's own detector.
+
+        Args:
+            detector: a name of `DETECTORS`.
+            train: name of what it was trained on.
+            scores: (text,) of one fit, or (repeat, text) of fits by fold, or why there are none.
+            learnt: whether it learnt something there.
+        """
         own = self._own_areas(detector)
         if reason := next((why for why in (own, scores) if isinstance(why, str)), None):
             return {"reason": reason}
         assert isinstance(own, np.ndarray) and not isinstance(scores, str)
         if scores is None:
             found, by_fit = self._splits.estimated(own).columns("auroc", ""), own
+        elif scores.ndim > 1:
+            by_fit = self._splits.by_fit(area, scores)
+            found = self._splits.estimated(by_fit).columns("auroc", "")
         else:
             found = area_of_a_fit(scores, self._set.labels, self._set.groups)
             by_fit = self._splits.by_fit(area, np.tile(scores, (len(self._splits.folds), 1)))
@@ -142,25 +152,50 @@ class _Test:
         return self._own[detector]
 
 
-def _scores(detector: str, train: DataSet, test: DataSet) -> np.ndarray | str:
-    """(text,) probabilities of the test texts, from a fit to all training texts; or why there are none."""
+def _scores(detector: str, train: DataSet, test: DataSet, splits: Splits) -> np.ndarray | str:
+    """(text,) probabilities of the test texts, from a fit to all training texts; or why there are none.
+
+    Where both have texts in common, (repeat, text), as in cross-validation: each from a fit without the groups of the
+    training set that hold a text of the fold that is tested.
+    """
+    found = _matrices(detector, train, test)
+    if isinstance(found, str):
+        return found
+    trained, asked = found
+    both = [*(train.contents or ()), *(test.contents or ())]
+    numbers = {content: number for number, content in enumerate(both)}
+    codes = np.array([numbers[content] for content in both], dtype=np.int64)
+    ours, theirs = codes[: len(train.contents or ())], codes[len(train.contents or ()) :]
+    if not np.isin(ours, theirs).any():
+        return probabilities(detector, trained, train.labels, asked)
+
+    def fitted(_: np.ndarray, places: np.ndarray) -> np.ndarray:
+        kept = ~np.isin(train.groups, train.groups[np.isin(ours, theirs[places])])
+        if len(np.unique(train.labels[kept])) < 2:
+            return np.full(len(places), CHANCE)
+        return probabilities(detector, trained[kept], train.labels[kept], asked[places])
+
+    return splits.scores(fitted)
+
+
+def _matrices(detector: str, train: DataSet, test: DataSet) -> tuple[Any, Any] | str:
+    """(text, feature) of both data sets in the columns of the training set, or why there are none."""
     source = DETECTORS[detector]
     if source == _TEXT:
         if train.completions is None or test.completions is None:
             return "no texts"
         counts = counted([*train.completions, *test.completions])[0].tocsr()
         border = len(train.completions)
-        return probabilities(detector, counts[:border], train.labels, counts[border:])
+        return counts[:border], counts[border:]
     if source not in train.inputs.matrices or source not in test.inputs.matrices:
         return train.inputs.missing.get(source) or test.inputs.missing[source]
     keys = train.inputs.keys[source]
     if source == "residual" and keys.layers != (others := test.inputs.keys[source].layers):
         return f"residuals of other layers: {listed_layers(keys.layers)} and {listed_layers(others)}"
     try:
-        matrix = keyed_matrix(keys, test.texts, test.views, test.inputs)
+        return train.inputs.matrices[source], keyed_matrix(keys, test.texts, test.views, test.inputs)
     except InputError as error:
         return str(error)
-    return probabilities(detector, train.inputs.matrices[source], train.labels, matrix)
 
 
 def _verdict(lo: float, hi: float, loss: Estimated | None, gain: Estimated | None) -> str:

@@ -110,15 +110,19 @@ def clause(rows: pl.DataFrame) -> str:
         return "; ".join(_counted(own, crossed))
     parts = [f"{clean(cell['test'], _NAME)} {_OWN.get(cell['verdict'], cell['verdict'])}" for cell in own]
     learnt = [cell for cell in crossed if cell["verdict"] != "nothing learnt"]
-    parts += [
-        f"from {clean(cell['train'], _NAME)} to {clean(cell['test'], _NAME)}: {cell['verdict']}" for cell in learnt
-    ]
+    parts += [f"{_way(cell, own)}: {cell['verdict']}" for cell in learnt]
     areas = [f"{cell['auroc']:.2f}, {interval(cell)}" for cell in (*own, *learnt)]
     heads = ["AUROC ", *[""] * len(areas)]
     parts = [f"{part} ({head}{area})" for part, head, area in zip(parts, heads, areas, strict=False)]
     if crossed and not learnt:
         parts.append("nothing was learnt that could be carried over")
     return "; ".join(parts)
+
+
+def _way(cell: dict[str, Any], own: Sequence[dict[str, Any]]) -> str:
+    """Where a detector is from and what it is asked about; a saved one is named itself."""
+    train, test = (clean(cell[side], _NAME) for side in ("train", "test"))
+    return f"from {train} to {test}" if own else f"detector {train} on {test}"
 
 
 def _found(rows: pl.DataFrame) -> tuple[int, float]:

@@ -33,6 +33,7 @@ KINDS: Final = {
     "unclear": "#ECEEF1",
     "chance": "#DDE1E6",
     "nothing learnt": "#F6F7F9",
+    "not judged": "#FFFFFF",
 }
 """Colours of the verdicts on a transfer, each with its words in it."""
 CELL: Final = 124
@@ -177,15 +178,16 @@ def carried() -> Spec:
     spec = matrix(
         "AUROC, 95 % interval and verdict by training and test data",
         _sides(angle=0),
-        {"color": {"field": "verdict", "type": "nominal", "scale": colour, "legend": None}},
+        {"color": {"field": "said", "type": "nominal", "scale": colour, "legend": None}},
         {"text": {"field": "label", "type": "nominal"}},
         tips,
     )
     spec["height"] = {"step": 60}
     spec["layer"][1]["mark"] |= {"dy": -14, "lineHeight": 15, "baseline": "middle"}
     number = "format(datum.auroc, '.2f') + '\\n' + format(datum.lo, '.2f') + ' to ' + format(datum.hi, '.2f')"
-    label = f"isValid(datum.auroc) ? {number} + '\\n' + datum.verdict : 'not judged'"
-    return {**spec, "transform": [{"calculate": label, "as": "label"}]}
+    label = f"isValid(datum.auroc) ? {number} + '\\n' + datum.said : '\\nnot judged'"
+    said = "isValid(datum.auroc) ? datum.verdict : 'not judged'"
+    return {**spec, "transform": [{"calculate": said, "as": "said"}, {"calculate": label, "as": "label"}]}
 
 
 def _sides(angle: int = -30) -> tuple[Spec, Spec]:

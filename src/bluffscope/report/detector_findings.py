@@ -34,7 +34,7 @@ MOST_POINTS: Final = 26
 _CLOSE: Final = 0.03
 """Of sureness and share of right answers: that near they count as equal."""
 _EDGE: Final = 1.96
-_APART: Final = 0.12
+_APART: Final = 0.06
 """Of the distance of two layers: between detectors at the same one."""
 
 Row = dict[str, Any]

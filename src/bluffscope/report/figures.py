@@ -16,7 +16,7 @@ from bluffscope.report.detector_charts import CELL
 from bluffscope.report.detector_findings import FIRST, NAMES, compared, curves, points, sweep_rows, sweep_title, titles
 from bluffscope.report.labels import distinct
 from bluffscope.report.marks import Spec
-from bluffscope.report.panels import figure, pair_values, panel, sample, scatter_panel, strip_panel, together
+from bluffscope.report.panels import Rows, figure, pair_values, panel, sample, scatter_panel, strip_panel, together
 from bluffscope.report.sides import PAIRED, Words
 from bluffscope.stats.scopes import POOLED
 from bluffscope.table.atomic import make_folder, remove, write_bytes
@@ -228,7 +228,7 @@ def _pooled_curves(contents: Contents) -> dict[str, dict[str, dict[str, Any]]]:
 def _reliability(contents: Contents) -> Spec | None:
     spec = detector_charts.reliability(contents.words)
     parts = [
-        panel(spec, points(found[POOLED]["reliability"]), found[POOLED]["titles"][0], 320)
+        _found(spec, points(found[POOLED]["reliability"]), found[POOLED]["titles"][0])
         for found in _pooled_curves(contents).values()
     ]
     return _titled(parts, f"Reliability over all {contents.words.items}; the number of texts at each point")
@@ -238,10 +238,16 @@ def _risk(contents: Contents) -> Spec | None:
     found = {} if contents.curves is None else curves(contents.curves.filter(scope=POOLED))
     best = titles(contents.detectors).get(POOLED, {}).get("baseline")
     parts = [
-        panel(detector_charts.risk(), compared(found, name, POOLED, best), found[name][POOLED]["titles"][1], 320)
+        _found(detector_charts.risk(), compared(found, name, POOLED, best), found[name][POOLED]["titles"][1])
         for name in _pooled_curves(contents)
     ]
     return _titled(parts, f"Risk and coverage over all {contents.words.items}")
+
+
+def _found(spec: Spec, rows: Rows, title: str) -> Spec:
+    """A panel with what was found below the detector's name."""
+    name, _, found = title.partition(": ")
+    return panel(spec, rows, name, 320, [found])
 
 
 def _sweep(contents: Contents) -> Spec | None:
