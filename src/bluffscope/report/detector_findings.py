@@ -33,6 +33,8 @@ MOST_POINTS: Final = 26
 """Points of a risk-coverage curve that are drawn."""
 _CLOSE: Final = 0.03
 """Of sureness and share of right answers: that near they count as equal."""
+_LEAST: Final = 0.05
+"""Share of texts from which a risk is drawn: among the first few it is all or nothing."""
 _EDGE: Final = 1.96
 _APART: Final = 0.06
 """Of the distance of two layers: between detectors at the same one."""
@@ -145,6 +147,7 @@ def curves(table: pl.DataFrame) -> Curves:
         risk = _of(part, "risk_coverage")
         step = max(1, -(-(len(risk) - 1) // (MOST_POINTS - 1)))
         drawn = [row for place, row in enumerate(risk) if place % step == 0 or place == len(risk) - 1]
+        drawn = [row for row in drawn if row["x"] >= _LEAST]
         name = str(detector)
         found.setdefault(name, {})[str(scope)] = {
             "reliability": _columns(bins, ("x", "y", "n", "lo", "hi")),
