@@ -9,8 +9,10 @@ from statsmodels.stats.proportion import proportion_confint
 
 from bluffscope.detectors.evaluate import CURVES_SCHEMA, DETECTORS_SCHEMA
 from bluffscope.detectors.measures import reliability, risk_coverage
+from bluffscope.errors import InputError
 from bluffscope.report.detector_findings import (
     MOST_POINTS,
+    checked_table,
     compared,
     curves,
     points,
@@ -20,6 +22,8 @@ from bluffscope.report.detector_findings import (
     sweep_title,
     titles,
 )
+from bluffscope.table.reader import read_run
+from made_runs import make_run, sweep_and_carry
 
 
 def table(scores, labels, detector="sae", scope="pooled"):
@@ -113,3 +117,21 @@ def test_a_sweeps_title_has_the_best_layer_and_what_the_choice_is_worth():
     # At one layer, none covers the other; what is chosen is of no layer.
     assert drawn[1]["x"] < 5 < drawn[2]["x"] and drawn[3]["x"] is None
     assert sweep_title(found.clear()) == "AUROC by layer"
+
+
+def test_tables_of_other_columns_are_one_clear_line_and_rows_without_numbers_are_left_out(tmp_path):
+    folder = make_run(tmp_path / "run")
+    assert checked_table(read_run(folder), "sweep.parquet") is None
+    sweep_and_carry(folder)
+    run = read_run(folder)
+    sweep = checked_table(run, "sweep.parquet")
+    assert sweep.height == 5 and checked_table(run, "transfer_matrix.parquet").height == 9
+    sweep.with_columns(auroc=pl.lit(None, pl.Float64)).write_parquet(folder / "sweep.parquet")
+    assert checked_table(run, "sweep.parquet").height == 0
+    for damaged in (sweep.drop("lo"), sweep.with_columns(auroc=pl.lit("much"))):
+        damaged.write_parquet(folder / "sweep.parquet")
+        with pytest.raises(InputError, match="sweep.parquet is damaged"):
+            checked_table(run, "sweep.parquet")
+    nameless = pl.read_parquet(folder / "transfer_matrix.parquet").with_columns(train=pl.lit(None, pl.String))
+    nameless.write_parquet(folder / "transfer_matrix.parquet")
+    assert set(checked_table(run, "transfer_matrix.parquet")["train"]) == {"null"}

@@ -30,6 +30,8 @@ SWEEP_SCHEMA: Final = pl.Schema(
     }
 )
 """One row a detector and layer, each as if it were the only one looked at."""
+SWEPT_SCHEMA: Final = pl.Schema({**SWEEP_SCHEMA, "times": pl.Int64()})
+"""`Sweep.table`, as it is written."""
 CHOSEN: Final = "chosen"
 """Detector of the row that has the nested folds' AUROC, in `Sweep.table`."""
 PROBES: Final = {"residual": "residual", "mean_difference": "residual", "sae": "sae"}
@@ -61,9 +63,9 @@ class Sweep:
     def table(self) -> pl.DataFrame:
         """`rows` with `times`, how many folds chose each, and a last row `CHOSEN`, of no layer."""
         times = [self.choices.get(Choice(row["detector"], row["layer"]), 0) for row in self.rows.to_dicts()]
-        rows = self.rows.with_columns(times=pl.Series(times, dtype=pl.Int64))
         last = {"detector": CHOSEN, "n": self.rows["n"][0], **self.chosen, "times": sum(times)}
-        return pl.concat([rows, pl.DataFrame([last], schema=rows.schema)])
+        rows = self.rows.with_columns(times=pl.Series(times, dtype=pl.Int64))
+        return pl.concat([rows, pl.DataFrame([last], schema=SWEPT_SCHEMA)])
 
 
 @exclusive()

@@ -9,9 +9,13 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.detectors.classifiers import BASELINES
-from bluffscope.detectors.sweep import CHOSEN
+from bluffscope.detectors.evaluate import CURVES_SCHEMA
+from bluffscope.detectors.sweep import CHOSEN, SWEPT_SCHEMA
+from bluffscope.detectors.transfer import CARRIED_SCHEMA
 from bluffscope.host.terminal import interval
 from bluffscope.report.labels import clean
+from bluffscope.table.atomic import table_errors
+from bluffscope.table.reader import Run
 
 NAMES: Final = {
     "length": "length",
@@ -39,7 +43,35 @@ _EDGE: Final = 1.96
 _APART: Final = 0.06
 """Of the distance of two layers: between detectors at the same one."""
 
+_KEYS: Final = ("detector", "scope", "curve", "train", "test")
+_WRITTEN: Final[dict[str, tuple[pl.Schema, tuple[str, ...]]]] = {
+    "detector_curves.parquet": (CURVES_SCHEMA, ("x", "y", "n")),
+    "sweep.parquet": (SWEPT_SCHEMA, ("auroc", "lo", "hi")),
+    "transfer_matrix.parquet": (CARRIED_SCHEMA, ()),
+}
+"""Columns of each file, and those without which a row is left out."""
+
 Row = dict[str, Any]
+
+
+def checked_table(run: Run, name: str) -> pl.DataFrame | None:
+    """A table of a run's folder in the columns that it is written with, whoever wrote it; None where it is not there.
+
+    Args:
+        run: that may have it.
+        name: a file of `_WRITTEN`.
+
+    Raises:
+        InputError: the file is damaged, or a column is missing or of another kind.
+    """
+    schema, needed = _WRITTEN[name]
+    if (table := run.table(name)) is None:
+        return None
+    with table_errors(run.path / name, "remove it, or make it again"):
+        table = table.select(pl.col(column).cast(kind) for column, kind in schema.items())
+        names = [column for column in _KEYS if column in schema]
+        table = table.with_columns(pl.col(*names).fill_null("null"))
+        return table.filter(pl.all_horizontal(pl.lit(value=True), *(pl.col(column).is_finite() for column in needed)))
 
 
 def called(detector: str) -> str:
@@ -106,6 +138,7 @@ def sweep_title(rows: pl.DataFrame) -> str:
         rows: `bluffscope.detectors.sweep.Sweep.table`.
     """
     cells, chosen = rows.filter(pl.col("detector") != CHOSEN), rows.filter(detector=CHOSEN)
+    cells = cells.drop_nulls("layer")
     if cells.is_empty() or chosen.is_empty():
         return "AUROC by layer"
     best, fair = cells.sort("auroc", descending=True).row(0, named=True), chosen.row(0, named=True)
