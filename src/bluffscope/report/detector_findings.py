@@ -18,13 +18,9 @@ from bluffscope.table.atomic import table_errors
 from bluffscope.table.reader import Run
 
 NAMES: Final = {
-    "length": "length",
-    "logprob": "log-probability",
-    "p_true": "P(True)",
+    **BASELINES,
     "answer_entropy": "answer entropy",
     "answer_logprob": "answer log-probability",
-    "text": "completion text",
-    "prompt": "prompt text",
     "mean_difference": "mean difference",
     "residual": "residuals",
     "metrics": "metrics",
