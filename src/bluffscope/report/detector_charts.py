@@ -36,7 +36,7 @@ KINDS: Final = {
     "not judged": "#FFFFFF",
 }
 """Colours of the verdicts on a transfer, each with its words in it."""
-CELL: Final = 124
+CELL: Final = 108
 """Width of a cell of the matrix of verdicts that its longest verdict needs, in pixels."""
 
 
@@ -192,6 +192,6 @@ def carried() -> Spec:
 
 def _sides(angle: int = -30) -> tuple[Spec, Spec]:
     return (
-        name_axis("test", "tested on", limit=116, labelAngle=angle, **_BARE),
-        name_axis("train", "trained on", limit=116, **_BARE),
+        name_axis("test", "tested on", limit=104, labelAngle=angle, **_BARE),
+        name_axis("train", "trained on", limit=104, **_BARE),
     )

@@ -74,7 +74,7 @@ def figures(contents: Contents) -> dict[str, Spec | None]:
         ladder=labelled(contents.ladder, ("scope",)),
         detectors=labelled(contents.detectors, ("scope", "detector")),
         transfer=labelled(contents.transfer, ("train", "test", "detector")),
-        carried=labelled(contents.carried, ("train", "test", "detector")),
+        carried=labelled(contents.carried, ("train", "test", "detector"), 16),
     )
     model = contents.manifest.get("model", {}).get("name") or "model"
     layers = " ".join(map(str, contents.config.get("model", {}).get("layers", ())))

@@ -99,7 +99,7 @@ def render_transfer_page(found: pl.DataFrame, model: str) -> bytes:
 def _pictures(found: pl.DataFrame) -> Iterator[_Picture]:
     """What looks inside first, text alone last."""
     names = sorted(transfer_titles(found).items(), key=lambda item: item[0] == "text")
-    short = labelled(found, ("train", "test"))
+    short = labelled(found, ("train", "test"), 16)
     for name, title in names:
         rows = short.filter(detector=name)
         width = CELL * rows["test"].n_unique()
