@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,30 @@ def _features(rng: np.random.Generator, ids: list[str], features: int) -> pl.Dat
                 )
             )
     return pl.concat(parts)
+
+
+def sweep_and_carry(folder: Path, names: Sequence[str] = ("a", "b")) -> None:
+    """Put what `bluffscope detect sweep` and `transfer` leave into a run's folder.
+
+    Args:
+        folder: of the run.
+        names: of the data sets that detectors are carried between.
+    """
+    ends = {"lo": 0.6, "hi": 0.8}
+    cells = [
+        {"detector": name, "layer": layer, "n": 60, "auroc": 0.7, **ends, "times": 1}
+        for name in ("residual", "sae")
+        for layer in (2, 5)
+    ]
+    chosen = {"detector": "chosen", "layer": None, "n": 60, "auroc": 0.65, **ends, "times": 4}
+    pl.DataFrame([*cells, chosen], infer_schema_length=None).write_parquet(folder / "sweep.parquet")
+    known: dict[str, Any] = {"n": 60, "auroc": 0.7, **ends, "own": 0.7, "verdict": "partly", "reason": None}
+    known |= dict.fromkeys(("loss", "loss_lo", "loss_hi", "text", "gain", "gain_lo", "gain_hi"), 0.1)
+    rows = [
+        {"detector": name, "train": train, "test": test, **known}
+        for name in ("text", "sae")
+        for train in names
+        for test in names
+    ]
+    rows.append(dict.fromkeys(rows[0]) | {"detector": "sae", "train": names[0], "test": "c", "reason": "too few"})
+    pl.DataFrame(rows, infer_schema_length=None).write_parquet(folder / "transfer_matrix.parquet")

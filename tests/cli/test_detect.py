@@ -79,6 +79,51 @@ def test_trained_on_known_pairs_it_tells_held_out_ones_apart_and_unseen_ones_not
 
 
 @pytest.mark.thorough
+def test_on_the_demo_what_carries_over_is_the_first_line_and_the_report_shows_it(call, demo, detector, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(demo, run)
+    page = tmp_path / "transfer.html"
+    outcome = call("detect", "transfer", run, "--by", "known", "--repeats", "2", "--html", page)
+    assert outcome.code == 0, outcome.err
+    said = " ".join(outcome.out.split())
+    assert re.match(
+        r"SAE features: known=true found \(AUROC (1\.00|0\.9\d), .*\); known=false (not better than|at) chance "
+        r"\(0\.[456]\d, .*\); from known=true to known=false: (chance|unclear) \(0\.[45]\d, ",
+        said,
+    ), said[:300]
+    assert f"`bluffscope report {run}` puts it into the run's report." in said
+    assert page.read_text().count("<figcaption>") == 3
+    outcome = call("detect", "sweep", run, "--repeats", "1")
+    assert outcome.code == 0 and outcome.out.startswith("Best: ")
+    sweep = pl.read_parquet(run / "sweep.parquet")
+    assert sweep.filter(detector="chosen")["auroc"].item() > 0.9
+    assert call("report", run).code == 0
+    shown = (run / "report.html").read_text()
+    assert "What carries over to other data" in shown and "Which layer" in shown
+    # Where it was trained on the texts that it is asked about, the saved detector is not.
+    outcome = call("detect", "transfer", detector, run, "--by", "known", "--out", tmp_path / "saved")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith("SAE features: detector known on known=false: ")
+    assert "Not judged: it was trained on these texts" in " ".join(outcome.out.split())
+    assert pl.read_parquet(tmp_path / "saved" / "transfer_matrix.parquet")["test"].to_list() == [
+        "known=true",
+        "known=false",
+    ]
+
+
+def test_transfer_refuses_what_it_cannot_compare(call, demo, detector, tmp_path):
+    for arguments, says in (
+        ([demo], "transfer takes two data sets or more: give further runs, or --by COLUMN"),
+        ([detector], "transfer takes a run to test the detectors on"),
+        ([demo, "--by", "known", "--html", tmp_path / "page.txt"], "expected a name that ends in .html"),
+        ([make_run(tmp_path / "other"), detector], "was trained with another model or its precision than"),
+    ):
+        outcome = call("detect", "transfer", *arguments)
+        assert (outcome.code, outcome.out) == (2, ""), arguments
+        assert says in " ".join(outcome.err.split()), arguments
+
+
+@pytest.mark.thorough
 def test_where_it_beats_nothing_it_is_not_kept_unless_told(call, demo, tmp_path):
     outcome = call("detect", "train", demo, "--out", tmp_path / "weak", "--where", "known=false")
     assert outcome.code == 1

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bluffscope.detectors.sweep import SWEEP_SCHEMA, sweep
+from bluffscope.detectors.sweep import CHOSEN, SWEEP_SCHEMA, sweep
 from bluffscope.errors import InputError
 from bluffscope.stats import Resampling
 from bluffscope.table.reader import read_run
@@ -40,6 +40,11 @@ def test_the_layer_that_knows_is_found_and_chosen(tmp_path):
     assert residual[4]["auroc"] > 0.9 > 0.7 > max(residual[1]["auroc"], residual[9]["auroc"])
     assert {choice.layer for choice in found.choices} == {4} and sum(found.choices.values()) == 5
     assert found.chosen["auroc"] > 0.9 and found.chosen["lo"] > 0.8
+    # As it is written: how often each was chosen, and what the choice is worth in a row of no layer.
+    assert found.table["times"].sum() == 2 * 5
+    last = found.table.row(-1, named=True)
+    assert (last["detector"], last["layer"], last["auroc"]) == (CHOSEN, None, found.chosen["auroc"])
+    assert found.table[:-1].drop("times").equals(found.rows)
 
 
 @pytest.mark.soak

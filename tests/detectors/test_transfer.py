@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from bluffscope.detectors.data_sets import DataSet, data_sets
+from bluffscope.detectors.files import Detector
 from bluffscope.detectors.held_out import Estimated
 from bluffscope.detectors.inputs import Views, read_inputs
+from bluffscope.detectors.linear import Calibration, fit_linear
+from bluffscope.detectors.saved import Saved, holds_training, saved
 from bluffscope.detectors.texts import Texts
-from bluffscope.detectors.transfer import CARRIED_SCHEMA, DataSet, _verdict, carried_over, data_sets
+from bluffscope.detectors.transfer import CARRIED_SCHEMA, _verdict, carried_over
 from bluffscope.errors import InputError
 from bluffscope.records import STATEMENTS
 from bluffscope.stats import Resampling
@@ -135,3 +140,84 @@ def test_runs_of_other_models_are_refused_and_one_run_alone_too(tmp_path):
         data_sets(runs[:1], None, 0)
     with pytest.raises(InputError, match="no such column"):
         data_sets(runs[:1], "nonsense", 0)
+
+
+def test_texts_that_both_have_are_not_trained_on_when_they_are_tested():
+    # Wide enough to learn noise by heart: a fit to the same texts would be right about all of them.
+    noise = data_set("noise", 0, AXES[0], shift=0.0, size=40)
+    rng = np.random.default_rng(5)
+    wide = noise.views.residuals.with_columns(values=pl.Series(rng.normal(size=(40, 60)).tolist()))
+    views = dataclasses.replace(noise.views, residuals=wide)
+    contents = [f"prompt {number}\ntext" for number in range(40)]
+    one = dataclasses.replace(noise, views=views, inputs=read_inputs(noise.texts, views, 0), contents=contents)
+    again = dataclasses.replace(one, name="again")
+    found = carried_over([one, again], ["residual"], ONCE)
+    assert cell(found, "noise", "again")["auroc"] == pytest.approx(cell(found, "again", "again")["auroc"])
+    assert abs(cell(found, "noise", "again")["loss"]) < 1e-9
+    others = dataclasses.replace(again, contents=[f"other {content}" for content in contents])
+    assert cell(carried_over([one, others], ["residual"], ONCE), "noise", "again")["auroc"] > 0.95
+
+
+def test_domains_are_data_sets_once(tmp_path):
+    run = read_run(make_run(tmp_path / "run"))
+    found = data_sets([run], "domain", 0)
+    assert [one.name for one in found] == run.metrics["domain"].unique(maintain_order=True).to_list()
+    assert sum(one.n for one in found) == run.metrics.height
+    texts = run.pairs.filter(pl.col("domain") == found[0].name)
+    assert found[0].contents[0] == f"{texts['prompt'][0].strip()}\n{texts['fact'][0].strip()}"
+
+
+def kept(train, lo=0.9, **about):
+    """A detector on residuals as it would be read back."""
+    inputs = train.inputs
+    linear = fit_linear("residual", inputs.matrices["residual"], train.labels)
+    evaluation = {"cross_validated": [{"detector": "residual", "lo": lo}]}
+    document = {"evaluation": evaluation, "trained": {}, "config": {}, "model": {}, "saes": {}} | about
+    return Detector(Path("kept"), document, inputs.keys["residual"], linear, Calibration(1.0, 0.0), None)
+
+
+def test_a_saved_detector_is_asked_as_it_is_and_text_is_not_beside_it():
+    train, same, other = data_set("a", 0, AXES[0]), data_set("b", 1, AXES[0]), data_set("c", 2, AXES[1])
+    detectors = saved([kept(train)], [{}], [same, other])
+    found = carried_over([same, other], ["residual"], ONCE, detectors)
+    assert found["train"].to_list() == ["kept", "kept"] and found["gain"].null_count() == 2
+    moved = cell(found, "kept", "b")
+    # What was trained on the same data in place says the same.
+    trained = cell(carried_over([train, same], ["residual"], ONCE), "a", "b")
+    assert moved["auroc"] == pytest.approx(trained["auroc"], abs=1e-3)
+    assert moved["verdict"] in ("carries over", "partly")
+    assert cell(found, "kept", "c")["verdict"] in ("chance", "unclear")
+    (weak,) = saved([kept(train, lo=0.4)], [{}], [same])
+    assert carried_over([same], [], ONCE, [weak])["verdict"].to_list() == ["nothing learnt"]
+    (named,) = saved([kept(train)], [{}], [dataclasses.replace(same, name="kept")])
+    assert named.name == "kept (detector)"
+
+
+def test_a_saved_detector_of_another_model_or_other_layers_is_refused(tmp_path):
+    run = read_run(make_run(tmp_path / "run", manifest={"model": {"weights": "1"}, "saes": {}}))
+    one = dataclasses.replace(data_set("b", 1, AXES[0]), run=run)
+    about = {"model": {"weights": "1"}, "config": {"model": {"layers": [2, 5]}}}
+    assert len(saved([kept(one, **about)], [{}], [one])) == 1
+    with pytest.raises(InputError, match="was trained with another model or its precision than"):
+        saved([kept(one, **about | {"model": {"weights": "2"}})], [{}], [one])
+    detector = kept(one, **about)
+    far = dataclasses.replace(detector, keys=dataclasses.replace(detector.keys, layers=(7,)))
+    with pytest.raises(
+        InputError, match=r"reads residuals of layers 7, .* has kept those of 4: analyze with --layers 7"
+    ):
+        saved([far], [{}], [one])
+
+
+def test_a_saved_detector_is_not_asked_about_the_groups_that_it_was_trained_on(tmp_path):
+    run = read_run(make_run(tmp_path / "run"))
+    rows = np.arange(20, 40)
+    one = dataclasses.replace(data_set("b", 1, AXES[0]), run=run, rows=rows)
+    groups = run.metrics["group"]
+    seen = Saved("kept", kept(one), {run.path: groups[:22]})
+    assert str(seen.scores(one)).startswith("it was trained on these texts")
+    assert isinstance(Saved("kept", kept(one), {run.path: groups[:20]}).scores(one), np.ndarray)
+    assert isinstance(Saved("kept", kept(one), {}).scores(one), np.ndarray)
+    assert holds_training(kept(one, trained={"run": str(run.path)}), run)
+    assert holds_training(kept(one, trained={"run": "moved", "data": "d"}), run)
+    assert not holds_training(kept(one, trained={"run": "moved", "data": "e"}), run)
+    assert not holds_training(kept(one), run)

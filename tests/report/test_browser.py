@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import random
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +13,7 @@ import pytest
 
 from bluffscope.report.write import write_report
 from fuzzing.values import LONG, SEED, TEXTS
-from made_runs import OBJECT_KEYS, STRANGE, make_run
+from made_runs import OBJECT_KEYS, STRANGE, make_run, sweep_and_carry
 
 STORY = "document.getElementById('story')"
 ROWS = "[...document.querySelectorAll('#pair-table tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
@@ -20,6 +23,7 @@ ROWS = "[...document.querySelectorAll('#pair-table tbody tr')].map(row => [...ro
 def page(tmp_path_factory) -> Path:
     """A report with every section, and texts that try to act."""
     folder = make_run(tmp_path_factory.mktemp("runs") / "run", 70, effect=1.2, texts=STRANGE, optional=True)
+    sweep_and_carry(folder, ["constructor", STRANGE[1]])
     return write_report(folder).path
 
 
@@ -35,7 +39,7 @@ def test_it_opens_without_a_complaint_a_request_or_a_script_of_the_texts(browser
     charts = browser.run(
         "[...document.querySelectorAll('.chart')].map(chart => chart.querySelectorAll('svg path').length)"
     )
-    assert len(charts) == 11
+    assert len(charts) == 13
     assert min(charts) > 2
     ink = "getComputedStyle(document.body).color"
     paper = "getComputedStyle(document.body).backgroundColor"
@@ -240,6 +244,56 @@ def test_choices_redraw_their_charts(browser, page):
         "box.value = 'l5_gini'; box.dispatchEvent(new Event('change')); })()"
     )
     browser.wait("document.getElementById('scatter-note').textContent.startsWith('Gini')")
+    assert browser.complaints == []
+
+
+SAVED = """(async (chart, kind) => {
+    const blobs = [], names = [];
+    URL.createObjectURL = (blob) => { blobs.push(blob); return "data:,"; };
+    HTMLAnchorElement.prototype.click = function () { names.push(this.download); };
+    const home = document.getElementById(chart);
+    const below = home.parentElement.classList.contains("scroll") ? home.parentElement : home;
+    const buttons = [...below.nextElementSibling.querySelectorAll("button")];
+    buttons.find((one) => one.textContent === kind.toUpperCase()).click();
+    while (!names.length) await new Promise((resolve) => setTimeout(resolve, 20));
+    const bytes = new Uint8Array(await blobs[0].arrayBuffer());
+    const text = kind === "png" ? String.fromCharCode(...bytes.slice(1, 4)) : new TextDecoder().decode(bytes);
+    return [names[0], text];
+})"""
+
+
+def test_a_chart_is_saved_with_its_title_or_its_numbers_and_nothing_is_fetched(browser, page):
+    browser.open(page)
+    name, svg = browser.run(f"{SAVED}('sweep', 'svg')")
+    assert name.startswith("best-at-layer-2") and name.endswith(".svg")
+    drawn = " ".join(" ".join(ET.fromstring(svg).itertext()).split())
+    assert "Best at layer 2: residuals, AUROC 0.70" in drawn and "SAE features" in drawn
+    name, head = browser.run(f"{SAVED}('carried', 'png')")
+    assert name.endswith(".png") and head == "PNG"
+    for chart in ("reliability", "risk", "auroc", "carried"):
+        _, text = browser.run(f"{SAVED}('{chart}', 'csv')")
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert len(rows) > 1 and all(len(row) == len(rows[0]) for row in rows), chart
+    assert {row["train"].strip("'") for row in rows} == {"constructor", STRANGE[1]}
+    assert rows[0]["train"] == "constructor" and rows[0]["auroc"] == "0.7"
+    assert browser.complaints == []
+    assert browser.requests[1:] == []
+
+
+def test_pictures_of_detectors_say_in_words_what_they_show(browser, page):
+    browser.open(page)
+    label = "document.getElementById('{}').getAttribute('aria-label')"
+    assert browser.run(label.format("sweep")).startswith("Best at layer 2: residuals, AUROC 0.70")
+    assert "SAE features at layer 5 0.70 (0.60 to 0.80)" in browser.run(label.format("sweep"))
+    assert browser.run(label.format("reliability")).startswith("SAE features: ")
+    shown = "[...document.querySelectorAll('#carried svg text')].map((text) => text.textContent)"
+    words = " ".join(browser.run(shown))
+    assert "partly" in words and "not judged" in words
+    browser.run(
+        "(() => { const box = document.querySelector('[data-from=curveDetectors]'); "
+        "box.value = 'length'; box.dispatchEvent(new Event('change')); })()"
+    )
+    browser.wait("document.getElementById('risk-title').textContent.startsWith('Length: ')")
     assert browser.complaints == []
 
 

@@ -26,7 +26,7 @@ from bluffscope.report.page import page_data, render_page
 from bluffscope.report.panels import figure
 from bluffscope.report.result_files import STATS_VERSION, current_statistics
 from bluffscope.report.write import write_report
-from made_runs import DOMAINS, OBJECT_KEYS, STRANGE, UNSOUND, data_of, make_run
+from made_runs import DOMAINS, OBJECT_KEYS, STRANGE, UNSOUND, data_of, make_run, sweep_and_carry
 
 
 class Parsed(HTMLParser):
@@ -332,11 +332,13 @@ def test_ten_thousand_pairs_with_long_texts_stay_within_a_browsers_reach(tmp_pat
 def test_all_charts_are_valid_vega_lite(tmp_path):
     folder = make_run(tmp_path / "run", optional=True)
     write_report(folder)
+    sweep_and_carry(folder)
     contents = read_contents(folder)
     for spec in page_data(contents)["specs"].values():
         alt.Chart.from_dict({**spec, "config": charts.CONFIG}, validate=True)
     drawn = figures(contents)
     names = ["dashboard", "effects", "heatmaps", "scatters", "stability", "ladder", "detectors", "transfer"]
+    names += ["reliability", "risk_coverage", "sweep", "transfer_matrix"]
     assert [name for name, spec in drawn.items() if spec is not None] == names
     for spec in drawn.values():
         alt.Chart.from_dict(figure(spec), validate=True)
@@ -354,7 +356,10 @@ def test_figures_are_sharp_png_and_svg_that_name_what_they_show_and_the_command_
     assert page == f"Report: {folder / 'report.html'}"
     assert {path.name for path in written} == {
         f"{name}.{kind}"
-        for name in ("dashboard", "effects", "heatmaps", "ladder", "scatters", "detectors", "transfer")
+        for name in (
+            *("dashboard", "effects", "heatmaps", "ladder", "scatters"),
+            *("detectors", "transfer", "reliability", "risk_coverage"),
+        )
         for kind in ("png", "svg")
     }
     for path in written:
@@ -456,7 +461,7 @@ def test_figures_of_strange_names_are_drawn(tmp_path):
     metrics = metrics.with_columns(domain=pl.Series([STRANGE[i % 5] for i in range(metrics.height)]))
     metrics = metrics.rename({"entropy_fact": "a\x00<b>_fact", "entropy_hall": "a\x00<b>_hall"})
     metrics.write_parquet(folder / "metrics.parquet", metadata={"schema_version": "1"})
-    assert len(write_report(folder, figures=True).figures) == 14
+    assert len(write_report(folder, figures=True).figures) == 18
 
 
 @pytest.mark.thorough

@@ -191,6 +191,7 @@ OTHERWISE = {
     "pairs/given.py": "pairs in memory, in a temporary folder",
     "host/machine.py": "a switch of /proc",
     "engine/worker_process.py": "into memory",
+    "report/transfer_page.py": "into the page",
     "table/shards.py": "into an AtomicFile",
     "table/paired.py": "into an AtomicFile",
     "cli/streams.py": "the null device",

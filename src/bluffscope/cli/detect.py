@@ -14,6 +14,7 @@ from bluffscope.cli import exit_codes
 from bluffscope.cli.console import message_console, messages_on, output_console
 from bluffscope.cli.named_file import check_file
 from bluffscope.cli.options import Command, CommandGroup
+from bluffscope.cli.transfer import Sweep, Transfer
 from bluffscope.cli.watch import Watch
 from bluffscope.errors import InputError
 
@@ -225,90 +226,6 @@ class Export(Command):
 
         output_console().say(f"Weights: {export(read_detector(self.detector), self.out)}")
         return exit_codes.DONE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transfer(Command):
-    """Train detectors on each data set and test them on each other, beside what text alone carries over.
-
-    Needs no model. All runs must be of one model and its SAEs.
-    """
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of runs, of pairs or of labelled texts; one is enough with --by."""
-    by: str | None = None
-    """Part each run by the values of this column: known, or domain."""
-    on: tuple[Literal["sae", "metrics", "residual", "mean_difference"], ...] = ("sae", "residual")
-    """Inputs of the detectors; what a run has not kept is said."""
-    repeats: int = 5
-    """How often folds are drawn."""
-    seed: int = 0
-    """Seed for folds."""
-    out: Path | None = None
-    """Also write transfer_matrix.parquet into this folder."""
-
-    def execute(self) -> int:
-        """Train, test, print and write."""
-        # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
-        from bluffscope.detectors.transfer import carried_over, data_sets
-        from bluffscope.report.crossings import render_transfer
-        from bluffscope.stats import Resampling
-        from bluffscope.table.atomic import atomic_write, make_folder
-        from bluffscope.table.reader import read_run
-
-        _check_numbers(self.repeats, self.seed)
-        sets = data_sets([read_run(path) for path in self.runs], self.by, self.seed)
-        found = carried_over(sets, self.on, Resampling(seed=self.seed, repeats=self.repeats))
-        console = output_console()
-        console.print(render_transfer(found))
-        if self.out is not None:
-            make_folder(self.out)
-            atomic_write(self.out / "transfer_matrix.parquet", found.write_parquet)
-            console.say(f"Transfer: {self.out / 'transfer_matrix.parquet'} ({found.height} rows)")
-        return exit_codes.DONE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep(Command):
-    """Show how well detectors do at each layer, and how well the best does without the luck of the choice."""
-
-    run: tyro.conf.Positional[Path]
-    """The folder of a run with residuals or SAE features."""
-    repeats: int = 2
-    """How often folds are drawn."""
-    seed: int = 0
-    """Seed for folds."""
-    out: Path | None = None
-    """Also write the table to this file: .csv, .parquet or .json."""
-
-    def execute(self) -> int:
-        """Fit, print and write."""
-        # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
-        from bluffscope.detectors.sweep import sweep
-        from bluffscope.report.crossings import render_sweep
-        from bluffscope.stats import Resampling
-        from bluffscope.table.exports import check_export, export_table
-        from bluffscope.table.reader import read_run
-
-        _check_numbers(self.repeats, self.seed)
-        if self.out is not None:
-            check_export(self.out)
-        found = sweep(read_run(self.run), Resampling(seed=self.seed, repeats=self.repeats))
-        console = output_console()
-        console.print(render_sweep(found))
-        if self.out is not None:
-            choices = [{**choice._asdict(), "times": times} for choice, times in found.choices.items()]
-            export_table(
-                self.out, found.rows, {"rows": found.rows.to_dicts(), "chosen": found.chosen, "choices": choices}
-            )
-            console.say(f"Sweep: {self.out} ({found.rows.height} rows)")
-        return exit_codes.DONE
-
-
-def _check_numbers(repeats: int, seed: int) -> None:
-    for name, value, least in (("repeats", repeats, 1), ("seed", seed, 0)):
-        if value < least:
-            raise InputError(f"--{name} {value}: give a number from {least}")
 
 
 COMMAND = CommandGroup(

@@ -147,7 +147,12 @@ def write_detector(
             "features": keys.features.height,
             "given": keys.given,
         },
-        "trained": {"run": str(run.path), "where": list(where), **trained.about},
+        "trained": {
+            "run": str(run.path),
+            "data": (manifest.get("data") or {}).get("digest"),
+            "where": list(where),
+            **trained.about,
+        },
         "evaluation": {
             "cross_validated": trained.rows.to_dicts(),
             "ece": trained.ece,

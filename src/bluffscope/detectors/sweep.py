@@ -30,6 +30,10 @@ SWEEP_SCHEMA: Final = pl.Schema(
     }
 )
 """One row a detector and layer, each as if it were the only one looked at."""
+SWEPT_SCHEMA: Final = pl.Schema({**SWEEP_SCHEMA, "times": pl.Int64()})
+"""`Sweep.table`, as it is written."""
+CHOSEN: Final = "chosen"
+"""Detector of the row that has the nested folds' AUROC, in `Sweep.table`."""
 PROBES: Final = {"residual": "residual", "mean_difference": "residual", "sae": "sae"}
 """Detectors that look at a layer, and their inputs."""
 _STREAM: Final = 208
@@ -54,6 +58,14 @@ class Sweep:
     """How often each was chosen, the most frequent first."""
     notes: tuple[str, ...]
     """What could not be looked at."""
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """`rows` with `times`, how many folds chose each, and a last row `CHOSEN`, of no layer."""
+        times = [self.choices.get(Choice(row["detector"], row["layer"]), 0) for row in self.rows.to_dicts()]
+        last = {"detector": CHOSEN, "n": self.rows["n"][0], **self.chosen, "times": sum(times)}
+        rows = self.rows.with_columns(times=pl.Series(times, dtype=pl.Int64))
+        return pl.concat([rows, pl.DataFrame([last], schema=SWEPT_SCHEMA)])
 
 
 @exclusive()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from itertools import product
 from typing import Any, Final
 
@@ -11,20 +10,18 @@ import numpy as np
 import polars as pl
 
 from bluffscope.detectors.classifiers import DETECTORS
+from bluffscope.detectors.data_sets import DataSet, listed_layers
 from bluffscope.detectors.evaluate import area_of_a_fit
 from bluffscope.detectors.fits import fit
 from bluffscope.detectors.folds import too_few
 from bluffscope.detectors.held_out import CHANCE, Estimated, Splits
-from bluffscope.detectors.inputs import Inputs, Views, completions, keyed_matrix, known_items, opened, read_inputs
+from bluffscope.detectors.inputs import keyed_matrix
 from bluffscope.detectors.measures import area
-from bluffscope.detectors.texts import Texts, texts_of
+from bluffscope.detectors.saved import Saved
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.pairs.wordbag import counted
 from bluffscope.stats.cells import Resampling
-from bluffscope.stats.scopes import POOLED, Scope
-from bluffscope.stats.study import numbered
-from bluffscope.table.reader import Run
 
 CARRIED_SCHEMA: Final = pl.Schema(
     {
@@ -44,99 +41,27 @@ _STREAM: Final = 207
 _TEXT: Final = "text"
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """The texts of a run, or of some of its rows."""
-
-    name: str
-    texts: Texts
-    inputs: Inputs
-    views: Views
-    completions: list[str] | None
-    """(text,) of the sampled texts; None where the run has none."""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(text,) 0 or 1."""
-        return self.texts.labels[self.inputs.rows]
-
-    @property
-    def groups(self) -> np.ndarray:
-        """(text,) numbers from 0 without gaps."""
-        return numbered(self.texts.groups[self.inputs.rows])
-
-    @property
-    def n(self) -> int:
-        """Pairs, or labelled texts."""
-        return len(self.inputs.rows) // self.texts.per
-
-
-def data_sets(runs: Sequence[Run], by: str | None, seed: int) -> list[DataSet]:
-    """Each run, or each of its values of a column of few values.
-
-    Raises:
-        InputError: runs of different models or SAEs, an unknown column, or fewer than two data sets.
-    """
-    for run in runs[1:]:
-        _refuse_other(runs[0], run)
-    found = [part for run in runs for part in _parts(run, by, seed)]
-    if len(found) < 2:
-        raise InputError("transfer takes two data sets or more: give further runs, or --by COLUMN")
-    names = [part.name for part in found]
-    return [
-        replace(part, name=f"{part.name} ({place})") if names.count(part.name) > 1 else part
-        for place, part in enumerate(found, start=1)
-    ]
-
-
-def _refuse_other(first: Run, run: Run) -> None:
-    for what in ("model", "saes"):
-        ours, theirs = _weights(first, what), _weights(run, what)
-        if ours != theirs:
-            named = "model or its precision" if what == "model" else "SAEs or layers"
-            raise InputError(
-                f"{run.path} was measured with another {named} than {first.path}: a detector reads what its own model "
-                "computes; give runs of one model"
-            )
-
-
-def _weights(run: Run, what: str) -> Any:
-    known: Any = run.manifest.get(what) or {}
-    if what == "model":
-        return known.get("weights"), run.config.get("model", {}).get("dtype")
-    return {layer: one.get("weights") for layer, one in known.items()}
-
-
-def _parts(run: Run, by: str | None, seed: int) -> Iterator[DataSet]:
-    table = run.metrics
-    whole, _ = texts_of(table, known_items(run), () if by is None else (by,))
-    scopes = [scope for scope in whole.scopes if scope.column == by] if by else [Scope(POOLED, np.arange(table.height))]
-    if by and len(scopes) < 2:
-        raise InputError(f"--by {by}: {run.path} has no such column of 2 values or more")
-    for scope in scopes:
-        texts, views = opened(run, table[scope.rows])
-        inputs = read_inputs(texts, views, seed)
-        said = completions(texts, views, inputs.rows)
-        name = run.path.resolve().name
-        name = f"{name}, {scope.name}" if by else name
-        yield DataSet(name, texts, inputs, views, None if isinstance(said, str) else said)
-
-
 @exclusive()
-def carried_over(sets: Sequence[DataSet], detectors: Sequence[str], resampling: Resampling) -> pl.DataFrame:
+def carried_over(
+    sets: Sequence[DataSet], detectors: Sequence[str], resampling: Resampling, kept: Sequence[Saved] = ()
+) -> pl.DataFrame:
     """Each detector trained on each data set and asked about each; on the diagonal by cross-validation.
 
     Args:
         sets: of one model and its SAEs.
         detectors: names of `DETECTORS` that look inside.
         resampling: seed and repeats of the folds.
+        kept: saved detectors, which are asked as they are; where there are some, none is trained.
 
     Returns:
         `CARRIED_SCHEMA`.
     """
     found: list[dict[str, Any]] = []
     tests = {one.name: _Test(one, resampling) for one in sets}
-    for detector, (train, test) in product((_TEXT, *detectors), product(sets, sets)):
+    for one, test in product(kept, sets):
+        row = {"detector": one.detector.keys.on, "train": one.name, "test": test.name, "n": test.n}
+        found.append(row | tests[test.name].saved_cell(one))
+    for detector, (train, test) in () if kept else product((_TEXT, *detectors), product(sets, sets)):
         row = {"detector": detector, "train": train.name, "test": test.name, "n": test.n}
         found.append(row | tests[test.name].cell(detector, train, learnt=tests[train.name].learnt(detector)))
     return pl.DataFrame(found, schema=CARRIED_SCHEMA)
@@ -169,30 +94,48 @@ class _Test:
         """
         if reason := self._barred or too_few(train.texts, train.groups, train.labels):
             return {"reason": reason}
+        scores = None if train is self._set else _scores(detector, train, self._set, self._splits)
+        return self._judged(detector, train.name, scores, learnt=learnt)
+
+    def saved_cell(self, saved: Saved) -> dict[str, Any]:
+        """The columns of a saved detector's cell beside its names."""
+        if self._barred:
+            return {"reason": self._barred}
+        return self._judged(saved.detector.keys.on, saved.name, saved.scores(self._set), learnt=saved.learnt)
+
+    def _judged(self, detector: str, train: str, scores: np.ndarray | str | None, *, learnt: bool) -> dict[str, Any]:
+        """What scores are worth, or without any the data set's own detector.
+
+        Args:
+            detector: a name of `DETECTORS`.
+            train: name of what it was trained on.
+            scores: (text,) of one fit, or (repeat, text) of fits by fold, or why there are none.
+            learnt: whether it learnt something there.
+        """
         own = self._own_areas(detector)
-        if isinstance(own, str):
-            return {"reason": own}
-        if train is self._set:
+        if reason := next((why for why in (own, scores) if isinstance(why, str)), None):
+            return {"reason": reason}
+        assert isinstance(own, np.ndarray) and not isinstance(scores, str)
+        if scores is None:
             found, by_fit = self._splits.estimated(own).columns("auroc", ""), own
+        elif scores.ndim > 1:
+            by_fit = self._splits.by_fit(area, scores)
+            found = self._splits.estimated(by_fit).columns("auroc", "")
         else:
-            scores = _scores(detector, train, self._set)
-            if isinstance(scores, str):
-                return {"reason": scores}
             found = area_of_a_fit(scores, self._set.labels, self._set.groups)
             by_fit = self._splits.by_fit(area, np.tile(scores, (len(self._splits.folds), 1)))
-        self._moved[detector, train.name] = by_fit
+        self._moved[detector, train] = by_fit
         loss = self._splits.difference(own, by_fit)
         found |= {"own": self._splits.estimated(own).value}
-        found |= {} if train is self._set else loss.columns("loss", "loss_")
-        text = self._moved.get((_TEXT, train.name))
+        found |= {} if scores is None else loss.columns("loss", "loss_")
+        text = self._moved.get((_TEXT, train))
         gain = None
         if text is not None and detector != _TEXT:
             gain = self._splits.difference(by_fit, text)
             found |= {"text": float(np.nanmean(text)), **gain.columns("gain", "gain_")}
-        lost = None if train is self._set else loss
-        said = _verdict(found["lo"], found["hi"], lost, gain)
+        said = _verdict(found["lo"], found["hi"], None if scores is None else loss, gain)
         # A direction found in noise is a direction still: far off it may rank every text right, or every one wrong.
-        return found | {"verdict": said if learnt or train is self._set else "nothing learnt"}
+        return found | {"verdict": said if learnt or scores is None else "nothing learnt"}
 
     def _own_areas(self, detector: str) -> np.ndarray | str:
         """(fit,) AUROC of the detector trained on this data set itself, or why there is none."""
@@ -212,29 +155,50 @@ class _Test:
         return self._own[detector]
 
 
-def _scores(detector: str, train: DataSet, test: DataSet) -> np.ndarray | str:
-    """(text,) probabilities of the test texts, from a fit to all training texts; or why there are none."""
+def _scores(detector: str, train: DataSet, test: DataSet, splits: Splits) -> np.ndarray | str:
+    """(text,) probabilities of the test texts, from a fit to all training texts; or why there are none.
+
+    Where both have texts in common, (repeat, text), as in cross-validation: each from a fit without the groups of the
+    training set that hold a text of the fold that is tested.
+    """
+    found = _matrices(detector, train, test)
+    if isinstance(found, str):
+        return found
+    trained, asked = found
+    both = [*(train.contents or ()), *(test.contents or ())]
+    numbers = {content: number for number, content in enumerate(both)}
+    codes = np.array([numbers[content] for content in both], dtype=np.int64)
+    ours, theirs = codes[: len(train.contents or ())], codes[len(train.contents or ()) :]
+    if not np.isin(ours, theirs).any():
+        return fit(detector, trained, train.labels, train.groups).probabilities(asked)
+
+    def fitted(_: np.ndarray, places: np.ndarray) -> np.ndarray:
+        kept = ~np.isin(train.groups, train.groups[np.isin(ours, theirs[places])])
+        if len(np.unique(train.labels[kept])) < 2:
+            return np.full(len(places), CHANCE)
+        return fit(detector, trained[kept], train.labels[kept], train.groups[kept]).probabilities(asked[places])
+
+    return splits.scores(fitted)
+
+
+def _matrices(detector: str, train: DataSet, test: DataSet) -> tuple[Any, Any] | str:
+    """(text, feature) of both data sets in the columns of the training set, or why there are none."""
     source = DETECTORS[detector]
     if source == _TEXT:
         if train.completions is None or test.completions is None:
             return "no texts"
         counts = counted([*train.completions, *test.completions])[0].tocsr()
         border = len(train.completions)
-        return fit(detector, counts[:border], train.labels, train.groups).probabilities(counts[border:])
+        return counts[:border], counts[border:]
     if source not in train.inputs.matrices or source not in test.inputs.matrices:
         return train.inputs.missing.get(source) or test.inputs.missing[source]
     keys = train.inputs.keys[source]
-    if source == "residual" and keys.layers != test.inputs.keys[source].layers:
-        return f"residuals of other layers: {_listed(keys.layers)} and {_listed(test.inputs.keys[source].layers)}"
+    if source == "residual" and keys.layers != (others := test.inputs.keys[source].layers):
+        return f"residuals of other layers: {listed_layers(keys.layers)} and {listed_layers(others)}"
     try:
-        matrix = keyed_matrix(keys, test.texts, test.views, test.inputs)
+        return train.inputs.matrices[source], keyed_matrix(keys, test.texts, test.views, test.inputs)
     except InputError as error:
         return str(error)
-    return fit(detector, train.inputs.matrices[source], train.labels, train.groups).probabilities(matrix)
-
-
-def _listed(layers: Sequence[int]) -> str:
-    return ", ".join(map(str, layers))
 
 
 def _verdict(lo: float, hi: float, loss: Estimated | None, gain: Estimated | None) -> str:

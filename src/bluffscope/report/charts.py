@@ -83,24 +83,6 @@ def forest(words: Words) -> Spec:
     return chart(title, [rule_at("x", 0), *layers], {"step": 26}, rows="metric")
 
 
-def detectors(words: Words, value: str) -> Spec:
-    """AUROC of each detector, or its gain, with intervals. Rows: those of detectors.parquet for one scope.
-
-    Args:
-        words: of the run.
-        value: "auroc" or "gain".
-    """
-    title, ends, reference = {
-        "auroc": ("AUROC", "", 0.5),
-        "gain": ("gain over the best baseline", "gain_", 0.0),
-    }[value]
-    fields = [number_axis(name, title) for name in (value, f"{ends}lo", f"{ends}hi")]
-    tips = tooltips(words, "detector", "auroc", "gain", "ece", "n")
-    layers = intervals("x", fields, {"y": name_axis("detector", grid=True)}, tips, mark={"color": FACT_COLOUR})
-    description = f"{title} of each detector with 95 % intervals"
-    return chart(description, [rule_at("x", reference), *layers], {"step": 26}, rows="detector")
-
-
 def ladder(words: Words) -> Spec:
     """What each control leaves of one effect. Rows: rung, form, dz, lo, hi, n, p."""
     encoding = {
@@ -259,33 +241,6 @@ def heat_map(words: Words, value: str = "dz", full: float = FULL_COLOUR) -> Spec
         label = "isValid(datum.dz) ? format(datum.dz, '+.2f') + (datum.verdict === 'separates' ? ' ●' : '') : '-'"
         spec["transform"] = [{"calculate": label, "as": "label"}]
     return spec
-
-
-def transfer(words: Words) -> Spec:
-    """AUROC of one detector trained on one domain and tested on another. Rows: those of transfer.parquet.
-
-    Pale where nothing was learnt from the training domain, so that its direction elsewhere is chance.
-    """
-    unlearnt = "datum.learnt === false"
-    scale = {"scheme": "viridis", "domain": [0.5, 1], "clamp": True}
-    # Viridis is dark at chance and light at 1.
-    dark = [{"test": unlearnt, "value": GREY}, {"test": "datum.auroc > 0.75", "value": "#000000"}]
-    return matrix(
-        "AUROC by training and test domain",
-        (
-            name_axis("test", "tested on", limit=110, labelAngle=-30, **_BARE),
-            name_axis("train", "trained on", limit=110, **_BARE),
-        ),
-        {
-            "color": {"field": "auroc", "type": "quantitative", "scale": scale, "legend": None},
-            "opacity": {"condition": {"test": unlearnt, "value": 0.15}, "value": 1},
-        },
-        {
-            "text": {"field": "auroc", "format": ".2f", "type": "quantitative"},
-            "color": {"condition": dark, "value": "#FFFFFF"},
-        },
-        tooltips(words, "train", "test", "auroc", "lo", "hi", "n"),
-    )
 
 
 def scatter(keys: Spec) -> Spec:

@@ -14,6 +14,7 @@ from bluffscope.config.presets import DEMO_NAME
 from bluffscope.features.effects import FeatureStudy, feature_effects
 from bluffscope.metrics import declared
 from bluffscope.metrics.logprob import KNOWS
+from bluffscope.report.detector_findings import checked_table
 from bluffscope.report.features import sided_study
 from bluffscope.report.sides import Words, labels_of, numeric_pairs, sided_statistics, two_sided, words_of
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
@@ -95,6 +96,12 @@ class Contents(RunTables):
     ladder: pl.DataFrame | None
     detectors: pl.DataFrame | None
     transfer: pl.DataFrame | None
+    curves: pl.DataFrame | None
+    """Reliability and risk-coverage of the detectors."""
+    sweep: pl.DataFrame | None
+    """What `bluffscope detect sweep` found."""
+    carried: pl.DataFrame | None
+    """What `bluffscope detect transfer` found."""
     features: FeatureStudy | None
     """As `bluffscope features` finds them; None where the run has none."""
     manifest: dict[str, Any]
@@ -240,6 +247,9 @@ def read_contents(source: str | Path | RunTables) -> Contents:
         ladder=None if ladder is None else sided_statistics(ladder),
         detectors=run.table("detectors.parquet"),
         transfer=run.table("transfer.parquet"),
+        curves=checked_table(run, "detector_curves.parquet"),
+        sweep=checked_table(run, "sweep.parquet"),
+        carried=checked_table(run, "transfer_matrix.parquet"),
         features=features,
         manifest=manifest,
         config=checked(run.config, CONFIG, run.path / "config.yaml"),

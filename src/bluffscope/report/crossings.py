@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 from rich.console import RenderableType, group
 from rich.text import Text
@@ -14,13 +15,31 @@ from bluffscope.detectors.sweep import Sweep
 from bluffscope.host.terminal import Row, count, interval, table
 from bluffscope.report.labels import clean, listed
 
-_WORDS: Final = {
+WORDS: Final = {
     "sae": "SAE features",
     "metrics": "Metrics",
     "residual": "Residuals",
     "mean_difference": "Difference of means of residuals",
     "text": "Completion text alone",
 }
+_OWN: Final = {
+    "found": "found",
+    "chance": "at chance",
+    "unclear": "not better than chance",
+    "reversed": "worse than chance",
+}
+"""Verdicts of a detector on the data set that it was trained on."""
+_VERBS: Final = {
+    "carries over": "carry over",
+    "partly": "in part",
+    "no better than text": "no better than text",
+    "chance": "at chance",
+    "reversed": "reversed",
+    "unclear": "unclear",
+    "nothing learnt": "from where nothing was learnt",
+}
+_FEW: Final = 3
+"""Data sets up to which each is named."""
 _SHORT: Final = {"sae": "SAE features", "residual": "residual", "mean_difference": "mean difference"}
 _NAME: Final = 28
 
@@ -34,7 +53,7 @@ def render_transfer(found: pl.DataFrame) -> Iterator[RenderableType]:
     """
     yield Text(sentence(found), style="bold")
     for (detector,), rows in found.group_by("detector", maintain_order=True):
-        yield Text(f"\n{_WORDS[str(detector)]}", style="bold")
+        yield Text(f"\n{WORDS[str(detector)]}", style="bold")
         known = rows.filter(pl.col("auroc").is_not_null())
         heads = ["trained on", "tested on", "AUROC", "95 %", "own", "loss", "beyond text", ""]
         if not known.is_empty():
@@ -53,7 +72,7 @@ def render_sweep(found: Sweep) -> Iterator[RenderableType]:
         f"training texts of each fold, as it has to be: {found.chosen['auroc']:.2f} ({interval(found.chosen)}).",
         style="bold",
     )
-    yield Text(f"Chosen most often: {listed(choices, 3)}.")
+    yield Text(f"Chosen most often: {listed(choices, 3)}")
     detectors = found.rows["detector"].unique(maintain_order=True).to_list()
     cells = {(row["detector"], row["layer"]): row for row in found.rows.iter_rows(named=True)}
     heads = ["layer", *(part for name in detectors for part in (_SHORT[name], "95 %"))]
@@ -69,24 +88,57 @@ def render_sweep(found: Sweep) -> Iterator[RenderableType]:
 
 
 def sentence(found: pl.DataFrame) -> str:
-    """How many of the crossings carry over, over all detectors that look inside."""
-    crossed = found.filter(
-        pl.col("detector") != "text", pl.col("train") != pl.col("test"), pl.col("auroc").is_not_null()
-    )
-    if crossed.is_empty():
+    """What the detector that finds most finds in each data set, and what of it holds in the others.
+
+    Args:
+        found: `bluffscope.detectors.transfer.CARRIED_SCHEMA`.
+    """
+    inside = found.filter(pl.col("detector") != "text", pl.col("auroc").is_not_null())
+    if inside.is_empty():
         return "Nothing could be carried over: see the reasons."
-    number = Counter(crossed["verdict"].to_list())
-    words = {
-        "carries over": "carry over",
-        "partly": "carry over in part",
-        "no better than text": "do no better than text",
-        "chance": "are at chance",
-        "reversed": "are reversed",
-        "unclear": "are unclear",
-        "nothing learnt": "start from a data set in which nothing was learnt",
-    }
-    said = ", ".join(f"{number[name]} {verb}" for name, verb in words.items() if number[name])
-    return f"{count(crossed.height, 'crossing')} from one data set to another: {said}."
+    ranks = {name: _found(rows) for (name,), rows in inside.group_by("detector", maintain_order=True)}
+    name = max(ranks, key=lambda name: ranks[name])
+    return f"{WORDS[str(name)]}: {clause(inside.filter(detector=name))}."
+
+
+def clause(rows: pl.DataFrame) -> str:
+    """The same of one detector's cells, without its name; of few data sets each is named."""
+    cells = rows.filter(pl.col("auroc").is_not_null()).to_dicts()
+    own = [cell for cell in cells if cell["train"] == cell["test"]]
+    crossed = [cell for cell in cells if cell["train"] != cell["test"]]
+    if rows["test"].n_unique() > _FEW:
+        return "; ".join(_counted(own, crossed))
+    parts = [f"{clean(cell['test'], _NAME)} {_OWN.get(cell['verdict'], cell['verdict'])}" for cell in own]
+    learnt = [cell for cell in crossed if cell["verdict"] != "nothing learnt"]
+    parts += [f"{_way(cell, own)}: {cell['verdict']}" for cell in learnt]
+    areas = [f"{cell['auroc']:.2f}, {interval(cell)}" for cell in (*own, *learnt)]
+    heads = ["AUROC ", *[""] * len(areas)]
+    parts = [f"{part} ({head}{area})" for part, head, area in zip(parts, heads, areas, strict=False)]
+    if crossed and not learnt:
+        parts.append("nothing was learnt that could be carried over")
+    return "; ".join(parts)
+
+
+def _way(cell: dict[str, Any], own: Sequence[dict[str, Any]]) -> str:
+    """Where a detector is from and what it is asked about; a saved one is named itself."""
+    train, test = (clean(cell[side], _NAME) for side in ("train", "test"))
+    return f"from {train} to {test}" if own else f"detector {train} on {test}"
+
+
+def _found(rows: pl.DataFrame) -> tuple[int, float]:
+    """How much a detector finds: data sets in which it does, and the mean AUROC over them all."""
+    own = rows.filter(pl.col("train") == pl.col("test"))
+    own = rows if own.is_empty() else own
+    return int(own["verdict"].is_in(["found", "carries over"]).sum()), float(np.mean(own["auroc"].to_numpy()))
+
+
+def _counted(own: Sequence[dict[str, Any]], crossed: Sequence[dict[str, Any]]) -> Iterator[str]:
+    if own:
+        yield f"found in {sum(cell['verdict'] == 'found' for cell in own)} of {count(len(own), 'data set')}"
+    number = Counter(cell["verdict"] for cell in crossed)
+    said = ", ".join(f"{number[name]} {verb}" for name, verb in _VERBS.items() if number[name])
+    if said:
+        yield f"of {count(len(crossed), 'crossing')} from one to another: {said}"
 
 
 def _row(row: dict[str, Any]) -> Row:

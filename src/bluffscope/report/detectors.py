@@ -78,16 +78,16 @@ def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[Renderabl
     """What training came to, to be printed by a rich console."""
     about, row, items = trained.about, trained.row, trained.arrangement.table
     named = f" with {' and '.join(clean(condition) for condition in where)}" if where else ""
+    judged = f"{about['token_level']['judged_by']}s" if trained.by_token else items
+    yield Text(f"Held-out {judged} of the training{named}: AUROC {_area(row)}.", style="bold")
+    if trained.left_out is not None:
+        yield Text(f"Other {items} of the run ({trained.left_out['n']:,}): {_elsewhere(trained.left_out)}", "bold")
     yield Text(
         f"Trained on {sees(trained)} of {about[items]:,} {items}{named}, in {about['groups']:,} groups; "
         f"{about['repeats']} draws of {about['folds']} folds that split no group."
     )
     heads = ["detector", "AUROC", "95 %", "gain over the best baseline", "95 %"]
     yield table(heads, trained_rows(trained), gap=2)
-    judged = f"{about['token_level']['judged_by']}s" if trained.by_token else items
-    yield Text(f"Held-out {judged} of the training{named}: AUROC {_area(row)}.", style="bold")
-    if trained.left_out is not None:
-        yield Text(f"Other {items} of the run ({trained.left_out['n']:,}): {_elsewhere(trained.left_out)}", "bold")
     yield Text(
         f"Calibration error of held-out probabilities: {row['ece']:.3f} as fitted, {trained.ece:.3f} with Platt's "
         "curve (saved)."

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import polars as pl
 
-from bluffscope.report import charts
+from bluffscope.report import charts, detector_charts
 from bluffscope.report.bundle import VEGA_LITE, vl_convert
 from bluffscope.report.contents import Contents
 from bluffscope.report.dashboard import dashboard
+from bluffscope.report.detector_charts import CELL
+from bluffscope.report.detector_findings import FIRST, NAMES, compared, curves, points, sweep_rows, sweep_title, titles
 from bluffscope.report.labels import distinct
 from bluffscope.report.marks import Spec
-from bluffscope.report.panels import figure, pair_values, panel, sample, scatter_panel, strip_panel, together
+from bluffscope.report.panels import Rows, figure, pair_values, panel, sample, scatter_panel, strip_panel, together
 from bluffscope.report.sides import PAIRED, Words
 from bluffscope.stats.scopes import POOLED
 from bluffscope.table.atomic import make_folder, remove, write_bytes
@@ -72,6 +74,7 @@ def figures(contents: Contents) -> dict[str, Spec | None]:
         ladder=labelled(contents.ladder, ("scope",)),
         detectors=labelled(contents.detectors, ("scope", "detector")),
         transfer=labelled(contents.transfer, ("train", "test", "detector")),
+        carried=labelled(contents.carried, ("train", "test", "detector"), 16),
     )
     model = contents.manifest.get("model", {}).get("name") or "model"
     layers = " ".join(map(str, contents.config.get("model", {}).get("layers", ())))
@@ -84,6 +87,10 @@ def figures(contents: Contents) -> dict[str, Spec | None]:
         "ladder": _ladder(named),
         "detectors": _detectors(named),
         "transfer": _transfer(named),
+        "reliability": _reliability(contents),
+        "risk_coverage": _risk(contents),
+        "sweep": _sweep(contents),
+        "transfer_matrix": None if named.carried is None else matrix_figure(named.carried),
     }
 
 
@@ -189,10 +196,13 @@ def _detectors(contents: Contents) -> Spec | None:
     if contents.detectors is None:
         return None
     rows = contents.detectors.filter(pl.col("auroc").is_not_null(), scope=POOLED)
-    shown = {"AUROC": ("auroc", rows), "Gain": ("gain", rows.filter(pl.col("gain").is_not_null()))}
-    words = contents.words
+    rows = rows.with_columns(name=pl.col("detector").replace(NAMES))
+    found, words = titles(rows).get(POOLED, {}), contents.words
+    shown = {"auroc": rows, "gain": rows.filter(pl.col("gain").is_not_null())}
     parts = [
-        panel(charts.detectors(words, chart), part, title, 320) for title, (chart, part) in shown.items() if part.height
+        panel(detector_charts.detectors(words, value), part, found[value], 320)
+        for value, part in shown.items()
+        if part.height
     ]
     return _titled(parts, f"Detectors over all {words.items}, cross-validated by group")
 
@@ -204,7 +214,62 @@ def _transfer(contents: Contents) -> Spec | None:
     title = "AUROC of detectors trained on one domain, tested on another"
     # Scopes of a further column are named COLUMN=VALUE: they make a matrix of their own.
     column = pl.col("train").str.extract("^([^=]*)=").alias("column")
-    return _each(rows, ["detector", column], charts.transfer(contents.words), title, by_cell="test")
+    return _each(rows, ["detector", column], detector_charts.transfer(contents.words), title, by_cell="test")
+
+
+def _pooled_curves(contents: Contents) -> dict[str, dict[str, dict[str, Any]]]:
+    """The curves over all items of detectors that look inside."""
+    if contents.curves is None:
+        return {}
+    found = curves(contents.curves.filter(scope=POOLED))
+    return {name: found[name] for name in FIRST if name in found}
+
+
+def _reliability(contents: Contents) -> Spec | None:
+    spec = detector_charts.reliability(contents.words)
+    parts = [
+        _found(spec, points(found[POOLED]["reliability"]), found[POOLED]["titles"][0])
+        for found in _pooled_curves(contents).values()
+    ]
+    return _titled(parts, f"Reliability over all {contents.words.items}; the number of texts at each point")
+
+
+def _risk(contents: Contents) -> Spec | None:
+    found = {} if contents.curves is None else curves(contents.curves.filter(scope=POOLED))
+    best = titles(contents.detectors).get(POOLED, {}).get("baseline")
+    parts = [
+        _found(detector_charts.risk(), compared(found, name, POOLED, best), found[name][POOLED]["titles"][1])
+        for name in _pooled_curves(contents)
+    ]
+    return _titled(parts, f"Risk and coverage over all {contents.words.items}")
+
+
+def _found(spec: Spec, rows: Rows, title: str) -> Spec:
+    """A panel with what was found below the detector's name."""
+    name, _, found = title.partition(": ")
+    return panel(spec, rows, name, 320, [found])
+
+
+def _sweep(contents: Contents) -> Spec | None:
+    if contents.sweep is None:
+        return None
+    return panel(detector_charts.by_layer(contents.words), sweep_rows(contents.sweep), sweep_title(contents.sweep), 620)
+
+
+def matrix_figure(rows: pl.DataFrame) -> Spec | None:
+    """Matrices of verdicts, one a detector.
+
+    Args:
+        rows: `bluffscope.detectors.transfer.CARRIED_SCHEMA`, with names that an image can hold.
+    """
+    if rows.is_empty():
+        return None
+    parts = [
+        panel(detector_charts.carried(), part, NAMES.get(str(name), str(name)), CELL * part["test"].n_unique())
+        for (name,), part in rows.group_by("detector", maintain_order=True)
+        if part["auroc"].count()
+    ]
+    return _titled(parts, "AUROC, 95 % interval and verdict; rows: trained on, columns: tested on")
 
 
 def _each(

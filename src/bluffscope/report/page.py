@@ -18,10 +18,11 @@ import polars as pl
 
 from bluffscope import __version__
 from bluffscope.records import STATEMENTS
-from bluffscope.report import charts, first_screen, sections
+from bluffscope.report import charts, detector_charts, first_screen, sections
 from bluffscope.report.answer import Answer, answer
 from bluffscope.report.bundle import javascript
 from bluffscope.report.contents import Contents
+from bluffscope.report.detector_findings import NAMES, curves, sweep_rows, sweep_title, titles
 from bluffscope.report.feature_cards import feature_cards, leading
 from bluffscope.report.labels import clean, effect, ending, number, percent
 from bluffscope.report.marks import Spec
@@ -30,6 +31,7 @@ from bluffscope.report.results import Results
 from bluffscope.report.sides import Words
 from bluffscope.report.story import metric_columns, pair_columns, telling_features
 from bluffscope.report.timings import read_timings
+from bluffscope.report.transfer_page import transfer_table, transfer_titles
 from bluffscope.stats.sampling import SEED
 from bluffscope.table.folder import plain
 from bluffscope.table.metric_pairs import not_interpretable
@@ -85,6 +87,7 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
         repeat=sections.repeat(contents),
         detect=sections.statistics(contents, detectors=True),
         compared_with=sections.baselines(contents),
+        carried=None if contents.carried is None else transfer_table(contents.carried),
         full_colour=charts.FULL_COLOUR,
         # These are the package's own or already escaped for where they stand.
         style=_asset("report.css"),
@@ -127,6 +130,14 @@ def page_data(contents: Contents, said: Answer | None = None) -> dict[str, Any]:
         "ladder": _rows(contents.ladder),
         "detectors": _rows(contents.detectors),
         "transfer": _rows(contents.transfer),
+        "curves": {} if contents.curves is None else curves(contents.curves.with_columns(_four("x", "y"))),
+        "titles": titles(contents.detectors),
+        "names": NAMES,
+        "sweep": {} if contents.sweep is None else _rows(sweep_rows(contents.sweep)),
+        "sweepTitle": "" if contents.sweep is None else sweep_title(contents.sweep),
+        "carried": _rows(contents.carried),
+        "carriedTitles": {} if contents.carried is None else transfer_titles(contents.carried),
+        "cell": detector_charts.CELL,
         "dose": _rows(contents.dose),
         "trajectory": _rows(contents.trajectory),
         "config": charts.CONFIG,
@@ -141,9 +152,13 @@ def page_data(contents: Contents, said: Answer | None = None) -> dict[str, Any]:
             "dose": charts.dose(words),
             "trajectory": _trajectory(contents.trajectory, words),
             "ladder": charts.ladder(words),
-            "auroc": charts.detectors(words, "auroc"),
-            "gain": charts.detectors(words, "gain"),
-            "transfer": charts.transfer(words),
+            "auroc": detector_charts.detectors(words, "auroc"),
+            "gain": detector_charts.detectors(words, "gain"),
+            "reliability": detector_charts.reliability(words),
+            "risk": detector_charts.risk(),
+            "transfer": detector_charts.transfer(words),
+            "sweep": detector_charts.by_layer(words),
+            "carried": detector_charts.carried(),
         },
     }
 
@@ -204,8 +219,12 @@ def _rows(table: pl.DataFrame | None) -> dict[str, list[Any]]:
     if table is None:
         return {}
     floats = [name for name, kind in table.schema.items() if kind.is_float()]
-    table = table.with_columns(pl.col(name).cast(pl.Float64).round_sig_figs(4) for name in floats)
-    return table.to_dict(as_series=False)
+    return table.with_columns(_four(*floats)).to_dict(as_series=False)
+
+
+def _four(*names: str) -> list[pl.Expr]:
+    """Columns of numbers with four significant digits."""
+    return [pl.col(name).cast(pl.Float64).round_sig_figs(4) for name in names]
 
 
 def _embedded(data: dict[str, Any]) -> str:

@@ -48,18 +48,60 @@
   }
 
   const options = { renderer: "svg", actions: false, ast: true, tooltip: { theme: "custom" }, config: { ...data.config, aria: false } };
-  async function draw(id, spec, datasets, clicked) {
+  // What was drawn: title and numbers in words for those who cannot see it, above the chart where there is a place for it.
+  async function draw(id, spec, datasets, clicked, title, summary) {
     const home = typeof id === "string" ? byId(id) : id;
     if (!home) return;
+    if (title) {
+      say(`${id}-title`, title);
+      home.setAttribute("aria-label", [title, summary].filter(Boolean).join(". "));
+    }
     // Vega-Lite fits a chart into the width of its place only where its height is a number.
     const height = spec.height.step ? spec.height.step * Math.max(1, unique(datasets.rows.map((row) => row[spec.usermeta.rows])).length) : spec.height;
     // As bluffscope.report.panels.named says: a name that every object has must not be found where Vega looks groups up.
     const rows = datasets.rows.map((row) => ({ ...row, ...Object.fromEntries(data.named.filter((name) => name in row).map((name) => [name, `${row[name]} `])) }));
-    const result = await window.vegaEmbed(home, { ...spec, height, datasets: { ...datasets, rows } }, options);
+    const whole = { ...spec, height, datasets: { ...datasets, rows } };
+    const result = await window.vegaEmbed(home, whole, options);
     // The place says what the chart shows; its marks, hundreds of them without a name, are not read out.
     const picture = home.querySelector("svg");
     if (picture) picture.setAttribute("aria-hidden", "true");
+    savable(home, whole, datasets.rows, title || home.getAttribute("aria-label") || "chart");
     if (clicked) result.view.addEventListener("click", (_, item) => item && item.datum && clicked(item.datum));
+  }
+  // ---- each chart can be saved: as a picture on white paper with its title, or its numbers
+  function savable(home, spec, rows, title) {
+    const below = home.parentElement.classList.contains("scroll") ? home.parentElement : home;
+    if (below.nextElementSibling && below.nextElementSibling.classList.contains("save")) below.nextElementSibling.remove();
+    if (!rows.length) return;
+    const button = (kind) => el("button", { type: "button", onclick: () => save(kind, home, spec, rows, title) }, kind.toUpperCase());
+    below.after(el("details", { class: "save" }, el("summary", { "aria-label": `Save: ${short(title, 80)}` }, "Save"), ...["png", "svg", "csv"].map(button)));
+  }
+  async function save(kind, home, spec, rows, title) {
+    const name = `${title.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 60) || "chart"}.${kind}`;
+    if (kind === "csv") return offer(name, new Blob([csv(rows)], { type: "text/csv" }));
+    // Vega measures "container" in the document, and this one is never in it.
+    const lines = title.match(/.{1,70}(\s|$)/g) || [title.slice(0, 70)];
+    const drawn = { ...spec, width: Math.max(300, home.clientWidth - 130), title: { text: lines.map((line) => `${line.trim()} `), anchor: "start", limit: 0 } };
+    const result = await window.vegaEmbed(el("div", {}), drawn, { ...options, config: { ...data.config, background: "white" } });
+    const content = kind === "svg" ? new Blob([await result.view.toSVG()], { type: "image/svg+xml" }) : await picture(await result.view.toCanvas(2));
+    result.finalize();
+    return offer(name, content);
+  }
+  const picture = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  function offer(name, content) {
+    const url = URL.createObjectURL(content);
+    el("a", { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60000);
+  }
+  function csv(rows) {
+    const names = unique(rows.flatMap(Object.keys));
+    // As bluffscope.table.exports: no cell begins as a spreadsheet's formula does.
+    const cell = (value) => {
+      if (typeof value !== "string") return missing(value) ? "" : String(value);
+      const safe = (/^(\s*[=+\-@]|[\t\r\n])/.test(value) ? `'${value}` : value).replace(/([;\t\r\n][\s"]*)([=+\-@])/g, "$1'$2");
+      return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    };
+    return [names, ...rows.map((row) => names.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
   }
   // Scopes of a further column are named COLUMN=VALUE; domains are named as they are.
   const columnOf = (scope) => (scope.includes("=") ? scope.slice(0, scope.indexOf("=")) : "domain");
@@ -75,8 +117,12 @@
     detectorScopes: unique(data.detectors.scope || []),
     transferDetectors: unique(data.transfer.detector || []),
     transferColumns: unique((data.transfer.train || []).map(columnOf)),
+    curveDetectors: Object.keys(data.curves),
+    carriedDetectors: Object.keys(data.carriedTitles),
   };
-  const firsts = { scopes: "pooled", metrics: data.first, ladderMetrics: data.first, ladderScopes: "pooled", detectorScopes: "pooled", transferDetectors: "sae" };
+  // Lists of detectors, which have names of their own.
+  const DETECTORS = ["transferDetectors", "curveDetectors", "carriedDetectors"];
+  const firsts = { scopes: "pooled", metrics: data.first, ladderMetrics: data.first, ladderScopes: "pooled", detectorScopes: "pooled", transferDetectors: "sae", curveDetectors: "sae", carriedDetectors: "sae" };
   const chosen = (chart) =>
     [...document.querySelectorAll(`[data-choose~="${chart}"]`)].map((select) => select.value);
 
@@ -183,25 +229,59 @@
     auroc() {
       const [scope] = chosen("auroc");
       const all = rowsOf(data.detectors, (row) => row.scope === scope);
-      const reasons = all.filter((row) => missing(row.auroc)).map((row) => `${row.detector}${row.reason ? `: ${row.reason}` : ""}`);
+      const reasons = all.filter((row) => missing(row.auroc)).map((row) => `${detectorName(row.detector)}${row.reason ? `: ${row.reason}` : ""}`);
       say("auroc-note", reasons.length ? `Not computed: ${reasons.join("; ")}.` : "");
-      tell("auroc", `AUROC, ${scope}`, all.filter((row) => !missing(row.auroc)).map((row) => `${row.detector} ${shown(row.auroc)}`));
-      return draw("auroc", data.specs.auroc, { rows: all.filter((row) => !missing(row.auroc)) });
+      const rows = all.filter((row) => !missing(row.auroc)).map((row) => ({ name: detectorName(row.detector), ...row }));
+      return draw("auroc", data.specs.auroc, { rows }, null, titlesOf(scope).auroc, rows.map((row) => `${row.name} ${ended(row.auroc, row.lo, row.hi)}`).join("; "));
     },
     gain() {
       const [scope] = chosen("gain");
-      const rows = rowsOf(data.detectors, (row) => row.scope === scope && !missing(row.gain));
-      tell("gain", `Gain over the best baseline, ${scope}`, rows.map((row) => `${row.detector} ${shown(row.gain, true)}`));
-      return draw("gain", data.specs.gain, { rows });
+      const rows = rowsOf(data.detectors, (row) => row.scope === scope && !missing(row.gain)).map((row) => ({ name: detectorName(row.detector), ...row }));
+      return draw("gain", data.specs.gain, { rows }, null, titlesOf(scope).gain, rows.map((row) => `${row.name} ${ended(row.gain, row.gain_lo, row.gain_hi)}`).join("; "));
+    },
+    reliability() {
+      const [scope, detector] = chosen("reliability");
+      const { reliability = {}, titles = [] } = curveOf(detector, scope);
+      const rows = rowsOf(reliability);
+      return draw("reliability", data.specs.reliability, { rows }, null, titles[0] || NO_CURVE, rows.map((row) => `of ${row.n} texts at ${row.x.toFixed(2)}, ${ended(row.y, row.lo, row.hi)}`).join("; "));
+    },
+    risk() {
+      const [scope, detector] = chosen("risk");
+      const { titles = [] } = curveOf(detector, scope);
+      const names = unique([detector, titlesOf(scope).baseline].filter(Boolean));
+      const rows = names.flatMap((name) => rowsOf(curveOf(name, scope).risk || {}).map((row) => ({ name: detectorName(name), ...row, other: name !== detector })));
+      return draw("risk", data.specs.risk, { rows }, null, titles[1] || NO_CURVE, names.length > 1 ? `Beside it ${detectorName(names[1])}` : "");
     },
     transfer() {
       const [detector, column] = chosen("transfer");
       const rows = rowsOf(data.transfer, (row) => row.detector === detector && columnOf(row.train) === column);
       say("transfer-note", rows.some((row) => row.learnt === false) ? "Pale: nothing was learnt from the training domain, so AUROC elsewhere is chance." : "");
-      tell("transfer", `AUROC of ${detector}`, rows.map((row) => `${row.train} to ${row.test} ${shown(row.auroc)}`));
-      return draw("transfer", data.specs.transfer, { rows });
+      const summary = rows.map((row) => `${row.train} to ${row.test} ${ended(row.auroc, row.lo, row.hi)}`).join("; ");
+      const mean = (some) => (some.length ? (some.reduce((sum, row) => sum + row.auroc, 0) / some.length).toFixed(2) : "-");
+      const own = rows.filter((row) => row.train === row.test);
+      const elsewhere = rows.filter((row) => row.train !== row.test && row.learnt !== false);
+      const title = `${detectorName(detector)}: mean AUROC ${mean(own)} where trained, ${elsewhere.length ? `${mean(elsewhere)} elsewhere` : "and nothing learnt to carry elsewhere"}`;
+      return draw("transfer", data.specs.transfer, { rows }, null, title[0].toUpperCase() + title.slice(1), summary);
+    },
+    sweep() {
+      const rows = rowsOf(data.sweep);
+      const summary = rows.filter((row) => !missing(row.layer)).map((row) => `${row.name} at layer ${row.layer} ${ended(row.auroc, row.lo, row.hi)}`).join("; ");
+      return draw("sweep", data.specs.sweep, { rows }, null, data.sweepTitle, summary);
+    },
+    carried() {
+      const [detector] = chosen("carried");
+      const rows = rowsOf(data.carried, (row) => row.detector === detector);
+      // Each cell is as wide as its words: what does not fit is scrolled.
+      byId("carried").style.width = `${unique(rows.map((row) => row.test)).length * data.cell + 150}px`;
+      return draw("carried", data.specs.carried, { rows }, null, data.carriedTitles[detector], "The table below has the numbers");
     },
   };
+  const NO_CURVE = "No curve: too few texts";
+  const detectorName = (detector) => (Object.hasOwn(data.names, detector) ? data.names[detector] : detector);
+  const ended = (value, lo, hi) => `${value.toFixed(2)}${missing(lo) || missing(hi) ? "" : ` (${lo.toFixed(2)} to ${hi.toFixed(2)})`}`;
+  const within = (table, name) => (Object.hasOwn(table, name) ? table[name] : {});
+  const titlesOf = (scope) => within(data.titles, scope);
+  const curveOf = (detector, scope) => within(within(data.curves, detector), scope);
 
   // The same sample at every visit: a linear congruential generator in place of Math.random.
   function sample(items, most) {
@@ -216,8 +296,8 @@
     return pool.slice(0, most).sort((a, b) => a - b);
   }
 
-  // Metrics are called by words; what they are in the tables is the option's value.
-  const called = (value, from) => (from === "metrics" ? metricNamed.get(value).called : value);
+  // Metrics and detectors are called by words; what they are in the tables is the option's value.
+  const called = (value, from) => (from === "metrics" ? metricNamed.get(value).called : DETECTORS.includes(from) ? detectorName(value) : value);
   function fill(select, values, first, from) {
     select.replaceChildren(...values.map((value) => el("option", { value, title: value }, short(called(value, from), 60))));
     if (values.includes(first)) select.value = first;
