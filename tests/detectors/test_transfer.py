@@ -11,9 +11,10 @@ import pytest
 
 from bluffscope.detectors.data_sets import DataSet, data_sets
 from bluffscope.detectors.files import Detector
+from bluffscope.detectors.fits import fit
 from bluffscope.detectors.held_out import Estimated
 from bluffscope.detectors.inputs import Views, read_inputs
-from bluffscope.detectors.linear import Calibration, fit_linear
+from bluffscope.detectors.linear import Calibration
 from bluffscope.detectors.saved import Saved, holds_training, saved
 from bluffscope.detectors.texts import Texts
 from bluffscope.detectors.transfer import CARRIED_SCHEMA, _verdict, carried_over
@@ -170,7 +171,7 @@ def test_domains_are_data_sets_once(tmp_path):
 def kept(train, lo=0.9, **about):
     """A detector on residuals as it would be read back."""
     inputs = train.inputs
-    linear = fit_linear("residual", inputs.matrices["residual"], train.labels)
+    linear = fit("residual", inputs.matrices["residual"], train.labels, train.groups).linear
     evaluation = {"cross_validated": [{"detector": "residual", "lo": lo}]}
     document = {"evaluation": evaluation, "trained": {}, "config": {}, "model": {}, "saes": {}} | about
     return Detector(Path("kept"), document, inputs.keys["residual"], linear, Calibration(1.0, 0.0), None)
@@ -186,7 +187,9 @@ def test_a_saved_detector_is_asked_as_it_is_and_text_is_not_beside_it():
     trained = cell(carried_over([train, same], ["residual"], ONCE), "a", "b")
     assert moved["auroc"] == pytest.approx(trained["auroc"], abs=1e-3)
     assert moved["verdict"] in ("carries over", "partly")
-    assert cell(found, "kept", "c")["verdict"] in ("chance", "unclear")
+    # Of 80 groups the weights off the planted direction are not quite 0.
+    lost = cell(found, "kept", "c")
+    assert lost["verdict"] != "carries over" and abs(lost["auroc"] - 0.5) < 0.15 and lost["loss_lo"] > 0.2
     (weak,) = saved([kept(train, lo=0.4)], [{}], [same])
     assert carried_over([same], [], ONCE, [weak])["verdict"].to_list() == ["nothing learnt"]
     (named,) = saved([kept(train)], [{}], [dataclasses.replace(same, name="kept")])
