@@ -84,7 +84,8 @@ def test_csv_is_written_only_after_formulas_were_made_harmless():
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Attribute) and node.attr in names
     ]
-    assert writers == ["safe_for_spreadsheets(table).write_csv"]
+    assert writers
+    assert all(writer.startswith("safe_for_spreadsheets(") for writer in writers)
 
 
 @pytest.mark.parametrize(
