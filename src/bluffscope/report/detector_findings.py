@@ -24,6 +24,7 @@ NAMES: Final = {
     "mean_difference": "mean difference",
     "residual": "residuals",
     "metrics": "metrics",
+    "k_sparse": "a few SAE features",
     "sae": "SAE features",
 }
 """Detectors as a chart calls them."""
