@@ -93,7 +93,7 @@ def test_versions_and_unknown_commands(call):
     assert call("detect", "trian").err == (
         "bluffscope detect: unknown command 'trian' (did you mean train?); see bluffscope detect --help\n"
     )
-    assert call("detect", "train").err == "bluffscope detect: give RUN and --out; see bluffscope detect train --help\n"
+    assert call("detect", "train").err == "bluffscope detect: give --out; see bluffscope detect train --help\n"
 
 
 def test_presets_are_listed_with_their_whole_names(call):

@@ -449,7 +449,7 @@ def test_a_report_that_cannot_be_made_does_not_lose_the_run(
 def test_templates_travel_with_the_package():
     folder = Path(bluffscope.report.write.__file__).with_name("templates")
     assert {path.name for path in folder.iterdir()} == {
-        *("report.html.j2", "first_screen.html.j2", "report.css"),
+        *("report.html.j2", "first_screen.html.j2", "transfer.html.j2", "transfer_table.html.j2", "report.css"),
         *("report.js", "stories.js", "items.js", "start.js"),
     }
 

@@ -60,7 +60,8 @@
     const height = spec.height.step ? spec.height.step * Math.max(1, unique(datasets.rows.map((row) => row[spec.usermeta.rows])).length) : spec.height;
     // As bluffscope.report.panels.named says: a name that every object has must not be found where Vega looks groups up.
     const rows = datasets.rows.map((row) => ({ ...row, ...Object.fromEntries(data.named.filter((name) => name in row).map((name) => [name, `${row[name]} `])) }));
-    const whole = { ...spec, height, datasets: { ...datasets, rows } };
+    // Vega gives the place its description as label.
+    const whole = { ...spec, height, description: home.getAttribute("aria-label"), datasets: { ...datasets, rows } };
     const result = await window.vegaEmbed(home, whole, options);
     // The place says what the chart shows; its marks, hundreds of them without a name, are not read out.
     const picture = home.querySelector("svg");
@@ -177,6 +178,7 @@
         home.append(el("figure", {}, el("figcaption", { title: doc }, name), chart));
         await draw(chart, data.specs.heat, { rows: cells });
       }
+      roving(home, [[...home.querySelectorAll(".save > summary")]]); // one stop of the keyboard, not one a chart
       if (scopes.length > kept.size) home.append(el("p", { class: "note" }, `The first ${most} of ${scopes.length - 1} domains.`));
     },
     ladder() {

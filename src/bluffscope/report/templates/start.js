@@ -18,8 +18,7 @@
   }
 
   // A table of many buttons is one stop of the keyboard; the arrow keys go from one to the next.
-  function roving(home) {
-    const lines = [...home.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("button, summary, a")]).filter((line) => line.length);
+  function roving(home, lines) {
     const reach = (chosen) => lines.flat().forEach((one) => { one.tabIndex = one === chosen ? 0 : -1; });
     if (!lines.length) return;
     reach(lines[0][0]);
@@ -55,7 +54,8 @@
   byId("previous").addEventListener("click", turn(-1));
   byId("next").addEventListener("click", turn(1));
   for (const cell of document.querySelectorAll("[data-stat]")) cell.addEventListener("click", () => openStat(Number(cell.dataset.stat)));
-  for (const home of document.querySelectorAll("table.verdicts, table.features")) roving(home);
+  for (const home of document.querySelectorAll("table.verdicts, table.features"))
+    roving(home, [...home.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("button, summary, a")]).filter((line) => line.length));
   for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", () => copy(button));
   byId("story").addEventListener("click", (event) => { if (event.target === byId("story")) byId("story").close(); });
   // Whoever closes a story is back at the list, with its choices.
