@@ -11,6 +11,7 @@ import bluffscope
 from bluffscope import InputError
 from bluffscope.api import run
 from bluffscope.config import run_config
+from made_runs import data_of
 
 FILE = """
 import bluffscope
@@ -50,7 +51,7 @@ def test_it_is_measured_tested_and_in_the_report(call, drawn, own, flags, tmp_pa
     page = (out / "report.html").read_text(encoding="utf-8")
     assert ">Peak of it</summary>" in page
     assert "How high it goes. Unit: volts." in page
-    assert "l1_peak" in page  # among the effects
+    assert "l1_peak" in data_of(page)["stats"]["metric"]  # among the effects
     largest = kept.features.filter(layer=1, view="fact").group_by("pair_id").agg(pl.col("activation").max()).collect()
     both = kept.metrics.select("pair_id", "l1_fact_peak").join(largest, on="pair_id")
     assert both["l1_fact_peak"].to_list() == pytest.approx(both["activation"].to_list())

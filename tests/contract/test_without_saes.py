@@ -94,7 +94,9 @@ def test_what_cannot_be_measured_without_saes_is_refused_in_one_line(tmp_path, o
 
 def test_features_of_a_run_without_saes_are_refused_and_its_report_has_no_empty_section(tmp_path, capsys):
     out = tmp_path / "run"
-    code = main(["analyze", "--sae", "none", "--layers", "1", "--logprob", "--limit", "12", "--out", str(out)])
+    code = main(
+        ["analyze", "--sae", "none", "--layers", "1", "--logprob", "--limit", "12", "--full", "--out", str(out)]
+    )
     said = capsys.readouterr()
     assert code == 0, said.err
     assert "Without SAEs: left out are layer sensitivity" in said.out
