@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final
@@ -28,6 +28,8 @@ from bluffscope.table.reader import Run
 _AREA: Final = ("auroc", "lo", "hi")
 _GAINS: Final = ("gain", "gain_lo", "gain_hi", "surface_gain", "surface_gain_lo", "surface_gain_hi")
 _FURTHER: Final = tuple(f"{name}{end}" for name in MEASURES for end in ("", "_lo", "_hi"))
+QUICK: Final = frozenset(DETECTORS) - {"k_sparse"}
+"""Detectors of a run that closes; the one left out takes more than half of the time of all."""
 DETECTORS_SCHEMA: Final = pl.Schema(
     dict.fromkeys(("detector", "scope"), pl.String())
     | {"n": pl.Int64()}
@@ -115,6 +117,7 @@ def detect_in(
     by: Sequence[str] = (),
     by_order: bool = False,
     resampling: Resampling | None = None,
+    names: Collection[str] = DETECTORS,
 ) -> Detection:
     """Every detector that what is known allows.
 
@@ -125,13 +128,14 @@ def detect_in(
         by: further columns whose values are scopes.
         by_order: the k-th row is the k-th pair's; only for a table without ids.
         resampling: seed and repeats, in place of ``Resampling()``.
+        names: of the detectors that are fitted.
 
     Raises:
         InputError: residuals or features that cannot be read.
     """
     texts, known = texts_of(table, items, by, by_order=by_order)
     views = Views(known) if run is None else Views.of_run(run, table, known)
-    return detect(texts, views, resampling or Resampling())
+    return detect(texts, views, resampling or Resampling(), names)
 
 
 def quick_to_detect(table: pl.DataFrame) -> bool:
@@ -141,22 +145,24 @@ def quick_to_detect(table: pl.DataFrame) -> bool:
 
 
 @exclusive()
-def detect(texts: Texts, views: Views, resampling: Resampling) -> Detection:
+def detect(texts: Texts, views: Views, resampling: Resampling, names: Collection[str] = DETECTORS) -> Detection:
     """Fit every detector in every scope by cross-validation over groups, and from each domain to the others.
 
     Args:
         texts: those of the table.
         views: texts, residuals and SAE features, where they are known.
         resampling: seed, and how often folds are drawn.
+        names: of the detectors that are fitted.
 
     Raises:
         InputError: residuals or features that cannot be read.
     """
     inputs = read_inputs(texts, views, resampling.seed)
     parts = [_Part.of(texts, scope, inputs.rows) for scope in texts.scopes]
-    found = [_in_scope(part, inputs, resampling) for part in parts]
+    fitted = {name: source for name, source in DETECTORS.items() if name in names}
+    found = [_in_scope(part, inputs, resampling, fitted) for part in parts]
     rows, against, curves = (pl.concat(frames) for frames in zip(*found, strict=True))
-    across = [row for train in parts for row in _transferred(train, parts, inputs)]
+    across = [row for train in parts for row in _transferred(train, parts, inputs, fitted)]
     about = _about(texts, inputs, resampling, _penalties(rows))
     return Detection(rows, against, curves, _transfer(rows, across, parts), about)
 
@@ -175,11 +181,13 @@ def _transfer(rows: pl.DataFrame, across: list[dict[str, Any]], parts: Sequence[
     return found.sort(*order)
 
 
-def _in_scope(part: _Part, inputs: Inputs, resampling: Resampling) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+def _in_scope(
+    part: _Part, inputs: Inputs, resampling: Resampling, detectors: Mapping[str, str]
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """One row for each detector, each against each, and their curves."""
     reasons = {
         name: part.too_few or inputs.missing.get(source)
-        for name, source in DETECTORS.items()
+        for name, source in detectors.items()
         if source in inputs.matrices or source in inputs.missing
     }
     known = [name for name, reason in reasons.items() if reason is None]
@@ -271,13 +279,15 @@ def area_of_a_fit(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray) ->
     return dict(zip(_AREA, (float(one[0]) for one in found), strict=True))
 
 
-def _transferred(train: _Part, parts: Sequence[_Part], inputs: Inputs) -> Iterator[dict[str, Any]]:
+def _transferred(
+    train: _Part, parts: Sequence[_Part], inputs: Inputs, detectors: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     """Each detector fitted to all of one scope and asked about the others of the same column (domains, or `--by`)."""
     column = train.scope.column
     tests = [test for test in parts if test is not train and test.scope.column == column and not test.too_few]
     if not column or train.too_few or not tests:
         return
-    for name, source in DETECTORS.items():
+    for name, source in detectors.items():
         if source in inputs.matrices:
             matrix = inputs.matrices[source]
             fitted = fit(name, matrix[train.texts], train.labels, train.groups)
