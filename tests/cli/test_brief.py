@@ -93,6 +93,7 @@ def made(tmp_path):
     return make_run(tmp_path / "run", effect=1.0)
 
 
+@pytest.mark.thorough
 def test_report_and_stats_say_the_same_in_as_few_lines(call, made):
     report = call("report", made)
     stats = call("stats", made, "--detectors")

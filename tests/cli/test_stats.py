@@ -112,6 +112,7 @@ def test_the_summary_opens_with_the_negative_answer_where_there_is_no_other(call
     assert [(row["family"], row["draws"]) for row in control] == [("pooled", 1000)]
 
 
+@pytest.mark.thorough
 def test_the_commands_to_go_on_with_test_the_same_table_in_the_same_way(call, foreign):
     flags = ("--pairs", "bluff200", "--by-order", "--by", "known", "--family", "all", "--seed", 3)
     outcome = call("stats", foreign, *flags)

@@ -10,9 +10,10 @@ import pytest
 from scipy.stats import ttest_rel
 
 from bluffscope.errors import InputError
-from bluffscope.features.cells import layer_cells
-from bluffscope.features.effects import EFFECT_SCHEMA, FEWEST_FIRED, feature_effects
+from bluffscope.features.cells import pair_cells
+from bluffscope.features.effects import EFFECT_SCHEMA, feature_effects
 from bluffscope.features.ghosts import GHOST_FIRES, ghost_summary
+from bluffscope.features.study import FEWEST_FIRED
 from bluffscope.stats.flips import flip_tail
 from bluffscope.stats.multiplicity import benjamini_hochberg
 
@@ -145,7 +146,7 @@ def test_the_expected_number_of_ghosts_is_its_mean_over_all_flips_of_groups():
     rows = [(f"p{p}", ("fact", "hall")[s], 1, f, 1.0) for s, p, f in zip(*np.nonzero(fires), strict=True)]
     frame = pl.LazyFrame(rows, schema=["pair_id", "view", "layer", "feature", "activation"], orient="row")
     found = ghost_summary(
-        layer_cells(frame, pl.Series([f"p{p}" for p in range(12)]), 1), groups, np.random.default_rng(0)
+        pair_cells(frame, pl.Series([f"p{p}" for p in range(12)]), 1), groups, np.random.default_rng(0)
     )
 
     def ghosts(side):

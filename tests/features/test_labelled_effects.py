@@ -7,9 +7,10 @@ import polars as pl
 import pytest
 
 from bluffscope.errors import InputError
-from bluffscope.features.effects import LAYER_SCHEMA, feature_effects
+from bluffscope.features.effects import feature_effects
 from bluffscope.features.label_tail import label_design, label_tail
 from bluffscope.features.labelled import LABELLED_EFFECTS
+from bluffscope.features.study import LAYER_SCHEMA
 from bluffscope.stats.multiplicity import benjamini_hochberg
 
 TEXTS, FEATURES = 90, 12

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from bluffscope.features.ablation import Ablation
-    from bluffscope.features.effects import FeatureStudy
+    from bluffscope.features.study import FeatureStudy
     from bluffscope.table.reader import Run
 
 Promoted = Mapping[tuple[int, int], list[str]]

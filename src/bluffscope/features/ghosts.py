@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from bluffscope.features.cells import FeatureCells
+from bluffscope.features.cells import Cells, PairCells
 
 GHOST_FIRES: Final = 5
 """Hallucinations that a ghost fires in: a feature that fires in one text alone must fire on one side only."""
@@ -28,20 +28,23 @@ LAYER_GHOSTS: Final = {
 groups are flipped at random, and the share of flips with at least as many."""
 
 
-def ghosts_of(cells: FeatureCells, groups: np.ndarray) -> pl.DataFrame:
-    """`GHOST_SCHEMA` of every ghost, the most frequent first."""
-    fires = cells.per_feature(cells.hall)
-    ghosts = np.flatnonzero((cells.per_feature(cells.fact) == 0) & (fires >= GHOST_FIRES))
-    numbers = [len(np.unique(groups[cells.pair[cells.starts[place] : cells.starts[place + 1]]])) for place in ghosts]
-    frame = pl.DataFrame(
-        {"feature": cells.features[ghosts], "fires": fires[ghosts], "groups": numbers},
-        schema=GHOST_SCHEMA,
-        strict=False,
-    )
+def ghosts_of(cells: Cells, ghost: np.ndarray, fires: np.ndarray, groups: np.ndarray) -> pl.DataFrame:
+    """`GHOST_SCHEMA`, the most frequent first.
+
+    Args:
+        cells: a layer's.
+        ghost: (feature,) whether it is one.
+        fires: (feature,) hallucinations that it fires in.
+        groups: (item,) number of each item's group.
+    """
+    ghosts = np.flatnonzero(ghost).tolist()
+    numbers = [len(np.unique(groups[cells.items_of(place)])) for place in ghosts]
+    columns = {"feature": cells.features[ghosts], "fires": fires[ghosts], "groups": numbers}
+    frame = pl.DataFrame(columns, schema=GHOST_SCHEMA, strict=False)
     return frame.sort("fires", "feature", descending=[True, False])
 
 
-def ghost_summary(cells: FeatureCells, groups: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+def ghost_summary(cells: PairCells, groups: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
     """`LAYER_GHOSTS`: the ghosts of a layer, and what their number would be if the labels meant nothing.
 
     A feature can be a ghost under some flip only if it never fires on both sides of a pair, nor on different sides
@@ -68,12 +71,12 @@ def ghost_summary(cells: FeatureCells, groups: np.ndarray, rng: np.random.Genera
     }
 
 
-def _orientations(cells: FeatureCells, groups: np.ndarray) -> Any:
+def _orientations(cells: PairCells, groups: np.ndarray) -> Any:
     """CSR (candidate, group): 1 where a feature that some flip makes a ghost fires in hallucinations, -1 in facts."""
     from scipy.sparse import csr_matrix  # a tenth of a second that not every reader of statistics needs
 
     number = int(groups.max(initial=0)) + 1
-    key = cells.feature_of * number + groups[cells.pair]
+    key = cells.feature_of * number + groups[cells.item]
     found, place = np.unique(key, return_inverse=True)
     fact, hall = (np.bincount(place, side, len(found)) for side in (cells.fact, cells.hall))
     feature = found // number

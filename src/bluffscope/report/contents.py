@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 import polars as pl
 
 from bluffscope.config.presets import DEMO_NAME
-from bluffscope.features.effects import FeatureStudy, feature_effects
+from bluffscope.features.effects import feature_effects
+from bluffscope.features.study import FeatureStudy
 from bluffscope.metrics import declared
 from bluffscope.metrics.logprob import KNOWS
 from bluffscope.report.detector_findings import checked_table

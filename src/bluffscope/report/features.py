@@ -11,8 +11,8 @@ from rich.console import RenderableType, group
 from rich.table import Table
 from rich.text import Text
 
-from bluffscope.features.effects import FOUND, FeatureStudy
 from bluffscope.features.ghosts import GHOST_FIRES
+from bluffscope.features.study import FOUND, FeatureStudy
 from bluffscope.host.terminal import Row, count, interval, table
 from bluffscope.report.labels import clean, listed, number, percent
 from bluffscope.report.sides import LABELLED, PAIRED, Words, sided_statistics

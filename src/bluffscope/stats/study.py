@@ -56,36 +56,33 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Study:
-    """A table and its pairs, ready to be tested."""
+class Items:
+    """What a table says of its rows, pairs or labelled texts, beside the metrics' values."""
 
     metrics: tuple[str, ...]
-    """Names without the view, in the table's order."""
-    fact: np.ndarray
-    """(row, metric) float64; NaN where undefined."""
-    hall: np.ndarray
-    """(row, metric) float64; NaN where undefined."""
+    """Names without the view (of texts: of their columns), in the table's order."""
     lengths: np.ndarray
-    """(row, 2) lengths of the completions; NaN where unknown."""
+    """(row, 2) of a pair's completions; (row, 1 or 2) of a text, and of its prompt where that is known; NaN where
+    unknown."""
     length_unit: LengthUnit
     groups: np.ndarray
     """(row,) number of each row's group: the clusters of every test."""
     cluster_by: str
     """What made them: "both" or another value of ``--cluster-by``, "group", or "rows"."""
     closed: np.ndarray
-    """(row, 2) number of the closed completion that fact and hallucination is; -1 for none."""
+    """(row, 2) number of the closed completion that fact and hallucination is, (row,) that a text is; -1 for none."""
     closed_names: tuple[str, ...]
     """The closed completions, by their numbers."""
     domains: np.ndarray
     """(row,) number of each row's domain: all 0 where domains are unknown."""
     logprobs: np.ndarray
-    """(row, 2) log-probabilities of fact and hallucination given the prompt, nats; NaN where unknown."""
+    """(row, 2) log-probabilities of fact and hallucination, (row,) of a text, given the prompt; nats, NaN where
+    unknown."""
     scopes: tuple[Scope, ...]
     """Domains in order of appearance, pooled, then those of further columns."""
     cross_tables: pl.DataFrame
-    """metric, scope, fact, hall, n: how often the classes of the two sides go together (shape_class)."""
-    pairs: pl.DataFrame | None
-    """(row) the pairs that they were measured from, where they are known."""
+    """How often the classes of shape_class occur: metric, scope, and fact, hall, n for pairs; value, true, false for
+    texts."""
     notes: tuple[str, ...]
     """What a reader must know of where lengths, groups and scopes come from: sentences."""
 
@@ -93,6 +90,18 @@ class Study:
     def counted(self) -> np.ndarray:
         """(metric,) whether it is in families and counts: all but what is not interpretable."""
         return np.array([not not_interpretable(name) for name in self.metrics], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Study(Items):
+    """A table and its pairs, ready to be tested."""
+
+    fact: np.ndarray
+    """(row, metric) float64; NaN where undefined."""
+    hall: np.ndarray
+    """(row, metric) float64; NaN where undefined."""
+    pairs: pl.DataFrame | None
+    """(row) the pairs that they were measured from, where they are known."""
 
     def blocks(self, scope: Scope) -> Iterator[Block]:
         """The metrics of a scope by the pairs for which both their sides are defined, of many pairs some at a time."""
@@ -178,8 +187,8 @@ def build_study(
     domains = pl.Series([""] * table.height) if "domain" not in everything.columns else everything["domain"]
     return Study(
         metrics=tuple(pair.name for pair in numeric),
-        fact=_values(table, [pair.fact for pair in numeric]),
-        hall=_values(table, [pair.hall for pair in numeric]),
+        fact=values_of(table, [pair.fact for pair in numeric]),
+        hall=values_of(table, [pair.hall for pair in numeric]),
         lengths=lengths,
         length_unit=unit,
         groups=groups,
@@ -236,7 +245,7 @@ def _shortened(name: str, longest: int = 60) -> str:
     return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
 
 
-def _values(table: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
+def values_of(table: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
     """(row, column) float64, NaN where a value is null, NaN or infinite."""
     values = np.empty((table.height, len(names)))
     for place, name in enumerate(names):
@@ -248,7 +257,7 @@ def _values(table: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
 def _both(table: pl.DataFrame, names: tuple[str, str]) -> np.ndarray | None:
     """(row, 2) values of two columns; None where one is not there or no number."""
     if all(name in table.columns and is_number(table[name]) for name in names):
-        return _values(table, names)
+        return values_of(table, names)
     return None
 
 
@@ -260,7 +269,7 @@ def _lengths(table: pl.DataFrame, pairs: pl.DataFrame | None, notes: list[str]) 
     if pairs is not None:
         sizes = pairs.select(pl.col("fact", "hallucination").cast(pl.String).str.len_chars())
         notes.append("Lengths are in characters, from the pairs: the table has no fact_tokens and hall_tokens.")
-        return _values(sizes, sizes.columns), "characters"
+        return values_of(sizes, sizes.columns), "characters"
     where = "no fact_tokens and hall_tokens in the table, no pairs given"
     notes.append(f"Lengths are unknown ({where}): no verdict can be given.")
     return np.full((table.height, 2), np.nan), "unknown"

@@ -15,8 +15,17 @@ from bluffscope.metrics import declared
 from bluffscope.pairs.groups import LINKS, Clusters, cluster_pairs, unknown_column
 from bluffscope.pairs.truth import KNOWN
 from bluffscope.stats.scopes import MEASURED_NAME, Scope, carried_columns, find_scopes
-from bluffscope.stats.study import LengthUnit, alike, cluster_numbers, is_number, label_numbers, numbered
-from bluffscope.table.metric_pairs import not_interpretable, text_metrics
+from bluffscope.stats.study import (
+    Items,
+    LengthUnit,
+    alike,
+    cluster_numbers,
+    is_number,
+    label_numbers,
+    numbered,
+    values_of,
+)
+from bluffscope.table.metric_pairs import text_metrics
 
 _KNOWN: Final = frozenset({"text_id", "id", "label", "group", "domain", "complexity", "index"})
 _KNOWN_TEXTS: Final = frozenset({"text", "prompt", "completion", "prompt_tokens", "text_tokens"}) | {
@@ -47,41 +56,13 @@ class TextBlock:
 
 
 @dataclass(frozen=True)
-class TextStudy:
+class TextStudy(Items):
     """A table of labelled texts, ready to be tested."""
 
-    metrics: tuple[str, ...]
-    """Names of their columns, in the table's order."""
     values: np.ndarray
     """(row, metric) float64; NaN where undefined."""
     false: np.ndarray
     """(row,) whether the text is false."""
-    lengths: np.ndarray
-    """(row, 1 or 2) of the text, and of its prompt where that is known; NaN where unknown."""
-    length_unit: LengthUnit
-    groups: np.ndarray
-    """(row,) number of each row's group: the clusters of every test."""
-    cluster_by: str
-    """What made them: "group", "both" or another value of ``--cluster-by``, or "rows"."""
-    closed: np.ndarray
-    """(row,) number of the closed completion that the text is; -1 for none."""
-    closed_names: tuple[str, ...]
-    """The closed completions, by their numbers."""
-    domains: np.ndarray
-    """(row,) number of each row's domain: all 0 where domains are unknown."""
-    logprobs: np.ndarray
-    """(row,) log-probability of the text given its prompt, nats; NaN where unknown."""
-    scopes: tuple[Scope, ...]
-    """Domains in order of appearance, pooled, then those of further columns."""
-    cross_tables: pl.DataFrame
-    """metric, scope, value, true, false: how many texts of each label are of each class (shape_class)."""
-    notes: tuple[str, ...]
-    """What a reader must know of where lengths, groups and scopes come from: sentences."""
-
-    @property
-    def counted(self) -> np.ndarray:
-        """(metric,) whether it is in families and counts: all but what is not interpretable."""
-        return np.array([not not_interpretable(name) for name in self.metrics], dtype=bool)
 
     def blocks(self, scope: Scope) -> Iterator[TextBlock]:
         """The metrics of a scope by the texts for which they are defined, of many texts some at a time."""
@@ -128,7 +109,7 @@ def build_text_study(
     domains = everything["domain"] if "domain" in everything.columns else pl.Series([""] * table.height)
     return TextStudy(
         metrics=tuple(numeric),
-        values=_values(everything, numeric),
+        values=values_of(everything, numeric),
         false=false,
         lengths=lengths,
         length_unit=unit,
@@ -137,7 +118,7 @@ def build_text_study(
         closed=np.full(table.height, -1) if closed is None else closed.closed[:, 0],
         closed_names=() if closed is None else closed.names,
         domains=label_numbers(domains),
-        logprobs=_values(everything, ["logprob"])[:, 0] if "logprob" in numeric else np.full(table.height, np.nan),
+        logprobs=values_of(everything, ["logprob"])[:, 0] if "logprob" in numeric else np.full(table.height, np.nan),
         scopes=scopes,
         cross_tables=_cross_tables(everything, false, classes, scopes),
         notes=tuple(notes),
@@ -187,12 +168,6 @@ def _category(name: str) -> bool:
     return found is not None and found.metric.kind == "category"
 
 
-def _values(table: pl.DataFrame, names: Sequence[str]) -> np.ndarray:
-    """(row, column) float64, NaN where a value is null, NaN or infinite."""
-    values = table.select(pl.col(names).cast(pl.Float64, strict=False).fill_null(np.nan)).to_numpy()
-    return np.where(np.isfinite(values), values, np.nan).reshape(table.height, len(names))
-
-
 def _lengths(table: pl.DataFrame, notes: list[str]) -> tuple[np.ndarray, LengthUnit]:
     """(row, 1 or 2) tokens, else characters, of texts and prompts; NaN where unknown."""
     if "text_tokens" in table.columns:
@@ -209,7 +184,7 @@ def _lengths(table: pl.DataFrame, notes: list[str]) -> tuple[np.ndarray, LengthU
 
 def _with_prompts(lengths: pl.DataFrame) -> np.ndarray:
     """(row, 1 or 2) lengths of texts and, if there is a second column, of prompts; no prompt has length 0."""
-    return _values(lengths.with_columns(pl.col(lengths.columns[1:]).fill_null(0)), lengths.columns)
+    return values_of(lengths.with_columns(pl.col(lengths.columns[1:]).fill_null(0)), lengths.columns)
 
 
 def _clusters(table: pl.DataFrame, by: str | None, notes: list[str]) -> tuple[np.ndarray, str, Clusters | None]:

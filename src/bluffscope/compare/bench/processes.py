@@ -64,6 +64,7 @@ def fresh(
         while here.poll(RECORD_SECONDS):
             found = here.recv()
             if found is None:
+                process.join(60)  # it gives back what it holds: a process that is killed leaves semaphores
                 return
             if isinstance(found, str):
                 reason = found
