@@ -109,10 +109,14 @@ def make_run(
 
 
 def data_of(page: str) -> dict[str, Any]:
-    """What the script of a run's page is given."""
+    """What the script of a run's page is given; texts that are shared stand in each row, as the script puts them."""
     held = re.search(r'<script type="application/octet-stream" id="data">(.*?)</script>', page, re.DOTALL)
     assert held is not None
-    return json.loads(zlib.decompress(base64.b64decode(held[1], validate=True)))
+    data = json.loads(zlib.decompress(base64.b64decode(held[1], validate=True)))
+    for table in (data["stats"], data["ladder"]):
+        shared = {name: column for name, column in table.items() if isinstance(column, dict)}
+        table |= {name: [column["texts"][place] for place in column["at"]] for name, column in shared.items()}
+    return data
 
 
 _VIEWS = ("prompt", "fact", "hallucination")

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import altair as alt
 import polars as pl
+import vl_convert as vlc
 
 DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
 CELLS: Final = DOCS / "assets" / "simulated_verdicts.json"
@@ -39,6 +40,11 @@ def page(text: str, cells: list[dict[str, Any]]) -> str:
     """The page with the tables between its marks."""
     before, rest = text.split(START)
     return f"{before}{START}{tables(cells)}\n\n{END}{rest.split(END)[1]}"
+
+
+def drawn(cells: list[dict[str, Any]]) -> str:
+    """The picture as SVG."""
+    return vlc.vegalite_to_svg(picture(cells).to_dict(), allowed_base_urls=[])
 
 
 def picture(cells: list[dict[str, Any]]) -> alt.VConcatChart:
@@ -71,7 +77,7 @@ def main() -> None:
     """Write page and picture."""
     cells = json.loads(CELLS.read_text(encoding="utf-8"))
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), cells), encoding="utf-8")
-    picture(cells).save(PICTURE)
+    PICTURE.write_text(drawn(cells), encoding="utf-8")
 
 
 if __name__ == "__main__":

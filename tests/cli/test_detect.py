@@ -46,6 +46,16 @@ def scored(call, folder, lines, tmp_path, *flags):
 
 
 @pytest.mark.thorough
+def test_what_is_missing_is_named_at_once_and_in_order(refused, tmp_path):
+    run, out = (
+        "the folder of a run, or --activations FILE with --labels FILE",
+        "--out DIR, a new folder for the detector",
+    )
+    refused("detect", "train", says=f"give {run}; and {out}")
+    refused("detect", "train", "--out", tmp_path / "new", says=f"give {run}")
+    refused("detect", "train", tmp_path, says=f"give {out}")
+
+
 def test_trained_on_known_pairs_it_tells_held_out_ones_apart_and_unseen_ones_not_and_says_both(call, demo, tmp_path):
     outcome = call("detect", "train", demo, "--out", tmp_path / "d", *KNOWN)
     assert outcome.code == 0, outcome.err

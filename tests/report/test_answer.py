@@ -78,8 +78,8 @@ def test_every_metric_has_words_of_its_own_for_more_and_for_less():
 @pytest.mark.parametrize(
     ("metric", "value", "words"),
     [
-        ("l5_elongation", -1.0, "feature cloud more elongated at layer 5"),  # it is the second axis over the first
-        ("l5_elongation", 1.0, "feature cloud less elongated at layer 5"),
+        ("l5_elongation", -1.0, "feature cloud less round at layer 5"),  # it is the second axis over the first
+        ("l5_elongation", 1.0, "feature cloud rounder at layer 5"),
         ("l12_lens_rank", 1.0, "tokens of worse rank through the lens at layer 12"),
         ("logprob", -1.0, "completion less likely"),
         ("stability_s0.3", -1.0, "features less stable under noise of s = 0.3"),
@@ -104,7 +104,7 @@ def test_over_all_pairs_the_strongest_effect_is_said_with_interval_and_size():
     found = said(table())
     (effect,) = found.effects
     assert found.sentence == (
-        "Hallucinations differ from facts at equal length and wording, above all: feature cloud more elongated at "
+        "Hallucinations differ from facts at equal length and wording, above all: feature cloud less round at "
         f"layer 5 (d_z {effect.value:+.2f}, 95 % {effect.lo:+.2f} to {effect.hi:+.2f}, large); "
         "1 of 2 metrics separate them."
     )
@@ -119,7 +119,7 @@ def test_known_and_unknown_are_said_apart_for_the_model_that_was_taught_them():
     strongest, least = found.scopes[0].strongest, found.scopes[1].least
     assert found.sentence == (
         "Of what the model knows (80 pairs), hallucinations differ from facts at equal length and wording, above all: "
-        f"feature cloud more elongated at layer 5 ({strongest.text}); of what it does not know (40 pairs), "
+        f"feature cloud less round at layer 5 ({strongest.text}); of what it does not know (40 pairs), "
         f"nothing is shown to differ (d_z {least:.2f} would be found with 80 % power)."
     )
     assert [part.scope for part in found.scopes] == ["known=true", "known=false"]

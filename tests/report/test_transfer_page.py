@@ -66,7 +66,7 @@ def test_the_page_has_a_matrix_a_detector_text_last_and_all_numbers_and_no_scrip
     assert "What detectors of <bdi>tiny</bdi> carry over" in page
     assert "<script" not in page and "default-src 'none'" in page
     titles = re.findall(r"<figcaption>([^<]*)", page)
-    assert [title.partition(":")[0] for title in titles] == ["SAE features", "Residuals", "Completion text alone"]
+    assert [title.partition(":")[0] for title in titles] == ["SAE features", "Residuals", "Completion text"]
     assert "not judged: no residuals: analyze with --keep-residuals" in page
     words = re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
     assert ">+0.02<" in words and ">+0.40<" in words

@@ -15,14 +15,13 @@ if TYPE_CHECKING:
     from bluffscope.report.answer import Answer, Effect
 
 MOST_LINES: Final = 15
-"""Lines of a terminal of 80 columns or more."""
-LEAST_EFFECTS: Final = 1
+"""Lines of a terminal of 60 columns or more."""
 
 
 def print_brief(console: LastingConsole, answer: Answer, *last: str, first: Sequence[str] = ()) -> None:
     """What ran, whether it is sound, the answer, the strongest effects, a detector, what next, and where the result is.
 
-    Where the lines would be too many, fewer effects are shown.
+    Where the lines would be too many, fewer effects are shown; the sentence names the strongest.
 
     Args:
         console: where it is printed.
@@ -37,7 +36,7 @@ def print_brief(console: LastingConsole, answer: Answer, *last: str, first: Sequ
     taken = sum(len(text.wrap(console, console.width)) for text in (*before, *after)) + len(next_lines) + len(last)
     console.print(*before, sep="\n")
     shown = len(answer.effects)
-    while shown > LEAST_EFFECTS and taken + _height(console, _effects(answer, shown)) > MOST_LINES:
+    while shown and taken + _height(console, _effects(answer, shown)) > MOST_LINES:
         shown -= 1
     if shown:
         console.print(_effects(answer, shown))

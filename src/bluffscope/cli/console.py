@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -14,6 +14,8 @@ from bluffscope.host.redaction import redacted
 
 PLAIN_WIDTH = 100
 """Columns of the output where there is no terminal."""
+SEVERITIES: Final = {"error": "bold red", "warning": "bold yellow", "info": "bold", "note": "dim", "ok": "green"}
+"""Styles of the findings of linter and health gate."""
 
 
 class LastingConsole(Console):

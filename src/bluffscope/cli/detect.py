@@ -38,8 +38,8 @@ class Train(Command):
     """In place of a run: safetensors with a row a text, one tensor or one for each layer."""
     labels: Path | None = None
     """With --activations: CSV, JSONL or Parquet with label (true or false), and group, id, completion where known."""
-    out: Path
-    """New folder for the detector."""
+    out: Path | None = None
+    """New folder for the detector. It has to be given."""
     on: Literal["sae", "metrics", "residual"] = "sae"
     """Input of the detector: SAE features, the run's metrics, or residuals (analyze --keep-residuals)."""
     where: tuple[str, ...] = ()
@@ -55,6 +55,7 @@ class Train(Command):
 
     def execute(self) -> int:
         """Fit, judge, save; 1 where it was not good enough to be saved."""
+        out = self._checked()
         # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
         from bluffscope.detectors.files import check_new, write_detector
         from bluffscope.detectors.tokens import train_tokens
@@ -65,8 +66,7 @@ class Train(Command):
         from bluffscope.table.atomic import table_errors
         from bluffscope.table.reader import Run
 
-        self._check()
-        check_new(self.out)
+        check_new(out)
         source = self._source()
         on = self.on if isinstance(source, Run) else "residual"
         try:
@@ -83,20 +83,31 @@ class Train(Command):
         if not trained.beats and not self.allow_weak:
             console.say(f"Not saved: {verdict(trained)}. --allow-weak saves it anyway.", style="bold red")
             return exit_codes.FAILED
-        page = card(self.out.name, trained, source, self.where)
-        paths = write_detector(self.out, trained, source, self.where, page)
+        page = card(out.name, trained, source, self.where)
+        paths = write_detector(out, trained, source, self.where, page)
         console.say(f"Detector: {paths[0]}, {paths[1].name}, README.md")
         return exit_codes.DONE
 
-    def _check(self) -> None:
+    def _checked(self) -> Path:
+        """The folder for the detector, once all that is needed is there."""
+        missing: list[str] = []
+        if self.run is None and self.activations is None:
+            missing.append("the folder of a run, or --activations FILE with --labels FILE")
+        if self.out is None:
+            missing.append("--out DIR, a new folder for the detector")
+        if missing or self.out is None:
+            raise InputError(f"give {'; and '.join(missing)}")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: give a number from 0")
         if self.alpha is not None and not 0 < self.alpha < 1:
             raise InputError(f"--alpha {self.alpha:g}: give a share between 0 and 1, such as 0.05")
-        if (self.run is None) == (self.activations is None) or (self.activations is None) != (self.labels is None):
-            raise InputError("give the folder of a run, or --activations FILE with --labels FILE")
+        if (self.run is not None) == (self.activations is not None) or (self.activations is None) != (
+            self.labels is None
+        ):
+            raise InputError("give the folder of a run, or --activations FILE with --labels FILE, and not both")
         if self.activations is not None and self.on == "metrics":
             raise InputError("--on metrics: with --activations there is nothing to look at but these")
+        return self.out
 
     def _source(self) -> Source:
         """The run, or the vectors and their labels."""
@@ -107,7 +118,7 @@ class Train(Command):
 
         if self.activations is not None and self.labels is not None:
             return Given.read(self.activations, self.labels)
-        assert self.run is not None  # `_check` has seen to it
+        assert self.run is not None  # `_checked` has seen to it
         run = read_run(self.run)
         failures = read_health(run.manifest).withheld
         if failures and not self.allow_unsound:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from bluffscope.cli import exit_codes
+from bluffscope.cli.console import SEVERITIES
 from bluffscope.host.terminal import table
 
 if TYPE_CHECKING:
     from bluffscope.table.health import Health
 
-_STYLES: Final = {"error": "bold red", "warning": "bold yellow", "note": "dim", "ok": "green"}
 Entry = Mapping[str, Any]
 """The manifest's ``health``, or a row of it."""
 
@@ -55,7 +55,7 @@ def exit_code(health: Health, *, allowed: bool = False) -> int:
 
 def _severity(check: Entry, end: str = "") -> Text:
     severity = str(check.get("severity"))
-    return Text(f"{severity}{end}", style=_STYLES.get(severity, ""))
+    return Text(f"{severity}{end}", style=SEVERITIES.get(severity, ""))
 
 
 def _title(check: Entry) -> str:

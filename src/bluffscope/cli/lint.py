@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bluffscope import __version__
 from bluffscope.cli import exit_codes
-from bluffscope.cli.console import LastingConsole, message_console, messages_on, output_console
+from bluffscope.cli.console import SEVERITIES, LastingConsole, message_console, messages_on, output_console
 from bluffscope.cli.named_file import check_file, write_json
 from bluffscope.cli.options import Command
 from bluffscope.config import DataOptions, LintConfig
@@ -28,7 +28,6 @@ SHOWN_IDS: Final = 12
 SHOWN_SCOPES: Final = 20
 _CROSS_VALIDATED: Final = "cross-validated by group (0.5: chance); intervals hold simultaneously."
 _OF_TOKENS: Final = {"pairs": "token d_z", "texts": "token g"}
-_STYLES: Final = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +87,7 @@ def _print(report: LintReport, console: LastingConsole) -> None:
     for code, severity in CODES.items():
         if found := report.of(code):
             console.say("")
-            console.say(f"{severity}: {code.replace('-', ' ')}", style=_STYLES[severity])
+            console.say(f"{severity}: {code.replace('-', ' ')}", style=SEVERITIES[severity])
             for finding in found[:SHOWN_FINDINGS]:
                 console.say(_indented(finding.message, 2, console.width))
                 if ids := _ids_line(finding, report.items):

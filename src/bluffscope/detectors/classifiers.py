@@ -13,14 +13,25 @@ BASELINES: Final = {
     "length": "length",
     "logprob": "log-probability",
     "p_true": "P(True)",
-    "answer_entropy": "entropy of the answers",
-    "answer_logprob": "log-probability of the answer as it was sampled",
+    "answer_entropy": "answer entropy",
+    "answer_logprob": "log-probability as sampled",
     "text": "completion text",
     "prompt": "prompt text",
 }
 """What needs no look inside the model, with the words for it."""
 SURFACE: Final = ("length", "text", "prompt")
 """The baselines that need no model."""
+NAMES: Final = {
+    **BASELINES,
+    "mean_difference": "difference of means",
+    "residual": "residuals",
+    "metrics": "metrics",
+    "k_sparse": "a few SAE features",
+    "sae": "SAE features",
+}
+"""Every detector in words."""
+INSIDE: Final = ("sae", "residual", "metrics")
+"""The first of these that was fitted stands for all that look inside: none is chosen for its result."""
 DETECTORS: Final[dict[str, str]] = {
     **{name: name for name in BASELINES},
     "mean_difference": "residual",
@@ -30,6 +41,11 @@ DETECTORS: Final[dict[str, str]] = {
     "sae": "sae",
 }
 """Every detector and the input that it looks at, baselines first."""
+
+
+def called(detector: str) -> str:
+    """A detector in words; one that is not known, such as a saved one, by its name."""
+    return NAMES.get(detector, detector)
 
 
 def unmeasured(known: Collection[str]) -> str:

@@ -76,6 +76,8 @@ class Metric:
     """What is said of texts in which it is higher; of a number that may differ."""
     lower: str = ""
     """Likewise of texts in which it is lower."""
+    ends: str = ""
+    """What its lowest and highest values mean, where its name leaves that open."""
     kind: Kind = "float"
     version: int = 1
     not_interpretable: str = ""

@@ -140,6 +140,7 @@ ANALYSIS = Analysis(
             "Third over first axis of the cloud of active decoder directions of {view}, sqrt(l3 / l1); "
             "null below 4 active features",
             label="Sphericity of the active features",
+            ends="0 flat, 1 round",
             higher="feature cloud more spherical",
             lower="feature cloud less spherical",
         ),
@@ -151,8 +152,9 @@ ANALYSIS = Analysis(
             "Second over first axis of the cloud of active decoder directions of {view}, sqrt(l2 / l1); "
             "null below 3 active features",
             label="Elongation of the active features",
-            higher="feature cloud less elongated",
-            lower="feature cloud more elongated",
+            ends="0 a line, 1 round",
+            higher="feature cloud rounder",
+            lower="feature cloud less round",
         ),
         Metric(
             "dimensionality",

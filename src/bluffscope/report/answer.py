@@ -13,14 +13,14 @@ import polars as pl
 from bluffscope.host.terminal import count
 from bluffscope.metrics import LOGPROB
 from bluffscope.report.detector_line import alone, better_detectors, detector_line
-from bluffscope.report.labels import clean
+from bluffscope.report.knowledge import known_scopes
+from bluffscope.report.labels import capital, clean
 from bluffscope.report.next_commands import next_commands
 from bluffscope.report.results import (
     Effect,
     Results,
     ScopeAnswer,
     furthest,
-    known_scopes,
     scope_answer,
     strongest_effects,
     with_effects,
@@ -81,13 +81,15 @@ def answer(results: Results) -> Answer:
     if results.withheld:
         return replace(_withheld(results, made), own=results.own)
     whole = scope_answer(results, POOLED)
-    known = tuple(scope_answer(results, name) for name in known_scopes(results, rows))
+    known = tuple(scope_answer(results, name) for name in known_scopes(results.manifest, rows["scope"].unique()))
     lead = next((part for part in (*known, whole) if part.separate), whole)
     effects = strongest_effects(results, lead.scope)
     tested = judged(rows)
     pooled = tested.filter(scope=POOLED)
     kind = "some" if (tested["verdict"] == "separates").any() else "nothing" if tested.height else "none"
-    parts = [with_effects(results, part, effects) for part in known or furthest(results, effects)]
+    # Where nothing differs, what differs most between scopes is chance.
+    apart = known or (furthest(results, effects) if kind == "some" else ())
+    parts = [with_effects(results, part, effects) for part in apart]
     return replace(
         made,
         sentence=_sentence(results, whole, known),
@@ -142,8 +144,10 @@ def _health(results: Results) -> str:
     parts = [outcome(manifest["health"]) if manifest.get("health") else "Health: not checked"]
     if left_out := (manifest.get("counts") or {}).get("quarantined"):
         parts.append(f"{results.words.count(left_out)} left out, see quarantine.parquet")
-    if lint := (manifest.get("lint") or {}).get("headline"):
-        parts.append(f"lint: {re.sub(r' [(][^)]*[)]', '', lint)}")
+    if lint := manifest.get("lint"):
+        found = any(item.get("severity") != "info" for item in lint.get("findings", ()))
+        said = lint.get("headline") or ("findings" if found else "no warning")
+        parts.append(f"lint: {re.sub(r' [(][^)]*[)]', '', said)}")
     return "; ".join(parts)
 
 
@@ -179,7 +183,7 @@ def _sentence(results: Results, whole: ScopeAnswer, known: Sequence[ScopeAnswer]
         said += "".join(_others(rows)) + ("; a detector does" if found else "")
     else:
         said = f"whether anything tells {words.facts} from {words.halls} cannot be judged: {whole.why}"
-    return start + (said if start else f"{said[0].upper()}{said[1:]}") + "."
+    return start + (said if start else capital(said)) + "."
 
 
 def _share(whole: ScopeAnswer, rows: pl.DataFrame) -> str:

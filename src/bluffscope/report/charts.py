@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bluffscope.report.marks import (
+    BARE,
     GREY,
     TOP,
     Spec,
@@ -42,7 +43,6 @@ _PAIR: Final = [FACT_COLOUR, HALL_COLOUR]
 _SIGNS: Final = ["circle", "diamond"]
 _CLOSE: Final[Spec] = {"nice": False, "padding": 8}
 """A scale that ends where the numbers do."""
-_BARE: Final[Spec] = {"ticks": False, "domain": False}
 CONFIG: Final[Spec] = {
     "background": "transparent",
     "font": "system-ui, 'DejaVu Sans', Verdana, Arial, sans-serif",
@@ -232,7 +232,7 @@ def heat_map(words: Words, value: str = "dz", full: float = FULL_COLOUR) -> Spec
     colour = {"domain": [-full, 0, full], "range": _CHANGES, "clamp": True}
     spec = matrix(
         f"{words.symbol} by layer and domain" if value == "dz" else "Change by layer and domain",
-        (name_axis("scope", limit=90, labelAngle=-30, **_BARE), name_axis("layer", "layer", **_BARE)),
+        (name_axis("scope", limit=90, labelAngle=-30, **BARE), name_axis("layer", "layer", **BARE)),
         {"color": {"field": value, "type": "quantitative", "scale": colour, "legend": None}},
         {"text": {"field": "label", "type": "nominal"}},
         tooltips(words, "scope", "layer", "dz", "adj_dz", "verdict", "n") if value == "dz" else [],

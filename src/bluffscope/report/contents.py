@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import Any, Final, NamedTuple
 
 import polars as pl
 
-from bluffscope.config.presets import DEMO_NAME
 from bluffscope.features.effects import feature_effects
 from bluffscope.features.study import FeatureStudy
 from bluffscope.metrics import declared
-from bluffscope.metrics.logprob import KNOWS
 from bluffscope.report.detector_findings import checked_table
 from bluffscope.report.features import sided_study
+from bluffscope.report.knowledge import knowledge
 from bluffscope.report.sides import Words, labels_of, numeric_pairs, sided_statistics, two_sided, words_of
 from bluffscope.stats.sampling import draw_groups, drawn_from, pairs_of, read_metrics
 from bluffscope.stats.scopes import POOLED
@@ -37,14 +35,8 @@ class Definition(NamedTuple):
     doc: str
     """One sentence."""
     unit: str
-
-
-def knowledge(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """Columns that may say whether a model knows a pair, the more telling one first.
-
-    `known` speaks of the model that the data were made with: for the bundled benchmark this is the demo model.
-    """
-    return ("known", KNOWS) if (manifest.get("model") or {}).get("name") == DEMO_NAME else (KNOWS, "known")
+    ends: str = ""
+    """What the ends of its range mean, where its name leaves that open."""
 
 
 def verdicts_withheld(stats: pl.DataFrame | None, health: Health) -> bool:
@@ -129,7 +121,8 @@ class Contents(RunTables):
     def definition(self, metric: str) -> Definition:
         """What is declared of a metric (name without its layer), built in or of the user's own."""
         if known := declared(metric):
-            return Definition(metric, f"{known.metric.doc.format(view='a text')}.", known.metric.unit)
+            of = known.metric
+            return Definition(metric, f"{of.doc.format(view='a text')}.", of.unit, of.ends)
         own = self.manifest.get("added", {}).get(metric, {})
         return Definition(own.get("label") or metric, own.get("doc", ""), own.get("unit", ""))
 
@@ -165,7 +158,7 @@ class Contents(RunTables):
         by_layer = {pair.layer: pair for pair in self.measured if pair.metric == "lens_logprob"}
         if len(by_layer) < 2:
             return pl.DataFrame()
-        column = next((name for name in (KNOWS, "known") if name in self.metrics.columns), None)
+        column = next((name for name in knowledge(self.run.manifest) if name in self.metrics.columns), None)
         scopes = {f"all {self.words.items}": pl.lit(value=True)}
         if column is not None:
             scopes |= {f"{column}={str(value).lower()}": pl.col(column) == value for value in (True, False)}

@@ -11,17 +11,11 @@ import polars as pl
 from rich.console import RenderableType, group
 from rich.text import Text
 
+from bluffscope.detectors.classifiers import called
 from bluffscope.detectors.sweep import Sweep
 from bluffscope.host.terminal import Row, count, interval, table
-from bluffscope.report.labels import clean, listed
+from bluffscope.report.labels import auroc, capital, clean, listed
 
-WORDS: Final = {
-    "sae": "SAE features",
-    "metrics": "Metrics",
-    "residual": "Residuals",
-    "mean_difference": "Difference of means of residuals",
-    "text": "Completion text alone",
-}
 _OWN: Final = {
     "found": "found",
     "chance": "at chance",
@@ -40,7 +34,6 @@ _VERBS: Final = {
 }
 _FEW: Final = 3
 """Data sets up to which each is named."""
-_SHORT: Final = {"sae": "SAE features", "residual": "residual", "mean_difference": "mean difference"}
 _NAME: Final = 28
 
 
@@ -53,7 +46,7 @@ def render_transfer(found: pl.DataFrame) -> Iterator[RenderableType]:
     """
     yield Text(sentence(found), style="bold")
     for (detector,), rows in found.group_by("detector", maintain_order=True):
-        yield Text(f"\n{WORDS[str(detector)]}", style="bold")
+        yield Text(f"\n{capital(called(str(detector)))}", style="bold")
         known = rows.filter(pl.col("auroc").is_not_null())
         heads = ["trained on", "tested on", "AUROC", "95 %", "own", "loss", "beyond text", ""]
         if not known.is_empty():
@@ -66,16 +59,16 @@ def render_transfer(found: pl.DataFrame) -> Iterator[RenderableType]:
 def render_sweep(found: Sweep) -> Iterator[RenderableType]:
     """What is best and what the choice is worth, then a row a layer; to be printed from 60 columns."""
     best = found.rows.sort("auroc", descending=True).row(0, named=True)
-    choices = [f"{_SHORT[choice.detector]} at layer {choice.layer}" for choice in found.choices]
+    choices = [f"{called(choice.detector)} at layer {choice.layer}" for choice in found.choices]
     yield Text(
-        f"Best: {_SHORT[best['detector']]} at layer {best['layer']}, AUROC {best['auroc']:.2f}. Chosen within the "
-        f"training texts of each fold, as it has to be: {found.chosen['auroc']:.2f} ({interval(found.chosen)}).",
+        f"Best: {called(best['detector'])} at layer {best['layer']}, AUROC {best['auroc']:.2f}. Chosen within the "
+        f"training texts of each fold, as it has to be: {auroc(found.chosen)}.",
         style="bold",
     )
     yield Text(f"Chosen most often: {listed(choices, 3)}")
     detectors = found.rows["detector"].unique(maintain_order=True).to_list()
     cells = {(row["detector"], row["layer"]): row for row in found.rows.iter_rows(named=True)}
-    heads = ["layer", *(part for name in detectors for part in (_SHORT[name], "95 %"))]
+    heads = ["layer", *(part for name in detectors for part in (called(name), "95 %"))]
 
     def shown(layer: int) -> Row:
         known = [cells.get((name, layer)) for name in detectors]
@@ -98,7 +91,7 @@ def sentence(found: pl.DataFrame) -> str:
         return "Nothing could be carried over: see the reasons."
     ranks = {name: _found(rows) for (name,), rows in inside.group_by("detector", maintain_order=True)}
     name = max(ranks, key=lambda name: ranks[name])
-    return f"{WORDS[str(name)]}: {clause(inside.filter(detector=name))}."
+    return f"{capital(called(str(name)))}: {clause(inside.filter(detector=name))}."
 
 
 def clause(rows: pl.DataFrame) -> str:

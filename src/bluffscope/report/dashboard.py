@@ -25,15 +25,15 @@ MOST_EFFECTS: Final = 45
 _SPREAD_WIDTH: Final = 195
 
 
-_LABELS: Final = {metric.name: metric.label for metric in METRICS}
+_KNOWN: Final = {metric.name: metric for metric in METRICS}
 _HEAT_MAPS: Final = {
     "reconstruction_error": ("change from {fact} to {hall} in % of the {mean}", "activation units"),
-    "sphericity": ("mean difference, {hall} - {fact}", "0 flat, 1 round"),
+    "sphericity": ("mean difference, {hall} - {fact}", _KNOWN["sphericity"].ends),
 }
 """What the change is, and the unit of the means of each metric that has one."""
 _IN_PERCENT: Final = "reconstruction_error"
 """Its scale differs by layer, so its change is shown as a share of the fact's mean."""
-_SCATTERS: Final = {name: f"{_LABELS[name]}, degrees" for name in ("centroid_drift", "axis_twist")}
+_SCATTERS: Final = {name: f"{_KNOWN[name].label}, degrees" for name in ("centroid_drift", "axis_twist")}
 _SPREADS: Final = {
     "stability": "Jaccard similarity, 0 to 1",
     "entropy": "top-50 features, nats",
@@ -125,7 +125,7 @@ def _scopes(metrics: pl.DataFrame) -> _Scopes:
 
 def _heat_map(rows: pl.DataFrame, metric: str, scopes: _Scopes) -> Spec:
     words, (subtitle, unit) = scopes.words, _HEAT_MAPS[metric]
-    title = f"{_LABELS[metric]}, by layer and domain"
+    title = f"{_KNOWN[metric].label}, by layer and domain"
     mean = "fact's mean" if words.paired else "mean of true texts"
     subtitle = subtitle.format(fact=words.fact, hall=words.hall, mean=mean)
     layers = evenly(rows["layer"].unique(maintain_order=True).to_list(), MOST_LAYERS)
@@ -180,7 +180,7 @@ def _scatter(values: pl.DataFrame, metric: str, scopes: _Scopes) -> Spec:
 
 def _spread(values: pl.DataFrame, metric: str, scopes: _Scopes, *, first: bool) -> Spec:
     """The spread of one metric; `first` of those that have values, where the scopes are named."""
-    title, subtitle = _LABELS[metric], _SPREADS[metric]
+    title, subtitle = _KNOWN[metric].label, _SPREADS[metric]
     if values.is_empty():
         return _nothing(title, subtitle, _SPREAD_WIDTH)
     drawn = scopes.drawn(values)

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from bluffscope.detectors.growing import SAYS
 from bluffscope.detectors.train import Source, Trained
 from bluffscope.report.detectors import by_what, sees, trained_rows, verdict
-from bluffscope.report.labels import clean
+from bluffscope.report.labels import auroc, capital, clean
 from bluffscope.report.tokens import unit_rows
 
 _READS: Final = {
@@ -69,15 +69,14 @@ def _lines(name: str, trained: Trained, run: Source, where: Sequence[str]) -> It
         yield f"| {' | '.join([*cells, *['-'] * (5 - len(cells))])} |"
     if trained.by_token:
         yield from _by_token(trained.about["token_level"])
-    yield from ("", f"{verdict(trained)[0].upper()}{verdict(trained)[1:]}.", "")
+    yield from ("", f"{capital(verdict(trained))}.", "")
     if (left := trained.left_out) is None:
         yield "The run had no other pairs or texts to test it on."
     else:
-        bounds = "" if left["lo"] is None else f" ({left['lo']:.2f} to {left['hi']:.2f})"
         generalises = left["lo"] is not None and left["lo"] > 0.5
         judged = "better than chance there too" if generalises else "not shown to be better than chance there"
         by, tokens = by_what(left)
-        yield f"Other {items} of the run ({left['n']:,}): AUROC{by} {left['auroc']:.2f}{bounds}{tokens}, {judged}."
+        yield f"Other {items} of the run ({left['n']:,}): AUROC{by} {auroc(left)}{tokens}, {judged}."
     yield f"Calibration error of held-out probabilities: {trained.ece:.3f}."
     yield from (f"{_safe(note, 400)}" for note in about["notes"])
     yield from ("", "## When it misleads", "", _MISLEADS.format(judges=_JUDGES[trained.by_token]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from bluffscope.report.marks import (
+    BARE,
     GREY,
     Spec,
     chart,
@@ -22,7 +23,6 @@ from bluffscope.report.sides import Words
 INSIDE: Final = "#009E73"
 """What looks inside the model; baselines are grey. Neither is a side's colour."""
 _LAYERS: Final = (INSIDE, "#CC79A7", "#E69F00")
-_BARE: Final[Spec] = {"ticks": False, "domain": False}
 _SHARE: Final[Spec] = {"domain": [0, 1], "nice": False}
 KINDS: Final = {
     "found": "#C9ECDF",
@@ -192,6 +192,6 @@ def carried() -> Spec:
 
 def _sides(angle: int = -30) -> tuple[Spec, Spec]:
     return (
-        name_axis("test", "tested on", limit=104, labelAngle=angle, **_BARE),
-        name_axis("train", "trained on", limit=104, **_BARE),
+        name_axis("test", "tested on", limit=104, labelAngle=angle, **BARE),
+        name_axis("train", "trained on", limit=104, **BARE),
     )

@@ -8,28 +8,14 @@ from typing import Any, Final
 
 import polars as pl
 
-from bluffscope.detectors.classifiers import BASELINES
+from bluffscope.detectors.classifiers import BASELINES, INSIDE, NAMES, called
 from bluffscope.detectors.evaluate import CURVES_SCHEMA
 from bluffscope.detectors.sweep import CHOSEN, SWEPT_SCHEMA
 from bluffscope.detectors.transfer import CARRIED_SCHEMA
-from bluffscope.host.terminal import interval
-from bluffscope.report.labels import clean
+from bluffscope.report.labels import auroc, capital, clean
 from bluffscope.table.atomic import table_errors
 from bluffscope.table.reader import Run
 
-NAMES: Final = {
-    **BASELINES,
-    "answer_entropy": "answer entropy",
-    "answer_logprob": "answer log-probability",
-    "mean_difference": "mean difference",
-    "residual": "residuals",
-    "metrics": "metrics",
-    "k_sparse": "a few SAE features",
-    "sae": "SAE features",
-}
-"""Detectors as a chart calls them."""
-FIRST: Final = ("sae", "residual", "metrics", "mean_difference")
-"""Detectors that look inside, in the order in which one is taken to stand for all: none is chosen for its result."""
 MOST_POINTS: Final = 26
 """Points of a risk-coverage curve that are drawn."""
 _CLOSE: Final = 0.03
@@ -71,11 +57,6 @@ def checked_table(run: Run, name: str) -> pl.DataFrame | None:
         return table.filter(pl.all_horizontal(pl.lit(value=True), *(pl.col(column).is_finite() for column in needed)))
 
 
-def called(detector: str) -> str:
-    """A detector's name in a chart."""
-    return NAMES.get(detector, detector)
-
-
 def area_title(rows: Sequence[Row]) -> str:
     """Title of the AUROCs of one scope.
 
@@ -83,14 +64,14 @@ def area_title(rows: Sequence[Row]) -> str:
         rows: of `DETECTORS_SCHEMA`, those with an AUROC.
     """
     known = {row["detector"]: row for row in rows}
-    name = next((name for name in FIRST if name in known), None)
+    name = next((name for name in INSIDE if name in known), None)
     if name is None:
         return "AUROC of the baselines"
     row, best = known[name], best_baseline(rows)
     beside = (
         "0.50 is guessing" if best is None else f"the best baseline, {called(best['detector'])}, {best['auroc']:.2f}"
     )
-    return f"{_begun(name)}: AUROC {row['auroc']:.2f} ({interval(row)}); {beside}"
+    return f"{_begun(name)}: AUROC {auroc(row)}; {beside}"
 
 
 def gain_title(rows: Sequence[Row]) -> str:
@@ -141,7 +122,7 @@ def sweep_title(rows: pl.DataFrame) -> str:
     best, fair = cells.sort("auroc", descending=True).row(0, named=True), chosen.row(0, named=True)
     return (
         f"Best at layer {best['layer']}: {called(best['detector'])}, AUROC {best['auroc']:.2f}; "
-        f"chosen without looking at the test, {fair['auroc']:.2f} ({interval(fair)})"
+        f"chosen without looking at the test, {auroc(fair)}"
     )
 
 
@@ -239,5 +220,4 @@ def _percent(share: float) -> str:
 
 
 def _begun(name: str) -> str:
-    words = clean(called(name), 40)
-    return words[0].upper() + words[1:]
+    return capital(clean(called(name), 40))

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from bluffscope.detectors.classifiers import BASELINES, unmeasured
-from bluffscope.host.terminal import interval
-from bluffscope.report.labels import effect
-from bluffscope.report.own_answers import INSIDE
+from bluffscope.detectors.classifiers import BASELINES, INSIDE, called, unmeasured
+from bluffscope.report.detector_findings import best_baseline
+from bluffscope.report.labels import auroc, capital, gain
 from bluffscope.stats.scopes import POOLED
 
 if TYPE_CHECKING:
@@ -38,20 +37,18 @@ def detector_line(detectors: pl.DataFrame | None, lead: ScopeAnswer, known: Sequ
     apart = [part for part in known if part.scope in mine]
     first = mine.get(lead.scope if apart else POOLED) or next(iter(mine.values()))
     shown = [f"{_area(mine[part.scope])} {part.short}" for part in apart] or [_area(first)]
-    said = f"Detector ({INSIDE[name].removeprefix('the ')}): AUROC {', '.join(shown)}"
-    rivals = fitted.filter(pl.col("detector").is_in(list(BASELINES)), scope=first["scope"])
-    if rivals.is_empty():
+    said = f"Detector ({called(name)}): AUROC {', '.join(shown)}"
+    best = best_baseline(fitted.filter(scope=first["scope"]).to_dicts())
+    if best is None:
         return f"{said}."
-    best = rivals.sort("auroc", descending=True, maintain_order=True).row(0, named=True)
     better = first["gain_lo"] is not None and first["gain_lo"] > 0
-    named = f"{BASELINES[best['detector']]} alone {best['auroc']:.2f}"
+    named = f"{called(best['detector'])} alone {best['auroc']:.2f}"
     return f"{said}; {'' if better else 'not shown to beat '}{named}."
 
 
 def _area(row: Mapping[str, Any]) -> str:
-    if row["lo"] is None:
-        return f"{row['auroc']:.2f}"
-    return f"{row['auroc']:.2f} ({'chance' if row['lo'] <= 0.5 <= row['hi'] else interval(row)})"
+    chance = row["lo"] is not None and row["lo"] <= 0.5 <= row["hi"]
+    return f"{row['auroc']:.2f} (chance)" if chance else auroc(row)
 
 
 def alone(detectors: pl.DataFrame | None) -> str | None:
@@ -66,9 +63,8 @@ def alone(detectors: pl.DataFrame | None) -> str | None:
     known = [BASELINES[name] for name in rows["detector"] if name in BASELINES]
     best = f"{' or '.join([', '.join(known[:-1])] * (len(known) > 1) + known[-1:])} alone" if known else "chance"
     lacking = unmeasured(rows["detector"].to_list())
-    gain = f"Gain: {effect(row['gain'])} ({interval(row, 'gain_', '+.2f')})"
     return (
-        f"A detector on SAE features reaches AUROC {row['auroc']:.2f} ({interval(row)}) for single texts; "
-        f"{best}, {row['auroc'] - row['gain']:.2f}. {gain}{'' if row['gain_lo'] > 0 else ', not shown to be above 0'}."
-        f"{f' {lacking[0].upper()}{lacking[1:]}.' if lacking else ''}"
+        f"A detector on SAE features reaches AUROC {auroc(row)} for single texts; "
+        f"{best}, {row['auroc'] - row['gain']:.2f}. Gain: {gain(row)}"
+        f"{'' if row['gain_lo'] > 0 else ', not shown to be above 0'}.{lacking and f' {capital(lacking)}.'}"
     )

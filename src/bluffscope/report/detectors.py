@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
 from rich.console import RenderableType, group
 from rich.text import Text
 
-from bluffscope.detectors.classifiers import compared_with, unmeasured
+from bluffscope.detectors.classifiers import called, compared_with, unmeasured
 from bluffscope.detectors.conformal import ADVISED_CLUSTERS
 from bluffscope.detectors.evaluate import Detection
 from bluffscope.detectors.train import Trained, best_baseline
 from bluffscope.host.terminal import Row, interval, table
-from bluffscope.report.labels import areas, clean, effect
+from bluffscope.report.labels import areas, auroc, capital, clean, gain
 from bluffscope.report.tokens import render_tokens
-
-_SEES: Final = {"sae": "SAE features", "metrics": "metrics", "residual": "residuals"}
 
 
 @group()
@@ -79,7 +77,7 @@ def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[Renderabl
     about, row, items = trained.about, trained.row, trained.arrangement.table
     named = f" with {' and '.join(clean(condition) for condition in where)}" if where else ""
     judged = f"{about['token_level']['judged_by']}s" if trained.by_token else items
-    yield Text(f"Held-out {judged} of the training{named}: AUROC {_area(row)}.", style="bold")
+    yield Text(f"Held-out {judged} of the training{named}: AUROC {auroc(row)}.", style="bold")
     if trained.left_out is not None:
         yield Text(f"Other {items} of the run ({trained.left_out['n']:,}): {_elsewhere(trained.left_out)}", "bold")
     yield Text(
@@ -101,14 +99,14 @@ def render_trained(trained: Trained, where: Sequence[str]) -> Iterator[Renderabl
         )
     if trained.by_token:
         yield from render_tokens(about["token_level"])
-    yield Text(verdict(trained)[0].upper() + verdict(trained)[1:] + ".")
+    yield Text(f"{capital(verdict(trained))}.")
     for note in about["notes"]:
         yield Text(note, style="dim")
 
 
 def sees(trained: Trained) -> str:
     """What a detector looks at."""
-    return "vectors" if trained.keys.given else _SEES[trained.keys.on]
+    return "vectors" if trained.keys.given else called(trained.keys.on)
 
 
 def trained_rows(trained: Trained) -> Iterator[Row]:
@@ -123,10 +121,10 @@ def verdict(trained: Trained) -> str:
     name, area = best_baseline(trained)
     row = trained.row
     against = f"the best baseline, {name} (AUROC {area:.2f})"
-    gain = f"a gain of {effect(row['gain'])} ({interval(row, 'gain_', '+.2f')})"
     known = trained.baselines["detector"].to_list()
     lacking = "" if trained.by_token else unmeasured(known)  # of tokens, a note says it
-    return f"it {'beats' if trained.beats else 'does not beat'} {against}: {gain}{lacking and '; '}{lacking}"
+    verb = "beats" if trained.beats else "does not beat"
+    return f"it {verb} {against}: a gain of {gain(row)}{lacking and '; '}{lacking}"
 
 
 def _elsewhere(found: dict[str, Any]) -> str:
@@ -134,14 +132,10 @@ def _elsewhere(found: dict[str, Any]) -> str:
     if found["lo"] is None:
         return f"AUROC{by} {found['auroc']:.2f}{tokens}, of {found['groups']} groups: too few for an interval."
     judged = "also better than chance" if found["lo"] > 0.5 else "no better than chance: it does not generalise"
-    return f"AUROC{by} {_area(found)}{tokens}, {judged}."
+    return f"AUROC{by} {auroc(found)}{tokens}, {judged}."
 
 
 def by_what(left_out: dict[str, Any]) -> tuple[str, str]:
     """What the AUROC of texts that were left out is by, and that by token where there is another; of texts nothing."""
     tokens = f", by token {left_out['by_token']:.2f}" if "by_token" in left_out else ""
     return f" by {left_out['unit']}" if "unit" in left_out else "", tokens
-
-
-def _area(row: dict[str, Any]) -> str:
-    return f"{row['auroc']:.2f} ({interval(row)})"

@@ -8,12 +8,13 @@ from typing import Any, Final, TypeVar
 
 import polars as pl
 
+from bluffscope.detectors.classifiers import BASELINES, DETECTORS, NAMES, called
 from bluffscope.report import charts, detector_charts
 from bluffscope.report.bundle import VEGA_LITE, vl_convert
 from bluffscope.report.contents import Contents
 from bluffscope.report.dashboard import dashboard
 from bluffscope.report.detector_charts import CELL
-from bluffscope.report.detector_findings import FIRST, NAMES, compared, curves, points, sweep_rows, sweep_title, titles
+from bluffscope.report.detector_findings import compared, curves, points, sweep_rows, sweep_title, titles
 from bluffscope.report.labels import distinct
 from bluffscope.report.marks import Spec
 from bluffscope.report.panels import Rows, figure, pair_values, panel, sample, scatter_panel, strip_panel, together
@@ -222,7 +223,7 @@ def _pooled_curves(contents: Contents) -> dict[str, dict[str, dict[str, Any]]]:
     if contents.curves is None:
         return {}
     found = curves(contents.curves.filter(scope=POOLED))
-    return {name: found[name] for name in FIRST if name in found}
+    return {name: found[name] for name in reversed(DETECTORS) if name in found and name not in BASELINES}
 
 
 def _reliability(contents: Contents) -> Spec | None:
@@ -265,7 +266,7 @@ def matrix_figure(rows: pl.DataFrame) -> Spec | None:
     if rows.is_empty():
         return None
     parts = [
-        panel(detector_charts.carried(), part, NAMES.get(str(name), str(name)), CELL * part["test"].n_unique())
+        panel(detector_charts.carried(), part, called(str(name)), CELL * part["test"].n_unique())
         for (name,), part in rows.group_by("detector", maintain_order=True)
         if part["auroc"].count()
     ]

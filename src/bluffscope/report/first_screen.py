@@ -78,12 +78,19 @@ def picture(contents: Contents, answer: Answer) -> dict[str, list[Any]]:
 
 
 def metric_name(contents: Contents, answer: Answer) -> str:
-    """What the picture's axis is called: the metric's label with its layer."""
+    """The metric of the picture with its layer."""
     pair = _leading(contents, answer)
     if pair is None:
         return ""
     label = clean(contents.definition(pair.metric).label, 40).replace("_", " ")
     return label if pair.layer is None else f"{label} at layer {pair.layer}"
+
+
+def axis_title(contents: Contents, answer: Answer) -> str:
+    """The same with what the ends of its range mean, as the picture's axis says it."""
+    pair = _leading(contents, answer)
+    ends = "" if pair is None else contents.definition(pair.metric).ends
+    return f"{metric_name(contents, answer)}{ends and f' ({ends})'}"
 
 
 def examples(contents: Contents, answer: Answer) -> Examples:

@@ -22,7 +22,7 @@ def group_title(metric: str, layer: int | None) -> str:
 
 
 def in_words(metric: str, value: float, label: str = "") -> str:
-    """A difference without its column's name: "feature cloud more elongated at layer 5".
+    """A difference without its column's name: "feature cloud less round at layer 5".
 
     Args:
         metric: a metric, with its layer where it is of one.
@@ -95,6 +95,21 @@ def ending(text: str, width: int) -> str:
     end = line[1 - width :]
     # A word that is cut goes, where there is another to begin with.
     return f"…{end.partition(' ')[2] or end}"
+
+
+def capital(text: str) -> str:
+    """A text as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
+def auroc(row: Mapping[str, Any]) -> str:
+    """`0.90 (0.85 to 0.95)`, of a row with auroc, lo and hi; without an interval where it has none."""
+    return f"{row['auroc']:.2f}{'' if row['lo'] is None else f' ({interval(row)})'}"
+
+
+def gain(row: Mapping[str, Any]) -> str:
+    """`+0.10 (+0.02 to +0.18)`, of a row with gain, gain_lo and gain_hi."""
+    return f"{effect(row['gain'])} ({interval(row, 'gain_', '+.2f')})"
 
 
 def areas(row: Mapping[str, Any]) -> list[str]:

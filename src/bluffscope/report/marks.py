@@ -12,6 +12,8 @@ Spec = dict[str, Any]
 SCHEMA: Final = "https://vega.github.io/schema/vega-lite/v6.json"
 """Names the language; nothing is fetched from there."""
 GREY: Final = "#808080"
+BARE: Final[Spec] = {"ticks": False, "domain": False}
+"""An axis of which only the names are drawn."""
 TOP: Final[Spec] = {"title": None, "orient": "top"}
 _TIPS: Final[dict[str, tuple[str, str | None]]] = {
     "id": ("{item}", None),

@@ -8,17 +8,15 @@ from typing import Any, Final
 
 import polars as pl
 
-from bluffscope.detectors.classifiers import BASELINES
+from bluffscope.detectors.classifiers import BASELINES, INSIDE, called
 from bluffscope.detectors.held_out import EDGE
-from bluffscope.host.terminal import count, interval
+from bluffscope.host.terminal import count
 from bluffscope.report.contents import Contents
-from bluffscope.report.labels import effect
+from bluffscope.report.labels import auroc, capital, gain
 from bluffscope.report.sides import IS_FACT
 from bluffscope.stats.effects import POWER
 from bluffscope.stats.scopes import POOLED
 
-INSIDE: Final = {"sae": "SAE features", "residual": "residuals", "metrics": "the metrics"}
-"""What a detector looks at; the first that was fitted speaks for all, so that none is chosen by its result."""
 _REACH: Final = 1 + NormalDist().inv_cdf(POWER) / EDGE
 """Half widths of an interval from chance at which an AUROC is found with `POWER`."""
 
@@ -59,7 +57,7 @@ def _told(contents: Contents, rows: pl.DataFrame) -> Iterator[str]:
         yield f"No detector was fitted: {reasons[0] if reasons else 'there is none'}."
         return
     row = fitted[name]
-    reached = f"a detector on {INSIDE[name]} reaches AUROC {row['auroc']:.2f} ({interval(row)})"
+    reached = f"a detector on {called(name)} reaches AUROC {auroc(row)}"
     if row["lo"] is not None and row["lo"] > 0.5:
         yield f"Inside, right and wrong answers differ: {reached} on questions that it was not fitted to."
     else:
@@ -68,11 +66,11 @@ def _told(contents: Contents, rows: pl.DataFrame) -> Iterator[str]:
         yield f"{nothing} inside tells wrong answers from right ones: {reached}.{_reach(contents, row)}"
     known = {one: fitted[one] for one in BASELINES if one in fitted}
     if known and row["gain"] is not None:
-        yield _against(row, INSIDE[name], known)
+        yield _against(row, called(name), known)
     yield from (_alone(one, found) for one, found in known.items())
     for one in BASELINES:
         if one not in fitted and one in by_name:
-            yield f"{_capital(_named(one))}: not compared ({by_name[one]['reason']})."
+            yield f"{capital(_named(one))}: not compared ({by_name[one]['reason']})."
 
 
 def _reach(contents: Contents, row: Mapping[str, Any]) -> str:
@@ -90,26 +88,18 @@ def _reach(contents: Contents, row: Mapping[str, Any]) -> str:
 
 def _against(row: Mapping[str, Any], inside: str, known: Mapping[str, Mapping[str, Any]]) -> str:
     best = max(known, key=lambda name: known[name]["auroc"])
-    gain = f"{effect(row['gain'])} ({interval(row, 'gain_', '+.2f')})"
     lo, hi = row["gain_lo"], row["gain_hi"]
     verb = "is better than" if lo is not None and lo > 0 else "is not shown to be better than"
     verb = "does worse than" if hi is not None and hi < 0 else verb
     over = f"the best baseline, {_named(best)} (AUROC {known[best]['auroc']:.2f})"
-    return f"The detector on {inside} {verb} {over}: {gain}."
+    return f"The detector on {inside} {verb} {over}: {gain(row)}."
 
 
 def _alone(name: str, row: Mapping[str, Any]) -> str:
     tells = row["lo"] is not None and row["lo"] > 0.5
     verb = "tells them apart by itself" if tells else "does not tell them apart by itself"
-    return f"{_capital(_named(name))} {verb}: AUROC {row['auroc']:.2f} ({interval(row)})."
+    return f"{capital(_named(name))} {verb}: AUROC {auroc(row)}."
 
 
 def _named(baseline: str) -> str:
     return {"text": "the answer's wording", "prompt": "the question's wording"}.get(baseline, BASELINES[baseline])
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-__all__ = ["INSIDE", "own_answers"]

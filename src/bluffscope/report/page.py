@@ -6,10 +6,11 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import jinja2
@@ -17,12 +18,13 @@ import numpy as np
 import polars as pl
 
 from bluffscope import __version__
+from bluffscope.detectors.classifiers import NAMES
 from bluffscope.records import STATEMENTS
 from bluffscope.report import charts, detector_charts, first_screen, sections
 from bluffscope.report.answer import Answer, answer
 from bluffscope.report.bundle import javascript
 from bluffscope.report.contents import Contents
-from bluffscope.report.detector_findings import NAMES, curves, sweep_rows, sweep_title, titles
+from bluffscope.report.detector_findings import curves, sweep_rows, sweep_title, titles
 from bluffscope.report.feature_cards import feature_cards, leading
 from bluffscope.report.labels import clean, effect, ending, number, percent
 from bluffscope.report.marks import Spec
@@ -44,6 +46,8 @@ MOST_NUMBERS: Final = 1_000_000
 
 _SCRIPTS: Final = ("report.js", "stories.js", "items.js", "start.js")
 """The page's own script, one after the other."""
+_TABLES: Final = ("stats", "ladder")
+"""Tables in which names and reasons repeat thousands of times: their texts are shared."""
 
 
 def render_page(contents: Contents, total: Callable[[], float] | None = None) -> bytes:
@@ -127,7 +131,7 @@ def page_data(contents: Contents, said: Answer | None = None) -> dict[str, Any]:
         "first": sections.strongest(contents, said),
         "mostPoints": MOST_POINTS,
         "words": asdict(words) | {"items": words.items, "views": words.views, "paired": words.paired},
-        "ladder": _rows(contents.ladder),
+        "ladder": _rows(contents.ladder, dict.fromkeys(("dz", "lo", "hi"), 3)),
         "detectors": _rows(contents.detectors),
         "transfer": _rows(contents.transfer),
         "curves": {} if contents.curves is None else curves(contents.curves.with_columns(_four("x", "y"))),
@@ -143,7 +147,7 @@ def page_data(contents: Contents, said: Answer | None = None) -> dict[str, Any]:
         "config": charts.CONFIG,
         "named": charts.NAMED,
         "specs": {
-            "spread": charts.histogram(words, named, "% of texts", limits),
+            "spread": charts.histogram(words, first_screen.axis_title(contents, said), "% of texts", limits),
             "fires": charts.histogram(words, "activation", words.items),
             "layers": charts.by_layer(words),
             "forest": charts.forest(words),
@@ -214,12 +218,31 @@ def _filled(table: pl.DataFrame | None) -> bool:
     return table is not None and not table.is_empty()
 
 
-def _rows(table: pl.DataFrame | None) -> dict[str, list[Any]]:
-    """Column by column, a third of the size of row by row; four significant digits."""
+def _rows(table: pl.DataFrame | None, decimals: Mapping[str, int] = MappingProxyType({})) -> dict[str, list[Any]]:
+    """Column by column, a third of the size of row by row; four significant digits, of p and q three.
+
+    Args:
+        table: the rows.
+        decimals: of columns that are shown with so many and no more.
+    """
     if table is None:
         return {}
-    floats = [name for name, kind in table.schema.items() if kind.is_float()]
-    return table.with_columns(_four(*floats)).to_dict(as_series=False)
+    floats = [name for name, kind in table.schema.items() if kind.is_float() and name not in decimals]
+    chances = [name for name in floats if {"p", "q"} & set(name.split("_"))]
+    rounded = [
+        *_four(*(name for name in floats if name not in chances)),
+        *(pl.col(name).round_sig_figs(3) for name in chances),
+        *(pl.col(name).round(places) for name, places in decimals.items()),
+    ]
+    return table.with_columns(rounded).to_dict(as_series=False)
+
+
+def _shared(values: list[Any]) -> list[Any] | dict[str, list[Any]]:
+    """A column of texts that repeat: each once, and its place in every row. Other columns as they are."""
+    places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+    if 2 * len(places) > len(values) or not all(value is None or isinstance(value, str) for value in places):
+        return values
+    return {"texts": list(places), "at": [places[value] for value in values]}
 
 
 def _four(*names: str) -> list[pl.Expr]:
@@ -229,7 +252,8 @@ def _four(*names: str) -> list[pl.Expr]:
 
 def _embedded(data: dict[str, Any]) -> str:
     """Deflated JSON as base64: a third of its size, and nothing in it can end the element or begin another."""
-    text = json.dumps(plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    tables = {table: {name: _shared(values) for name, values in data[table].items()} for table in _TABLES}
+    text = json.dumps(plain({**data, **tables}), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # A lone surrogate, which UTF-8 cannot encode, becomes an escape, which JSON has too.
     return base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace"))).decode()
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 import polars as pl
 
 from bluffscope.host.terminal import interval
-from bluffscope.report.contents import Contents, knowledge, verdicts_withheld
+from bluffscope.report.contents import Contents, verdicts_withheld
+from bluffscope.report.knowledge import knows
 from bluffscope.report.labels import clean, effect, in_words, size
 from bluffscope.report.own_answers import own_answers
 from bluffscope.report.sides import Words, labels_of
@@ -129,13 +130,6 @@ class ScopeAnswer:
     """Those of `Answer.effects`, here."""
 
 
-def known_scopes(results: Results, rows: pl.DataFrame) -> tuple[str, ...]:
-    """The scopes of what a model knows and of what it does not, where both are there."""
-    scopes = set(rows["scope"])
-    pairs = [(f"{name}=true", f"{name}=false") for name in knowledge(results.manifest)]
-    return next((pair for pair in pairs if scopes.issuperset(pair)), ())
-
-
 def scope_answer(results: Results, name: str) -> ScopeAnswer:
     """What a scope's pairs or texts say."""
     assert results.stats is not None
@@ -160,9 +154,8 @@ def scope_answer(results: Results, name: str) -> ScopeAnswer:
 
 def _spoken(results: Results, scope: str) -> tuple[str, str]:
     """A scope after "of", and in a word."""
-    column, _, value = scope.partition("=")
-    if column == knowledge(results.manifest)[0] and value in ("true", "false"):
-        return ("what the model knows", "known") if value == "true" else ("what it does not know", "unknown")
+    if (known := knows(results.manifest, scope)) is not None:
+        return ("what the model knows", "known") if known else ("what it does not know", "unknown")
     items, name = results.words.items, clean(scope, 40)
     return (f"all {items}", "all") if scope == POOLED else (f"{items} with {name}" if "=" in scope else name, name)
 

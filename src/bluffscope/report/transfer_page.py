@@ -15,13 +15,13 @@ import polars as pl
 from markupsafe import Markup
 
 from bluffscope import __version__
+from bluffscope.detectors.classifiers import called
 from bluffscope.host.terminal import interval
 from bluffscope.report.bundle import vl_convert
-from bluffscope.report.crossings import WORDS, clause, sentence
+from bluffscope.report.crossings import clause, sentence
 from bluffscope.report.detector_charts import CELL, carried
-from bluffscope.report.detector_findings import called
 from bluffscope.report.figures import drawn_svg, labelled
-from bluffscope.report.labels import clean, effect
+from bluffscope.report.labels import capital, clean, effect
 from bluffscope.report.panels import panel
 from bluffscope.table.exports import safe_for_spreadsheets
 
@@ -50,7 +50,7 @@ def transfer_titles(found: pl.DataFrame) -> dict[str, str]:
         found: `bluffscope.detectors.transfer.CARRIED_SCHEMA`.
     """
     return {
-        str(name): f"{WORDS.get(str(name), clean(str(name)))}: {clause(rows)}"
+        str(name): f"{capital(clean(called(str(name)), 40))}: {clause(rows)}"
         for (name,), rows in found.group_by("detector", maintain_order=True)
         if rows["auroc"].count()
     }

@@ -18,7 +18,8 @@ from bluffscope.errors import BluffscopeError, InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.records import PAIRS
 from bluffscope.report.answer import Answer, Results, answer
-from bluffscope.report.contents import RunTables, knowledge, read_contents, read_tables
+from bluffscope.report.contents import RunTables, read_contents, read_tables
+from bluffscope.report.knowledge import knowledge
 from bluffscope.report.page import render_page
 from bluffscope.report.result_files import current_statistics, write_stats
 from bluffscope.stats import Resampling, StatsResult, analyse_labelled, analyse_table

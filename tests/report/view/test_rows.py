@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import polars as pl
 import pytest
 import yaml
 
+from bluffscope.cli.main import main
+from bluffscope.config.presets import DEMO_NAME
 from bluffscope.report.labels import in_words
 from bluffscope.report.view import underway
 from bluffscope.report.view.catalogue import Catalogue
 from bluffscope.report.view.folders import look, open_inside, walk
 from bluffscope.report.write import write_report
-from made_runs import UNSOUND, make_run
+from made_runs import UNSOUND, make_run, sweep_and_carry
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +59,18 @@ def test_a_finished_run_says_what_ran_whether_it_is_sound_and_what_came_out(meas
     assert (row["n"], row["items"], row["health"]) == (60, "pairs", "not checked")
     assert row["date"] == "2026-01-02T03:04:05+00:00"
     stats = pl.read_parquet(measured / "stats.parquet").filter(scope="pooled", metric="entropy").row(0, named=True)
-    assert row["effect"] == {
+    effect = {
+        "of": "",
         "metric": "entropy",
         "words": in_words("entropy", stats["adj_dz"]),
         "value": stats["adj_dz"],
         "text": f"d_z {stats['adj_dz']:+.2f}, large",
         "verdict": "separates",
     }
+    assert row["effects"] == [effect]
     area = pl.read_parquet(measured / "detectors.parquet").filter(scope="pooled", detector="sae").row(0, named=True)
-    assert row["detector"] == {"detector": "SAE features", **{name: area[name] for name in ("auroc", "lo", "hi")}}
+    ends = {name: area[name] for name in ("auroc", "lo", "hi")}
+    assert row["detectors"] == [{"of": "", "detector": "SAE features", **ends}]
     names = [name for name, _ in row["files"]]
     assert names[0] == "report.html"
     assert {"metrics.parquet", "stats.json", "manifest.json", "config.yaml"} <= set(names)
@@ -79,7 +85,7 @@ def test_the_strongest_effect_is_the_largest_that_separates_or_else_the_largest_
     table.with_columns(verdict=verdicts).write_parquet(other / "stats.parquet")
     doubtful = shutil.copytree(measured, tmp_path / "untested")
     table.with_columns(q=pl.lit(None, pl.Float64)).write_parquet(doubtful / "stats.parquet")
-    found = {name: row["effect"] for name, row in lines(tmp_path).items()}
+    found = {name: row["effects"][0] if row["effects"] else None for name, row in lines(tmp_path).items()}
     assert (found["nothing"]["metric"], found["nothing"]["verdict"]) == ("entropy", "inconclusive")
     assert (found["other"]["metric"], found["other"]["verdict"]) == ("l5_gini", "separates")
     assert found["other"]["words"].endswith(" at layer 5")
@@ -92,8 +98,59 @@ def test_labelled_texts_have_their_own_words(tmp_path):
     pl.DataFrame([row]).write_parquet(run / "stats.parquet")
     found = lines(tmp_path)["run"]
     assert found["items"] == "texts"
-    assert found["effect"]["words"] == in_words("entropy", -0.3)
-    assert found["effect"]["text"] == "g -0.30, small"
+    (effect,) = found["effects"]
+    assert (effect["words"], effect["text"]) == (in_words("entropy", -0.3), "g -0.30, small")
+
+
+KNOWN = ("known=true", "known=false")
+
+
+@pytest.mark.parametrize(("model", "said"), [(DEMO_NAME, ("known", "unknown")), ("another", KNOWN)])
+def test_what_the_model_knows_stands_apart_from_what_it_does_not(model, said, tmp_path):
+    """`known` of the bundled pairs speaks of the demo model alone."""
+    run = make_run(tmp_path / "run", 8, manifest={"model": {"name": model}})
+    of_stats = [("pooled", 0.4, "separates"), (KNOWN[0], -2.0, "separates"), (KNOWN[1], 0.1, "inconclusive")]
+    rows = [
+        {"metric": "entropy", "scope": scope, "dz": dz, "q": 0.1, "verdict": verdict} for scope, dz, verdict in of_stats
+    ]
+    pl.DataFrame(rows).write_parquet(run / "stats.parquet")
+    areas = [("pooled", 0.7), (KNOWN[0], 0.95), (KNOWN[1], 0.5)]
+    detectors = [{"detector": "sae", "scope": scope, "auroc": auroc} for scope, auroc in areas]
+    pl.DataFrame(detectors).write_parquet(run / "detectors.parquet")
+    row = lines(tmp_path)["run"]
+    assert [(one["of"], one["value"], one["verdict"]) for one in row["effects"]] == [
+        (said[0], -2.0, "separates"),
+        (said[1], 0.1, "inconclusive"),
+    ]
+    assert [(one["of"], one["auroc"]) for one in row["detectors"]] == [(said[0], 0.95), (said[1], 0.5)]
+    pl.DataFrame(rows[:2]).write_parquet(run / "stats.parquet")
+    assert [one["of"] for one in lines(tmp_path)["run"]["effects"]] == [""]
+
+
+def test_comparisons_transfers_and_reports_of_the_linter_have_lines_of_their_own(tmp_path):
+    first, other = (make_run(tmp_path / name, 60, effect=1.5, seed=seed) for seed, name in enumerate(("one", "two")))
+    assert main(["compare", str(first), str(other), "--out", str(tmp_path / "both")]) == 0
+    (tmp_path / "carried").mkdir()
+    sweep_and_carry(tmp_path / "carried")
+    (tmp_path / "linted").mkdir()
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"prompt": "a", "fact": "b", "hallucination": "b"}\n')
+    assert main(["lint", str(data), "--json", str(tmp_path / "linted" / "lint.json")]) == 1
+    found = {name: (row["kind"], row["state"], row["n"], row["said"]) for name, row in lines(tmp_path).items()}
+    assert found["both"][:3] == ("comparison", "finished", 60)
+    assert re.fullmatch(r"With one: two: verdicts agree in \d of 5 metrics", found["both"][3])
+    assert found["carried"][:3] == ("transfer", "finished", None) and "SAE features" in found["carried"][3]
+    assert found["linted"][:3] == ("lint", "finished", 1) and found["linted"][3].startswith("1 error")
+    for name, file in (("both", "compare.json"), ("carried", "transfer_matrix.parquet"), ("linted", "lint.json")):
+        for content in (b"{", b"[]", b'{"rows": 3, "others": 4}'):
+            (tmp_path / name / file).write_bytes(content)
+            row = lines(tmp_path)[name]
+            assert row["state"] == "unreadable" or content.startswith(b'{"rows"')
+            assert row["state"] == "finished" or file in row["problem"]
+    pl.DataFrame({"detector": ["sae"], "train": [3], "auroc": ["x"]}).write_parquet(
+        tmp_path / "carried" / "transfer_matrix.parquet"
+    )
+    assert lines(tmp_path)["carried"]["problem"] == "transfer_matrix.parquet is damaged"
 
 
 def test_health_is_said_in_a_word(tmp_path):
@@ -219,11 +276,11 @@ def test_damaged_statistics_leave_the_rest_of_the_line(measured, tmp_path):
     table.drop("verdict").write_parquet(run / "stats.parquet")
     found = lines(tmp_path)
     for name in ("cut", "none", "text"):
-        assert (found[name]["state"], found[name]["n"], found[name]["effect"]) == ("finished", 60, None)
+        assert (found[name]["state"], found[name]["n"], found[name]["effects"]) == ("finished", 60, [])
         assert "stats.parquet" in found[name]["problem"]
-        assert found[name]["detector"]
+        assert found[name]["detectors"]
     for name in ("kinds", "numbers", "older"):
-        assert (found[name]["effect"], found[name]["problem"]) == (None, None)
+        assert (found[name]["effects"], found[name]["problem"]) == ([], None)
 
 
 def test_a_run_under_way_says_how_far_it_is_how_fast_and_how_long_it_still_takes(tmp_path, monkeypatch):
@@ -259,6 +316,25 @@ def test_a_run_whose_lock_nobody_holds_has_stopped_once_it_has_been_silent(tmp_p
     assert lines(tmp_path)["run"]["state"] == "running"
     aged(run, 600)
     assert lines(tmp_path)["run"]["state"] == "stopped"
+
+
+def test_a_run_that_was_killed_has_stopped_as_soon_as_its_lock_is_let_go(tmp_path, monkeypatch):
+    run = stopped(tmp_path / "run")
+    (run / ".lock").touch()
+    held = {(run / ".lock").stat().st_ino}
+    monkeypatch.setattr("bluffscope.report.view.catalogue.locks", lambda: frozenset(held))
+    catalogue = Catalogue(tmp_path)
+
+    def now():
+        (row,) = catalogue.listing(60)["rows"]
+        return row["state"], row["progress"]["seen"]
+
+    assert now() == ("running", True)
+    held.clear()
+    assert now() == ("stopped", False)
+    # Whoever looks for the first time does not know, and says how long the run has been silent.
+    (row,) = lines(tmp_path).values()
+    assert (row["state"], row["progress"]["seen"]) == ("running", False) and row["progress"]["sign"] < 60
 
 
 def test_a_lock_that_is_held_is_seen_and_left_alone(tmp_path):
@@ -338,9 +414,8 @@ def test_a_detector_says_what_it_reads_and_how_well_it_does(tmp_path):
     good = found["good"]
     assert (good["kind"], good["state"], good["model"], good["data"]) == ("detector", "finished", "gemma2", "bluff200")
     assert (good["n"], good["items"], good["date"]) == (120, "pairs", "2026-05-06T07:08:09+00:00")
-    assert good["detector"] == {"detector": "SAE features", "auroc": 0.9, "lo": 0.8, "hi": 0.95}
-    assert found["empty"]["detector"] is None
-    assert found["odd"]["detector"] is None
+    assert good["detectors"] == [{"of": "", "detector": "SAE features", "auroc": 0.9, "lo": 0.8, "hi": 0.95}]
+    assert found["empty"]["detectors"] == found["odd"]["detectors"] == []
 
 
 def test_a_line_is_read_again_when_a_file_changes_and_not_before(measured, tmp_path, monkeypatch):

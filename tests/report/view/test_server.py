@@ -271,6 +271,6 @@ def test_hostile_folders_make_no_error_of_the_server(tmp_path):
         assert sum(row["state"] == "unreadable" for row in found) == len(HOSTILE)
         last = next(row for row in found if "<b>" in row["name"])
         assert last["name"].isprintable()
-        assert last["effect"]["text"] == "d_z +0.60, medium"
+        assert last["effects"][0]["text"] == "d_z +0.60, medium"
         status, _, content = asked(port, f"/{last['href']}/manifest.json")
         assert (status, json.loads(content)["model"]["name"]) == (200, "made-up")

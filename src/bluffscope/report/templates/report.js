@@ -2,6 +2,10 @@
   const inflated = new Blob([Uint8Array.from(atob(document.getElementById("data").textContent), (one) => one.charCodeAt(0))])
     .stream().pipeThrough(new DecompressionStream("deflate"));
   const data = await new Response(inflated).json();
+  // Texts that repeat in a table come once each, with their places.
+  for (const table of [data.stats, data.ladder]) {
+    for (const [name, column] of Object.entries(table)) if (column.texts) table[name] = column.at.map((place) => column.texts[place]);
+  }
   // A pair has a text of both sides, fact and hallucination; a labelled text is of one side, true or false.
   const { pairs, metrics, stats, words } = data;
   const { paired, symbol } = words;

@@ -41,6 +41,8 @@ class Catalogue:
         self._walk = Walk(())
         self._again = 0.0
         self._known: dict[tuple[str, ...], _Known] = {}
+        self._held: set[int] = set()
+        """Locks of runs that were held at some time."""
 
     def listing(self, budget: float = BUDGET) -> dict[str, Any]:
         """The lines, the newest folder first, as JSON has them.
@@ -70,6 +72,7 @@ class Catalogue:
         folders.sort(key=_newest, reverse=True)
         self._known = {folder.parts: self._known[folder.parts] for folder in folders if folder.parts in self._known}
         held = locks()
+        self._held |= held & {folder.files[".lock"].number for folder in folders if ".lock" in folder.files}
         return [self._row(folder, held, end) for folder in folders]
 
     def _row(self, folder: Folder, held: frozenset[int], end: float) -> Row:
@@ -79,7 +82,7 @@ class Catalogue:
             return known.row
         if time.monotonic() > end:
             return unread(self.root, folder) if known is None else known.row
-        row = read(self.root, folder, held)
+        row = read(self.root, folder, held, frozenset(self._held - held))
         self._known[folder.parts] = _Known(folder.files, row)
         return row
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
-Kind = Literal["run", "study", "detector", "answers"]
+Kind = Literal["run", "study", "detector", "answers", "comparison", "transfer", "lint"]
 
 MOST_FOLDERS: Final = 20_000
 """Folders that are looked into; the page says where there are more."""
@@ -20,12 +20,17 @@ DEEPEST: Final = 12
 _PASSED_OVER: Final = frozenset({"node_modules", "__pycache__", "site-packages", "shards", "figures"})
 _MARKS: Final = ("config.yaml", "manifest.json", "metrics.parquet", "shards")
 """Two of these make a run: each alone may be another program's."""
-_ASKING: Final = "answers.jsonl.part"
-"""Answers of a model that is still being asked."""
+_ALONE: Final[dict[str, Kind]] = {
+    "answers.jsonl.part": "answers",
+    "compare.json": "comparison",
+    "transfer_matrix.parquet": "transfer",
+    "lint.json": "lint",
+}
+"""Files of folders that are no run: answers of a model that is being asked, and what commands write about runs."""
 _FILES: Final = re.compile(
     r"report\.html|README\.md|config\.yaml|checksums\.txt|(answers|log)\.jsonl|weights\.safetensors"
-    r"|(manifest|stats|study|detector)\.json"
-    r"|(metrics|features|pairs|texts|paired|tokens|quarantine|residuals|fidelity|stats|ladder|transfer|sweep"
+    r"|(manifest|stats|study|detector|compare|lint)\.json"
+    r"|(metrics|features|pairs|texts|paired|tokens|quarantine|residuals|fidelity|stats|ladder|compare|transfer|transfer_matrix|sweep"
     r"|detectors|detector_gains|detector_curves)\.parquet"
 )
 """The files that the page offers; whatever else lies in a folder is not served."""
@@ -50,7 +55,7 @@ class File:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that holds a run, a study or a detector."""
+    """A folder that holds a run, a study, a detector, or what a command wrote about runs."""
 
     parts: tuple[str, ...]
     """Its place below the root."""
@@ -99,7 +104,7 @@ def kind_of(names: set[str]) -> Kind | None:
         return "study"
     if sum(mark in names for mark in _MARKS) >= 2:
         return "run"
-    return "answers" if _ASKING in names else None
+    return next((kind for name, kind in _ALONE.items() if name in names), None)
 
 
 def _names(path: Path) -> tuple[set[str], list[str]]:
@@ -134,7 +139,7 @@ def look(root: Path, parts: tuple[str, ...]) -> Folder | None:
                 names.add(entry.name)
                 shards = shards or (entry.name == "shards" and entry.is_dir(follow_symlinks=False))
                 figures = figures or (entry.name == "figures" and entry.is_dir(follow_symlinks=False))
-                if _offered(entry.name) or entry.name in (_ASKING, ".lock"):
+                if _offered(entry.name) or entry.name in (*_ALONE, ".lock"):
                     files |= _plain(entry.name, entry)
     except OSError:
         return None

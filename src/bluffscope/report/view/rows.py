@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final, Literal, TypeVar, cast
 from urllib.parse import quote
 
 from bluffscope.errors import InputError
 from bluffscope.host.parquet_limits import LargeParquetError
+from bluffscope.host.terminal import count
 from bluffscope.report.labels import clean
+from bluffscope.report.summary import POOLED
 from bluffscope.report.view.documents import (
     DocumentError,
     last_messages,
@@ -24,7 +26,7 @@ from bluffscope.report.view.documents import (
     whole,
 )
 from bluffscope.report.view.folders import File, Folder, Kind, offered
-from bluffscope.report.view.statistics import Area, Effect, area, detector, strongest
+from bluffscope.report.view.statistics import Area, Effect, area, carried, detectors, strongest
 from bluffscope.report.view.underway import Progress, progress
 from bluffscope.table.damage import MANIFEST, checked
 from bluffscope.table.health import read_health
@@ -56,8 +58,12 @@ class Row:
     health: str | None = None
     sound: bool | None = None
     """Whether the health gate passed; None where it did not run."""
-    effect: Effect | None = None
-    detector: Area | None = None
+    effects: list[Effect] = field(default_factory=list[Effect])
+    """The strongest ones, apart for what the model knows and does not know where the run says so."""
+    detectors: list[Area] = field(default_factory=list[Area])
+    """How well a detector does, likewise."""
+    said: str | None = None
+    """What a comparison, a transfer or a linter found, in a sentence."""
     date: str | None = None
     """ISO 8601, UTC."""
     progress: Progress | None = None
@@ -82,21 +88,22 @@ def unread(root: Path, folder: Folder) -> Row:
     return Row(clean(name, 160), address, folder.kind, date=_stamp(newest), files=files)
 
 
-def read(root: Path, folder: Folder, held: frozenset[int]) -> Row:
+def read(root: Path, folder: Folder, held: frozenset[int], let_go: frozenset[int] = frozenset()) -> Row:
     """The line of a folder; one that cannot be read says why.
 
     Args:
         root: what the folder's parts start from.
         folder: what lies there.
         held: locks that some process holds, see `bluffscope.report.view.underway.locks`.
+        let_go: those that one held earlier and holds no more.
     """
     row = unread(root, folder)
     try:
-        if folder.kind == "detector":
-            return _detector(root, folder, row)
+        if folder.kind in _OTHERS:
+            return replace(_OTHERS[folder.kind](root, folder, row), state="finished")
         if "manifest.json" in folder.files:
             return _finished(root, folder, row)
-        return _unfinished(root, folder, row, held)
+        return _unfinished(root, folder, row, held, let_go)
     except (DocumentError, InputError) as error:
         return replace(row, state="unreadable", problem=_without(root, folder, error))
 
@@ -109,8 +116,8 @@ def _finished(root: Path, folder: Folder, row: Row) -> Row:
     noted = f", {warnings} warning{'s' * (warnings > 1)}" if warnings else ""
     said = "failed" if health.unsound else f"passed{noted}" if health.ran else "not checked"
     tables = under(manifest, "files") or {}
-    effect, wrong = _of(root, folder, "stats.parquet", strongest)
-    found, wrong_too = _of(root, folder, "detectors.parquet", detector)
+    effects, wrong = _of(root, folder, "stats.parquet", partial(strongest, manifest=manifest))
+    found, wrong_too = _of(root, folder, "detectors.parquet", partial(detectors, manifest=manifest))
     return replace(
         row,
         state="finished",
@@ -120,8 +127,8 @@ def _finished(root: Path, folder: Folder, row: Row) -> Row:
         items="texts" if "texts.parquet" in tables and "pairs.parquet" not in tables else "pairs",
         health=said,
         sound=not health.unsound if health.ran else None,
-        effect=effect,
-        detector=found,
+        effects=effects or [],
+        detectors=found or [],
         problem=wrong or wrong_too,
         date=_date(manifest.get("created")) or row.date,
     )
@@ -134,12 +141,13 @@ def _of(
     if name not in folder.files:
         return None, None
     import pyarrow  # 0.2 s, and a folder of runs under way has no tables
+    from polars.exceptions import PolarsError
 
     try:
         return read(root, (*folder.parts, name)), None
     except LargeParquetError as error:
         return None, clean(f"{name}: {error}", _LONG)
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, TypeError):
+    except (pyarrow.ArrowException, PolarsError, OSError, ValueError, OverflowError, TypeError):
         return None, f"{name} is damaged"
 
 
@@ -148,8 +156,8 @@ def _without(root: Path, folder: Folder, error: Exception) -> str:
     return clean(str(error).replace(f"{root.joinpath(*folder.parts)}{os.sep}", ""), _LONG)
 
 
-def _unfinished(root: Path, folder: Folder, row: Row, held: frozenset[int]) -> Row:
-    how = progress(root, folder, held)
+def _unfinished(root: Path, folder: Folder, row: Row, held: frozenset[int], let_go: frozenset[int]) -> Row:
+    how = progress(root, folder, held, let_go=let_go)
     row = replace(row, state="running" if how.running else "stopped", progress=how)
     messages = last_messages(root, (*folder.parts, "log.jsonl"), _MESSAGES)
     row = replace(row, messages=[clean(message, _LONG) for message in messages])
@@ -176,24 +184,62 @@ def _options(root: Path, parts: tuple[str, ...], _: File) -> dict[str, Any]:
 def _detector(root: Path, folder: Folder, row: Row) -> Row:
     about = read_json(root, (*folder.parts, "detector.json"))
     name = text(about.get("on")) or ""
-    rows: object = under(about, "evaluation", "cross_validated")
-    own = [
-        cast("dict[str, Any]", one)
-        for one in (cast("list[object]", rows) if isinstance(rows, list) else [])
-        if isinstance(one, dict) and cast("dict[str, Any]", one).get("detector") == name
-    ]
+    rows = _objects(under(about, "evaluation", "cross_validated"))
+    own = [one for one in rows if one.get("detector") == name]
     trained: Mapping[str, Any] = under(about, "trained") if isinstance(under(about, "trained"), dict) else {}
     items = "pairs" if "pairs" in trained else "texts"
     return replace(
         row,
-        state="finished",
         model=_named(under(about, "model", "name")),
         data=_named(under(about, "config", "data", "data")),
         n=whole(trained.get(items)),
         items=items,
-        detector=area(name, own[0]) if own else None,
+        detectors=[found] if own and (found := area(name, own[0])) else [],
         date=_date(about.get("created")) or row.date,
     )
+
+
+def _comparison(root: Path, folder: Folder, row: Row) -> Row:
+    """In how many metrics each run's verdicts over all items are those of the first."""
+    about = read_json(root, (*folder.parts, "compare.json"))
+    rows = [one for one in _objects(about.get("rows")) if one.get("scope") == POOLED]
+    said: list[str] = []
+    others = _objects(about.get("others"))
+    for other in others[:_MESSAGES]:
+        agree = [one["agrees"] for one in rows if one.get("run") == other.get("run") and one.get("agrees") is not None]
+        met = f"verdicts agree in {sum(map(bool, agree))} of {count(len(agree), 'metric')}" if agree else "compared"
+        said.append(f"{_named(other.get('run')) or 'a run'}: {met}")
+    said += [f"{len(others) - _MESSAGES} more"] if len(others) > _MESSAGES else []
+    with_first = f"With {_named(about.get('first')) or 'the first run'}: {'; '.join(said)}"
+    return replace(row, n=whole(others[0].get("shared")) if others else None, said=clean(with_first, _LONG))
+
+
+def _transfer(root: Path, folder: Folder, row: Row) -> Row:
+    said, wrong = _of(root, folder, "transfer_matrix.parquet", carried)
+    if wrong is not None:
+        raise DocumentError(wrong)
+    return replace(row, said=said)
+
+
+def _lint(root: Path, folder: Folder, row: Row) -> Row:
+    about = read_json(root, (*folder.parts, "lint.json"))
+    items = "texts" if about.get("items") == "texts" else "pairs"
+    said = clean(text(about.get("headline")) or "No error and no warning", _LONG)
+    return replace(row, data=_named(about.get("data")), n=whole(about.get("rows")), items=items, said=said)
+
+
+_OTHERS: Final[dict[str, Callable[[Path, Folder, Row], Row]]] = {
+    "detector": _detector,
+    "comparison": _comparison,
+    "transfer": _transfer,
+    "lint": _lint,
+}
+"""Readers of what is no run."""
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    """The objects of a list, or nothing."""
+    return [one for one in cast("list[Any]", value) if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _named(value: object) -> str | None:

@@ -34,6 +34,8 @@ class Progress:
     """Seconds until all are measured."""
     sign: float | None = None
     """Seconds since the run last wrote something."""
+    seen: bool = False
+    """Whether a process of this machine was seen to hold the run's lock; without one, signs of life decide."""
 
 
 def locks() -> frozenset[int]:
@@ -49,7 +51,13 @@ def locks() -> frozenset[int]:
     return frozenset(int(inode) for row in fields if len(row) > 5 and (inode := row[5].rpartition(":")[2]).isdecimal())
 
 
-def progress(root: Path, folder: Folder, held: frozenset[int], now: Callable[[], float] = time.time) -> Progress:
+def progress(
+    root: Path,
+    folder: Folder,
+    held: frozenset[int],
+    now: Callable[[], float] = time.time,
+    let_go: frozenset[int] = frozenset(),
+) -> Progress:
     """How far the run (or the asking) in a folder is.
 
     Args:
@@ -57,6 +65,7 @@ def progress(root: Path, folder: Folder, held: frozenset[int], now: Callable[[],
         folder: of a run without a manifest.
         held: see `locks`.
         now: seconds since the epoch.
+        let_go: locks that a process of this machine was seen to hold and holds no more: whoever did has died.
     """
     if folder.kind == "answers":
         return _asking(root, folder, now())
@@ -64,25 +73,27 @@ def progress(root: Path, folder: Folder, held: frozenset[int], now: Callable[[],
     lock = folder.files.get(".lock")
     signs = [shard.changed for shard in shards] + [file.changed for file in folder.files.values()]
     sign = max(0.0, now() - max(signs)) if signs else None
-    running = lock is not None and (lock.number in held or (sign is not None and sign < SIGN_SECONDS))
+    seen = lock is not None and lock.number in held
+    alive = sign is not None and sign < SIGN_SECONDS
+    running = seen or (lock is not None and lock.number not in let_go and alive)
     total, size = _plan(root, folder)
     if total is None or size is None:
-        return Progress(running, "starting", sign=sign)
+        return Progress(running, "starting", sign=sign, seen=seen)
     # The last shard has what is left over.
     last = -(-total // size) - 1
     counts = [total - last * size if shard.number == last else size for shard in shards if shard.number <= last]
     done = min(total, sum(counts))
     if "metrics.parquet" in folder.files:
-        return Progress(running, "checking health", done, total, sign=sign)
+        return Progress(running, "checking health", done, total, sign=sign, seen=seen)
     if done == total:
-        return Progress(running, "writing tables", done, total, sign=sign)
+        return Progress(running, "writing tables", done, total, sign=sign, seen=seen)
     rate = eta = None
     if running and identity is not None:
         new = [shard for shard in shards if shard.changed > identity and shard.number <= last]
         if new and (took := max(shard.changed for shard in new) - identity) > 0:
             rate = sum(total - last * size if shard.number == last else size for shard in new) / took
             eta = max(0.0, (total - done) / rate - (now() - max(shard.changed for shard in new)))
-    return Progress(running, "measuring", done, total, rate, eta, sign)
+    return Progress(running, "measuring", done, total, rate, eta, sign, seen)
 
 
 @dataclass(frozen=True)

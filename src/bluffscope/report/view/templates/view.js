@@ -3,7 +3,9 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const AT_ONCE = 300;
+  const SILENT = 5; // seconds
   const missing = (value) => value === null || value === undefined;
+  const unique = (values) => [...new Set(values)];
 
   function el(tag, attributes, ...children) {
     const node = document.createElement(tag);
@@ -48,8 +50,8 @@
     { id: "data", title: "Data", value: (row) => row.data, cell: (row) => broken(row.data || "") },
     { id: "n", title: "n", down: true, value: (row) => row.n, cell: (row) => (missing(row.n) ? [] : [row.n.toLocaleString("en"), second(row.items)]) },
     { id: "health", title: "Health", value: (row) => row.health, cell: healthCell },
-    { id: "effect", title: "Strongest effect", down: true, value: (row) => row.effect && Math.abs(row.effect.value), cell: effectCell },
-    { id: "detector", title: "Detector", down: true, value: (row) => row.detector && row.detector.auroc, cell: detectorCell },
+    { id: "effect", title: "Strongest effect", down: true, value: (row) => (row.effects.length ? Math.max(...row.effects.map((effect) => Math.abs(effect.value))) : null), cell: effectCell },
+    { id: "detector", title: "Detector", down: true, value: (row) => (row.detectors.length ? Math.max(...row.detectors.map((area) => area.auroc)) : null), cell: detectorCell },
     { id: "date", title: "Date", down: true, value: (row) => row.date, cell: dateCell },
   ];
   const NEWEST = "-date";
@@ -64,6 +66,8 @@
       } else if (how.done) parts.push(second(`${counted(how.done, "question")} answered`));
       const pace = [how.rate && `${speed(how.rate)}\u00a0a\u00a0second`, how.eta >= 1 && `${duration(how.eta)}\u00a0left`];
       parts.push(second(row.state === "running" ? [how.stage, ...pace].filter(Boolean).join(", ") : `while ${how.stage}`));
+      // Nobody is seen to hold its lock: it may be another machine's, or have been killed.
+      if (row.state === "running" && !how.seen && how.sign >= SILENT) parts.push(second(`no sign of life for ${duration(how.sign)}`));
     }
     if (row.problem) parts.push(second(row.problem));
     return parts;
@@ -72,20 +76,21 @@
     if (!row.health) return [];
     return [row.sound === false ? el("span", { class: "badge failed" }, row.health) : row.health];
   }
+  const of = (part) => (part.of ? `${part.of}: ` : null);
   function effectCell(row) {
-    const effect = row.effect;
-    if (!effect) return [];
-    return [
-      el("span", { title: effect.metric }, effect.words),
+    if (row.said) return [row.said];
+    return row.effects.flatMap((effect) => [
+      el("span", { class: "apart", title: effect.metric }, of(effect), effect.of && effect.verdict !== "separates" ? "nothing separates" : effect.words),
       second(effect.text),
       el("span", { class: `badge ${effect.verdict}` }, effect.verdict),
-    ];
+    ]);
   }
   function detectorCell(row) {
-    const area = row.detector;
-    if (!area) return [];
-    const ends = missing(area.lo) || missing(area.hi) ? null : `${fixed(area.lo)} to ${fixed(area.hi)}`;
-    return [`AUROC ${fixed(area.auroc)}`, second(ends), second(area.detector)];
+    const cells = row.detectors.flatMap((area) => {
+      const ends = missing(area.lo) || missing(area.hi) ? null : `${fixed(area.lo)} to ${fixed(area.hi)}`;
+      return [el("span", { class: "apart" }, of(area), `AUROC ${fixed(area.auroc)}`), second(ends)];
+    });
+    return [...cells, second(unique(row.detectors.map((area) => area.detector)).join(", "))];
   }
   const report = (row) => row.files.find(([name]) => name === "report.html");
   function nameCell(row) {
@@ -119,7 +124,7 @@
   }
 
   const textOf = (row) =>
-    [row.name, row.kind, row.state, row.model, row.data, row.health, row.problem, row.effect && `${row.effect.words} ${row.effect.metric} ${row.effect.verdict}`, row.detector && row.detector.detector]
+    [row.name, row.kind, row.state, row.model, row.data, row.health, row.problem, row.said, ...row.effects.flatMap((effect) => [effect.words, effect.metric, effect.verdict]), ...row.detectors.map((area) => area.detector)]
       .filter(Boolean)
       .join(" ")
       .toLowerCase();
@@ -193,14 +198,14 @@
   function about() {
     const { rows, pending, whole } = listing;
     const number = (test) => rows.filter(test).length;
-    const parts = [counted(number((row) => row.kind !== "detector"), "run")];
-    const detectors = number((row) => row.kind === "detector");
-    if (detectors) parts.push(counted(detectors, "detector"));
+    const nouns = { detector: "detector", comparison: "comparison", transfer: "transfer", lint: "linter report" };
+    const parts = [counted(number((row) => !nouns[row.kind]), "run")];
+    for (const [kind, noun] of Object.entries(nouns)) if (number((row) => row.kind === kind)) parts.push(counted(number((row) => row.kind === kind), noun));
     const running = number((row) => row.state === "running");
     if (running) parts.push(`${running} running`);
     if (pending) parts.push(`${pending} still to be read`);
     if (!whole) parts.push("not all folders were looked into: give a smaller one");
-    byId("about").textContent = rows.length ? parts.join(", ") : "No run, study or detector lies in this folder.";
+    byId("about").textContent = rows.length ? parts.join(", ") : "No run, study, detector or comparison lies in this folder.";
   }
 
   // ---- one folder's files, and how far it is
