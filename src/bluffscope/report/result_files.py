@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import polars as pl
 
 from bluffscope.compare.runs import RunComparison
 from bluffscope.detectors.evaluate import Detection
+from bluffscope.report.headlines import headlines
 from bluffscope.stats.analysis import StatsResult
 from bluffscope.table.atomic import atomic_write, make_folder, remove, table_errors
 from bluffscope.table.folder import plain, write_json
@@ -48,7 +50,8 @@ def write_stats(
         frames = (detection.rows, detection.against, detection.curves, detection.transfer)
         tables |= dict(zip(_OPTIONAL, frames, strict=True))
     for name, frame in tables.items():
-        atomic_write(folder / name, frame.write_parquet)
+        told = headlines(frame) if name == "detectors.parquet" else {}
+        atomic_write(folder / name, partial(frame.write_parquet, metadata=told))
     remove(folder / name for name in _OPTIONAL if name not in tables)
     content = {
         **about,
@@ -59,7 +62,7 @@ def write_stats(
     }
     # The Parquet file holds the family too, for whoever has that file alone.
     marks = {name: json.dumps(plain(about[name])) for name in ("stats_version", "family", "corrections", "notes")}
-    return _write(folder / "stats", result.rows, marks, content)
+    return _write(folder / "stats", result.rows, marks | headlines(result.rows), content)
 
 
 def current_statistics(folder: Path) -> bool:

@@ -14,6 +14,7 @@ import yaml
 
 from bluffscope.cli.main import main
 from bluffscope.config.presets import DEMO_NAME
+from bluffscope.report import headlines
 from bluffscope.report.labels import in_words
 from bluffscope.report.view import underway
 from bluffscope.report.view.catalogue import Catalogue
@@ -90,6 +91,25 @@ def test_the_strongest_effect_is_the_largest_that_separates_or_else_the_largest_
     assert (found["other"]["metric"], found["other"]["verdict"]) == ("l5_gini", "separates")
     assert found["other"]["words"].endswith(" at layer 5")
     assert found["untested"] is None
+
+
+def test_the_footers_of_a_run_s_tables_say_what_the_tables_say(measured, tmp_path):
+    """The page reads footers alone, where they are there; their content is anybody's."""
+    whole = lines(measured.parent)["run"]
+    assert whole["effects"] and whole["detectors"]
+    for name in ("plain", "odd", "large"):
+        shutil.copytree(measured, tmp_path / name)
+    for file in ("stats.parquet", "detectors.parquet"):
+        table = pl.read_parquet(measured / file)
+        assert json.loads(pl.read_parquet_metadata(measured / file)[headlines.MARK])[0]["scope"] == "pooled"
+        table.write_parquet(tmp_path / "plain" / file)
+        odd = [3, {"scope": 4}, {"scope": "pooled", "metric": ["x"]}, {"scope": "pooled", "q": {}, "detector": "sae"}]
+        table.write_parquet(tmp_path / "odd" / file, metadata={headlines.MARK: json.dumps(odd)})
+        table.write_parquet(tmp_path / "large" / file, metadata={headlines.MARK: json.dumps(["x" * headlines.MOST])})
+    found = lines(tmp_path)
+    assert [found["plain"][name] for name in ("effects", "detectors")] == [whole["effects"], whole["detectors"]]
+    assert (found["odd"]["effects"], found["odd"]["detectors"], found["odd"]["problem"]) == ([], [], None)
+    assert found["large"]["problem"] == "stats.parquet is damaged"
 
 
 def test_labelled_texts_have_their_own_words(tmp_path):

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import polars as pl
 
-from bluffscope.detectors.classifiers import BASELINES, INSIDE, called
+from bluffscope.detectors.classifiers import called
 from bluffscope.host.parquet_limits import check_whole
-from bluffscope.report.knowledge import knowledge, known_scopes, knows
+from bluffscope.report import headlines
+from bluffscope.report.headlines import DETECTORS, EFFECTS, SCOPES
+from bluffscope.report.knowledge import known_scopes, knows
 from bluffscope.report.labels import clean, effect, in_words, size
 from bluffscope.report.sides import LABELLED, PAIRED
 from bluffscope.report.summary import POOLED
 from bluffscope.report.view.folders import open_inside
-from bluffscope.table.metric_pairs import not_interpretable
 
-_EFFECTS: Final = ("metric", "scope", "adj_dz", "adj_g", "dz", "g", "q", "verdict")
-_DETECTORS: Final = ("detector", "scope", "auroc", "lo", "hi")
 _CROSSINGS: Final = ("detector", "train", "test", "auroc", "lo", "hi", "verdict")
-_MOST: Final = 1e300
 _LONG: Final = 200
 
 Found = TypeVar("Found")
@@ -70,34 +69,17 @@ def strongest(root: Path, parts: Sequence[str], manifest: Mapping[str, Any]) -> 
     Raises:
         ValueError, OSError, ArrowException: it is damaged, or unpacks to too much.
     """
-    return _apart(_rows(root, parts, _EFFECTS, _scopes(manifest)), manifest, _strongest)
+    return _apart(_rows(root, parts, EFFECTS, SCOPES), manifest, _effect)
 
 
-def _strongest(of: str, rows: Sequence[dict[str, Any]]) -> Effect | None:
-    words = LABELLED if rows and "g" in rows[0] else PAIRED
-    sizes = [(row, value) for row in rows if _judged(row) and (value := _value(row)) is not None]
-    found = [(row, value) for row, value in sizes if row["verdict"] == "separates"] or sizes
-    if not found:
+def _effect(of: str, rows: Sequence[Mapping[str, Any]]) -> Effect | None:
+    row = headlines.strongest(rows)
+    value = None if row is None else headlines.effect_of(row)
+    if row is None or value is None:
         return None
-    # The last layer's lens is the log-probability itself: of equal ones the last has the plain name.
-    row, value = max(reversed(found), key=lambda one: float(f"{abs(one[1]):.9g}"))
-    name = row["metric"]
-    text = f"{words.symbol} {effect(value)}, {size(value)}"
-    return Effect(of, clean(name, 80), in_words(name, value), value, text, clean(row["verdict"], 20))
-
-
-def _value(row: dict[str, Any]) -> float | None:
-    """The effect at equal length and wording, or the raw one."""
-    for name in ("adj_dz", "adj_g", "dz", "g"):
-        if (value := finite(row.get(name))) is not None:
-            return value
-    return None
-
-
-def _judged(row: dict[str, Any]) -> bool:
-    """Whether a row of the statistics was judged; rows of earlier versions were not."""
-    named = isinstance(row.get("metric"), str) and isinstance(row.get("verdict"), str)
-    return named and row.get("q") is not None and not not_interpretable(row["metric"])
+    symbol = (LABELLED if "g" in row else PAIRED).symbol
+    text = f"{symbol} {effect(value)}, {size(value)}"
+    return Effect(of, clean(row["metric"], 80), in_words(row["metric"], value), value, text, clean(row["verdict"], 20))
 
 
 def detectors(root: Path, parts: Sequence[str], manifest: Mapping[str, Any]) -> list[Area]:
@@ -111,18 +93,17 @@ def detectors(root: Path, parts: Sequence[str], manifest: Mapping[str, Any]) -> 
     Raises:
         ValueError, OSError, ArrowException: it is damaged, or unpacks to too much.
     """
-    return _apart(_rows(root, parts, _DETECTORS, _scopes(manifest)), manifest, _detector)
+    return _apart(_rows(root, parts, DETECTORS, SCOPES), manifest, _area)
 
 
-def _detector(of: str, rows: Sequence[dict[str, Any]]) -> Area | None:
-    fitted = {row["detector"]: row for row in rows if isinstance(row.get("detector"), str)}
-    areas = {name: found for name, row in fitted.items() if name not in BASELINES and (found := area(name, row, of))}
-    return next((areas[name] for name in (*INSIDE, *areas) if name in areas), None)
+def _area(of: str, rows: Sequence[Mapping[str, Any]]) -> Area | None:
+    row = headlines.detector_of(rows)
+    return None if row is None else area(row["detector"], row, of)
 
 
-def area(name: str, row: dict[str, Any], of: str = "") -> Area | None:
+def area(name: str, row: Mapping[str, Any], of: str = "") -> Area | None:
     """A row of a detectors' table; None where it has no AUROC."""
-    auroc, lo, hi = (finite(row.get(key)) for key in ("auroc", "lo", "hi"))
+    auroc, lo, hi = (headlines.finite(row.get(key)) for key in ("auroc", "lo", "hi"))
     return None if auroc is None else Area(of, clean(called(name), 40), auroc, lo, hi)
 
 
@@ -137,13 +118,6 @@ def carried(root: Path, parts: Sequence[str]) -> str:
 
     kinds = {name: pl.Float64() if name in ("auroc", "lo", "hi") else pl.String() for name in _CROSSINGS}
     return clean(sentence(pl.DataFrame(_rows(root, parts, _CROSSINGS), schema=kinds)), _LONG)
-
-
-def finite(value: object) -> float | None:
-    """A number that can be shown."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    return float(value) if abs(value) < _MOST else None
 
 
 def _apart(
@@ -167,11 +141,6 @@ def _short(manifest: Mapping[str, Any], scope: str) -> str:
     return ("" if scope == POOLED else scope) if known is None else "known" if known else "unknown"
 
 
-def _scopes(manifest: Mapping[str, Any]) -> list[str]:
-    """The scopes that are looked for."""
-    return [POOLED, *(f"{name}={value}" for name in knowledge(manifest) for value in ("true", "false"))]
-
-
 def _rows(
     root: Path, parts: Sequence[str], names: tuple[str, ...], scopes: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
@@ -181,6 +150,8 @@ def _rows(
     import pyarrow.parquet as pq
 
     with open_inside(root, parts) as opened, pq.ParquetFile(opened) as file:
+        if scopes is not None and (told := (file.metadata.metadata or {}).get(headlines.MARK.encode())):
+            return _told(told, names)
         check_whole(root.joinpath(*parts), file.metadata, columns=names)
         held = set(file.schema_arrow.names)
         if scopes is not None and "scope" not in held:
@@ -190,3 +161,12 @@ def _rows(
         places = [place for place, scope in enumerate(table["scope"].to_pylist()) if scope in scopes]
         table = table.take(pa.array(places, pa.int64()))
     return table.to_pylist()
+
+
+def _told(content: bytes, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows that a footer holds, of which nobody knows who wrote them."""
+    if len(content) > headlines.MOST:
+        raise ValueError("a footer that is too large")
+    found: object = json.loads(content)
+    rows = [cast("dict[str, Any]", row) for row in cast("list[Any]", found) if isinstance(row, dict)]
+    return [{name: row[name] for name in names if name in row} for row in rows if isinstance(row.get("scope"), str)]
