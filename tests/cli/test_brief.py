@@ -45,14 +45,17 @@ ANSWER = Answer(
 )
 
 
-def printed(answer: Answer, width: int, **options) -> list[str]:
+def printed(answer: Answer, width: int, *, terminal: bool = False, **options) -> list[str]:
     file = io.StringIO()
-    print_brief(LastingConsole(file=file, width=width), answer, "Report: runs/x/report.html", **options)
+    console = LastingConsole(file=file, width=width, force_terminal=terminal, color_system=None)
+    print_brief(console, answer, "Report: runs/x/report.html", **options)
     return file.getvalue().splitlines()
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
 def test_the_answer_takes_at_most_fifteen_lines_and_commands_are_never_broken(width):
+    terminal = [line.rstrip() for line in printed(ANSWER, width, terminal=True)]
+    assert sum(-(-len(line) // width) for line in terminal) <= MOST_LINES
     lines = printed(ANSWER, width)
     assert len(lines) <= MOST_LINES
     assert lines[-3:-1] == [f"Next: {ANSWER.next[0]}", f"      {ANSWER.next[1]}"]
@@ -60,9 +63,10 @@ def test_the_answer_takes_at_most_fifteen_lines_and_commands_are_never_broken(wi
     assert max(map(len, lines[:-3])) <= width
     assert all(line == line.rstrip() and "\x1b" not in line for line in lines)
     assert ANSWER.sentence in " ".join(lines) and ANSWER.detector in " ".join(lines)
-    shown = [place for place, line in enumerate(lines) if " large" in line and "+0" not in line]
-    # The sentence names the strongest where no effect has room.
-    assert (shown or width < 80) and (width < 100 or sum("longer [red]residual" in line for line in lines) == 1)
+    head = next((place for place, line in enumerate(lines) if line.startswith("Strongest effects (d_z)")), None)
+    assert head is not None or width < 80  # the sentence names the strongest where no effect has room
+    assert width < 80 or "-5.21 large" in lines[head + 1]
+    assert width < 100 or sum("longer [red]residual" in line for line in lines) == 1
 
 
 def test_five_effects_stand_in_a_hundred_columns_with_both_scopes():

@@ -10,7 +10,7 @@ import pytest
 
 from bluffscope.report.answer import answer
 from bluffscope.report.contents import read_contents
-from bluffscope.report.first_screen import beyond_length, examples, holds, metric_name, picture
+from bluffscope.report.first_screen import axis_title, beyond_length, examples, holds, metric_name, picture
 from bluffscope.report.labels import ending, percent
 from bluffscope.report.results import Results, ScopeAnswer
 from bluffscope.report.write import write_report
@@ -35,6 +35,7 @@ def test_the_picture_holds_every_value_of_both_sides_once(run):
     assert said.effects[0].metric == "entropy"
     rows = pl.DataFrame(picture(contents, said))
     assert metric_name(contents, said) == "entropy"
+    assert axis_title(contents, said) == "entropy (nats)"
     for panel in rows["panel"].unique():
         # A panel is called by its domain, or is all pairs.
         metrics = contents.metrics if panel == "all pairs" else contents.metrics.filter(domain=panel)
@@ -86,6 +87,9 @@ def test_where_nothing_differs_the_largest_differences_are_no_rule(tmp_path):
     found = examples(contents, said)
     assert len(found.typical) == 3 and found.exceptions == ()
     assert beyond_length(said).startswith("0 of ")
+    assert set(picture(contents, said)["panel"]) == {"all pairs"}  # what differs most between domains is chance too
+    page = (contents.path / "report.html").read_text("utf-8")
+    assert "Nowhere: nothing is shown to differ in any part (<bdi>entity, temporal, logical</bdi>)." in page
 
 
 def test_an_unsound_run_has_neither_picture_nor_examples(tmp_path):

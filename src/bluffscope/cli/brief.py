@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MOST_LINES: Final = 15
 """Lines of a terminal of 60 columns or more."""
+SIZES_FROM: Final = 80
+"""Columns of a terminal in which effects stand with their sizes in words."""
 
 
 def print_brief(console: LastingConsole, answer: Answer, *last: str, first: Sequence[str] = ()) -> None:
@@ -33,13 +35,15 @@ def print_brief(console: LastingConsole, answer: Answer, *last: str, first: Sequ
     before += [Text(answer.sentence, style="bold")]
     after = [Text(answer.detector)] if answer.detector else []
     next_lines = [f"{'' if place else 'Next:':<6}{command}" for place, command in enumerate(answer.next)]
-    taken = sum(len(text.wrap(console, console.width)) for text in (*before, *after)) + len(next_lines) + len(last)
+    taken = sum(len(text.wrap(console, console.width)) for text in (*before, *after))
+    # Commands are not broken, so that they can be copied; a terminal goes on in the next line.
+    taken += sum(-(-len(line) // console.width) if console.is_terminal else 1 for line in (*next_lines, *last))
     console.print(*before, sep="\n")
-    shown = len(answer.effects)
-    while shown and taken + _height(console, _effects(answer, shown)) > MOST_LINES:
+    shown, sizes = len(answer.effects), console.width >= SIZES_FROM
+    while shown and taken + _height(console, _effects(answer, shown, sizes)) > MOST_LINES:
         shown -= 1
     if shown:
-        console.print(_effects(answer, shown))
+        console.print(_effects(answer, shown, sizes))
     if after:
         console.print(*after, sep="\n")
     console.say(*next_lines, *last)
@@ -49,7 +53,7 @@ def _height(console: LastingConsole, shown: Table) -> int:
     return len(console.render_lines(shown))
 
 
-def _effects(answer: Answer, most: int) -> Table:
+def _effects(answer: Answer, most: int, sizes: bool) -> Table:
     """The strongest effects in words: where most is found, then in the other scopes."""
     effects = answer.effects[:most]
     undecided = effects[0].verdict != "separates"
@@ -61,11 +65,15 @@ def _effects(answer: Answer, most: int) -> Table:
         *(["verdict"] if undecided else []),
     ]
     rows = [
-        [effect.words, _cell(effect), *(_cell(other.effects[place]) for other in others), effect.verdict]
+        [
+            effect.words,
+            *(_cell(one, sizes) for one in (effect, *(other.effects[place] for other in others))),
+            effect.verdict,
+        ]
         for place, effect in enumerate(effects)
     ]
     return table(heads, [row[: len(heads)] for row in rows], left=range(len(heads)), gap=2)
 
 
-def _cell(effect: Effect | None) -> str:
-    return "-" if effect is None else f"{effect.value:+.2f} {effect.size}"
+def _cell(effect: Effect | None, sizes: bool) -> str:
+    return "-" if effect is None else f"{effect.value:+.2f}{f' {effect.size}' * sizes}"

@@ -87,10 +87,13 @@ def metric_name(contents: Contents, answer: Answer) -> str:
 
 
 def axis_title(contents: Contents, answer: Answer) -> str:
-    """The same with what the ends of its range mean, as the picture's axis says it."""
+    """The same with what the ends of its range mean, or its unit, as the picture's axis says it."""
     pair = _leading(contents, answer)
-    ends = "" if pair is None else contents.definition(pair.metric).ends
-    return f"{metric_name(contents, answer)}{ends and f' ({ends})'}"
+    if pair is None:
+        return ""
+    known = contents.definition(pair.metric)
+    about = known.ends or known.unit.replace("dimensionless", "")
+    return f"{metric_name(contents, answer)}{about and f' ({clean(about, 24)})'}"
 
 
 def examples(contents: Contents, answer: Answer) -> Examples:

@@ -60,7 +60,7 @@ def render_page(contents: Contents, total: Callable[[], float] | None = None) ->
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters["named"] = _named
+    environment.filters |= {"named": _named, "clean": clean}
     own = "".join(map(_asset, _SCRIPTS))
     scripts = [javascript(), f'"use strict";\n(async () => {{\n{own}}})();\n']
     said = answer(Results.of(contents))

@@ -222,6 +222,7 @@ def test_two_hundred_runs_are_shown_at_once(browser, measured, tmp_path, capsys)
         browser.visit(f"http://127.0.0.1:{port}/?q=set-3")
         warm = time.perf_counter() - began
         assert len(browser.run(NAMES)) == 40
+    assert max(cold, warm) < 3  # on a busy machine
     with capsys.disabled():
         print(f"\n200 runs shown whole after {cold:.2f} s, again after {warm:.2f} s")  # noqa: T201
 

@@ -79,11 +79,12 @@
   const of = (part) => (part.of ? `${part.of}: ` : null);
   function effectCell(row) {
     if (row.said) return [row.said];
-    return row.effects.flatMap((effect) => [
-      el("span", { class: "apart", title: effect.metric }, of(effect), effect.of && effect.verdict !== "separates" ? "nothing separates" : effect.words),
-      second(effect.text),
-      el("span", { class: `badge ${effect.verdict}` }, effect.verdict),
-    ]);
+    return row.effects.flatMap((effect) => {
+      const nothing = effect.of && effect.verdict !== "separates";
+      const title = `${effect.metric}: ${effect.words}, ${effect.text}, ${effect.verdict}`;
+      const first = el("span", { class: "apart", title }, of(effect), nothing ? "nothing separates" : effect.words);
+      return nothing ? [first] : [first, second(effect.text), effect.of ? null : el("span", { class: `badge ${effect.verdict}` }, effect.verdict)];
+    });
   }
   function detectorCell(row) {
     const cells = row.detectors.flatMap((area) => {
