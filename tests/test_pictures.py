@@ -47,7 +47,6 @@ def test_the_picture_of_the_demo_s_report_says_what_the_demo_prints():
     assert said in readme(), "run tools/draw_report.py"
 
 
-@pytest.mark.xfail(strict=True, reason="the study takes half an hour: python tools/draw_report.py --study DIR")
 def test_the_picture_of_the_study_says_what_its_page_prints():
     said = description(draw_report.STUDY.read_bytes())
     assert said.startswith("The model gave"), "run tools/draw_report.py --study DIR"

@@ -9,6 +9,8 @@ page's sentences, by which `tests/test_pictures.py` holds it to be current.
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,7 +42,9 @@ def main(run: Path | None = None, study: Path | None = None) -> None:
     target, sentences = (REPORT, "#answer .sentence") if study is None else (STUDY, "#answer .own li")
     with tempfile.TemporaryDirectory() as scratch:
         if study is not None:
-            page = write_report(study).path
+            shutil.copytree(study, Path(scratch) / "own")  # the page's commands name no path of this machine
+            with contextlib.chdir(scratch):
+                page = write_report(Path("own")).path.resolve()
         elif run is not None:
             page = write_report(run).path
         else:

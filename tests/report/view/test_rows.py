@@ -452,6 +452,14 @@ def test_a_line_is_read_again_when_a_file_changes_and_not_before(measured, tmp_p
     assert catalogue.listing(60)["rows"] == []
 
 
+def test_a_link_is_followed_before_anything_was_listed(measured, tmp_path):
+    shutil.copytree(measured, tmp_path / "run")
+    catalogue = Catalogue(tmp_path)
+    folder = catalogue.folder(("run",))
+    assert folder is not None and "report.html" in folder.files
+    assert catalogue.folder(("elsewhere",)) is None
+
+
 def test_what_does_not_fit_into_the_time_follows(measured, tmp_path):
     for name in ("a", "b", "c"):
         shutil.copytree(measured, tmp_path / name)

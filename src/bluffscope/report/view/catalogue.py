@@ -60,14 +60,21 @@ class Catalogue:
 
     def folder(self, parts: tuple[str, ...]) -> Folder | None:
         """What lies at a place that the walk found; None elsewhere."""
+        if not self._again:  # a link to a report may be followed before the page asks for anything
+            with self._lock:
+                self._look_around()
         return look(self.root, parts) if parts in self._walk.places else None
 
-    def _rows(self, end: float) -> list[Row]:
+    def _look_around(self) -> None:
+        """Walk over all folders, if it is time to."""
         began = time.monotonic()
         if began >= self._again:
             self._walk = walk(self.root)
             now = time.monotonic()
             self._again = now + max(_PAUSE, _EFFORT * (now - began))
+
+    def _rows(self, end: float) -> list[Row]:
+        self._look_around()
         folders = [folder for parts in self._walk.places if (folder := look(self.root, parts)) is not None]
         folders.sort(key=_newest, reverse=True)
         self._known = {folder.parts: self._known[folder.parts] for folder in folders if folder.parts in self._known}
