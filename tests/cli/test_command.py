@@ -93,7 +93,10 @@ def test_versions_and_unknown_commands(call):
     assert call("detect", "trian").err == (
         "bluffscope detect: unknown command 'trian' (did you mean train?); see bluffscope detect --help\n"
     )
-    assert call("detect", "train").err == "bluffscope detect: give --out; see bluffscope detect train --help\n"
+    assert call("detect", "train").err == (
+        "bluffscope detect: give the folder of a run, or --activations FILE with --labels FILE; and --out DIR, a new "
+        "folder for the detector; see bluffscope detect train --help\n"
+    )
 
 
 def test_presets_are_listed_with_their_whole_names(call):

@@ -129,7 +129,7 @@ def test_the_page_opens_with_the_strongest_effect_its_interval_and_health(tmp_pa
     assert "Health: healthy (0 checks)" in opening
     assert "strongest over all texts: entropy (g +1.23, 95 % +0.98 to +1.48); 4 inconclusive." in opening
     assert "30 true and 30 false texts; made-up, layers 2 5, " in text
-    assert ". Every difference is false &minus; true." in text
+    assert ". Every difference is false &minus; true; g counts it in standard deviations." in text
     assert "60 texts in 30 clusters (largest 2), by group" in text
 
 

@@ -96,7 +96,7 @@ class Train(Command):
         if self.out is None:
             missing.append("--out DIR, a new folder for the detector")
         if missing or self.out is None:
-            raise InputError(f"give {'; and '.join(missing)}")
+            raise InputError(f"give {'; and '.join(missing)}; see bluffscope detect train --help")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: give a number from 0")
         if self.alpha is not None and not 0 < self.alpha < 1:
