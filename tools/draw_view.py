@@ -24,7 +24,7 @@ from viewing import rows, served  # noqa: E402
 
 DEMO = ("analyze", "--preset", "demo")
 RUNS = {
-    "last-token": (*DEMO, "--logprob"),
+    "last-token": DEMO,
     "completion-mean": (*DEMO, "--position", "completion-mean", "--seed", "3"),
     "without-saes": (*DEMO, "--sae", "none", "--layers", "all"),
     "forty-pairs": (*DEMO, "--limit", "40"),

@@ -188,7 +188,7 @@ def test_config_from_sorts_options_into_their_parts():
     assert config.model.layers == (3,)
     assert config.measure.noise_std == 1.0
     assert config.output.out == Path("runs/x")
-    assert (config.data.data, config.output.keep_residuals, config.engine.batch_size) == ("x.csv", True, "auto")
+    assert (config.data.data, config.output.keep_residuals, config.engine.batch_size) == ("x.csv", "on", "auto")
 
 
 def test_the_table_has_the_pairs_in_input_order_whatever_the_batches(options):

@@ -96,7 +96,7 @@ def planned(model, saes, pairs, **options) -> RunConfig:
         data=DataOptions(data=str(pairs)),
         model=ModelOptions(model=str(model), sae=str(saes), device="cpu"),
         engine=EngineOptions(shard_pairs=options.pop("shard_pairs", 256)),
-        measure=MeasureOptions(**options),
+        measure=MeasureOptions(**{"logprob": "off", **options}),
     )
 
 

@@ -27,6 +27,7 @@ from bluffscope.host import notebook
 from bluffscope.host.exclusive import exclusive
 from bluffscope.host.terminal import count
 from bluffscope.records import PAIRS
+from bluffscope.runs.identity import ONCE_TRUE_OR_FALSE
 from bluffscope.stats.analysis import analyse_table
 from bluffscope.stats.effects import varies
 from bluffscope.stats.linear_model import design
@@ -336,9 +337,12 @@ def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str
     }
 
 
+_ON_OR_OFF: Final = {True: "on", False: "off"}
+
+
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        f"{part}.{name}": value
+        f"{part}.{name}": _ON_OR_OFF.get(value, value) if name in ONCE_TRUE_OR_FALSE else value
         for part, values in config.items()
         if isinstance(values, Mapping)
         for name, value in values.items()

@@ -116,8 +116,9 @@ class MeasureOptions:
     """Noise draws per text; stability is their mean."""
     noise_sweep: tuple[float, ...] = ()
     """Additional noise levels, each with its own stability columns (a dose-response curve)."""
-    logprob: bool = False
-    """Also measure the log-probability of each completion; loads all layers and the LM head."""
+    logprob: Switch = "auto"
+    """Also measure the log-probability of each completion; loads all layers and the LM head. auto is on where the model
+    has an LM head and all of it fits into memory; the flag alone means on, --no-logprob off."""
     p_true: bool = False
     """Also ask the model whether each completion is true: P(True) of its answers True and False; loads all layers and
     the LM head."""
@@ -137,7 +138,7 @@ class MeasureOptions:
     @property
     def scores_completions(self) -> bool:
         """Whether the completions' own tokens are predicted; of a run's options once they are resolved."""
-        return self.logprob or self.trajectory == "on"
+        return self.logprob != "off" or self.trajectory == "on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +167,9 @@ class OutputOptions:
     """New folder for the run (default: runs/<utc time>-<name>)."""
     resume: Path | None = None
     """Continue the run in this folder with its own options; only missing or damaged parts are redone."""
-    keep_residuals: bool = False
-    """Also write residuals.parquet."""
+    keep_residuals: Switch = "auto"
+    """Also write residuals.parquet, which detectors need. auto does where they take at most 1 GB; the flag alone means
+    on, --no-keep-residuals off."""
     fidelity: int = 0
     """Measure N pairs again in float32 and report what lower precision changed."""
     figures: bool = False

@@ -33,6 +33,8 @@ LATER: Final = {
     **{"schema": "auto", "prompt_template": None, "pairing": "aligned", "labels": []},
 }
 """Options that older runs lack, at the value they had: the digest leaves them out, so that such runs can be resumed."""
+ONCE_TRUE_OR_FALSE: Final = frozenset({"logprob", "keep_residuals"})
+"""Options that older runs have as true and false: so they stand in the digest."""
 _WHEREABOUTS: Final = frozenset({"name", "folder", "file", "in_memory"})
 """Of a model's or SAE's identity: where it lay."""
 
@@ -82,8 +84,9 @@ def identity_of(config: RunConfig, loaded: Loaded, scan: Scan) -> Identity:
 
 
 def result_options(config: RunConfig) -> dict[str, Any]:
-    """The options that change results, by name, as config.yaml has their values."""
+    """The options that change results, by name, as config.yaml has their values, or as older ones have."""
     values = {name: value for group in vars(config).values() for name, value in vars(group).items()}
+    values |= {name: {"on": True, "off": False}.get(values[name], values[name]) for name in ONCE_TRUE_OR_FALSE}
     return plain({name: value for name, value in values.items() if name not in FREE | BY_IDENTITY})
 
 
