@@ -51,7 +51,8 @@ not the page.
 
 A run holds
 
-- the model with its LM head, for log-probabilities (with `--no-logprob` only up to the last block measured), and its SAEs;
+- the model with its LM head, for log-probabilities (with `--no-logprob` only up to the last block measured), and its
+  SAEs;
 - Python with its libraries: {gigabytes(run.process)};
 - the widest moment of one batch, and {gigabytes(run.working)} that the first batch adds whatever its size; for
   log-probabilities {gigabytes(HEAD_BLOCK)} of logits;

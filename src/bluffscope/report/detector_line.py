@@ -45,7 +45,8 @@ def detector_line(detectors: pl.DataFrame | None, lead: ScopeAnswer, known: Sequ
     best = rivals.sort("auroc", descending=True, maintain_order=True).row(0, named=True)
     better = first["gain_lo"] is not None and first["gain_lo"] > 0
     named = f"{BASELINES[best['detector']]} alone {best['auroc']:.2f}"
-    return f"{said}; {'' if better else 'not shown to beat '}{named}."
+    lacking = "" if "logprob" in rivals["detector"] else " (log-probability was not measured)"
+    return f"{said}; {'' if better else 'not shown to beat '}{named}{lacking}."
 
 
 def _area(row: Mapping[str, Any]) -> str:
