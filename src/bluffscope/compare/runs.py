@@ -21,13 +21,12 @@ from bluffscope.compare.agreement import NEEDS_NO_CHANCE, mixed_rows, only_metri
 from bluffscope.compare.matching import Matched, matched_items, matched_questions
 from bluffscope.compare.precision import FEATURES, compare_runs
 from bluffscope.compare.text_runs import TEXTS_JUDGED, judged_texts, text_changes
-from bluffscope.config import run_config
+from bluffscope.config import ONCE_TRUE_OR_FALSE, run_config
 from bluffscope.errors import InputError
 from bluffscope.host import notebook
 from bluffscope.host.exclusive import exclusive
 from bluffscope.host.terminal import count
 from bluffscope.records import PAIRS
-from bluffscope.runs.identity import ONCE_TRUE_OR_FALSE
 from bluffscope.stats.analysis import analyse_table
 from bluffscope.stats.effects import varies
 from bluffscope.stats.linear_model import design

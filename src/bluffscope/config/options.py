@@ -18,6 +18,8 @@ from bluffscope.errors import InputError
 Options = TypeVar("Options")
 Switch = Literal["auto", "on", "off"]
 """Of an option that is on or off by what else is chosen; true and false stand for on and off."""
+ONCE_TRUE_OR_FALSE = ("logprob", "keep_residuals")
+"""Switches that older runs have as true and false: so they stand in the digest of what a run's results depend on."""
 Position = Literal["last", "first-completion", "divergence", "completion-mean", "end-of-turn", "tokens"]
 """Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
 READ_WHOLE: frozenset[Position] = frozenset({"completion-mean", "tokens"})

@@ -165,7 +165,7 @@ class Contents(RunTables):
         by_layer = {pair.layer: pair for pair in self.measured if pair.metric == "lens_logprob"}
         if len(by_layer) < 2:
             return pl.DataFrame()
-        column = next((name for name in (KNOWS, "known") if name in self.metrics.columns), None)
+        column = next((name for name in knowledge(self.run.manifest) if name in self.metrics.columns), None)
         scopes = {f"all {self.words.items}": pl.lit(value=True)}
         if column is not None:
             scopes |= {f"{column}={str(value).lower()}": pl.col(column) == value for value in (True, False)}

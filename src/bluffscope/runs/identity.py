@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bluffscope import __version__
-from bluffscope.config import RunConfig
+from bluffscope.config import ONCE_TRUE_OR_FALSE, RunConfig
 from bluffscope.host.stopwatch import Tally
 from bluffscope.pairs import Scan, Source
 from bluffscope.pipeline.worker import Loaded
@@ -33,8 +33,6 @@ LATER: Final = {
     **{"schema": "auto", "prompt_template": None, "pairing": "aligned", "labels": []},
 }
 """Options that older runs lack, at the value they had: the digest leaves them out, so that such runs can be resumed."""
-ONCE_TRUE_OR_FALSE: Final = frozenset({"logprob", "keep_residuals"})
-"""Options that older runs have as true and false: so they stand in the digest."""
 _WHEREABOUTS: Final = frozenset({"name", "folder", "file", "in_memory"})
 """Of a model's or SAE's identity: where it lay."""
 

@@ -125,6 +125,13 @@ def as_before(config: RunConfig, before: RunConfig | None) -> RunConfig:
     return replace(config, measure=measure, output=output)
 
 
+def only_chosen(config: RunConfig, analyses: tuple[Analysis, ...]) -> RunConfig:
+    """The options without log-probabilities that nobody asked for, where only some of the five analyses run."""
+    if config.measure.logprob != "auto" or set(ANALYSES) <= set(analyses):
+        return config
+    return replace(config, measure=replace(config.measure, logprob="off"))
+
+
 def keeping_tokens(config: RunConfig) -> RunConfig:
     """The options with what ``--position tokens`` asks for: the residual of each token is kept."""
     if config.measure.position != "tokens":

@@ -43,6 +43,7 @@ from bluffscope.runs.options import (
     check_values,
     homes_expanded,
     keeping_tokens,
+    only_chosen,
     possible,
     refuse_unlabelled_tokens,
     replayable,
@@ -182,6 +183,7 @@ def run(
             scan = source.scan()
         config = resolved(replace(config, data=replace(config.data, data=source.location)))
         refuse_unlabelled_tokens(config, scan)
+        config = only_chosen(config, analyses)
         spare = Spare.of(config, source.items(), scan.count * len(scan.arrangement.views))
 
         def hired(config: RunConfig) -> Crew:
