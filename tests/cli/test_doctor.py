@@ -23,7 +23,7 @@ def test_doctor_shows_the_machine_and_what_the_demo_takes(call):
     assert labels[:5] == ["Processor", "Cores", "Memory", "bfloat16 on the processor", "Accelerator"]
     assert "Model: bluffscope-demo, 10 blocks and 3 SAEs" in outcome.out
     assert re.search(r"^Batch size: \d+ pairs per forward pass, of 16 distinct tokens each", outcome.out, re.MULTILINE)
-    assert re.search(r"^Peak memory: 0\.\d GB predicted, \d+\.\d GB free$", outcome.out, re.MULTILINE)
+    assert re.search(r"^Peak memory: 1\.\d GB predicted, \d+\.\d GB free$", outcome.out, re.MULTILINE)
 
 
 def test_the_guides_table_stands_beside_what_the_model_says(call):
