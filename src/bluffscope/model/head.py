@@ -16,7 +16,7 @@ from bluffscope.model.load import LanguageModel
 
 SLICE_BYTES: Final = 200 << 20
 """Most bytes that logits, their copies and converted weights take at once; the vocabulary comes in slices."""
-_COPIES: Final = 3
+COPIES: Final = 3
 """Of a slice's logits: themselves, and the copies that capping and the sum of exponentials need."""
 CHECK_TOLERANCE: Final = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.02, torch.float16: 0.01}
 """Relative difference from the model's own logits; in half precision these are rounded themselves."""
@@ -78,7 +78,7 @@ class Head:
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         total = hidden.new_full((len(tokens),), -torch.inf)
         chosen = hidden.new_zeros((len(tokens),))
-        width = max(1, SLICE_BYTES // (hidden.itemsize * (_COPIES * len(tokens) + hidden.shape[1])))
+        width = max(1, SLICE_BYTES // (hidden.itemsize * (COPIES * len(tokens) + hidden.shape[1])))
         for start in range(0, len(self.weight), width):
             logits = self._logits(hidden, slice(start, start + width))  # (target, slice)
             total = torch.logaddexp(total, logits.logsumexp(1))
