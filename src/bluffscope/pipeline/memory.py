@@ -317,7 +317,8 @@ class Footprint:
             return batch
         # of every token in the model's dtype; of the completions', at most as many, once more in float32
         precise = max(4, number)
-        logits = min(HEAD_BLOCK, precise * (HEAD_COPIES * tokens + shape.d_model) * shape.vocabulary)
+        # About every other token belongs to a completion.
+        logits = min(HEAD_BLOCK, precise * (HEAD_COPIES * tokens // 2 + shape.d_model) * shape.vocabulary)
         head = tokens * shape.d_model * (2 * number + precise) + logits
         if not shape.lens:
             return max(batch, head)
