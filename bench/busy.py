@@ -55,6 +55,7 @@ def measured(case: Case, folder: Path, settled: bool) -> Iterator[dict[str, floa
     with tempfile.TemporaryDirectory(prefix="bluffscope-busy-") as scratch:
         data = write_pairs(Path(scratch) / "pairs.jsonl", case.pairs)
         named = {} if case.shape == "demo" else {"model": folder / "model", "sae": folder / "sae"}
+        named |= {"logprob": False, "keep_residuals": False}  # as it was always measured
         config = config_from(data=str(data), out=Path(scratch) / "run", batch_size=case.batch_size, **named)
         timings = run(config, draw=False).manifest["timings"]
     seconds = timings["total"] - sum(timings.get(stage, 0.0) for stage in READING)

@@ -37,6 +37,7 @@ GOALS = {"guide": 100, "careful": 30}
 def engine(folder: Path, layers: Sequence[int]) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
     """Analyse all bundled pairs as `bluffscope analyze` does, but for the figures: the record, and the table."""
     options = {"model": str(folder / "model"), "sae": str(folder / "sae"), "layers": list(layers)}
+    options |= {"logprob": False, "keep_residuals": False}  # as the others
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         config = config_from(**options, device="cpu", dtype="float32", out=Path(scratch) / "run")
         result = run(config, draw=False)

@@ -47,8 +47,9 @@ def write_pairs(path: Path, pairs: int = PAIRS) -> Path:
 
 
 def flags(model: Path, saes: Path, data: Path) -> list[str]:
-    """Of a run of a few small shards on one thread."""
-    return ["--model", str(model), "--sae", str(saes), "--data", str(data), "--shard-pairs", str(SHARD_PAIRS)]
+    """Of a run of a few small shards on one thread, without what is measured and kept by default."""
+    small = ["--no-logprob", "--no-keep-residuals", "--shard-pairs", str(SHARD_PAIRS)]
+    return ["--model", str(model), "--sae", str(saes), "--data", str(data), *small]
 
 
 @dataclass(frozen=True)

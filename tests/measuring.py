@@ -32,7 +32,7 @@ def make_worker(model: Path, saes: Path, **options: Any) -> Any:
     config = options_of(model, saes, **options)
     config = resolved(config)
     measure = config.measure
-    asked = {TRAJECTORY: measure.trajectory == "on", LOGPROB: measure.logprob, P_TRUE: measure.p_true}
+    asked = {TRAJECTORY: measure.trajectory == "on", LOGPROB: measure.logprob == "on", P_TRUE: measure.p_true}
     analyses = (*(ANALYSES if config.model.has_saes else ()), *(analysis for analysis, on in asked.items() if on))
     names = [analysis.name for analysis in analyses]
     return build_worker(
@@ -45,7 +45,8 @@ def make_worker(model: Path, saes: Path, **options: Any) -> Any:
 
 def options_of(model: Path, saes: Path, **options: Any) -> RunConfig:
     """Options by the names of `bluffscope analyze`; the CPU and float64 unless given."""
-    return config_from(model=str(model), sae=str(saes), **{"dtype": "float64", "device": "cpu", **options})
+    given = {"dtype": "float64", "device": "cpu", "logprob": False, **options}
+    return config_from(model=str(model), sae=str(saes), **given)
 
 
 def measure(worker: RunWorker, pairs: Sequence[Pair]) -> pl.DataFrame:

@@ -38,7 +38,7 @@ FILES = (
     (
         "residuals.parquet",
         "`pair_id, view, layer, token, values`",
-        "one for each residual read; only with `--keep-residuals`",
+        "one for each residual read; by default where they take at most 1 GB (`--keep-residuals`)",
     ),
     (
         "quarantine.parquet",
@@ -66,7 +66,7 @@ TEXT_FILES = (
     (
         "residuals.parquet",
         "`text_id, view, layer, token, values`",
-        "one for each residual read; only with `--keep-residuals`",
+        "one for each residual read; by default where they take at most 1 GB (`--keep-residuals`)",
     ),
     (
         "tokens.parquet",

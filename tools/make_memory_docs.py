@@ -24,12 +24,12 @@ RUNS = (
     ("embedded", {}),
     ("embedded", {"batch_size": 8}),
     ("embedded", {"position": "completion-mean"}),
-    ("embedded", {"logprob": True}),
+    ("embedded", {"logprob": "off"}),
     ("wide, float32", {}),
     ("wide, float32", {"batch_size": 8}),
     ("wide, float32", {"batch_tokens": 4096, "row_tokens": 1024}),
     ("wide, float32", {"position": "completion-mean"}),
-    ("wide, float32", {"logprob": True}),
+    ("wide, float32", {"logprob": "off"}),
 )
 """What is measured: the model, and options of `bluffscope analyze`."""
 _RUN = """import json, sys
@@ -51,10 +51,11 @@ not the page.
 
 A run holds
 
-- the model up to the last block measured, without its LM head (with `--logprob` all blocks and the head), and its SAEs;
+- the model with its LM head, for log-probabilities (with `--no-logprob` only up to the last block measured), and its
+  SAEs;
 - Python with its libraries: {gigabytes(run.process)};
-- the widest moment of one batch, and {gigabytes(run.working)} that the first batch adds whatever its size; with
-  `--logprob` {gigabytes(HEAD_BLOCK)} of logits;
+- the widest moment of one batch, and {gigabytes(run.working)} that the first batch adds whatever its size; for
+  log-probabilities {gigabytes(HEAD_BLOCK)} of logits;
 - after the last batch, {gigabytes(run.drawing)} to merge the tables.
 
 All of it is predicted from the shapes in `config.json` and the SAEs' configurations; nothing needs to be loaded for

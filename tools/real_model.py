@@ -130,7 +130,7 @@ def steps(model: Published, name: str) -> Iterator[Step]:
     if model.saes:
         given, out = ("--model", file, "--sae", model.saes), OUT / f"{name}-saes"
         yield Step("doctor, with SAEs", bluffscope("doctor", *given))
-        yield Step("analyze, with SAEs", bluffscope("analyze", *given, "--logprob", "--keep-residuals", "--out", out))
+        yield Step("analyze, with SAEs", bluffscope("analyze", *given, "--out", out))
         for on in ("sae", "residual"):
             # saved even if it is no better than the baselines: what came out is what is shown
             train = ("detect", "train", out, "--on", on, "--out", OUT / f"{name}-detector-{on}", "--allow-weak")
@@ -141,7 +141,7 @@ def steps(model: Published, name: str) -> Iterator[Step]:
         yield Step("report, with SAEs", bluffscope("report", out))
     given, out = ("--model", file, "--sae", "none"), OUT / f"{name}-no-saes"
     yield Step("doctor, without SAEs", bluffscope("doctor", *given))
-    yield Step("analyze, without SAEs", bluffscope("analyze", *given, "--logprob", "--out", out))
+    yield Step("analyze, without SAEs", bluffscope("analyze", *given, "--out", out))
     yield Step("report, without SAEs", bluffscope("report", out))
     yield Step("what the model knows", lambda: preferences(out))
 

@@ -14,6 +14,10 @@ class InputError(BluffscopeError, ValueError):
     """
 
 
+class NoHeadError(InputError):
+    """Log-probabilities cannot be measured: the model has no LM head that can be used, or does not load as a whole."""
+
+
 class PairError(BluffscopeError, ValueError):
     """One pair cannot be processed; it is quarantined with this reason and the run continues."""
 

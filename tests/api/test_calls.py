@@ -188,12 +188,12 @@ def test_config_from_sorts_options_into_their_parts():
     assert config.model.layers == (3,)
     assert config.measure.noise_std == 1.0
     assert config.output.out == Path("runs/x")
-    assert (config.data.data, config.output.keep_residuals, config.engine.batch_size) == ("x.csv", True, "auto")
+    assert (config.data.data, config.output.keep_residuals, config.engine.batch_size) == ("x.csv", "on", "auto")
 
 
 def test_the_table_has_the_pairs_in_input_order_whatever_the_batches(options):
     table = bluffscope.analyze(tiny.PAIRS[::-1], batch_size=2, **options)
     assert table["pair_id"].to_list() == [pair["id"] for pair in tiny.PAIRS[::-1]]
-    assert set(table.schema.dtypes()) <= {pl.Float64, pl.Int64, pl.String, pl.Int32}
+    assert set(table.schema.dtypes()) <= {pl.Float64, pl.Int64, pl.String, pl.Int32, pl.Boolean}
     for view in VIEWS:
         assert table[f"{view}_read_token"].null_count() == 0

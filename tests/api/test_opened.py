@@ -150,7 +150,9 @@ def test_plots_are_altair_charts_too(made):
 def test_the_trajectory_is_drawn_where_it_was_measured(made, tiny_model, tmp_path):
     with pytest.raises(InputError, match="no trajectory over layers; measure with --trajectory"):
         made.plot.trajectory()
-    run = bluffscope.run(tiny.PAIRS, model=tiny_model, sae="none", layers=(0, 1, 3), out=tmp_path / "lens")
+    run = bluffscope.run(
+        tiny.PAIRS, model=tiny_model, sae="none", layers=(0, 1, 3), logprob=False, out=tmp_path / "lens"
+    )
     (part,) = run.plot.trajectory().to_dict()["concat"]
     rows = [row for row in part["data"]["values"] if row["view"] == "fact" and row["layer"] == 1]
     assert [row["mean"] for row in rows] == pytest.approx([run.metrics["l1_fact_lens_logprob"].mean()])

@@ -24,7 +24,7 @@ def test_an_experiment_runs_its_analyses_alone_and_a_complete_run_is_not_run_aga
 
     outcome = call("analyze", "--resume", tmp_path / "run")
     assert (outcome.code, outcome.err) == (0, "")
-    said = f"Nothing to do: {tmp_path / 'run'} is complete, and its 3 tables match their checksums\n"
+    said = f"Nothing to do: {tmp_path / 'run'} is complete, and its 4 tables match their checksums\n"
     assert outcome.out == said
 
 

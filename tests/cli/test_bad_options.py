@@ -110,7 +110,7 @@ def test_a_model_without_saes_and_saes_without_a_model_are_refused(refused, tiny
         ("measure: {noise_std: 1e-3}", "measure.noise_std: expected a number, got '1e-3'"),
         ("engine: {batch_size: true}", "engine.batch_size: expected auto or a whole number, got True"),
         ("engine: {batch_size: '8'}", "engine.batch_size: expected auto or a whole number, got '8'"),
-        ("output: {keep_residuals: 'yes'}", "output.keep_residuals: expected true or false"),
+        ("output: {keep_residuals: 'yes'}", "output.keep_residuals: expected auto or on or off"),
         ('output: {out: "a\\0b"}', "output.out: expected a path or null"),
         ("a: &a [" + "[" * 3000, "not valid YAML"),
         ('model: {layers: !!int ""}', "not valid YAML"),

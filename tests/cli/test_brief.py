@@ -161,7 +161,7 @@ def test_the_pages_show_what_the_demo_prints_and_the_commands_that_it_names_work
     said = " ".join(outcome.out.split())
     assert said.split("Of what the model knows (152 pairs), ")[1].startswith("hallucinations differ from facts")
     assert "; of what it does not know (48 pairs), nothing is shown to differ (" in said
-    assert "AUROC 1.00 (" in said and "(chance) unknown; length alone 0.50." in said
+    assert "AUROC 1.00 (" in said and "(chance) unknown; not shown to beat log-probability alone 1.00." in said
     assert "known=true   known=false" in outcome.out
     lines = outcome.out.splitlines()
     commands = [line.removeprefix("Next:").strip() for line in lines[-3:-1]]

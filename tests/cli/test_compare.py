@@ -22,14 +22,14 @@ def runs(tmp_path_factory, tiny_model, tiny_saes):
     root = tmp_path_factory.mktemp("runs")
     said = [r for r in random_pairs(41, count=40) if r["fact"].strip() and r["hallucination"].strip()][:20]
     records = [{**record, "known": bool(n % 3)} for n, record in enumerate(said)]
-    options = {"model": str(tiny_model), "sae": str(tiny_saes), "noise_draws": 2, "device": "cpu"}
+    options = {"model": str(tiny_model), "sae": str(tiny_saes), "noise_draws": 2, "device": "cpu", "logprob": False}
     for name, more in {
         "plain": {},
         "half": {"dtype": "bfloat16"},
         "deep": {"layers": (3,), "seed": 4},
         "shallow": {"layers": (1,), "logprob": True},
     }.items():
-        bluffscope.analyze(records, out=root / name, **options, **more)
+        bluffscope.analyze(records, out=root / name, **(options | more))
     return root
 
 

@@ -26,7 +26,7 @@ KNOWN = ("--where", "known=true")
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "demo"
-    bluffscope.analyze("bluff200", preset="demo", keep_residuals=True, out=str(out))
+    bluffscope.analyze("bluff200", preset="demo", logprob=False, out=str(out))
     return out
 
 

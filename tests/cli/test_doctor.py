@@ -21,7 +21,7 @@ def test_doctor_shows_the_machine_and_what_the_demo_takes(call):
     assert (outcome.code, outcome.err) == (0, "")
     labels = [line.split(":")[0] for line in outcome.out.splitlines() if re.match(r"[\w ]+: ", line)]
     assert labels[:5] == ["Processor", "Cores", "Memory", "bfloat16 on the processor", "Accelerator"]
-    assert "Model: bluffscope-demo, 9 blocks and 3 SAEs" in outcome.out
+    assert "Model: bluffscope-demo, 10 blocks and 3 SAEs" in outcome.out
     assert re.search(r"^Batch size: \d+ pairs per forward pass, of 16 distinct tokens each", outcome.out, re.MULTILINE)
     assert re.search(r"^Peak memory: 0\.\d GB predicted, \d+\.\d GB free$", outcome.out, re.MULTILINE)
 
@@ -51,7 +51,7 @@ def test_doctor_reads_configurations_only(call, copied, tiny_model, tiny_saes):
         weights.write_bytes(b"")
     outcome = call("doctor", "--machine-only", "--model", model, "--sae", saes, "--layers", 1, "--batch-size", 8)
     assert outcome.code == 0, outcome.err
-    assert f"Model: {model}, 2 blocks and 1 SAEs" in outcome.out
+    assert f"Model: {model}, 4 blocks and 1 SAEs" in outcome.out
     assert "With --batch-size 8: " in outcome.out
 
 
@@ -72,9 +72,12 @@ def test_a_release_tells_its_widths_without_its_weights():
 
 
 def test_what_does_not_fit_is_said_with_what_it_needs(call, monkeypatch):
-    monkeypatch.setattr("bluffscope.host.machine.free_memory", lambda device: 200_000_000)
+    for place in ("host.machine", "pipeline.by_default"):
+        monkeypatch.setattr(f"bluffscope.{place}.free_memory", lambda device: 200_000_000)
     outcome = call("doctor", "--machine-only")
     assert outcome.code == 0
+    assert "Model: bluffscope-demo, 9 blocks and 3 SAEs" in outcome.out
+    assert re.search(r"^By default log-probabilities left out: the whole model needs about \d", outcome.out, re.M)
     assert re.search(r"^Batch size: does not fit: needs about 0\.\d GB, and 0\.2 GB are free$", outcome.out, re.M)
 
 

@@ -96,7 +96,7 @@ def planned(model, saes, pairs, **options) -> RunConfig:
         data=DataOptions(data=str(pairs)),
         model=ModelOptions(model=str(model), sae=str(saes), device="cpu"),
         engine=EngineOptions(shard_pairs=options.pop("shard_pairs", 256)),
-        measure=MeasureOptions(**options),
+        measure=MeasureOptions(**{"logprob": "off", **options}),
     )
 
 
@@ -170,7 +170,18 @@ def test_a_preset_by_its_name_needs_configuration_and_tokenizer_only(tmp_path):
         weights.unlink()
     hub_cache.add_repository(tmp_path / "home", hub_cache.GEMMA_2_2B, model)
     done = subprocess.run(
-        [sys.executable, "-m", "bluffscope", "analyze", "--dry-run", "--preset", "gemma-2-2b", "--limit", "20"],
+        [
+            sys.executable,
+            "-m",
+            "bluffscope",
+            "analyze",
+            "--dry-run",
+            "--preset",
+            "gemma-2-2b",
+            "--limit",
+            "20",
+            "--no-logprob",
+        ],
         env=hub_cache.offline(tmp_path / "home"),
         capture_output=True,
         text=True,

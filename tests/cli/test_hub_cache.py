@@ -16,6 +16,7 @@ import tiny
 from hub_cache import GEMMA_2_2B, GEMMA_SCOPE_2B
 
 LAYERS = (5, 12, 20)
+NARROW = ("--allow-unsound", "--full", "--no-logprob", "--no-keep-residuals")
 PUBLISHED_L0 = {"5": 68, "12": 82, "20": 71}
 ARCHIVE = "layer_12/width_16k/average_l0_82/params.npz"
 SHARD = "model-00002-of-00005.safetensors"
@@ -81,7 +82,7 @@ def outcomes(home, commits):
         (
             file,
             away,
-            ["analyze", *flags, *data, "--allow-unsound", "--full", "--out", str(home.parent / name.replace("/", "-"))],
+            ["analyze", *flags, *data, *NARROW, "--out", str(home.parent / name.replace("/", "-"))],
         )
         for name, (file, away, flags) in runs.items()
     ]

@@ -75,6 +75,7 @@ def outcomes(home, commits):
         str(LIMIT),
         "--allow-unsound",
         "--full",
+        "--no-logprob",
     ]
     runs = [
         ["analyze", "--preset", name, *data, "--keep-residuals", "--out", str(home.parent / name)] for name in NAMES

@@ -32,7 +32,7 @@ CHECK_TOKENS = 11
 @pytest.fixture
 def flags(tiny_model, tiny_saes, pairs_file):
     """Flags of a model and pairs that verify can take."""
-    return ["--model", tiny_model, "--sae", tiny_saes, "--data", pairs_file, "--noise-draws", "2"]
+    return ["--model", tiny_model, "--sae", tiny_saes, "--data", pairs_file, "--noise-draws", "2", "--no-logprob"]
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_nothing_is_left_behind(call, flags, tmp_path, monkeypatch):
     "options",
     [
         ["--position", "completion-mean", "--join", ""],
-        ["--position", "divergence", "--logprob"],
+        ["--position", "divergence", "--p-true"],
         ["--position", "first-completion", "--batch-size", "2"],
     ],
 )
@@ -135,8 +135,8 @@ def test_float32_decides_and_half_precision_is_for_information(call, flags, monk
 
 
 @pytest.mark.process
-def test_log_probabilities_are_verified_where_they_are_asked_for(call, flags, monkeypatch):
-    plain, with_them = call("verify", *flags), call("verify", *flags, "--logprob")
+def test_log_probabilities_are_verified_unless_they_are_left_out(call, flags, monkeypatch):
+    plain, with_them = call("verify", *flags), call("verify", *flags[:-1])
     agreed(plain, "float64", "float32", pairs=5)
     agreed(with_them, "float64", "float32", pairs=5)
     columns = [int(re.search(AGREE.format("float64"), outcome.out)[2]) for outcome in (plain, with_them)]
@@ -150,7 +150,7 @@ def test_log_probabilities_are_verified_where_they_are_asked_for(call, flags, mo
         return dataclasses.replace(found, slot=np.maximum(found.slot - 1, 0))
 
     monkeypatch.setattr(tries, "_targets", late)  # the position before the one that predicts the token
-    outcome = call("verify", *flags, "--logprob", "--dtype", "float64")
+    outcome = call("verify", *flags[:-1], "--dtype", "float64")
     assert outcome.code == 1
     assert "Strategies differ in float64: batched, packed from sequential" in outcome.out
     assert re.search(r"packed: \d+ cells of [67] columns differ", outcome.out)

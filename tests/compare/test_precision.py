@@ -30,7 +30,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(tiny_model, tiny_saes, data):
-    return {"model": tiny_model, "sae": tiny_saes, "data": str(data), "noise_sweep": [0.5]}
+    return {"model": tiny_model, "sae": tiny_saes, "data": str(data), "noise_sweep": [0.5], "logprob": False}
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,8 @@ def make(tmp_path_factory, tiny_model, tiny_saes, records):
     root = tmp_path_factory.mktemp("runs")
 
     def run(name, pairs=None, **options) -> Run:
-        options = {"model": str(tiny_model), "sae": str(tiny_saes), "noise_draws": 2, "device": "cpu", **options}
+        tiny = {"model": str(tiny_model), "sae": str(tiny_saes), "noise_draws": 2, "device": "cpu", "logprob": False}
+        options = {**tiny, **options}
         if not (root / name).exists():
             bluffscope.analyze(records if pairs is None else pairs, out=root / name, **options)
         return bluffscope.read_run(root / name)
@@ -272,7 +273,7 @@ def test_pairs_are_matched_by_id_and_text_whatever_their_order_and_number(plain,
 def test_what_one_run_lacks_is_named(plain, make):
     result = compare_all([plain, make("likely", logprob=True)])
     assert only(result).unmatched == ("logprob", "logprob_per_token")
-    assert only(result).differences["measure.logprob"] == (False, True)
+    assert only(result).differences["measure.logprob"] == ("off", "on")
     assert only(result).same_model
     assert "logprob" not in result.rows["metric"]
 

@@ -36,7 +36,9 @@ from bluffscope.errors import InputError
         (EngineOptions(), "batch_size", np.int32(4), 4),
         (EngineOptions(batch_size=4), "batch_size", "auto", "auto"),
         (OutputOptions(), "out", "runs/x", Path("runs/x")),
-        (OutputOptions(), "keep_residuals", True, True),
+        (OutputOptions(), "keep_residuals", True, "on"),
+        (MeasureOptions(), "logprob", False, "off"),
+        (MeasureOptions(), "logprob", "auto", "auto"),
         (DataOptions(), "columns", ["prompt=question"], ("prompt=question",)),
     ],
 )
@@ -66,7 +68,7 @@ def test_a_value_that_fits_is_held_as_the_field_says(options, name, given, held)
         (MeasureOptions(), "noise_mode", "loud", "expected absolute or relative, got 'loud'"),
         (EngineOptions(), "batch_size", False, "expected auto or a whole number, got False"),
         (OutputOptions(), "out", 3, "expected a path or null, got 3"),
-        (OutputOptions(), "keep_residuals", 1, "expected true or false, got 1"),
+        (OutputOptions(), "keep_residuals", 1, "expected auto or on or off, got 1"),
         (DataOptions(), "limit", "x" * 500, "got '" + "x" * 56 + "..."),
     ],
 )

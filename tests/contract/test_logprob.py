@@ -170,16 +170,16 @@ def test_batches_of_any_size_and_a_sweep_beside_them_give_the_same(tiny_model, t
         assert one[name].to_list() == pytest.approx(many[name].to_list(), rel=1e-12, abs=1e-12)
 
 
-def test_they_are_columns_of_their_own_only_when_asked_for(tiny_model, tiny_saes, tmp_path):
+def test_they_are_columns_of_their_own_that_can_be_left_out(tiny_model, tiny_saes, tmp_path):
     options = {"model": tiny_model, "sae": tiny_saes, "noise_draws": 1}
-    plain = bluffscope.analyze(tiny.PAIRS, **options)
-    table = bluffscope.analyze(tiny.PAIRS, logprob=True, out=tmp_path / "run", **options)
+    plain = bluffscope.analyze(tiny.PAIRS, logprob=False, **options)
+    table = bluffscope.analyze(tiny.PAIRS, out=tmp_path / "run", **options)
     assert [name for name in table.columns if name not in plain.columns] == [*COLUMNS, "knows"]
     shared = [name for name in plain.columns if plain[name].dtype == pl.Float64]
     for name in shared:  # the extra layers and the head change nothing
         assert table[name].to_list() == pytest.approx(plain[name].to_list(), rel=1e-12, nan_ok=True)
     run = bluffscope.read_run(tmp_path / "run")
-    assert run.config["measure"]["logprob"] is True
+    assert run.config["measure"]["logprob"] == "on"
     assert run.manifest["model"]["layers_loaded"] == tiny.LAYERS
 
 

@@ -199,12 +199,12 @@ def test_positions_move_the_residual_and_not_the_lens(tiny_model, position):
 
 def test_it_is_on_by_default_without_saes_and_can_be_switched_off(tmp_path, tiny_model):
     pairs = [{name: pair[name] for name in ("prompt", "fact", "hallucination")} for pair in tiny.PAIRS]
-    asked = {"model": str(tiny_model), "sae": "none", "layers": [0, 3], "dtype": "float64"}
+    asked = {"model": str(tiny_model), "sae": "none", "layers": [0, 3], "dtype": "float64", "logprob": False}
     table = bluffscope.analyze(pairs, out=tmp_path / "run", **asked)
     columns = [name for name in table.columns if name.startswith("l")]
     assert columns == [column.name for column in TRAJECTORY.columns((0, 3))]
     assert bluffscope.read_run(tmp_path / "run").config["measure"]["trajectory"] == "on"
-    off = bluffscope.analyze(pairs, trajectory=False, logprob=True, **asked)
+    off = bluffscope.analyze(pairs, **asked | {"trajectory": False, "logprob": True})
     assert [name for name in off.columns if name.startswith("l")] == [
         f"{name}_{part}" for name in ("logprob", "logprob_per_token") for part in ("fact", "hall", "diff")
     ]

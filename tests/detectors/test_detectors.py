@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from bluffscope.detectors import evaluate
 from bluffscope.detectors.classifiers import BASELINES, CARRIED, DETECTORS, compared_with, unmeasured
 from bluffscope.detectors.evaluate import DETECTORS_SCHEMA, TRANSFER_SCHEMA, Detection, detect
 from bluffscope.detectors.fits import fit
@@ -251,6 +252,25 @@ def test_a_bare_table_gets_the_detectors_that_it_allows():
     notes = " ".join(detection.about["notes"])
     for said in ("give --pairs", "--keep-residuals", "only a run's folder", "Without mean_difference and residual"):
         assert said in notes
+
+
+def test_a_run_that_closes_fits_residuals_over_all_texts_where_that_is_quick_and_leaves_the_slow_ones(monkeypatch):
+    table, views = world(signal=1.0)
+    texts = Texts.of_pairs(build_study(table))
+    quick, whole = detect(texts, views, MODEST, quick=True), found(table, views)
+    names = {scope: part["detector"].to_list() for (scope,), part in quick.rows.group_by("scope", maintain_order=True)}
+    assert names["pooled"] == [name for name in OF_PAIRS if name not in ("k_sparse", "mean_difference")]
+    assert names["a"] == names["b"] == [name for name in names["pooled"] if name != "residual"]
+    for name in names["pooled"]:
+        assert row_of(quick, name) == row_of(whole, name)
+    assert quick.against.filter(scope="pooled").row(0)[:2] == ("sae", "residual")
+    assert "residual" not in quick.transfer["detector"]
+    texts_seen, dimensions = 240, 12
+    monkeypatch.setattr(evaluate, "MOST_GRAM", texts_seen**2 * dimensions)
+    assert row_of(detect(texts, views, MODEST, quick=True), "residual")["auroc"] is not None
+    monkeypatch.setattr(evaluate, "MOST_GRAM", texts_seen**2 * dimensions - 1)
+    row = row_of(detect(texts, views, MODEST, quick=True), "residual")
+    assert row["auroc"] is None and row["reason"].startswith("left to `bluffscope stats --detectors`")
 
 
 def test_too_few_groups_are_not_judged():

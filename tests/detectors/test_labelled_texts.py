@@ -54,7 +54,7 @@ def runs(tmp_path_factory):
         "statements": str(sides_of_pairs(folder / "statements.jsonl", whole=True)),
     }
     for name, data in sources.items():
-        bluffscope.analyze(data, preset="demo", keep_residuals=True, out=str(folder / name))
+        bluffscope.analyze(data, preset="demo", logprob=False, out=str(folder / name))
     return {name: read_run(folder / name) for name in sources}
 
 

@@ -56,9 +56,8 @@ def measured(tmp_path_factory, tiny_model, tiny_saes):
     folder = tmp_path_factory.mktemp("tokens")
     data = write(folder / "texts.jsonl", texts())
     out = folder / "run"
-    bluffscope.analyze(
-        str(data), model=str(tiny_model), sae=str(tiny_saes), layers=(0, LAYER), position="tokens", out=str(out)
-    )
+    options = {"model": str(tiny_model), "sae": str(tiny_saes), "layers": (0, LAYER), "logprob": False}
+    bluffscope.analyze(str(data), position="tokens", out=str(out), **options)
     return out
 
 

@@ -72,6 +72,7 @@ def examined(tmp_path, sound):
 
     def examine(**options) -> Found:
         given = {"model": sound.model, "sae": str(sound.saes), "limit": LIMIT, "out": tmp_path / "run"}
+        given |= {"logprob": False, "keep_residuals": False}
         health = run(config_from(**given | options), draw=False).manifest["health"]
         errors = [finding for finding in health["findings"] if finding["severity"] == "error"]
         assert health["status"] == ("unsound" if errors else "healthy")

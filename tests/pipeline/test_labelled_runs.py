@@ -48,7 +48,7 @@ def write(path, records):
 @pytest.fixture
 def config(tmp_path, tiny_model, tiny_saes):
     def made(records, name="run", **options):
-        measure = {"logprob": True, "trajectory": "on", **options.pop("measure", {})}
+        measure = {"logprob": "on", "trajectory": "on", **options.pop("measure", {})}
         return RunConfig(
             data=DataOptions(data=str(write(tmp_path / f"{name}.jsonl", records)), **options.pop("data", {})),
             model=ModelOptions(model=str(tiny_model), sae=str(tiny_saes), device="cpu", dtype="float64"),
@@ -88,7 +88,7 @@ def test_the_sides_of_pairs_measured_as_texts_make_the_table_of_the_pairs(config
     assert [name for name in paired.columns if name in shared] == order
     assert result.manifest["counts"]["pairs"] == 2 * len(PAIRS)
     assert set(result.manifest["files"]) == {
-        *("metrics.parquet", "texts.parquet", "features.parquet", "paired.parquet")
+        *("metrics.parquet", "texts.parquet", "features.parquet", "residuals.parquet", "paired.parquet")
     }
 
 

@@ -45,7 +45,7 @@ def test_bounds_are_those_of_the_code_that_they_describe():
     assert memory.DENSE_CELLS == coder._DENSE_CELLS
     assert {**geometry.STACKED_CELLS, "mps": geometry.STACKED_CELLS["cpu"]} == memory.STACKED_CELLS
     assert memory.GROUPED_CELLS == geometry.GROUPED_CELLS
-    assert memory.HEAD_BLOCK == head.SLICE_BYTES
+    assert (memory.HEAD_BLOCK, memory.HEAD_COPIES) == (head.SLICE_BYTES, head.COPIES)
 
 
 def test_gemma_2_2b_is_as_its_configuration_says():
@@ -75,7 +75,12 @@ def test_log_probabilities_take_a_head_where_it_has_weights_of_its_own_and_a_sli
     own = Footprint(replace(SMALL, head=True))
     assert tied.weights == plain.weights
     assert own.weights - plain.weights == SMALL.vocabulary * SMALL.d_model * SMALL.number_bytes
-    assert tied.needed(SMALLEST_BATCH, 64) > plain.needed(SMALLEST_BATCH, 64) + memory.HEAD_BLOCK / 2
+    large = replace(SMALL, vocabulary=256_000)
+    bare, headed = (
+        Footprint(replace(large, head=head, tied=head)).needed(SMALLEST_BATCH, 64) for head in (False, True)
+    )
+    assert headed > bare + memory.HEAD_BLOCK / 2
+    assert headed - bare > tied.needed(SMALLEST_BATCH, 64) - plain.needed(SMALLEST_BATCH, 64)  # few words, few logits
     whole = Shape.of(LlamaConfig(tie_word_embeddings=True), blocks=1, number_bytes=4, head=True)
     assert (whole.head, whole.tied) == (True, True)
 

@@ -34,7 +34,7 @@ def config(tmp_path, tiny_model, tiny_saes):
         return RunConfig(
             data=DataOptions(data=str(data)),
             model=ModelOptions(model=str(tiny_model), sae=str(sae), device="cpu", dtype="float64"),
-            measure=MeasureOptions(position="tokens", logprob=True, noise_draws=1, **dict(measure)),
+            measure=MeasureOptions(position="tokens", logprob="on", noise_draws=1, **dict(measure)),
             engine=EngineOptions(**engine),
             output=OutputOptions(out=tmp_path / name, allow_unsound=True),
         )
@@ -70,7 +70,7 @@ def test_tokens_are_those_whose_residuals_and_features_are_kept(config):
     found = read_run(result.path)
     assert found.by_token and found.rows == 4 and found.quarantine["text_id"].to_list() == ["d"]  # longer than context
     assert set(result.manifest["files"]) >= {f"{name}.parquet" for name in TABLES}
-    assert found.config["output"]["keep_residuals"] is True
+    assert found.config["output"]["keep_residuals"] == "on"
     assert found.tokens.columns == ["text_id", "token_index", "label", "start", "end", "logprob"]
     tokens = set(found.tokens.select("text_id", "token_index").rows())
     of_text = pl.col("view") == "text"

@@ -176,7 +176,8 @@ def test_a_detector_is_set_beside_its_best_baseline_in_known_and_unknown():
     rows = [("length", "known=true", 0.5, None), ("text", "known=true", 0.52, None), ("sae", "known=true", 0.9, 0.38)]
     rows += [("length", "known=false", 0.5, None), ("sae", "known=false", 0.52, 0.02)]
     assert said(frame, detected(*rows), **DEMO).detector == (
-        "Detector (SAE features): AUROC 0.90 (0.85 to 0.95) known, 0.52 (chance) unknown; completion text alone 0.52."
+        "Detector (SAE features): AUROC 0.90 (0.85 to 0.95) known, 0.52 (chance) unknown; completion text alone 0.52 "
+        "(log-probability was not measured)."
     )
     rows = [("logprob", "pooled", 0.9, None), ("residual", "pooled", 0.91, 0.01)]
     assert said(frame, detected(*rows)).detector == (

@@ -22,7 +22,7 @@ from bluffscope.records import VIEWS
 from bluffscope.table.journal import Journal
 from bluffscope.table.manifest import STAGES
 
-TABLES = {"pairs.parquet", "metrics.parquet", "features.parquet"}
+TABLES = {"pairs.parquet", "metrics.parquet", "features.parquet", "residuals.parquet"}
 STATED = {"config.yaml", "manifest.json", "checksums.txt", *TABLES}
 
 

@@ -13,10 +13,10 @@ import torch
 
 import tiny
 from bluffscope.api import config_from, run
-from bluffscope.config import EngineOptions, ModelOptions, RunConfig
+from bluffscope.config import EngineOptions, MeasureOptions, ModelOptions, RunConfig
 from bluffscope.config.presets import resolve
 from bluffscope.engine.placement import Node, Placement
-from bluffscope.errors import InputError
+from bluffscope.errors import InputError, NoHeadError
 from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import ANALYSES
 from bluffscope.pipeline.memory import GEMMA_2_2B
@@ -27,9 +27,21 @@ from bluffscope.table.schema import table_columns
 GB = 10**9
 
 
-def placed(nodes, shape=GEMMA_2_2B["float32"], gpu_free=0, device="auto", **engine):
-    config = RunConfig(model=ModelOptions(device=device), engine=EngineOptions(engine="ray", **engine))
+def placed(nodes, shape=GEMMA_2_2B["float32"], gpu_free=0, device="auto", logprob="off", **engine):
+    config = RunConfig(
+        model=ModelOptions(device=device),
+        measure=MeasureOptions(logprob=logprob, trajectory="off"),
+        engine=EngineOptions(engine="ray", **engine),
+    )
     return crew._placed(config, shape, nodes, lambda gpus: gpu_free)
+
+
+def test_log_probabilities_that_nobody_asked_for_need_workers_with_room_for_the_whole_model():
+    placed([Node(8, 0, 32 * GB)], logprob="auto")
+    small = [Node(8, 0, 8 * GB)]
+    with pytest.raises(NoHeadError, match="the whole model needs about .*, and 8.0 GB are free"):
+        placed(small, logprob="auto")
+    placed(small, logprob="on")  # on the user's own account
 
 
 def test_memory_limits_workers_and_what_is_mapped_counts_once():

@@ -13,12 +13,12 @@ SAES = {layer: {"published_l0": 80, "d_in": 2304} for layer in (5, 12, 20)}
 
 
 def test_the_estimate_grows_with_what_is_kept():
-    plain = bytes_a_pair(COLUMNS, SAES, reads=1, keep_residuals=False)
+    plain = bytes_a_pair(COLUMNS, SAES, reads=1)
     assert 3_000 < plain < 20_000
-    assert bytes_a_pair(COLUMNS, SAES, reads=1, keep_residuals=True) == plain + 3 * 3 * 4 * 2304
-    assert bytes_a_pair(COLUMNS, SAES, reads=4, keep_residuals=False) > 2 * plain
+    assert bytes_a_pair(COLUMNS, SAES, reads=1, width=3 * 2304) == plain + 3 * 3 * 4 * 2304
+    assert bytes_a_pair(COLUMNS, SAES, reads=4) > 2 * plain
     unknown = {layer: {"d_in": 2304, "published_l0": None} for layer in SAES}
-    assert bytes_a_pair(COLUMNS, unknown, reads=1, keep_residuals=False) > plain
+    assert bytes_a_pair(COLUMNS, unknown, reads=1) > plain
 
 
 def test_a_run_that_fits_passes_and_one_that_does_not_is_refused_with_figures(tmp_path, monkeypatch):

@@ -121,19 +121,20 @@ def _plan(config: RunConfig) -> Iterator[str]:
         SHARE,
         batch_tokens,
         gigabytes,
-        plan_run,
         predicted_peak,
         run_footprint,
     )
+    from bluffscope.pipeline.by_default import UNMEASURED, plan_settled
 
-    config = resolved(config)
-    planned = plan_run(config.model, whole=config.measure.needs_head)
+    config, planned, unmeasured = plan_settled(resolved(config))
     found = run_footprint(planned.shape, planned.device, config.measure)
     rows = config.engine.row_tokens or ROW_TOKENS
     free = free_memory(planned.device)
     tokens = batch_tokens(found, planned.device, rows, int(free * SHARE))
     yield f"Model: {planned}"
     yield f"Weights: {gigabytes(found.weights)}; SAEs: {gigabytes(found.saes)}"
+    if unmeasured:
+        yield f"By default {UNMEASURED.format(unmeasured)}"
     if not tokens:
         needed = gigabytes(found.least_needed(rows) / SHARE)
         yield f"Batch size: does not fit: needs about {needed}, and {gigabytes(free)} are free"

@@ -43,6 +43,20 @@ def _work_lines(found: Forecast) -> Iterator[str]:
         f"encoding {_scaled(work.encode)}, geometry {_scaled(work.geometry)})"
     )
     yield f"Feature rows: about {work.features:,.0f}"
+    yield from _by_default(found)
+
+
+def _by_default(found: Forecast) -> Iterator[str]:
+    """What of the things that are done where they fit will be done."""
+    from bluffscope.pipeline.by_default import UNKEPT, UNMEASURED
+    from bluffscope.table.space import amount
+
+    residuals = found.residuals
+    kept = "kept" if residuals.kept else "not kept"
+    yield f"Residuals: {amount(residuals.size)} in residuals.parquet, {kept}"
+    left_out = [UNMEASURED.format(found.unmeasured)] if found.unmeasured else []
+    left_out += [UNKEPT.format(residuals.why_not)] if residuals.why_not else []
+    yield from (f"{line[0].upper()}{line[1:]}" for line in left_out)
 
 
 def _table(found: Forecast) -> Table:

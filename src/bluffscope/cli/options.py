@@ -16,7 +16,7 @@ import tyro
 from tyro import _errors as failures  # no public module yet, hence the narrow range of versions: docs/dependencies.md
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, StructConstructorSpec, StructFieldSpec
 
-from bluffscope.config import MeasureOptions, RunConfig, Switch, from_words, refuse_endless
+from bluffscope.config import MeasureOptions, OutputOptions, RunConfig, Switch, from_words, refuse_endless
 from bluffscope.config.layers import LayerSlice
 from bluffscope.errors import InputError
 
@@ -129,9 +129,10 @@ def parse(
 
 def _switched(arguments: Sequence[str]) -> Iterator[str]:
     """The words with `--name on` for a switch that stands alone, and `--name off` for `--no-name`."""
-    hints = get_type_hints(MeasureOptions)
-    switches = {f"--{name}" for name, hint in hints.items() if hint == Switch}
-    for word, following in zip(arguments, (*arguments[1:], ""), strict=True):
+    hints = {**get_type_hints(MeasureOptions), **get_type_hints(OutputOptions)}
+    named = {name for name, hint in hints.items() if hint == Switch}
+    switches = {f"--{spelt}" for name in named for spelt in (name, name.replace("_", "-"))}
+    for word, following in zip(arguments, (*arguments, "")[1:], strict=True):
         if word in switches and following not in get_args(Switch):
             yield from (word, "on")
         elif word.startswith("--no-") and f"--{word[5:]}" in switches:

@@ -33,7 +33,7 @@ class Presets(Command):
         gated = [name for name, preset in PRESETS.items() if preset.licence]
         console.say(
             "",
-            "Memory: of a run on a CPU in float32 / bfloat16, up to the last block that is read, no LM head.",
+            "Memory: of a run on a CPU in float32 / bfloat16, up to the last block that is read (--no-logprob).",
             "Layers: at 20, 46 and 77 % of the model's depth; --layers takes others that the release has.",
             f"Gated: {', '.join(gated)}. Accept the licence",
             "on the model's page, then set HF_TOKEN to a token of yours, or run `hf auth login`. The SAEs are open.",

@@ -166,9 +166,9 @@ class Study(Command):
                 sae=chosen.sae,
                 layers=layers,
             ),
-            measure=MeasureOptions(position=chosen.position, logprob=True, p_true=True, seed=ask.seed),
+            measure=MeasureOptions(position=chosen.position, logprob="on", p_true=True, seed=ask.seed),
             engine=EngineOptions(**vars(self.engine)),
-            output=OutputOptions(keep_residuals=True, allow_unsound=chosen.allow_unsound),
+            output=OutputOptions(keep_residuals="on", allow_unsound=chosen.allow_unsound),
         )
 
     def _measured(self, folder: Path) -> CompletedRun:

@@ -147,7 +147,7 @@ def _in_float32(config: RunConfig, data: Path, out: Path) -> RunConfig:
         data=DataOptions(data=str(data), join=config.data.join, chat=config.data.chat, system=config.data.system),
         model=replace(config.model, dtype="float32", quantize="none"),
         measure=replace(config.measure, analysis=()),  # the folder's code is not run
-        output=OutputOptions(out=out),
+        output=OutputOptions(out=out, keep_residuals="off"),
     )
 
 

@@ -21,7 +21,7 @@ from bluffscope.compare.agreement import NEEDS_NO_CHANCE, mixed_rows, only_metri
 from bluffscope.compare.matching import Matched, matched_items, matched_questions
 from bluffscope.compare.precision import FEATURES, compare_runs
 from bluffscope.compare.text_runs import TEXTS_JUDGED, judged_texts, text_changes
-from bluffscope.config import run_config
+from bluffscope.config import ONCE_TRUE_OR_FALSE, run_config
 from bluffscope.errors import InputError
 from bluffscope.host import notebook
 from bluffscope.host.exclusive import exclusive
@@ -336,9 +336,12 @@ def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str
     }
 
 
+_ON_OR_OFF: Final = {True: "on", False: "off"}
+
+
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        f"{part}.{name}": value
+        f"{part}.{name}": _ON_OR_OFF.get(value, value) if name in ONCE_TRUE_OR_FALSE else value
         for part, values in config.items()
         if isinstance(values, Mapping)
         for name, value in values.items()

@@ -133,7 +133,8 @@ def _measure(config: RunConfig, strategy: Strategy) -> Measured:
     """One run into a folder that is read and removed; the model is gone before the next is loaded."""
     with tempfile.TemporaryDirectory(prefix="bluffscope-verify-") as scratch:
         engine = replace(config.engine, strategy=strategy)
-        result = run(replace(config, engine=engine, output=OutputOptions(out=Path(scratch).resolve() / "run")))
+        output = OutputOptions(out=Path(scratch).resolve() / "run", keep_residuals="off")
+        result = run(replace(config, engine=engine, output=output))
         folder = read_run(result.path)
         quarantine = folder.quarantine
         measured = Measured(

@@ -7,6 +7,7 @@ from bluffscope.config.ask import WatchOptions as WatchOptions
 from bluffscope.config.lint import LintConfig as LintConfig
 from bluffscope.config.lint import TokenizerOptions as TokenizerOptions
 from bluffscope.config.options import NO_SAE as NO_SAE
+from bluffscope.config.options import ONCE_TRUE_OR_FALSE as ONCE_TRUE_OR_FALSE
 from bluffscope.config.options import READ_WHOLE as READ_WHOLE
 from bluffscope.config.options import DataOptions as DataOptions
 from bluffscope.config.options import EngineOptions as EngineOptions

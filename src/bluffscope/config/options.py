@@ -18,6 +18,8 @@ from bluffscope.errors import InputError
 Options = TypeVar("Options")
 Switch = Literal["auto", "on", "off"]
 """Of an option that is on or off by what else is chosen; true and false stand for on and off."""
+ONCE_TRUE_OR_FALSE = ("logprob", "keep_residuals")
+"""Switches that older runs have as true and false: so they stand in the digest of what a run's results depend on."""
 Position = Literal["last", "first-completion", "divergence", "completion-mean", "end-of-turn", "tokens"]
 """Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
 READ_WHOLE: frozenset[Position] = frozenset({"completion-mean", "tokens"})
@@ -116,8 +118,9 @@ class MeasureOptions:
     """Noise draws per text; stability is their mean."""
     noise_sweep: tuple[float, ...] = ()
     """Additional noise levels, each with its own stability columns (a dose-response curve)."""
-    logprob: bool = False
-    """Also measure the log-probability of each completion; loads all layers and the LM head."""
+    logprob: Switch = "auto"
+    """Also measure the log-probability of each completion; loads all layers and the LM head. auto is on where the model
+    has an LM head and all of it fits into memory; the flag alone means on, --no-logprob off."""
     p_true: bool = False
     """Also ask the model whether each completion is true: P(True) of its answers True and False; loads all layers and
     the LM head."""
@@ -137,7 +140,7 @@ class MeasureOptions:
     @property
     def scores_completions(self) -> bool:
         """Whether the completions' own tokens are predicted; of a run's options once they are resolved."""
-        return self.logprob or self.trajectory == "on"
+        return self.logprob != "off" or self.trajectory == "on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +169,9 @@ class OutputOptions:
     """New folder for the run (default: runs/<utc time>-<name>)."""
     resume: Path | None = None
     """Continue the run in this folder with its own options; only missing or damaged parts are redone."""
-    keep_residuals: bool = False
-    """Also write residuals.parquet."""
+    keep_residuals: Switch = "auto"
+    """Also write residuals.parquet, which detectors need. auto does where they take at most 1 GB; the flag alone means
+    on, --no-keep-residuals off."""
     fidelity: int = 0
     """Measure N pairs again in float32 and report what lower precision changed."""
     figures: bool = False

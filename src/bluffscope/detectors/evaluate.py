@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final
 
@@ -28,8 +28,13 @@ from bluffscope.table.reader import Run
 _AREA: Final = ("auroc", "lo", "hi")
 _GAINS: Final = ("gain", "gain_lo", "gain_hi", "surface_gain", "surface_gain_lo", "surface_gain_hi")
 _FURTHER: Final = tuple(f"{name}{end}" for name in MEASURES for end in ("", "_lo", "_hi"))
-QUICK: Final = frozenset(DETECTORS) - {"k_sparse"}
-"""Detectors of a run that closes; the one left out takes more than half of the time of all."""
+_ASIDE: Final = {"k_sparse", "mean_difference"}
+"""Detectors that a run which closes leaves out: the first takes longer than all others, the second is beside one."""
+_NOT_BY_DOMAIN: Final = {"residual"}
+"""Those that it fits to all items, and by what the model knows, but not domain by domain."""
+MOST_GRAM: Final = 2 * 10**9
+"""Most squared texts x columns for which it fits residuals: about a second then."""
+_LATER: Final = "left to `bluffscope stats --detectors`, as it takes long with so many texts and dimensions"
 DETECTORS_SCHEMA: Final = pl.Schema(
     dict.fromkeys(("detector", "scope"), pl.String())
     | {"n": pl.Int64()}
@@ -117,7 +122,7 @@ def detect_in(
     by: Sequence[str] = (),
     by_order: bool = False,
     resampling: Resampling | None = None,
-    names: Collection[str] = DETECTORS,
+    quick: bool = False,
 ) -> Detection:
     """Every detector that what is known allows.
 
@@ -128,14 +133,14 @@ def detect_in(
         by: further columns whose values are scopes.
         by_order: the k-th row is the k-th pair's; only for a table without ids.
         resampling: seed and repeats, in place of ``Resampling()``.
-        names: of the detectors that are fitted.
+        quick: fit only what takes a second or two, for a run that closes.
 
     Raises:
         InputError: residuals or features that cannot be read.
     """
     texts, known = texts_of(table, items, by, by_order=by_order)
     views = Views(known) if run is None else Views.of_run(run, table, known)
-    return detect(texts, views, resampling or Resampling(), names)
+    return detect(texts, views, resampling or Resampling(), quick=quick)
 
 
 def quick_to_detect(table: pl.DataFrame) -> bool:
@@ -145,26 +150,43 @@ def quick_to_detect(table: pl.DataFrame) -> bool:
 
 
 @exclusive()
-def detect(texts: Texts, views: Views, resampling: Resampling, names: Collection[str] = DETECTORS) -> Detection:
+def detect(texts: Texts, views: Views, resampling: Resampling, *, quick: bool = False) -> Detection:
     """Fit every detector in every scope by cross-validation over groups, and from each domain to the others.
 
     Args:
         texts: those of the table.
         views: texts, residuals and SAE features, where they are known.
         resampling: seed, and how often folds are drawn.
-        names: of the detectors that are fitted.
+        quick: fit only what takes a second or two.
 
     Raises:
         InputError: residuals or features that cannot be read.
     """
     inputs = read_inputs(texts, views, resampling.seed)
+    inputs = _without_large(inputs) if quick else inputs
     parts = [_Part.of(texts, scope, inputs.rows) for scope in texts.scopes]
-    fitted = {name: source for name, source in DETECTORS.items() if name in names}
-    found = [_in_scope(part, inputs, resampling, fitted) for part in parts]
+    fitted = [_fitted_in(part.scope, quick=quick) for part in parts]
+    found = [_in_scope(part, inputs, resampling, names) for part, names in zip(parts, fitted, strict=True)]
     rows, against, curves = (pl.concat(frames) for frames in zip(*found, strict=True))
-    across = [row for train in parts for row in _transferred(train, parts, inputs, fitted)]
+    pairs = zip(parts, fitted, strict=True)
+    across = [row for train, names in pairs for row in _transferred(train, parts, inputs, names)]
     about = _about(texts, inputs, resampling, _penalties(rows))
     return Detection(rows, against, curves, _transfer(rows, across, parts), about)
+
+
+def _fitted_in(scope: Scope, *, quick: bool) -> dict[str, str]:
+    """The detectors of a scope, and what each looks at."""
+    left_out = _ASIDE | (_NOT_BY_DOMAIN if scope.column == "domain" else set()) if quick else set()
+    return {name: source for name, source in DETECTORS.items() if name not in left_out}
+
+
+def _without_large(inputs: Inputs) -> Inputs:
+    """The inputs without residuals of so many texts and dimensions that fits take long."""
+    residuals = inputs.matrices.get("residual")
+    if residuals is None or residuals.shape[0] ** 2 * residuals.shape[1] <= MOST_GRAM:
+        return inputs
+    matrices = {name: matrix for name, matrix in inputs.matrices.items() if name != "residual"}
+    return replace(inputs, matrices=matrices, missing={**inputs.missing, "residual": _LATER})
 
 
 def _transfer(rows: pl.DataFrame, across: list[dict[str, Any]], parts: Sequence[_Part]) -> pl.DataFrame:

@@ -162,7 +162,7 @@ def open_scorer(
         model=options,
         measure=replace(stored.measure, p_true=False),  # a baseline, of which no detector knows
         engine=EngineOptions(shard_pairs=TEXTS_AT_ONCE),
-        output=OutputOptions(keep_residuals=on == "residual"),
+        output=OutputOptions(keep_residuals="on" if on == "residual" else "off"),
     )
     analyses: tuple[Analysis, ...] = ()
     arrangement = detector.arrangement
@@ -176,7 +176,7 @@ def open_scorer(
     if config.measure.needs_head and TRAJECTORY not in analyses:
         body: Any = parts.model.network.base_model
         parts = replace(parts, model=replace(parts.model, network=body))
-        config = replace(config, measure=replace(config.measure, logprob=False, trajectory="off"))
+        config = replace(config, measure=replace(config.measure, logprob="off", trajectory="off"))
     worker = assemble_batched(
         config, parts, analyses, lambda layers: _columns(config, layers, analyses, arrangement), Stopwatch()
     )

@@ -247,7 +247,7 @@ def open_watcher(
         config,
         model=given.agreed(config.model),
         data=replace(config.data, chat=chat, system=detector.system if system is None and chat else system),
-        measure=replace(config.measure, logprob=True),  # the whole model, with its head
+        measure=replace(config.measure, logprob="on"),  # the whole model, with its head
     )
     parts = load_parts(config, given=given)
     refuse_parts(detector, parts)

@@ -42,6 +42,8 @@ def diagnose(config: RunConfig) -> Health:
     Raises:
         InputError: model, SAEs or data that cannot be loaded or do not fit each other at all.
     """
+    if config.measure.logprob == "auto":  # looks at more than is asked here
+        config = replace(config, measure=replace(config.measure, logprob="off"))
     config = resolved(replace(config, output=OutputOptions()))
     source = open_source(config.data)
     scan = source.scan()

@@ -26,7 +26,7 @@ TRAJECTORY: Analysis = trajectory.ANALYSIS
 """Runs with ``--trajectory``, and by default where there are no SAEs: it needs the whole model and its LM head."""
 
 LOGPROB: Analysis = logprob.ANALYSIS
-"""Runs with ``--logprob`` as well: it needs the whole model and its LM head."""
+"""By default as well, where the whole model fits: it needs its LM head."""
 
 P_TRUE: Analysis = p_true.ANALYSIS
 """Runs with ``--p-true`` as well: it needs the whole model and its LM head."""

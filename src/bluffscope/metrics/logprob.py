@@ -39,10 +39,11 @@ def _knows(sums: Float[np.ndarray, "pair view"]) -> list[bool | None]:
 KNOWS: Final = "knows"
 """Column that says whether the model knows a pair's fact."""
 _LIKELY = "Log-probability of {view} given the prompt"
-_NOTE = """In runs with `--logprob` only. A completion's tokens are those of its whole text beyond the longest token
-prefix it shares with the prompt (`fact_tokens`, `hall_tokens`); null where the first of them is the first of the text,
-which nothing predicts. `knows` is what this model knows; a column that the data carries, such as the bundled pairs'
-`known`, says what some other model does.
+_NOTE = """By default; not with `--no-logprob`, and not where the model has no LM head or no room as a whole. A
+completion's tokens are those of its whole text beyond the longest token prefix it shares with the prompt
+(`fact_tokens`, `hall_tokens`); null where the first of them is the first of the text, which nothing predicts. `knows`
+is what this model knows; a column that the data carries, such as the bundled pairs' `known`, says what some other
+model does.
 """
 
 ANALYSIS = Analysis(

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 
-from bluffscope.errors import InputError
+from bluffscope.errors import NoHeadError
 from bluffscope.host.float64_guard import computing_in
 from bluffscope.model.failures import model_errors
 from bluffscope.model.load import LanguageModel
 
 SLICE_BYTES: Final = 200 << 20
 """Most bytes that logits, their copies and converted weights take at once; the vocabulary comes in slices."""
-_COPIES: Final = 3
+COPIES: Final = 3
 """Of a slice's logits: themselves, and the copies that capping and the sum of exponentials need."""
 CHECK_TOLERANCE: Final = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.02, torch.float16: 0.01}
 """Relative difference from the model's own logits; in half precision these are rounded themselves."""
@@ -44,21 +44,21 @@ class Head:
             flag: what asks for it, for messages.
 
         Raises:
-            InputError: its base model and head cannot be told apart, or it does more with its logits than is known.
+            NoHeadError: its base model and head cannot be told apart, or it does more with its logits than is known.
         """
         network: Any = model.network
         who = f"{flag}: {model.name} ({type(network).__name__})"
         linear = network.get_output_embeddings()
         body = network.base_model
         if body is network or not isinstance(linear, nn.Linear):
-            raise InputError(f"{who} has no linear LM head on a base model; leave it out")
+            raise NoHeadError(f"{who} has no linear LM head on a base model; leave it out")
         scale = getattr(model.config, "logit_scale", None) or 1 / (getattr(model.config, "logits_scaling", None) or 1)
         cap = getattr(model.config, "final_logit_softcapping", None)
         head = cls(body, linear.weight, linear.bias, float(scale), None if cap is None else float(cap))
         with model_errors(model.name, "model"):  # some write nothing without sound or a picture
             same = head._gives_the_logits_of(model)
         if not same:
-            raise InputError(
+            raise NoHeadError(
                 f"{who} does more with its logits than scale and cap them, which is not supported; leave it out"
             )
         return head
@@ -78,7 +78,7 @@ class Head:
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         total = hidden.new_full((len(tokens),), -torch.inf)
         chosen = hidden.new_zeros((len(tokens),))
-        width = max(1, SLICE_BYTES // (hidden.itemsize * (_COPIES * len(tokens) + hidden.shape[1])))
+        width = max(1, SLICE_BYTES // (hidden.itemsize * (COPIES * len(tokens) + hidden.shape[1])))
         for start in range(0, len(self.weight), width):
             logits = self._logits(hidden, slice(start, start + width))  # (target, slice)
             total = torch.logaddexp(total, logits.logsumexp(1))

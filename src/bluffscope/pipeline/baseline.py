@@ -112,7 +112,7 @@ class BaselineWorker(RunWorker):
                 counts, features = active.sum(1), np.nonzero(active)[1]
                 token = np.array(subject.texts[view].reads)
                 rows.add_reads(index, views, layer, token, counts, features, reading.a[active])
-                if self.loaded.config.output.keep_residuals:
+                if self.loaded.config.output.keep_residuals == "on":
                     rows.add_residuals(index, views, layer, token, reading.x.cpu().float().numpy())
 
     def _keep_tokens(self, rows: ShardRows, subject: Subject) -> None:
@@ -127,7 +127,8 @@ class BaselineWorker(RunWorker):
 
     def _keep_bare(self, rows: ShardRows, subject: Subject) -> None:
         """The residuals of layers without SAEs, where they are asked for."""
-        for number, view in enumerate(subject.views if self.loaded.config.output.keep_residuals else ()):
+        kept = self.loaded.config.output.keep_residuals == "on"
+        for number, view in enumerate(subject.views if kept else ()):
             token = np.array(subject.texts[view].reads)
             index, views = np.full(len(token), subject.item.index), np.full(len(token), number)
             for layer, residual in subject.residuals(view, self.options.layers).items():

@@ -6,17 +6,17 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from bluffscope.config import NO_SAE, MeasureOptions, ModelOptions, RunConfig
 from bluffscope.config.demo import model_place, sae_place
 from bluffscope.config.layers import numbered
-from bluffscope.errors import InputError
+from bluffscope.errors import InputError, NoHeadError
 from bluffscope.host.chat import Chat
 from bluffscope.host.hub import hub_or_cache
-from bluffscope.host.machine import emulated
+from bluffscope.host.machine import emulated, free_memory
 from bluffscope.host.stopwatch import Stopwatch
 from bluffscope.metrics import Analysis
 from bluffscope.model import Head, HookPoint, LanguageModel, ResidualReader, load_model
@@ -28,8 +28,9 @@ from bluffscope.model.quantize import check_quantize
 from bluffscope.model.sublayers import placed
 from bluffscope.pipeline.baseline import BaselineWorker
 from bluffscope.pipeline.batch_size import bare_layers, batch_limits, loaded_shape, run_footprint, sized
+from bluffscope.pipeline.by_default import Spare, head_by_default, refuse_unfit
 from bluffscope.pipeline.given import Given
-from bluffscope.pipeline.memory import Footprint
+from bluffscope.pipeline.memory import Footprint, Shape
 from bluffscope.pipeline.plan import TextTokenizer
 from bluffscope.pipeline.plan.token_labels import refuse_without_places
 from bluffscope.pipeline.shard import ShardWorker
@@ -39,6 +40,9 @@ from bluffscope.reference.analyses import Counts, ReferenceOptions
 from bluffscope.sae import Coder, SaeSource, find_saes, load_coders
 from bluffscope.sae.given import coders_given
 from bluffscope.table.schema import Column
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +67,7 @@ def build_worker(
     columns_of: ColumnsOf,
     stopwatch: Stopwatch,
     given: Given = NOTHING,
+    spare: Spare | None = None,
 ) -> RunWorker:
     """Load everything that a shard needs.
 
@@ -72,11 +77,13 @@ def build_worker(
         columns_of: the table's columns, once the layers are known.
         stopwatch: records the time of every stage.
         given: model and SAEs that are in memory already.
+        spare: room for residuals that nobody asked for; None for no room.
 
     Returns:
         The worker; its `loaded.config` has everything frozen in that was left open.
 
     Raises:
+        NoHeadError: log-probabilities, which nobody asked for, cannot be measured.
         InputError: model, SAEs and layers that cannot be loaded or do not fit each other.
     """
     options = given.agreed(config.model)
@@ -92,7 +99,8 @@ def build_worker(
     config = replace(config, model=replace(options, device=device.type, dtype=name))
     parts = load_parts(config, columns_of, given)
     config = replace(config, model=replace(config.model, layers=parts.layers))
-    return assemble(config, parts, analyses, columns_of, stopwatch, given)
+    worker = assemble(config, parts, analyses, columns_of, stopwatch, given)
+    return worker if spare is None else replace(worker, loaded=spare.settled(worker.loaded))
 
 
 def load_parts(config: RunConfig, check: ColumnsOf | None = None, given: Given = NOTHING) -> Parts:
@@ -104,6 +112,7 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None, given: Given =
         given: model and SAEs that are in memory already; the others are loaded by their names.
 
     Raises:
+        NoHeadError: the whole model, which is needed for what nobody asked for alone, does not load or fit.
         InputError: model and SAEs that cannot be loaded or do not fit each other.
     """
     options = config.model
@@ -117,10 +126,10 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None, given: Given =
     with hub_or_cache(away):
         if given.model is None:
             # plain mistakes are reported before gigabytes of SAEs are loaded
-            depth = int(check_model(model_name, options.revision).num_hidden_layers)
-            device = options.device
+            known = check_model(model_name, options.revision)
+            depth, device = int(known.num_hidden_layers), options.device
         else:
-            depth, device = given.model.depth, str(given.model.device)
+            known, depth, device = None, given.model.depth, str(given.model.device)
         bare = () if options.has_saes else bare_layers(options, depth)
         if given.saes is not None:
             layers = numbered(options.layers, depth, model_name, given.saes)
@@ -134,8 +143,33 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None, given: Given =
             coders = load_coders(source, device=device, dtype=dtype)
         points = hook_points(sae_name, coders, bare)
         blocks = None if whole else 1 + max(point.block for point in points.values())
-        model = _load_model(options, blocks, head=whole, given=given)
+        unasked = head_by_default(config.measure)
+        if unasked and known is not None and config.engine.strategy not in OF_THE_REFERENCE:
+            _refuse_unfit(config, known, coders.values(), bare)
+        try:
+            model = _load_model(options, blocks, head=whole, given=given)
+        except InputError as error:
+            if not unasked:
+                raise
+            raise NoHeadError(str(error)) from error
     return Parts(model, coders, sae_name, bare)
+
+
+def _refuse_unfit(config: RunConfig, model: PretrainedConfig, coders: Iterable[Coder], bare: Sequence[int]) -> None:
+    """Refuse a whole model that has no room beside SAEs that are loaded; the driver of a cluster has seen to it."""
+    if config.engine.engine != "local":
+        return
+    saes = [(coder.d_in, coder.d_sae, coder.identity.get("published_l0")) for coder in coders]
+    shape = Shape.of(
+        model,
+        blocks=int(model.num_hidden_layers),
+        number_bytes=_DTYPES[config.model.dtype].itemsize,
+        saes=[*saes, *[(int(model.hidden_size), 0, None)] * len(bare)],
+        quantize=config.model.quantize,
+        head=True,
+    )
+    device = config.model.device
+    refuse_unfit(shape, device, config.measure, config.engine.row_tokens, free_memory(device))
 
 
 def load_whole(config: RunConfig) -> LanguageModel:
@@ -218,7 +252,7 @@ def _heads(
     if not measure.needs_head:
         return None, None
     asked = measure.trajectory == "on"
-    head = Head.create(model, "--trajectory" if asked else "--logprob" if measure.logprob else "--p-true")
+    head = Head.create(model, "--trajectory" if asked else "--p-true" if measure.logprob == "off" else "--logprob")
     return head, Lens.create(model, head, points) if asked else None
 
 
@@ -232,6 +266,8 @@ def _baseline(
 ) -> BaselineWorker:
     """The worker of the reference's strategies."""
     points_of(parts)
+    if config.measure.logprob == "auto":  # only where every strategy would measure them
+        Head.create(parts.model)
     if strange := [analysis.name for analysis in analyses if analysis.name not in REFERENCE]:
         raise InputError(
             f"--strategy {config.engine.strategy}: the reference has no analysis {strange[0]!r}; use packed or batched"
@@ -254,7 +290,7 @@ def _baseline(
             noise_sweep=measure.noise_sweep,
             seed=measure.seed,
             prepend_bos=loaded.tokenizer.bos is not None,
-            logprob=measure.logprob,
+            logprob=measure.logprob != "off",
             p_true=measure.p_true,
             trajectory=measure.trajectory == "on",
         ),
@@ -267,6 +303,8 @@ def _loaded(
     config: RunConfig, parts: Parts, columns_of: ColumnsOf, strategy: str, footprint: Footprint | None
 ) -> Loaded:
     columns = tuple(columns_of(parts.layers))
+    if config.measure.logprob == "auto":
+        config = replace(config, measure=replace(config.measure, logprob="on"))
     tokenizer, identity = text_tokenizer(config, parts), parts.model.identity
     return Loaded(config, tokenizer, columns, identity, parts.sae_identities, strategy, footprint)
 

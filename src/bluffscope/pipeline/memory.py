@@ -25,7 +25,9 @@ has no float64, leaves metrics to the CPU)."""
 GROUPED_CELLS: Final = 1 << 25
 """Cells of the matrices that are decomposed together on CUDA (the same)."""
 HEAD_BLOCK: Final = 200 << 20
-"""Bytes of the logits of a slice of the vocabulary (as `bluffscope.model.head` bounds it)."""
+"""Most bytes of the logits of a slice of the vocabulary (as `bluffscope.model.head` bounds it)."""
+HEAD_COPIES: Final = 3
+"""Of these logits (the same)."""
 LENS_BLOCK: Final[dict[str, int]] = {"cpu": 200 << 20, "mps": 400 << 20, "cuda": 1 << 30}
 """Bytes of the logits of a block of positions (as `bluffscope.model.lens` bounds it)."""
 TOKENS_A_PAIR: Final = 16
@@ -314,7 +316,10 @@ class Footprint:
         if not shape.head:
             return batch
         # of every token in the model's dtype; of the completions', at most as many, once more in float32
-        head = tokens * shape.d_model * (2 * number + max(4, number)) + HEAD_BLOCK
+        precise = max(4, number)
+        # About every other token belongs to a completion.
+        logits = min(HEAD_BLOCK, precise * (HEAD_COPIES * tokens // 2 + shape.d_model) * shape.vocabulary)
+        head = tokens * shape.d_model * (2 * number + precise) + logits
         if not shape.lens:
             return max(batch, head)
         kept = tokens * shape.d_model * number * len(shape.saes)  # the residuals that predict, layer by layer

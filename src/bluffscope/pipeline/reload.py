@@ -45,7 +45,7 @@ def load_whole(run: Run, layers: Iterable[int], device: str) -> tuple[Parts, Run
     """
     config = config_of(run)
     model = replace(config.model, device=choose_device(device).type, layers=tuple(layers))
-    config = replace(config, model=model, measure=replace(config.measure, logprob=True))
+    config = replace(config, model=model, measure=replace(config.measure, logprob="on"))
     parts = load_parts(config)
     refuse_others(run.manifest, parts, f"the run {run.path}", "they have changed since; run the analysis again")
     return parts, config

@@ -68,6 +68,12 @@ class Loaded:
     """None for strategies without a memory model."""
 
     @property
+    def width(self) -> int:
+        """Numbers of the residuals of one read, all layers together."""
+        bare = len(self.config.model.layers) - len(self.sae_identities)
+        return sum(int(sae["d_in"]) for sae in self.sae_identities.values()) + bare * int(self.identity["d_model"])
+
+    @property
     def fingerprint(self) -> Any:
         """The weights: equal for workers that give the same numbers."""
         saes = {layer: identity.get("weights") for layer, identity in self.sae_identities.items()}
@@ -77,7 +83,7 @@ class Loaded:
         """The rows of a shard, to be filled."""
         config = self.config
         by_token = config.measure.position == "tokens"
-        return ShardRows(shard, self.columns, keep_residuals=config.output.keep_residuals, by_token=by_token)
+        return ShardRows(shard, self.columns, keep_residuals=config.output.keep_residuals == "on", by_token=by_token)
 
     def rejected(self, shard: Shard, reason: str) -> pl.DataFrame:
         """The table of a shard of which every item is quarantined for this reason."""

@@ -42,8 +42,9 @@ def detector_line(detectors: pl.DataFrame | None, lead: ScopeAnswer, known: Sequ
     if best is None:
         return f"{said}."
     better = first["gain_lo"] is not None and first["gain_lo"] > 0
+    lacking = "" if "logprob" in fitted["detector"] else " (log-probability was not measured)"
     named = f"{called(best['detector'])} alone {best['auroc']:.2f}"
-    return f"{said}; {'' if better else 'not shown to beat '}{named}."
+    return f"{said}; {'' if better else 'not shown to beat '}{named}{lacking}."
 
 
 def _area(row: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import jinja2
 import polars as pl
 
-from bluffscope.detectors.evaluate import QUICK, detect_in, quick_to_detect
+from bluffscope.detectors.evaluate import detect_in, quick_to_detect
 from bluffscope.errors import BluffscopeError, InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.records import PAIRS
@@ -128,9 +128,9 @@ def _write_statistics(tables: RunTables, tell: Callable[[str], None], detectors:
         tell("Report: testing effects")
         result = statistics_of(tables)
         tell("Report: fitting detectors")
-        # Where nobody asked for detectors a run is to close in seconds: one draw of folds, without the slowest.
+        # Where nobody asked for detectors a run is to close in seconds: one draw of folds, and only the quick ones.
         wanted = detectors or quick_to_detect(metrics)
-        chosen: dict[str, Any] = {} if detectors else {"resampling": Resampling(repeats=1), "names": QUICK}
+        chosen: dict[str, Any] = {} if detectors else {"resampling": Resampling(repeats=1), "quick": True}
         by = _known_column(tables)
         detection = detect_in(metrics, _texts_of(tables), run, by=by, **chosen) if wanted else None
     except InputError as error:

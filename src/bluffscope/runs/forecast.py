@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 
-from bluffscope.config import ForecastOptions, RunConfig
+from bluffscope.config import ForecastOptions, OutputOptions, RunConfig
 from bluffscope.config.presets import resolved
 from bluffscope.errors import InputError
 from bluffscope.host.chat import Chat
@@ -21,13 +22,15 @@ from bluffscope.host.stopwatch import Stopwatch, best_seconds
 from bluffscope.metrics.geometry import measure_geometry
 from bluffscope.model.load import load_tokenizer
 from bluffscope.pairs import Scan, open_source
-from bluffscope.pipeline.batch_size import Planned, batch_limits, plan_run, predicted_peak, run_footprint, sized
+from bluffscope.pipeline.batch_size import Planned, batch_limits, predicted_peak, run_footprint, sized
+from bluffscope.pipeline.by_default import plan_settled, too_much
 from bluffscope.pipeline.memory import CELL_FLOPS, Shape
 from bluffscope.pipeline.plan import BatchLimits, TextTokenizer, plan_batches, with_questions
 from bluffscope.pipeline.shard import cut_shards, lay_out
 from bluffscope.records import Features, Shard, Tokenized
 from bluffscope.runs.gpus import CORES_A_GPU, GPUS, REACHED, geometry_seconds
-from bluffscope.runs.options import refuse_unlabelled_tokens
+from bluffscope.runs.options import keeping_tokens, refuse_unlabelled_tokens
+from bluffscope.table.space import NUMBER_OF_A_RESIDUAL, free_bytes
 
 SAMPLE_PAIRS: Final = 2000
 """Pairs that are tokenised, in whole shards spread evenly over the input: neighbours share prefixes."""
@@ -111,6 +114,26 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Residuals:
+    """What residuals.parquet will take."""
+
+    size: int
+    """Bytes."""
+    kept: bool
+    why_not: str | None
+    """Where nobody said that they are not kept."""
+
+    @classmethod
+    def of(cls, output: OutputOptions, work: Work, shape: Shape) -> Residuals:
+        """Those of a run with this work."""
+        size = int(work.reads * NUMBER_OF_A_RESIDUAL * sum(sae.d_in for sae in shape.saes))
+        if output.keep_residuals != "auto":
+            return cls(size, output.keep_residuals == "on", None)
+        why_not = too_much(size, free_bytes(output.out or Path("runs")))
+        return cls(size, why_not is None, why_not)
+
+
+@dataclass(frozen=True)
 class Forecast:
     """What a run will take."""
 
@@ -121,6 +144,9 @@ class Forecast:
     """On the GPUs that were named."""
     scan: Scan
     """What was found in the data."""
+    residuals: Residuals
+    unmeasured: str | None
+    """Why log-probabilities will not be measured although nobody said so; None otherwise."""
 
 
 def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
@@ -135,9 +161,9 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     scan = source.scan()
     refuse_unlabelled_tokens(config, scan)
     reading = time.perf_counter() - started
-    config = resolved(config)
-    planned = plan_run(config.model, whole=config.measure.needs_head, weights=False)
     gpu = None if options.gpu_kind is None else GPUS[options.gpu_kind]
+    where: dict[str, Any] = {} if gpu is None else {"device": "cuda", "free": gpu.memory}
+    config, planned, unmeasured = plan_settled(resolved(keeping_tokens(config)), weights=False, **where)
     device = planned.device if gpu is None else "cuda"
     footprint = run_footprint(planned.shape, device, config.measure)
     engine = sized(config.engine, device, footprint, None if gpu is None else int(gpu.memory))
@@ -146,6 +172,7 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     sample = _spread(shards, ceil(scan.count / engine.shard_pairs), engine.shard_pairs)
     work = _count(sample, scan.count, planned.shape, config, batch_limits(engine, planned.shape, planned.lengths))
     dtype: torch.dtype = getattr(torch, planned.dtype)
+    residuals = Residuals.of(config.output, work, planned.shape)
 
     def predicted(
         name: str, workers: int, rates: Sequence[float], geometry: float, cores: int, where: str, memory: float
@@ -161,11 +188,11 @@ def forecast(config: RunConfig, options: ForecastOptions) -> Forecast:
     geometry = _geometry_seconds(planned.shape)
     here = predicted(name, 1, rates, geometry, threads, planned.device, free_memory(planned.device))
     if gpu is None or options.gpu_kind is None:
-        return Forecast(planned, work, here, None, scan)
+        return Forecast(planned, work, here, None, scan, residuals, unmeasured)
     rates = [peak * REACHED["gpu"] for peak in (gpu.half if dtype.itemsize == 2 else gpu.single, gpu.single)]
     geometry = geometry_seconds(gpu, planned.shape, ceil(work.reads / max(1, work.forwards)))
     there = predicted(options.gpu_kind, options.gpus, rates, geometry, CORES_A_GPU, device, gpu.memory)
-    return Forecast(planned, work, here, there, scan)
+    return Forecast(planned, work, here, there, scan, residuals, unmeasured)
 
 
 def product_seconds(rows: int, columns: int, dtype: torch.dtype) -> float:

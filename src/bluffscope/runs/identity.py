@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bluffscope import __version__
-from bluffscope.config import RunConfig
+from bluffscope.config import ONCE_TRUE_OR_FALSE, RunConfig
 from bluffscope.host.stopwatch import Tally
 from bluffscope.pairs import Scan, Source
 from bluffscope.pipeline.worker import Loaded
@@ -82,8 +82,9 @@ def identity_of(config: RunConfig, loaded: Loaded, scan: Scan) -> Identity:
 
 
 def result_options(config: RunConfig) -> dict[str, Any]:
-    """The options that change results, by name, as config.yaml has their values."""
+    """The options that change results, by name, as config.yaml has their values, or as older ones have."""
     values = {name: value for group in vars(config).values() for name, value in vars(group).items()}
+    values |= {name: {"on": True, "off": False}.get(values[name], values[name]) for name in ONCE_TRUE_OR_FALSE}
     return plain({name: value for name, value in values.items() if name not in FREE | BY_IDENTITY})
 
 

@@ -87,7 +87,7 @@ def possible(
     """
     every = set(ANALYSES) <= set(analyses)
     measure = config.measure
-    asked = {TRAJECTORY: measure.trajectory == "on", LOGPROB: measure.logprob, P_TRUE: measure.p_true}
+    asked = {TRAJECTORY: measure.trajectory == "on", LOGPROB: measure.logprob != "off", P_TRUE: measure.p_true}
     analyses = (*analyses, *(analysis for analysis, on in asked.items() if on and analysis not in analyses))
     if arrangement != PAIRS and config.measure.position == "divergence":
         raise InputError("--position divergence: labelled texts part from no other; use last or first-completion")
@@ -101,18 +101,42 @@ def possible(
     if needing and not every:
         raise InputError(f"--sae {NO_SAE}: {needing[0].title} needs SAEs; give some, or leave this analysis out")
     left = tuple(analysis for analysis in analyses if not analysis.needs_sae)
-    if not (left or added or config.output.keep_residuals):
+    if not (left or added or config.output.keep_residuals == "on"):
         raise InputError(
             f"--sae {NO_SAE}: nothing is left to measure; add --trajectory, --logprob, --p-true or --analysis"
         )
     return left
 
 
+def as_before(config: RunConfig, before: RunConfig | None) -> RunConfig:
+    """The options with what they leave open as the run that is gone on with decided it.
+
+    Args:
+        config: the options given.
+        before: those of the run, if it has any.
+    """
+    if before is None:
+        return config
+    measure, output = config.measure, config.output
+    if measure.logprob == "auto":
+        measure = replace(measure, logprob=before.measure.logprob)
+    if output.keep_residuals == "auto":
+        output = replace(output, keep_residuals=before.output.keep_residuals)
+    return replace(config, measure=measure, output=output)
+
+
+def only_chosen(config: RunConfig, analyses: tuple[Analysis, ...]) -> RunConfig:
+    """The options without log-probabilities that nobody asked for, where only some of the five analyses run."""
+    if config.measure.logprob != "auto" or set(ANALYSES) <= set(analyses):
+        return config
+    return replace(config, measure=replace(config.measure, logprob="off"))
+
+
 def keeping_tokens(config: RunConfig) -> RunConfig:
     """The options with what ``--position tokens`` asks for: the residual of each token is kept."""
     if config.measure.position != "tokens":
         return config
-    return replace(config, output=replace(config.output, keep_residuals=True))
+    return replace(config, output=replace(config.output, keep_residuals="on"))
 
 
 def refuse_unlabelled_tokens(config: RunConfig, scan: Scan) -> None:

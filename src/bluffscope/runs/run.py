@@ -8,15 +8,14 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import polars as pl
 
-from bluffscope.config import READ_WHOLE, RunConfig
+from bluffscope.config import RunConfig
 from bluffscope.config.presets import resolved
-from bluffscope.errors import InputError, QuarantineLimitError, WorkerLostError
+from bluffscope.errors import InputError, NoHeadError, QuarantineLimitError, WorkerLostError
 from bluffscope.health import Health, Inspection, Sample, examine, inspect
 from bluffscope.host.buffers import kept_heap
 from bluffscope.host.exclusive import exclusive
@@ -29,19 +28,22 @@ from bluffscope.metrics import ANALYSES, Analysis
 from bluffscope.metrics.own import UserAnalysis
 from bluffscope.pairs import Source, open_source
 from bluffscope.pipeline.build import NOTHING
+from bluffscope.pipeline.by_default import UNKEPT, UNMEASURED, Spare, reads_a_text
 from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.worker import Loaded
-from bluffscope.records import Shard, Tokenized
+from bluffscope.records import Shard
 from bluffscope.runs.columns import columns_by_layers
 from bluffscope.runs.earlier import Earlier
 from bluffscope.runs.hints import noise_hints, slow_hints, unasked_hints
 from bluffscope.runs.identity import identity_of, run_manifest, table_metadata
 from bluffscope.runs.log import RunLog, logging_to
 from bluffscope.runs.options import (
+    as_before,
     check_out,
     check_values,
     homes_expanded,
     keeping_tokens,
+    only_chosen,
     possible,
     refuse_unlabelled_tokens,
     replayable,
@@ -61,7 +63,7 @@ from bluffscope.runs.resume import (
     write_identity,
 )
 from bluffscope.runs.state import Clock, Session
-from bluffscope.runs.workers import check_engine, crew_of
+from bluffscope.runs.workers import Crew, check_engine, crew_of
 from bluffscope.table.folder import RunFolder
 from bluffscope.table.journal import Journal
 from bluffscope.table.lock import locked
@@ -75,9 +77,6 @@ LINT_PAIRS = 1000
 """Most pairs of a scope that the linter's text classifier sees in a run: `bluffscope lint` takes the time for more."""
 LINT_KEPT = 100
 """Findings of a kind, and pairs of a finding, that the manifest names; `bluffscope lint` names all."""
-
-_SOME: Final = 100
-"""Pairs whose tokens are counted before a run, to see how much it will write."""
 
 _log = logging.getLogger(__name__)
 
@@ -177,20 +176,38 @@ def run(
                 merged = completed(previous)
                 return RunResult(previous.folder.path, merged, previous.finished.manifest, untouched=True)
             refuse_missing_objects(previous, model=given.model is not None, saes=given.saes is not None)
+            config = as_before(config, previous.config)
         check_engine(config.engine)
         with clock.stopwatch.stage("data"):
             source = open_source(config.data)
             scan = source.scan()
         config = resolved(replace(config, data=replace(config.data, data=source.location)))
         refuse_unlabelled_tokens(config, scan)
-        analyses = possible(config, analyses, added, scan.arrangement)
-        everything = (*analyses, *(Analysis(item.title, item) for item in added))
-        columns_of = columns_by_layers(config, scan, analyses, added)
-        crew = held.enter_context(crew_of(config, everything, columns_of, clock.stopwatch, given))
+        config = only_chosen(config, analyses)
+        spare = Spare.of(config, source.items(), scan.count * len(scan.arrangement.views))
+
+        def hired(config: RunConfig) -> Crew:
+            made = possible(config, analyses, added, scan.arrangement)
+            everything = (*made, *(Analysis(item.title, item) for item in added))
+            columns_of = columns_by_layers(config, scan, made, added)
+            return held.enter_context(crew_of(config, everything, columns_of, clock.stopwatch, given, spare))
+
+        left_out: list[str] = []
+        try:
+            crew = hired(config)
+        except NoHeadError as error:
+            if config.measure.logprob != "auto":
+                raise
+            left_out.append(UNMEASURED.format(error))
+            crew = hired(replace(config, measure=replace(config.measure, logprob="off")))
+        if config.output.keep_residuals == "auto" and (why := spare.refusal(crew.loaded)):
+            left_out.append(UNKEPT.format(why))
         config = crew.loaded.config
+        for note in left_out:
+            _log.warning("%s", note, extra={"called": "note"})
         with clock.stopwatch.stage("lint"):
             lint = _lint(config, source, crew.loaded)
-        session = Session(clock, config, source, scan, crew, identity_of(config, crew.loaded, scan))
+        session = Session(clock, config, source, scan, crew, identity_of(config, crew.loaded, scan), tuple(left_out))
         with clock.stopwatch.stage("write"):
             folder = _folder(session, previous, held, log)
         with resumable(folder, config, in_memory=bool(given)):
@@ -235,22 +252,10 @@ def _folder(session: Session, previous: Previous | None, held: ExitStack, log: R
 
 
 def _bytes_a_pair(session: Session) -> int:
-    loaded, keep = session.loaded, session.config.output.keep_residuals
-    bare = set(session.config.model.measured_layers) - set(loaded.sae_identities)
-    width = 0 if loaded.footprint is None else loaded.footprint.shape.d_model
-    return bytes_a_pair(
-        loaded.columns, loaded.sae_identities, reads=_reads(session), keep_residuals=keep, bare=len(bare) * width
-    )
-
-
-def _reads(session: Session) -> float:
-    """Tokens read of a pair's three texts, on average; of whole completions by the first pairs of the run."""
-    if session.config.measure.position not in READ_WHOLE:
-        return 1.0
-    some = list(islice(session.source.items(), _SOME))
-    found = [one for one in session.loaded.tokenizer.tokenize(some) if isinstance(one, Tokenized)]
-    reads = sum(len(text.reads) for one in found for text in one.sequences)
-    return reads / 3 / max(1, len(found))
+    loaded, config = session.loaded, session.config
+    reads = reads_a_text(loaded.tokenizer, session.source.items(), config.measure.position)
+    width = loaded.width if config.output.keep_residuals == "on" else 0
+    return bytes_a_pair(loaded.columns, loaded.sae_identities, reads=reads, width=width)
 
 
 def _finish(
@@ -262,14 +267,14 @@ def _finish(
     earlier: Path | None,
 ) -> RunResult:
     """Measure what is missing, merge, write the manifest; the shards go last."""
-    config, stopwatch, hints = session.config, session.clock.stopwatch, list[str]()
+    config, stopwatch, hints = session.config, session.clock.stopwatch, list(session.left_out)
     merged = None if previous is None else merged_before(previous, session.identity)
     with stoppable() as check:
         if merged is None:
             measuring = time.perf_counter()
             with Watch() as watch:
                 _measure(session, folder, previous is not None, progress, check, earlier)
-            hints = slow_hints(config, time.perf_counter() - measuring, watch.marks, session.crew.tally().work)
+            hints += slow_hints(config, time.perf_counter() - measuring, watch.marks, session.crew.tally().work)
             with stopwatch.stage("write"):
                 count = -(-session.scan.count // config.engine.shard_pairs)
                 metadata = table_metadata(config, session.identity)
@@ -278,7 +283,7 @@ def _finish(
                     count,
                     session.loaded.columns,
                     metadata,
-                    config.output.keep_residuals,
+                    config.output.keep_residuals == "on",
                     check,
                     session.scan.arrangement,
                     session.scan.paired_by,
@@ -347,7 +352,7 @@ def _measure(
 
     if earlier is not None and (before := Earlier.of(earlier, identity)) is not None:
         for shard in journal.missing(session.shards()):
-            keep = session.config.output.keep_residuals
+            keep = session.config.output.keep_residuals == "on"
             if (frame := before.frame(shard, session.loaded.columns, keep_residuals=keep)) is not None:
                 commit(shard, frame)
     progress.start(scan.count - journal.pairs)

@@ -37,6 +37,8 @@ class Session:
     scan: Scan
     crew: Crew
     identity: Identity
+    left_out: tuple[str, ...] = ()
+    """What is done by default and was not, each with its reason."""
 
     @property
     def loaded(self) -> Loaded:

@@ -26,6 +26,7 @@ from bluffscope.metrics import Analysis
 from bluffscope.metrics.own import UserAnalysis
 from bluffscope.pipeline.batch_size import ROW_TOKENS, SHARE, plan_run, predicted_peak, run_footprint, sized
 from bluffscope.pipeline.build import NOTHING, OF_THE_REFERENCE, ColumnsOf, build_worker
+from bluffscope.pipeline.by_default import Spare, head_by_default, refuse_unfit
 from bluffscope.pipeline.given import Given
 from bluffscope.pipeline.memory import Shape
 from bluffscope.pipeline.worker import Loaded, RunWorker
@@ -46,6 +47,8 @@ class RunFactory:
     columns_of: ColumnsOf
     threads: int
     """Cores that the worker may use."""
+    spare: Spare | None = None
+    """Room for residuals that nobody asked for."""
     version: str = __version__
     """Of the package that the driver has."""
 
@@ -58,7 +61,7 @@ class RunFactory:
         settle_worker(self.version, self.threads)
         stopwatch = Stopwatch()
         with stopwatch.stage("load"):
-            return build_worker(self.config, self.analyses, self.columns_of, stopwatch)
+            return build_worker(self.config, self.analyses, self.columns_of, stopwatch, spare=self.spare)
 
 
 def settle_worker(version: str, threads: int) -> None:
@@ -144,6 +147,7 @@ def crew_of(
     columns_of: ColumnsOf,
     stopwatch: Stopwatch,
     given: Given = NOTHING,
+    spare: Spare | None = None,
 ) -> Generator[Crew, None, None]:
     """The workers of a run, loaded; those in other processes are gone when the block is left.
 
@@ -153,15 +157,17 @@ def crew_of(
         columns_of: the table's columns, once the layers are known; for Ray it has to be picklable.
         stopwatch: counts the time of every stage.
         given: model and SAEs that are in memory already; not with Ray.
+        spare: room for residuals that nobody asked for; None for no room.
 
     Raises:
+        NoHeadError: log-probabilities, which nobody asked for, cannot be measured.
         InputError: model, SAEs, layers or machines that cannot be had or do not fit each other.
     """
     options = config.engine
     if options.engine == "local":
         warn_of_rays_own(options)
         with stopwatch.stage("load"):
-            worker = build_worker(config, analyses, columns_of, stopwatch, given)
+            worker = build_worker(config, analyses, columns_of, stopwatch, given, spare)
         yield here(worker)
         return
     with stopwatch.stage("load"):
@@ -169,7 +175,7 @@ def crew_of(
 
     def plan(nodes: Sequence[Node], gpu_memory: Callable[[int], int]) -> tuple[RunFactory, Placement]:
         placed_config, placement = _placed(config, shape, nodes, gpu_memory)
-        return RunFactory(placed_config, tuple(analyses), columns_of, placement.cores), placement
+        return RunFactory(placed_config, tuple(analyses), columns_of, placement.cores, spare), placement
 
     modules = _modules_to_send(analysis.function for analysis in analyses)
     with crew_on_ray(options, stopwatch, plan, modules) as crew:
@@ -230,6 +236,8 @@ def _placed(
     if config.engine.strategy in OF_THE_REFERENCE:
         return config, placement
     free = gpu_memory(placement.workers) if placement.gpu else _memory_of_each(nodes, placement, shared)
+    if head_by_default(config.measure):
+        refuse_unfit(shape, device, config.measure, config.engine.row_tokens, free)
     return replace(config, engine=sized(config.engine, device, found, free)), placement
 
 

@@ -20,6 +20,8 @@ FEATURE_BYTES: Final = 8
 """Of an active feature: its index and its activation; the rest of its row compresses to nearly nothing."""
 USUAL_L0: Final = 100
 """Active features of a read where the SAE's published figure is not known."""
+NUMBER_OF_A_RESIDUAL: Final = 4
+"""Bytes of each of its numbers, which do not compress."""
 COPIES: Final = 2
 """Shards go only when the tables that were made of them are checked."""
 
@@ -29,8 +31,7 @@ def bytes_a_pair(
     saes: Mapping[int, Mapping[str, Any]],
     *,
     reads: float,
-    keep_residuals: bool,
-    bare: int = 0,
+    width: int = 0,
 ) -> int:
     """What a pair is expected to take in one table of each kind.
 
@@ -38,18 +39,13 @@ def bytes_a_pair(
         columns: of the result table.
         saes: the identity of each layer's SAE.
         reads: tokens read in a view: each can have features of its own.
-        keep_residuals: whether the residuals are kept.
-        bare: dimensions of the residuals of all layers without SAEs.
+        width: numbers of the residuals of one read at all layers, where they are kept.
     """
     numbers = sum(column.kind in ("float", "int") for column in columns)
     size = TEXT_BYTES + NUMBER_BYTES * numbers + WORD_BYTES * (len(columns) - numbers)
     for sae in saes.values():
         size += 3 * reads * FEATURE_BYTES * float(sae.get("published_l0") or USUAL_L0)
-        if keep_residuals:
-            size += 3 * reads * 4 * int(sae["d_in"])
-    if keep_residuals:
-        size += 3 * reads * 4 * bare
-    return int(size)
+    return int(size + 3 * reads * NUMBER_OF_A_RESIDUAL * width)
 
 
 def check_space(folder: Path, pairs: int, a_pair: float, held: int = 0) -> None:
@@ -64,17 +60,28 @@ def check_space(folder: Path, pairs: int, a_pair: float, held: int = 0) -> None:
     Raises:
         InputError: Less is free than will be needed.
     """
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    disk = shutil.disk_usage(there)
-    needed = int(COPIES * pairs * a_pair) - held
-    if disk.total and disk.free < needed:  # file systems of the kernel's own have no size
+    free, needed = free_bytes(folder), int(COPIES * pairs * a_pair) - held
+    if free is not None and free < needed:
         raise InputError(
-            f"{folder}: {pairs:,} pairs need about {_size(needed)} of disk ({_size(a_pair)} per pair, in shards and "
-            f"again in tables), and {_size(disk.free)} are free: free space, or choose another disk with --out"
+            f"{folder}: {pairs:,} pairs need about {amount(needed)} of disk ({amount(a_pair)} per pair, in shards and "
+            f"again in tables), and {amount(free)} are free: free space, or choose another disk with --out"
         )
 
 
-def _size(count: float) -> str:
+def free_bytes(folder: Path) -> int | None:
+    """Bytes that are free where a folder is, or will be; None on file systems of the kernel's own, which have no size.
+
+    Args:
+        folder: need not be there.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    disk = shutil.disk_usage(there)
+    return disk.free if disk.total else None
+
+
+def amount(count: float) -> str:
+    """Bytes for people: "1.2 GB", of 10^9."""
+    """Bytes for people: "1.2 GB", of 10^9."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:
             return f"{count / scale:.1f} {unit}"

@@ -58,6 +58,8 @@ from bluffscope.table.shards import write_shard
 CLOSE: Final = 1e-4
 """Largest relative difference of a residual between packed rows and padded batches in float32; a wrong mask, position
 or layer makes one near 1."""
+BARE: Final = MeasureOptions(logprob="off", trajectory="off")
+"""Nothing but residuals and features: what is compared, whatever a run measures by default."""
 WARM_PAIRS: Final = 16
 SETTLED: Final = 30.0
 """Seconds that all repetitions of a way should take."""
@@ -131,8 +133,9 @@ def measure(asked: Against) -> Iterator[Measured]:
         some = _spread(data, Path(scratch) / "some.jsonl", asked.sequential_pairs)
         layers = asked.layers or (() if asked.sae != NO_SAE else _quarters(asked.model))
         options = ModelOptions(model=asked.model, sae=asked.sae, layers=layers, device="cpu")
-        kept = OutputOptions(keep_residuals=True)
-        config = resolved(RunConfig(data=DataOptions(data=str(data)), model=options, output=kept))
+        measured, kept = MeasureOptions(logprob="off"), OutputOptions(keep_residuals="on")
+        config = RunConfig(data=DataOptions(data=str(data)), model=options, measure=measured, output=kept)
+        config = resolved(config)
         for head in (True, False):
             yield from fresh("the careful script", of_careful, config, asked.repeats, head)
             if head:
@@ -168,7 +171,7 @@ def of_engine(config: RunConfig, repeats: int, analyses: bool) -> Iterator[Measu
         analyses: with all analyses that a run of these options makes; else tokenising, forward and encode alone.
     """
     if not analyses:
-        config = replace(config, measure=MeasureOptions(trajectory="off"))
+        config = replace(config, measure=BARE)
     made = possible(config, ANALYSES, ()) if analyses else ()
     columns_of = partial(table_columns, analyses=tuple(analysis.name for analysis in made))
     worker = build_worker(config, made, columns_of, Stopwatch())
@@ -239,7 +242,7 @@ def _by_layer(table: pl.DataFrame, ids: Sequence[str]) -> dict[int, np.ndarray]:
 
 def of_careful(config: RunConfig, repeats: int, head: bool) -> Iterator[Measured]:
     """The careful script on all pairs' texts, see `bluffscope.compare.bench.careful`."""
-    config = replace(config, model=replace(config.model, dtype="float32"), measure=MeasureOptions(trajectory="off"))
+    config = replace(config, model=replace(config.model, dtype="float32"), measure=BARE)
     parts = load_parts(config)  # where each layer is read, and its SAE
     states = hidden_states(parts.coders, parts.bare, parts.model.full_layers)
     bos = all(coder.prepend_bos for coder in parts.coders.values()) and parts.model.tokenizer.bos_token_id is not None

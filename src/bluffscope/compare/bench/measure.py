@@ -20,7 +20,7 @@ from bluffscope.compare.bench.jobs import Job
 from bluffscope.compare.bench.parts import OneByOne, TextByText, dense_geometry
 from bluffscope.compare.bench.shapes import SHAPES, build_coders, build_language_model
 from bluffscope.compare.bench.texts import LONG_WORDS, LONG_WORDS_OF_THE_DEMO, write_pairs
-from bluffscope.config import DataOptions, EngineOptions, ModelOptions, OutputOptions, RunConfig
+from bluffscope.config import DataOptions, EngineOptions, MeasureOptions, ModelOptions, OutputOptions, RunConfig
 from bluffscope.engine.local import run_here
 from bluffscope.errors import InputError
 from bluffscope.host.buffers import Buffers, kept_heap
@@ -60,7 +60,8 @@ def records(job: Job) -> Iterator[dict[str, Any]]:
                     model=job.shape, sae=job.shape, device="cpu", dtype=job.dtype, quantize=job.quantize
                 ),
                 engine=EngineOptions(strategy=job.strategy, batch_size=measurement.batch_size),
-                output=OutputOptions(out=Path(scratch) / f"run-{number}"),
+                measure=MeasureOptions(logprob="off"),
+                output=OutputOptions(out=Path(scratch) / f"run-{number}", keep_residuals="off"),
             )
             if number == 0 and job.strategy != "separate":  # libraries settle down, weights are touched
                 warm = replace(config.output, out=Path(scratch) / "warm")
