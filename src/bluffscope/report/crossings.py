@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import starmap
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +12,7 @@ import polars as pl
 from rich.console import RenderableType, group
 from rich.text import Text
 
-from bluffscope.detectors.sweep import Sweep
+from bluffscope.detectors.sweep import Choice, Sweep
 from bluffscope.host.terminal import Row, count, interval, table
 from bluffscope.report.labels import clean, listed
 
@@ -64,25 +65,34 @@ def render_transfer(found: pl.DataFrame) -> Iterator[RenderableType]:
 
 @group()
 def render_sweep(found: Sweep) -> Iterator[RenderableType]:
-    """What is best and what the choice is worth, then a row a layer; to be printed from 60 columns."""
+    """What is best and what the choice is worth, then a row a position and layer; to be printed from 60 columns."""
     best = found.rows.sort("auroc", descending=True).row(0, named=True)
-    choices = [f"{_SHORT[choice.detector]} at layer {choice.layer}" for choice in found.choices]
+    several = found.rows["position"].n_unique() > 1
+
+    def named(detector: str, position: str, layer: int) -> str:
+        return f"{_SHORT[detector]} at layer {layer}{f', read at {position}' if several else ''}"
+
+    choices = [named(*choice) for choice in found.choices]
     yield Text(
-        f"Best: {_SHORT[best['detector']]} at layer {best['layer']}, AUROC {best['auroc']:.2f}. Chosen within the "
+        f"Best: {named(*(best[name] for name in Choice._fields))}, AUROC {best['auroc']:.2f}. Chosen within the "
         f"training texts of each fold, as it has to be: {found.chosen['auroc']:.2f} ({interval(found.chosen)}).",
         style="bold",
     )
-    yield Text(f"Chosen most often: {listed(choices, 3)}")
+    yield Text(f"Chosen most often: {'; '.join(choices[:3]) if several else listed(choices, 3)}")
     detectors = found.rows["detector"].unique(maintain_order=True).to_list()
-    cells = {(row["detector"], row["layer"]): row for row in found.rows.iter_rows(named=True)}
+    cells = {(row["detector"], row["position"], row["layer"]): row for row in found.rows.iter_rows(named=True)}
     heads = ["layer", *(part for name in detectors for part in (_SHORT[name], "95 %"))]
 
-    def shown(layer: int) -> Row:
-        known = [cells.get((name, layer)) for name in detectors]
+    def shown(position: str, layer: int) -> Row:
+        known = [cells.get((name, position, layer)) for name in detectors]
         parts = [("", "") if row is None else (f"{row['auroc']:.2f}", interval(row)) for row in known]
-        return Row([str(layer), *(cell for part in parts for cell in part)], "bold" if layer == best["layer"] else "")
+        where = [*([position] if several else []), str(layer)]
+        marked = (position, layer) == (best["position"], best["layer"])
+        return Row([*where, *(cell for part in parts for cell in part)], "bold" if marked else "")
 
-    yield table(heads, map(shown, found.rows["layer"].unique().sort()), gap=2)
+    positions = found.rows["position"].unique(maintain_order=True)
+    places = [(position, layer) for position in positions for layer in found.rows["layer"].unique().sort()]
+    yield table(["read at", *heads] if several else heads, starmap(shown, places), gap=2)
     yield Text("Intervals of layers are of each as if it were the only one looked at.", style="dim")
     yield from (Text(note, style="dim") for note in found.notes)
 

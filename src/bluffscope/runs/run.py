@@ -238,19 +238,27 @@ def _bytes_a_pair(session: Session) -> int:
     loaded, keep = session.loaded, session.config.output.keep_residuals
     bare = set(session.config.model.measured_layers) - set(loaded.sae_identities)
     width = 0 if loaded.footprint is None else loaded.footprint.shape.d_model
+    reads, further = _reads(session)
     return bytes_a_pair(
-        loaded.columns, loaded.sae_identities, reads=_reads(session), keep_residuals=keep, bare=len(bare) * width
+        loaded.columns,
+        loaded.sae_identities,
+        reads=reads,
+        keep_residuals=keep,
+        bare=len(bare) * width,
+        further=further,
     )
 
 
-def _reads(session: Session) -> float:
-    """Tokens read of a pair's three texts, on average; of whole completions by the first pairs of the run."""
-    if session.config.measure.position not in READ_WHOLE:
-        return 1.0
+def _reads(session: Session) -> tuple[float, float]:
+    """Tokens read of each of a pair's three texts, and of all at further positions, by the first pairs of the run."""
+    measure = session.config.measure
+    if not (measure.further_positions or measure.first_position in READ_WHOLE):
+        return 1.0, 0.0
     some = list(islice(session.source.items(), _SOME))
     found = [one for one in session.loaded.tokenizer.tokenize(some) if isinstance(one, Tokenized)]
-    reads = sum(len(text.reads) for one in found for text in one.sequences)
-    return reads / 3 / max(1, len(found))
+    texts = [text for one in found for text in one.sequences]
+    reads, further = sum(len(text.reads) for text in texts), sum(len(part) for text in texts for part in text.further)
+    return reads / 3 / max(1, len(found)), further / max(1, len(found))
 
 
 def _finish(
@@ -282,7 +290,8 @@ def _finish(
                     check,
                     session.scan.arrangement,
                     session.scan.paired_by,
-                    config.measure.position == "tokens",
+                    config.measure.first_position == "tokens",
+                    bool(config.measure.further_positions),
                 )
                 _log_quarantine(folder)
     measured = Run(folder.path)
@@ -347,8 +356,7 @@ def _measure(
 
     if earlier is not None and (before := Earlier.of(earlier, identity)) is not None:
         for shard in journal.missing(session.shards()):
-            keep = session.config.output.keep_residuals
-            if (frame := before.frame(shard, session.loaded.columns, keep_residuals=keep)) is not None:
+            if (frame := before.frame(shard, session.loaded.columns, session.config)) is not None:
                 commit(shard, frame)
     progress.start(scan.count - journal.pairs)
     try:

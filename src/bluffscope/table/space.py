@@ -31,6 +31,7 @@ def bytes_a_pair(
     reads: float,
     keep_residuals: bool,
     bare: int = 0,
+    further: float = 0.0,
 ) -> int:
     """What a pair is expected to take in one table of each kind.
 
@@ -40,15 +41,15 @@ def bytes_a_pair(
         reads: tokens read in a view: each can have features of its own.
         keep_residuals: whether the residuals are kept.
         bare: dimensions of the residuals of all layers without SAEs.
+        further: tokens read of a pair at further positions, of which residuals are kept.
     """
     numbers = sum(column.kind in ("float", "int") for column in columns)
     size = TEXT_BYTES + NUMBER_BYTES * numbers + WORD_BYTES * (len(columns) - numbers)
     for sae in saes.values():
         size += 3 * reads * FEATURE_BYTES * float(sae.get("published_l0") or USUAL_L0)
-        if keep_residuals:
-            size += 3 * reads * 4 * int(sae["d_in"])
     if keep_residuals:
-        size += 3 * reads * 4 * bare
+        width = bare + sum(int(sae["d_in"]) for sae in saes.values())
+        size += (3 * reads + further) * 4 * width
     return int(size)
 
 
