@@ -59,7 +59,7 @@ from bluffscope.errors import InputError
             "--position: expected last or first-completion or divergence or completion-mean or end-of-turn or tokens "
             "or several of them, got first",
         ),
-        (["--position", "last", "mean"], ("--position: expected last or", "got last mean")),
+        (["--position", "last", "mean"], ("--position: expected last or", "got mean")),
         (["--position"], ("--position: expected last or", "got nothing")),
         (["--position", "last", "divergence", "last"], "--position: last is given twice; name each position once"),
         (["--position", "last", "tokens"], "--position tokens: cannot be combined with others"),

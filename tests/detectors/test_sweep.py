@@ -23,9 +23,9 @@ from made_runs import make_run
 ONCE = Resampling(repeats=1)
 
 
-def with_residuals(path, seed, *, layers=(1, 4, 9), told=None, pairs=60):
+def with_residuals(path, seed, *, layers=(1, 4, 9), told=None, pairs=60, **more):
     """A run whose residuals of 6 dimensions know the label at one layer, or at none."""
-    folder = make_run(path, pairs)
+    folder = make_run(path, pairs, **more)
     ids = read_run(folder).metrics["pair_id"]
     rng = np.random.default_rng(seed)
     rows = []
@@ -77,7 +77,9 @@ def test_the_position_that_knows_is_found_and_chosen(tmp_path):
 
 
 def test_a_direction_of_one_position_is_carried_to_another_or_not(tmp_path):
-    run = read_at(with_residuals(tmp_path / "run", 0, layers=(4,), told=4), "completion-mean", 1, told=4)
+    said = tuple(f"word {number}" for number in range(97))  # no two texts alike
+    run = with_residuals(tmp_path / "run", 0, layers=(4,), told=4, texts=said)
+    run = read_at(run, "completion-mean", 1, told=4)
     sets = data_sets([run], "position", 0)
     assert [one.name for one in sets] == ["last", "completion-mean"]
     found = carried_over(sets, ["residual", "metrics"], ONCE)
@@ -85,7 +87,7 @@ def test_a_direction_of_one_position_is_carried_to_another_or_not(tmp_path):
     assert crossed["auroc"] > 0.9 and crossed["verdict"] in ("carries over", "partly")
     why = found.filter(detector="metrics", train="completion-mean", test="last")["reason"].item()
     assert why == "kept at last alone, not at completion-mean"
-    run = read_at(run, "completion-mean", 2, told=None)
+    run = read_at(run, "completion-mean", 2, told=-1)
     found = carried_over(data_sets([run], "position", 0), ["residual"], ONCE)
     crossed = found.filter(detector="residual", train="last", test="completion-mean").row(0, named=True)
     assert crossed["verdict"] in ("chance", "unclear")

@@ -25,8 +25,8 @@ _ASKING: Final = "answers.jsonl.part"
 _FILES: Final = re.compile(
     r"report\.html|README\.md|config\.yaml|checksums\.txt|(answers|log)\.jsonl|weights\.safetensors"
     r"|(manifest|stats|study|detector)\.json"
-    r"|(metrics|features|pairs|texts|paired|tokens|quarantine|residuals|fidelity|stats|ladder|transfer|sweep"
-    r"|detectors|detector_gains|detector_curves)\.parquet"
+    r"|(metrics|features|pairs|texts|paired|tokens|quarantine|residuals|further_residuals|fidelity|stats|ladder|transfer"
+    r"|sweep|detectors|detector_gains|detector_curves)\.parquet"
 )
 """The files that the page offers; whatever else lies in a folder is not served."""
 _FIGURE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}\.(png|svg)")
