@@ -69,7 +69,7 @@ def test_the_position_that_knows_is_found_and_chosen(tmp_path):
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(render_sweep(found))
     said = " ".join(console.export_text().split())
-    assert "at layer 9, read at completion-mean, AUROC" in said and "read at layer" in said
+    assert "at layer 9, read at completion-mean, AUROC" in said and "Read at completion-mean layer" in said
     title = sweep_title(found.table)
     assert title.startswith("Best at layer 9, read at completion-mean: ")
     assert sweep_rows(found.table)["x"].drop_nulls().n_unique() == 8

@@ -15,7 +15,9 @@ from polars.testing import assert_frame_equal
 import bluffscope
 import tiny
 from bluffscope.api import config_from
+from bluffscope.cli.main import main
 from bluffscope.config import MeasureOptions
+from bluffscope.detectors.data_sets import common_position, data_sets
 from bluffscope.detectors.files import read_detector, write_detector
 from bluffscope.detectors.score import Text, open_scorer
 from bluffscope.detectors.train import train
@@ -162,6 +164,23 @@ def test_a_detector_of_a_further_position_knows_it_and_scores_as_in_training(sev
     opened = bluffscope.read_run(several.path)
     layers = [opened.residuals(layer, "fact", "completion-mean")[:1].numpy() for layer in (0, 1, 3)]
     assert score.logit == pytest.approx(detector.linear.scores(np.hstack(layers))[0], abs=1e-4)
+    # Asked about a run that holds its position, it is asked there.
+    at = common_position([detector], [several])
+    (asked,) = data_sets([several], None, 0, least=1, position=at)
+    expected = np.vstack([opened.residuals(0, view, at) for view in ("fact", "hall")])
+    width = expected.shape[1]
+    assert np.allclose(asked.inputs.matrices["residual"][:, :width], expected[asked.inputs.rows], atol=1e-5)
+
+
+def test_the_command_trains_at_a_position_and_refuses_others(several, tmp_path, capsys):
+    train_at = ["detect", "train", str(several.path), "--on", "residual", "--allow-weak", "--allow-unsound"]
+    assert main([*train_at, "--position", "first-completion", "--out", str(tmp_path / "first")]) == 0
+    assert "| reads | the first token of the completion |" in (tmp_path / "first" / "README.md").read_text()
+    assert main([*train_at, "--position", "divergence", "--out", str(tmp_path / "no")]) == 2
+    assert "was not read at divergence, only at last, completion-mean" in " ".join(capsys.readouterr().err.split())
+    vectors = ["--activations", "a.safetensors", "--labels", "b.csv", "--position", "last"]
+    assert main(["detect", "train", *vectors, "--out", str(tmp_path / "no")]) == 2
+    assert "--position last: vectors that are given were read already" in capsys.readouterr().err
 
 
 def test_memory_grows_with_what_is_kept():

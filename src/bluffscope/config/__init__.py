@@ -16,7 +16,6 @@ from bluffscope.config.options import ModelOptions as ModelOptions
 from bluffscope.config.options import Options as Options
 from bluffscope.config.options import OutputOptions as OutputOptions
 from bluffscope.config.options import Position as Position
-from bluffscope.config.options import Positions as Positions
 from bluffscope.config.options import RunConfig as RunConfig
 from bluffscope.config.options import Switch as Switch
 from bluffscope.config.options import refuse_endless as refuse_endless

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import starmap
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from rich.console import RenderableType, group
+from rich.table import Table
 from rich.text import Text
 
 from bluffscope.detectors.sweep import Choice, Sweep
@@ -65,7 +65,7 @@ def render_transfer(found: pl.DataFrame) -> Iterator[RenderableType]:
 
 @group()
 def render_sweep(found: Sweep) -> Iterator[RenderableType]:
-    """What is best and what the choice is worth, then a row a position and layer; to be printed from 60 columns."""
+    """What is best and what the choice is worth, then a row a layer by read position, to be printed from 60 columns."""
     best = found.rows.sort("auroc", descending=True).row(0, named=True)
     several = found.rows["position"].n_unique() > 1
 
@@ -79,22 +79,25 @@ def render_sweep(found: Sweep) -> Iterator[RenderableType]:
         style="bold",
     )
     yield Text(f"Chosen most often: {'; '.join(choices[:3]) if several else listed(choices, 3)}")
-    detectors = found.rows["detector"].unique(maintain_order=True).to_list()
-    cells = {(row["detector"], row["position"], row["layer"]): row for row in found.rows.iter_rows(named=True)}
-    heads = ["layer", *(part for name in detectors for part in (_SHORT[name], "95 %"))]
-
-    def shown(position: str, layer: int) -> Row:
-        known = [cells.get((name, position, layer)) for name in detectors]
-        parts = [("", "") if row is None else (f"{row['auroc']:.2f}", interval(row)) for row in known]
-        where = [*([position] if several else []), str(layer)]
-        marked = (position, layer) == (best["position"], best["layer"])
-        return Row([*where, *(cell for part in parts for cell in part)], "bold" if marked else "")
-
-    positions = found.rows["position"].unique(maintain_order=True)
-    places = [(position, layer) for position in positions for layer in found.rows["layer"].unique().sort()]
-    yield table(["read at", *heads] if several else heads, starmap(shown, places), gap=2)
+    for (position,), rows in found.rows.group_by("position", maintain_order=True):
+        marked = best["layer"] if position == best["position"] else None
+        yield _by_layer(rows, marked, f"Read at {position}" if several else None)
     yield Text("Intervals of layers are of each as if it were the only one looked at.", style="dim")
     yield from (Text(note, style="dim") for note in found.notes)
+
+
+def _by_layer(rows: pl.DataFrame, marked: int | None, title: str | None) -> Table:
+    """A row a layer of one read position, one of them in bold."""
+    detectors = rows["detector"].unique(maintain_order=True).to_list()
+    cells = {(row["detector"], row["layer"]): row for row in rows.iter_rows(named=True)}
+    heads = ["layer", *(part for name in detectors for part in (_SHORT[name], "95 %"))]
+
+    def shown(layer: int) -> Row:
+        known = [cells.get((name, layer)) for name in detectors]
+        parts = [("", "") if row is None else (f"{row['auroc']:.2f}", interval(row)) for row in known]
+        return Row([str(layer), *(cell for part in parts for cell in part)], "bold" if layer == marked else "")
+
+    return table(heads, map(shown, rows["layer"].unique().sort()), title=title, gap=2)
 
 
 def sentence(found: pl.DataFrame) -> str:

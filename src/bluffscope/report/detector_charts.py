@@ -117,7 +117,7 @@ def by_layer(words: Words, *, several: bool = False) -> Spec:
     cells = [{"filter": "isValid(datum.layer)"}]
     shared: Spec = {"x": x, "color": colour_key("name", range=list(_LAYERS))}
     tips = tooltips(words, "name", *(["position"] if several else []), "layer", "auroc", "lo", "hi", "n", "times")
-    shape = colour_key("position", "read at") if several else groups("name") | {"legend": None}
+    shape = colour_key("position") if several else groups("name") | {"legend": None}
     dashes = {"strokeDash": groups("position") | {"legend": None}} if several else {}
     line: Spec = {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {**shared, **dashes, "y": fields[0]}}
     parts = [line, *intervals("y", fields, shared, tips, mark={"strokeWidth": 1.5}, point={"size": 55}, shape=shape)]

@@ -39,6 +39,8 @@ _LEAST: Final = 0.05
 _EDGE: Final = 1.96
 _APART: Final = 0.06
 """Of the distance of two layers: between detectors at the same one."""
+_SPREAD: Final = 0.3
+"""Likewise: most that all detectors and positions at one layer take."""
 
 _KEYS: Final = ("detector", "scope", "curve", "train", "test")
 _WRITTEN: Final[dict[str, tuple[pl.Schema, tuple[str, ...]]]] = {
@@ -163,7 +165,8 @@ def sweep_rows(rows: pl.DataFrame) -> pl.DataFrame:
     lines = rows.filter(pl.col("detector") != CHOSEN).select(line).to_series().unique(maintain_order=True)
     layers = rows["layer"].drop_nulls().unique().sort()
     gap = float(layers.diff().min() or 1) if len(layers) > 1 else 1.0  # pyright: ignore[reportArgumentType]
-    moved = {name: gap * _APART * (place - (len(lines) - 1) / 2) for place, name in enumerate(lines)}
+    apart = gap * min(_APART, _SPREAD / max(1, len(lines)))
+    moved = {name: apart * (place - (len(lines) - 1) / 2) for place, name in enumerate(lines)}
     shift = line.replace_strict(moved, default=0.0, return_dtype=pl.Float64)
     return rows.with_columns(name=pl.col("detector").replace(NAMES), x=pl.col("layer") + shift)
 
