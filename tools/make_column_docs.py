@@ -41,6 +41,11 @@ FILES = (
         "one for each residual read; by default where they take at most 1 GB (`--keep-residuals`)",
     ),
     (
+        "further_residuals.parquet",
+        "`pair_id, view, layer, position, token, values`",
+        "one for each residual of a completion read at a further position; only where `--position` has several",
+    ),
+    (
         "quarantine.parquet",
         "`pair_id, prompt, fact, hallucination, reason`",
         "pairs that could not be processed; no file where there are none",
@@ -67,6 +72,11 @@ TEXT_FILES = (
         "residuals.parquet",
         "`text_id, view, layer, token, values`",
         "one for each residual read; by default where they take at most 1 GB (`--keep-residuals`)",
+    ),
+    (
+        "further_residuals.parquet",
+        "`text_id, view, layer, position, token, values`",
+        "one for each residual of a completion read at a further position; only where `--position` has several",
     ),
     (
         "tokens.parquet",

@@ -56,9 +56,14 @@ from bluffscope.errors import InputError
         (["--device", "cuda"], "--device cuda: not available here; use --device cpu or auto"),
         (
             ["--position", "first"],
-            "--position: expected last or first-completion or divergence or completion-mean or end-of-turn or tokens, "
-            "got first",
+            "--position: expected last or first-completion or divergence or completion-mean or end-of-turn or tokens "
+            "or several of them, got first",
         ),
+        (["--position", "last", "mean"], ("--position: expected last or", "got mean")),
+        (["--position"], ("--position: expected last or", "got nothing")),
+        (["--position", "last", "divergence", "last"], "--position: last is given twice; name each position once"),
+        (["--position", "last", "tokens"], "--position tokens: cannot be combined with others"),
+        (["--position", "last", "end-of-turn"], "--position end-of-turn: only conversations have it; add --chat"),
         (["--modle", "x"], ("--modle: no such option", "did you mean --model?")),
         (["stray"], "stray: no such option"),
         (["--preset", "nope"], "--preset nope: unknown; choose from demo, gemma-2-2b"),
@@ -106,6 +111,7 @@ def test_a_model_without_saes_and_saes_without_a_model_are_refused(refused, tiny
         ("model: {dtype: float8}", "model.dtype: expected auto or float32"),
         ("model: {model: 5}", "model.model: expected text or null, got 5"),
         ("measure: {noise_draws: 1.5}", "measure.noise_draws: expected a whole number, got 1.5"),
+        ("measure: {position: []}", "measure.position: expected last or first-completion"),
         ("measure: {noise_draws: null}", "measure.noise_draws: expected a whole number, got None"),
         ("measure: {noise_std: 1e-3}", "measure.noise_std: expected a number, got '1e-3'"),
         ("engine: {batch_size: true}", "engine.batch_size: expected auto or a whole number, got True"),

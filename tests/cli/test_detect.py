@@ -125,6 +125,7 @@ def test_transfer_refuses_what_it_cannot_compare(call, demo, detector, tmp_path)
     for arguments, says in (
         ([demo], "transfer takes two data sets or more: give further runs, or --by COLUMN"),
         ([detector], "transfer takes a run to test the detectors on"),
+        ([demo, "--by", "position"], "was read at last alone; analyze with --position last completion-mean"),
         ([demo, "--by", "known", "--html", tmp_path / "page.txt"], "expected a name that ends in .html"),
         ([make_run(tmp_path / "other"), detector], "was trained with another model or its precision than"),
     ):

@@ -53,7 +53,9 @@ def options(chat_model, tiny_saes, chats, **more):
     return {**given, "chat": True, "cluster_by": "prompt", **more}
 
 
-@pytest.mark.parametrize("position", ["last", "end-of-turn"])
+@pytest.mark.parametrize(
+    "position", ["last", "end-of-turn", pytest.param(("last", "end-of-turn"), marks=pytest.mark.thorough)]
+)
 def test_every_strategy_reads_the_same_of_conversations(chat_model, tiny_saes, chats, position, tmp_path):
     config = config_from(
         **options(chat_model, tiny_saes, chats, position=position, system="Be brief.", logprob=True, out=tmp_path / "r")

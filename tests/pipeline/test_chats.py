@@ -141,6 +141,20 @@ def test_the_reference_reads_the_same_tokens(tokenizer, position, prompt):
         assert tokenizer.convert_ids_to_tokens(fact.ids[fact.reads[-1]]) == CLOSING.get(tokenizer.family, "<|im_end|>")
 
 
+def test_the_reference_reads_the_same_at_several_positions(tokenizer):
+    further = ("end-of-turn", "completion-mean", "divergence")
+    texts = texts_of(tokenizer, "last", further=further)
+    (found,) = texts.tokenize([pair("Hello", "Paris", " Rome of old")])
+    options = ReferenceOptions(layers=(0,), position="last", further=further, chat=texts.chat)
+    theirs = tokenise(found.item, tokenizer, options)
+    for view, sequence in zip(VIEWS, found.sequences, strict=True):
+        text = theirs[view]
+        assert (list(sequence.ids), list(sequence.reads), sequence.further) == (text.ids, text.reads, text.further)
+    prompt, fact, _ = found.sequences
+    assert prompt.further == () and fact.further[0] == (len(fact.ids) - 1,)
+    assert fact.reads == (len(fact.ids) - 2,) == fact.further[1][-1:]
+
+
 def test_no_text_forges_a_token(tokenizer):
     names = NAMES.get(tokenizer.family, SPECIAL)
     chat = Chat.of("the model", tokenizer, None)

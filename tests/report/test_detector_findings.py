@@ -110,6 +110,7 @@ def test_a_sweeps_title_has_the_best_layer_and_what_the_choice_is_worth():
     cells = [("residual", 2, 0.7, 0.6, 0.8), ("residual", 5, 0.9, 0.8, 1.0), ("sae", 5, 0.8, 0.7, 0.9)]
     names = ["detector", "layer", "auroc", "lo", "hi"]
     found = pl.DataFrame([*cells, ("chosen", None, 0.85, 0.75, 0.95)], schema=names, orient="row")
+    found = found.with_columns(position=pl.when(pl.col("layer").is_not_null()).then(pl.lit("last")))
     title = "Best at layer 5: residuals, AUROC 0.90; chosen without looking at the test, 0.85 (0.75 to 0.95)"
     assert sweep_title(found) == title
     drawn = sweep_rows(found).to_dicts()
@@ -125,6 +126,7 @@ def test_tables_of_other_columns_are_one_clear_line_and_rows_without_numbers_are
     sweep_and_carry(folder)
     run = read_run(folder)
     sweep = checked_table(run, "sweep.parquet")
+    assert set(sweep["position"]) == {"last"}  # which tables of before lack
     assert sweep.height == 5 and checked_table(run, "transfer_matrix.parquet").height == 9
     sweep.with_columns(auroc=pl.lit(None, pl.Float64)).write_parquet(folder / "sweep.parquet")
     assert checked_table(run, "sweep.parquet").height == 0

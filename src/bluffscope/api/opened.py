@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from bluffscope.api.summary import run_html
+from bluffscope.config import Position
 from bluffscope.errors import InputError
 from bluffscope.records import View
 from bluffscope.table import reader
@@ -82,23 +83,24 @@ class Run(reader.Run):
 
         return Plots(self, lambda: self.stats)
 
-    def residuals(self, layer: int, view: View) -> torch.Tensor:
+    def residuals(self, layer: int, view: View, position: Position | None = None) -> torch.Tensor:
         """The residual stream that a layer's SAE read, (pair or text, d_model), float32, in the order of `metrics`.
 
-        With ``position="completion-mean"``, the mean over the completion's tokens.
+        At completion-mean, the mean over the completion's tokens.
 
         Args:
             layer: a layer of the run.
             view: "prompt", "fact" or "hall"; "prompt" or "text" of labelled texts.
+            position: one of the run's `positions` (default: the first); a prompt is always read at its last token.
 
         Raises:
-            InputError: the run kept none, or has no such layer or view.
+            InputError: the run kept none, or has no such layer, view or position.
         """
         import torch
 
         if not (self.path / "residuals.parquet").exists():
             raise InputError(f"{self.path}: the run kept no residuals; measure again with keep_residuals=True")
-        rows = self._rows_of(self.kept_residuals, "residuals", layer, view)
+        rows = self._rows_of(self.residuals_at(position), "residuals", layer, view)
         values = rows["values"].explode().to_numpy().reshape(rows.height, -1)  # (read, d_model)
         sums = np.zeros((self.rows, values.shape[1]))
         np.add.at(sums, rows["row"].to_numpy(), values)

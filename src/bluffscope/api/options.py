@@ -48,7 +48,7 @@ class Options(ModelAndSaes):
     device: NotRequired[Literal["auto", "cpu", "cuda", "mps"]]
     dtype: NotRequired[Literal["auto", "float32", "bfloat16", "float16", "float64"]]
     quantize: NotRequired[Literal["none", "int8", "int4"]]
-    position: NotRequired[Position]
+    position: NotRequired[Position | Sequence[Position]]
     noise_std: NotRequired[float]
     noise_mode: NotRequired[Literal["absolute", "relative"]]
     noise_draws: NotRequired[int]

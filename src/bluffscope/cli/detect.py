@@ -42,6 +42,8 @@ class Train(Command):
     """New folder for the detector. It has to be given."""
     on: Literal["sae", "metrics", "residual"] = "sae"
     """Input of the detector: SAE features, the run's metrics, or residuals (analyze --keep-residuals)."""
+    position: str | None = None
+    """Read position of the residuals, of a run that has several (default: its first)."""
     where: tuple[str, ...] = ()
     """Train only on pairs or texts with these values, as COLUMN=VALUE: known=true; the others are a test set."""
     allow_weak: bool = False
@@ -75,7 +77,7 @@ class Train(Command):
                 if isinstance(source, Run) and source.by_token:
                     trained = train_tokens(source, chosen, on, self.seed, self.alpha)
                 else:
-                    trained = train(source, chosen, on, self.seed, self.alpha)
+                    trained = train(source, chosen, on, self.seed, self.alpha, self.position)
         except InputError as error:
             raise InputError(f"{source.path}: {error}") from error
         console = output_console()
@@ -107,6 +109,8 @@ class Train(Command):
             raise InputError("give the folder of a run, or --activations FILE with --labels FILE, and not both")
         if self.activations is not None and self.on == "metrics":
             raise InputError("--on metrics: with --activations there is nothing to look at but these")
+        if self.activations is not None and self.position is not None:
+            raise InputError(f"--position {self.position}: vectors that are given were read already; leave it out")
         return self.out
 
     def _source(self) -> Source:
@@ -125,11 +129,11 @@ class Train(Command):
             raise InputError(
                 f"{self.run} failed its health gate ({failures[0]}); see bluffscope doctor, or --allow-unsound"
             )
-        measure = run.config.get("measure")
-        if isinstance(measure, dict) and measure.get("position") == "divergence":
+        if run.read_at(self.position) == "divergence":
+            others = [position for position in run.positions if position != "divergence"]
+            cure = f"give --position {others[0]} --on residual" if others else "run analyze with another --position"
             raise InputError(
-                f"{self.run} was measured at --position divergence, which a single text does not have; "
-                "run analyze with another --position"
+                f"{self.run} was measured at --position divergence, which a single text does not have; {cure}"
             )
         return run
 

@@ -16,7 +16,15 @@ import tyro
 from tyro import _errors as failures  # no public module yet, hence the narrow range of versions: docs/dependencies.md
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, StructConstructorSpec, StructFieldSpec
 
-from bluffscope.config import MeasureOptions, OutputOptions, RunConfig, Switch, from_words, refuse_endless
+from bluffscope.config import (
+    MeasureOptions,
+    OutputOptions,
+    RunConfig,
+    Switch,
+    from_words,
+    refuse_endless,
+    takes_several,
+)
 from bluffscope.config.layers import LayerSlice
 from bluffscope.errors import InputError
 
@@ -210,7 +218,7 @@ def _argument(item: StructFieldSpec, hint: Any) -> StructFieldSpec:
     short = (f"-{item.name[0]}",) if item.name in _SHORT else ()
     annotations: list[Any] = [tyro.conf.arg(help_behavior_hint=_default, aliases=short or None)]
     if hint is not bool:
-        several = get_origin(hint) is tuple
+        several = takes_several(hint)
         words, choices = _values(hint)
         annotations.append(
             PrimitiveConstructorSpec(
@@ -218,7 +226,7 @@ def _argument(item: StructFieldSpec, hint: Any) -> StructFieldSpec:
                 metavar=f"[{words} ...]" if several else words,
                 instance_from_str=partial(from_words, hint),
                 is_instance=lambda _: True,
-                str_from_instance=lambda value: [str(each) for each in (value if several else (value,))],
+                str_from_instance=lambda value: [str(one) for one in (value if isinstance(value, tuple) else (value,))],
                 choices=choices,
             )
         )
@@ -239,7 +247,8 @@ def _values(hint: Any) -> tuple[str, tuple[str, ...] | None]:
         return f"{{{','.join(choices)}}}" if choices[1:] else "".join(choices), choices
     if kind in (Union, UnionType):
         found = [_values(choice) for choice in get_args(hint) if choice is not NoneType]
-        return "|".join(words for words, _ in found), None
+        words = dict.fromkeys(words for words, _ in found)
+        return "|".join(words), found[0][1] if len(words) == 1 and takes_several(hint) else None
     return _METAVARS.get(hint, "TEXT"), None
 
 

@@ -36,7 +36,7 @@ class Transfer(Command):
     folders: tyro.conf.Positional[tuple[Path, ...]]
     """Runs, of pairs or of labelled texts (one is enough with --by), and saved detectors."""
     by: str | None = None
-    """Part each run by the values of this column: known, or domain."""
+    """Part each run by the values of this column: known, or domain. position: the same texts at each read position."""
     on: tuple[Literal["sae", "metrics", "residual", "mean_difference"], ...] = ("sae", "residual")
     """Inputs of the detectors that are trained; what a run has not kept is said."""
     repeats: int = 5
@@ -51,7 +51,7 @@ class Transfer(Command):
     def execute(self) -> int:
         """Train, test, print and write."""
         # Polars, scipy and scikit-learn take seconds to import: --help and a mistyped flag should not.
-        from bluffscope.detectors.data_sets import data_sets
+        from bluffscope.detectors.data_sets import common_position, data_sets
         from bluffscope.detectors.files import read_detector
         from bluffscope.detectors.saved import saved
         from bluffscope.detectors.transfer import carried_over
@@ -67,7 +67,8 @@ class Transfer(Command):
         named = [path for path in self.folders if (path / _DETECTOR).exists()]
         runs = [read_run(path) for path in self.folders if path not in named]
         detectors = [read_detector(path) for path in named]
-        sets = data_sets(runs, self.by, self.seed, least=1 if detectors else 2)
+        position = common_position(detectors, runs)
+        sets = data_sets(runs, self.by, self.seed, least=1 if detectors else 2, position=position)
         kept = saved(detectors, [_trained(detector, runs) for detector in detectors], sets)
         found = carried_over(sets, self.on, Resampling(seed=self.seed, repeats=self.repeats), kept)
         console = output_console()

@@ -164,7 +164,7 @@ def _agreement(config: RunConfig, precision: Precision, measured: Measured, refe
         got,
         expected,
         precision,
-        position=config.measure.position,
+        position=config.measure.first_position,
         draws=config.measure.noise_draws,
         flips=flips(measured.features, reference.features),
     )

@@ -19,8 +19,9 @@ from bluffscope.config.options import OutputOptions as OutputOptions
 from bluffscope.config.options import Position as Position
 from bluffscope.config.options import RunConfig as RunConfig
 from bluffscope.config.options import Switch as Switch
-from bluffscope.config.options import from_words as from_words
 from bluffscope.config.options import refuse_endless as refuse_endless
 from bluffscope.config.options import run_config as run_config
 from bluffscope.config.options import with_values as with_values
+from bluffscope.config.values import from_words as from_words
+from bluffscope.config.values import takes_several as takes_several
 from bluffscope.config.workers import WorkerOptions as WorkerOptions

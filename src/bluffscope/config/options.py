@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from numbers import Integral, Real
-from os import PathLike
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from bluffscope.config.layers import LayerSlice
+from bluffscope.config.values import converted, described, from_value, short
 from bluffscope.config.workers import WorkerOptions
 from bluffscope.errors import InputError
 
@@ -24,6 +21,8 @@ Position = Literal["last", "first-completion", "divergence", "completion-mean", 
 """Where fact and hallucination are read (the prompt always at its last token); docs/definitions.md."""
 READ_WHOLE: frozenset[Position] = frozenset({"completion-mean", "tokens"})
 """Positions at which every token of a completion is read, and metrics are means over them."""
+Positions = Position | tuple[Position, ...]
+"""One, or several: metrics and features are of the first, residuals of each."""
 NO_SAE = "none"
 """What stands for SAEs where a model is measured without any."""
 MOST_WHOLE = 2**31 - 1
@@ -106,10 +105,11 @@ class ModelOptions:
 class MeasureOptions:
     """What to measure, and at which tokens."""
 
-    position: Position = "last"
+    position: Positions = "last"
     """Read the last token of each text, the first of its completion, the first that differs between fact and
     hallucination, the one that closes the assistant's turn (with --chat), or average metrics over the completion;
-    tokens also keeps each token of labelled texts with spans, for detect train."""
+    tokens also keeps each token of labelled texts with spans, for detect train. Of several, metrics and features are
+    of the first, and residuals are kept of each."""
     noise_std: float = 0.1
     """Standard deviation of the noise for the stability metric."""
     noise_mode: Literal["absolute", "relative"] = "absolute"
@@ -131,6 +131,25 @@ class MeasureOptions:
     """Also measure your own analyses, FILE.py:NAME each; the files are Python and are run."""
     seed: int = 0
     """Seed for the noise."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.position, str) and len(self.position) == 1:
+            object.__setattr__(self, "position", self.position[0])  # one is written and compared as it always was
+
+    @property
+    def positions(self) -> tuple[Position, ...]:
+        """All positions, in the order given."""
+        return (self.position,) if isinstance(self.position, str) else self.position
+
+    @property
+    def first_position(self) -> Position:
+        """The one of metrics and features."""
+        return self.positions[0]
+
+    @property
+    def further_positions(self) -> tuple[Position, ...]:
+        """Those of which only residuals are kept."""
+        return self.positions[1:]
 
     @property
     def needs_head(self) -> bool:
@@ -248,9 +267,9 @@ def with_values(options: Options, values: Mapping[str, Any], where: str = "") ->
         if name not in known:
             raise InputError(f"{where}{name}: no such option in this version; expected some of {', '.join(known)}")
         try:
-            chosen[name] = _converted(value, hints[name], _from_value)
+            chosen[name] = converted(value, hints[name], from_value)
         except (TypeError, OverflowError) as error:
-            raise InputError(f"{where}{name}: expected {_described(hints[name])}, got {_shown(value)}") from error
+            raise InputError(f"{where}{name}: expected {described(hints[name])}, got {_shown(value)}") from error
         _refuse_endless(name, chosen[name], f"{where}{name}")
     return replace(options, **chosen)  # pyright: ignore[reportArgumentType, reportReturnType]
 
@@ -286,91 +305,6 @@ def _refuse_endless(name: str, value: Any, where: str) -> None:
 def _shown(value: Any) -> str:
     """The beginning of what Python shows of a value."""
     try:
-        return _short(repr(value))
+        return short(repr(value))
     except ValueError:  # a whole number of more than 4,300 digits in it
         return "a number of thousands of digits"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def from_words(hint: Any, words: Sequence[str]) -> Any:
-    """The value of an option from what is written after its flag.
-
-    Args:
-        hint: the option's type.
-        words: several for a tuple; else one.
-
-    Raises:
-        ValueError: something else was expected, in words.
-    """
-    try:
-        if get_origin(hint) is not tuple and len(words) != 1:
-            raise TypeError
-        return _converted(words if get_origin(hint) is tuple else words[0], hint, _from_word)
-    except (TypeError, ValueError, OverflowError) as error:
-        expected = _described(hint).removesuffix(" or null")
-        raise ValueError(f"expected {expected}, got {_short(' '.join(words)) or 'nothing'}") from error
-
-
-def _converted(value: Any, hint: Any, plain: Callable[[Any, Any], Any]) -> Any:
-    """The value as the type says, or TypeError; `plain` converts to a type without parts."""
-    kind = get_origin(hint)
-    if kind in (Union, UnionType):
-        for choice in sorted(get_args(hint), key=lambda choice: choice is not NoneType):
-            with suppress(TypeError):
-                return _converted(value, choice, plain)
-        raise TypeError
-    if kind is tuple:
-        if isinstance(value, str) and LayerSlice in get_args(get_args(hint)[0]):
-            value = [value]  # layers="all"
-        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-            raise TypeError
-        return tuple(_converted(item, get_args(hint)[0], plain) for item in value)
-    if kind is Literal:
-        if isinstance(value, bool) and {"on", "off"} <= {*get_args(hint)}:
-            value = "on" if value else "off"
-        if not isinstance(value, str) or value not in get_args(hint):
-            raise TypeError
-        return value
-    return plain(value, hint)
-
-
-def _from_word(word: str, kind: Any) -> Any:
-    if kind is NoneType and word != "None":
-        raise TypeError
-    try:
-        return None if kind is NoneType else kind(word)
-    except ValueError as error:
-        raise TypeError from error
-
-
-def _from_value(value: Any, kind: Any) -> Any:
-    if value is None or isinstance(value, bool) or kind in (NoneType, bool):
-        if type(value) is kind:
-            return value
-    elif kind is int and isinstance(value, Integral):
-        return int(value)
-    elif kind is float and isinstance(value, Real):
-        return float(value)
-    # No path or name holds a NUL: the system calls would fail on it.
-    elif kind in (str, Path) and isinstance(value, (str, PathLike)) and "\0" not in str(value):
-        return kind(value)
-    elif kind is LayerSlice and isinstance(value, str):
-        return _from_word(value, kind)
-    raise TypeError
-
-
-def _described(hint: Any) -> str:
-    kind = get_origin(hint)
-    if kind in (Union, UnionType):
-        return " or ".join(_described(choice) for choice in get_args(hint))
-    if kind is tuple:
-        slices = "slices (all, spread, START:STOP:STEP)"
-        plural = {int: "whole numbers", float: "numbers", str: "texts", LayerSlice: slices}
-        return f"a list of {' or '.join(plural[kind] for kind in get_args(get_args(hint)[0]) or get_args(hint)[:1])}"
-    if kind is Literal:
-        return " or ".join(get_args(hint))
-    names = {NoneType: "null", bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    return names.get(hint, "a path")

@@ -139,7 +139,7 @@ def write_detector(
         "items": next(name for name, items in _ITEMS.items() if items == trained.arrangement),
         **{name: manifest.get(name) for name in _IDENTITY},
         **({"model": {}, "saes": {}} if keys.given else {}),
-        "config": {name: run.config.get(name) for name in ("data", "model", "measure")},
+        "config": {name: _read_there(run.config.get(name), trained) for name in ("data", "model", "measure")},
         "metric_versions": {name: version for name, version in versions.items() if name in used},
         "columns": {
             "metrics": list(keys.metrics),
@@ -169,6 +169,11 @@ def write_detector(
         write_bytes(folder / _NAMES[2], card.encode("utf-8", "backslashreplace"))
     write_json(paths[0], document)
     return paths
+
+
+def _read_there(options: Any, trained: Trained) -> Any:
+    """A part of the run's options, with the one position at which the detector reads."""
+    return {**options, "position": trained.position} if isinstance(options, dict) and "position" in options else options
 
 
 def _packed(trained: Trained) -> bytes:

@@ -50,9 +50,9 @@ class Views:
     """Of vectors: name and width of each tensor."""
 
     @classmethod
-    def of_run(cls, run: Run, table: pl.DataFrame, items: pl.DataFrame | None) -> Views:
-        """What a run's folder has of the rows of its table."""
-        residuals = run.kept_residuals if (run.path / "residuals.parquet").exists() else None
+    def of_run(cls, run: Run, table: pl.DataFrame, items: pl.DataFrame | None, position: str | None = None) -> Views:
+        """What a run's folder has of the rows of its table; its residuals at a read position, the first for None."""
+        residuals = run.residuals_at(position) if (run.path / "residuals.parquet").exists() else None
         features = run.features if run.has_features else None
         return cls(items, table[run.key], residuals, features)
 
@@ -127,10 +127,19 @@ def known_items(run: Run) -> pl.DataFrame | None:
     return run.items if (run.path / f"{run.arrangement.table}.parquet").exists() else None
 
 
-def opened(run: Run, table: pl.DataFrame) -> tuple[Texts, Views]:
-    """Some rows of a run's table as one scope of texts, and what the run has kept of them."""
+def opened(run: Run, table: pl.DataFrame, position: str | None = None) -> tuple[Texts, Views]:
+    """Some rows of a run's table as one scope of texts, and what the run has kept of them.
+
+    Args:
+        run: a finished run.
+        table: the rows.
+        position: where the residuals were read, the run's first position for None.
+
+    Raises:
+        InputError: the run was not read there.
+    """
     texts, known = texts_of(table, known_items(run))
-    return replace(texts, scopes=(Scope(POOLED, np.arange(table.height)),)), Views.of_run(run, table, known)
+    return replace(texts, scopes=(Scope(POOLED, np.arange(table.height)),)), Views.of_run(run, table, known, position)
 
 
 def read_inputs(texts: Texts, views: Views, seed: int) -> Inputs:
@@ -144,7 +153,7 @@ def read_inputs(texts: Texts, views: Views, seed: int) -> Inputs:
         "text": _bag(completions(texts, views, rows)),
         **_prompts(texts, views, rows),
         "metrics": _metrics(texts, rows),
-        "residual": _residuals(texts, views, rows),
+        "residual": read_residuals(texts, views, rows),
         "sae": _features(texts, views, rows),
     }
     missing = {name: why for name, why in found.items() if isinstance(why, str)}
@@ -236,7 +245,8 @@ def _metrics(texts: Texts, rows: np.ndarray) -> tuple[np.ndarray, Keys] | str:
     return (texts.values[np.ix_(rows, places)], keys) if len(places) else "no metric has a value"
 
 
-def _residuals(texts: Texts, views: Views, rows: np.ndarray) -> tuple[np.ndarray, Keys] | str:
+def read_residuals(texts: Texts, views: Views, rows: np.ndarray) -> tuple[np.ndarray, Keys] | str:
+    """(text, all layers' widths) residuals of some texts and their layers, or why there are none."""
     if views.vectors is not None:
         return views.vectors[rows], Keys("residual", given=views.parts)
     if views.residuals is None or views.ids is None:

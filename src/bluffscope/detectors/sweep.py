@@ -1,9 +1,9 @@
-"""AUROC of detectors by layer, and of the best of them without the luck of the choice."""
+"""AUROC of detectors by layer and read position, and of the best of them without the luck of the choice."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 from bluffscope.detectors.fits import fit
 from bluffscope.detectors.folds import too_few
 from bluffscope.detectors.held_out import Splits
-from bluffscope.detectors.inputs import opened, read_inputs
+from bluffscope.detectors.inputs import opened, read_inputs, read_residuals
 from bluffscope.detectors.measures import area
 from bluffscope.detectors.penalties import inner_folds
 from bluffscope.errors import InputError
@@ -24,12 +24,13 @@ from bluffscope.table.reader import Run
 SWEEP_SCHEMA: Final = pl.Schema(
     {
         "detector": pl.String(),
+        "position": pl.String(),
         "layer": pl.Int64(),
         "n": pl.Int64(),
         **dict.fromkeys(("auroc", "lo", "hi"), pl.Float64()),
     }
 )
-"""One row a detector and layer, each as if it were the only one looked at."""
+"""One row a detector, read position and layer, each as if it were the only one looked at."""
 SWEPT_SCHEMA: Final = pl.Schema({**SWEEP_SCHEMA, "times": pl.Int64()})
 """`Sweep.table`, as it is written."""
 CHOSEN: Final = "chosen"
@@ -40,20 +41,21 @@ _STREAM: Final = 208
 
 
 class Choice(NamedTuple):
-    """A detector and the layer that it looks at."""
+    """A detector, and where it looks."""
 
     detector: str
+    position: str
     layer: int
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """All detectors at all layers, and what choosing among them comes to."""
+    """All detectors at all read positions and layers, and what choosing among them comes to."""
 
     rows: pl.DataFrame
     """`SWEEP_SCHEMA`."""
     chosen: dict[str, float]
-    """auroc, lo, hi where each fold's detector and layer are chosen within its training texts."""
+    """auroc, lo, hi where each fold's detector, position and layer are chosen within its training texts."""
     choices: dict[Choice, int]
     """How often each was chosen, the most frequent first."""
     notes: tuple[str, ...]
@@ -61,8 +63,9 @@ class Sweep:
 
     @property
     def table(self) -> pl.DataFrame:
-        """`rows` with `times`, how many folds chose each, and a last row `CHOSEN`, of no layer."""
-        times = [self.choices.get(Choice(row["detector"], row["layer"]), 0) for row in self.rows.to_dicts()]
+        """`rows` with `times`, how many folds chose each, and a last row `CHOSEN`, of no position and layer."""
+        cells = self.rows.select(Choice._fields).iter_rows()
+        times = [self.choices.get(Choice(*cell), 0) for cell in cells]
         last = {"detector": CHOSEN, "n": self.rows["n"][0], **self.chosen, "times": sum(times)}
         rows = self.rows.with_columns(times=pl.Series(times, dtype=pl.Int64))
         return pl.concat([rows, pl.DataFrame([last], schema=SWEPT_SCHEMA)])
@@ -70,13 +73,13 @@ class Sweep:
 
 @exclusive()
 def sweep(run: Run, resampling: Resampling) -> Sweep:
-    """AUROC by detector and layer, cross-validated by group.
+    """AUROC by detector, read position and layer, cross-validated by group on the same folds.
 
     The best of many cells looks better than it is. So the choice is made anew within the training texts of each fold,
     by folds of these (as are their penalties), and what is chosen is tested on texts that had no part in it.
 
     Args:
-        run: a finished run, with residuals or SAE features.
+        run: a finished run, with residuals (of every position at which it was read) or SAE features (of the first).
         resampling: seed and repeats of the folds.
 
     Raises:
@@ -87,13 +90,24 @@ def sweep(run: Run, resampling: Resampling) -> Sweep:
     labels, groups = texts.labels[inputs.rows], numbered(texts.groups[inputs.rows])
     if reason := too_few(texts, groups, labels):
         raise InputError(f"{run.path}: {reason}: too few to train and test on")
+    first, *further = run.positions
     sources = dict.fromkeys(PROBES.values())
-    columns = {name: _columns(inputs.keys[name], inputs.matrices[name]) for name in sources if name in inputs.keys}
-    notes = tuple(f"Without {name}: {inputs.missing[name]}." for name in sources if name in inputs.missing)
+    found = {(name, first): (inputs.matrices[name], inputs.keys[name]) for name in sources if name in inputs.keys}
+    notes = [f"Without {name}: {inputs.missing[name]}." for name in sources if name in inputs.missing]
+    for position in further:
+        read = read_residuals(texts, replace(views, residuals=run.residuals_at(position)), inputs.rows)
+        if isinstance(read, str):
+            notes.append(f"Without residual at {position}: {read}.")
+        else:
+            found["residual", position] = read
+    if further and "sae" in inputs.keys:
+        notes.append(f"SAE features are kept at {first} alone.")
     parts = {
-        Choice(probe, layer): inputs.matrices[source][:, places]
+        Choice(probe, position, layer): matrix[:, places]
         for probe, source in PROBES.items()
-        for layer, places in columns.get(source, {}).items()
+        for (name, position), (matrix, keys) in found.items()
+        if name == source
+        for layer, places in _columns(keys, matrix).items()
     }
     if not parts:
         raise InputError(f"{run.path}: nothing to look at. {' '.join(notes)}")
@@ -101,14 +115,14 @@ def sweep(run: Run, resampling: Resampling) -> Sweep:
     cells = {choice: _Cell.of(choice, part, labels, groups, splits) for choice, part in parts.items()}
     areas = {choice: splits.by_fit(area, cell.scores) for choice, cell in cells.items()}
     rows = [
-        {**choice._asdict(), "n": len(labels) // texts.per, **splits.estimated(found).columns("auroc", "")}
-        for choice, found in areas.items()
+        {**choice._asdict(), "n": len(labels) // texts.per, **splits.estimated(by_fit).columns("auroc", "")}
+        for choice, by_fit in areas.items()
     ]
     inside = np.array([cell.inside for cell in cells.values()])
     best = [list(cells)[place] for place in inside.argmax(axis=0)]  # of each fit
     chosen = splits.estimated(np.array([areas[choice][place] for place, choice in enumerate(best)]))
     choices = dict(Counter(best).most_common())
-    return Sweep(pl.DataFrame(rows, schema=SWEEP_SCHEMA), chosen.columns("auroc", ""), choices, notes)
+    return Sweep(pl.DataFrame(rows, schema=SWEEP_SCHEMA), chosen.columns("auroc", ""), choices, tuple(notes))
 
 
 def _columns(keys: Any, matrix: Any) -> dict[int, np.ndarray]:

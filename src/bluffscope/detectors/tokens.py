@@ -115,6 +115,7 @@ def train_tokens(run: Run, chosen: pl.Series, on: On, seed: int, alpha: float | 
         rows=_rows(on, tokens, units[tokens.unit], scores, probabilities, baselines),
         ece=calibration_error(probabilities[0], tokens.labels),
         left_out=None,
+        position="tokens",
         about={
             **_about(run, tokens, seed),
             "token_level": {

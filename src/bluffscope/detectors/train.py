@@ -54,6 +54,8 @@ class Trained:
     """Pairs or texts, groups, folds, seed, notes."""
     alarm: Alarm | None = None
     """The threshold that was asked for; the weights are then of the half of the groups that it was not made from."""
+    position: str = "last"
+    """Where what it looks at was read."""
 
     @property
     def row(self) -> dict[str, Any]:
@@ -77,7 +79,9 @@ class Trained:
 
 
 @exclusive()
-def train(run: Source, chosen: pl.Series, on: On, seed: int, alpha: float | None = None) -> Trained:
+def train(
+    run: Source, chosen: pl.Series, on: On, seed: int, alpha: float | None = None, position: str | None = None
+) -> Trained:
     """Fit a detector to some pairs or labelled texts of a run, and see how it does on the others.
 
     Args:
@@ -86,12 +90,14 @@ def train(run: Source, chosen: pl.Series, on: On, seed: int, alpha: float | None
         on: what it looks at.
         seed: of folds.
         alpha: share of false alarms that a threshold is to be kept for.
+        position: read position of its residuals, of a run that has several (default: the first).
 
     Raises:
-        InputError: too few groups or texts of a label, or for alpha, or the run has not kept what the detector looks
-            at.
+        InputError: the run was not read there, or has kept only residuals of it; too few groups or texts of a label, or
+            for alpha, or the run has not kept what the detector looks at.
     """
-    texts, views = _opened(run, run.metrics.filter(chosen))
+    at = _position(run, on, position)
+    texts, views = _opened(run, run.metrics.filter(chosen), at)
     if reason := too_few(texts, texts.groups, texts.labels):
         raise InputError(f"{reason}: too few to train and test on")
     resampling = Resampling(seed=seed)
@@ -127,6 +133,7 @@ def train(run: Source, chosen: pl.Series, on: On, seed: int, alpha: float | None
         ece=calibration_error(probabilities, labels),
         left_out=None,
         about={**detection.about, "groups": len(np.unique(texts.groups)), "seed": seed, "penalty": found.penalty},
+        position=at or "last",
     )
     return replace(trained, left_out=_left_out(run, chosen, trained, seed))
 
@@ -149,8 +156,20 @@ def _calibrated(
     return Splits.drawn(groups, labels, 1, rng).scores(fitted)[0], probabilities
 
 
-def _opened(run: Source, table: pl.DataFrame) -> tuple[Texts, Views]:
-    return opened(run, table) if isinstance(run, Run) else run.opened(table)
+def _position(run: Source, on: On, position: str | None) -> str | None:
+    """Where a detector reads; None of vectors, of which nothing is known."""
+    if not isinstance(run, Run):
+        return None
+    at, first = run.read_at(position), run.positions[0]
+    if at != first and on != "residual":
+        raise InputError(
+            f"--on {on}: metrics and SAE features are of {first} alone; with --position {at}, --on residual"
+        )
+    return at
+
+
+def _opened(run: Source, table: pl.DataFrame, position: str | None) -> tuple[Texts, Views]:
+    return opened(run, table, position) if isinstance(run, Run) else run.opened(table)
 
 
 def _left_out(run: Source, chosen: pl.Series, trained: Trained, seed: int) -> dict[str, Any] | None:
@@ -160,7 +179,7 @@ def _left_out(run: Source, chosen: pl.Series, trained: Trained, seed: int) -> di
         others &= ~run.metrics["group"].is_in(run.metrics["group"].filter(chosen).unique().implode())
     if not others.any():
         return None
-    texts, views = _opened(run, run.metrics.filter(others))
+    texts, views = _opened(run, run.metrics.filter(others), trained.position if isinstance(run, Run) else None)
     inputs = read_inputs(texts, views, seed)
     groups, labels = numbered(texts.groups[inputs.rows]), texts.labels[inputs.rows]
     if len(np.unique(labels)) < 2:

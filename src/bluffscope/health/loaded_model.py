@@ -86,7 +86,13 @@ class Subject:
                 for layer, point in points.items()
             },
             sublayers=sublayers,
-            options=ReferenceOptions(layers=parts.layers, join=texts.join, position=texts.position, chat=texts.chat),
+            options=ReferenceOptions(
+                layers=parts.layers,
+                join=texts.join,
+                position=texts.position,
+                further=texts.further,
+                chat=texts.chat,
+            ),
             texts=texts,
             worker=worker.in_batches,
         )
@@ -159,6 +165,8 @@ class Plain:
     """By TransformerLens name: the residual stream before and after every block that is loaded, from
     `output_hidden_states`; the last block's from the input of the final norm. Then `AFTER_NORM`, and other hook
     points that SAEs read."""
+    further: tuple[tuple[int, ...], ...] = ()
+    """Likewise `reads` at each further position."""
 
     def at(self, site: str, point: HookPoint) -> Float[torch.Tensor, "token d_model"]:
         """The activations of all tokens at a site, centred where the hook point is."""
@@ -251,7 +259,7 @@ def plain_forwards(
         except PairError:
             continue
         sites = {name: states[0] for name, states in _sites(subject, [text.ids], everywhere=everywhere).items()}
-        yield Plain(pair, view, tuple(text.ids), tuple(text.reads), begins, sites)
+        yield Plain(pair, view, tuple(text.ids), tuple(text.reads), begins, sites, text.further)
 
 
 @torch.inference_mode()

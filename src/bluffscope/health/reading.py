@@ -34,7 +34,8 @@ def check_tokens(subject: Subject, tokenized: Sequence[Tokenized[Item]], plain: 
     wrong = [
         (one, text)
         for one in plain
-        if (text := texts.get((one.pair.index, one.view))) is None or (text.ids, text.reads) != (one.ids, one.reads)
+        if (text := texts.get((one.pair.index, one.view))) is None
+        or (text.ids, text.reads, text.further) != (one.ids, one.reads, one.further)
     ]
     if wrong:
         one, text = wrong[0]

@@ -20,7 +20,7 @@ from bluffscope.model.lengths import LengthClasses
 from bluffscope.model.lens import Lens
 from bluffscope.model.load import LanguageModel
 from bluffscope.model.masks import MaskStyle, attention_masks
-from bluffscope.records import Activations, LensReading, PackedBatch, Targets
+from bluffscope.records import Activations, FurtherReads, LensReading, PackedBatch, Targets
 
 logger = logging.getLogger(__name__)
 
@@ -91,10 +91,24 @@ class ResidualReader:
         answers, _ = self._merged_logprobs([part.answers for part in parts], batch.answers, forwards)
         logprobs, order = self._merged_logprobs([part.logprobs for part in parts], batch.targets, forwards)
         lenses = [part.lens for part in parts if part.lens is not None]
+        further = self._merged_further([part.further for part in parts], batch.further, forwards)
         if not lenses:
-            return Activations(residuals, logprobs, answers=answers)
+            return Activations(residuals, logprobs, answers=answers, further=further)
         joined = {layer: LensReading.joined([lens[layer] for lens in lenses], order) for layer in self.points}
-        return Activations(residuals, logprobs, joined, answers)
+        return Activations(residuals, logprobs, joined, answers, further)
+
+    def _merged_further(
+        self,
+        parts: Sequence[Mapping[int, torch.Tensor] | None],
+        reads: FurtherReads | None,
+        forwards: Sequence[np.ndarray],
+    ) -> dict[int, torch.Tensor] | None:
+        """Residuals of further reads of several forwards in the order of the batch's."""
+        if reads is None:
+            return None
+        order = _on(self.model.device, _merged([np.isin(reads.row, rows) for rows in forwards]))
+        known = [part for part in parts if part is not None]
+        return {layer: torch.cat([part[layer] for part in known])[order] for layer in self.points}
 
     def _merged_logprobs(
         self, parts: Sequence[torch.Tensor | None], targets: Targets | None, forwards: Sequence[np.ndarray]
@@ -109,12 +123,17 @@ class ResidualReader:
         device = self.model.device
         rows, slots = _on(device, batch.read_row), _on(device, batch.read_slot)
         gathered: dict[int, torch.Tensor] = {}
+        further: dict[int, torch.Tensor] = {}
+        more = batch.further
+        places = None if more is None else (_on(device, more.row), _on(device, more.slot))
         predicting: dict[int, torch.Tensor] = {}
         targets = _targets_on(device, batch.targets)
 
         def receiver(layer: int):
             def receive(activations: torch.Tensor) -> None:
                 gathered[layer] = activations[rows, slots]  # (read, d_model)
+                if places is not None:
+                    further[layer] = activations[places]  # (further, d_model)
                 if self.lens is not None and targets is not None:
                     predicting[layer] = activations[targets[0], targets[1]]  # (target, d_model)
 
@@ -129,14 +148,15 @@ class ResidualReader:
             for handle in handles:
                 handle.remove()
         residuals = {layer: gathered[layer] for layer in self.points}
+        kept = None if places is None else {layer: further[layer] for layer in self.points}
         answers = self._scored(hidden, _targets_on(device, batch.answers))
         if self.lens is None or targets is None:
-            return Activations(residuals, self._scored(hidden, targets), answers=answers)
+            return Activations(residuals, self._scored(hidden, targets), answers=answers, further=kept)
         row, slot, token = targets
         with self.stopwatch.stage("lens"), computing_in(self.model.dtype):
             states = {layer: predicting[layer] for layer in self.points}
             lens, logprobs = self.lens.read(states, hidden[row, slot], token)
-        return Activations(residuals, logprobs, lens, answers)
+        return Activations(residuals, logprobs, lens, answers, kept)
 
     def _scored(self, hidden: torch.Tensor, targets: tuple[torch.Tensor, ...] | None) -> torch.Tensor | None:
         """(target,) log-probabilities, from states (row, token, d_model) after the final norm."""

@@ -101,6 +101,8 @@ class BaselineWorker(RunWorker):
         """The features (and the residuals, where asked for) of every layer and view, read now where no analysis did."""
         if self.by_token:
             self._keep_tokens(rows, subject)
+        if self.options.further:
+            self._keep_further(rows, subject)
         if not subject.saes:
             self._keep_bare(rows, subject)
         for layer in subject.saes:
@@ -133,3 +135,18 @@ class BaselineWorker(RunWorker):
             index, views = np.full(len(token), subject.item.index), np.full(len(token), number)
             for layer, residual in subject.residuals(view, self.options.layers).items():
                 rows.add_residuals(index, views, layer, token, residual[token].cpu().float().numpy())
+
+    def _keep_further(self, rows: ShardRows, subject: Subject) -> None:
+        """The completions' residuals at further positions."""
+        for view in subject.completions:
+            reads = [(place, token) for place, part in enumerate(subject.texts[view].further) for token in part]
+            position, token = np.array(reads).T  # (read,) each
+            index = np.full(len(token), subject.item.index)
+            views = np.full(len(token), subject.views.index(view))
+            for layer, residual in subject.residuals(view, self.options.layers).items():
+                values = residual[token].cpu().float().numpy()
+                if not np.isfinite(values).all():
+                    raise PairError(
+                        f"pair {subject.item.id}: the {view} text's activation at layer {layer} is not finite"
+                    )
+                rows.add_further(index, views, layer, position, token, values)

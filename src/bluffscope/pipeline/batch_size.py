@@ -39,8 +39,9 @@ _STEP: Final = 64
 def run_footprint(shape: Shape, device: str, measure: MeasureOptions) -> Footprint:
     """The memory model of a run with these options."""
     # Where completions are read as a whole, about every other token belongs to one.
-    reads = 0.5 if measure.position in READ_WHOLE else READS_A_TOKEN
-    return Footprint(replace(shape, lens=measure.trajectory == "on"), cast("Device", device), reads)
+    first, *further = (0.5 if position in READ_WHOLE else READS_A_TOKEN for position in measure.positions)
+    shape = replace(shape, lens=measure.trajectory == "on")
+    return Footprint(shape, cast("Device", device), first, sum(further))
 
 
 def loaded_shape(

@@ -282,7 +282,8 @@ def _baseline(
         options=ReferenceOptions(
             layers=parts.layers,
             join=config.data.join,
-            position=measure.position,
+            position=measure.first_position,
+            further=measure.further_positions,
             chat=loaded.tokenizer.chat,
             noise_std=measure.noise_std,
             noise_mode=measure.noise_mode,
@@ -312,14 +313,15 @@ def _loaded(
 def text_tokenizer(config: RunConfig, parts: Parts) -> TextTokenizer:
     """How a run turns its texts into token ids."""
     model = parts.model
-    if config.measure.position == "tokens":
+    if config.measure.first_position == "tokens":
         refuse_without_places(model.tokenizer, model.name)
     chat = Chat.of(model.name, model.tokenizer, config.data.system) if config.data.chat else None
     return TextTokenizer(
         tokenizer=model.tokenizer,
         bos=_bos(model, parts.coders) if chat is None else chat.bos,
         chat=chat,
-        position=config.measure.position,
+        position=config.measure.first_position,
+        further=config.measure.further_positions,
         join=config.data.join,
         context=model.context,
         logprob=config.measure.scores_completions,

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from bluffscope.config import READ_WHOLE, MeasureOptions, Position, RunConfig
+from bluffscope.config import READ_WHOLE, MeasureOptions, RunConfig
 from bluffscope.errors import NoHeadError
 from bluffscope.host.machine import free_memory
 from bluffscope.pipeline.batch_size import ROW_TOKENS, SHARE, Planned, gigabytes, plan_run, run_footprint
@@ -75,13 +75,19 @@ def plan_settled(
     return replace(config, measure=replace(config.measure, logprob="on")), planned, None
 
 
-def reads_a_text(tokenizer: TextTokenizer, items: Iterable[Item], position: Position) -> float:
-    """Tokens read of a text, on average over the first items where completions are read as a whole."""
-    if position not in READ_WHOLE:
-        return 1.0
+def reads_a_text(tokenizer: TextTokenizer, items: Iterable[Item], measure: MeasureOptions) -> tuple[float, float]:
+    """Tokens read of a text, and at its further positions: means over the first items where they are not one."""
+    if not _sampled(measure):
+        return 1.0, 0.0
     found = [one for one in tokenizer.tokenize(list(islice(items, SAMPLE))) if isinstance(one, Tokenized)]
     texts = [text for one in found for text in one.sequences]
-    return sum(len(text.reads) for text in texts) / max(1, len(texts))
+    reads, further = sum(len(text.reads) for text in texts), sum(len(part) for text in texts for part in text.further)
+    return reads / max(1, len(texts)), further / max(1, len(texts))
+
+
+def _sampled(measure: MeasureOptions) -> bool:
+    """Whether texts have to be looked at to know how many of their tokens are read."""
+    return bool(measure.further_positions) or measure.first_position in READ_WHOLE
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class Spare:
             items: all of them.
             texts: each view of each item.
         """
-        sample = tuple(islice(items, SAMPLE)) if config.measure.position in READ_WHOLE else ()
+        sample = tuple(islice(items, SAMPLE)) if _sampled(config.measure) else ()
         return cls(texts, free_bytes(config.output.resume or config.output.out or Path("runs")), sample)
 
     def settled(self, loaded: Loaded) -> Loaded:
@@ -117,7 +123,7 @@ class Spare:
 
     def refusal(self, loaded: Loaded) -> str | None:
         """Why residuals are not kept; None where they are."""
-        reads = reads_a_text(loaded.tokenizer, self.sample, loaded.config.measure.position)
+        reads = sum(reads_a_text(loaded.tokenizer, self.sample, loaded.config.measure))
         return too_much(int(self.texts * reads * loaded.width * NUMBER_OF_A_RESIDUAL), self.free)
 
 

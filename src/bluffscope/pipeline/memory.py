@@ -228,6 +228,8 @@ class Footprint:
     """Where they are; metrics are computed there too."""
     reads_a_token: float = READS_A_TOKEN
     """Reads for each distinct token; at most 1, where all tokens of a completion are read."""
+    further_a_token: float = 0.0
+    """Likewise of reads of which only residuals are kept."""
 
     @property
     def weights(self) -> int:
@@ -340,7 +342,8 @@ class Footprint:
         shapes = min(stacked * STACKED_CELLS[self.device], reads * int(stacked * shape.d_model * most_active))
         if self.device == "cuda":  # the matrices as they are, shifted, factored, reduced, and a step of that
             shapes += 5 * double * min(GROUPED_CELLS, int(reads * most_active**2))
-        return reads * read + max(encoding, shapes)
+        further = ceil(tokens * self.further_a_token) * shape.d_model * len(shape.saes) * (shape.number_bytes + 4)
+        return reads * read + further + max(encoding, shapes)
 
 
 def pairs(batch_tokens: int, tokens_per_pair: float = TOKENS_A_PAIR) -> int:

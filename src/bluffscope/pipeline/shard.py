@@ -155,7 +155,9 @@ class ShardWorker(RunWorker):
     def _measure(self, items: Sequence[Tokenized[Item]], rows: ShardRows) -> bool:
         """The residuals and all analyses of a batch; False where a residual of one of several items is not finite."""
         batch, activations = self._forward(items)
-        if not all(bool(residual.isfinite().all()) for residual in activations.residuals.values()):
+        further = activations.further or {}
+        residuals = (*activations.residuals.values(), *further.values())
+        if not all(bool(residual.isfinite().all()) for residual in residuals):
             # An item's infinities spread through the masked attention of its row: its halves tell whose they are.
             if len(items) > 1:
                 return False
@@ -192,7 +194,7 @@ class ShardWorker(RunWorker):
         with self.stopwatch.stage("write"):  # nothing is kept before everything has been computed
             for values in columns:
                 rows.add(items, values)
-            rows.add_features(items, batch, states)
+            rows.add_features(items, batch, states, further)
             if self.by_token and (targets := batch.targets) is not None and measurement.logprobs is not None:
                 index = np.array([found.item.index for found in items])[targets.item]
                 place = batch.position_ids[targets.row, targets.slot] + 1  # each is predicted by the one before it

@@ -8,28 +8,44 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import torch
 
 from bluffscope.metrics.declaration import Values
 from bluffscope.pipeline.plan.token_labels import TokenLabel
 from bluffscope.records import Item, LayerState, PackedBatch, Shard, Tokenized
 from bluffscope.table.schema import Column
-from bluffscope.table.shards import FEATURES_TYPE, RESIDUALS_TYPE, TOKEN_FEATURES_TYPE, TOKENS_TYPE, shard_schema
+from bluffscope.table.shards import (
+    FEATURES_TYPE,
+    FURTHER,
+    FURTHER_TYPE,
+    RESIDUALS_TYPE,
+    TOKEN_FEATURES_TYPE,
+    TOKENS_TYPE,
+    shard_schema,
+)
 
 
 class ShardRows:
     """One row for each item of a shard, in input order; a cell nobody fills is null."""
 
     def __init__(
-        self, shard: Shard, columns: Sequence[Column], *, keep_residuals: bool, by_token: bool = False
+        self,
+        shard: Shard,
+        columns: Sequence[Column],
+        *,
+        keep_residuals: bool,
+        by_token: bool = False,
+        further: Sequence[str] = (),
     ) -> None:
         items = shard.items
         self._columns = columns
         self._arrangement = shard.arrangement
-        self._keep_residuals, self._by_token = keep_residuals, by_token
+        self._keep_residuals, self._by_token, self._further = keep_residuals, by_token, further
         self._row = {item.index: row for row, item in enumerate(items)}
         self._reasons: list[str | None] = [None] * len(items)
         self._features = _Entries({"feature": np.int32, "activation": np.float32})
         self._residuals = _Entries({"token": np.int32, "values": np.float32})
+        self._further_residuals = _Entries({"position": np.str_, "token": np.int32, "values": np.float32})
         self._token_features = _Entries({"token": np.int32, "feature": np.int32, "activation": np.float32})
         self._tokens: list[dict[int, dict[str, Any]]] = [{} for _ in items]
         named = [item.cells for item in items]
@@ -75,9 +91,20 @@ class ShardRows:
                 self._cells[name][row] = value
 
     def add_features(
-        self, items: Sequence[Tokenized[Item]], batch: PackedBatch, states: Mapping[int, LayerState]
+        self,
+        items: Sequence[Tokenized[Item]],
+        batch: PackedBatch,
+        states: Mapping[int, LayerState],
+        further: Mapping[int, torch.Tensor] | None = None,
     ) -> None:
-        """Keep the sparse features (and the residuals, where asked for) of a batch."""
+        """Keep the sparse features (and the residuals, where asked for) of a batch.
+
+        Args:
+            items: of the batch.
+            batch: where they were read.
+            states: what was read, by layer.
+            further: by layer, residuals (further, d_model) at further positions.
+        """
         index = np.array([found.item.index for found in items])[batch.read_item]  # (read,)
         depth = batch.position_ids[batch.read_row, batch.read_slot]  # (read,) position in the text
         for layer, state in states.items():
@@ -94,6 +121,11 @@ class ShardRows:
                 )
             if self._keep_residuals:
                 self.add_residuals(index, batch.read_view, layer, depth, state.residual.cpu().float().numpy())
+        if further is not None and (reads := batch.further) is not None:
+            index = np.array([found.item.index for found in items])[reads.item]  # (further,)
+            depth = batch.position_ids[reads.row, reads.slot]
+            for layer, residual in further.items():
+                self.add_further(index, reads.view, layer, reads.position, depth, residual.cpu().float().numpy())
 
     def add_reads(
         self,
@@ -138,6 +170,20 @@ class ShardRows:
         """Keep residuals (read, d_model) of reads at one layer, with their positions in the text."""
         self._residuals.add(self._keys(index, view, layer), np.ones(len(index), np.int64), token=token, values=values)
 
+    def add_further(
+        self,
+        index: np.ndarray,
+        view: np.ndarray,
+        layer: int,
+        position: np.ndarray,
+        token: np.ndarray,
+        values: np.ndarray,
+    ) -> None:
+        """Keep residuals (read, d_model) of reads at further positions: the number of each, else as `add_residuals`."""
+        keys, once = self._keys(index, view, layer), np.ones(len(index), np.int64)
+        names = np.array(self._further)[position]
+        self._further_residuals.add(keys, once, position=names, token=token, values=values)
+
     def add_tokens(self, index: int, labels: Iterable[TokenLabel]) -> None:
         """Keep what is known of the tokens that are read of an item's completion."""
         self._tokens[self._row[index]] = {label.token_index: label._asdict() for label in labels}
@@ -154,7 +200,9 @@ class ShardRows:
 
     def frame(self) -> pl.DataFrame:
         """The shard's table: `shard_schema`'s columns, NaN as null."""
-        schema = shard_schema(self._columns, self._keep_residuals, self._arrangement, self._by_token)
+        schema = shard_schema(
+            self._columns, self._keep_residuals, self._arrangement, self._by_token, bool(self._further)
+        )
         views = self._arrangement.views
         series = [
             pl.Series(name, self._cells[name], dtype=kind, nan_to_null=True)
@@ -165,6 +213,9 @@ class ShardRows:
         series.append(self._features.nested("_features", len(self._reasons), views, FEATURES_TYPE))
         if self._keep_residuals:
             series.append(self._residuals.nested("_residuals", len(self._reasons), views, RESIDUALS_TYPE))
+        if self._further:
+            rows = len(self._reasons)
+            series.append(self._further_residuals.nested(f"_{FURTHER}", rows, views, FURTHER_TYPE))
         if self._by_token:
             tokens = [list(labels.values()) for labels in self._tokens]
             series.append(pl.Series("_tokens", tokens, dtype=TOKENS_TYPE))

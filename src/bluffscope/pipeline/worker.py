@@ -82,8 +82,13 @@ class Loaded:
     def rows(self, shard: Shard) -> ShardRows:
         """The rows of a shard, to be filled."""
         config = self.config
-        by_token = config.measure.position == "tokens"
-        return ShardRows(shard, self.columns, keep_residuals=config.output.keep_residuals == "on", by_token=by_token)
+        return ShardRows(
+            shard,
+            self.columns,
+            keep_residuals=config.output.keep_residuals == "on",
+            by_token=config.measure.first_position == "tokens",
+            further=config.measure.further_positions,
+        )
 
     def rejected(self, shard: Shard, reason: str) -> pl.DataFrame:
         """The table of a shard of which every item is quarantined for this reason."""
@@ -145,7 +150,7 @@ class RunWorker(ABC):
     @property
     def by_token(self) -> bool:
         """Whether each token of a completion is kept."""
-        return self.loaded.config.measure.position == "tokens"
+        return self.loaded.config.measure.first_position == "tokens"
 
     def describe(self) -> Loaded:
         """What it loaded."""

@@ -5,6 +5,7 @@ Axis glossary (used in every jaxtyping shape):
 * ``item``: items of a batch (pairs, in a run over pairs), in the batch's own order.
 * ``view``: the texts of an item, in the order of its arrangement's views: prompt, fact, hallucination of a pair.
 * ``read``: read positions of a batch: one for each item and view, more with ``position="completion-mean"``.
+* ``further``: reads at further positions (``position=("last", "completion-mean")``), of which residuals are kept.
 * ``target``: completion tokens whose log-probability is asked for.
 * ``row``, ``token``: rows of a packed batch and the slots of a row.
 * ``layer``: layers measured, in the order the user gave.
@@ -16,6 +17,7 @@ from bluffscope.records.batches import (
     DistinctReads,
     Encoded,
     Features,
+    FurtherReads,
     LayerState,
     LensReading,
     PackedBatch,
@@ -53,6 +55,7 @@ __all__ = [
     "DistinctReads",
     "Encoded",
     "Features",
+    "FurtherReads",
     "Item",
     "ItemT",
     "joined",

@@ -43,6 +43,33 @@ class Targets:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class FurtherReads:
+    """Reads at further positions, of which nothing but residuals is kept."""
+
+    row: np.ndarray
+    """(further,) int64: row of each read."""
+    slot: np.ndarray
+    """(further,) int64: its slot."""
+    item: np.ndarray
+    """(further,) int64: position of its item in the batch."""
+    view: np.ndarray
+    """(further,) int64: index into the item's views."""
+    position: np.ndarray
+    """(further,) int64: which of the further positions it is, from 0."""
+
+    def within(self, place: np.ndarray) -> FurtherReads:
+        """Those in some rows, as `Targets.within`."""
+        kept = place[self.row] >= 0
+        return FurtherReads(
+            row=place[self.row[kept]],
+            slot=self.slot[kept],
+            item=self.item[kept],
+            view=self.view[kept],
+            position=self.position[kept],
+        )
+
+
 class DistinctReads(NamedTuple):
     """Reads of one node by several items, as of a prompt with many answers: encoded and measured once."""
 
@@ -83,6 +110,8 @@ class PackedBatch:
     """Where log-probabilities are read; None where they are not asked for."""
     answers: Targets | None = None
     """Likewise of answers to questions about the texts; their views are those of `Sequence.answers`."""
+    further: FurtherReads | None = None
+    """Reads at further positions; None where texts are read at one alone."""
 
     def rows(self, chosen: np.ndarray) -> PackedBatch:
         """These rows as a batch of their own, no wider than they need; reads and targets keep their order."""
@@ -91,6 +120,7 @@ class PackedBatch:
         place[chosen] = np.arange(len(chosen))
         read = place[self.read_row] >= 0
         targets, answers = (None if part is None else part.within(place) for part in (self.targets, self.answers))
+        further = None if self.further is None else self.further.within(place)
         return PackedBatch(
             input_ids=self.input_ids[chosen, :width],
             position_ids=self.position_ids[chosen, :width],
@@ -103,6 +133,7 @@ class PackedBatch:
             branching=self.branching,
             targets=targets,
             answers=answers,
+            further=further,
         )
 
     @cached_property
@@ -154,6 +185,8 @@ class Activations:
     """By layer, where the logit lens is asked for and there are targets."""
     answers: Float[torch.Tensor, " target"] | None = None
     """Log-probabilities of the batch's `answers`, as `logprobs`."""
+    further: Mapping[int, Float[torch.Tensor, "further d_model"]] | None = None
+    """By layer: residuals of the batch's `further` reads."""
 
 
 @dataclass(frozen=True, slots=True)

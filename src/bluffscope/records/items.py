@@ -259,6 +259,8 @@ class Sequence:
     answers: bool = False
     """Whether it is a question to the model with an answer: `scored` are the answer's tokens, nothing is read, and
     `view` is 2 k for the answer True about the item's k-th completion, 2 k + 1 for False."""
+    further: tuple[tuple[int, ...], ...] = ()
+    """Of a completion, likewise `reads` at each further position of which residuals are kept."""
 
     @property
     def computed(self) -> tuple[int, ...]:

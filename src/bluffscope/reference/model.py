@@ -63,6 +63,8 @@ class ReferenceOptions:
     position: Position = "last"
     """Read the last token; the completion's first; the first that is not the other completion's; or every token of the
     completion, and average the metrics. The prompt is always read at its last token."""
+    further: tuple[Position, ...] = ()
+    """Further positions of which residuals are kept."""
     noise_std: float = 0.1
     """s of the stability noise."""
     noise_mode: Literal["absolute", "relative"] = "absolute"
@@ -111,6 +113,8 @@ class Text:
     """Prompt: its tokens without BOS. Fact, hall: tokens after the longest token prefix in common with the prompt."""
     read_token: str
     """Text of the (last) token read; as the vocabulary writes it where it is no whole character."""
+    further: tuple[tuple[int, ...], ...] = ()
+    """Of a completion, likewise `reads` at each further position."""
     closing: int = 0
     """Tokens behind the completion: what closes the assistant's turn, where it is read."""
 
@@ -150,10 +154,13 @@ def tokenise(pair: Item, tokenizer: PreTrainedTokenizerBase, options: ReferenceO
         if shared == len(ids[view]):
             raise PairError(f"pair {pair.id}: the {view} completion adds no token to the prompt")
         own = range(shared, len(ids[view]))
-        reads = _reads(options.position, own, ids[view], ids.get(other, [])) if view != "prompt" else [own[-1]]
-        if not reads:
+        asked = (options.position, *options.further) if view != "prompt" else ("last",)
+        places = [_reads(position, own, ids[view], ids.get(other, [])) for position in asked]
+        if not all(places):
             raise PairError(f"pair {pair.id}: the {view} text ends before it differs from the {other} text")
-        texts[view] = _text(tokenizer, bos + ids[view], [len(bos) + i for i in reads], len(own))
+        reads, *further = (tuple(len(bos) + i for i in place) for place in places)
+        text = _text(tokenizer, bos + ids[view], [*reads], len(own))
+        texts[view] = replace(text, further=tuple(further))
     return texts
 
 
@@ -178,13 +185,15 @@ def _chat(pair: Item, tokenizer: PreTrainedTokenizerBase, options: ReferenceOpti
     for view, ids in said.items():
         own = range(len(opening), len(opening) + len(ids))
         whole, others = opening + ids, opening + said.get(_other(view), [])
-        if options.position == "end-of-turn":
-            texts[view] = replace(_text(tokenizer, [*whole, chat.end_of_turn], [len(whole)], len(ids)), closing=1)
-            continue
-        reads = _reads(options.position, own, whole, others)
-        if not reads:
+        asked = (options.position, *options.further)
+        closing = [chat.end_of_turn] if "end-of-turn" in asked else []
+        places = [
+            [len(whole)] if position == "end-of-turn" else _reads(position, own, whole, others) for position in asked
+        ]
+        if not all(places):
             raise PairError(f"pair {pair.id}: the {view} text ends before it differs from the other text")
-        texts[view] = _text(tokenizer, whole, reads, len(ids))
+        text = _text(tokenizer, whole + closing, places[0], len(ids))
+        texts[view] = replace(text, closing=len(closing), further=tuple(map(tuple, places[1:])))
     return texts
 
 

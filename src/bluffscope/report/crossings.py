@@ -9,10 +9,11 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 from rich.console import RenderableType, group
+from rich.table import Table
 from rich.text import Text
 
 from bluffscope.detectors.classifiers import called
-from bluffscope.detectors.sweep import Sweep
+from bluffscope.detectors.sweep import Choice, Sweep
 from bluffscope.host.terminal import Row, count, interval, table
 from bluffscope.report.labels import auroc, capital, clean, listed
 
@@ -57,27 +58,39 @@ def render_transfer(found: pl.DataFrame) -> Iterator[RenderableType]:
 
 @group()
 def render_sweep(found: Sweep) -> Iterator[RenderableType]:
-    """What is best and what the choice is worth, then a row a layer; to be printed from 60 columns."""
+    """What is best and what the choice is worth, then a row a layer by read position, to be printed from 60 columns."""
     best = found.rows.sort("auroc", descending=True).row(0, named=True)
-    choices = [f"{called(choice.detector)} at layer {choice.layer}" for choice in found.choices]
+    several = found.rows["position"].n_unique() > 1
+
+    def named(detector: str, position: str, layer: int) -> str:
+        return f"{called(detector)} at layer {layer}{f', read at {position}' if several else ''}"
+
+    choices = [named(*choice) for choice in found.choices]
     yield Text(
-        f"Best: {called(best['detector'])} at layer {best['layer']}, AUROC {best['auroc']:.2f}. Chosen within the "
+        f"Best: {named(*(best[name] for name in Choice._fields))}, AUROC {best['auroc']:.2f}. Chosen within the "
         f"training texts of each fold, as it has to be: {auroc(found.chosen)}.",
         style="bold",
     )
-    yield Text(f"Chosen most often: {listed(choices, 3)}")
-    detectors = found.rows["detector"].unique(maintain_order=True).to_list()
-    cells = {(row["detector"], row["layer"]): row for row in found.rows.iter_rows(named=True)}
+    yield Text(f"Chosen most often: {'; '.join(choices[:3]) if several else listed(choices, 3)}")
+    for (position,), rows in found.rows.group_by("position", maintain_order=True):
+        marked = best["layer"] if position == best["position"] else None
+        yield _by_layer(rows, marked, f"Read at {position}" if several else None)
+    yield Text("Intervals of layers are of each as if it were the only one looked at.", style="dim")
+    yield from (Text(note, style="dim") for note in found.notes)
+
+
+def _by_layer(rows: pl.DataFrame, marked: int | None, title: str | None) -> Table:
+    """A row a layer of one read position, one of them in bold."""
+    detectors = rows["detector"].unique(maintain_order=True).to_list()
+    cells = {(row["detector"], row["layer"]): row for row in rows.iter_rows(named=True)}
     heads = ["layer", *(part for name in detectors for part in (called(name), "95 %"))]
 
     def shown(layer: int) -> Row:
         known = [cells.get((name, layer)) for name in detectors]
         parts = [("", "") if row is None else (f"{row['auroc']:.2f}", interval(row)) for row in known]
-        return Row([str(layer), *(cell for part in parts for cell in part)], "bold" if layer == best["layer"] else "")
+        return Row([str(layer), *(cell for part in parts for cell in part)], "bold" if layer == marked else "")
 
-    yield table(heads, map(shown, found.rows["layer"].unique().sort()), gap=2)
-    yield Text("Intervals of layers are of each as if it were the only one looked at.", style="dim")
-    yield from (Text(note, style="dim") for note in found.notes)
+    return table(heads, map(shown, rows["layer"].unique().sort()), title=title, gap=2)
 
 
 def sentence(found: pl.DataFrame) -> str:

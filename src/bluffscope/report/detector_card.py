@@ -84,7 +84,7 @@ def _lines(name: str, trained: Trained, run: Source, where: Sequence[str]) -> It
     if trained.keys.given:
         yield from ("## Use", "", f"    bluffscope detect score {name} --activations FILE.safetensors", "")
         return
-    grows = trained.keys.on != "metrics" and _option(run, "measure", "position") in SAYS
+    grows = trained.keys.on != "metrics" and trained.position in SAYS
     yield from ("## Use", "", f"    bluffscope detect score {name} --prompt PROMPT --completion COMPLETION")
     yield from (f"    bluffscope detect watch {name} --prompt PROMPT", "") if grows else ("",)
 
@@ -106,7 +106,7 @@ def _of_run(trained: Trained, run: Source, chosen: str) -> Iterator[str]:
     about, items, model = trained.about, trained.arrangement.table, run.manifest.get("model") or {}
     yield f"| model | {_place(model.get('name'))} ({model.get('architecture')}, {run.manifest.get('dtype')}) |"
     yield f"| looks at | {sees(trained)} of layers {', '.join(map(str, _layers(trained, run)))} |"
-    yield f"| reads | {_READS.get(_option(run, 'measure', 'position'), _option(run, 'measure', 'position'))} |"
+    yield f"| reads | {_READS.get(trained.position, trained.position)} |"
     data = _place(_option(run, "data", "data"))
     yield f"| data | {data}: {about[items]:,} {items}{chosen}, {about['groups']:,} groups |"
     yield f"| texts | {'conversations by the chat template' if _option(run, 'data', 'chat') == 'True' else 'plain'} |"

@@ -106,18 +106,20 @@ def risk() -> Spec:
     return chart("Risk-coverage curve", [line, over], 270)
 
 
-def by_layer(words: Words) -> Spec:
-    """AUROC of each detector at each layer. Rows: detector, name, layer, x, auroc, lo, hi, times; one of no layer.
+def by_layer(words: Words, *, several: bool = False) -> Spec:
+    """AUROC of each detector at each layer, with a line a read position where there are several.
 
-    That row is what choosing among them is worth: a dashed line.
+    Rows: detector, position, name, layer, x, auroc, lo, hi, times; one of no layer, which is what choosing among them
+    is worth: a dashed line across.
     """
     x = number_axis("x", "layer", {"nice": False, "padding": 10}, tickMinStep=1, grid=False, format="d")
     fields = [number_axis(field, "AUROC (0.5: chance)") for field in ("auroc", "lo", "hi")]
     cells = [{"filter": "isValid(datum.layer)"}]
     shared: Spec = {"x": x, "color": colour_key("name", range=list(_LAYERS))}
-    tips = tooltips(words, "name", "layer", "auroc", "lo", "hi", "n", "times")
-    shape = groups("name") | {"legend": None}
-    line: Spec = {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {**shared, "y": fields[0]}}
+    tips = tooltips(words, "name", *(["position"] if several else []), "layer", "auroc", "lo", "hi", "n", "times")
+    shape = colour_key("position") if several else groups("name") | {"legend": None}
+    dashes = {"strokeDash": groups("position") | {"legend": None}} if several else {}
+    line: Spec = {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {**shared, **dashes, "y": fields[0]}}
     parts = [line, *intervals("y", fields, shared, tips, mark={"strokeWidth": 1.5}, point={"size": 55}, shape=shape)]
     dashed = {
         "transform": [{"filter": "!isValid(datum.layer)"}],
@@ -125,7 +127,8 @@ def by_layer(words: Words) -> Spec:
         "encoding": {"y": fields[0]},
     }
     layers = [rule_at("y", 0.5), dashed, *({**part, "transform": cells} for part in parts)]
-    return chart("AUROC of each detector by layer with 95 % intervals", layers, 260)
+    by = "layer and read position" if several else "layer"
+    return chart(f"AUROC of each detector by {by} with 95 % intervals", layers, 260)
 
 
 def transfer(words: Words) -> Spec:

@@ -25,6 +25,8 @@ _LEAST: Final = 0.05
 _EDGE: Final = 1.96
 _APART: Final = 0.06
 """Of the distance of two layers: between detectors at the same one."""
+_SPREAD: Final = 0.3
+"""Likewise: most that all detectors and positions at one layer take."""
 
 _KEYS: Final = ("detector", "scope", "curve", "train", "test")
 _WRITTEN: Final[dict[str, tuple[pl.Schema, tuple[str, ...]]]] = {
@@ -51,6 +53,8 @@ def checked_table(run: Run, name: str) -> pl.DataFrame | None:
     if (table := run.table(name)) is None:
         return None
     with table_errors(run.path / name, "remove it, or make it again"):
+        if name == "sweep.parquet" and "position" not in table.columns:  # of before runs had several
+            table = table.with_columns(position=pl.lit(run.positions[0]))
         table = table.select(pl.col(column).cast(kind) for column, kind in schema.items())
         names = [column for column in _KEYS if column in schema]
         table = table.with_columns(pl.col(*names).fill_null("null"))
@@ -120,23 +124,31 @@ def sweep_title(rows: pl.DataFrame) -> str:
     if cells.is_empty() or chosen.is_empty():
         return "AUROC by layer"
     best, fair = cells.sort("auroc", descending=True).row(0, named=True), chosen.row(0, named=True)
+    read = f", read at {best['position']}" if cells["position"].n_unique() > 1 else ""
     return (
-        f"Best at layer {best['layer']}: {called(best['detector'])}, AUROC {best['auroc']:.2f}; "
+        f"Best at layer {best['layer']}{read}: {called(best['detector'])}, AUROC {best['auroc']:.2f}; "
         f"chosen without looking at the test, {auroc(fair)}"
     )
 
 
+def positions_differ(rows: pl.DataFrame | None) -> bool:
+    """Whether a sweep has several read positions."""
+    return rows is not None and rows["position"].n_unique() > 1 + (rows["position"].null_count() > 0)
+
+
 def sweep_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """With `name`, what a chart calls each detector, and `x`, its layer moved so that none covers another.
+    """With `name`, what a chart calls each detector, and `x`, its layer moved so that no line covers another.
 
     Args:
         rows: `bluffscope.detectors.sweep.Sweep.table`.
     """
-    detectors = [name for name in rows["detector"].unique(maintain_order=True) if name != CHOSEN]
+    line = pl.concat_str("detector", "position", separator=" ", ignore_nulls=True)
+    lines = rows.filter(pl.col("detector") != CHOSEN).select(line).to_series().unique(maintain_order=True)
     layers = rows["layer"].drop_nulls().unique().sort()
     gap = float(layers.diff().min() or 1) if len(layers) > 1 else 1.0  # pyright: ignore[reportArgumentType]
-    moved = {name: gap * _APART * (place - (len(detectors) - 1) / 2) for place, name in enumerate(detectors)}
-    shift = pl.col("detector").replace_strict(moved, default=0.0, return_dtype=pl.Float64)
+    apart = gap * min(_APART, _SPREAD / max(1, len(lines)))
+    moved = {name: apart * (place - (len(lines) - 1) / 2) for place, name in enumerate(lines)}
+    shift = line.replace_strict(moved, default=0.0, return_dtype=pl.Float64)
     return rows.with_columns(name=pl.col("detector").replace(NAMES), x=pl.col("layer") + shift)
 
 

@@ -14,7 +14,15 @@ from bluffscope.report.bundle import VEGA_LITE, vl_convert
 from bluffscope.report.contents import Contents
 from bluffscope.report.dashboard import dashboard
 from bluffscope.report.detector_charts import CELL
-from bluffscope.report.detector_findings import compared, curves, points, sweep_rows, sweep_title, titles
+from bluffscope.report.detector_findings import (
+    compared,
+    curves,
+    points,
+    positions_differ,
+    sweep_rows,
+    sweep_title,
+    titles,
+)
 from bluffscope.report.labels import distinct
 from bluffscope.report.marks import Spec
 from bluffscope.report.panels import Rows, figure, pair_values, panel, sample, scatter_panel, strip_panel, together
@@ -254,7 +262,8 @@ def _found(spec: Spec, rows: Rows, title: str) -> Spec:
 def _sweep(contents: Contents) -> Spec | None:
     if contents.sweep is None:
         return None
-    return panel(detector_charts.by_layer(contents.words), sweep_rows(contents.sweep), sweep_title(contents.sweep), 620)
+    chart = detector_charts.by_layer(contents.words, several=positions_differ(contents.sweep))
+    return panel(chart, sweep_rows(contents.sweep), sweep_title(contents.sweep), 620)
 
 
 def matrix_figure(rows: pl.DataFrame) -> Spec | None:

@@ -24,7 +24,7 @@ from bluffscope.report import charts, detector_charts, first_screen, sections
 from bluffscope.report.answer import Answer, answer
 from bluffscope.report.bundle import javascript
 from bluffscope.report.contents import Contents
-from bluffscope.report.detector_findings import curves, sweep_rows, sweep_title, titles
+from bluffscope.report.detector_findings import curves, positions_differ, sweep_rows, sweep_title, titles
 from bluffscope.report.feature_cards import feature_cards, leading
 from bluffscope.report.labels import clean, effect, ending, number, percent
 from bluffscope.report.marks import Spec
@@ -121,7 +121,7 @@ def page_data(contents: Contents, said: Answer | None = None) -> dict[str, Any]:
         "picture": picture,
         "pictured": named,
         "cards": feature_cards(held),
-        "position": contents.config.get("measure", {}).get("position"),
+        "position": contents.run.positions[0],
         "pairs": pair_columns(held),
         "metrics": metric_columns(held),
         "features": telling_features(held),
@@ -161,7 +161,7 @@ def page_data(contents: Contents, said: Answer | None = None) -> dict[str, Any]:
             "reliability": detector_charts.reliability(words),
             "risk": detector_charts.risk(),
             "transfer": detector_charts.transfer(words),
-            "sweep": detector_charts.by_layer(words),
+            "sweep": detector_charts.by_layer(words, several=positions_differ(contents.sweep)),
             "carried": detector_charts.carried(),
         },
     }

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from bluffscope.config import run_config
+from bluffscope.config import RunConfig, run_config
 from bluffscope.errors import InputError
 from bluffscope.records import Item, Shard
 from bluffscope.runs.identity import Identity, placeless, result_options
@@ -22,7 +22,7 @@ from bluffscope.table.links import APPENDED, OURS
 from bluffscope.table.lock import LOCK, locked
 from bluffscope.table.reader import Run
 from bluffscope.table.schema import Column
-from bluffscope.table.shards import shard_schema
+from bluffscope.table.shards import FURTHER, shard_schema
 
 ASIDE: Final = ".earlier"
 """Folder within a run's own that holds the earlier run until the new one is complete."""
@@ -54,14 +54,14 @@ class Earlier:
         versions = [list(one["metric_versions"].items()) for one in (finished.manifest, now)]
         # labels of tokens follow from spans, which may be others now
         same = (
-            options["position"] != "tokens"
+            options["position"] != "tokens"  # which stands alone
             and options == now["options"]
             and before == after
             and versions[0] == versions[1]
         )
         return cls(run) if same else None
 
-    def frame(self, shard: Shard, columns: Sequence[Column], *, keep_residuals: bool) -> pl.DataFrame | None:
+    def frame(self, shard: Shard, columns: Sequence[Column], config: RunConfig) -> pl.DataFrame | None:
         """A shard's rows with its items' names, labels and carried columns as they are now; None where one is new."""
         arrangement, items = shard.arrangement, shard.items
         key, sources = arrangement.key, arrangement.sources
@@ -73,14 +73,17 @@ class Earlier:
         texts = {name: tuple(said) for name, *said in known.iter_rows()}
         if any(texts.get(item.id) != tuple(item.cells[name] for name in sources) for item in items):
             return None
-        schema = shard_schema(columns, keep_residuals, arrangement)
+        further, kept = bool(config.measure.further_positions), config.output.keep_residuals == "on"
+        schema = shard_schema(columns, kept, arrangement, further=further)
         said = pl.DataFrame({name: _said(name, items, shard.groups) for name in schema if _is_said(name, items[0])})
         measured = self.run.metrics.filter(chosen).select(key, pl.exclude(said.columns))
         found = said.join(measured, on=key, how="left", maintain_order="left")
         found = found.with_columns(pl.lit(None, pl.String).alias("_reason"))
         tables = {"_features": self.run.features}
-        if keep_residuals:
+        if kept:
             tables["_residuals"] = self.run.kept_residuals
+        if further:
+            tables[f"_{FURTHER}"] = self.run.further_residuals
         for name, table in tables.items():
             with table_errors(self.run.path / f"{name[1:]}.parquet"):
                 entries = (

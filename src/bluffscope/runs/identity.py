@@ -100,7 +100,7 @@ def table_metadata(config: RunConfig, identity: Identity) -> dict[str, str]:
         "model": str(config.model.model),
         "sae": str(config.model.sae),
         "layers": " ".join(map(str, config.model.layers)),
-        "position": config.measure.position,
+        "position": " ".join(config.measure.positions),
         "dtype": config.model.dtype,
         "quantize": config.model.quantize,
         "seed": str(config.measure.seed),

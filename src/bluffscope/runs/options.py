@@ -62,7 +62,15 @@ def check_values(config: RunConfig) -> None:
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"--{name} {value}: give a number that is 0 or more")
     data = config.data
-    if not data.chat and (data.system is not None or measure.position == "end-of-turn"):
+    positions = measure.positions
+    if repeated := next((position for position in positions if positions.count(position) > 1), None):
+        raise InputError(f"--position: {repeated} is given twice; name each position once")
+    if "tokens" in positions and len(positions) > 1:
+        raise InputError(
+            "--position tokens: cannot be combined with others, as every token of a completion is kept already; give "
+            "it alone, or completion-mean in its place"
+        )
+    if not data.chat and (data.system is not None or "end-of-turn" in positions):
         flag = "--position end-of-turn" if data.system is None else "--system"
         raise InputError(f"{flag}: only conversations have it; add --chat")
     if data.chat and data.join != AUTO_JOIN:
@@ -89,7 +97,7 @@ def possible(
     measure = config.measure
     asked = {TRAJECTORY: measure.trajectory == "on", LOGPROB: measure.logprob != "off", P_TRUE: measure.p_true}
     analyses = (*analyses, *(analysis for analysis, on in asked.items() if on and analysis not in analyses))
-    if arrangement != PAIRS and config.measure.position == "divergence":
+    if arrangement != PAIRS and "divergence" in measure.positions:
         raise InputError("--position divergence: labelled texts part from no other; use last or first-completion")
     if config.data.chat and "prompt" not in arrangement.views:
         raise InputError("--chat: a text without a prompt is no conversation; give each text a prompt, or leave it out")
@@ -133,8 +141,8 @@ def only_chosen(config: RunConfig, analyses: tuple[Analysis, ...]) -> RunConfig:
 
 
 def keeping_tokens(config: RunConfig) -> RunConfig:
-    """The options with what ``--position tokens`` asks for: the residual of each token is kept."""
-    if config.measure.position != "tokens":
+    """The options with the residuals kept that ``--position tokens`` and further positions are for."""
+    if config.measure.first_position != "tokens" and not config.measure.further_positions:
         return config
     return replace(config, output=replace(config.output, keep_residuals="on"))
 
@@ -145,7 +153,7 @@ def refuse_unlabelled_tokens(config: RunConfig, scan: Scan) -> None:
     Raises:
         InputError: saying so.
     """
-    if config.measure.position != "tokens":
+    if config.measure.first_position != "tokens":
         return
     if scan.arrangement == PAIRS:
         raise InputError(

@@ -253,9 +253,9 @@ def _folder(session: Session, previous: Previous | None, held: ExitStack, log: R
 
 def _bytes_a_pair(session: Session) -> int:
     loaded, config = session.loaded, session.config
-    reads = reads_a_text(loaded.tokenizer, session.source.items(), config.measure.position)
+    reads, further = reads_a_text(loaded.tokenizer, session.source.items(), config.measure)
     width = loaded.width if config.output.keep_residuals == "on" else 0
-    return bytes_a_pair(loaded.columns, loaded.sae_identities, reads=reads, width=width)
+    return bytes_a_pair(loaded.columns, loaded.sae_identities, reads=reads, width=width, further=further)
 
 
 def _finish(
@@ -287,7 +287,8 @@ def _finish(
                     check,
                     session.scan.arrangement,
                     session.scan.paired_by,
-                    config.measure.position == "tokens",
+                    config.measure.first_position == "tokens",
+                    bool(config.measure.further_positions),
                 )
                 _log_quarantine(folder)
     measured = Run(folder.path)
@@ -352,8 +353,7 @@ def _measure(
 
     if earlier is not None and (before := Earlier.of(earlier, identity)) is not None:
         for shard in journal.missing(session.shards()):
-            keep = session.config.output.keep_residuals == "on"
-            if (frame := before.frame(shard, session.loaded.columns, keep_residuals=keep)) is not None:
+            if (frame := before.frame(shard, session.loaded.columns, session.config)) is not None:
                 commit(shard, frame)
     progress.start(scan.count - journal.pairs)
     try:

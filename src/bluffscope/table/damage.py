@@ -80,6 +80,12 @@ TABLES: Final[dict[str, dict[str, str]]] = {
         "activation": "numbers",
     },
     "residuals.parquet": {**_KEYS, "token": "whole numbers", "values": "lists of numbers"},
+    "further_residuals.parquet": {
+        **_KEYS,
+        "position": "text",
+        "token": "whole numbers",
+        "values": "lists of numbers",
+    },
 }
 """Columns that a run's tables are joined and computed by, and what they hold."""
 _PLAIN: Final = ("metrics.parquet", "pairs.parquet", "texts.parquet", "quarantine.parquet")

@@ -14,7 +14,7 @@ from bluffscope.errors import InputError
 APPENDED: Final = "log.jsonl"
 """The one file that is written in place; all others are replaced."""
 OURS: Final = re.compile(
-    r"(metrics|features|pairs|texts|tokens|token_features|paired|quarantine|residuals|fidelity|stats|ladder|compare"
+    r"(metrics|features|pairs|texts|tokens|token_features|paired|quarantine|residuals|further_residuals|fidelity|stats|ladder|compare"
     r"|detectors|detector_gains|detector_curves|transfer|transfer_matrix|sweep)\.parquet"
     r"|(manifest|stats|compare|detector)\.json|config\.yaml|checksums\.txt|report\.html|weights\.safetensors"
     r"|log\.jsonl|\.lock|shards|figures|\.shards\.tmp"

@@ -28,7 +28,7 @@ from bluffscope.table.folder import RunFolder
 from bluffscope.table.manifest import metric_versions
 from bluffscope.table.paired import PairedBy, write_paired
 from bluffscope.table.schema import SCHEMA_VERSION, Column
-from bluffscope.table.shards import BY_TOKEN, SESSION, ShardFile, committed_shards, shard_schema
+from bluffscope.table.shards import BY_TOKEN, FURTHER, SESSION, ShardFile, committed_shards, shard_schema
 
 GROUP_BYTES: Final = 32 << 20
 """Rows of a table are held until they take this much memory, and then written as one row group."""
@@ -65,13 +65,14 @@ def merge(
     arrangement: Arrangement = PAIRS,
     paired_by: PairedBy | None = None,
     by_token: bool = False,
+    further: bool = False,
 ) -> MergeResult:
     """Makes a run's tables out of its shards and checks them; the shards stay, see `remove_shards`.
 
     Writes metrics.parquet (the pairs that were measured, with `metadata` as key-value metadata of the file),
     features.parquet, pairs.parquet (all pairs, those in quarantine too; texts.parquet in a run over labelled texts),
-    residuals.parquet with `keep_residuals`, tokens.parquet and token_features.parquet with `by_token`,
-    quarantine.parquet where there is any, and checksums.txt.
+    residuals.parquet with `keep_residuals`, further_residuals.parquet with `further`, tokens.parquet and
+    token_features.parquet with `by_token`, quarantine.parquet where there is any, and checksums.txt.
 
     Args:
         folder: the run's folder.
@@ -81,8 +82,9 @@ def merge(
         keep_residuals: the shards hold ``_residuals``, and residuals.parquet is wanted.
         check: called between shards; may raise to end the merge.
         arrangement: of the items.
-        by_token: the shards hold tokens.
         paired_by: what labelled texts have in common that make pairs: then paired.parquet holds those, if any.
+        by_token: the shards hold tokens.
+        further: the shards hold residuals of further positions.
 
     Raises:
         DamagedShardError: A shard does not hold what was committed.
@@ -90,8 +92,8 @@ def merge(
             table cannot be written. The shards are left as they are.
     """
     files = _complete(folder, shard_count)
-    schema = shard_schema(columns, keep_residuals, arrangement, by_token)
-    kept = [name for name in ("features", "residuals", *BY_TOKEN) if f"_{name}" in schema]
+    schema = shard_schema(columns, keep_residuals, arrangement, by_token, further)
+    kept = [name for name in ("features", "residuals", FURTHER, *BY_TOKEN) if f"_{name}" in schema]
     reasons: Counter[str] = Counter()
     sessions: dict[str, dict[str, Any]] = {}
     rows = 0

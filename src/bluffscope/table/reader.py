@@ -119,6 +119,42 @@ class Run:
         return self._scan("residuals.parquet")
 
     @property
+    def further_residuals(self) -> pl.LazyFrame:
+        """`key`, view, layer, position, token, values of the completions at all positions but the first."""
+        return self._scan("further_residuals.parquet")
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """Where its texts were read, as in ``--position``: metrics and features at the first, residuals at each."""
+        measure = cast("dict[str, Any]", self.config.get("measure") or {})
+        found: str | list[str] = measure.get("position", "last")
+        return (found,) if isinstance(found, str) else tuple(found)
+
+    def read_at(self, position: str | None) -> str:
+        """One of the `positions`, the first for None.
+
+        Raises:
+            InputError: the run was not read there.
+        """
+        if position is not None and position not in self.positions:
+            raise InputError(
+                f"{self.path} was not read at {position}, only at {', '.join(self.positions)}; analyze with "
+                f"--position {' '.join((*self.positions, position))}"
+            )
+        return position or self.positions[0]
+
+    def residuals_at(self, position: str | None = None) -> pl.LazyFrame:
+        """`kept_residuals` as read at one of the `positions`, the first for None; the prompt's are the same in each.
+
+        Raises:
+            InputError: the run was not read there, or kept no residuals.
+        """
+        if self.read_at(position) == self.positions[0]:
+            return self.kept_residuals
+        further = self.further_residuals.filter(pl.col("position") == position).drop("position")
+        return pl.concat([further, self.kept_residuals.filter(pl.col("view") == "prompt")])
+
+    @property
     def by_token(self) -> bool:
         """Whether each token of the completions was kept (``--position tokens``)."""
         return (self.path / "tokens.parquet").exists()

@@ -26,7 +26,7 @@ LOGPROB: Final = metrics.LOGPROB.name
 ON_REQUEST: Final = tuple(analysis.name for analysis in metrics.ON_REQUEST)
 """Sections that are there only when asked for: the trajectory and the log-probabilities."""
 
-SHARD_COLUMNS: Final = ("_index", "_features", "_residuals", "_reason")
+SHARD_COLUMNS: Final = ("_index", "_features", "_residuals", "_further_residuals", "_reason")
 """Columns of a shard, beside its texts, that are not columns of the table: no other column may have these names."""
 
 

@@ -2,8 +2,9 @@
 
 A shard is a Parquet file with one row a pair, in input order. It holds the table's columns, the texts,
 ``_index`` (position in the input), ``_features`` (the sparse features of all views and layers),
-``_residuals`` (only where kept), ``_tokens`` and ``_token_features`` (only where tokens are) and ``_reason`` (null, or
-why the pair was quarantined; its metrics are then null). Its name says which it is and what it must hold:
+``_residuals`` (only where kept), ``_further_residuals`` (only with further read positions), ``_tokens`` and
+``_token_features`` (only where tokens are) and ``_reason`` (null, or why the pair was quarantined; its metrics are then
+null). Its name says which it is and what it must hold:
 ``<number>.<identity>.<checksum>.parquet``, the identity made of its pairs and of the run, the checksum of the file's
 content. So a name in the folder is a shard that is done, and one whose content was cut off or changed gives itself
 away.
@@ -37,6 +38,20 @@ RESIDUALS_TYPE: Final = pl.List(
     pl.Struct({"view": pl.String, "layer": pl.Int32, "token": pl.Int32, "values": pl.List(pl.Float32)})
 )
 """Of ``_residuals``: one entry for each view, layer and token read."""
+FURTHER: Final = "further_residuals"
+"""Table of the residuals at all positions but the first."""
+FURTHER_TYPE: Final = pl.List(
+    pl.Struct(
+        {
+            "view": pl.String,
+            "layer": pl.Int32,
+            "position": pl.String,
+            "token": pl.Int32,
+            "values": pl.List(pl.Float32),
+        }
+    )
+)
+"""Of its column in shards: one entry for each completion, layer, position and token read."""
 
 TOKENS_TYPE: Final = pl.List(
     pl.Struct({"token_index": pl.Int32, "label": pl.Int8, "start": pl.Int32, "end": pl.Int32, "logprob": pl.Float32})
@@ -102,6 +117,7 @@ def shard_schema(
     keep_residuals: bool = False,
     arrangement: Arrangement = PAIRS,
     by_token: bool = False,
+    further: bool = False,
 ) -> dict[str, pl.DataType | type[pl.DataType]]:
     """Names and types of a shard's columns: build its frame with these, so that all shards agree.
 
@@ -113,6 +129,8 @@ def shard_schema(
     schema["_features"] = FEATURES_TYPE
     if keep_residuals:
         schema["_residuals"] = RESIDUALS_TYPE
+    if further:
+        schema[f"_{FURTHER}"] = FURTHER_TYPE
     schema |= {f"_{name}": kind for name, kind in BY_TOKEN.items() if by_token}
     schema["_reason"] = pl.String
     return schema

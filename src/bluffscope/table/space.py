@@ -32,6 +32,7 @@ def bytes_a_pair(
     *,
     reads: float,
     width: int = 0,
+    further: float = 0.0,
 ) -> int:
     """What a pair is expected to take in one table of each kind.
 
@@ -40,12 +41,13 @@ def bytes_a_pair(
         saes: the identity of each layer's SAE.
         reads: tokens read in a view: each can have features of its own.
         width: numbers of the residuals of one read at all layers, where they are kept.
+        further: tokens read of a text at further positions, of which residuals are kept.
     """
     numbers = sum(column.kind in ("float", "int") for column in columns)
     size = TEXT_BYTES + NUMBER_BYTES * numbers + WORD_BYTES * (len(columns) - numbers)
     for sae in saes.values():
         size += 3 * reads * FEATURE_BYTES * float(sae.get("published_l0") or USUAL_L0)
-    return int(size + 3 * reads * NUMBER_OF_A_RESIDUAL * width)
+    return int(size + 3 * (reads + further) * NUMBER_OF_A_RESIDUAL * width)
 
 
 def check_space(folder: Path, pairs: int, a_pair: float, held: int = 0) -> None:

@@ -19,7 +19,7 @@ def with_questions(tokenizer: TextTokenizer, items: Sequence[Tokenized[ItemT]]) 
 
     A question begins with the text that it is about, so that a trie computes that once for both.
     """
-    asks = replace(tokenizer, position="last", join="")
+    asks = replace(tokenizer, position="last", further=(), join="")
     asked = [_asked(tokenizer, found.item) for found in items]
     answered = iter(asks.tokenize([question for questions in asked for question in questions]))
     for found, questions in zip(items, asked, strict=True):

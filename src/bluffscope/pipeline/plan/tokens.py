@@ -83,11 +83,24 @@ def _places(prompt: array[int], completions: Sequence[array[int]]) -> list[_Plac
     return [_Place(ids, start, max(differ, start), len(ids)) for ids, start in zip(completions, starts, strict=True)]
 
 
+def _reads(place: _Place, position: Position) -> range:
+    """Where a text is read, as indices into its ids without BOS."""
+    if position in READ_WHOLE:
+        return range(place.start, place.stop)
+    first = {
+        "last": place.stop - 1,
+        "first-completion": place.start,
+        "divergence": place.parting,
+        "end-of-turn": len(place.ids) - 1,
+    }[position]
+    return range(first, first + 1)
+
+
 def as_far_as_read(found: Tokenized[ItemT]) -> Tokenized[ItemT]:
     """The item without the tokens behind the last that is read or scored: attention looks back only."""
     cut = (
-        replace(sequence, ids=sequence.ids[: max(*sequence.reads, *sequence.scored, 0) + 1])
-        for sequence in found.sequences
+        replace(text, ids=text.ids[: max(*text.reads, *text.scored, *chain(*text.further), 0) + 1])
+        for text in found.sequences
     )
     return replace(found, sequences=tuple(cut))
 
@@ -105,10 +118,17 @@ class TextTokenizer:
     """Most tokens (BOS included) the model can take, or None where it has no limit."""
     logprob: bool = False
     """Whether log-probabilities of the completions will be asked for."""
+    further: tuple[Position, ...] = ()
+    """Positions at which completions are read besides, for residuals alone."""
     chat: Chat | None = None
     """How prompts become conversations, in which completions are what the assistant says; `bos` is then its own."""
     _kept: _Kept = field(default_factory=lambda: _Kept(), init=False, compare=False, repr=False)
     """So that what the linter has seen is not tokenised again to be measured, nor for the health check."""
+
+    @property
+    def positions(self) -> tuple[Position, ...]:
+        """All positions, the first of them `position`."""
+        return (self.position, *self.further)
 
     @property
     def visible_join(self) -> str:
@@ -202,7 +222,7 @@ class TextTokenizer:
         if self.chat is None:
             places += _places(prompt, completions)
         else:
-            closes = self.position == "end-of-turn"
+            closes = "end-of-turn" in self.positions
             places += _turns(prompt, completions, [self.chat.end_of_turn] if closes else [])
         sequences = [self._sequence(item, view, place) for view, place in enumerate(places)]
         return Tokenized(
@@ -224,31 +244,21 @@ class TextTokenizer:
             raise PairError(f"the {of_view}completion has no tokens of its own")
         if self.context is not None and len(ids) + lead > self.context:
             raise PairError(f"the {of_view}text has {len(ids) + lead} tokens; the model's context holds {self.context}")
-        if name != "prompt" and self.position == "divergence" and place.parting == place.stop:
+        if name != "prompt" and "divergence" in self.positions and place.parting == place.stop:
             raise PairError(
                 f"the {name} text's tokens end before fact and hallucination differ: there is no token to read"
             )
         # The first token of a text without BOS is predicted by nothing: neither are then its completion's.
         scored = self.logprob and name != "prompt" and place.start + lead > 0
+        reads, *further = (tuple(index + lead for index in _reads(place, position)) for position in self.positions)
         return TokenSequence(
             item=item.index,
             view=view,
             ids=tuple(ids) if self.bos is None else (self.bos, *ids),
-            reads=tuple(index + lead for index in self._reads(place)),
+            reads=reads,
+            further=() if name == "prompt" else tuple(further),
             scored=tuple(range(place.start + lead, place.stop + lead)) if scored else (),
         )
-
-    def _reads(self, place: _Place) -> range:
-        """Where a text is read, as indices into its ids without BOS."""
-        if self.position in READ_WHOLE:
-            return range(place.start, place.stop)
-        first = {
-            "last": place.stop - 1,
-            "first-completion": place.start,
-            "divergence": place.parting,
-            "end-of-turn": len(place.ids) - 1,
-        }[self.position]
-        return range(first, first + 1)
 
     def _text(self, token: int) -> str:
         """A token as text; its vocabulary piece where it is only a part of a character."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from bluffscope.model.lengths import LengthClasses
 from bluffscope.pipeline.plan.tokens import common_prefix
-from bluffscope.records import PackedBatch, Sequence, Targets
+from bluffscope.records import FurtherReads, PackedBatch, Sequence, Targets
 
 _Place = tuple[int, int, int, int, int]
 """Item, view, index into the sequence's ids, row, slot (of a target: the slot before it)."""
@@ -36,11 +36,15 @@ class _Places:
     """Each with the id of the token that follows."""
     answers: list[tuple[_Place, int]] = field(default_factory=list)
     """Likewise of answers to questions about the texts."""
+    further: list[tuple[_Place, int]] = field(default_factory=list)
+    """Further reads, each with its position's number."""
 
     def add(self, sequence: Sequence, slots: dict[int, int], row: int, path: list[int]) -> None:
         """The places at which a sequence is read, and those before its scored tokens."""
         item, view = slots[sequence.item], sequence.view
         self.reads += [(item, view, index, row, path[index]) for index in sequence.reads]
+        for number, reads in enumerate(sequence.further):
+            self.further += [((item, view, index, row, path[index]), number) for index in reads]
         scored = self.answers if sequence.answers else self.targets
         scored += [((item, view, index, row, path[index - 1]), sequence.ids[index]) for index in sequence.scored]
 
@@ -203,9 +207,17 @@ def _batch(rows: list[_Row], places: _Places, *, branching: bool) -> PackedBatch
         branching=branching,
         targets=_targets(places.targets) if places.targets else None,
         answers=_targets(places.answers) if places.answers else None,
+        further=_further(places.further) if places.further else None,
     )
 
 
 def _targets(targets: list[tuple[_Place, int]]) -> Targets:
     ordered = np.array([(*place, token) for place, token in sorted(targets)], dtype=np.int64)  # (target, 6)
     return Targets(row=ordered[:, 3], slot=ordered[:, 4], token=ordered[:, 5], item=ordered[:, 0], view=ordered[:, 1])
+
+
+def _further(reads: list[tuple[_Place, int]]) -> FurtherReads:
+    """Ordered by item, view, position, token."""
+    ordered = sorted(reads, key=lambda read: (*read[0][:2], read[1], read[0][2]))
+    found = np.array([(*place, number) for place, number in ordered], dtype=np.int64)  # (further, 6)
+    return FurtherReads(row=found[:, 3], slot=found[:, 4], item=found[:, 0], view=found[:, 1], position=found[:, 5])

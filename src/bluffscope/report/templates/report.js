@@ -271,7 +271,8 @@
     },
     sweep() {
       const rows = rowsOf(data.sweep);
-      const summary = rows.filter((row) => !missing(row.layer)).map((row) => `${row.name} at layer ${row.layer} ${ended(row.auroc, row.lo, row.hi)}`).join("; ");
+      const at = new Set(rows.map((row) => row.position).filter((position) => !missing(position))).size > 1 ? (row) => ` read at ${row.position}` : () => "";
+      const summary = rows.filter((row) => !missing(row.layer)).map((row) => `${row.name} at layer ${row.layer}${at(row)} ${ended(row.auroc, row.lo, row.hi)}`).join("; ");
       return draw("sweep", data.specs.sweep, { rows }, null, data.sweepTitle, summary);
     },
     carried() {

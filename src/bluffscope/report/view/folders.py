@@ -30,7 +30,7 @@ _ALONE: Final[dict[str, Kind]] = {
 _FILES: Final = re.compile(
     r"report\.html|README\.md|config\.yaml|checksums\.txt|(answers|log)\.jsonl|weights\.safetensors"
     r"|(manifest|stats|study|detector|compare|lint)\.json"
-    r"|(metrics|features|pairs|texts|paired|tokens|quarantine|residuals|fidelity|stats|ladder|compare|transfer|transfer_matrix|sweep"
+    r"|(metrics|features|pairs|texts|paired|tokens|quarantine|residuals|further_residuals|fidelity|stats|ladder|compare|transfer|transfer_matrix|sweep"
     r"|detectors|detector_gains|detector_curves)\.parquet"
 )
 """The files that the page offers; whatever else lies in a folder is not served."""
