@@ -50,18 +50,17 @@ def test_the_interval_is_nadeau_and_bengios_on_the_degrees_of_freedom_of_one_rep
     assert found == pytest.approx((np.mean(expected), np.mean(expected) - half, min(1, np.mean(expected) + half)))
 
 
-def test_with_few_groups_and_with_variance_from_elsewhere_an_interval_is_wider():
-    def half(groups, beyond=0.0):
+def test_with_few_groups_and_with_variance_from_elsewhere_an_interval_is_another():
+    def half(groups, elsewhere, share):
         splits, labels = drawn(1, groups=groups)
         by_fit = splits.by_fit(area, np.random.default_rng(2).normal(size=splits.folds.shape) + labels)
-        found, variance = splits.estimated(by_fit, beyond), np.var(by_fit, ddof=1) * (1 / 15 + 1 / 4)
-        return found.value - found.lo, t.ppf(0.975, FOLDS - 1) * np.sqrt(variance + beyond)
+        found = splits.estimated(by_fit, elsewhere)
+        variance = np.var(by_fit, ddof=1) * share + (elsewhere or 0)
+        return found.value - found.lo, t.ppf(0.975, FOLDS - 1) * np.sqrt(variance)
 
-    known, expected = half(GROUPS)
+    known, expected = half(GROUPS, 0.01, 1 / 5)
     assert known == pytest.approx(expected)
-    known, expected = half(GROUPS, 0.01)
-    assert known == pytest.approx(expected)
-    known, expected = half(np.repeat(np.arange(20), 6))
+    known, expected = half(np.repeat(np.arange(20), 6), None, 1 / 15 + 1 / 4)
     assert known == pytest.approx(expected * np.sqrt(2))
 
 

@@ -101,7 +101,7 @@ def test_a_cell_is_of_fits_without_a_fold_each_asked_about_one_and_its_interval_
         whole.append(roc_auc_score(b.labels, scores))
     moved = cell(found, "a", "b")
     assert moved["auroc"] == pytest.approx(np.mean(areas), abs=1e-9)
-    variance = np.var(areas, ddof=1) * (1 / 5 + 1 / 4) + 4 / 5 * ((np.array(whole) - np.mean(whole)) ** 2).sum()
+    variance = np.var(areas, ddof=1) / 5 + 4 / 5 * ((np.array(whole) - np.mean(whole)) ** 2).sum()
     half = t.ppf(0.975, 4) * np.sqrt(variance)
     assert (moved["lo"], moved["hi"]) == pytest.approx((np.mean(areas) - half, min(1, np.mean(areas) + half)))
 

@@ -82,23 +82,17 @@ class _Areas(NamedTuple):
 
     by_fold: np.ndarray
     """(fit,) in each of its folds, of a fit without a fold of the training set."""
-    whole: np.ndarray
-    """(fit,) of the same fits in all of its texts; 0 where folds of these texts already show how fits vary."""
-
-    def less(self, other: _Areas) -> _Areas:
-        """Differences on the same folds."""
-        return _Areas(self.by_fold - other.by_fold, self.whole - other.whole)
+    whole: np.ndarray | None
+    """(fit,) of the same fits in all of its texts; None where folds of these texts show how fits vary."""
 
     @property
-    def ends(self) -> tuple[np.ndarray, float]:
-        """What `Splits.estimated` takes."""
-        return self.by_fold, self.beyond
+    def elsewhere(self) -> float | None:
+        """Variance from the training texts, as `Splits.estimated` takes it: the jackknife over their folds."""
+        return None if self.whole is None else _jackknifed(self.whole)
 
-    @property
-    def beyond(self) -> float:
-        """Variance from the training texts: the jackknife over their folds."""
-        whole = self.whole.reshape(-1, FOLDS)
-        return float((FOLDS - 1) * whole.var(axis=1).mean())
+
+def _jackknifed(whole: np.ndarray) -> float:
+    return float((FOLDS - 1) * whole.reshape(-1, FOLDS).var(axis=1).mean())
 
 
 class _Set:
@@ -126,15 +120,17 @@ class _Set:
         areas = self.areas(detector, train)
         if isinstance(areas, str):
             return {"reason": areas}
-        found = self.splits.estimated(*areas.ends).columns("auroc", "")
+        found = self.splits.estimated(areas.by_fold, areas.elsewhere).columns("auroc", "")
         text, gain = None if detector == _TEXT else self.areas(_TEXT, train), None
         if isinstance(text, _Areas):
-            gain = self.splits.difference(areas.by_fold, text.by_fold, areas.less(text).beyond)
+            apart = None if areas.whole is None or text.whole is None else areas.whole - text.whole
+            beyond = 0.0 if apart is None else _jackknifed(apart)
+            gain = self.splits.difference(areas.by_fold, text.by_fold, beyond)
             found |= {"text": float(np.nanmean(text.by_fold)), **gain.columns("gain", "gain_")}
         if train is self:
             return found | {"own": found["auroc"], "verdict": _verdict(found["lo"], found["hi"], None, gain)}
         own = train.areas(detector, train)
-        learnt = isinstance(own, _Areas) and train.splits.estimated(*own.ends).lo > CHANCE
+        learnt = isinstance(own, _Areas) and train.splits.estimated(own.by_fold).lo > CHANCE
         return found | self._judged(detector, areas, found, gain, learnt=learnt)
 
     def saved_cell(self, saved: Saved) -> dict[str, Any]:
@@ -152,10 +148,10 @@ class _Set:
         """Beside what a detector that was trained elsewhere does here: what one trained here does, and the verdict."""
         own = self.areas(detector, self)
         assert isinstance(own, _Areas)  # else there would be nothing to ask the other detector about
-        loss = self.splits.difference(own.by_fold, areas.by_fold, areas.beyond)
+        loss = self.splits.difference(own.by_fold, areas.by_fold, areas.elsewhere or 0.0)
         verdict = _verdict(found["lo"], found["hi"], loss, gain)
         return {
-            "own": self.splits.estimated(*own.ends).value,
+            "own": self.splits.estimated(own.by_fold).value,
             **loss.columns("loss", "loss_"),
             # A direction found in noise is a direction still: far off it may rank every text right, or every one wrong.
             "verdict": verdict if learnt else "nothing learnt",
@@ -200,10 +196,12 @@ class _Set:
 
         def of_fold(_: np.ndarray, places: np.ndarray) -> np.ndarray:
             scores = scored(places)
-            everywhere.append(area(scores, self.set.labels) if whole else 0.0)
+            if whole:
+                everywhere.append(area(scores, self.set.labels))
             return scores[places]
 
-        return _Areas(self.splits.by_fit(area, self.splits.scores(of_fold)), np.array(everywhere))
+        by_fold = self.splits.by_fit(area, self.splits.scores(of_fold))
+        return _Areas(by_fold, np.array(everywhere) if whole else None)
 
     def _fitted(self, detector: str, matrix: Any) -> list[Fitted]:
         """A fit without each fold, in the order of repeats and folds."""
