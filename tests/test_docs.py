@@ -60,11 +60,11 @@ def test_the_page_on_memory_is_current(capsys):
 
 def test_the_simulations_on_the_page_are_those_that_were_stored_and_within_their_bounds():
     made = tool("write_simulations")
-    cells = json.loads(made.CELLS.read_text(encoding="utf-8"))
+    cells = made.stored()
     text = made.PAGE.read_text(encoding="utf-8")
     assert made.page(text, cells) == text, "run python tools/write_simulations.py"
-    assert len(cells) > 300
-    assert [cell for cell in cells if "*" in cell["shown"]] == []
+    assert len(cells["verdicts"]) > 300 and len(cells["detectors"]) > 50
+    assert [cell for own in cells.values() for cell in own if "*" in cell["shown"]] == []
     assert made.PICTURE.stat().st_size > 10_000
 
 
@@ -77,6 +77,24 @@ def test_the_simulation_of_verdicts_runs():
     assert done.returncode == 0, done.stderr[-2000:]
     assert "| yes is always right | 0.0 | 100.0 |" in done.stdout
     assert "4 cells, 0 outside their bound" in done.stdout
+
+
+@pytest.mark.process
+def test_the_simulation_of_detectors_goes_on_where_it_ended(tmp_path):
+    kept = tmp_path / "cells.json"
+    command = [sys.executable, str(ROOT / "tools" / "simulate_detectors.py"), "--workers", "1", "--json", str(kept)]
+    for share, data_sets in (("0.01", 10), ("0.02", 20)):
+        done = subprocess.run(
+            [*command, "--only", "^threshold", "--share", share],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode in (0, 1), done.stderr[-2000:]  # of so few the mean may lie outside
+        assert f"| {data_sets} |" in done.stdout and "0 data sets are left" in done.stdout
+        cells = json.loads(kept.read_text(encoding="utf-8"))
+        assert {cell["tried"] for cell in cells} == {data_sets}
 
 
 def leftovers(text: str) -> list[str]:

@@ -1,6 +1,7 @@
-"""The simulations of docs/statistics.md: tables and picture, from what `simulate_verdicts.py --json` wrote.
+"""The simulations of docs/statistics.md: tables and picture, from what the tools wrote that simulate.
 
 python tools/simulate_verdicts.py --json docs/assets/simulated_verdicts.json
+python tools/simulate_detectors.py --json docs/assets/simulated_detectors.json
 python tools/write_simulations.py
 """
 
@@ -15,10 +16,10 @@ import polars as pl
 import vl_convert as vlc
 
 DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
-CELLS: Final = DOCS / "assets" / "simulated_verdicts.json"
+CELLS: Final = {name: DOCS / "assets" / f"simulated_{name}.json" for name in ("verdicts", "detectors")}
+"""Files of cells, by the marks between which their tables stand."""
 PAGE: Final = DOCS / "statistics.md"
 PICTURE: Final = DOCS / "images" / "verdicts.svg"
-START, END = "<!-- simulated -->\n", "<!-- /simulated -->"
 
 
 def tables(cells: list[dict[str, Any]]) -> str:
@@ -36,10 +37,18 @@ def tables(cells: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def page(text: str, cells: list[dict[str, Any]]) -> str:
-    """The page with the tables between its marks."""
-    before, rest = text.split(START)
-    return f"{before}{START}{tables(cells)}\n\n{END}{rest.split(END)[1]}"
+def page(text: str, cells: dict[str, list[dict[str, Any]]]) -> str:
+    """The page with the tables between their marks."""
+    for name, own in cells.items():
+        start, end = f"<!-- simulated {name} -->\n", f"<!-- /simulated {name} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}{tables(own)}\n\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def stored() -> dict[str, list[dict[str, Any]]]:
+    """All cells, by the names of `CELLS`."""
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in CELLS.items()}
 
 
 def drawn(cells: list[dict[str, Any]]) -> str:
@@ -75,9 +84,9 @@ def _dots(rows: pl.DataFrame, title: str, most: int) -> alt.LayerChart:
 
 def main() -> None:
     """Write page and picture."""
-    cells = json.loads(CELLS.read_text(encoding="utf-8"))
+    cells = stored()
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), cells), encoding="utf-8")
-    PICTURE.write_text(drawn(cells), encoding="utf-8")
+    PICTURE.write_text(drawn(cells["verdicts"]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,11 @@ def test_trained_on_known_pairs_it_tells_held_out_ones_apart_and_unseen_ones_not
     assert f"AUROC {evaluation['left_out']['auroc']:.2f}" in card and "not shown to be better than chance" in card
     assert f"| sae | {own['auroc']:.2f} |" in card and "| length | 0.50 |" in card
     assert "152 pairs with known=true, 74 groups" in card and "the last token of a text" in card
+    rows = [line.split(" | ") for line in card.split("## What carries over")[1].splitlines() if line.startswith("| ")]
+    domains = json.loads((tmp_path / "d" / "detector.json").read_text())["trained"]["domains"]
+    assert [row[0].removeprefix("| ") for row in rows[1:]] == [row["domain"] for row in domains] and len(domains) > 2
+    assert rows[1][2] == f"{domains[0]['auroc']:.2f}" and rows[1][4] == f"{domains[0]['text']:.2f} |"
+    assert sum(row["n"] for row in domains) == 152
     assert "It beats the best baseline" in card and "## When it misleads" in card
     assert str(demo) not in card and str(tmp_path) not in card
 

@@ -45,6 +45,7 @@ def test_vectors_become_a_detector_that_scores_vectors(call, tmp_path, ending):
     assert "Penalties, chosen within the training folds (median): residual" in said
     card = (tmp_path / "d" / "README.md").read_text()
     assert "layer.9 (6 values), layer.10 (6 values)" in card and "--activations FILE.safetensors" in card
+    assert "was not measured" in card and "nothing in this folder can check" in card
     assert "Penalties" in card and "detect watch" not in card and str(tmp_path) not in card
     detector = read_detector(tmp_path / "d")
     assert detector.about["evaluation"]["beats_baselines"] and detector.about["trained"]["penalty"] > 0

@@ -50,6 +50,20 @@ def test_the_interval_is_nadeau_and_bengios_on_the_degrees_of_freedom_of_one_rep
     assert found == pytest.approx((np.mean(expected), np.mean(expected) - half, min(1, np.mean(expected) + half)))
 
 
+def test_with_few_groups_and_with_variance_from_elsewhere_an_interval_is_another():
+    def half(groups, elsewhere, share):
+        splits, labels = drawn(1, groups=groups)
+        by_fit = splits.by_fit(area, np.random.default_rng(2).normal(size=splits.folds.shape) + labels)
+        found = splits.estimated(by_fit, elsewhere)
+        variance = np.var(by_fit, ddof=1) * share + (elsewhere or 0)
+        return found.value - found.lo, t.ppf(0.975, FOLDS - 1) * np.sqrt(variance)
+
+    known, expected = half(GROUPS, 0.01, 1 / 5)
+    assert known == pytest.approx(expected)
+    known, expected = half(np.repeat(np.arange(20), 6), None, 1 / 15 + 1 / 4)
+    assert known == pytest.approx(expected * np.sqrt(2))
+
+
 def test_at_the_ceiling_the_interval_is_that_of_as_many_groups_that_all_agree():
     splits, labels = drawn()
     by_fit = splits.by_fit(area, np.tile(labels, (3, 1)).astype(float))

@@ -126,6 +126,17 @@ def test_a_direction_that_is_planted_inside_spans_is_found_at_its_layer_and_beat
     assert trained.ece < 0.1
 
 
+def test_a_domain_that_was_left_out_is_judged_by_text(planted, tmp_path):
+    shutil.copytree(planted.path, tmp_path / "run")
+    half = pl.col("text_id").str.slice(1).cast(pl.Int64) < 40
+    metrics = planted.metrics.with_columns(domain=pl.when(half).then(pl.lit("a")).otherwise(pl.lit("b")))
+    metrics.write_parquet(tmp_path / "run" / "metrics.parquet", metadata=planted.metadata)
+    run = read_run(tmp_path / "run")
+    rows = train_tokens(run, everything(run), "residual", seed=0).about["domains"]
+    assert [(row["domain"], row["n"], row["unit"]) for row in rows] == [("a", 40, "text"), ("b", 40, "text")]
+    assert min(row["auroc"] for row in rows) > 0.8 and all(row["lo"] > 0.5 for row in rows)
+
+
 def test_a_planted_feature_is_found_too(planted):
     found = train_tokens(planted, everything(planted), "sae", seed=0)
     assert found.row["auroc"] > 0.9 and found.beats
@@ -249,6 +260,7 @@ def test_a_saved_detector_scores_tokens_alone_and_a_text_by_its_highest(planted,
     assert main(["detect", "train", str(planted.path), "--out", str(folder), "--on", on, "--allow-unsound"]) == 0
     said = capsys.readouterr().out
     assert "highest token" in said and "P(True)" not in said
+    assert "one domain" in (folder / "README.md").read_text()
     assert "each token of the completion" in (folder / "README.md").read_text()
     detector = read_detector(folder)
     assert detector.by_token and detector.pairs_only == "reads a completion's tokens"

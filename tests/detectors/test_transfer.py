@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import t
+from sklearn.metrics import roc_auc_score
 
 from bluffscope.detectors.data_sets import DataSet, data_sets
 from bluffscope.detectors.files import Detector
 from bluffscope.detectors.fits import fit
-from bluffscope.detectors.held_out import Estimated
+from bluffscope.detectors.held_out import Estimated, Splits
 from bluffscope.detectors.inputs import Views, read_inputs
 from bluffscope.detectors.linear import Calibration
 from bluffscope.detectors.saved import Saved, holds_training, saved
@@ -66,9 +68,7 @@ def test_a_direction_that_data_sets_share_carries_over_and_one_of_its_own_does_n
         assert shared["gain_lo"] > 0 and shared["text"] == pytest.approx(0.5, abs=0.15)
         assert abs(shared["loss"]) < 0.08 and shared["own"] == pytest.approx(cell(found, "b", "b", detector)["auroc"])
         other = cell(found, "a", "c", detector)
-        assert other["verdict"] in ("chance", "unclear", "no better than text") and abs(other["auroc"] - 0.5) < 0.15, (
-            other
-        )
+        assert other["verdict"] in ("chance", "unclear") and abs(other["auroc"] - 0.5) < 0.15, other
         assert other["loss"] > 0.25
         assert cell(found, "c", "c", detector)["verdict"] == "found"
 
@@ -82,7 +82,28 @@ def test_shared_directions_are_found_and_others_called_chance_or_unclear_in_most
         table = carried_over(sets, ["mean_difference"], ONCE)
         found["shared"] += cell(table, "a", "b", "mean_difference")["verdict"] in ("carries over", "partly")
         found["own"] += cell(table, "a", "c", "mean_difference")["verdict"] in ("chance", "unclear")
-    assert found["shared"] >= 36 and found["own"] >= 32, found
+    assert found["shared"] >= 36 and found["own"] >= 36, found
+
+
+def test_a_cell_is_of_fits_without_a_fold_each_asked_about_one_and_its_interval_knows_of_both():
+    a, b = data_set("a", 0, AXES[0]), data_set("b", 1, AXES[0], size=400)
+    found = carried_over([a, b], ["residual"], ONCE)
+    folds = {}
+    for one in (a, b):
+        rng = np.random.default_rng([ONCE.seed, 207])
+        folds[one.name] = Splits.drawn(one.groups, one.labels, 1, rng).folds[0]
+    areas, whole = [], []
+    for fold in range(5):
+        known, asked = folds["a"] != fold, folds["b"] == fold
+        fitted = fit("residual", a.inputs.matrices["residual"][known], a.labels[known], a.groups[known])
+        scores = fitted.probabilities(b.inputs.matrices["residual"])
+        areas.append(roc_auc_score(b.labels[asked], scores[asked]))
+        whole.append(roc_auc_score(b.labels, scores))
+    moved = cell(found, "a", "b")
+    assert moved["auroc"] == pytest.approx(np.mean(areas), abs=1e-9)
+    variance = np.var(areas, ddof=1) / 5 + 4 / 5 * ((np.array(whole) - np.mean(whole)) ** 2).sum()
+    half = t.ppf(0.975, 4) * np.sqrt(variance)
+    assert (moved["lo"], moved["hi"]) == pytest.approx((np.mean(areas) - half, min(1, np.mean(areas) + half)))
 
 
 def test_what_text_alone_carries_over_is_no_merit():
@@ -105,7 +126,7 @@ def test_too_few_texts_and_other_layers_are_said():
     other = data_set("b", 1, AXES[0])
     found = carried_over([small, other], ["residual", "sae"], ONCE)
     assert "fewer than" in cell(found, "b", "small")["reason"]
-    assert cell(found, "b", "b", "sae")["reason"] == "no SAE features: only a run's folder has them"
+    assert cell(found, "b", "b", "sae")["reason"] == "no SAE features: the run was measured without SAEs"
     elsewhere = other.views.residuals.with_columns(layer=pl.lit(7, dtype=pl.Int64))
     views = dataclasses.replace(other.views, residuals=elsewhere)
     moved = dataclasses.replace(other, name="c", views=views, inputs=read_inputs(other.texts, views, 0))
@@ -155,8 +176,16 @@ def test_texts_that_both_have_are_not_trained_on_when_they_are_tested():
     found = carried_over([one, again], ["residual"], ONCE)
     assert cell(found, "noise", "again")["auroc"] == pytest.approx(cell(found, "again", "again")["auroc"])
     assert abs(cell(found, "noise", "again")["loss"]) < 1e-9
-    others = dataclasses.replace(again, contents=[f"other {content}" for content in contents])
-    assert cell(carried_over([one, others], ["residual"], ONCE), "noise", "again")["auroc"] > 0.95
+    # Of groups in another order folds are others, and only the contents say which texts are the same.
+    order = rng.permutation(40)
+    ids = again.views.ids.gather(order)
+    texts = dataclasses.replace(noise.texts, labels=noise.texts.labels[order], groups=19 - noise.texts.groups[order])
+    views = dataclasses.replace(views, ids=ids)
+    for names, least, most in (([contents[place] for place in order], 0.0, 0.8), (list(map(str, order)), 0.85, 1.0)):
+        mixed = dataclasses.replace(
+            again, texts=texts, views=views, inputs=read_inputs(texts, views, 0), contents=names
+        )
+        assert least <= cell(carried_over([one, mixed], ["residual"], ONCE), "noise", "again")["auroc"] <= most
 
 
 def test_domains_are_data_sets_once(tmp_path):
@@ -183,13 +212,16 @@ def test_a_saved_detector_is_asked_as_it_is_and_text_is_not_beside_it():
     found = carried_over([same, other], ["residual"], ONCE, detectors)
     assert found["train"].to_list() == ["kept", "kept"] and found["gain"].null_count() == 2
     moved = cell(found, "kept", "b")
-    # What was trained on the same data in place says the same.
+    matrix = same.inputs.matrices["residual"]
+    probabilities = fit("residual", train.inputs.matrices["residual"], train.labels, train.groups).probabilities(matrix)
+    assert moved["auroc"] == pytest.approx(roc_auc_score(same.labels, probabilities), abs=1e-9)
+    # What is trained in place leaves out a fold.
     trained = cell(carried_over([train, same], ["residual"], ONCE), "a", "b")
-    assert moved["auroc"] == pytest.approx(trained["auroc"], abs=1e-3)
+    assert moved["auroc"] == pytest.approx(trained["auroc"], abs=0.03)
     assert moved["verdict"] in ("carries over", "partly")
-    # Of 80 groups the weights off the planted direction are not quite 0.
+    # Of 80 groups the weights off the planted direction are not quite 0, and the interval is that of this very fit.
     lost = cell(found, "kept", "c")
-    assert lost["verdict"] != "carries over" and abs(lost["auroc"] - 0.5) < 0.15 and lost["loss_lo"] > 0.2
+    assert lost["verdict"] != "carries over" and abs(lost["auroc"] - 0.5) < 0.15 and lost["loss_lo"] > 0.15
     (weak,) = saved([kept(train, lo=0.4)], [{}], [same])
     assert carried_over([same], [], ONCE, [weak])["verdict"].to_list() == ["nothing learnt"]
     (named,) = saved([kept(train)], [{}], [dataclasses.replace(same, name="kept")])

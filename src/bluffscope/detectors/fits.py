@@ -113,7 +113,7 @@ def _with_gaps(matrix: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, ind
     gaps = np.isnan(matrix)
     known = ~gaps.all(axis=0)
     medians = np.zeros(matrix.shape[1])
-    medians[known] = np.nanmedian(matrix[:, known], axis=0)
+    medians[known] = (np.nanmedian if gaps.any() else np.median)(matrix[:, known], axis=0)
     marked = np.flatnonzero(gaps.any(axis=0)) if indicators else np.zeros(0, dtype=np.int64)
     fitted = _logistic(np.hstack([np.where(gaps, medians, matrix), gaps[:, marked]]), None, labels, folds)
     weights, missing = np.split(fitted.linear.weights, [len(medians)])

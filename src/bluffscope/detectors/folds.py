@@ -50,10 +50,14 @@ def label_folds(groups: np.ndarray, labels: np.ndarray, folds: int, rng: np.rand
     sizes = np.stack([np.bincount(groups[labels == label], minlength=number) for label in (0, 1)], axis=1)
     order = rng.permutation(number)
     order = order[np.argsort(-sizes.sum(axis=1)[order], kind="stable")]
-    weights = 1 / np.maximum(sizes.sum(axis=0), 1).astype(float) ** 2
-    filled = np.zeros((folds, 2), dtype=np.int64)
+    # Each label counts by its share: whole numbers, in Python, which is several times as fast for so few at a time.
+    weighed = (sizes * np.maximum(sizes.sum(axis=0), 1)[::-1] ** 2).tolist()
+    counts, filled = sizes.tolist(), [[0, 0] for _ in range(folds)]
     fold_of = np.empty(number, dtype=np.int64)
-    for group in order:
-        fold_of[group] = (filled @ (sizes[group] * weights)).argmin()
-        filled[fold_of[group]] += sizes[group]
+    for group in order.tolist():
+        of_true, of_false = weighed[group]
+        full = [true * of_true + false * of_false for true, false in filled]
+        fold_of[group] = fold = full.index(min(full))
+        filled[fold][0] += counts[group][0]
+        filled[fold][1] += counts[group][1]
     return fold_of[groups]

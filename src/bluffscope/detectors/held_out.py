@@ -22,6 +22,9 @@ CHANCE: Final = 0.5
 _TAIL: Final = (1 - LEVEL) / 2
 EDGE: Final = float(t.isf(_TAIL, FOLDS - 1))
 """Half the width of an interval, in standard errors."""
+_ENOUGH_GROUPS: Final = 40
+"""With fewer, folds vary together more than their spread shows: their variance counts that many times as they fall
+short (chosen on data like those of `tools/simulate_detectors.py`, of 24 groups)."""
 _EXACT: Final = 1e-12
 
 
@@ -86,9 +89,17 @@ class Splits:
                 found.append(measure(own, labels) if 0 < labels.sum() < len(labels) else np.nan)
         return np.array(found)
 
-    def estimated(self, by_fit: np.ndarray) -> Estimated:
-        """The mean of (fit,) shares and its interval within 0 and 1; where all are 0 or 1, the exact one of groups."""
-        value, half = _mean(by_fit)
+    def estimated(self, by_fit: np.ndarray, elsewhere: float | None = None) -> Estimated:
+        """The mean of (fit,) shares and its interval within 0 and 1; where all are 0 or 1, the exact one of groups.
+
+        Args:
+            by_fit: a share in each test fold.
+            elsewhere: variance from other texts that the fits are to; None of fits to these texts.
+        """
+        if elsewhere is None:
+            value, half = self._mean(by_fit)
+        else:
+            value, half = self._mean(by_fit, 1 / FOLDS, elsewhere)  # all of these texts are tested once a repeat
         sure = _TAIL ** (1 / self.groups)
         if value > 1 - _EXACT:
             return Estimated(1.0, sure, 1.0)
@@ -96,9 +107,15 @@ class Splits:
             return Estimated(0.0, 0.0, 1 - sure)
         return Estimated(value, max(0.0, value - half), min(1.0, value + half))
 
-    def difference(self, own: np.ndarray, other: np.ndarray) -> Estimated:
-        """How far (fit,) areas lie above others on the same folds; where both never vary, as sure as the own are."""
-        value, half = _mean(own - other)
+    def difference(self, own: np.ndarray, other: np.ndarray, beyond: float = 0.0) -> Estimated:
+        """How far (fit,) areas lie above others on the same folds; where both never vary, as sure as the own are.
+
+        Args:
+            own: (fit,) areas.
+            other: (fit,) areas.
+            beyond: variance that folds of these texts do not show.
+        """
+        value, half = self._mean(own - other, beyond=beyond)
         lo, hi = max(-1.0, value - half), min(1.0, value + half)
         if half < _EXACT:
             surest = self.estimated(own)
@@ -114,12 +131,11 @@ class Splits:
         least = min(found)
         return Estimated(least.value, min(one.lo for one in found), least.hi)
 
-
-def _mean(by_fit: np.ndarray) -> tuple[float, float]:
-    """The mean of (fit,) values that are defined, and half the width of its interval; NaN for fewer than two."""
-    known = by_fit[np.isfinite(by_fit)]
-    if len(known) < 2:
-        return float(np.mean(known)) if len(known) else np.nan, np.nan
-    # Of each fit a share 1 / FOLDS is tested: n_test / n_train.
-    variance = known.var(ddof=1) * (1 / len(known) + 1 / (FOLDS - 1))
-    return float(known.mean()), EDGE * float(np.sqrt(variance))
+    def _mean(self, by_fit: np.ndarray, share: float = 0.0, beyond: float = 0.0) -> tuple[float, float]:
+        """The mean of (fit,) values that are defined, and half the width of its interval; NaN for fewer than two."""
+        known = by_fit[np.isfinite(by_fit)]
+        if len(known) < 2:
+            return float(np.mean(known)) if len(known) else np.nan, np.nan
+        # Of each fit a share 1 / FOLDS is tested: n_test / n_train.
+        variance = known.var(ddof=1) * (share or 1 / len(known) + 1 / (FOLDS - 1)) + beyond
+        return float(known.mean()), EDGE * float(np.sqrt(variance * max(1.0, _ENOUGH_GROUPS / self.groups)))

@@ -264,8 +264,10 @@ def read_residuals(texts: Texts, views: Views, rows: np.ndarray) -> tuple[np.nda
 
 def _features(texts: Texts, views: Views, rows: np.ndarray) -> tuple[Any, Keys] | str:
     """CSR (text, every layer's features that are active in some text)."""
-    if views.features is None or views.ids is None:
+    if views.ids is None:
         return "no SAE features: only a run's folder has them"
+    if views.features is None:
+        return "no SAE features: the run was measured without SAEs"
     frame = _of_texts(views.features, views.ids, texts, rows)
     if frame.is_empty():
         return f"features.parquet holds none of the table's {texts.of}"

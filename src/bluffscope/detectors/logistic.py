@@ -13,10 +13,11 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from scipy.special import expit
 
 _BLOCK: Final = 4096
 """Columns of a dense input that are in memory as float64 at once."""
+_MOST_SQUARES: Final = 1 << 21
+"""Products of columns, over all texts (16 MB): where there are no more, Newton's steps are solved for directly."""
 _CONSTANT: Final = 1e-12
 """A standard deviation below this share of the mean is rounding."""
 _MOST_STEPS: Final = 100
@@ -62,6 +63,9 @@ class Texts:
             scale: (column,) above 0; each column's standard deviation where there is none.
         """
         texts, columns = values.shape
+        few = 2 * columns < texts
+        if few and not isinstance(values, np.ndarray):
+            values = values.toarray()
         if not isinstance(values, np.ndarray):
             assert scale is not None
             mean = np.asarray(values.mean(axis=0), dtype=np.float64).ravel()
@@ -70,7 +74,6 @@ class Texts:
             means = gram.mean(axis=0)
             gram += means.mean() - means - means[:, None]
             return cls(values, mean, scale, _mean_square(np.diag(gram)), None, gram)
-        few = 2 * columns < texts
         mean, divisor, block = np.zeros(columns), np.ones(columns), np.zeros((texts, 0))
         gram = np.zeros((0, 0) if few else (texts, texts))
         for some in blocks(columns):
@@ -90,6 +93,14 @@ class Texts:
     def rough_gram(self) -> np.ndarray | None:
         """The Gram matrix in half the memory, for rough fits."""
         return None if self.gram is None else self.gram.astype(np.float32)
+
+    @cached_property
+    def squares(self) -> np.ndarray | None:
+        """(text, (column + 1) squared) products of a text's columns and a 1; None where they would be too many."""
+        if self.scaled is None or len(self.scaled) * (self.scaled.shape[1] + 1) ** 2 > _MOST_SQUARES:
+            return None
+        columns = np.column_stack([self.scaled, np.ones(len(self.scaled))])
+        return (columns[:, :, None] * columns[:, None]).reshape(len(columns), -1)
 
     def products(self, given: np.ndarray, gram: np.ndarray | None = None) -> np.ndarray:
         """(fit, text) inner products of each text with sums of texts.
@@ -125,7 +136,7 @@ def _deviation(block: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def _mean_square(squares: np.ndarray) -> float:
-    return max(float(squares.mean()), np.finfo(float).tiny)
+    return float(squares.mean()) or 1.0  # where nothing differs, of nothing
 
 
 class Fits(NamedTuple):
@@ -194,7 +205,7 @@ def _newton(
     start: Fits,
     close: np.ndarray,
 ) -> Fits:
-    """Newton's method for all fits at once, each step by conjugate gradients.
+    """Newton's method for all fits at once.
 
     Args:
         texts: of the training part.
@@ -209,13 +220,16 @@ def _newton(
     going = np.arange(len(used))
     for _ in range(_MOST_STEPS):
         mask, penalty = used[going].astype(float), penalties[going, None]
-        chance = expit(products[going] + intercepts[going, None])
+        chance = (1 + np.tanh((products[going] + intercepts[going, None]) / 2)) / 2  # several times as fast as expit
         off = mask * (chance - labels)
-        gradient = penalty * counts[going] + off  # times the texts: that of the weights
+        gradient, slope = penalty * counts[going] + off, off.sum(axis=1)  # times the texts: that of the weights
         curve = mask * chance * (1 - chance)
-        step = _direction(texts, gram, gradient, off.sum(axis=1), curve, penalty, texts.spread * mask.sum(axis=1) ** 2)
+        if texts.squares is not None:
+            step = _solved(texts.scaled, texts.squares, gradient, slope, curve, penalty)
+        else:
+            step = _direction(texts, gram, gradient, slope, curve, penalty, texts.spread * mask.sum(axis=1) ** 2)
         towards = Fits(counts[going], products[going], intercepts[going])
-        gained = -((gradient * step.products).sum(axis=1) + off.sum(axis=1) * step.intercepts)
+        gained = -((gradient * step.products).sum(axis=1) + slope * step.intercepts)
         share = _share(towards, step, labels, mask, penalty[:, 0], gained)
         counts[going] += share[:, None] * step.counts
         products[going] += share[:, None] * step.products
@@ -224,6 +238,29 @@ def _newton(
         if not len(going):
             break
     return Fits(counts, products, intercepts)
+
+
+def _solved(
+    scaled: np.ndarray, squares: np.ndarray, gradient: np.ndarray, slope: np.ndarray, curve: np.ndarray, penalty: Any
+) -> Fits:
+    """Newton's step of each fit on few columns, by their second derivatives.
+
+    Args:
+        scaled: (text, column).
+        squares: (text, (column + 1) squared), `Texts.squares`.
+        gradient: (fit, text) of the weights, as a sum of texts.
+        slope: (fit,) of the intercept.
+        curve: (fit, text) second derivative of each text's loss.
+        penalty: (fit, 1).
+    """
+    columns = np.arange(scaled.shape[1])
+    bend = (curve @ squares).reshape(len(curve), len(columns) + 1, -1)
+    bend[:, columns, columns] += penalty
+    bend[:, -1, -1] += np.finfo(float).tiny
+    found = np.linalg.solve(bend, -np.column_stack([gradient @ scaled, slope])[:, :, None])[:, :, 0]
+    products = found[:, :-1] @ scaled.T
+    # the sum of texts that these weights are
+    return Fits(-(gradient + curve * (products + found[:, -1:])) / penalty, products, found[:, -1])
 
 
 def _direction(
@@ -235,7 +272,7 @@ def _direction(
     penalty: np.ndarray,
     largest: np.ndarray,
 ) -> Fits:
-    """Newton's step of each fit: conjugate gradients on weights, as sums of texts, and intercept.
+    """Newton's step of each fit, by conjugate gradients on weights, as sums of texts, and intercept.
 
     Args:
         texts: of the training part.
@@ -312,4 +349,6 @@ def _loss(fits: Fits, labels: np.ndarray, mask: np.ndarray, penalty: np.ndarray)
     """(fit,) what a fit makes least."""
     scores = fits.scores
     ridge = (fits.counts * fits.products).sum(axis=1)
-    return (mask * (np.logaddexp(0, scores) - labels * scores)).sum(axis=1) + penalty * ridge / 2
+    # logaddexp(0, scores), several times as fast
+    losses = np.log1p(np.exp(-np.abs(scores))) + np.maximum(scores, 0) - labels * scores
+    return (mask * losses).sum(axis=1) + penalty * ridge / 2

@@ -46,10 +46,10 @@ class _Scaled:
 
     def linear(self, model: Any) -> Linear:
         """A fitted model's weights, scaling folded in."""
-        weights, none = np.zeros(len(self.used)), np.zeros(len(self.used))
+        weights = np.zeros(len(self.used))
         weights[self.used] = model.coef_[0] / self.scale
         shift = 0.0 if self.mean is None else float(self.mean @ weights[self.used])
-        return Linear(weights, none, none, float(model.intercept_[0]) - shift)
+        return Linear.of(weights, float(model.intercept_[0]) - shift)
 
 
 def fit_tokens(
@@ -76,7 +76,7 @@ def fit_tokens(
     """
     scaled, model, every = _Scaled.of(on, matrix), _model(penalty), _balanced(labels, texts)
     if not scaled.used.any():
-        return Linear(np.zeros(matrix.shape[1]), np.zeros(matrix.shape[1]), np.zeros(matrix.shape[1]), 0.0)
+        return Linear.of(np.zeros(matrix.shape[1]), 0.0)
     model.fit(scaled.matrix, labels, sample_weight=every)
     for _ in range(ROUNDS):
         if stretches is None:

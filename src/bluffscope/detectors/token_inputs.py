@@ -66,6 +66,15 @@ class Tokens:
         groups = np.unique(self.groups[np.isin(self.texts, without)])
         return "text" if len(groups) >= FEWEST_GROUPS else "token"
 
+    def part(self, places: np.ndarray) -> Tokens:
+        """Those of some whole texts.
+
+        Args:
+            places: ascending.
+        """
+        numbers = (numbered(one[places]) for one in (self.texts, self.groups, self.stretches))
+        return Tokens(self.frame[places], self.labels[places], *numbers, self.unknown, self.left_out)
+
     def spans(self) -> int:
         """Runs of tokens inside a span."""
         return len(np.unique(self.stretches[self.labels == 1]))

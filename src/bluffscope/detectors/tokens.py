@@ -13,6 +13,7 @@ import polars as pl
 import polars.selectors as cs
 
 from bluffscope.detectors.conformal import Alarm, calibrated_alarm, calibration_part
+from bluffscope.detectors.domains import new_domains
 from bluffscope.detectors.evaluate import DETECTORS_SCHEMA, area_of_a_fit
 from bluffscope.detectors.folds import FEWEST_GROUPS, label_folds
 from bluffscope.detectors.held_out import Splits
@@ -28,7 +29,7 @@ from bluffscope.detectors.token_inputs import (
     layers_of,
     matrix_of,
 )
-from bluffscope.detectors.train import Trained
+from bluffscope.detectors.train import Trained, unseen
 from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.stats.heldout import FOLDS
@@ -118,6 +119,7 @@ def train_tokens(run: Run, chosen: pl.Series, on: On, seed: int, alpha: float | 
         position="tokens",
         about={
             **_about(run, tokens, seed),
+            "domains": _by_domain(run, on, best.layer, matrix, tokens, seed),
             "token_level": {
                 **_counted(tokens),
                 "layer": best.layer,
@@ -314,9 +316,7 @@ def _alarm(
 
 def _left_out(run: Run, chosen: pl.Series, trained: Trained, seed: int) -> dict[str, Any] | None:
     """How the fit does on tokens of texts that it has not seen and that share no group with those that it has."""
-    others = ~chosen
-    if "group" in run.metrics.columns:
-        others &= ~run.metrics["group"].is_in(run.metrics["group"].filter(chosen).unique().implode())
+    others = unseen(run, chosen)
     tokens = labelled_tokens(run, others, seed) if others.any() else None
     if tokens is None or len(np.unique(tokens.labels)) < 2:
         return None
@@ -324,17 +324,38 @@ def _left_out(run: Run, chosen: pl.Series, trained: Trained, seed: int) -> dict[
     matrix, keys = matrix_of(run, trained.keys.on, layer, tokens)
     if keys.on == "sae":  # in the order of the detector's features
         matrix = _as_trained(matrix, keys, trained.keys)
-    scores = np.round(trained.linear.scores(matrix), 10)
-    number, first = int(tokens.groups.max()) + 1, np.flatnonzero(np.diff(tokens.texts, prepend=-1))
-    found = {"unit": "token", **area_of_a_fit(scores, tokens.labels, tokens.groups)}
-    of_texts = maxima(tokens.labels, tokens.texts)
-    if len(np.unique(of_texts)) == 2:  # tokens can be told apart by their place alone
-        groups = numbered(tokens.groups[first])
-        found = {"by_token": found["auroc"], "unit": "text"} | area_of_a_fit(
-            maxima(scores, tokens.texts), of_texts, groups
-        )
+    number = int(tokens.groups.max()) + 1
     bounds = {"lo": None, "hi": None} if number < FEWEST_GROUPS else {}
-    return {"n": len(first), "groups": number} | found | bounds
+    return {**_of_a_fit(tokens, trained.linear.scores(matrix)), "groups": number} | bounds
+
+
+def _of_a_fit(tokens: Tokens, scores: np.ndarray) -> dict[str, Any]:
+    """AUROC of (token,) scores of a fit to other tokens: by text where texts have either label, else by token."""
+    scores, first = np.round(scores, 10), np.flatnonzero(np.diff(tokens.texts, prepend=-1))
+    found = {"n": len(first), "unit": "token", **area_of_a_fit(scores, tokens.labels, tokens.groups)}
+    of_texts = maxima(tokens.labels, tokens.texts)
+    if len(np.unique(of_texts)) < 2:
+        return found
+    # tokens can be told apart by their place alone
+    by_text = area_of_a_fit(maxima(scores, tokens.texts), of_texts, tokens.groups[first])
+    return found | {"by_token": found["auroc"], "unit": "text"} | by_text
+
+
+def _by_domain(run: Run, on: On, layer: int, matrix: Any, tokens: Tokens, seed: int) -> list[dict[str, Any]]:
+    """Rows of `new_domains` at the layer that is saved; penalties are chosen in the other domains."""
+    if "domain" not in run.metrics.columns:
+        return []
+    known = run.metrics.select("text_id", "domain")
+    domains = tokens.frame.select("text_id").join(known, on="text_id", how="left", maintain_order="left")["domain"]
+
+    def judged(apart: np.ndarray, here: np.ndarray) -> dict[str, Any]:
+        asked = tokens.part(here)
+        if reason := asked.refused or tokens.part(apart).refused:
+            return {"n": len(np.unique(asked.texts)), "reason": reason}
+        penalty = _chosen(on, layer, matrix, tokens, apart, seed).penalty
+        return _of_a_fit(asked, _fit(on, matrix, tokens, apart, penalty).scores(matrix[here]))
+
+    return new_domains(domains, tokens.groups, judged)
 
 
 def _as_trained(matrix: Any, keys: Keys, trained: Keys) -> Any:

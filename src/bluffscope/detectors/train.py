@@ -10,11 +10,12 @@ import polars as pl
 
 from bluffscope.detectors.classifiers import BASELINES
 from bluffscope.detectors.conformal import Alarm, calibrated_alarm, calibration_part
+from bluffscope.detectors.domains import new_domains
 from bluffscope.detectors.evaluate import area_of_a_fit, detect
 from bluffscope.detectors.fits import fit
 from bluffscope.detectors.folds import FEWEST_GROUPS, too_few
 from bluffscope.detectors.held_out import CHANCE, Splits
-from bluffscope.detectors.inputs import Keys, Views, keyed_matrix, opened, read_inputs
+from bluffscope.detectors.inputs import Inputs, Keys, Views, keyed_matrix, opened, read_inputs
 from bluffscope.detectors.linear import Calibration, Linear, On, calibrate
 from bluffscope.detectors.measures import calibration_error
 from bluffscope.detectors.texts import Texts
@@ -51,7 +52,7 @@ class Trained:
     """n, auroc, lo, hi of the run's other pairs or texts (those in no group of the training); None where they lack a
     label."""
     about: dict[str, Any]
-    """Pairs or texts, groups, folds, seed, notes."""
+    """Pairs or texts, groups, folds, seed, notes, and `domains`, what fits to all but one do in it."""
     alarm: Alarm | None = None
     """The threshold that was asked for; the weights are then of the half of the groups that it was not made from."""
     position: str = "last"
@@ -132,10 +133,41 @@ def train(
         rows=detection.rows,
         ece=calibration_error(probabilities, labels),
         left_out=None,
-        about={**detection.about, "groups": len(np.unique(texts.groups)), "seed": seed, "penalty": found.penalty},
+        about={
+            **detection.about,
+            "groups": len(np.unique(texts.groups)),
+            "seed": seed,
+            "penalty": found.penalty,
+            "domains": _by_domain(on, run, chosen, texts, inputs),
+        },
         position=at or "last",
     )
     return replace(trained, left_out=_left_out(run, chosen, trained, seed))
+
+
+def _by_domain(on: On, run: Source, chosen: pl.Series, texts: Texts, inputs: Inputs) -> list[dict[str, Any]]:
+    """Rows of `new_domains`, each with what text alone does there."""
+    table = (run.metrics if isinstance(run, Run) else run.items).filter(chosen)
+    if "domain" not in table.columns:
+        return []
+    labels, groups = texts.labels[inputs.rows], texts.groups[inputs.rows]
+    matrices = {name: inputs.matrices[name] for name in (on, "text") if name in inputs.matrices}
+
+    def judged(apart: np.ndarray, here: np.ndarray) -> dict[str, Any]:
+        row: dict[str, Any] = {"n": len(here) // texts.per}
+        if reason := next(filter(None, (too_few(texts, groups[some], labels[some]) for some in (here, apart))), None):
+            return row | {"reason": reason}
+        found = {
+            name: area_of_a_fit(
+                fit(name, matrix[apart], labels[apart], groups[apart]).probabilities(matrix[here]),
+                labels[here],
+                numbered(groups[here]),
+            )
+            for name, matrix in matrices.items()
+        }
+        return row | found[on] | ({"text": found["text"]["auroc"]} if "text" in found else {})
+
+    return new_domains(table["domain"].gather(inputs.rows % texts.items), groups, judged)
 
 
 def _calibrated(
@@ -172,12 +204,17 @@ def _opened(run: Source, table: pl.DataFrame, position: str | None) -> tuple[Tex
     return opened(run, table, position) if isinstance(run, Run) else run.opened(table)
 
 
+def unseen(run: Source, chosen: pl.Series) -> pl.Series:
+    """(row,) whether each row of a table shares no group with those that are chosen."""
+    if "group" not in run.metrics.columns:
+        return ~chosen
+    groups = run.metrics["group"]
+    return ~chosen & ~groups.is_in(groups.filter(chosen).unique().implode())
+
+
 def _left_out(run: Source, chosen: pl.Series, trained: Trained, seed: int) -> dict[str, Any] | None:
     """How the fit does on rows that it has not seen and that share no group with those that it has."""
-    others = ~chosen
-    if "group" in run.metrics.columns:
-        others &= ~run.metrics["group"].is_in(run.metrics["group"].filter(chosen).unique().implode())
-    if not others.any():
+    if not (others := unseen(run, chosen)).any():
         return None
     texts, views = _opened(run, run.metrics.filter(others), trained.position if isinstance(run, Run) else None)
     inputs = read_inputs(texts, views, seed)

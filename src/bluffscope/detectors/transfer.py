@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -12,7 +12,7 @@ import polars as pl
 from bluffscope.detectors.classifiers import DETECTORS
 from bluffscope.detectors.data_sets import DataSet, listed_layers
 from bluffscope.detectors.evaluate import area_of_a_fit
-from bluffscope.detectors.fits import fit
+from bluffscope.detectors.fits import Fitted, fit
 from bluffscope.detectors.folds import too_few
 from bluffscope.detectors.held_out import CHANCE, Estimated, Splits
 from bluffscope.detectors.inputs import keyed_matrix
@@ -22,6 +22,7 @@ from bluffscope.errors import InputError
 from bluffscope.host.exclusive import exclusive
 from bluffscope.pairs.wordbag import counted
 from bluffscope.stats.cells import Resampling
+from bluffscope.stats.heldout import FOLDS
 
 CARRIED_SCHEMA: Final = pl.Schema(
     {
@@ -56,149 +57,176 @@ def carried_over(
     Returns:
         `CARRIED_SCHEMA`.
     """
+    words = _words(sets)
+    known = [_Set(one, bag, resampling) for one, bag in zip(sets, words, strict=True)]
     found: list[dict[str, Any]] = []
-    tests = {one.name: _Test(one, resampling) for one in sets}
-    for one, test in product(kept, sets):
-        row = {"detector": one.detector.keys.on, "train": one.name, "test": test.name, "n": test.n}
-        found.append(row | tests[test.name].saved_cell(one))
-    for detector, (train, test) in () if kept else product((_TEXT, *detectors), product(sets, sets)):
-        row = {"detector": detector, "train": train.name, "test": test.name, "n": test.n}
-        found.append(row | tests[test.name].cell(detector, train, learnt=tests[train.name].learnt(detector)))
+    for one, test in product(kept, known):
+        row = {"detector": one.detector.keys.on, "train": one.name, "test": test.set.name, "n": test.set.n}
+        found.append(row | test.saved_cell(one))
+    for detector, train, test in () if kept else product((_TEXT, *detectors), known, known):
+        row = {"detector": detector, "train": train.set.name, "test": test.set.name, "n": test.set.n}
+        found.append(row | test.cell(detector, train))
     return pl.DataFrame(found, schema=CARRIED_SCHEMA)
 
 
-class _Test:
-    """A data set that detectors are tested on: folds of its own, on which all of them are compared."""
+def _words(sets: Sequence[DataSet]) -> list[Any]:
+    """(text, word) counts of each data set, in the same columns; None where one has no completions."""
+    known = [one.completions or [] for one in sets]
+    counts = counted([text for texts in known for text in texts])[0].tocsr()
+    ends = np.cumsum([len(texts) for texts in known])
+    return [counts[end - len(texts) : end] if texts else None for end, texts in zip(ends, known, strict=True)]
 
-    def __init__(self, test: DataSet, resampling: Resampling) -> None:
-        self._set = test
-        self._barred = too_few(test.texts, test.groups, test.labels)
-        self._own: dict[str, np.ndarray | str] = {}
-        self._moved: dict[tuple[str, str], np.ndarray] = {}
-        if self._barred is None:
+
+class _Areas(NamedTuple):
+    """AUROC of a detector in a data set."""
+
+    by_fold: np.ndarray
+    """(fit,) in each of its folds, of a fit without a fold of the training set."""
+    whole: np.ndarray | None
+    """(fit,) of the same fits in all of its texts; None where folds of these texts show how fits vary."""
+
+    @property
+    def elsewhere(self) -> float | None:
+        """Variance from the training texts, as `Splits.estimated` takes it: the jackknife over their folds."""
+        return None if self.whole is None else _jackknifed(self.whole)
+
+
+def _jackknifed(whole: np.ndarray) -> float:
+    return float((FOLDS - 1) * whole.reshape(-1, FOLDS).var(axis=1).mean())
+
+
+class _Set:
+    """A data set with folds of its own: trained on without each of them, and tested on by fold."""
+
+    def __init__(self, one: DataSet, words: Any, resampling: Resampling) -> None:
+        self.set = one
+        self.barred = too_few(one.texts, one.groups, one.labels)
+        self._words = words
+        self._fits: dict[str, list[Fitted]] = {}
+        self._areas: dict[tuple[str, str], _Areas | str] = {}
+        if self.barred is None:
             rng = np.random.default_rng([resampling.seed, _STREAM])
-            self._splits = Splits.drawn(test.groups, test.labels, resampling.repeats, rng)
+            self.splits = Splits.drawn(one.groups, one.labels, resampling.repeats, rng)
 
-    def learnt(self, detector: str) -> bool:
-        """Whether the detector trained on this data set does better than chance on held-out texts of its own."""
-        own = None if self._barred else self._own_areas(detector)
-        return isinstance(own, np.ndarray) and self._splits.estimated(own).lo > CHANCE
-
-    def cell(self, detector: str, train: DataSet, *, learnt: bool) -> dict[str, Any]:
+    def cell(self, detector: str, train: _Set) -> dict[str, Any]:
         """The columns of one cell beside its names.
 
         Args:
             detector: a name of `DETECTORS`.
-            train: what it is trained on.
-            learnt: whether it learnt something there.
+            train: what it is trained on; this data set itself for what cross-validation says.
         """
-        if reason := self._barred or too_few(train.texts, train.groups, train.labels):
+        if reason := self.barred or train.barred:
             return {"reason": reason}
-        scores = None if train is self._set else _scores(detector, train, self._set, self._splits)
-        return self._judged(detector, train.name, scores, learnt=learnt)
+        areas = self.areas(detector, train)
+        if isinstance(areas, str):
+            return {"reason": areas}
+        found = self.splits.estimated(areas.by_fold, areas.elsewhere).columns("auroc", "")
+        text, gain = None if detector == _TEXT else self.areas(_TEXT, train), None
+        if isinstance(text, _Areas):
+            apart = None if areas.whole is None or text.whole is None else areas.whole - text.whole
+            beyond = 0.0 if apart is None else _jackknifed(apart)
+            gain = self.splits.difference(areas.by_fold, text.by_fold, beyond)
+            found |= {"text": float(np.nanmean(text.by_fold)), **gain.columns("gain", "gain_")}
+        if train is self:
+            return found | {"own": found["auroc"], "verdict": _verdict(found["lo"], found["hi"], None, gain)}
+        own = train.areas(detector, train)
+        learnt = isinstance(own, _Areas) and train.splits.estimated(own.by_fold).lo > CHANCE
+        return found | self._judged(detector, areas, found, gain, learnt=learnt)
 
     def saved_cell(self, saved: Saved) -> dict[str, Any]:
         """The columns of a saved detector's cell beside its names."""
-        if self._barred:
-            return {"reason": self._barred}
-        return self._judged(saved.detector.keys.on, saved.name, saved.scores(self._set), learnt=saved.learnt)
+        scores = self.barred or saved.scores(self.set)
+        if isinstance(scores, str):
+            return {"reason": scores}
+        found = area_of_a_fit(scores, self.set.labels, self.set.groups)
+        areas = self._tested_on(lambda _: scores, whole=False)
+        return found | self._judged(saved.detector.keys.on, areas, found, None, learnt=saved.learnt)
 
-    def _judged(self, detector: str, train: str, scores: np.ndarray | str | None, *, learnt: bool) -> dict[str, Any]:
-        """What scores are worth, or without any the data set's own detector.
+    def _judged(
+        self, detector: str, areas: _Areas, found: Mapping[str, float], gain: Estimated | None, *, learnt: bool
+    ) -> dict[str, Any]:
+        """Beside what a detector that was trained elsewhere does here: what one trained here does, and the verdict."""
+        own = self.areas(detector, self)
+        assert isinstance(own, _Areas)  # else there would be nothing to ask the other detector about
+        loss = self.splits.difference(own.by_fold, areas.by_fold, areas.elsewhere or 0.0)
+        verdict = _verdict(found["lo"], found["hi"], loss, gain)
+        return {
+            "own": self.splits.estimated(own.by_fold).value,
+            **loss.columns("loss", "loss_"),
+            # A direction found in noise is a direction still: far off it may rank every text right, or every one wrong.
+            "verdict": verdict if learnt else "nothing learnt",
+        }
+
+    def areas(self, detector: str, train: _Set) -> _Areas | str:
+        """Of a detector that was trained on a set without one of its folds, or why there is none."""
+        key = (detector, train.set.name)
+        if key not in self._areas:
+            self._areas[key] = self._tested(detector, train)
+        return self._areas[key]
+
+    def _tested(self, detector: str, train: _Set) -> _Areas | str:
+        trained, asked = train._matrix(detector), self._matrix(detector, train.set)
+        if isinstance(trained, str) or isinstance(asked, str):
+            return trained if isinstance(trained, str) else asked
+        here, there = self.set.contents or (), train.set.contents or ()
+        both = {content: number for number, content in enumerate({*here, *there})}
+        ours, theirs = (np.array([both[content] for content in contents]) for contents in (here, there))
+        if train is self or not np.isin(ours, theirs).any():
+            fits = iter(train._fitted(detector, trained))
+            return self._tested_on(lambda _: next(fits).probabilities(asked), whole=train is not self)
+        labels, groups = train.set.labels, train.set.groups
+
+        def apart(places: np.ndarray) -> np.ndarray:
+            """As in cross-validation, of a fit without the groups that hold a text of the fold that is tested."""
+            kept = ~np.isin(groups, groups[np.isin(theirs, ours[places])])
+            if len(np.unique(labels[kept])) < 2:
+                return np.full(len(ours), CHANCE)
+            return fit(detector, trained[kept], labels[kept], groups[kept]).probabilities(asked)
+
+        return self._tested_on(apart, whole=False)
+
+    def _tested_on(self, scored: Callable[[np.ndarray], np.ndarray], *, whole: bool) -> _Areas:
+        """AUROC of (text,) scores, from a fit for each of the folds.
 
         Args:
-            detector: a name of `DETECTORS`.
-            train: name of what it was trained on.
-            scores: (text,) of one fit, or (repeat, text) of fits by fold, or why there are none.
-            learnt: whether it learnt something there.
+            scored: takes the places of the texts of a fold.
+            whole: whether that fold's texts are as new to the fit as all others.
         """
-        own = self._own_areas(detector)
-        if reason := next((why for why in (own, scores) if isinstance(why, str)), None):
-            return {"reason": reason}
-        assert isinstance(own, np.ndarray) and not isinstance(scores, str)
-        if scores is None:
-            found, by_fit = self._splits.estimated(own).columns("auroc", ""), own
-        elif scores.ndim > 1:
-            by_fit = self._splits.by_fit(area, scores)
-            found = self._splits.estimated(by_fit).columns("auroc", "")
-        else:
-            found = area_of_a_fit(scores, self._set.labels, self._set.groups)
-            by_fit = self._splits.by_fit(area, np.tile(scores, (len(self._splits.folds), 1)))
-        self._moved[detector, train] = by_fit
-        loss = self._splits.difference(own, by_fit)
-        found |= {"own": self._splits.estimated(own).value}
-        found |= {} if scores is None else loss.columns("loss", "loss_")
-        text = self._moved.get((_TEXT, train))
-        gain = None
-        if text is not None and detector != _TEXT:
-            gain = self._splits.difference(by_fit, text)
-            found |= {"text": float(np.nanmean(text)), **gain.columns("gain", "gain_")}
-        said = _verdict(found["lo"], found["hi"], None if scores is None else loss, gain)
-        # A direction found in noise is a direction still: far off it may rank every text right, or every one wrong.
-        return found | {"verdict": said if learnt or scores is None else "nothing learnt"}
+        everywhere: list[float] = []
 
-    def _own_areas(self, detector: str) -> np.ndarray | str:
-        """(fit,) AUROC of the detector trained on this data set itself, or why there is none."""
-        if detector not in self._own:
-            one, source = self._set, DETECTORS[detector]
-            matrix = one.inputs.matrices.get(source)
-            if matrix is None:
-                self._own[detector] = one.inputs.missing[source]
-            else:
-                labels, groups = one.labels, one.groups
-                scores = self._splits.scores(
-                    lambda train, test: fit(detector, matrix[train], labels[train], groups[train]).probabilities(
-                        matrix[test]
-                    )
-                )
-                self._own[detector] = self._splits.by_fit(area, scores)
-        return self._own[detector]
+        def of_fold(_: np.ndarray, places: np.ndarray) -> np.ndarray:
+            scores = scored(places)
+            if whole:
+                everywhere.append(area(scores, self.set.labels))
+            return scores[places]
 
+        by_fold = self.splits.by_fit(area, self.splits.scores(of_fold))
+        return _Areas(by_fold, np.array(everywhere) if whole else None)
 
-def _scores(detector: str, train: DataSet, test: DataSet, splits: Splits) -> np.ndarray | str:
-    """(text,) probabilities of the test texts, from a fit to all training texts; or why there are none.
+    def _fitted(self, detector: str, matrix: Any) -> list[Fitted]:
+        """A fit without each fold, in the order of repeats and folds."""
+        if detector not in self._fits:
+            labels, groups = self.set.labels, self.set.groups
+            parts = [np.flatnonzero(folds != fold) for folds in self.splits.folds for fold in range(FOLDS)]
+            self._fits[detector] = [fit(detector, matrix[part], labels[part], groups[part]) for part in parts]
+        return self._fits[detector]
 
-    Where both have texts in common, (repeat, text), as in cross-validation: each from a fit without the groups of the
-    training set that hold a text of the fold that is tested.
-    """
-    found = _matrices(detector, train, test)
-    if isinstance(found, str):
-        return found
-    trained, asked = found
-    both = [*(train.contents or ()), *(test.contents or ())]
-    numbers = {content: number for number, content in enumerate(both)}
-    codes = np.array([numbers[content] for content in both], dtype=np.int64)
-    ours, theirs = codes[: len(train.contents or ())], codes[len(train.contents or ()) :]
-    if not np.isin(ours, theirs).any():
-        return fit(detector, trained, train.labels, train.groups).probabilities(asked)
-
-    def fitted(_: np.ndarray, places: np.ndarray) -> np.ndarray:
-        kept = ~np.isin(train.groups, train.groups[np.isin(ours, theirs[places])])
-        if len(np.unique(train.labels[kept])) < 2:
-            return np.full(len(places), CHANCE)
-        return fit(detector, trained[kept], train.labels[kept], train.groups[kept]).probabilities(asked[places])
-
-    return splits.scores(fitted)
-
-
-def _matrices(detector: str, train: DataSet, test: DataSet) -> tuple[Any, Any] | str:
-    """(text, feature) of both data sets in the columns of the training set, or why there are none."""
-    source = DETECTORS[detector]
-    if source == _TEXT:
-        if train.completions is None or test.completions is None:
-            return "no texts"
-        counts = counted([*train.completions, *test.completions])[0].tocsr()
-        border = len(train.completions)
-        return counts[:border], counts[border:]
-    if source not in train.inputs.matrices or source not in test.inputs.matrices:
-        return train.inputs.missing.get(source) or test.inputs.missing[source]
-    keys = train.inputs.keys[source]
-    if source == "residual" and keys.layers != (others := test.inputs.keys[source].layers):
-        return f"residuals of other layers: {listed_layers(keys.layers)} and {listed_layers(others)}"
-    try:
-        return train.inputs.matrices[source], keyed_matrix(keys, test.texts, test.views, test.inputs)
-    except InputError as error:
-        return str(error)
+    def _matrix(self, detector: str, train: DataSet | None = None) -> Any:
+        """(text, feature) in the columns of a training set, if not in the own, or why there is none."""
+        one, source = self.set, DETECTORS[detector]
+        if source == _TEXT:
+            return "no texts" if self._words is None else self._words
+        if source not in one.inputs.matrices:
+            return one.inputs.missing[source]
+        if train is None or train is one or source not in train.inputs.keys:
+            return one.inputs.matrices[source]
+        keys = train.inputs.keys[source]
+        if source == "residual" and keys.layers != (others := one.inputs.keys[source].layers):
+            return f"residuals of other layers: {listed_layers(keys.layers)} and {listed_layers(others)}"
+        try:
+            return keyed_matrix(keys, one.texts, one.views, one.inputs)
+        except InputError as error:
+            return str(error)
 
 
 def _verdict(lo: float, hi: float, loss: Estimated | None, gain: Estimated | None) -> str:

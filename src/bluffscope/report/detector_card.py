@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 from bluffscope.detectors.growing import SAYS
 from bluffscope.detectors.train import Source, Trained
+from bluffscope.host.terminal import interval
 from bluffscope.report.detectors import by_what, sees, trained_rows, verdict
 from bluffscope.report.labels import auroc, capital, clean
 from bluffscope.report.tokens import unit_rows
@@ -25,9 +26,12 @@ _MISLEADS: Final = """\
   is, most alarms are false, whatever the AUROC.
 - {judges}
 - It can be right for an uninteresting reason (another author, another topic): the baselines catch what they can count.
-- It works with this model at this precision alone; Bluffscope refuses others.
+- {works}
 """
-
+_WORKS: Final = {
+    False: "It works with this model at this precision alone; Bluffscope refuses others.",
+    True: "It works with vectors of the same model, place and precision alone, which nothing in this folder can check.",
+}
 
 _JUDGES: Final = {
     False: "It judges texts in which a completion ends; while a model writes, each prefix is judged as if it ended "
@@ -78,8 +82,15 @@ def _lines(name: str, trained: Trained, run: Source, where: Sequence[str]) -> It
         by, tokens = by_what(left)
         yield f"Other {items} of the run ({left['n']:,}): AUROC{by} {auroc(left)}{tokens}, {judged}."
     yield f"Calibration error of held-out probabilities: {trained.ece:.3f}."
+    if (alarm := trained.alarm) is not None:
+        yield f"Alarm: a score above {alarm.threshold:.3f}, which at most {alarm.alpha:.1%} of true texts exceed;"
+        yield f"calibrated on a text of each of {alarm.clusters} groups that nothing was fitted to."
     yield from (f"{_safe(note, 400)}" for note in about["notes"])
-    yield from ("", "## When it misleads", "", _MISLEADS.format(judges=_JUDGES[trained.by_token]))
+    yield from ("", "## What carries over", "", *_carried(about["domains"], items), "")
+    if not trained.keys.given:
+        yield from ("`bluffscope detect transfer DIR RUN ...` tests it, as it is, on other runs of this model.", "")
+    yield from ("## When it misleads", "")
+    yield _MISLEADS.format(judges=_JUDGES[trained.by_token], works=_WORKS[bool(trained.keys.given)])
     name = clean(name, 80)
     if trained.keys.given:
         yield from ("## Use", "", f"    bluffscope detect score {name} --activations FILE.safetensors", "")
@@ -101,6 +112,19 @@ def _by_token(level: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"| {' | '.join(map(str, row.cells))} |" for row in unit_rows(level))
 
 
+def _carried(rows: Sequence[Mapping[str, Any]], items: str) -> Iterator[str]:
+    """A table of the domains that were left out in turn."""
+    if not rows:
+        yield "Its data are of one domain, or of very many: how it does in a new one was not measured."
+    else:
+        yield "Fitted to all domains but one, and tested in that one, beside text alone:"
+        yield from ("", f"| domain | {items} | AUROC | 95 % | text alone |", "|---|---|---|---|---|")
+    for row in rows:
+        text = f"{row['text']:.2f}" if "text" in row else "-"
+        known = [f"{row['auroc']:.2f}", interval(row), text] if "auroc" in row else ["-", _safe(row["reason"]), "-"]
+        yield f"| {_safe(row['domain'])} | {row['n']:,} | {' | '.join(known)} |"
+
+
 def _of_run(trained: Trained, run: Source, chosen: str) -> Iterator[str]:
     """Rows of the table: model, layers, position, data."""
     about, items, model = trained.about, trained.arrangement.table, run.manifest.get("model") or {}
@@ -115,7 +139,8 @@ def _of_run(trained: Trained, run: Source, chosen: str) -> Iterator[str]:
 def _of_vectors(trained: Trained, run: Source) -> Iterator[str]:
     """The same of vectors: what they are of is not known."""
     parts = ", ".join(f"{_safe(name)} ({width:,} values)" for name, width in trained.keys.given)
-    yield f"| looks at | vectors that were given: {parts} |"
+    yield "| model, read position | those of the vectors that were given |"
+    yield f"| looks at | {parts} |"
     yield f"| data | {_place(run.path)}: {trained.about['texts']:,} texts, {trained.about['groups']:,} groups |"
 
 

@@ -69,6 +69,8 @@ class Work:
     """Slots of all rows, their padding included."""
     reads: float
     """Reads at each layer."""
+    further: float
+    """Reads at further positions, of which residuals are kept."""
     forwards: float
     noise: float
     """Normal numbers of the stability analysis."""
@@ -126,7 +128,7 @@ class Residuals:
     @classmethod
     def of(cls, output: OutputOptions, work: Work, shape: Shape) -> Residuals:
         """Those of a run with this work."""
-        size = int(work.reads * NUMBER_OF_A_RESIDUAL * sum(sae.d_in for sae in shape.saes))
+        size = int((work.reads + work.further) * NUMBER_OF_A_RESIDUAL * sum(sae.d_in for sae in shape.saes))
         if output.keep_residuals != "auto":
             return cls(size, output.keep_residuals == "on", None)
         why_not = too_much(size, free_bytes(output.out or Path("runs")))
@@ -221,7 +223,7 @@ def _count(shards: Iterator[Shard], pairs: int, shape: Shape, config: RunConfig,
     """Tokenise and pack a sample as the run would, and scale what it takes to so many pairs."""
     tokenizer, packed = _tokenizer(config), config.engine.strategy == "packed"
     sampled = refused = 0
-    totals = np.zeros(7)
+    totals = np.zeros(8)
     stopwatch = Stopwatch()
     for shard in shards:
         with stopwatch.stage("tokenise"):
@@ -237,12 +239,13 @@ def _count(shards: Iterator[Shard], pairs: int, shape: Shape, config: RunConfig,
                     targets, answers = (
                         0 if asked is None else len(asked.token) for asked in (part.targets, part.answers)
                     )
-                    reads = len(part.read_item)
-                    totals += (part.distinct_tokens, height * width, height * width**2, reads, targets, answers, 1)
+                    reads, further = len(part.read_item), 0 if part.further is None else len(part.further.row)
+                    sizes = (part.distinct_tokens, height * width, height * width**2)
+                    totals += (*sizes, reads, further, targets, answers, 1)
     if refused == sampled:
         raise InputError(f"--dry-run: none of {sampled} sampled pairs can be measured; see bluffscope lint")
     share = pairs / sampled
-    tokens, slots, cells, reads, targets, answers, forwards = (float(total) * share for total in totals)
+    tokens, slots, cells, reads, further, targets, answers, forwards = (float(total) * share for total in totals)
     measure, first = config.measure, shape.saes[0]
     # The first layer's fact and hallucination are encoded once more for each draw of noise.
     noisy = measure.noise_draws * (1 + len(measure.noise_sweep)) * reads * 2 / 3 if first.d_sae else 0.0
@@ -258,6 +261,7 @@ def _count(shards: Iterator[Shard], pairs: int, shape: Shape, config: RunConfig,
         tokens=tokens,
         slots=slots,
         reads=reads,
+        further=further,
         forwards=forwards,
         noise=noisy * first.d_in,
         features=share * 3 * (sampled - refused) * sum(active),  # of several reads of a view, the mean is stored
