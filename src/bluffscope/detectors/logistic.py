@@ -224,7 +224,7 @@ def _newton(
         off = mask * (chance - labels)
         gradient, slope = penalty * counts[going] + off, off.sum(axis=1)  # times the texts: that of the weights
         curve = mask * chance * (1 - chance)
-        if texts.squares is not None:
+        if texts.scaled is not None and texts.squares is not None:
             step = _solved(texts.scaled, texts.squares, gradient, slope, curve, penalty)
         else:
             step = _direction(texts, gram, gradient, slope, curve, penalty, texts.spread * mask.sum(axis=1) ** 2)

@@ -72,8 +72,9 @@ class Tokens:
         Args:
             places: ascending.
         """
-        numbers = (numbered(one[places]) for one in (self.texts, self.groups, self.stretches))
-        return Tokens(self.frame[places], self.labels[places], *numbers, self.unknown, self.left_out)
+        texts, groups, stretches = (numbered(one[places]) for one in (self.texts, self.groups, self.stretches))
+        frame, labels = self.frame[places], self.labels[places]
+        return Tokens(frame, labels, texts, groups, stretches, self.unknown, self.left_out)
 
     def spans(self) -> int:
         """Runs of tokens inside a span."""
