@@ -57,7 +57,7 @@ def analyze(
     with tempfile.TemporaryDirectory(prefix="bluffscope-") as scratch:
         chosen: dict[str, Any] = dict(options)
         if chosen.get("out") is None and chosen.get("resume") is None:
-            chosen["out"] = Path(scratch) / "run"
+            chosen = {"keep_residuals": False, **chosen, "out": Path(scratch) / "run"}  # nobody could read them
         chosen["figures"] = False
         return _measured(data, chosen, scratch, tuple(analyses), tuple(added), None).metrics
 

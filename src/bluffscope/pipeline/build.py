@@ -149,10 +149,17 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None, given: Given =
         try:
             model = _load_model(options, blocks, head=whole, given=given)
         except InputError as error:
-            if not unasked:
+            if not (unasked and _loads_without_head(error)):
                 raise
             raise NoHeadError(str(error)) from error
     return Parts(model, coders, sae_name, bare)
+
+
+def _loads_without_head(error: InputError) -> bool:
+    """Whether a model may load without its LM head: nothing is wrong with its files, or with the way to them."""
+    cause = error.__cause__
+    too_large = isinstance(cause, MemoryError | torch.OutOfMemoryError)
+    return cause is None or too_large or "AutoModelForCausalLM" in str(cause)
 
 
 def _refuse_unfit(config: RunConfig, model: PretrainedConfig, coders: Iterable[Coder], bare: Sequence[int]) -> None:
