@@ -137,5 +137,5 @@ class Splits:
         if len(known) < 2:
             return float(np.mean(known)) if len(known) else np.nan, np.nan
         # Of each fit a share 1 / FOLDS is tested: n_test / n_train.
-        variance = known.var(ddof=1) * (share or 1 / len(known) + 1 / (FOLDS - 1)) + beyond
-        return float(known.mean()), EDGE * float(np.sqrt(variance * max(1.0, _ENOUGH_GROUPS / self.groups)))
+        share = share or (1 / len(known) + 1 / (FOLDS - 1)) * max(1.0, _ENOUGH_GROUPS / self.groups)
+        return float(known.mean()), EDGE * float(np.sqrt(known.var(ddof=1) * share + beyond))
