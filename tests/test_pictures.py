@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import xml.etree.ElementTree as ET
 
@@ -80,7 +79,7 @@ def test_the_picture_of_a_model_that_writes_is_what_it_writes_now():
 
 
 def test_the_picture_of_the_simulations_shows_the_stored_cells():
-    cells = json.loads(write_simulations.CELLS.read_text("utf-8"))
+    cells = write_simulations.stored()["verdicts"]
     stored = "".join(ET.fromstring(write_simulations.PICTURE.read_bytes()).itertext())
     assert "".join(ET.fromstring(write_simulations.drawn(cells)).itertext()) == stored, "run tools/write_simulations.py"
 

@@ -29,8 +29,8 @@ def folder(copied, tiny_model):
 def model_refused(refused, folder, tiny_saes, pairs_file, tmp_path):
     """Run on the (damaged) copy of the model; it must be refused with these words."""
 
-    def check(*says: str, model: object = folder, saes: object = tiny_saes) -> str:
-        flags = ["--data", pairs_file, "--out", tmp_path / "run"]
+    def check(*says: str, model: object = folder, saes: object = tiny_saes, head: str = "--logprob=auto") -> str:
+        flags = ["--data", pairs_file, "--out", tmp_path / "run", head]
         return refused("analyze", "--model", model, "--sae", saes, *flags, says=(str(model), *says))
 
     return check
@@ -156,9 +156,10 @@ def test_the_tokenizer_of_a_larger_model_is_refused(model_refused, folder):
     model_refused("its tokenizer has ids up to", "the model embeds 100; the tokenizer belongs to another model")
 
 
-def test_a_model_with_fewer_layers_than_the_saes_read_is_refused(model_refused, tiny_model, tmp_path):
+@pytest.mark.parametrize("head", ["--logprob", "--no-logprob"])
+def test_a_model_with_fewer_layers_than_the_saes_read_is_refused(model_refused, tiny_model, tmp_path, head):
     saes = tiny.save_saes(tmp_path / "deep", (0, 9))
-    model_refused("layer 9:", "has 4 layers, 0 to 3", model=tiny_model, saes=saes)
+    model_refused("layer 9:", "has 4 layers, 0 to 3", head=head, model=tiny_model, saes=saes)
 
 
 def test_code_that_comes_with_a_model_is_refused(model_refused, folder):

@@ -23,7 +23,7 @@ from bluffscope.model import Head, HookPoint, LanguageModel, ResidualReader, loa
 from bluffscope.model.hooks import ignores_mean
 from bluffscope.model.lengths import LengthClasses
 from bluffscope.model.lens import Lens
-from bluffscope.model.load import check_model, choose_device
+from bluffscope.model.load import blocks_of, check_model, choose_device
 from bluffscope.model.quantize import check_quantize
 from bluffscope.model.sublayers import placed
 from bluffscope.pipeline.baseline import BaselineWorker
@@ -142,12 +142,12 @@ def load_parts(config: RunConfig, check: ColumnsOf | None = None, given: Given =
                 check((*source.layers, *bare))
             coders = load_coders(source, device=device, dtype=dtype)
         points = hook_points(sae_name, coders, bare)
-        blocks = None if whole else 1 + max(point.block for point in points.values())
+        blocks = blocks_of(model_name, depth, 1 + max(point.block for point in points.values()))
         unasked = head_by_default(config.measure)
         if unasked and known is not None and config.engine.strategy not in OF_THE_REFERENCE:
             _refuse_unfit(config, known, coders.values(), bare)
         try:
-            model = _load_model(options, blocks, head=whole, given=given)
+            model = _load_model(options, None if whole else blocks, head=whole, given=given)
         except InputError as error:
             if not (unasked and _loads_without_head(error)):
                 raise
