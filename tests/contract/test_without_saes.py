@@ -115,7 +115,8 @@ def test_a_model_without_known_saes_is_told_how_to_go_without():
 def test_residual_detectors_are_trained_and_applied_without_saes(tmp_path, capsys):
     out, kept = tmp_path / "run", tmp_path / "detector"
     bare(out, layers=[6], limit=40, keep_residuals=True)
-    assert main(["detect", "train", str(out), "--on", "residual", "--out", str(kept)]) == 0, capsys.readouterr().err
+    train = ["detect", "train", str(out), "--on", "residual", "--allow-weak"]
+    assert main([*train, "--out", str(kept)]) == 0, capsys.readouterr().err
     data = tmp_path / "texts.jsonl"
     pl.DataFrame({"prompt": ["The capital of France is"], "completion": ["Paris"]}).write_ndjson(data)
     assert main(["detect", "score", str(kept), "--data", str(data), "--out", str(tmp_path / "scores.jsonl")]) == 0

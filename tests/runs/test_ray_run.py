@@ -50,7 +50,7 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(tiny_model, tiny_saes, pairs):
-    return {"model": tiny_model, "sae": tiny_saes, "data": str(pairs), "shard_pairs": 4, "logprob": False}
+    return {"model": tiny_model, "sae": tiny_saes, "data": str(pairs), "shard_pairs": 4, "logprob": "off"}
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_any_number_of_workers_gives_the_tables_of_one_process_bit_for_bit(worke
 
 
 def test_what_every_layer_predicts_is_the_same_on_ray_without_saes(tiny_model, pairs, tmp_path):
-    bare = {"model": tiny_model, "sae": "none", "layers": "all", "data": str(pairs), "shard_pairs": 4, "logprob": False}
+    bare = {"model": tiny_model, "sae": "none", "layers": "all", "data": str(pairs), "shard_pairs": 4, "logprob": "off"}
     result = run(config_from(**bare, engine="ray", workers=2, out=tmp_path / "ray"), draw=False)
     assert result.manifest["workers"]["number"] == 2
     before = torch.get_num_threads()

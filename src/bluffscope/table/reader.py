@@ -127,8 +127,10 @@ class Run:
     def positions(self) -> tuple[str, ...]:
         """Where its texts were read, as in ``--position``: metrics and features at the first, residuals at each."""
         measure = cast("dict[str, Any]", self.config.get("measure") or {})
-        found: str | list[str] = measure.get("position", "last")
-        return (found,) if isinstance(found, str) else tuple(found)
+        found = measure.get("position")
+        named = {"measure.position": [found] if isinstance(found, str) else found}
+        kept = checked(named, {"measure.position": [str]}, self.path / "config.yaml").get("measure.position")
+        return tuple(kept or ["last"])
 
     def read_at(self, position: str | None) -> str:
         """One of the `positions`, the first for None.
