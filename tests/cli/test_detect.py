@@ -56,6 +56,7 @@ def test_what_is_missing_is_named_at_once_and_in_order(refused, tmp_path):
     refused("detect", "train", tmp_path, says=f"give {out}")
 
 
+@pytest.mark.thorough
 def test_trained_on_known_pairs_it_tells_held_out_ones_apart_and_unseen_ones_not_and_says_both(call, demo, tmp_path):
     outcome = call("detect", "train", demo, "--out", tmp_path / "d", *KNOWN)
     assert outcome.code == 0, outcome.err

@@ -190,6 +190,7 @@ def test_saes_are_known_again_whatever_the_precision_that_holds_their_weights(pl
     assert pair.fidelity.filter(metric=FEATURES)["layer"].to_list() == [0, 1, 3]
 
 
+@pytest.mark.thorough
 def test_another_seed_changes_stability_alone(plain, make):
     result = compare_all([plain, make("seed", seed=9)])
     assert only(result).differences["measure.seed"] == (0, 9)

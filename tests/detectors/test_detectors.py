@@ -254,6 +254,7 @@ def test_a_bare_table_gets_the_detectors_that_it_allows():
         assert said in notes
 
 
+@pytest.mark.thorough
 def test_a_run_that_closes_fits_residuals_over_all_texts_where_that_is_quick_and_leaves_the_slow_ones(monkeypatch):
     table, views = world(signal=1.0)
     texts = Texts.of_pairs(build_study(table))

@@ -126,6 +126,7 @@ def test_a_direction_that_is_planted_inside_spans_is_found_at_its_layer_and_beat
     assert trained.ece < 0.1
 
 
+@pytest.mark.thorough
 def test_a_domain_that_was_left_out_is_judged_by_text(planted, tmp_path):
     shutil.copytree(planted.path, tmp_path / "run")
     half = pl.col("text_id").str.slice(1).cast(pl.Int64) < 40
@@ -236,6 +237,7 @@ def test_metrics_have_no_value_a_token(planted):
         train_tokens(planted, everything(planted), "metrics", 0)
 
 
+@pytest.mark.thorough
 def test_other_texts_test_it_and_alpha_calibrates_a_texts_highest_token(planted):
     chosen = planted.metrics["text_id"].str.slice(1).cast(pl.Int64) < 64
     found = train_tokens(planted, chosen, "residual", 0, alpha=0.2)

@@ -127,6 +127,7 @@ READS = st.lists(st.dictionaries(st.integers(0, 11), MASSES, max_size=12), min_s
 
 @settings(deadline=None, max_examples=300)
 @given(dictionaries(), READS, st.sampled_from(["cpu", "cuda"]))
+@pytest.mark.thorough
 def test_geometry_equals_the_eigendecomposition_of_the_d_by_d_matrix(decoder, reads, layout):
     assume(not any(borderline(read, decoder) for read in reads))
     with pytest.MonkeyPatch.context() as patch:

@@ -122,6 +122,7 @@ def test_every_strategy_measures_labelled_texts_alike(config):
         assert phases and all(phase.holds for phase in phases)
 
 
+@pytest.mark.thorough
 def test_a_labelled_run_goes_on_where_it_was_stopped(config, tmp_path):
     whole = run(config(sides(), "whole", engine={"shard_pairs": 2}))
     calls = []

@@ -85,7 +85,9 @@ def test_the_first_position_is_the_run_alone_and_each_other_has_the_residuals_of
     assert counts["forwards"] == alone.manifest["counts"]["forwards"]
 
 
-@pytest.mark.parametrize("strategy", ["batched", "sequential", pytest.param("separate", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "strategy", ["batched", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("sequential", "separate"))]
+)
 def test_every_strategy_keeps_the_same_residuals(several, options, tmp_path, strategy):
     other = measured(tmp_path / "run", options, several.positions, strategy=strategy)
     for position in several.positions:
@@ -172,6 +174,7 @@ def test_a_detector_of_a_further_position_knows_it_and_scores_as_in_training(sev
     assert np.allclose(asked.inputs.matrices["residual"][:, :width], expected[asked.inputs.rows], atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_the_command_trains_at_a_position_and_refuses_others(several, tmp_path, capsys):
     train_at = ["detect", "train", str(several.path), "--on", "residual", "--allow-weak", "--allow-unsound"]
     assert main([*train_at, "--position", "first-completion", "--out", str(tmp_path / "first")]) == 0

@@ -256,6 +256,7 @@ def test_domains_of_chance_labels_raise_no_finding_however_many_there_are():
     assert not bluffscope.lint(rows).of("domain-tells")
 
 
+@pytest.mark.thorough
 def test_the_auroc_of_domains_is_that_of_guessing_by_their_shares():
     shares = {"a": (30, 10), "b": (12, 28)}
     rows = []
